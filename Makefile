@@ -1,0 +1,101 @@
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# The steps of `make test` come in order, and the first failure is the last step, under `make -j` too.
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+# The binary is static, and tools are built as it is. Only the race detector needs cgo.
+export CGO_ENABLED := 0
+
+BIN := .bin
+BUF := $(BIN)/buf
+LINT := $(BIN)/golangci-lint
+IMAGE := proto/image.binpb
+
+heading = @printf '\n== %s\n' '$(1)'
+
+.PHONY: help
+help: ## Lists the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Creates, backs up, provisions and signs, all in one process.
+	@go run ./cmd/mpcd demo
+
+.PHONY: test
+test: deps tools check-build check-gen check-proto check-format check-vet lint check-modules check-test ## Runs all that CI runs; installs what it needs.
+	$(call heading,all green)
+
+.PHONY: gen
+gen: tools ## Makes gen/ anew from proto/.
+	$(BUF) generate
+
+.PHONY: fmt
+fmt: tools ## Formats Go and proto files.
+	$(LINT) fmt
+	$(BUF) format -w
+
+.PHONY: lint
+lint: tools ## Lints the Go code.
+	$(call heading,golangci-lint)
+	@GOFLAGS="$${GOFLAGS:-} -buildvcs=false" $(LINT) run ./...
+
+.PHONY: deps
+deps: ## Installs what the tests need from the system: gcc, openssl.
+	@scripts/install-deps
+
+.PHONY: tools
+tools: $(BIN)/.stamp ## Builds the pinned tools of tools/go.mod into .bin/.
+
+# Tests find age, age-plugin-batchpass and grpcurl here too.
+$(BIN)/.stamp: tools/go.mod tools/go.sum
+	$(call heading,tools: building those of tools/go.mod into $(BIN); takes minutes the first time)
+	@go build -modfile=tools/go.mod -o $(BIN)/ tool
+	@touch $@
+
+# Only at a release: until then the committed image is what released clients were built from, and `make test` holds every change
+# against it. So the image itself can only be replaced by one that does not break the last.
+.PHONY: api-image
+api-image: tools check-proto ## At a release only: makes the API as it is the one not to break.
+	$(BUF) build --exclude-source-info -o $(IMAGE)
+
+.PHONY: check-build
+check-build:
+	$(call heading,go build)
+	@go build -buildvcs=false ./...
+
+# Into a directory of its own: uncommitted work in gen/ stays as it is.
+.PHONY: check-gen
+check-gen: tools
+	$(call heading,generated code is current)
+	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
+	$(BUF) generate -o "$$tmp"; \
+	diff -r gen "$$tmp/gen" || { echo 'gen/ is not what proto/ makes: run `make gen`' >&2; exit 1; }
+
+.PHONY: check-proto
+check-proto: tools
+	$(call heading,buf lint and breaking)
+	@$(BUF) lint
+	@$(BUF) breaking --against $(IMAGE)
+
+.PHONY: check-format
+check-format: tools
+	$(call heading,formats)
+	@$(LINT) fmt --diff || { echo 'run `make fmt`' >&2; exit 1; }
+	@$(BUF) format --diff --exit-code || { echo 'run `make fmt`' >&2; exit 1; }
+
+.PHONY: check-vet
+check-vet:
+	$(call heading,go vet)
+	@go vet ./...
+
+.PHONY: check-modules
+check-modules:
+	$(call heading,go mod verify)
+	@go mod verify
+
+.PHONY: check-test
+check-test: deps tools
+	$(call heading,go test -race)
+	@CGO_ENABLED=1 go test -race -count=1 -timeout=60m ./...
