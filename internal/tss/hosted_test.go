@@ -1,0 +1,277 @@
+package tss_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"flag"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/mpcd/mpcd/internal/tss"
+	"github.com/mpcd/mpcd/internal/tss/tsstest"
+)
+
+func TestMain(m *testing.M) {
+	// go-log, which tss-lib logs with, starts this goroutine when it is imported; it lives
+	// as long as the process.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/ipfs/go-log/writer.(*MirrorWriter).logRoutine"))
+}
+
+// pre returns what one hosted run on c needs of pre-params.
+func pre(t testing.TB, c tss.Curve, src *tsstest.Source) [2]*tss.PreParams {
+	if c == tss.Ed25519 {
+		return [2]*tss.PreParams{}
+	}
+	return src.Pair(t)
+}
+
+func keygen(t testing.TB, c tss.Curve, src *tsstest.Source, obs tss.Observer) *[2]tss.NewKey {
+	keys, err := tss.HostedKeygen(t.Context(), c, pre(t, c, src), obs)
+	require.NoError(t, err)
+	return keys
+}
+
+func reshare(t testing.TB, from *[2]tss.NewKey, src *tsstest.Source) *[2]tss.NewKey {
+	c := from[tss.Client].Record.Curve
+	keys, err := tss.HostedReshare(t.Context(), &from[tss.Client].Record, shares(from), pre(t, c, src), tss.Observer{})
+	require.NoError(t, err)
+	return keys
+}
+
+func shares(k *[2]tss.NewKey) [2]*tss.KeyShare {
+	return [2]*tss.KeyShare{&k[tss.Client].Share, &k[tss.Server].Share}
+}
+
+// sign signs with both sides here; Verify shares no code with tss-lib's signing.
+func sign(t testing.TB, rec *tss.KeyRecord, both [2]*tss.KeyShare, payload []byte) *tss.Signature {
+	t.Helper()
+	sig, err := tss.HostedSign(t.Context(), rec, both, payload, tss.Observer{})
+	require.NoError(t, err)
+	require.NoError(t, tss.Verify(rec.Curve, rec.PublicKey, payload, sig))
+	return sig
+}
+
+func digest(s string) []byte {
+	d := sha256.Sum256([]byte(s))
+	return d[:]
+}
+
+// A wallet's life on each curve: create, back up, provision from the backup, provision
+// once more, and sign with every set, the oldest last. All sets hold the same key, and
+// every old one is as good as it was. Progress rises by one round at a time.
+func TestLifeOfAKey(t *testing.T) {
+	for _, c := range tss.Curves() {
+		t.Run(c.String(), func(t *testing.T) {
+			t.Parallel()
+			src := tsstest.NewSource()
+			var r rounds
+			first := keygen(t, c, src, r.observer())
+			r.requireRising(t)
+			backup := reshare(t, first, src)
+			second := reshare(t, backup, src)
+			third := reshare(t, backup, src)
+			for _, k := range []*[2]tss.NewKey{third, second, backup, first} {
+				require.Equal(t, first[tss.Client].Record.PublicKey, k[tss.Client].Record.PublicKey)
+				sign(t, &k[tss.Client].Record, shares(k), digest("payload"))
+			}
+		})
+	}
+}
+
+// rounds notes what an Observer is told.
+type rounds struct {
+	seen  []int
+	total int
+}
+
+func (r *rounds) observer() tss.Observer {
+	return tss.Observer{Round: func(k, n int) { r.seen, r.total = append(r.seen, k), n }}
+}
+
+// requireRising wants every round, from 1 to the protocol's last, once and in order.
+func (r *rounds) requireRising(t *testing.T) {
+	t.Helper()
+	require.NotZero(t, r.total)
+	var want []int
+	for k := 1; k <= r.total; k++ {
+		want = append(want, k)
+	}
+	require.Equal(t, want, r.seen)
+}
+
+func TestRoundsRise(t *testing.T) {
+	for _, c := range tss.Curves() {
+		t.Run(c.String(), func(t *testing.T) {
+			t.Parallel()
+			run := reshared(t, c)
+			run.rounds.requireRising(t)
+			require.Equal(t, 5, run.rounds.total)
+			rec, both := tss.Vector(t, tss.Signing).Key(t, c)
+			var r rounds
+			_, err := tss.HostedSign(t.Context(), rec, both, digest("x"), r.observer())
+			require.NoError(t, err)
+			r.requireRising(t)
+		})
+	}
+}
+
+// resharing is one honest resharing of the committed SIGNING set, made once for all the
+// tests that look at what a resharing leaves behind.
+type resharing struct {
+	before [2][]byte // the input shares, encoded before the run
+	old    *tss.KeyRecord
+	shares [2]*tss.KeyShare // the inputs themselves, after the run
+	pre    [2]*tss.PreParams
+	rounds rounds
+	keys   *[2]tss.NewKey
+	err    error
+}
+
+var resharings = map[tss.Curve]*struct {
+	once sync.Once
+	run  resharing
+}{tss.Secp256k1: {}, tss.Ed25519: {}}
+
+// reshared returns that resharing on c. Callers read it and change nothing.
+func reshared(t testing.TB, c tss.Curve) *resharing {
+	t.Helper()
+	one := resharings[c]
+	one.once.Do(func() {
+		r := &one.run
+		r.old, r.shares = tss.Vector(t, tss.Signing).Key(t, c)
+		for p, s := range r.shares {
+			r.before[p] = tss.EncodeKey(t, s)
+		}
+		r.pre = pre(t, c, tsstest.NewSource())
+		// Not t's context: the run may serve other tests than the one that started it.
+		r.keys, r.err = tss.HostedReshare(context.Background(), r.old, r.shares, r.pre, r.rounds.observer()) //nolint:usetesting // see above
+	})
+	require.NoError(t, one.run.err)
+	return &one.run
+}
+
+// Cancellation is answered at once, with the caller's cause, and what tss-lib still
+// computes ends by itself: Busy falls to zero, and goleak finds nothing.
+func TestCancel(t *testing.T) {
+	for c, at := range map[tss.Curve][]int{tss.Ed25519: {1, 2, 3, 4}, tss.Secp256k1: {2, 4}} {
+		t.Run(c.String(), func(t *testing.T) {
+			t.Parallel()
+			src := tsstest.NewSource()
+			rec, both := tss.Vector(t, tss.Signing).Key(t, c)
+			for _, at := range at {
+				var busy sync.WaitGroup
+				ctx, cancel := context.WithCancelCause(t.Context())
+				obs := tss.Observer{Busy: &busy, Round: func(k, _ int) {
+					if k == at {
+						cancel(errStopped)
+					}
+				}}
+				_, err := tss.HostedReshare(ctx, rec, both, pre(t, c, src), obs)
+				require.ErrorIs(t, err, errStopped)
+				busy.Wait()
+				cancel(nil)
+			}
+			sign(t, rec, both, digest("the old set still signs"))
+		})
+	}
+}
+
+type stoppedError struct{}
+
+func (stoppedError) Error() string { return "stopped by the test" }
+
+var errStopped = stoppedError{}
+
+func TestDeadline(t *testing.T) {
+	rec, both := tss.Vector(t, tss.Signing).Key(t, tss.Ed25519)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
+	defer cancel()
+	_, err := tss.HostedReshare(ctx, rec, both, [2]*tss.PreParams{}, tss.Observer{})
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
+var write = flag.Bool("write", false, "make new vectors and write them to "+tss.VectorsFile)
+
+// Today's code reads yesterday's shares: the committed ones parse, fit their records,
+// encode again to the same bytes, and sign.
+func TestVectors(t *testing.T) {
+	if *write {
+		writeVectors(t)
+	}
+	f := tss.ReadVectors(t)
+	for _, v := range f.Sets {
+		s := tss.Vector(t, v.Purpose)
+		sum := tss.Hash(s.Encoded)
+		require.Equal(t, v.RecordHash, hex.EncodeToString(sum[:]))
+		require.Equal(t, tss.SetID{WalletID: f.WalletID, ShareSetID: v.ShareSetID, Purpose: v.Purpose}, s.Record.SetID)
+		again, err := s.Record.Encode()
+		require.NoError(t, err)
+		require.Equal(t, s.Encoded, again)
+		for p, share := range s.Shares {
+			require.NoError(t, s.Record.Check(share, tss.Party(p), s.Encoded))
+			b, err := share.Encode()
+			require.NoError(t, err)
+			require.True(t, string(s.Bytes[p]) == string(b.Reveal()), "the share encodes to other bytes")
+		}
+		for _, c := range tss.Curves() {
+			rec, both := s.Key(t, c)
+			require.Equal(t, f.PublicKeys[c.String()], hex.EncodeToString(rec.PublicKey))
+			sign(t, rec, both, digest("vector"))
+		}
+	}
+}
+
+func writeVectors(t *testing.T) {
+	src := tsstest.NewSource()
+	for range src.Len() - 4 { // the last sets, so that tests find the first ones unused
+		_, err := src.PreParams(t.Context())
+		require.NoError(t, err)
+	}
+	f := tss.VectorFile{
+		Comment:    "Public test data: a wallet's SIGNING set and its BACKUP set, format version 1. Made by: go test ./internal/tss -run TestVectors -write",
+		WalletID:   uuid.NewString(),
+		PublicKeys: map[string]string{},
+	}
+	sets := [2][]*[2]tss.NewKey{}
+	for _, c := range tss.Curves() {
+		first := keygen(t, c, src, tss.Observer{})
+		f.PublicKeys[c.String()] = hex.EncodeToString(first[tss.Client].Record.PublicKey)
+		sets[0], sets[1] = append(sets[0], first), append(sets[1], reshare(t, first, src))
+	}
+	for i, purpose := range []tss.Purpose{tss.Signing, tss.Backup} {
+		f.Sets = append(f.Sets, makeVector(t, tss.SetID{WalletID: f.WalletID, ShareSetID: uuid.NewString(), Purpose: purpose}, sets[i]))
+	}
+	b, err := json.MarshalIndent(&f, "", "  ")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(tss.VectorsFile, append(b, '\n'), 0o600))
+}
+
+// makeVector makes the share set that pairs of new keys stand for.
+func makeVector(t *testing.T, id tss.SetID, keys []*[2]tss.NewKey) tss.VectorSet {
+	rec := tss.Record{SetID: id}
+	for _, k := range keys {
+		rec.Keys = append(rec.Keys, k[tss.Client].Record)
+	}
+	encoded, err := rec.Encode()
+	require.NoError(t, err)
+	sum := tss.Hash(encoded)
+	v := tss.VectorSet{ShareSetID: id.ShareSetID, Purpose: id.Purpose, RecordHash: hex.EncodeToString(sum[:]), Record: hex.EncodeToString(encoded)}
+	for p := range v.Shares {
+		share := tss.Share{SetID: id, Party: tss.Party(p), RecordHash: sum}
+		for _, k := range keys {
+			share.Keys = append(share.Keys, k[p].Share)
+		}
+		b, err := share.Encode()
+		require.NoError(t, err)
+		v.Shares[p] = hex.EncodeToString(b.Reveal())
+	}
+	return v
+}
