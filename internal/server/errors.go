@@ -1,0 +1,124 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"strconv"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+
+	"github.com/mpcd/mpcd/internal/session"
+)
+
+// errorDomain is the ErrorInfo.domain of every error of this service.
+const errorDomain = "mpcd"
+
+// public is what a caller is told of one kind of failure.
+type public struct {
+	code     codes.Code
+	sentence string // what happened, and what to do next
+}
+
+// publicErrors is the one table from reasons to what callers see.
+var publicErrors = map[string]public{
+	session.ErrInvalidArgument.Reason:  {codes.InvalidArgument, "The request is not valid."},
+	session.ErrShareMalformed.Reason:   {codes.InvalidArgument, "The share is not one that this service made, or it was altered. Send the share's bytes as they were when it was stored, after decrypting its backup."},
+	session.ErrShareSetMismatch.Reason: {codes.InvalidArgument, "The share is of another wallet, of another share set, or of the wrong purpose. A backup share provisions; a signing share signs and makes backups."},
+	session.ErrRequestIDReused.Reason:  {codes.InvalidArgument, "This request_id was used before with other parameters. Repeat the call exactly to attach to that session, or use a new UUID."},
+	session.ErrWalletNotFound.Reason:   {codes.NotFound, "There is no such wallet, or it is not yours."},
+	session.ErrShareSetNotFound.Reason: {codes.NotFound, "The wallet has no such share set. GetWallet lists the ones that it has."},
+	session.ErrSessionNotFound.Reason:  {codes.NotFound, "There is no such session, or you did not start it."},
+	session.ErrBackupNotFound.Reason:   {codes.FailedPrecondition, "The wallet has no finished backup. Call BackupWallet, store its ciphertext, then ConfirmShareSet."},
+	session.ErrShareSetPending.Reason:  {codes.FailedPrecondition, "The share set was not confirmed. Store its client share, then call ConfirmShareSet."},
+	session.ErrShareSetRevoked.Reason:  {codes.FailedPrecondition, "The share set was revoked: the service's half of it is erased. Provision a new one from a backup."},
+	session.ErrLastShareSet.Reason:     {codes.FailedPrecondition, "It is the wallet's last usable set of its purpose. Make another one first; an admin may set allow_last."},
+	session.ErrSessionExpired.Reason:   {codes.FailedPrecondition, "The session's result was confirmed, or its time is up. Start again with a new request_id."},
+	session.ErrShuttingDown.Reason:     {codes.Unavailable, "The service is shutting down. Try again soon."},
+	session.ErrProtocolAborted.Reason:  {codes.Aborted, "The protocol was aborted, and nothing was changed. Start again with a new request_id."},
+	session.ErrInterrupted.Reason:      {codes.Aborted, "The run was interrupted, and nothing was changed. Start again with a new request_id."},
+	session.ErrPermissionDenied.Reason: {codes.PermissionDenied, "You may not do this."},
+	session.ErrDataCorrupted.Reason:    {codes.DataLoss, "What the service stored for this wallet cannot be read. Nothing was changed; ask the service's operator."},
+	session.ErrInternal.Reason:         {codes.Internal, "The service failed, and nothing was changed. Try again; the operator finds the cause in the log by the request id."},
+}
+
+// toStatus turns an error of a call into the status that its caller sees. A status
+// stays as it is.
+func toStatus(err error) *status.Status {
+	if s, ok := status.FromError(err); ok {
+		return s
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		if session.Reason(err) == session.ErrInternal.Reason { // the call ended, not the run
+			return status.FromContextError(err)
+		}
+	}
+	reason := session.Reason(err)
+	p, ok := publicErrors[reason]
+	if !ok {
+		reason = session.ErrInternal.Reason
+		p = publicErrors[reason]
+	}
+	info := &errdetails.ErrorInfo{Domain: errorDomain, Reason: reason}
+	details := []protoadapt.MessageV1{info}
+	sentence := p.sentence
+	if violations := fieldViolations(err); len(violations) > 0 {
+		details = append(details, &errdetails.BadRequest{FieldViolations: violations})
+		sentence = "The request is not valid: "
+		for i, v := range violations {
+			if i > 0 {
+				sentence += "; "
+			}
+			sentence += v.GetField() + " " + v.GetDescription()
+		}
+		sentence += "."
+	}
+	var aborted *session.AbortedError
+	if errors.As(err, &aborted) {
+		info.Metadata = map[string]string{"culprit": aborted.Culprit, "round": strconv.Itoa(aborted.Round)}
+	}
+	s, err := status.New(p.code, sentence).WithDetails(details...)
+	if err != nil {
+		return status.New(p.code, sentence) // details that cannot be encoded
+	}
+	return s
+}
+
+// requestError holds every fault of a request at once.
+type requestError []*session.FieldError
+
+// Error implements error.
+func (e requestError) Error() string {
+	all := make([]error, len(e))
+	for i, f := range e {
+		all[i] = f
+	}
+	return errors.Join(all...).Error()
+}
+
+// Is makes a requestError a session.ErrInvalidArgument.
+func (e requestError) Is(target error) bool { return target == session.ErrInvalidArgument }
+
+// As gives out the first fault, so that session.Reason knows its kind.
+func (e requestError) As(target any) bool {
+	f, ok := target.(**session.FieldError)
+	if ok && len(e) > 0 {
+		*f = e[0]
+	}
+	return ok && len(e) > 0
+}
+
+func fieldViolations(err error) []*errdetails.BadRequest_FieldViolation {
+	var all requestError
+	var one *session.FieldError
+	if !errors.As(err, &all) && errors.As(err, &one) {
+		all = requestError{one}
+	}
+	var out []*errdetails.BadRequest_FieldViolation
+	for _, f := range all {
+		out = append(out, &errdetails.BadRequest_FieldViolation{Field: f.Field, Description: f.Want, Reason: session.ErrInvalidArgument.Reason})
+	}
+	return out
+}

@@ -1,0 +1,139 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+
+	"github.com/google/uuid"
+	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/mpcd/mpcd/internal/session"
+)
+
+// Authenticator finds out who calls, from the context of a call. Its error is answered
+// as it is.
+type Authenticator func(ctx context.Context) (session.Caller, error)
+
+type callerKey struct{}
+
+// caller returns who calls; the authenticate interceptor has put it there.
+func caller(ctx context.Context) session.Caller {
+	c, ok := ctx.Value(callerKey{}).(session.Caller)
+	if !ok {
+		return session.Caller{} // owns nothing, and has no scope
+	}
+	return c
+}
+
+// requestIDHeader names a call in the logs of both sides. The service makes one where
+// the caller sent none, and answers it either way.
+const requestIDHeader = "x-request-id"
+
+// interceptors returns the chain for unary calls and streams: from the outside in,
+// request id, public errors, log, recovery, caller.
+func interceptors(log *slog.Logger, auth Authenticator) []grpc.ServerOption {
+	logger := logging.LoggerFunc(func(ctx context.Context, level logging.Level, msg string, fields ...any) {
+		log.Log(ctx, slog.Level(level), msg, fields...)
+	})
+	opts := []logging.Option{
+		logging.WithLogOnEvents(logging.FinishCall), // never payloads
+		logging.WithCodes(func(err error) codes.Code { return toStatus(err).Code() }),
+		logging.WithErrorFields(func(err error) logging.Fields {
+			return logging.Fields{"reason", session.Reason(err)}
+		}),
+		logging.WithFieldsFromContext(func(ctx context.Context) logging.Fields {
+			return logging.Fields{"request_id", requestID(ctx)}
+		}),
+		logging.WithDisableLoggingFields(logging.SystemTag[0], logging.ComponentFieldKey, logging.ServiceFieldKey),
+	}
+	onPanic := recovery.WithRecoveryHandlerContext(func(ctx context.Context, v any) error {
+		// The value may hold a secret; its type and the stack are enough.
+		log.ErrorContext(ctx, "a handler panicked", "type", fmt.Sprintf("%T", v), "stack", string(debug.Stack()), "request_id", requestID(ctx))
+		return fmt.Errorf("%w: a handler panicked", session.ErrInternal)
+	})
+	return []grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(unary(withRequestID), unaryErrors, logging.UnaryServerInterceptor(logger, opts...), recovery.UnaryServerInterceptor(onPanic), unary(withCaller(auth))),
+		grpc.ChainStreamInterceptor(stream(withRequestID), streamErrors, logging.StreamServerInterceptor(logger, opts...), recovery.StreamServerInterceptor(onPanic), stream(withCaller(auth))),
+	}
+}
+
+// enrich adds something to the context of a call, or refuses the call.
+type enrich func(ctx context.Context, method string) (context.Context, error)
+
+func unary(f enrich) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+		ctx, err := f(ctx, info.FullMethod)
+		if err != nil {
+			return nil, err
+		}
+		return next(ctx, req)
+	}
+}
+
+func stream(f enrich) grpc.StreamServerInterceptor {
+	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+		ctx, err := f(ss.Context(), info.FullMethod)
+		if err != nil {
+			return err
+		}
+		return next(srv, &middleware.WrappedServerStream{ServerStream: ss, WrappedContext: ctx})
+	}
+}
+
+type requestIDKey struct{}
+
+func requestID(ctx context.Context) string {
+	id, _ := ctx.Value(requestIDKey{}).(string)
+	return id
+}
+
+func withRequestID(ctx context.Context, _ string) (context.Context, error) {
+	id := ""
+	if got := metadata.ValueFromIncomingContext(ctx, requestIDHeader); len(got) > 0 {
+		id = got[0]
+	}
+	if id == "" || len(id) > 64 || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		id = uuid.NewString()
+	}
+	// It fails only after headers were sent, which nobody did yet.
+	_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDHeader, id))
+	return context.WithValue(ctx, requestIDKey{}, id), nil
+}
+
+// withCaller authenticates every call but those that must be open to probes and tools:
+// health and reflection say nothing about any wallet.
+func withCaller(auth Authenticator) enrich {
+	return func(ctx context.Context, method string) (context.Context, error) {
+		if strings.HasPrefix(method, "/grpc.health.") || strings.HasPrefix(method, "/grpc.reflection.") {
+			return ctx, nil
+		}
+		c, err := auth(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return context.WithValue(ctx, callerKey{}, c), nil
+	}
+}
+
+func unaryErrors(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	resp, err := next(ctx, req)
+	if err != nil {
+		return nil, toStatus(err).Err()
+	}
+	return resp, nil
+}
+
+func streamErrors(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	if err := next(srv, ss); err != nil {
+		return toStatus(err).Err()
+	}
+	return nil
+}

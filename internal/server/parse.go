@@ -1,0 +1,132 @@
+package server
+
+import (
+	"fmt"
+	"slices"
+	"unicode"
+	"unicode/utf8"
+
+	"filippo.io/age"
+	"github.com/google/uuid"
+
+	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/session"
+)
+
+// parser turns the fields of a request into the session room's types, and collects
+// every fault on the way: once it has none, nothing needs to be checked again.
+type parser struct{ faults requestError }
+
+func (p *parser) fault(field, format string, args ...any) {
+	p.faults = append(p.faults, &session.FieldError{Field: field, Want: fmt.Sprintf(format, args...)})
+}
+
+// err returns all faults, or nil.
+func (p *parser) err() error {
+	if len(p.faults) == 0 {
+		return nil
+	}
+	return p.faults
+}
+
+// uuid accepts the usual form of a UUID, in either case.
+func (p *parser) uuid(field, s string) string {
+	u, err := uuid.Parse(s)
+	if s == "" {
+		p.fault(field, "is required and must be a UUID")
+	} else if err != nil || len(s) != len(u.String()) {
+		p.fault(field, "must be a UUID such as 0198c0de-8a1b-7c3d-9e4f-5a6b7c8d9e0f")
+	}
+	return u.String()
+}
+
+const maxName = 128 // bytes of an owner or a display name
+
+// name accepts printable text of at most maxName bytes.
+func (p *parser) name(field, s string) string {
+	if len(s) > maxName {
+		p.fault(field, "must have at most %d bytes", maxName)
+	} else if !utf8.ValidString(s) || slices.ContainsFunc([]rune(s), func(r rune) bool { return !unicode.IsPrint(r) }) {
+		p.fault(field, "must be printable text")
+	}
+	return s
+}
+
+// startFields are what the three streaming requests have in common.
+type startFields interface {
+	GetRequestId() string
+	GetSealTo() string
+	GetDisplayName() string
+}
+
+func (p *parser) start(r startFields) session.Start {
+	st := session.Start{
+		RequestID:   p.uuid("request_id", r.GetRequestId()),
+		DisplayName: p.name("display_name", r.GetDisplayName()),
+	}
+	if to := r.GetSealTo(); to != "" {
+		rec, err := age.ParseX25519Recipient(to)
+		if err != nil {
+			p.fault("seal_to", "must be an age X25519 recipient (age1...)")
+		}
+		st.SealTo = rec
+	}
+	return st
+}
+
+func (p *parser) curve(field string, c pb.Curve) session.Curve {
+	switch c {
+	case pb.Curve_CURVE_SECP256K1:
+		return session.Secp256k1
+	case pb.Curve_CURVE_ED25519:
+		return session.Ed25519
+	}
+	p.fault(field, "must be CURVE_SECP256K1 or CURVE_ED25519")
+	return 0
+}
+
+func (p *parser) curves(field string, in []pb.Curve) []session.Curve {
+	var out []session.Curve
+	for i, c := range in {
+		out = append(out, p.curve(fmt.Sprintf("%s[%d]", field, i), c))
+	}
+	slices.Sort(out)
+	if len(slices.Compact(slices.Clone(out))) != len(in) {
+		p.fault(field, "must name each curve once")
+	}
+	return out
+}
+
+func (p *parser) method(field string, m pb.BackupMethod) session.BackupMethod {
+	out := session.BackupMethod(m) //nolint:gosec // G115: an unknown number is no valid method either way
+	if m != pb.BackupMethod(out) || !out.Valid() {
+		p.fault(field, "must be one of BACKUP_METHOD_PASSWORD, _ICLOUD, _GDRIVE, _PASSKEY, _FIREBASE, _CUSTOM")
+	}
+	return out
+}
+
+const (
+	defaultPage = 50
+	maxPage     = 100
+)
+
+func (p *parser) pageSize(field string, n int32) int {
+	if n < 0 || n > maxPage {
+		p.fault(field, "must be from 0 to %d; 0 means %d", maxPage, defaultPage)
+	}
+	if n == 0 {
+		return defaultPage
+	}
+	return int(n)
+}
+
+// pageToken is the id of the last wallet of the page before.
+func (p *parser) pageToken(field, s string) string {
+	if s == "" {
+		return ""
+	}
+	if u, err := uuid.Parse(s); err != nil || u.String() != s {
+		p.fault(field, "must be a next_page_token as it came")
+	}
+	return s
+}

@@ -1,0 +1,149 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/mpcd/mpcd/internal/tss"
+)
+
+// Error is a sentinel with the reason that callers see (google.rpc.ErrorInfo.reason).
+// The table in the server room gives each its status code and public sentence.
+type Error struct{ Reason string }
+
+// Error implements error.
+func (e *Error) Error() string { return "session: " + e.Reason }
+
+// The ways in which a call can fail. They are wrapped with %w on their way up; what is
+// wrapped around them is for the log, never for the caller.
+var (
+	ErrInvalidArgument  = &Error{"INVALID_ARGUMENT"}
+	ErrShareMalformed   = &Error{"SHARE_MALFORMED"}
+	ErrShareSetMismatch = &Error{"SHARE_SET_MISMATCH"}
+	ErrRequestIDReused  = &Error{"REQUEST_ID_REUSED"}
+	ErrWalletNotFound   = &Error{"WALLET_NOT_FOUND"}
+	ErrShareSetNotFound = &Error{"SHARE_SET_NOT_FOUND"}
+	ErrSessionNotFound  = &Error{"SESSION_NOT_FOUND"}
+	ErrBackupNotFound   = &Error{"BACKUP_NOT_FOUND"}
+	ErrShareSetPending  = &Error{"SHARE_SET_PENDING"}
+	ErrShareSetRevoked  = &Error{"SHARE_SET_REVOKED"}
+	ErrLastShareSet     = &Error{"LAST_SHARE_SET"}
+	ErrSessionExpired   = &Error{"SESSION_EXPIRED"}
+	ErrShuttingDown     = &Error{"SHUTTING_DOWN"}
+	ErrProtocolAborted  = &Error{"PROTOCOL_ABORTED"}
+	ErrInterrupted      = &Error{"INTERRUPTED"}
+	ErrPermissionDenied = &Error{"PERMISSION_DENIED"}
+	ErrDataCorrupted    = &Error{"DATA_CORRUPTED"}
+	ErrInternal         = &Error{"INTERNAL"}
+)
+
+// ErrSuperseded is the store's word for a session that has ended, or has begun another
+// attempt, since it was read. It never reaches a caller.
+var ErrSuperseded = errors.New("session ended or at another attempt")
+
+// FieldError is an INVALID_ARGUMENT that names the field and what it wants.
+type FieldError struct {
+	Field string // as in the API, e.g. "wallet_id"
+	Want  string // a sentence part for the caller, without the value: "must be a UUID"
+}
+
+// Error implements error.
+func (e *FieldError) Error() string { return fmt.Sprintf("%s %s", e.Field, e.Want) }
+
+// Is makes a FieldError an ErrInvalidArgument.
+func (e *FieldError) Is(target error) bool { return target == ErrInvalidArgument }
+
+// AbortedError is a PROTOCOL_ABORTED with what is known of its cause.
+type AbortedError struct {
+	Culprit string // CLIENT or SERVER
+	Round   int
+	Err     error // for the log; nil when the session was read back from the store
+}
+
+// Error implements error.
+func (e *AbortedError) Error() string {
+	return fmt.Sprintf("%v in round %d, caused by %s: %v", ErrProtocolAborted, e.Round, e.Culprit, e.Err)
+}
+
+// Is makes an AbortedError an ErrProtocolAborted.
+func (e *AbortedError) Is(target error) bool { return target == ErrProtocolAborted }
+
+// Unwrap returns the cause.
+func (e *AbortedError) Unwrap() error { return e.Err }
+
+// Reason returns the reason that err carries, or INTERNAL.
+func Reason(err error) string {
+	var e *Error
+	var f *FieldError
+	var a *AbortedError
+	switch {
+	case errors.As(err, &f):
+		return ErrInvalidArgument.Reason
+	case errors.As(err, &a):
+		return ErrProtocolAborted.Reason
+	case errors.As(err, &e):
+		return e.Reason
+	}
+	return ErrInternal.Reason
+}
+
+// fromTSS puts the session's sentinel around an error of the tss room.
+func fromTSS(err error) error {
+	var p *tss.ProtocolError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, tss.ErrShareMalformed):
+		return fmt.Errorf("%w: %w", ErrShareMalformed, err)
+	case errors.Is(err, tss.ErrShareMismatch):
+		return fmt.Errorf("%w: %w", ErrShareSetMismatch, err)
+	case errors.Is(err, tss.ErrRecordMalformed):
+		return fmt.Errorf("%w: %w", ErrDataCorrupted, err)
+	case errors.As(err, &p):
+		return &AbortedError{Culprit: p.Culprit.String(), Round: p.Round, Err: err}
+	case errors.Is(err, tss.ErrPayload):
+		return fmt.Errorf("%w: %w", ErrInvalidArgument, err)
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w: %w", ErrInterrupted, err)
+	}
+	return err
+}
+
+// byReason finds the sentinel of a stored reason again.
+var byReason = func() map[string]*Error {
+	m := make(map[string]*Error)
+	for _, e := range []*Error{
+		ErrInvalidArgument, ErrShareMalformed, ErrShareSetMismatch, ErrRequestIDReused, ErrWalletNotFound,
+		ErrShareSetNotFound, ErrSessionNotFound, ErrBackupNotFound, ErrShareSetPending, ErrShareSetRevoked,
+		ErrLastShareSet, ErrSessionExpired, ErrShuttingDown, ErrProtocolAborted, ErrInterrupted,
+		ErrPermissionDenied, ErrDataCorrupted, ErrInternal,
+	} {
+		m[e.Reason] = e
+	}
+	return m
+}()
+
+// failure is what the store keeps of err.
+func failure(err error) *Failure {
+	f := &Failure{Reason: Reason(err)}
+	var a *AbortedError
+	if errors.As(err, &a) {
+		f.Culprit, f.Round = a.Culprit, a.Round
+	}
+	return f
+}
+
+// err is the error that a stored failure stands for.
+func (f *Failure) err() error {
+	if f == nil {
+		return ErrInternal
+	}
+	if f.Reason == ErrProtocolAborted.Reason {
+		return &AbortedError{Culprit: f.Culprit, Round: f.Round}
+	}
+	if e, ok := byReason[f.Reason]; ok {
+		return e
+	}
+	return ErrInternal
+}

@@ -1,0 +1,326 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"time"
+
+	"filippo.io/age"
+	"github.com/google/uuid"
+
+	"github.com/mpcd/mpcd/internal/secret"
+	"github.com/mpcd/mpcd/internal/tss"
+)
+
+// Create starts, or attaches to, the making of a wallet with its first SIGNING set.
+func (s *Service) Create(ctx context.Context, c Caller, req CreateRequest) (*Run, error) {
+	if req.Owner == "" {
+		req.Owner = c.Name
+	}
+	if !c.may(actCreate, req.Owner) {
+		return nil, fmt.Errorf("%w: caller %q may not create a wallet of %q", ErrPermissionDenied, c.Name, req.Owner)
+	}
+	if err := s.checkStart(&req.Start); err != nil {
+		return nil, err
+	}
+	if len(req.Curves) == 0 {
+		req.Curves = tss.Curves()
+	}
+	slices.Sort(req.Curves)
+	fp, err := s.fingerprint(OpCreate, append(req.fields(), []byte(req.Owner), curveBytes(req.Curves))...)
+	if err != nil {
+		return nil, err
+	}
+	return s.start(ctx, job{op: OpCreate, caller: c, requestID: req.RequestID, fingerprint: fp, prepare: func(context.Context) (*plan, error) {
+		t := target{Start: req.Start, walletID: uuid.NewString(), owner: req.Owner, purpose: Signing, curves: req.Curves}
+		return &plan{walletID: t.walletID, steps: func(ctx context.Context, w *work) (*made, error) {
+			m, keys, err := s.generate(ctx, w, t, nil)
+			if err != nil {
+				return nil, err
+			}
+			m.wallet = &Wallet{ID: t.walletID, Owner: t.owner, Keys: keys, CreateTime: m.set.CreateTime, HostedSince: m.set.CreateTime}
+			return m, nil
+		}}, nil
+	}})
+}
+
+// Backup starts, or attaches to, the resharing of a SIGNING set into a BACKUP set.
+func (s *Service) Backup(ctx context.Context, c Caller, req BackupRequest) (*Run, error) {
+	t := target{Start: req.Start, walletID: req.WalletID, purpose: Backup, method: req.Method}
+	return s.reshare(ctx, OpBackup, c, t, req.SigningShare, [][]byte{{byte(req.Method)}})
+}
+
+// Provision starts, or attaches to, the resharing of a BACKUP set into one more
+// SIGNING set. The backup and every older set stay as they are.
+func (s *Service) Provision(ctx context.Context, c Caller, req ProvisionRequest) (*Run, error) {
+	t := target{Start: req.Start, walletID: req.WalletID, purpose: Signing}
+	return s.reshare(ctx, OpProvision, c, t, req.BackupShare, nil)
+}
+
+func (s *Service) checkStart(st *Start) error {
+	if st.SealTo == nil && s.cfg.RequireSealTo {
+		return &FieldError{"seal_to", "must be an age X25519 recipient (age1...), so that nothing but the caller can read the new share"}
+	}
+	return nil
+}
+
+// target says what set is to be made, and for whom.
+type target struct {
+	Start
+	walletID string
+	owner    string
+	purpose  Purpose
+	method   BackupMethod
+	curves   []Curve
+}
+
+// source is the set that is reshared: its row, its public record, and the client's
+// share of it, which was checked against that record.
+type source struct {
+	set    *StoredSet
+	record *tss.Record
+	client *tss.Share
+}
+
+func (s *Service) reshare(ctx context.Context, op Operation, c Caller, t target, share secret.Bytes, more [][]byte) (*Run, error) {
+	if err := s.checkStart(&t.Start); err != nil {
+		return nil, err
+	}
+	fields := append(t.fields(), []byte(t.walletID), share.Reveal())
+	fp, err := s.fingerprint(op, append(fields, more...)...)
+	if err != nil {
+		return nil, err
+	}
+	return s.start(ctx, job{op: op, caller: c, requestID: t.RequestID, fingerprint: fp, prepare: func(ctx context.Context) (*plan, error) {
+		from := Signing
+		act := actBackup
+		if op == OpProvision {
+			from, act = Backup, actProvision
+		}
+		wallet, src, err := s.source(ctx, c, act, t.walletID, from, share)
+		if err != nil {
+			return nil, err
+		}
+		t.owner = wallet.Owner
+		for _, k := range src.record.Keys {
+			t.curves = append(t.curves, k.Curve)
+		}
+		return &plan{walletID: t.walletID, wipe: src.client.Wipe, steps: func(ctx context.Context, w *work) (*made, error) {
+			m, _, err := s.generate(ctx, w, t, src)
+			return m, err
+		}}, nil
+	}})
+}
+
+// source finds the set that a client share belongs to, and holds the share against
+// the set's record: nothing is built from a share that failed this.
+func (s *Service) source(ctx context.Context, c Caller, a action, walletID string, want Purpose, share secret.Bytes) (*Wallet, *source, error) {
+	wallet, err := s.Wallets.Wallet(ctx, walletID)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := c.authorise(a, wallet); err != nil {
+		return nil, nil, err
+	}
+	if want == Backup && len(wallet.Active(Backup)) == 0 {
+		return nil, nil, fmt.Errorf("%w: wallet %s", ErrBackupNotFound, walletID)
+	}
+	client, err := tss.ParseShare(share.Reveal())
+	if err != nil {
+		return nil, nil, fromTSS(err)
+	}
+	src, err := s.match(ctx, wallet, want, client)
+	if err != nil {
+		client.Wipe()
+		return nil, nil, err
+	}
+	return wallet, src, nil
+}
+
+func (s *Service) match(ctx context.Context, wallet *Wallet, want Purpose, client *tss.Share) (*source, error) {
+	if client.WalletID != wallet.ID || client.Purpose != want {
+		return nil, fmt.Errorf("%w: the share is of purpose %v and wallet %s", ErrShareSetMismatch, client.Purpose, client.WalletID)
+	}
+	set, err := s.Wallets.Set(ctx, wallet.ID, client.ShareSetID)
+	if err != nil {
+		return nil, err
+	}
+	record, err := tss.ParseRecord(set.Record)
+	if err != nil {
+		return nil, fmt.Errorf("record of set %s: %w", set.ID, fromTSS(err))
+	}
+	if err := record.Check(client, tss.Client, set.Record); err != nil {
+		return nil, fromTSS(err)
+	}
+	if len(client.Keys) != len(record.Keys) {
+		return nil, fmt.Errorf("%w: the share lacks a curve of its set", ErrShareMalformed)
+	}
+	for _, k := range record.Keys {
+		if !slices.ContainsFunc(wallet.Keys, func(w PublicKey) bool { return w.Curve == k.Curve && bytes.Equal(w.Key, k.PublicKey) }) {
+			return nil, fmt.Errorf("%w: record of set %s names another public key than its wallet", ErrDataCorrupted, set.ID)
+		}
+	}
+	// The state is told only to who proved to hold the share.
+	switch set.State {
+	case SetActive:
+		return &source{set: set, record: record, client: client}, nil
+	case SetPending:
+		return nil, fmt.Errorf("%w: set %s", ErrShareSetPending, set.ID)
+	}
+	return nil, fmt.Errorf("%w: set %s", ErrShareSetRevoked, set.ID)
+}
+
+// half reads the server's half of a set, and holds it against the set's record before
+// it is used: a row that has rotted must not be blamed on the client.
+func (s *Service) half(ctx context.Context, owner string, src *source, w *work) (*tss.Share, error) {
+	w.run.report(Progress{Status: StatusReadingShare, Percent: percentReading})
+	keeper := s.Halves
+	if src.set.Purpose == Backup {
+		keeper = s.Custodian
+	}
+	half, err := keeper.Fetch(ctx, owner, src.set)
+	if err != nil {
+		return nil, fmt.Errorf("server's half of set %s: %w", src.set.ID, err)
+	}
+	w.run.report(Progress{Status: StatusParsingShare, Percent: percentParsing})
+	if err := src.record.Check(half, tss.Server, src.set.Record); err != nil {
+		half.Wipe()
+		// Not with %w: the share at fault is ours.
+		return nil, fmt.Errorf("%w: server's half of set %s: %v", ErrDataCorrupted, src.set.ID, err) //nolint:errorlint // see above
+	}
+	return half, nil
+}
+
+// generate makes a new share set: by key generation where src is nil, by resharing src
+// otherwise. It stores nothing but what a custodian takes into its own keeping.
+func (s *Service) generate(ctx context.Context, w *work, t target, src *source) (*made, []PublicKey, error) {
+	var half *tss.Share
+	if src != nil {
+		var err error
+		if half, err = s.half(ctx, t.owner, src, w); err != nil {
+			return nil, nil, err
+		}
+		defer half.Wipe()
+	}
+	id := tss.SetID{WalletID: t.walletID, ShareSetID: uuid.NewString(), Purpose: t.purpose}
+	record := tss.Record{SetID: id}
+	shares := [2]*tss.Share{{SetID: id, Party: tss.Client}, {SetID: id, Party: tss.Server}}
+	defer shares[tss.Client].Wipe()
+	defer shares[tss.Server].Wipe()
+	for _, c := range t.curves {
+		keys, err := s.newKeys(ctx, w, newSpan(c, t.curves), src, half)
+		if err != nil {
+			return nil, nil, err
+		}
+		record.Keys = append(record.Keys, keys[tss.Client].Record)
+		for p := range shares {
+			shares[p].Keys = append(shares[p].Keys, keys[p].Share)
+		}
+	}
+	w.run.report(Progress{Status: StatusStoringShare, Percent: percentStoring})
+	m, err := s.keep(ctx, w, t, src, &record, shares)
+	if err != nil {
+		return nil, nil, err
+	}
+	var public []PublicKey
+	for _, k := range record.Keys {
+		public = append(public, PublicKey{Curve: k.Curve, Key: k.PublicKey})
+	}
+	return m, public, nil
+}
+
+// newKeys runs the protocol on one curve.
+func (s *Service) newKeys(ctx context.Context, w *work, sp span, src *source, half *tss.Share) (*[2]tss.NewKey, error) {
+	w.run.report(sp.progress(0, 0))
+	var pre [2]*tss.PreParams
+	if sp.curve == Secp256k1 {
+		for p := range pre {
+			pp, err := s.PreParams.PreParams(ctx)
+			if err != nil {
+				pre[tss.Client].Wipe()
+				return nil, fmt.Errorf("pre-params: %w", err)
+			}
+			pre[p] = pp
+		}
+	}
+	obs := tss.Observer{Busy: w.busy, Round: func(k, n int) { w.run.report(sp.progress(k, n)) }}
+	if src == nil {
+		return tss.HostedKeygen(ctx, sp.curve, pre, obs)
+	}
+	old, ok := src.record.Key(sp.curve)
+	if !ok {
+		return nil, fmt.Errorf("%w: set %s has no %v key", ErrInternal, src.set.ID, sp.curve)
+	}
+	return tss.HostedReshare(ctx, old, src.shares(half, sp.curve), pre, obs)
+}
+
+// shares returns both parties' key shares on one curve, by Party.
+func (src *source) shares(half *tss.Share, c Curve) [2]*tss.KeyShare {
+	return [2]*tss.KeyShare{tss.Client: src.client.Key(c), tss.Server: half.Key(c)}
+}
+
+// keep brings a new set into the form in which it is committed and handed out.
+func (s *Service) keep(ctx context.Context, w *work, t target, src *source, record *tss.Record, shares [2]*tss.Share) (*made, error) {
+	encoded, err := record.Encode()
+	if err != nil {
+		return nil, fmt.Errorf("new record: %w", err)
+	}
+	for _, sh := range shares {
+		sh.RecordHash = tss.Hash(encoded)
+	}
+	client, err := shares[tss.Client].Encode()
+	if err != nil {
+		return nil, fmt.Errorf("new client share: %w", err)
+	}
+	now := time.Now()
+	set := &StoredSet{
+		ShareSet: ShareSet{
+			ID: record.ShareSetID, WalletID: t.walletID, Purpose: t.purpose, Method: t.method, State: SetPending,
+			DisplayName: t.DisplayName, CreateTime: now, ExpireTime: now.Add(s.cfg.ResultTTL),
+		},
+		Record: encoded, ClientShare: sha256.Sum256(client.Reveal()), SessionID: w.rec.ID,
+	}
+	if src != nil {
+		set.ParentID = src.set.ID
+	}
+	keeper := s.Halves
+	if t.purpose == Backup {
+		keeper = s.Custodian
+	}
+	if set.Half, err = keeper.Deposit(ctx, t.owner, &set.ShareSet, shares[tss.Server]); err != nil {
+		client.Wipe()
+		return nil, fmt.Errorf("deposit the server's half: %w", err)
+	}
+	m := &made{set: set, outcome: &Outcome{WalletID: t.walletID, Set: set.ShareSet, ClientShare: client}}
+	w.rec.ShareSetID, w.rec.ExpireTime = set.ID, set.ExpireTime
+	w.rec.Result, err = s.sealResult(w.rec, client, t.SealTo)
+	if err == nil && t.SealTo != nil {
+		m.outcome.ClientShare = secret.New(w.rec.Result.Data)
+		client.Wipe()
+	}
+	return m, err
+}
+
+// sealResult encrypts what waits for the caller: to the caller's own recipient, which
+// nothing on our side can open, or under the service's keyset.
+func (s *Service) sealResult(rec *Session, plain secret.Bytes, to *age.X25519Recipient) (*Result, error) {
+	if to == nil {
+		data, err := s.Sealer.Seal(plain, resultLabel(rec))
+		return &Result{Data: data}, err
+	}
+	var out bytes.Buffer
+	w, err := age.Encrypt(&out, to)
+	if err != nil {
+		return nil, fmt.Errorf("encrypt to the caller's recipient: %w", err)
+	}
+	if _, err := w.Write(plain.Reveal()); err != nil {
+		return nil, fmt.Errorf("encrypt to the caller's recipient: %w", err)
+	}
+	if err := w.Close(); err != nil {
+		return nil, fmt.Errorf("encrypt to the caller's recipient: %w", err)
+	}
+	return &Result{SealedTo: true, Data: out.Bytes()}, nil
+}

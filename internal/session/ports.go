@@ -1,0 +1,89 @@
+package session
+
+import (
+	"context"
+	"time"
+
+	"github.com/mpcd/mpcd/internal/secret"
+	"github.com/mpcd/mpcd/internal/tss"
+)
+
+// Wallets is the store's side for wallets and their sets. What a method changed is
+// durable when it returns nil, and not there at all when it returns an error.
+type Wallets interface {
+	// Wallet returns a wallet with all its sets, or ErrWalletNotFound.
+	Wallet(ctx context.Context, walletID string) (*Wallet, error)
+	// List returns up to limit wallets in order of id, those after the given id (empty:
+	// from the first), of one owner (empty: of all). None is an empty list, no error.
+	List(ctx context.Context, owner, after string, limit int) ([]Wallet, error)
+	// Set returns one set of a wallet, or ErrShareSetNotFound.
+	Set(ctx context.Context, walletID, shareSetID string) (*StoredSet, error)
+	// Confirm turns a PENDING set ACTIVE and erases the waiting result of the session
+	// that made it, in one transaction. It returns ErrShareSetNotFound where the set is
+	// not there, and changed = false where it is not PENDING any more (two callers: one
+	// of them gets true).
+	Confirm(ctx context.Context, walletID, shareSetID string) (changed bool, err error)
+	// Revoke asks pick which of the wallet's sets go, and erases their halves, all in one
+	// transaction that excludes other changes of the wallet. An error of pick comes back
+	// as it is. Sets that are revoked already stay as they are.
+	Revoke(ctx context.Context, walletID string, at time.Time, pick func([]ShareSet) ([]string, error)) error
+}
+
+// Sessions is the store's side for sessions, with the same promise of durability.
+type Sessions interface {
+	// Begin records a new session. Where the caller used the request id before, it
+	// records nothing and returns the session that is there, with created = false; of two
+	// callers that race, one gets true.
+	Begin(ctx context.Context, s *Session) (there *Session, created bool, err error)
+	// ByRequest returns a caller's session with that request id, or ErrSessionNotFound.
+	ByRequest(ctx context.Context, caller, requestID string) (*Session, error)
+	// Session returns a session by its id, or ErrSessionNotFound.
+	Session(ctx context.Context, sessionID string) (*Session, error)
+	// Update stores state, progress and failure of the attempt that s names. It returns
+	// ErrSuperseded where the stored session has ended, or is at another attempt.
+	Update(ctx context.Context, s *Session) error
+	// Commit ends a session with success: state, progress, result and share set id, and
+	// in the same transaction the set that it made, and the wallet where it is new. made
+	// is nil for signing; wallet is nil unless new. It returns ErrSuperseded like Update.
+	Commit(ctx context.Context, s *Session, made *StoredSet, wallet *Wallet) error
+	// InterruptAll marks every session that has not ended as INTERRUPTED, with a Failure,
+	// and says how many. Called once, before a service that owns its store starts to serve.
+	InterruptAll(ctx context.Context) (int, error)
+}
+
+// Sealer encrypts what is kept at rest. Open fails with ErrDataCorrupted where the
+// ciphertext was altered, or was sealed under another label or keyset.
+type Sealer interface {
+	Seal(plaintext secret.Bytes, label Label) ([]byte, error)
+	Open(ciphertext []byte, label Label) (secret.Bytes, error)
+	// MAC returns a keyed hash, the same for the same data over restarts.
+	MAC(data []byte) ([]byte, error)
+}
+
+// Label is the associated data of a sealed value: it binds a ciphertext to its place, so
+// that no row can stand in for another.
+type Label struct {
+	Kind       string // "server share", "result", "mac key", ...
+	WalletID   string
+	ShareSetID string
+	Curve      tss.Curve // 0 where the value is not of one curve
+	Party      tss.Party
+}
+
+// Custodian keeps the server's half of a share set.
+type Custodian interface {
+	// Deposit takes a new half in. It returns what must stand in the set's own row, which
+	// is committed afterwards: the sealed half itself where mpcd keeps it, nothing where
+	// somebody else does. When it returns nil, Fetch with that row will find the half.
+	Deposit(ctx context.Context, owner string, set *ShareSet, half *tss.Share) ([]Sealed, error)
+	// Fetch returns the half of a set as it was deposited. The caller wipes it. It fails
+	// with ErrDataCorrupted where what is kept was altered.
+	Fetch(ctx context.Context, owner string, set *StoredSet) (*tss.Share, error)
+}
+
+// PreParams hands out sets of pre-params, each to one taker only.
+type PreParams interface {
+	// PreParams returns a validated set that nobody else got. It may have to make one,
+	// which takes seconds; it returns ctx's error once ctx is done.
+	PreParams(ctx context.Context) (*tss.PreParams, error)
+}

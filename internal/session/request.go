@@ -1,0 +1,75 @@
+package session
+
+import (
+	"encoding/binary"
+
+	"filippo.io/age"
+
+	"github.com/mpcd/mpcd/internal/secret"
+)
+
+// Start holds what every request that starts a stream has.
+type Start struct {
+	RequestID   string               // UUID, unique for each caller
+	SealTo      *age.X25519Recipient // nil: the outcome's share comes back in plaintext
+	DisplayName string               // of the device, shown in the set
+}
+
+// CreateRequest asks for a wallet and its first SIGNING set.
+type CreateRequest struct {
+	Start
+	Owner  string  // empty: the caller
+	Curves []Curve // distinct; empty: all
+}
+
+// BackupRequest asks for a BACKUP set made from a SIGNING set.
+type BackupRequest struct {
+	Start
+	WalletID     string
+	SigningShare secret.Bytes
+	Method       BackupMethod
+}
+
+// ProvisionRequest asks for one more SIGNING set made from a BACKUP set.
+type ProvisionRequest struct {
+	Start
+	WalletID    string
+	BackupShare secret.Bytes
+}
+
+// SignRequest asks for a signature.
+type SignRequest struct {
+	RequestID    string
+	WalletID     string
+	SigningShare secret.Bytes
+	Curve        Curve
+	Payload      []byte // Secp256k1: a 32-byte digest; Ed25519: the message
+}
+
+// fingerprint is a keyed MAC over all that a request says, by which a repeated call is
+// told from another call with the same request id, without keeping the share in it.
+func (s *Service) fingerprint(op Operation, fields ...[]byte) ([]byte, error) {
+	all := []byte{byte(op)}
+	for _, f := range fields {
+		all = binary.BigEndian.AppendUint64(all, uint64(len(f)))
+		all = append(all, f...)
+	}
+	defer clear(all)
+	return s.Sealer.MAC(all)
+}
+
+func (st *Start) fields() [][]byte {
+	to := ""
+	if st.SealTo != nil {
+		to = st.SealTo.String()
+	}
+	return [][]byte{[]byte(to), []byte(st.DisplayName)}
+}
+
+func curveBytes(curves []Curve) []byte {
+	out := make([]byte, 0, len(curves))
+	for _, c := range curves {
+		out = append(out, byte(c))
+	}
+	return out
+}

@@ -1,0 +1,138 @@
+package session
+
+import (
+	"context"
+	"crypto/hmac"
+	"sync"
+	"time"
+)
+
+// Run is one session as its callers see it: an ordered log of progress, and at its end
+// an outcome or an error. Any number of callers may follow it, from any place.
+type Run struct {
+	key runKey
+
+	// ready is closed when id and the error of starting are known.
+	ready       chan struct{}
+	fingerprint []byte // set before the run is shared, never changed
+	created     time.Time
+	attempt     uint32
+
+	mu      sync.Mutex // guards what follows
+	id      string
+	log     []Progress // ordered by sequence; bounded, since every run has some dozens of steps
+	outcome *Outcome
+	err     error
+	ended   bool
+	changed chan struct{} // closed and replaced whenever log or ended changes
+}
+
+// runKey is what makes a request the same request.
+type runKey struct{ caller, requestID string }
+
+func newRun(key runKey, fingerprint []byte) *Run {
+	return &Run{key: key, fingerprint: fingerprint, ready: make(chan struct{}), changed: make(chan struct{}), attempt: 1}
+}
+
+// SessionID returns the session's id.
+func (r *Run) SessionID() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.id
+}
+
+// sameRequest tells a repeated call from another one with the same id.
+func (r *Run) sameRequest(fingerprint []byte) error {
+	if !hmac.Equal(r.fingerprint, fingerprint) {
+		return ErrRequestIDReused
+	}
+	return nil
+}
+
+// report adds p to the log.
+func (r *Run) report(p Progress) { r.append(r.stamp(p)) }
+
+// stamp gives p its sequence, attempt and elapsed time, and keeps the promise that
+// percent never falls. Only one goroutine at a time stamps and appends.
+func (r *Run) stamp(p Progress) Progress {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p.Sequence, p.Attempt, p.Elapsed = 1, r.attempt, time.Since(r.created)
+	if n := len(r.log); n > 0 {
+		p.Sequence = r.log[n-1].Sequence + 1
+		p.Percent = max(p.Percent, r.log[n-1].Percent)
+	}
+	return p
+}
+
+func (r *Run) append(p Progress) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.log = append(r.log, p)
+	r.wake()
+}
+
+// last returns the latest progress, or a zero one.
+func (r *Run) last() Progress {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.log) == 0 {
+		return Progress{}
+	}
+	return r.log[len(r.log)-1]
+}
+
+// end closes the log with an outcome or an error. Only the first call counts.
+func (r *Run) end(out *Outcome, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
+		return
+	}
+	r.outcome, r.err, r.ended = out, err, true
+	r.wake()
+}
+
+// wake must be called with mu held.
+func (r *Run) wake() {
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// Follow sends every progress after the given sequence number, then the outcome, and
+// returns nil; or it returns the run's error. It returns ctx's error once ctx is done,
+// and send's error as it is; neither touches the run.
+func (r *Run) Follow(ctx context.Context, after uint32, send func(Event) error) error {
+	for {
+		news, out, err, ended, changed := r.since(after)
+		for _, p := range news {
+			if err := send(Event{Progress: &p}); err != nil {
+				return err
+			}
+			after = p.Sequence
+		}
+		switch {
+		case ended && err != nil:
+			return err
+		case ended:
+			return send(Event{Outcome: out})
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (r *Run) since(after uint32) (news []Progress, out *Outcome, err error, ended bool, changed <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, p := range r.log {
+		if p.Sequence > after {
+			news = append(news, r.log[i:]...)
+			break
+		}
+	}
+	return news, r.outcome, r.err, r.ended, r.changed
+}

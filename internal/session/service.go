@@ -1,0 +1,217 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/semaphore"
+)
+
+// Config holds the settings of a Service. Zero values mean the defaults.
+type Config struct {
+	RunTimeout    time.Duration // a run's deadline, waiting for a slot included; 10 minutes
+	ResultTTL     time.Duration // how long a set waits for its confirmation; 15 minutes
+	Slots         int           // how many runs compute at once; one for each core
+	RequireSealTo bool          // refuse requests whose result would come back in plaintext
+}
+
+func (c Config) withDefaults() Config {
+	if c.RunTimeout == 0 {
+		c.RunTimeout = 10 * time.Minute
+	}
+	if c.ResultTTL == 0 {
+		c.ResultTTL = 15 * time.Minute
+	}
+	if c.Slots == 0 {
+		c.Slots = runtime.GOMAXPROCS(0)
+	}
+	return c
+}
+
+// Ports are the parts that a Service works with. All are needed.
+type Ports struct {
+	Wallets   Wallets
+	Sessions  Sessions
+	Sealer    Sealer
+	Halves    Custodian // keeps the server's half of SIGNING sets
+	Custodian Custodian // keeps the server's half of BACKUP sets
+	PreParams PreParams
+	Log       *slog.Logger
+}
+
+// Service runs sessions. Its methods may be called by any number of goroutines.
+type Service struct {
+	Ports
+	cfg   Config
+	slots *semaphore.Weighted
+
+	// ctx is the context of every run: a caller's context ends its stream, not its run.
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	wg     sync.WaitGroup // one for each run, and for what tss-lib still computes of it
+
+	mu     sync.Mutex      // guards what follows
+	live   map[runKey]*Run // runs that are starting or running
+	closed bool
+}
+
+var errClosing = errors.New("the service is shutting down")
+
+// New returns a service that is ready to run. The caller must Close it. Sessions that
+// an earlier process left unfinished are marked INTERRUPTED first.
+func New(ctx context.Context, ports Ports, cfg Config) (*Service, error) {
+	n, err := ports.Sessions.InterruptAll(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look for unfinished sessions: %w", err)
+	}
+	if n > 0 {
+		ports.Log.Warn("sessions were interrupted by a restart", "count", n)
+	}
+	s := &Service{Ports: ports, cfg: cfg.withDefaults(), live: make(map[runKey]*Run)}
+	s.slots = semaphore.NewWeighted(int64(s.cfg.Slots))
+	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	return s, nil
+}
+
+// Close refuses new runs, ends the running ones as INTERRUPTED, and returns when
+// nothing computes any more.
+func (s *Service) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.cancel(errClosing)
+	s.wg.Wait()
+}
+
+// job is one request on its way to becoming a session.
+type job struct {
+	op          Operation
+	caller      Caller
+	requestID   string
+	fingerprint []byte
+	// prepare checks the request against the store, before anything is recorded. Its
+	// error goes to the caller, and leaves no session behind.
+	prepare func(ctx context.Context) (*plan, error)
+}
+
+// plan is a request that may run.
+type plan struct {
+	walletID string
+	// steps does the work and returns what is to be committed.
+	steps func(ctx context.Context, w *work) (*made, error)
+	// wipe ends the secrets that the plan holds. It may be nil.
+	wipe func()
+}
+
+// start attaches to the run of the same request where there is one, and starts one
+// where there is none.
+func (s *Service) start(ctx context.Context, j job) (*Run, error) {
+	r, mine, err := s.claim(j)
+	if err != nil {
+		return nil, err
+	}
+	if !mine {
+		select {
+		case <-r.ready:
+			return r, nil
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	defer s.wg.Done()
+	started, err := s.begin(ctx, j, r)
+	if !started {
+		if err != nil {
+			r.end(nil, err)
+		}
+		s.release(r)
+	}
+	close(r.ready)
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// claim finds the live run of the request, or makes this call the one that starts it.
+func (s *Service) claim(j job) (r *Run, mine bool, err error) {
+	key := runKey{j.caller.Name, j.requestID}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r, ok := s.live[key]; ok {
+		return r, false, r.sameRequest(j.fingerprint)
+	}
+	if s.closed {
+		return nil, false, ErrShuttingDown
+	}
+	r = newRun(key, j.fingerprint)
+	s.live[key] = r
+	s.wg.Add(1) // the claimant's, under mu, so that Close waits for what it may start
+	return r, true, nil
+}
+
+func (s *Service) release(r *Run) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.live, r.key)
+}
+
+// begin records the session and starts its goroutine, or fills r from the session that
+// is there already.
+func (s *Service) begin(ctx context.Context, j job, r *Run) (started bool, err error) {
+	there, err := s.Sessions.ByRequest(ctx, j.caller.Name, j.requestID)
+	if err == nil {
+		return false, s.replay(ctx, r, there)
+	}
+	if !errors.Is(err, ErrSessionNotFound) {
+		return false, err
+	}
+	p, err := j.prepare(ctx)
+	if err != nil {
+		return false, err
+	}
+	now := time.Now()
+	rec := &Session{
+		ID: uuid.NewString(), Caller: j.caller.Name, RequestID: j.requestID, Fingerprint: j.fingerprint,
+		WalletID: p.walletID, Operation: j.op, State: Queued, Attempt: 1, CreateTime: now, ExpireTime: now.Add(s.cfg.ResultTTL),
+	}
+	there, created, err := s.Sessions.Begin(ctx, rec)
+	if err != nil || !created {
+		p.end()
+		if err != nil {
+			return false, err
+		}
+		return false, s.replay(ctx, r, there) // another process was faster
+	}
+	r.mu.Lock()
+	r.id, r.created, r.attempt = rec.ID, now, rec.Attempt
+	r.mu.Unlock()
+	s.wg.Go(func() { s.run(r, rec, p) }) // ends by the run's deadline, or with s.ctx
+	return true, nil
+}
+
+func (p *plan) end() {
+	if p.wipe != nil {
+		p.wipe()
+	}
+}
+
+// replay fills r with the end of a session that is not live.
+func (s *Service) replay(ctx context.Context, r *Run, there *Session) error {
+	if err := (&Run{fingerprint: there.Fingerprint}).sameRequest(r.fingerprint); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.id, r.created, r.attempt = there.ID, there.CreateTime, there.Attempt
+	r.log = []Progress{there.Progress}
+	r.mu.Unlock()
+	out, err := s.outcome(ctx, there)
+	r.end(out, err)
+	return nil
+}

@@ -1,0 +1,61 @@
+package session
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/mpcd/mpcd/internal/secret"
+	"github.com/mpcd/mpcd/internal/tss"
+)
+
+// Sign starts, or attaches to, a signing with an ACTIVE SIGNING set.
+func (s *Service) Sign(ctx context.Context, c Caller, req SignRequest) (*Run, error) {
+	if err := tss.CheckPayload(req.Curve, req.Payload); err != nil {
+		want := fmt.Sprintf("must have at most %d bytes", tss.MaxMessageBytes)
+		if req.Curve == Secp256k1 {
+			want = "must be a 32-byte digest, neither zero nor beyond the order of the curve"
+		}
+		return nil, &FieldError{"payload", want}
+	}
+	fp, err := s.fingerprint(OpSign, []byte(req.WalletID), req.SigningShare.Reveal(), []byte{byte(req.Curve)}, req.Payload)
+	if err != nil {
+		return nil, err
+	}
+	return s.start(ctx, job{op: OpSign, caller: c, requestID: req.RequestID, fingerprint: fp, prepare: func(ctx context.Context) (*plan, error) {
+		wallet, src, err := s.source(ctx, c, actSign, req.WalletID, Signing, req.SigningShare)
+		if err != nil {
+			return nil, err
+		}
+		if _, ok := src.record.Key(req.Curve); !ok {
+			src.client.Wipe()
+			return nil, &FieldError{"curve", "must be one of the wallet's curves"}
+		}
+		return &plan{walletID: wallet.ID, wipe: src.client.Wipe, steps: func(ctx context.Context, w *work) (*made, error) {
+			return s.sign(ctx, w, wallet.Owner, src, req.Curve, req.Payload)
+		}}, nil
+	}})
+}
+
+func (s *Service) sign(ctx context.Context, w *work, owner string, src *source, c Curve, payload []byte) (*made, error) {
+	half, err := s.half(ctx, owner, src, w)
+	if err != nil {
+		return nil, err
+	}
+	defer half.Wipe()
+	key, ok := src.record.Key(c)
+	if !ok {
+		return nil, fmt.Errorf("%w: set %s has no %v key", ErrInternal, src.set.ID, c)
+	}
+	sp := newSpan(c, []Curve{c})
+	obs := tss.Observer{Busy: w.busy, Round: func(k, n int) { w.run.report(sp.progress(k, n)) }}
+	sig, err := tss.HostedSign(ctx, key, src.shares(half, c), payload, obs)
+	if err != nil {
+		return nil, err
+	}
+	result := secret.New(append(sig.Bytes[:], sig.RecoveryID))
+	w.rec.ShareSetID = src.set.ID
+	if w.rec.Result, err = s.sealResult(w.rec, result, nil); err != nil {
+		return nil, err
+	}
+	return &made{outcome: &Outcome{WalletID: w.rec.WalletID, Signature: sig, SignedBy: src.set.ID}}, nil
+}

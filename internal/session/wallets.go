@@ -1,0 +1,149 @@
+package session
+
+import (
+	"context"
+	"crypto/subtle"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Wallet returns a wallet with its sets.
+func (s *Service) Wallet(ctx context.Context, c Caller, walletID string) (*Wallet, error) {
+	return s.wallet(ctx, c, actRead, walletID)
+}
+
+func (s *Service) wallet(ctx context.Context, c Caller, a action, walletID string) (*Wallet, error) {
+	w, err := s.Wallets.Wallet(ctx, walletID)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.authorise(a, w); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// List returns up to limit wallets of one owner (empty: the caller) in order of id, and
+// the id after which the next page starts, or "".
+func (s *Service) List(ctx context.Context, c Caller, owner, after string, limit int) (page []Wallet, next string, err error) {
+	if owner == "" {
+		owner = c.Name
+	}
+	if !c.may(actRead, owner) {
+		return nil, "", fmt.Errorf("%w: caller %q may not list the wallets of %q", ErrPermissionDenied, c.Name, owner)
+	}
+	page, err = s.Wallets.List(ctx, owner, after, limit+1)
+	if err != nil {
+		return nil, "", err
+	}
+	if len(page) > limit {
+		page = page[:limit]
+		next = page[limit-1].ID
+	}
+	return page, next, nil
+}
+
+// Session returns a session of the caller, with the latest progress where it is live.
+func (s *Service) Session(ctx context.Context, c Caller, sessionID string) (*Session, error) {
+	rec, err := s.Sessions.Session(ctx, sessionID)
+	if err != nil {
+		return nil, err
+	}
+	if rec.Caller != c.Name {
+		return nil, fmt.Errorf("%w: it is not of caller %q", ErrSessionNotFound, c.Name)
+	}
+	s.mu.Lock()
+	r, live := s.live[runKey{rec.Caller, rec.RequestID}]
+	s.mu.Unlock()
+	if live && !rec.State.Ended() {
+		rec.Progress = r.last()
+	}
+	return rec, nil
+}
+
+// Err returns the error that a failed session stands for, or nil.
+func (rec *Session) Err() error {
+	if rec.Failure == nil {
+		return nil
+	}
+	return rec.Failure.err()
+}
+
+// Confirm turns a PENDING set ACTIVE for a caller who shows, by its SHA-256, that it
+// holds the set's client share. Confirming twice is fine.
+func (s *Service) Confirm(ctx context.Context, c Caller, walletID, shareSetID string, shareSHA256 []byte) (*Wallet, error) {
+	if _, err := s.wallet(ctx, c, actConfirm, walletID); err != nil {
+		return nil, err
+	}
+	set, err := s.Wallets.Set(ctx, walletID, shareSetID)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case subtle.ConstantTimeCompare(set.ClientShare[:], shareSHA256) != 1:
+		return nil, fmt.Errorf("%w: the hash is not that of set %s's client share", ErrShareSetMismatch, shareSetID)
+	case set.State == SetRevoked:
+		return nil, fmt.Errorf("%w: set %s", ErrShareSetRevoked, shareSetID)
+	case set.State == SetPending && time.Now().After(set.ExpireTime):
+		return nil, fmt.Errorf("%w: set %s was not confirmed in time", ErrSessionExpired, shareSetID)
+	case set.State == SetPending:
+		if _, err := s.Wallets.Confirm(ctx, walletID, shareSetID); err != nil {
+			return nil, err
+		}
+	}
+	return s.wallet(ctx, c, actConfirm, walletID)
+}
+
+// Revoke erases the server's half of a set and, unless keepDescendants, of every set
+// that was reshared from it. It refuses to take a wallet's last ACTIVE set of a purpose
+// unless an admin allows it. Revoking what is revoked is fine.
+func (s *Service) Revoke(ctx context.Context, c Caller, walletID, shareSetID string, keepDescendants, allowLast bool) (*Wallet, error) {
+	if _, err := s.wallet(ctx, c, actRevoke, walletID); err != nil {
+		return nil, err
+	}
+	if allowLast && !c.has(ScopeAdmin) {
+		return nil, fmt.Errorf("%w: allow_last needs scope %s", ErrPermissionDenied, ScopeAdmin)
+	}
+	err := s.Wallets.Revoke(ctx, walletID, time.Now(), func(sets []ShareSet) ([]string, error) {
+		return pickRevoked(sets, shareSetID, keepDescendants, allowLast)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.wallet(ctx, c, actRevoke, walletID)
+}
+
+func pickRevoked(sets []ShareSet, id string, keepDescendants, allowLast bool) ([]string, error) {
+	if !slices.ContainsFunc(sets, func(set ShareSet) bool { return set.ID == id }) {
+		return nil, fmt.Errorf("%w: set %s", ErrShareSetNotFound, id)
+	}
+	gone := map[string]bool{id: true}
+	// Sets come in order of creation, so that a parent stands before its children.
+	for _, set := range sets {
+		if !keepDescendants && gone[set.ParentID] {
+			gone[set.ID] = true
+		}
+	}
+	var picked []string
+	left, lost := map[Purpose]int{}, map[Purpose]int{}
+	for _, set := range sets {
+		if gone[set.ID] {
+			picked = append(picked, set.ID)
+		}
+		if set.State != SetActive {
+			continue
+		}
+		if gone[set.ID] {
+			lost[set.Purpose]++
+		} else {
+			left[set.Purpose]++
+		}
+	}
+	for p := range lost {
+		if left[p] == 0 && !allowLast {
+			return nil, fmt.Errorf("%w: no ACTIVE %v set would be left", ErrLastShareSet, p)
+		}
+	}
+	return picked, nil
+}

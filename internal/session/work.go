@@ -1,0 +1,146 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/mpcd/mpcd/internal/secret"
+	"github.com/mpcd/mpcd/internal/tss"
+)
+
+// work is what a plan's steps work with: the session that they belong to, and a way
+// to say how far they are.
+type work struct {
+	run  *Run
+	rec  *Session
+	busy *sync.WaitGroup // counts what tss-lib still computes, after a cancellation too
+}
+
+// made is what a plan's steps made: what the store commits, and what the caller gets.
+type made struct {
+	set     *StoredSet // nil for signing
+	wallet  *Wallet    // nil unless new
+	outcome *Outcome
+}
+
+// run takes a recorded session to its end. It is the one place where a session
+// changes state after it began.
+func (s *Service) run(r *Run, rec *Session, p *plan) {
+	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.RunTimeout)
+	defer cancel()
+	defer s.release(r)
+	var busy sync.WaitGroup
+	w := &work{run: r, rec: rec, busy: &busy}
+
+	out, err := s.attempt(ctx, w, p)
+	if err == nil {
+		r.end(out, nil)
+		return
+	}
+	err = s.classify(err)
+	// The state is stored under a context of its own: a shutdown must not keep a session
+	// from being closed properly. What cannot be stored is INTERRUPTED at the next start.
+	rec.State, rec.Failure, rec.Progress = Failed, failure(err), r.last()
+	if errors.Is(err, ErrInterrupted) {
+		rec.State = Interrupted
+	}
+	if uerr := s.Sessions.Update(context.WithoutCancel(ctx), rec); uerr != nil {
+		s.Log.Error("a failed session could not be stored", "session_id", rec.ID, "error", uerr)
+	}
+	s.Log.Warn("session failed", "session_id", rec.ID, "operation", rec.Operation, "wallet_id", rec.WalletID, "reason", Reason(err), "error", err)
+	r.end(nil, err)
+}
+
+// attempt waits for a slot, does the steps, and commits what they made.
+func (s *Service) attempt(ctx context.Context, w *work, p *plan) (out *Outcome, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			// The value may hold a secret; its type and the log's stack are enough.
+			err = fmt.Errorf("%w: a session panicked with a %T", ErrInternal, v)
+		}
+	}()
+	defer p.end()
+	if !s.slots.TryAcquire(1) {
+		w.run.report(Progress{Status: StatusQueued})
+		if err := s.slots.Acquire(ctx, 1); err != nil {
+			return nil, fmt.Errorf("wait for a slot: %w", context.Cause(ctx))
+		}
+	}
+	// tss-lib cannot be stopped: after a cancellation the slot stays taken until what it
+	// computes has ended.
+	defer s.wg.Go(func() {
+		w.busy.Wait()
+		s.slots.Release(1)
+	})
+	w.rec.State = Running
+	if err := s.Sessions.Update(ctx, w.rec); err != nil {
+		return nil, err
+	}
+	m, err := p.steps(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	return s.commit(ctx, w, m)
+}
+
+// commit ends the session with success: its end, the new set and the wallet, where one
+// is new, are stored in one transaction, and only then does anybody hear of it.
+func (s *Service) commit(ctx context.Context, w *work, m *made) (*Outcome, error) {
+	done := w.run.stamp(Progress{Status: StatusDone, Done: true, Percent: 100})
+	w.rec.State, w.rec.Progress = Succeeded, done
+	if err := s.Sessions.Commit(ctx, w.rec, m.set, m.wallet); err != nil {
+		return nil, fmt.Errorf("commit: %w", err)
+	}
+	w.run.append(done)
+	return m.outcome, nil
+}
+
+// classify gives every error of a run its sentinel.
+func (s *Service) classify(err error) error {
+	err = fromTSS(err)
+	if errors.Is(err, errClosing) || errors.Is(err, ErrSuperseded) {
+		return fmt.Errorf("%w: %w", ErrInterrupted, err)
+	}
+	return err
+}
+
+// label binds what is sealed for a session's result to the session's set.
+func resultLabel(rec *Session) Label {
+	return Label{Kind: "result", WalletID: rec.WalletID, ShareSetID: rec.ID}
+}
+
+// outcome is what a session that ended gives a caller who attaches to it.
+func (s *Service) outcome(ctx context.Context, rec *Session) (*Outcome, error) {
+	switch {
+	case !rec.State.Ended():
+		return nil, fmt.Errorf("%w: session %s runs in another process", ErrInterrupted, rec.ID)
+	case rec.State == Expired, rec.State == Succeeded && (rec.Result == nil || time.Now().After(rec.ExpireTime)):
+		return nil, fmt.Errorf("%w: its result was confirmed, or not fetched in time", ErrSessionExpired)
+	case rec.State != Succeeded:
+		return nil, rec.Failure.err()
+	}
+	data := secret.New(rec.Result.Data)
+	if !rec.Result.SealedTo {
+		var err error
+		if data, err = s.Sealer.Open(rec.Result.Data, resultLabel(rec)); err != nil {
+			return nil, fmt.Errorf("result of session %s: %w", rec.ID, err)
+		}
+	}
+	if rec.Operation == OpSign {
+		sig := new(tss.Signature)
+		if b := data.Reveal(); len(b) == len(sig.Bytes)+1 {
+			copy(sig.Bytes[:], b)
+			sig.RecoveryID = b[len(sig.Bytes)]
+			return &Outcome{WalletID: rec.WalletID, Signature: sig, SignedBy: rec.ShareSetID}, nil
+		}
+		return nil, fmt.Errorf("%w: result of session %s", ErrDataCorrupted, rec.ID)
+	}
+	set, err := s.Wallets.Set(ctx, rec.WalletID, rec.ShareSetID)
+	if err != nil {
+		return nil, fmt.Errorf("share set of session %s: %w", rec.ID, err)
+	}
+	return &Outcome{WalletID: rec.WalletID, Set: set.ShareSet, ClientShare: data}, nil
+}
