@@ -1,0 +1,134 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"google.golang.org/grpc"
+
+	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/secret"
+)
+
+// StoreFunc keeps a new SIGNING share on this device. It returns nil only when the share
+// would survive a crash: the set is confirmed to the service right after that. When it
+// fails, nothing is confirmed and the operation fails with ErrNotStored.
+type StoreFunc func(ctx context.Context, share *Share) error
+
+// KeyStorage keeps the keys of one backup method in the user's own cloud storage, never
+// with the ciphertext: whoever has both has the backup share. Each backup has a key of its
+// own. A key is an age identity (AGE-SECRET-KEY-1...).
+type KeyStorage interface {
+	// PutKey keeps the key of the backup with this share set id. It is durable when it
+	// returns nil, and never takes away another backup's key.
+	PutKey(ctx context.Context, shareSetID, key string) error
+	// GetKey returns what PutKey kept, or an error when there is nothing.
+	GetKey(ctx context.Context, shareSetID string) (string, error)
+}
+
+// Client calls one mpcd service for one user of it. It is safe for concurrent use.
+type Client struct {
+	service     mpcdv1.WalletServiceClient
+	store       StoreFunc
+	displayName string
+	owner       string
+	curves      []Curve // what the app asked for; empty means all
+	clouds      map[BackupMethod]KeyStorage
+	workFactor  int // scrypt's log2(N) of new password backups
+
+	mu       sync.Mutex       // guards password and keys
+	password secret.Bytes     // empty until SetPassword
+	keys     map[keyID][]byte // the wallets' public keys, as first seen
+}
+
+// Option sets up a Client.
+type Option func(*Client) error
+
+// New returns a client on a connection, which stays the caller's to close. Credentials are
+// the connection's. It fails when an option makes no sense.
+func New(conn grpc.ClientConnInterface, opts ...Option) (*Client, error) {
+	if conn == nil {
+		return nil, errors.New("client: no connection")
+	}
+	c := &Client{
+		service:    mpcdv1.NewWalletServiceClient(conn),
+		clouds:     make(map[BackupMethod]KeyStorage),
+		workFactor: defaultWorkFactor,
+		keys:       make(map[keyID][]byte),
+	}
+	for _, opt := range opts {
+		if err := opt(c); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// WithStore says where new signing shares go. CreateWallet, ProvisionWallet and
+// RecoverWallet need it.
+func WithStore(store StoreFunc) Option {
+	return func(c *Client) error {
+		c.store = store
+		return nil
+	}
+}
+
+// WithDisplayName names this device in the share sets that it makes.
+func WithDisplayName(name string) Option {
+	return func(c *Client) error {
+		c.displayName = name
+		return nil
+	}
+}
+
+// WithOwner says whose wallets are created and listed, when it is not the caller itself.
+func WithOwner(owner string) Option {
+	return func(c *Client) error {
+		c.owner = owner
+		return nil
+	}
+}
+
+// WithCurves says which keys a new wallet has. Without it, it has all.
+func WithCurves(curves ...Curve) Option {
+	return func(c *Client) error {
+		ordered, err := inOrder(curves)
+		c.curves = ordered
+		return err
+	}
+}
+
+// WithCloudKey says where the keys of backups of one method are kept. Any method but
+// MethodPassword needs it.
+func WithCloudKey(method BackupMethod, storage KeyStorage) Option {
+	return func(c *Client) error {
+		if err := method.check(); err != nil {
+			return err
+		}
+		if method == MethodPassword || storage == nil {
+			return fmt.Errorf("client: a key storage is for a method other than PASSWORD, and not nil")
+		}
+		c.clouds[method] = storage
+		return nil
+	}
+}
+
+// SetPassword sets the password of PASSWORD backups, for making and for opening them. Its
+// bytes are used as they are: an app whose platforms write one character in several ways
+// normalizes it first (RFC 8265). How good a password must be is the app's to say; an empty
+// one is refused with ErrNoPassword.
+func (c *Client) SetPassword(password string) error {
+	if password == "" {
+		return fmt.Errorf("client: %w", ErrNoPassword)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.password.Wipe()
+	c.password = secret.New([]byte(password))
+	return nil
+}
+
+// Format implements fmt.Formatter: a client has a password in it.
+func (c *Client) Format(f fmt.State, _ rune) { secret.Format(f) }

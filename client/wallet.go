@@ -1,0 +1,210 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
+)
+
+// Wallet is one owner's keys and the share sets that were made for them.
+type Wallet struct {
+	ID          string
+	Owner       string
+	PublicKeys  []PublicKey // one for each curve; none before the first set is confirmed
+	ShareSets   []ShareSet  // oldest first, the revoked ones too
+	CreateTime  time.Time
+	HostedSince time.Time // when both halves first met in the service; zero for a wallet that was only ever device-held
+}
+
+// PublicKey is one of a wallet's keys.
+type PublicKey struct {
+	Curve Curve
+	Bytes []byte // SECP256K1: SEC1 uncompressed, 65 bytes; ED25519: RFC 8032, 32 bytes
+}
+
+// ShareSet is one sharing of a wallet's keys. Times that do not apply are zero.
+type ShareSet struct {
+	ID          string
+	Purpose     Purpose
+	Method      BackupMethod // of a BACKUP set
+	State       State
+	ParentID    string // the set that it was made from; empty for a wallet's first
+	DisplayName string
+	CreateTime  time.Time
+	ExpireTime  time.Time // while PENDING: when it is erased
+	RevokeTime  time.Time
+}
+
+// ShareSet returns the share set with the id, or nil.
+func (w *Wallet) ShareSet(id string) *ShareSet {
+	i := slices.IndexFunc(w.ShareSets, func(s ShareSet) bool { return s.ID == id })
+	if i < 0 {
+		return nil
+	}
+	return &w.ShareSets[i]
+}
+
+// descends reports whether a set was made from an ancestor, directly or not. It ends
+// whatever the service claims about parents.
+func (w *Wallet) descends(id, ancestor string) bool {
+	for range w.ShareSets {
+		set := w.ShareSet(id)
+		if set == nil || set.ParentID == "" {
+			return false
+		}
+		if id = set.ParentID; id == ancestor {
+			return true
+		}
+	}
+	return false
+}
+
+// GetWallet returns a wallet.
+func (c *Client) GetWallet(ctx context.Context, walletID string) (*Wallet, error) {
+	resp, err := c.service.GetWallet(ctx, &mpcdv1.GetWalletRequest{WalletId: walletID})
+	if err != nil {
+		return nil, serviceError(err)
+	}
+	return c.wallet(resp.GetWallet(), walletID)
+}
+
+// ListWallets goes through the wallets of the caller, or of WithOwner's owner, oldest first.
+// It fetches pages as it goes, and ends after an error.
+func (c *Client) ListWallets(ctx context.Context) iter.Seq2[*Wallet, error] {
+	return func(yield func(*Wallet, error) bool) {
+		req := &mpcdv1.ListWalletsRequest{Owner: c.owner, PageSize: 100}
+		for {
+			resp, err := c.service.ListWallets(ctx, req)
+			if err != nil {
+				yield(nil, serviceError(err))
+				return
+			}
+			for _, p := range resp.GetWallets() {
+				w, err := c.wallet(p, p.GetWalletId())
+				if !yield(w, err) || err != nil {
+					return
+				}
+			}
+			req.PageToken = resp.GetNextPageToken()
+			if req.GetPageToken() == "" {
+				return
+			}
+		}
+	}
+}
+
+// RevokeOption changes what Revoke does.
+type RevokeOption func(*mpcdv1.RevokeShareSetRequest)
+
+// KeepDescendants leaves the sets alone that were made from the revoked one.
+func KeepDescendants() RevokeOption {
+	return func(r *mpcdv1.RevokeShareSetRequest) { r.KeepDescendants = true }
+}
+
+// AllowLast revokes even a wallet's last ACTIVE set of a purpose. It needs scope
+// wallets:admin.
+func AllowLast() RevokeOption {
+	return func(r *mpcdv1.RevokeShareSetRequest) { r.AllowLast = true }
+}
+
+// Revoke erases the service's half of a share set, and of every set that was made from it.
+// It cannot be undone. It answers the wallet.
+func (c *Client) Revoke(ctx context.Context, walletID, shareSetID string, opts ...RevokeOption) (*Wallet, error) {
+	req := &mpcdv1.RevokeShareSetRequest{WalletId: walletID, ShareSetId: shareSetID}
+	for _, opt := range opts {
+		opt(req)
+	}
+	resp, err := c.service.RevokeShareSet(ctx, req)
+	if err != nil {
+		return nil, serviceError(err)
+	}
+	w, err := c.wallet(resp.GetWallet(), walletID)
+	if err != nil {
+		return nil, err
+	}
+	if set := w.ShareSet(shareSetID); set == nil || set.State != StateRevoked {
+		return nil, badAnswer("the share set is not REVOKED after it was revoked")
+	}
+	return w, nil
+}
+
+// keyID names one key of one wallet.
+type keyID struct {
+	walletID string
+	curve    Curve
+}
+
+// PinKeys tells the client a wallet's public keys from a source that the app trusts more
+// than the service, as from beside its stored share. Every answer and every signature is
+// then held against them. Without it the client takes the first keys that the service shows
+// for the truth. It fails when other keys are known already.
+func (c *Client) PinKeys(walletID string, keys ...PublicKey) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, k := range keys {
+		id := keyID{walletID, k.Curve}
+		if known, ok := c.keys[id]; ok && !bytes.Equal(known, k.Bytes) {
+			return fmt.Errorf("client: wallet %s has another %s key: a wallet's keys never change", walletID, k.Curve)
+		}
+		c.keys[id] = slices.Clone(k.Bytes)
+	}
+	return nil
+}
+
+// key returns a wallet's public key, from the service when the client has not seen it.
+func (c *Client) key(ctx context.Context, walletID string, curve Curve) ([]byte, error) {
+	id := keyID{walletID, curve}
+	if k := c.knownKey(id); k != nil {
+		return k, nil
+	}
+	if _, err := c.GetWallet(ctx, walletID); err != nil {
+		return nil, err
+	}
+	k := c.knownKey(id)
+	if k == nil {
+		return nil, badAnswer("it shows no %s key for wallet %s", curve, walletID)
+	}
+	return k, nil
+}
+
+func (c *Client) knownKey(id keyID) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.keys[id]
+}
+
+// wallet turns the service's answer about a wallet into a Wallet, and remembers its keys.
+func (c *Client) wallet(p *mpcdv1.Wallet, id string) (*Wallet, error) {
+	if p == nil || p.GetWalletId() != id {
+		return nil, badAnswer("it is about another wallet")
+	}
+	w := &Wallet{ID: id, Owner: p.GetOwner(), CreateTime: timeOf(p.GetCreateTime()), HostedSince: timeOf(p.GetHostedSince())}
+	for _, k := range p.GetPublicKeys() {
+		w.PublicKeys = append(w.PublicKeys, PublicKey{Curve: curveOf(k.GetCurve()), Bytes: k.GetPublicKey()})
+	}
+	for _, s := range p.GetShareSets() {
+		w.ShareSets = append(w.ShareSets, ShareSet{
+			ID: s.GetShareSetId(), Purpose: purposeOf(s.GetPurpose()), Method: methodOf(s.GetBackupMethod()),
+			State: stateOf(s.GetState()), ParentID: s.GetParentShareSetId(), DisplayName: s.GetDisplayName(),
+			CreateTime: timeOf(s.GetCreateTime()), ExpireTime: timeOf(s.GetExpireTime()), RevokeTime: timeOf(s.GetRevokeTime()),
+		})
+	}
+	if err := c.PinKeys(id, w.PublicKeys...); err != nil {
+		return nil, badAnswer("%w", err)
+	}
+	return w, nil
+}
+
+func timeOf(t *timestamppb.Timestamp) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.AsTime()
+}

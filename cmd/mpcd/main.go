@@ -1,0 +1,71 @@
+// Command mpcd gives a wallet's user a new set of MPC signing shares on another device,
+// from an encrypted backup: the service, its command-line client, and a demo.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// cli is the command line: one field for each command.
+type cli struct {
+	Demo    demoCmd    `cmd:"" help:"Create, back up, provision and sign, all in one process."`
+	Serve   serveCmd   `cmd:"" help:"Run the service."`
+	Wallet  walletCmd  `cmd:"" help:"Use a running service: create, back up, provision, sign."`
+	Version versionCmd `cmd:"" help:"Print version, commit and Go version."`
+}
+
+// Exit codes: what went wrong, for scripts.
+const (
+	exitFailed = 1 // the command failed
+	exitUsage  = 2 // the command line or configuration is wrong
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	// The first signal ends the command in good order; after it the default is back, so
+	// that a second one ends the process.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+
+	exit := -1
+	var c cli
+	parser := kong.Must(&c,
+		kong.Name("mpcd"),
+		kong.Description("A new set of MPC signing shares on another device, from an encrypted backup."),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.Exit(func(code int) { exit = code }), // --help ends with 0
+		kong.BindTo(ctx, (*context.Context)(nil)),
+	)
+	k, err := parser.Parse(args)
+	if exit >= 0 {
+		return exit
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "mpcd: %v\nRun \"mpcd --help\" to see the commands, and \"mpcd COMMAND --help\" for one of them.\n", err)
+		return exitUsage
+	}
+	if err := k.Run(); err != nil {
+		fmt.Fprintf(os.Stderr, "mpcd: %v\n", err)
+		if errors.As(err, new(usageError)) {
+			return exitUsage
+		}
+		return exitFailed
+	}
+	return 0
+}
+
+// usageError is a command line or configuration that cannot work, with every fault in it.
+type usageError struct{ error }
+
+// Unwrap returns the faults.
+func (e usageError) Unwrap() error { return e.error }

@@ -1,0 +1,528 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/mpcd/mpcd/client"
+)
+
+// walletCmd groups the commands that call a running service. A device's share is kept
+// in a file of mode 0600: good enough for a laptop, where an app uses the platform's
+// key store.
+type walletCmd struct {
+	Create    createCmd    `cmd:"" help:"Create a wallet; keep its first share in a file."`
+	Backup    backupCmd    `cmd:"" help:"Make an encrypted backup with a share."`
+	Decrypt   decryptCmd   `cmd:"" help:"Decrypt a backup into a backup share, for calls by hand."`
+	Provision provisionCmd `cmd:"" help:"Make a new share for another device from a backup."`
+	Recover   recoverCmd   `cmd:"" help:"Provision, then revoke the sets of lost devices."`
+	Sign      signCmd      `cmd:"" help:"Sign with a share."`
+	Show      showCmd      `cmd:"" help:"Show a wallet, its keys and share sets."`
+	List      listCmd      `cmd:"" help:"List wallets."`
+	Revoke    revokeCmd    `cmd:"" help:"Revoke a share set and what was made from it."`
+}
+
+// serviceFlags are those of every command that calls the service.
+type serviceFlags struct {
+	Addr string `help:"The service's gRPC address (default: ${default})." default:"127.0.0.1:9090" env:"MPCD_ADDR" placeholder:"ADDR"`
+	JSON bool   `help:"Print one JSON object on standard output."`
+}
+
+// dial connects to the service. Without TLS only loopback is spoken to: shares travel
+// in these calls.
+func (f *serviceFlags) dial(opts ...client.Option) (*client.Client, func() error, error) {
+	host, _, err := net.SplitHostPort(f.Addr)
+	if err != nil {
+		return nil, nil, usageError{fmt.Errorf("--addr %q is not HOST:PORT", f.Addr)}
+	}
+	if !isLoopback(host) {
+		return nil, nil, usageError{fmt.Errorf("--addr %q is not loopback: this release has no TLS yet, and sends no share over a network without it", f.Addr)}
+	}
+	conn, err := grpc.NewClient("passthrough:///"+f.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := client.New(conn, opts...)
+	if err != nil {
+		return nil, nil, errors.Join(usageError{err}, conn.Close())
+	}
+	return c, conn.Close, nil
+}
+
+// call connects, shows the progress of one operation and prints its result: as JSON, or
+// as text.
+func (f *serviceFlags) call(name string, run func(*client.Client, client.ProgressFunc) (result any, text string, err error), opts ...client.Option) (err error) {
+	c, closeConn, err := f.dial(opts...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeConn()) }()
+	report, end := newView(os.Stderr, f.JSON).operation(name)
+	result, text, err := run(c, report)
+	end(err)
+	if err != nil {
+		return explain(err)
+	}
+	return f.print(result, text)
+}
+
+func (f *serviceFlags) print(result any, text string) error {
+	if f.JSON {
+		return json.NewEncoder(os.Stdout).Encode(result)
+	}
+	_, err := fmt.Print(text)
+	return err
+}
+
+// explain adds a next step where the service could not be reached at all.
+func explain(err error) error {
+	if e := new(client.Error); errors.As(err, &e) && e.Reason == "" {
+		return fmt.Errorf("%w\nIs the service running? Start one with \"mpcd serve --dev\", and see --addr", err)
+	}
+	return err
+}
+
+// shareFile is where a new share goes. It is refused before any work where it is there
+// already, since a share that is overwritten is lost.
+type shareFile string
+
+// Validate is called by kong.
+func (f shareFile) Validate() error {
+	if _, err := os.Lstat(string(f)); err == nil {
+		return fmt.Errorf("%s is there already, and may hold a share: name a new file", f)
+	}
+	if info, err := os.Stat(filepath.Dir(string(f))); err != nil || !info.IsDir() {
+		return fmt.Errorf("there is no folder %s to write a file into", filepath.Dir(string(f)))
+	}
+	return nil
+}
+
+func (f shareFile) store(_ context.Context, s *client.Share) error {
+	return writeNew(string(f), s.Bytes())
+}
+
+// writeNew writes a new file of mode 0600, which is durable when it returns nil.
+func writeNew(path string, b []byte) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // G304: the user names the file
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(b)
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+func readShare(path string) (*client.Share, error) {
+	b, err := os.ReadFile(path) //nolint:gosec // G304: the user names the file
+	if err != nil {
+		return nil, err
+	}
+	defer clear(b)
+	s, err := client.ParseShare(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return s, nil
+}
+
+// passwordFlags say where a password comes from: never from the command line itself,
+// which other users of the machine can see.
+type passwordFlags struct {
+	Method       client.BackupMethod `help:"Backup method; the command line has PASSWORD only." default:"PASSWORD" enum:"PASSWORD"`
+	PasswordFile string              `help:"File with the password: its first line. Asked for on a terminal otherwise." placeholder:"FILE"`
+}
+
+func (f *passwordFlags) set(c *client.Client, twice bool) error {
+	p, err := f.read(twice)
+	if err != nil {
+		return err
+	}
+	defer clear(p)
+	return c.SetPassword(string(p))
+}
+
+func (f *passwordFlags) read(twice bool) ([]byte, error) {
+	if f.PasswordFile != "" {
+		b, err := os.ReadFile(f.PasswordFile)
+		if err != nil {
+			return nil, err
+		}
+		line, _, _ := bytes.Cut(b, []byte("\n"))
+		return bytes.TrimSuffix(line, []byte("\r")), nil
+	}
+	stdin := int(os.Stdin.Fd()) //nolint:gosec // G115: a file descriptor is small
+	if !term.IsTerminal(stdin) {
+		return nil, usageError{errors.New("--password-file is missing, and there is no terminal to ask for the password")}
+	}
+	p, err := ask(stdin, "Password of the backup: ")
+	if err != nil || !twice {
+		return p, err
+	}
+	again, err := ask(stdin, "Once more: ")
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(p, again) {
+		return nil, errors.New("the two passwords differ")
+	}
+	return p, nil
+}
+
+func ask(fd int, prompt string) ([]byte, error) {
+	fmt.Fprint(os.Stderr, prompt)
+	defer fmt.Fprintln(os.Stderr)
+	return term.ReadPassword(fd)
+}
+
+// newShare is what is printed of a share that was made.
+type newShare struct {
+	WalletID   string         `json:"walletId"`
+	ShareSetID string         `json:"shareSetId"`
+	Purpose    client.Purpose `json:"purpose"`
+	File       string         `json:"file"`
+}
+
+func madeShare(s *client.Share, file shareFile) (any, string) {
+	return newShare{s.WalletID(), s.ShareSetID(), s.Purpose(), string(file)},
+		fmt.Sprintf("wallet %s\nset    %s  %s  kept in %s\n", s.WalletID(), s.ShareSetID(), s.Purpose(), file)
+}
+
+type createCmd struct {
+	serviceFlags
+	Share  shareFile      `help:"New file for the first device's share." required:"" placeholder:"FILE"`
+	Owner  string         `help:"Whose wallet it is; the caller's by default." placeholder:"NAME"`
+	Name   string         `help:"Name of this device." placeholder:"NAME"`
+	Curves []client.Curve `help:"The wallet's curves; both by default." enum:"SECP256K1,ED25519" default:"SECP256K1,ED25519" placeholder:"CURVE"`
+}
+
+// Run creates a wallet.
+func (cmd *createCmd) Run(ctx context.Context) error {
+	return cmd.call("create", func(c *client.Client, report client.ProgressFunc) (any, string, error) {
+		s, err := c.CreateWallet(ctx, report)
+		if err != nil {
+			return nil, "", err
+		}
+		result, text := madeShare(s, cmd.Share)
+		return result, text, nil
+	}, client.WithStore(cmd.Share.store), client.WithOwner(cmd.Owner), client.WithDisplayName(cmd.Name), client.WithCurves(cmd.Curves...))
+}
+
+type backupCmd struct {
+	serviceFlags
+	passwordFlags
+	Share string    `help:"File with a signing share." required:"" placeholder:"FILE"`
+	Out   shareFile `help:"New file for the encrypted backup, an age file." required:"" placeholder:"FILE"`
+}
+
+// Run makes a backup, writes it, reads it back, and only then makes it count.
+func (cmd *backupCmd) Run(ctx context.Context) error {
+	s, err := readShare(cmd.Share)
+	if err != nil {
+		return err
+	}
+	return cmd.call("backup", func(c *client.Client, report client.ProgressFunc) (any, string, error) {
+		if err := cmd.set(c, true); err != nil {
+			return nil, "", err
+		}
+		b, err := c.BackupWallet(ctx, s, cmd.Method, report)
+		if err != nil {
+			return nil, "", err
+		}
+		if err := writeNew(string(cmd.Out), []byte(b.CipherText)); err != nil {
+			return nil, "", err
+		}
+		stored, err := os.ReadFile(string(cmd.Out))
+		if err != nil {
+			return nil, "", err
+		}
+		if err := c.ConfirmBackup(ctx, b, string(stored)); err != nil {
+			return nil, "", err
+		}
+		return newShare{b.WalletID, b.ShareSetID, client.PurposeBackup, string(cmd.Out)},
+			fmt.Sprintf("wallet %s\nset    %s  BACKUP  encrypted in %s\n", b.WalletID, b.ShareSetID, cmd.Out), nil
+	})
+}
+
+// backupFlags name an existing backup and what opens it.
+type backupFlags struct {
+	passwordFlags
+	Backup string `help:"File with the encrypted backup." required:"" placeholder:"FILE"`
+}
+
+func (f *backupFlags) cipherText() (string, error) {
+	b, err := os.ReadFile(f.Backup)
+	return string(b), err
+}
+
+type decryptCmd struct {
+	backupFlags
+	Out  shareFile `help:"New file for the decrypted backup share." required:"" placeholder:"FILE"`
+	JSON bool      `help:"Print one JSON object on standard output."`
+}
+
+// Run decrypts a backup. It calls nobody.
+func (cmd *decryptCmd) Run(ctx context.Context) error {
+	text, err := cmd.cipherText()
+	if err != nil {
+		return err
+	}
+	c, err := client.New(nowhere{})
+	if err != nil {
+		return err
+	}
+	if err := cmd.set(c, false); err != nil {
+		return err
+	}
+	s, err := c.DecryptBackup(ctx, text, cmd.Method)
+	if err != nil {
+		return err
+	}
+	if err := cmd.Out.store(ctx, s); err != nil {
+		return err
+	}
+	flags := serviceFlags{JSON: cmd.JSON}
+	return flags.print(madeShare(s, cmd.Out))
+}
+
+// nowhere is the connection of a command that makes no call.
+type nowhere struct{ grpc.ClientConnInterface }
+
+type provisionCmd struct {
+	serviceFlags
+	backupFlags
+	Share  shareFile `help:"New file for this device's share." required:"" placeholder:"FILE"`
+	Wallet string    `help:"The wallet that the backup must be of." placeholder:"ID"`
+	Name   string    `help:"Name of this device." placeholder:"NAME"`
+}
+
+// Run provisions this device.
+func (cmd *provisionCmd) Run(ctx context.Context) error { return cmd.run(ctx, nil) }
+
+func (cmd *provisionCmd) run(ctx context.Context, revoke []string) error {
+	text, err := cmd.cipherText()
+	if err != nil {
+		return err
+	}
+	return cmd.call("provision", func(c *client.Client, report client.ProgressFunc) (any, string, error) {
+		if err := cmd.set(c, false); err != nil {
+			return nil, "", err
+		}
+		if err := cmd.sameWallet(ctx, c, text); err != nil {
+			return nil, "", err
+		}
+		var s *client.Share
+		if len(revoke) > 0 {
+			s, err = c.RecoverWallet(ctx, text, cmd.Method, revoke, report)
+		} else {
+			s, err = c.ProvisionWallet(ctx, text, cmd.Method, report)
+		}
+		if err != nil {
+			return nil, "", err
+		}
+		result, out := madeShare(s, cmd.Share)
+		return result, out, nil
+	}, client.WithStore(cmd.Share.store), client.WithDisplayName(cmd.Name))
+}
+
+// sameWallet holds the backup against --wallet, where that is given.
+func (cmd *provisionCmd) sameWallet(ctx context.Context, c *client.Client, text string) error {
+	if cmd.Wallet == "" {
+		return nil
+	}
+	s, err := c.DecryptBackup(ctx, text, cmd.Method)
+	if err != nil {
+		return err
+	}
+	defer s.Wipe()
+	if s.WalletID() != strings.ToLower(cmd.Wallet) {
+		return fmt.Errorf("the backup is of wallet %s, not of --wallet %s", s.WalletID(), cmd.Wallet)
+	}
+	return nil
+}
+
+type recoverCmd struct {
+	provisionCmd
+	Revoke []string `help:"SIGNING set of a lost device, revoked once this device is provisioned; repeatable." required:"" placeholder:"SET"`
+}
+
+// Run provisions this device and revokes the lost ones.
+func (cmd *recoverCmd) Run(ctx context.Context) error { return cmd.run(ctx, cmd.Revoke) }
+
+type signCmd struct {
+	serviceFlags
+	Share   string       `help:"File with a signing share." required:"" placeholder:"FILE"`
+	Curve   client.Curve `help:"SECP256K1 or ED25519." required:"" enum:"SECP256K1,ED25519" placeholder:"CURVE"`
+	Payload string       `help:"In hex: a 32-byte digest for SECP256K1, the message for ED25519." required:"" placeholder:"HEX"`
+}
+
+// Run signs.
+func (cmd *signCmd) Run(ctx context.Context) error {
+	payload, err := hex.DecodeString(cmd.Payload)
+	if err != nil {
+		return usageError{errors.New("--payload is not hex")}
+	}
+	s, err := readShare(cmd.Share)
+	if err != nil {
+		return err
+	}
+	return cmd.quiet(func(c *client.Client) (any, string, error) {
+		sig, err := c.Sign(ctx, s, cmd.Curve, payload)
+		if err != nil {
+			return nil, "", err
+		}
+		return struct {
+			ShareSetID string       `json:"shareSetId"`
+			Curve      client.Curve `json:"curve"`
+			PublicKey  string       `json:"publicKey"`
+			Payload    string       `json:"payload"`
+			Signature  string       `json:"signature"`
+			RecoveryID uint32       `json:"recoveryId"`
+		}{sig.ShareSetID, cmd.Curve, hex.EncodeToString(sig.PublicKey), cmd.Payload, hex.EncodeToString(sig.Bytes), sig.RecoveryID}, hex.EncodeToString(sig.Bytes) + "\n", nil
+	})
+}
+
+// quiet is call for what is over in a moment.
+func (f *serviceFlags) quiet(run func(*client.Client) (any, string, error), opts ...client.Option) (err error) {
+	c, closeConn, err := f.dial(opts...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeConn()) }()
+	result, text, err := run(c)
+	if err != nil {
+		return explain(err)
+	}
+	return f.print(result, text)
+}
+
+// walletView is a wallet as it is printed.
+type walletView struct {
+	WalletID    string         `json:"walletId"`
+	Owner       string         `json:"owner"`
+	Keys        []demoKey      `json:"keys"`
+	ShareSets   []shareSetView `json:"shareSets"`
+	CreateTime  time.Time      `json:"createTime"`
+	HostedSince *time.Time     `json:"hostedSince,omitempty"`
+}
+
+type shareSetView struct {
+	ID      string              `json:"id"`
+	Purpose client.Purpose      `json:"purpose"`
+	Method  client.BackupMethod `json:"method,omitempty"`
+	State   client.State        `json:"state"`
+	Parent  string              `json:"parent,omitempty"`
+	Device  string              `json:"device,omitempty"`
+	Created time.Time           `json:"createTime"`
+}
+
+func viewWallet(w *client.Wallet) walletView {
+	v := walletView{WalletID: w.ID, Owner: w.Owner, CreateTime: w.CreateTime, Keys: []demoKey{}, ShareSets: []shareSetView{}}
+	if !w.HostedSince.IsZero() {
+		v.HostedSince = &w.HostedSince
+	}
+	for _, k := range w.PublicKeys {
+		v.Keys = append(v.Keys, demoKey{k.Curve, hex.EncodeToString(k.Bytes)})
+	}
+	for _, s := range w.ShareSets {
+		v.ShareSets = append(v.ShareSets, shareSetView{s.ID, s.Purpose, s.Method, s.State, s.ParentID, s.DisplayName, s.CreateTime})
+	}
+	return v
+}
+
+func (v *walletView) text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "wallet %s  owner %s  created %s\n", v.WalletID, v.Owner, v.CreateTime.Format(time.RFC3339))
+	for _, k := range v.Keys {
+		fmt.Fprintf(&b, "  key  %-9s  %s\n", k.Curve, k.PublicKey)
+	}
+	for _, s := range v.ShareSets {
+		about := slices.DeleteFunc([]string{string(s.Method), s.Device}, func(x string) bool { return x == "" })
+		fmt.Fprintf(&b, "  set  %s  %-7s  %-7s  %s\n", s.ID, s.Purpose, s.State, strings.Join(about, "  "))
+	}
+	return b.String()
+}
+
+type showCmd struct {
+	serviceFlags
+	Wallet string `help:"The wallet's id." required:"" placeholder:"ID"`
+}
+
+// Run shows a wallet.
+func (cmd *showCmd) Run(ctx context.Context) error {
+	return cmd.quiet(func(c *client.Client) (any, string, error) {
+		return printed(c.GetWallet(ctx, cmd.Wallet))
+	})
+}
+
+func printed(w *client.Wallet, err error) (any, string, error) {
+	if err != nil {
+		return nil, "", err
+	}
+	v := viewWallet(w)
+	return v, v.text(), nil
+}
+
+type listCmd struct {
+	serviceFlags
+	Owner string `help:"Whose wallets; the caller's by default." placeholder:"NAME"`
+}
+
+// Run lists wallets.
+func (cmd *listCmd) Run(ctx context.Context) error {
+	return cmd.quiet(func(c *client.Client) (any, string, error) {
+		views := []walletView{}
+		var b strings.Builder
+		for w, err := range c.ListWallets(ctx) {
+			if err != nil {
+				return nil, "", err
+			}
+			views = append(views, viewWallet(w))
+			b.WriteString(views[len(views)-1].text())
+		}
+		return struct {
+			Wallets []walletView `json:"wallets"`
+		}{views}, b.String(), nil
+	}, client.WithOwner(cmd.Owner))
+}
+
+type revokeCmd struct {
+	serviceFlags
+	Wallet          string `help:"The wallet's id." required:"" placeholder:"ID"`
+	Set             string `help:"The share set's id." required:"" placeholder:"ID"`
+	KeepDescendants bool   `help:"Leave the sets alone that were made from it."`
+	AllowLast       bool   `help:"Revoke even the last usable set of its purpose; needs scope wallets:admin."`
+}
+
+// Run revokes a share set.
+func (cmd *revokeCmd) Run(ctx context.Context) error {
+	var opts []client.RevokeOption
+	if cmd.KeepDescendants {
+		opts = append(opts, client.KeepDescendants())
+	}
+	if cmd.AllowLast {
+		opts = append(opts, client.AllowLast())
+	}
+	return cmd.quiet(func(c *client.Client) (any, string, error) {
+		return printed(c.Revoke(ctx, cmd.Wallet, cmd.Set, opts...))
+	})
+}

@@ -1,0 +1,156 @@
+// Package seal encrypts what mpcd keeps at rest: with Tink, AES-256-GCM, each value bound
+// to its place by a session.Label. It also makes the keyed hashes by which a repeated
+// request is told from a reused id.
+//
+// The encryption keyset comes from a file that only the service can read. The MAC's
+// keyset is random too, but stands in the database, sealed by the former, so that
+// fingerprints stay the same over restarts and over rotations of the encryption keyset;
+// and that seal tells at the start whether keyset and database belong together.
+//
+// It never logs, never puts key material or plaintext into an error, and never writes
+// a cleartext keyset anywhere but to the file it was asked for. It trusts that file's
+// owner and Tink; it does not trust the database.
+package seal
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/tink-crypto/tink-go/v2/aead"
+	"github.com/tink-crypto/tink-go/v2/keyset"
+	"github.com/tink-crypto/tink-go/v2/mac"
+	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/mpcd/mpcd/internal/secret"
+	"github.com/mpcd/mpcd/internal/session"
+)
+
+// MetaStore keeps the sealed MAC keyset.
+type MetaStore interface {
+	// Meta returns the value of a key, or nil where there is none.
+	Meta(ctx context.Context, key string) ([]byte, error)
+	// SetMetaOnce stores a value durably where the key has none, and returns the value
+	// that is there afterwards: of callers that race, all get the same.
+	SetMetaOnce(ctx context.Context, key string, value []byte) ([]byte, error)
+}
+
+// ErrOtherKeyset is returned by New where the database's MAC keyset does not open.
+var ErrOtherKeyset = errors.New("the database was sealed with another keyset")
+
+// macMeta is where the sealed MAC keyset stands, and macLabel what it is bound to.
+const macMeta = "mac keyset"
+
+var macLabel = session.Label{Kind: "mac key"}
+
+// Sealer implements session.Sealer. It is safe for concurrent use.
+type Sealer struct {
+	aead tink.AEAD
+	mac  tink.MAC
+}
+
+var _ session.Sealer = (*Sealer)(nil)
+
+// New returns a sealer with the given keyset. The MAC keyset is the one that meta keeps;
+// a database that has none yet gets one. Where it does not open, New fails with
+// ErrOtherKeyset, before anything else of that database could be misread.
+func New(ctx context.Context, keys *Keyset, meta MetaStore) (*Sealer, error) {
+	a, err := aead.New(keys.handle)
+	if err != nil {
+		return nil, fmt.Errorf("keyset: %w", err)
+	}
+	m, err := loadMAC(ctx, a, meta)
+	if err != nil {
+		return nil, err
+	}
+	return &Sealer{aead: a, mac: m}, nil
+}
+
+func loadMAC(ctx context.Context, a tink.AEAD, meta MetaStore) (tink.MAC, error) {
+	sealed, err := meta.Meta(ctx, macMeta)
+	if err != nil {
+		return nil, fmt.Errorf("read the mac keyset: %w", err)
+	}
+	if sealed == nil {
+		if sealed, err = makeMAC(a); err != nil {
+			return nil, err
+		}
+		// Another process may have been first, and then its keyset counts.
+		if sealed, err = meta.SetMetaOnce(ctx, macMeta, sealed); err != nil {
+			return nil, fmt.Errorf("store the mac keyset: %w", err)
+		}
+	}
+	// Tink's error tells nothing more than that it does not open.
+	h, err := keyset.ReadWithAssociatedData(keyset.NewBinaryReader(bytes.NewReader(sealed)), a, associated(macLabel))
+	if err != nil {
+		return nil, fmt.Errorf("%w: name that keyset (or restore the database, if its row %q was altered)", ErrOtherKeyset, macMeta)
+	}
+	m, err := mac.New(h)
+	if err != nil {
+		return nil, fmt.Errorf("the stored mac keyset is of another kind: %w", err)
+	}
+	return m, nil
+}
+
+// makeMAC returns a new MAC keyset, sealed.
+func makeMAC(a tink.AEAD) ([]byte, error) {
+	h, err := keyset.NewHandle(mac.HMACSHA256Tag256KeyTemplate())
+	if err != nil {
+		return nil, fmt.Errorf("make a mac keyset: %w", err)
+	}
+	var b bytes.Buffer
+	if err := h.WriteWithAssociatedData(keyset.NewBinaryWriter(&b), a, associated(macLabel)); err != nil {
+		return nil, fmt.Errorf("seal the mac keyset: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+// Seal implements session.Sealer. The plaintext stays the caller's, who wipes it.
+func (s *Sealer) Seal(plaintext secret.Bytes, label session.Label) ([]byte, error) {
+	sealed, err := s.aead.Encrypt(plaintext.Reveal(), associated(label))
+	if err != nil {
+		return nil, fmt.Errorf("seal %s: %w", name(label), err)
+	}
+	return sealed, nil
+}
+
+// Open implements session.Sealer. The caller wipes what it gets.
+func (s *Sealer) Open(ciphertext []byte, label session.Label) (secret.Bytes, error) {
+	// Tink's error is dropped: it says no more than that the ciphertext does not open.
+	plaintext, err := s.aead.Decrypt(ciphertext, associated(label))
+	if err != nil {
+		return secret.Bytes{}, fmt.Errorf("open %s: %w", name(label), session.ErrDataCorrupted)
+	}
+	return secret.New(plaintext), nil
+}
+
+// MAC implements session.Sealer.
+func (s *Sealer) MAC(data []byte) ([]byte, error) {
+	sum, err := s.mac.ComputeMAC(data)
+	if err != nil {
+		return nil, fmt.Errorf("mac: %w", err)
+	}
+	return sum, nil
+}
+
+// associated encodes a label so that no two labels give the same bytes: a version, each
+// string with its length before it, then the two numbers.
+func associated(l session.Label) []byte {
+	b := []byte("mpcd label 1")
+	for _, s := range []string{l.Kind, l.WalletID, l.ShareSetID} {
+		b = binary.BigEndian.AppendUint64(b, uint64(len(s)))
+		b = append(b, s...)
+	}
+	return append(b, byte(l.Curve), byte(l.Party))
+}
+
+// name says for a log which value failed: kind and ids are not secret.
+func name(l session.Label) string {
+	s := fmt.Sprintf("%s of wallet %q, share set %q", l.Kind, l.WalletID, l.ShareSetID)
+	if l.Curve != 0 {
+		s += ", " + l.Curve.String()
+	}
+	return s
+}

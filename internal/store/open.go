@@ -1,0 +1,219 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/pressly/goose/v3"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// applicationID marks a file as mpcd's (https://www.sqlite.org/pragma.html#pragma_application_id);
+// the first migration sets it.
+const applicationID = 0x6d706364
+
+// ErrNewerSchema is wrapped by Open for a database that a later release has migrated.
+var ErrNewerSchema = errors.New("the database was written by a newer mpcd")
+
+// Open opens the database at a URL, sqlite:///path/to/file.db, makes the file where there
+// is none (mode 0600; never its directory), and brings its schema up to date. Its errors
+// are for the operator: they say what to do, and quote no URL, which may hold a password.
+func Open(ctx context.Context, dbURL string) (*Store, error) {
+	path, err := parse(dbURL)
+	if err != nil {
+		return nil, err
+	}
+	if err := create(path); err != nil {
+		return nil, fmt.Errorf("database %s: %w", path, err)
+	}
+	db, err := sql.Open("sqlite", dsn(path))
+	if err != nil {
+		return nil, fmt.Errorf("database %s: %w", path, err)
+	}
+	db.SetMaxOpenConns(1)
+	s := &Store{db: db}
+	if err := s.prepare(ctx); err != nil {
+		_ = db.Close() // the first error says more
+		return nil, fmt.Errorf("database %s: %w", path, explain(err))
+	}
+	s.scrub(ctx)
+	return s, nil
+}
+
+// parse returns the path that a database URL names.
+func parse(dbURL string) (string, error) {
+	const want = "use sqlite:///path/to/file.db"
+	scheme, _, ok := strings.Cut(dbURL, "://")
+	switch {
+	case !ok:
+		return "", fmt.Errorf("the database is not named by a URL: %s", want)
+	case scheme == "postgres" || scheme == "postgresql":
+		return "", fmt.Errorf("PostgreSQL comes with a later release; %s", want)
+	case scheme != "sqlite":
+		return "", fmt.Errorf("unknown kind of database %q: %s", scheme, want)
+	}
+	u, err := url.Parse(dbURL)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("the database's URL cannot be read: %s, with %%25 for a percent sign", want)
+	case u.Host != "" || u.User != nil:
+		return "", fmt.Errorf("the database's path is not absolute: %s, with three slashes", want)
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return "", fmt.Errorf("the database's URL has options, and there are none: %s, with %%3F for a question mark and %%23 for a hash", want)
+	case u.Path == "" || strings.HasSuffix(u.Path, "/"):
+		return "", fmt.Errorf("the database's URL names no file: %s", want)
+	}
+	return filepath.Clean(u.Path), nil
+}
+
+// create makes an empty file that only its owner can read, or sees that the one that is
+// there can be written. SQLite gives its log and its shared memory the file's mode, and
+// would itself leave all three to the umask.
+func create(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // G304: the operator's own path
+	if errors.Is(err, fs.ErrExist) {
+		return writable(path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("its directory does not exist: create it first, writable for the service's user alone")
+	}
+	if err != nil {
+		return explain(err)
+	}
+	err = errors.Join(f.Chmod(0o600), f.Sync(), f.Close(), syncDir(filepath.Dir(path)))
+	if err != nil {
+		return fmt.Errorf("create: %w", err)
+	}
+	return nil
+}
+
+func writable(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return explain(err)
+	}
+	if !info.Mode().IsRegular() {
+		return errors.New("it is not a regular file")
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0) //nolint:gosec // G304: the operator's own path
+	if err != nil {
+		return explain(err)
+	}
+	return f.Close()
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path) //nolint:gosec // G304: the operator's own path
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// dsn returns the driver's name for the file at path, with the settings of every
+// connection to it.
+func dsn(path string) string {
+	q := url.Values{
+		"mode":    {"rw"},        // create made the file
+		"_txlock": {"immediate"}, // a transaction that upgrades to writing half way can only fail
+		"_dqs":    {"0"}, "_defensive": {"1"},
+		"_pragma": {
+			"busy_timeout(5000)", // for another process that has the file open
+			"foreign_keys(1)",
+			"journal_mode(WAL)",
+			"secure_delete(1)",
+			"synchronous(FULL)", // every commit is on the disk when it returns
+			"temp_store(MEMORY)",
+			"trusted_schema(0)",
+		},
+	}
+	return (&url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}).String()
+}
+
+// prepare checks what the file is and migrates it.
+func (s *Store) prepare(ctx context.Context) error {
+	if err := s.checkOwner(ctx); err != nil {
+		return err
+	}
+	dir, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, s.db, dir, goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
+	if err != nil {
+		return fmt.Errorf("migrations: %w", err)
+	}
+	have, know, err := p.GetVersions(ctx)
+	if err != nil {
+		return fmt.Errorf("schema version: %w", err)
+	}
+	if have > know {
+		return fmt.Errorf("%w: its schema has version %d, this release knows %d; run the newer release, or restore the backup from before the upgrade", ErrNewerSchema, have, know)
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("migrate the schema: %w", err)
+	}
+	return nil
+}
+
+// checkOwner refuses a file that holds another program's database, and a file system on
+// which SQLite could not keep a write-ahead log.
+func (s *Store) checkOwner(ctx context.Context) error {
+	return s.transact(ctx, "look at the file", &sql.TxOptions{ReadOnly: true}, func(tx *sql.Tx) error {
+		var mode string
+		var id, tables int
+		if err := tx.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&mode); err != nil {
+			return err
+		}
+		if err := tx.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id); err != nil {
+			return err
+		}
+		const foreign = "SELECT count(*) FROM sqlite_schema WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!' AND name <> 'goose_db_version'"
+		if err := tx.QueryRowContext(ctx, foreign).Scan(&tables); err != nil {
+			return err
+		}
+		// A file that was made and not yet migrated has neither.
+		if id != applicationID && (id != 0 || tables != 0) {
+			return errors.New("it is another program's database: name another file")
+		}
+		if mode != "wal" {
+			return fmt.Errorf("SQLite cannot keep a write-ahead log here (journal mode %q): put it on a local file system", mode)
+		}
+		return nil
+	})
+}
+
+// explain puts what an operator can do before an error of the file system or of SQLite.
+func explain(err error) error {
+	var say string
+	switch code(err) {
+	case sqlite3.SQLITE_NOTADB:
+		say = "it is not an SQLite database, or its start is damaged: name another file, or restore it from a backup"
+	case sqlite3.SQLITE_CORRUPT:
+		say = "it is damaged: restore it from a backup"
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
+		say = "another process has it locked: stop that one first"
+	case sqlite3.SQLITE_FULL:
+		say = "the disk is full"
+	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
+		say = "it cannot be written: the service's user needs to write the file and its directory"
+	default:
+		if !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EROFS) {
+			return err
+		}
+		say = "it cannot be written: the service's user needs to write the file and its directory"
+	}
+	return fmt.Errorf("%s: %w", say, err)
+}

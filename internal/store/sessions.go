@@ -1,0 +1,261 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/tss"
+)
+
+// Begin implements session.Sessions. A session's result is stored by Commit alone.
+func (s *Store) Begin(ctx context.Context, n *session.Session) (there *session.Session, created bool, err error) {
+	err = s.write(ctx, "begin session "+n.ID, func(tx *sql.Tx) error {
+		progress, err := packProgress(&n.Progress)
+		if err != nil {
+			return err
+		}
+		reason, culprit, round := packFailure(n.Failure)
+		rows, err := exec(ctx, tx, `INSERT INTO sessions (id, caller, request_id, fingerprint, wallet_id, share_set_id, operation, state, attempt,
+				progress, failure_reason, failure_culprit, failure_round, create_time, expire_time)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (caller, request_id) DO NOTHING`,
+			n.ID, n.Caller, n.RequestID, n.Fingerprint, n.WalletID, n.ShareSetID, n.Operation, n.State, n.Attempt,
+			progress, reason, culprit, round, micros(n.CreateTime), micros(n.ExpireTime))
+		if err != nil {
+			return err
+		}
+		created = rows == 1
+		there, err = one(ctx, tx, "caller = ? AND request_id = ?", n.Caller, n.RequestID)
+		return err
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	return there, created, nil
+}
+
+// ByRequest implements session.Sessions.
+func (s *Store) ByRequest(ctx context.Context, caller, requestID string) (*session.Session, error) {
+	return s.find(ctx, "read session by request "+requestID, "caller = ? AND request_id = ?", caller, requestID)
+}
+
+// Session implements session.Sessions.
+func (s *Store) Session(ctx context.Context, sessionID string) (*session.Session, error) {
+	return s.find(ctx, "read session "+sessionID, "sessions.id = ?", sessionID)
+}
+
+func (s *Store) find(ctx context.Context, what, where string, args ...any) (found *session.Session, err error) {
+	err = s.read(ctx, what, func(tx *sql.Tx) error {
+		found, err = one(ctx, tx, where, args...)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return found, nil
+}
+
+// one reads a session and the result that waits in it.
+func one(ctx context.Context, tx *sql.Tx, where string, args ...any) (*session.Session, error) {
+	var n session.Session
+	var progress []byte
+	var reason, culprit sql.NullString
+	var round sql.NullInt64
+	var sealedTo sql.NullBool
+	var data []byte
+	err := tx.QueryRowContext(ctx, `SELECT sessions.id, caller, request_id, fingerprint, wallet_id, share_set_id, operation, state, attempt,
+			progress, failure_reason, failure_culprit, failure_round, create_time, expire_time, sealed_to, data
+		FROM sessions LEFT JOIN session_results ON session_id = sessions.id WHERE `+where, args...).
+		Scan(&n.ID, &n.Caller, &n.RequestID, &n.Fingerprint, &n.WalletID, &n.ShareSetID, &n.Operation, &n.State, &n.Attempt,
+			&progress, &reason, &culprit, &round, timeColumn{&n.CreateTime}, timeColumn{&n.ExpireTime}, &sealedTo, &data)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, session.ErrSessionNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := unpackProgress(progress, &n.Progress); err != nil {
+		return nil, fmt.Errorf("%w: progress of session %s: %w", session.ErrDataCorrupted, n.ID, err)
+	}
+	if reason.Valid {
+		n.Failure = &session.Failure{Reason: reason.String, Culprit: culprit.String, Round: int(round.Int64)}
+	}
+	if data != nil {
+		n.Result = &session.Result{SealedTo: sealedTo.Bool, Data: data}
+	}
+	return &n, nil
+}
+
+// Update implements session.Sessions. It returns ErrSessionNotFound where there is none.
+func (s *Store) Update(ctx context.Context, n *session.Session) error {
+	return s.write(ctx, "update session "+n.ID, func(tx *sql.Tx) error {
+		return advance(ctx, tx, n, "")
+	})
+}
+
+// advance stores what a running attempt may change, and fails where it runs no more.
+func advance(ctx context.Context, tx *sql.Tx, n *session.Session, more string, args ...any) error {
+	progress, err := packProgress(&n.Progress)
+	if err != nil {
+		return err
+	}
+	reason, culprit, round := packFailure(n.Failure)
+	args = append([]any{n.ID, n.Attempt, n.State, progress, reason, culprit, round}, args...)
+	rows, err := exec(ctx, tx, "UPDATE sessions SET state = ?3, progress = ?4, failure_reason = ?5, failure_culprit = ?6, failure_round = ?7"+more+
+		" WHERE id = ?1 AND attempt = ?2 AND state IN (1, 2)", args...) // QUEUED, RUNNING: as in the index
+	if err != nil || rows == 1 {
+		return err
+	}
+	if _, err := one(ctx, tx, "sessions.id = ?", n.ID); err != nil {
+		return err
+	}
+	return session.ErrSuperseded
+}
+
+// Commit implements session.Sessions. Besides ErrSuperseded it returns ErrShareSetRevoked
+// where the set's parent is not ACTIVE any more: whoever revokes a set takes its
+// descendants with it, and one that came into being a moment later would have escaped.
+func (s *Store) Commit(ctx context.Context, n *session.Session, made *session.StoredSet, wallet *session.Wallet) error {
+	what := "commit session " + n.ID
+	if err := checkCommit(n, made, wallet); err != nil {
+		return fmt.Errorf("store: %s: %w", what, err)
+	}
+	return s.write(ctx, what, func(tx *sql.Tx) error {
+		if err := advance(ctx, tx, n, ", share_set_id = ?8, expire_time = ?9", n.ShareSetID, micros(n.ExpireTime)); err != nil {
+			return err
+		}
+		if n.Result != nil {
+			if _, err := exec(ctx, tx, "INSERT INTO session_results (session_id, sealed_to, data) VALUES (?, ?, ?)",
+				n.ID, n.Result.SealedTo, n.Result.Data); err != nil {
+				return fmt.Errorf("result: %w", err)
+			}
+		}
+		if wallet != nil {
+			if err := insertWallet(ctx, tx, wallet); err != nil {
+				return fmt.Errorf("wallet %s: %w", wallet.ID, err)
+			}
+		}
+		if made == nil {
+			return nil
+		}
+		if err := insertSet(ctx, tx, made); err != nil {
+			return fmt.Errorf("share set %s: %w", made.ID, err)
+		}
+		return nil
+	})
+}
+
+// checkCommit wants arguments that speak of one thing.
+func checkCommit(n *session.Session, made *session.StoredSet, wallet *session.Wallet) error {
+	switch {
+	case n.State != session.Succeeded || n.Failure != nil:
+		return errors.New("the session has not succeeded")
+	case wallet != nil && (made == nil || made.WalletID != wallet.ID):
+		return errors.New("a new wallet without its first share set")
+	case made != nil && (made.SessionID != n.ID || made.ID != n.ShareSetID):
+		return errors.New("the share set is not the session's")
+	}
+	return nil
+}
+
+func insertWallet(ctx context.Context, tx *sql.Tx, w *session.Wallet) error {
+	if _, err := exec(ctx, tx, "INSERT INTO wallets (id, owner, create_time, hosted_since) VALUES (?, ?, ?, ?)",
+		w.ID, w.Owner, micros(w.CreateTime), micros(w.HostedSince)); err != nil {
+		return err
+	}
+	for _, k := range w.Keys {
+		if _, err := exec(ctx, tx, "INSERT INTO wallet_keys (wallet_id, curve, public_key) VALUES (?, ?, ?)", w.ID, k.Curve, k.Key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func insertSet(ctx context.Context, tx *sql.Tx, set *session.StoredSet) error {
+	if set.ParentID != "" {
+		var state session.SetState
+		err := tx.QueryRowContext(ctx, "SELECT state FROM share_sets WHERE wallet_id = ? AND id = ?", set.WalletID, set.ParentID).Scan(&state)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			return fmt.Errorf("%w: its parent %s", session.ErrShareSetNotFound, set.ParentID)
+		case err != nil:
+			return err
+		case state != session.SetActive:
+			return fmt.Errorf("%w: its parent %s", session.ErrShareSetRevoked, set.ParentID)
+		}
+	}
+	if _, err := exec(ctx, tx, `INSERT INTO share_sets (id, wallet_id, purpose, method, state, parent_id, display_name,
+			create_time, expire_time, revoke_time, record, client_share_sha256, session_id)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		set.ID, set.WalletID, set.Purpose, set.Method, set.State, nullable(set.ParentID), set.DisplayName,
+		micros(set.CreateTime), micros(set.ExpireTime), micros(set.RevokeTime), set.Record, set.ClientShare[:], set.SessionID); err != nil {
+		return err
+	}
+	for _, h := range set.Half {
+		if _, err := exec(ctx, tx, "INSERT INTO share_set_halves (share_set_id, curve, ciphertext) VALUES (?, ?, ?)",
+			set.ID, h.Curve, h.Ciphertext); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// InterruptAll implements session.Sessions.
+func (s *Store) InterruptAll(ctx context.Context) (int, error) {
+	var rows int64
+	err := s.write(ctx, "interrupt sessions", func(tx *sql.Tx) (err error) {
+		rows, err = exec(ctx, tx, "UPDATE sessions SET state = ?, failure_reason = ?, failure_culprit = '', failure_round = 0 WHERE state IN (1, 2)",
+			session.Interrupted, session.ErrInterrupted.Reason)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return int(rows), nil
+}
+
+func packFailure(f *session.Failure) (reason, culprit, round any) {
+	if f == nil {
+		return nil, nil, nil
+	}
+	return f.Reason, f.Culprit, f.Round
+}
+
+// storedProgress is session.Progress as it stands in a row: its names are part of the
+// schema.
+type storedProgress struct {
+	Status        session.Status `json:"status"`
+	Done          bool           `json:"done,omitempty"`
+	Percent       uint32         `json:"percent,omitempty"`
+	Curve         tss.Curve      `json:"curve,omitempty"`
+	Round         uint32         `json:"round,omitempty"`
+	Rounds        uint32         `json:"rounds,omitempty"`
+	ElapsedMicros int64          `json:"elapsed_us,omitempty"`
+	Sequence      uint32         `json:"sequence,omitempty"`
+	QueuePosition uint32         `json:"queue_position,omitempty"`
+	Attempt       uint32         `json:"attempt,omitempty"`
+}
+
+func packProgress(p *session.Progress) (string, error) {
+	b, err := json.Marshal(storedProgress{
+		Status: p.Status, Done: p.Done, Percent: p.Percent, Curve: p.Curve, Round: p.Round, Rounds: p.Rounds,
+		ElapsedMicros: p.Elapsed.Microseconds(), Sequence: p.Sequence, QueuePosition: p.QueuePosition, Attempt: p.Attempt,
+	})
+	return string(b), err
+}
+
+func unpackProgress(b []byte, p *session.Progress) error {
+	var w storedProgress
+	if err := json.Unmarshal(b, &w); err != nil {
+		return err
+	}
+	*p = session.Progress{
+		Status: w.Status, Done: w.Done, Percent: w.Percent, Curve: w.Curve, Round: w.Round, Rounds: w.Rounds,
+		Elapsed: time.Duration(w.ElapsedMicros) * time.Microsecond, Sequence: w.Sequence, QueuePosition: w.QueuePosition, Attempt: w.Attempt,
+	}
+	return nil
+}

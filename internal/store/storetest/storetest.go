@@ -1,0 +1,215 @@
+// Package storetest is the suite that every store must pass: each promise that the
+// comments of session.Wallets and session.Sessions make, with the races between callers
+// and the failures half way.
+//
+// It knows no SQL. What only one kind of store can be asked (file modes, bytes on the
+// disk) stands with that store. It never looks behind the interface, and trusts nothing
+// of the store but that it opens.
+package storetest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/tss"
+)
+
+// Backend is a store as the service uses it.
+type Backend interface {
+	session.Wallets
+	session.Sessions
+	Meta(ctx context.Context, key string) ([]byte, error)
+	SetMetaOnce(ctx context.Context, key string, value []byte) ([]byte, error)
+	Close() error
+}
+
+// Open opens the store that belongs to a directory, which is empty the first time. The
+// same directory opens the same store again.
+type Open func(t *testing.T, dir string) Backend
+
+// Run runs the suite. Each test has a store of its own.
+func Run(t *testing.T, open Open) {
+	for name, test := range map[string]func(*testing.T, Backend){
+		"wallet/round trip":          walletRoundTrip,
+		"wallet/not found":           notFound,
+		"wallet/sets in order":       setsInOrder,
+		"list":                       list,
+		"confirm":                    confirm,
+		"confirm/race":               confirmRace,
+		"revoke":                     revoke,
+		"revoke/pending":             revokePending,
+		"revoke/refused":             revokeRefused,
+		"revoke/race":                revokeRace,
+		"revoke/race with a commit":  revokeCommitRace,
+		"begin":                      begin,
+		"begin/race":                 beginRace,
+		"update":                     update,
+		"update/superseded":          updateSuperseded,
+		"commit/signing":             commitSigning,
+		"commit/superseded":          commitSuperseded,
+		"commit/race":                commitRace,
+		"commit/all or nothing":      commitAtomic,
+		"commit/parent not active":   commitParent,
+		"interrupt all":              interruptAll,
+		"meta":                       meta,
+		"meta/race":                  metaRace,
+		"a caller that is gone":      cancelled,
+		"arguments stay the callers": noAliasing,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := open(t, t.TempDir())
+			t.Cleanup(func() { require.NoError(t, b.Close()) })
+			test(t, b)
+		})
+	}
+	t.Run("durable", func(t *testing.T) {
+		t.Parallel()
+		durable(t, open)
+	})
+}
+
+// racers is how many goroutines contend where one must win.
+const racers = 16
+
+// now returns the time as a store keeps it: UTC, whole microseconds.
+func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
+
+// NewSession returns a session that was just recorded.
+func NewSession(walletID string, op session.Operation) *session.Session {
+	return &session.Session{
+		ID: uuid.NewString(), Caller: "caller " + uuid.NewString(), RequestID: uuid.NewString(), Fingerprint: []byte("fingerprint"),
+		WalletID: walletID, Operation: op, State: session.Queued, Attempt: 1,
+		Progress:   session.Progress{Status: session.StatusQueued, Sequence: 1, Attempt: 1},
+		CreateTime: now(),
+	}
+}
+
+// Succeed gives a session the fields of a good end, and a result.
+func Succeed(s *session.Session, shareSetID string, result []byte) {
+	s.State, s.ShareSetID = session.Succeeded, shareSetID
+	s.Progress = session.Progress{Status: session.StatusDone, Done: true, Percent: 100, Sequence: 40, Attempt: s.Attempt}
+	s.Result, s.ExpireTime = &session.Result{Data: result}, now().Add(15*time.Minute)
+}
+
+// NewSet returns a PENDING SIGNING set that s made, with a half on both curves.
+func NewSet(s *session.Session, parentID string) *session.StoredSet {
+	id := uuid.NewString()
+	set := &session.StoredSet{
+		ShareSet: session.ShareSet{
+			ID: id, WalletID: s.WalletID, Purpose: tss.Signing, State: session.SetPending, ParentID: parentID,
+			DisplayName: "a phone", CreateTime: now(), ExpireTime: now().Add(15 * time.Minute),
+		},
+		Record: []byte("record of " + id), SessionID: s.ID,
+		Half: []session.Sealed{{Curve: tss.Secp256k1, Ciphertext: []byte("half 1 of " + id)}, {Curve: tss.Ed25519, Ciphertext: []byte("half 2 of " + id)}},
+	}
+	copy(set.ClientShare[:], id)
+	return set
+}
+
+// NewWallet stores a wallet with one PENDING set, and the session that made both.
+func NewWallet(t *testing.T, b Backend, owner string) (*session.Session, *session.StoredSet) {
+	t.Helper()
+	s := NewSession(uuid.NewString(), session.OpCreate)
+	set := NewSet(s, "")
+	start(t, b, s)
+	Succeed(s, set.ID, []byte("result of "+s.ID))
+	require.NoError(t, b.Commit(t.Context(), s, set, wallet(s.WalletID, owner)))
+	return s, set
+}
+
+// AddSet stores one more PENDING set of a wallet, made from the parent.
+func AddSet(t *testing.T, b Backend, walletID, parentID string) (*session.Session, *session.StoredSet) {
+	t.Helper()
+	s := NewSession(walletID, session.OpProvision)
+	set := NewSet(s, parentID)
+	start(t, b, s)
+	Succeed(s, set.ID, []byte("result of "+s.ID))
+	require.NoError(t, b.Commit(t.Context(), s, set, nil))
+	return s, set
+}
+
+// active stores a wallet with an ACTIVE set.
+func active(t *testing.T, b Backend) *session.StoredSet {
+	t.Helper()
+	_, set := NewWallet(t, b, "owner")
+	activate(t, b, set)
+	return set
+}
+
+func activate(t *testing.T, b Backend, set *session.StoredSet) {
+	t.Helper()
+	changed, err := b.Confirm(t.Context(), set.WalletID, set.ID)
+	require.NoError(t, err)
+	require.True(t, changed)
+}
+
+// start records a session and sets it running.
+func start(t *testing.T, b Backend, s *session.Session) {
+	t.Helper()
+	_, created, err := b.Begin(t.Context(), s)
+	require.NoError(t, err)
+	require.True(t, created)
+	s.State = session.Running
+	require.NoError(t, b.Update(t.Context(), s))
+}
+
+func wallet(id, owner string) *session.Wallet {
+	return &session.Wallet{
+		ID: id, Owner: owner, CreateTime: now(), HostedSince: now().Add(time.Second),
+		Keys: []session.PublicKey{{Curve: tss.Secp256k1, Key: []byte("key 1 of " + id)}, {Curve: tss.Ed25519, Key: []byte("key 2 of " + id)}},
+	}
+}
+
+// set, found and stored read what the store has.
+
+func set(t *testing.T, b Backend, walletID, id string) *session.StoredSet {
+	t.Helper()
+	s, err := b.Set(t.Context(), walletID, id)
+	require.NoError(t, err)
+	return s
+}
+
+func found(t *testing.T, b Backend, walletID string) *session.Wallet {
+	t.Helper()
+	w, err := b.Wallet(t.Context(), walletID)
+	require.NoError(t, err)
+	return w
+}
+
+func stored(t *testing.T, b Backend, id string) *session.Session {
+	t.Helper()
+	s, err := b.Session(t.Context(), id)
+	require.NoError(t, err)
+	return s
+}
+
+// pick returns a function for Revoke that names the given sets.
+func pick(ids ...string) func([]session.ShareSet) ([]string, error) {
+	return func([]session.ShareSet) ([]string, error) { return ids, nil }
+}
+
+// race calls f from many goroutines at once and returns how often it returned true.
+func race(t *testing.T, f func(i int) bool) int {
+	t.Helper()
+	ready, won := make(chan struct{}), make(chan bool)
+	for i := range racers {
+		go func() { // ends when f has returned and its answer was taken
+			<-ready
+			won <- f(i)
+		}()
+	}
+	close(ready)
+	n := 0
+	for range racers {
+		if <-won {
+			n++
+		}
+	}
+	return n
+}

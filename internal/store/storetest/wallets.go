@@ -1,0 +1,349 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/tss"
+)
+
+// Every field comes back as it went in; times in UTC, whatever zone they came in.
+func walletRoundTrip(t *testing.T, b Backend) {
+	zone := time.FixedZone("somewhere", 5*3600)
+	s := NewSession(uuid.NewString(), session.OpCreate)
+	first := NewSet(s, "")
+	w := wallet(s.WalletID, "owner")
+	start(t, b, s)
+	Succeed(s, first.ID, []byte("result"))
+	in := *w
+	in.CreateTime = w.CreateTime.In(zone)
+	require.NoError(t, b.Commit(t.Context(), s, first, &in))
+	require.Equal(t, first, set(t, b, w.ID, first.ID))
+
+	activate(t, b, first)
+	first.State, first.ExpireTime = session.SetActive, time.Time{}
+	require.Equal(t, first, set(t, b, w.ID, first.ID))
+
+	s = NewSession(w.ID, session.OpBackup)
+	backup := NewSet(s, first.ID)
+	backup.Purpose, backup.Method, backup.DisplayName = tss.Backup, session.Custom, ""
+	backup.Half = backup.Half[1:]
+	start(t, b, s)
+	Succeed(s, backup.ID, []byte("result"))
+	require.NoError(t, b.Commit(t.Context(), s, backup, nil))
+	require.Equal(t, backup, set(t, b, w.ID, backup.ID))
+
+	elsewhere := NewSet(NewSession(w.ID, session.OpProvision), first.ID)
+	elsewhere.Half = nil // another custodian has it
+	s = NewSession(w.ID, session.OpProvision)
+	elsewhere.SessionID = s.ID
+	start(t, b, s)
+	Succeed(s, elsewhere.ID, []byte("result"))
+	require.NoError(t, b.Commit(t.Context(), s, elsewhere, nil))
+	require.Equal(t, elsewhere, set(t, b, w.ID, elsewhere.ID))
+
+	w.Sets = []session.ShareSet{first.ShareSet, backup.ShareSet, elsewhere.ShareSet}
+	require.Equal(t, w, found(t, b, w.ID))
+
+	s = NewSession(uuid.NewString(), session.OpCreate)
+	held := &session.Wallet{ID: s.WalletID, Owner: "another", CreateTime: now()} // device-held, keys not known
+	only := NewSet(s, "")
+	start(t, b, s)
+	Succeed(s, only.ID, []byte("result"))
+	require.NoError(t, b.Commit(t.Context(), s, only, held))
+	held.Sets = []session.ShareSet{only.ShareSet}
+	require.Equal(t, held, found(t, b, held.ID))
+}
+
+func notFound(t *testing.T, b Backend) {
+	ctx := t.Context()
+	mine, other := active(t, b), active(t, b)
+	none := uuid.NewString()
+
+	_, err := b.Wallet(ctx, none)
+	require.ErrorIs(t, err, session.ErrWalletNotFound)
+	_, err = b.Wallet(ctx, "")
+	require.ErrorIs(t, err, session.ErrWalletNotFound)
+	require.ErrorIs(t, b.Revoke(ctx, none, now(), pick()), session.ErrWalletNotFound)
+
+	for _, at := range [][2]string{{mine.WalletID, none}, {none, mine.ID}, {mine.WalletID, other.ID}, {mine.WalletID, ""}} {
+		_, err = b.Set(ctx, at[0], at[1])
+		require.ErrorIs(t, err, session.ErrShareSetNotFound)
+		_, err = b.Confirm(ctx, at[0], at[1])
+		require.ErrorIs(t, err, session.ErrShareSetNotFound)
+	}
+
+	_, err = b.Session(ctx, none)
+	require.ErrorIs(t, err, session.ErrSessionNotFound)
+	s := NewSession(none, session.OpSign)
+	start(t, b, s)
+	_, err = b.ByRequest(ctx, s.Caller, none)
+	require.ErrorIs(t, err, session.ErrSessionNotFound)
+	_, err = b.ByRequest(ctx, "another", s.RequestID)
+	require.ErrorIs(t, err, session.ErrSessionNotFound)
+	require.ErrorIs(t, b.Update(ctx, NewSession(none, session.OpSign)), session.ErrSessionNotFound)
+	gone := NewSession(none, session.OpSign)
+	Succeed(gone, "", []byte("result"))
+	require.ErrorIs(t, b.Commit(ctx, gone, nil, nil), session.ErrSessionNotFound)
+}
+
+// The order is that of the commits, even where the clock went back between them.
+func setsInOrder(t *testing.T, b Backend) {
+	first := active(t, b)
+	want := []string{first.ID}
+	for i := range 5 {
+		s := NewSession(first.WalletID, session.OpProvision)
+		next := NewSet(s, first.ID)
+		next.CreateTime = now().Add(-time.Duration(i) * time.Hour)
+		start(t, b, s)
+		Succeed(s, next.ID, []byte("result"))
+		require.NoError(t, b.Commit(t.Context(), s, next, nil))
+		want = append(want, next.ID)
+	}
+	var got []string
+	for _, s := range found(t, b, first.WalletID).Sets {
+		got = append(got, s.ID)
+	}
+	require.Equal(t, want, got)
+}
+
+func list(t *testing.T, b Backend) {
+	none, err := b.List(t.Context(), "", "", 10)
+	require.NoError(t, err)
+	require.Empty(t, none)
+
+	ids := map[string][]string{}
+	for i := range 7 {
+		owner := fmt.Sprintf("owner %d", i%2)
+		_, set := NewWallet(t, b, owner)
+		if i == 3 {
+			activate(t, b, set)
+			AddSet(t, b, set.WalletID, set.ID)
+		}
+		ids[owner] = append(ids[owner], set.WalletID)
+		ids[""] = append(ids[""], set.WalletID)
+	}
+	for owner, want := range ids {
+		slices.Sort(want)
+		for limit := 1; limit <= len(want)+1; limit++ {
+			var got []string
+			for after := ""; ; after = got[len(got)-1] {
+				page, err := b.List(t.Context(), owner, after, limit)
+				require.NoError(t, err)
+				require.LessOrEqual(t, len(page), limit)
+				if len(page) == 0 {
+					break
+				}
+				for i := range page {
+					require.Equal(t, found(t, b, page[i].ID), &page[i])
+					got = append(got, page[i].ID)
+				}
+			}
+			require.Equal(t, want, got)
+		}
+	}
+	for _, owner := range []string{"nobody", "owner", "owner 1 "} {
+		page, err := b.List(t.Context(), owner, "", 10)
+		require.NoError(t, err)
+		require.Empty(t, page)
+	}
+	page, err := b.List(t.Context(), "", "", 0)
+	require.NoError(t, err)
+	require.Empty(t, page)
+}
+
+func confirm(t *testing.T, b Backend) {
+	s, made := NewWallet(t, b, "owner")
+	_, other := NewWallet(t, b, "owner")
+	require.NotNil(t, stored(t, b, s.ID).Result)
+	activate(t, b, made)
+	got := set(t, b, made.WalletID, made.ID)
+	require.Equal(t, session.SetActive, got.State)
+	require.True(t, got.ExpireTime.IsZero())
+	require.Equal(t, made.Half, got.Half)
+	require.Nil(t, stored(t, b, s.ID).Result)
+	require.Equal(t, session.Succeeded, stored(t, b, s.ID).State)
+	require.NotNil(t, stored(t, b, other.SessionID).Result)
+	require.Equal(t, session.SetPending, set(t, b, other.WalletID, other.ID).State)
+
+	for _, state := range []session.SetState{session.SetActive, session.SetRevoked} {
+		changed, err := b.Confirm(t.Context(), made.WalletID, made.ID)
+		require.NoError(t, err)
+		require.False(t, changed)
+		require.Equal(t, state, set(t, b, made.WalletID, made.ID).State)
+		require.NoError(t, b.Revoke(t.Context(), made.WalletID, now(), pick(made.ID)))
+	}
+}
+
+func confirmRace(t *testing.T, b Backend) {
+	_, made := NewWallet(t, b, "owner")
+	require.Equal(t, 1, race(t, func(int) bool {
+		changed, err := b.Confirm(t.Context(), made.WalletID, made.ID)
+		assert.NoError(t, err)
+		return changed
+	}))
+}
+
+func revoke(t *testing.T, b Backend) {
+	first := active(t, b)
+	_, second := AddSet(t, b, first.WalletID, first.ID)
+	activate(t, b, second)
+	before := found(t, b, first.WalletID)
+	at := now().Add(time.Minute)
+
+	var seen []session.ShareSet
+	require.NoError(t, b.Revoke(t.Context(), first.WalletID, at, func(sets []session.ShareSet) ([]string, error) {
+		seen = slices.Clone(sets)
+		clear(sets) // what pick does to its argument decides nothing
+		return []string{second.ID, second.ID}, nil
+	}))
+	require.Equal(t, before.Sets, seen)
+	got := set(t, b, first.WalletID, second.ID)
+	require.Equal(t, session.SetRevoked, got.State)
+	require.Equal(t, at, got.RevokeTime)
+	require.Nil(t, got.Half)
+	require.Equal(t, second.Record, got.Record)
+	require.Equal(t, before.Sets[0], found(t, b, first.WalletID).Sets[0])
+	require.Equal(t, first.Half, set(t, b, first.WalletID, first.ID).Half)
+
+	// Once more, together with another set: a revoked set stays as it is.
+	require.NoError(t, b.Revoke(t.Context(), first.WalletID, at.Add(time.Hour), pick(second.ID, first.ID)))
+	require.Equal(t, at, set(t, b, first.WalletID, second.ID).RevokeTime)
+	require.Equal(t, at.Add(time.Hour), set(t, b, first.WalletID, first.ID).RevokeTime)
+	require.Nil(t, set(t, b, first.WalletID, first.ID).Half)
+	require.NoError(t, b.Revoke(t.Context(), first.WalletID, at, pick()))
+}
+
+// With a PENDING set goes the result that waits for its client.
+func revokePending(t *testing.T, b Backend) {
+	s, made := NewWallet(t, b, "owner")
+	require.NoError(t, b.Revoke(t.Context(), made.WalletID, now(), pick(made.ID)))
+	got := set(t, b, made.WalletID, made.ID)
+	require.Equal(t, session.SetRevoked, got.State)
+	require.True(t, got.ExpireTime.IsZero())
+	require.Nil(t, got.Half)
+	require.Nil(t, stored(t, b, s.ID).Result)
+	require.Equal(t, session.Succeeded, stored(t, b, s.ID).State)
+}
+
+// A pick that fails, or that names what is not there, changes nothing.
+func revokeRefused(t *testing.T, b Backend) {
+	mine, other := active(t, b), active(t, b)
+	before := found(t, b, mine.WalletID)
+	why := errors.New("because")
+	err := b.Revoke(t.Context(), mine.WalletID, now(), func([]session.ShareSet) ([]string, error) { return []string{mine.ID}, why })
+	require.Same(t, why, err)
+	for _, id := range []string{other.ID, uuid.NewString(), ""} {
+		require.ErrorIs(t, b.Revoke(t.Context(), mine.WalletID, now(), pick(mine.ID, id)), session.ErrShareSetNotFound)
+	}
+	require.Equal(t, before, found(t, b, mine.WalletID))
+	require.Equal(t, mine.Half, set(t, b, mine.WalletID, mine.ID).Half)
+	require.Equal(t, other.Half, set(t, b, other.WalletID, other.ID).Half)
+	require.PanicsWithValue(t, "pick", func() {
+		_ = b.Revoke(t.Context(), mine.WalletID, now(), func([]session.ShareSet) ([]string, error) { panic("pick") })
+	})
+	require.Equal(t, before, found(t, b, mine.WalletID)) // and the store still serves
+}
+
+// Callers that each may revoke all but the last ACTIVE set leave exactly one.
+func revokeRace(t *testing.T, b Backend) {
+	first := active(t, b)
+	ids := []string{first.ID}
+	for len(ids) < racers {
+		_, s := AddSet(t, b, first.WalletID, first.ID)
+		activate(t, b, s)
+		ids = append(ids, s.ID)
+	}
+	revoked := race(t, func(i int) bool {
+		err := b.Revoke(t.Context(), first.WalletID, now(), func(sets []session.ShareSet) ([]string, error) {
+			w := session.Wallet{Sets: sets}
+			if len(w.Active(tss.Signing)) == 1 {
+				return nil, session.ErrLastShareSet
+			}
+			return ids[i : i+1], nil
+		})
+		if err != nil {
+			assert.ErrorIs(t, err, session.ErrLastShareSet)
+		}
+		return err == nil
+	})
+	require.Equal(t, racers-1, revoked)
+	require.Len(t, found(t, b, first.WalletID).Active(tss.Signing), 1)
+}
+
+// Nobody's set escapes a revocation of its parent: it is there when pick looks, or it is
+// never made.
+func revokeCommitRace(t *testing.T, b Backend) {
+	first := active(t, b)
+	made := make([]*session.StoredSet, racers)
+	runs := make([]*session.Session, racers)
+	for i := range runs {
+		runs[i] = NewSession(first.WalletID, session.OpProvision)
+		made[i] = NewSet(runs[i], first.ID)
+		start(t, b, runs[i])
+		Succeed(runs[i], made[i].ID, []byte("result"))
+	}
+	race(t, func(i int) bool {
+		if i == racers/2 {
+			return assert.NoError(t, b.Revoke(t.Context(), first.WalletID, now(), func(sets []session.ShareSet) (ids []string, err error) {
+				for _, s := range sets {
+					ids = append(ids, s.ID)
+				}
+				return ids, nil
+			}))
+		}
+		err := b.Commit(t.Context(), runs[i], made[i], nil)
+		if err != nil {
+			assert.ErrorIs(t, err, session.ErrShareSetRevoked)
+		}
+		return err == nil
+	})
+	for _, s := range found(t, b, first.WalletID).Sets {
+		require.Equal(t, session.SetRevoked, s.State)
+		require.Nil(t, set(t, b, s.WalletID, s.ID).Half)
+	}
+}
+
+// A caller that is gone gets its context's error, and has changed nothing.
+func cancelled(t *testing.T, b Backend) {
+	s, made := NewWallet(t, b, "owner")
+	before := found(t, b, made.WalletID)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := b.Confirm(ctx, made.WalletID, made.ID)
+	require.ErrorIs(t, err, context.Canceled)
+	_, _, err = b.Begin(ctx, NewSession(made.WalletID, session.OpSign))
+	require.ErrorIs(t, err, context.Canceled)
+	_, err = b.Wallet(ctx, made.WalletID)
+	require.ErrorIs(t, err, context.Canceled)
+
+	ctx, cancel = context.WithCancel(t.Context())
+	err = b.Revoke(ctx, made.WalletID, now(), func([]session.ShareSet) ([]string, error) {
+		cancel()
+		return []string{made.ID}, nil
+	})
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, before, found(t, b, made.WalletID))
+	require.NotNil(t, stored(t, b, s.ID).Result)
+}
+
+// What a caller does to its arguments or to an answer afterwards reaches no other caller.
+func noAliasing(t *testing.T, b Backend) {
+	_, made := NewWallet(t, b, "owner")
+	want := set(t, b, made.WalletID, made.ID)
+	clear(made.Half[0].Ciphertext)
+	clear(made.Record)
+	clear(set(t, b, made.WalletID, made.ID).Half[0].Ciphertext)
+	found(t, b, made.WalletID).Sets[0].State = session.SetRevoked
+	require.Equal(t, want, set(t, b, made.WalletID, made.ID))
+	require.Equal(t, session.SetPending, found(t, b, made.WalletID).Sets[0].State)
+}

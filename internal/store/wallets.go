@@ -1,0 +1,216 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/mpcd/mpcd/internal/session"
+)
+
+// Wallet implements session.Wallets.
+func (s *Store) Wallet(ctx context.Context, walletID string) (*session.Wallet, error) {
+	var found []session.Wallet
+	err := s.read(ctx, "read wallet "+walletID, func(tx *sql.Tx) (err error) {
+		found, err = wallets(ctx, tx, "SELECT id FROM wallets WHERE id = ?1", walletID)
+		if err == nil && len(found) == 0 {
+			err = session.ErrWalletNotFound
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &found[0], nil
+}
+
+// List implements session.Wallets.
+func (s *Store) List(ctx context.Context, owner, after string, limit int) ([]session.Wallet, error) {
+	page, args := "SELECT id FROM wallets WHERE id > ?1 ORDER BY id LIMIT ?2", []any{after, max(limit, 0)}
+	if owner != "" {
+		page, args = "SELECT id FROM wallets WHERE id > ?1 AND owner = ?3 ORDER BY id LIMIT ?2", append(args, owner)
+	}
+	found := []session.Wallet{}
+	err := s.read(ctx, "list wallets", func(tx *sql.Tx) (err error) {
+		found, err = wallets(ctx, tx, page, args...)
+		return err
+	})
+	return found, err
+}
+
+// wallets returns the wallets whose ids the query page yields, in order of id, each with
+// its keys and sets. It makes three queries, however many wallets there are.
+func wallets(ctx context.Context, tx *sql.Tx, page string, args ...any) ([]session.Wallet, error) {
+	found, err := collect(ctx, tx, scanWallet,
+		"SELECT id, owner, create_time, hosted_since FROM wallets WHERE id IN ("+page+") ORDER BY id", args...)
+	if err != nil {
+		return nil, err
+	}
+	at := make(map[string]*session.Wallet, len(found))
+	for i := range found {
+		at[found[i].ID] = &found[i]
+	}
+	keys, err := collect(ctx, tx, scanKey,
+		"SELECT wallet_id, curve, public_key FROM wallet_keys WHERE wallet_id IN ("+page+") ORDER BY wallet_id, curve", args...)
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range keys {
+		at[k.walletID].Keys = append(at[k.walletID].Keys, k.PublicKey)
+	}
+	sets, err := collect(ctx, tx, scanSet,
+		"SELECT "+setColumns+" FROM share_sets WHERE wallet_id IN ("+page+") ORDER BY seq", args...)
+	if err != nil {
+		return nil, err
+	}
+	for i := range sets {
+		w := at[sets[i].WalletID]
+		w.Sets = append(w.Sets, sets[i])
+	}
+	return found, nil
+}
+
+func scanWallet(r row, w *session.Wallet) error {
+	return r.Scan(&w.ID, &w.Owner, timeColumn{&w.CreateTime}, timeColumn{&w.HostedSince})
+}
+
+type walletKey struct {
+	walletID string
+	session.PublicKey
+}
+
+func scanKey(r row, k *walletKey) error { return r.Scan(&k.walletID, &k.Curve, &k.Key) }
+
+const setColumns = "id, wallet_id, purpose, method, state, coalesce(parent_id, ''), display_name, create_time, expire_time, revoke_time"
+
+func scanSet(r row, s *session.ShareSet) error { return r.Scan(setFields(s)...) }
+
+func setFields(s *session.ShareSet) []any {
+	return []any{&s.ID, &s.WalletID, &s.Purpose, &s.Method, &s.State, &s.ParentID, &s.DisplayName,
+		timeColumn{&s.CreateTime}, timeColumn{&s.ExpireTime}, timeColumn{&s.RevokeTime}}
+}
+
+// Set implements session.Wallets.
+func (s *Store) Set(ctx context.Context, walletID, shareSetID string) (*session.StoredSet, error) {
+	var set session.StoredSet
+	err := s.read(ctx, "read share set "+shareSetID, func(tx *sql.Tx) error {
+		var sum []byte
+		err := tx.QueryRowContext(ctx,
+			"SELECT "+setColumns+", record, client_share_sha256, session_id FROM share_sets WHERE wallet_id = ? AND id = ?",
+			walletID, shareSetID).Scan(append(setFields(&set.ShareSet), &set.Record, &sum, &set.SessionID)...)
+		if errors.Is(err, sql.ErrNoRows) {
+			return session.ErrShareSetNotFound
+		}
+		if err != nil {
+			return err
+		}
+		copy(set.ClientShare[:], sum) // 32 bytes: the table checks it
+		set.Half, err = collect(ctx, tx, scanHalf,
+			"SELECT curve, ciphertext FROM share_set_halves WHERE share_set_id = ? AND ciphertext IS NOT NULL ORDER BY curve", shareSetID)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &set, nil
+}
+
+func scanHalf(r row, h *session.Sealed) error { return r.Scan(&h.Curve, &h.Ciphertext) }
+
+// Confirm implements session.Wallets.
+func (s *Store) Confirm(ctx context.Context, walletID, shareSetID string) (changed bool, err error) {
+	err = s.write(ctx, "confirm share set "+shareSetID, func(tx *sql.Tx) error {
+		n, err := exec(ctx, tx, "UPDATE share_sets SET state = ?, expire_time = NULL WHERE wallet_id = ? AND id = ? AND state = ?",
+			session.SetActive, walletID, shareSetID, session.SetPending)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return exists(ctx, tx, walletID, shareSetID)
+		}
+		changed = true
+		return eraseResult(ctx, tx, shareSetID)
+	})
+	if err != nil {
+		return false, err
+	}
+	if changed {
+		s.scrub(ctx)
+	}
+	return changed, nil
+}
+
+func exists(ctx context.Context, tx *sql.Tx, walletID, shareSetID string) error {
+	var n int
+	err := tx.QueryRowContext(ctx, "SELECT count(*) FROM share_sets WHERE wallet_id = ? AND id = ?", walletID, shareSetID).Scan(&n)
+	if err == nil && n == 0 {
+		return session.ErrShareSetNotFound
+	}
+	return err
+}
+
+// Revoke implements session.Wallets. It returns ErrWalletNotFound where there is no such
+// wallet, and ErrShareSetNotFound where pick names a set that is not the wallet's. With
+// a PENDING set goes the result that waits for its client, since nobody can confirm it
+// any more.
+func (s *Store) Revoke(ctx context.Context, walletID string, at time.Time, pick func([]session.ShareSet) ([]string, error)) error {
+	var refused error
+	erased := false
+	err := s.write(ctx, "revoke share sets of wallet "+walletID, func(tx *sql.Tx) error {
+		found, err := wallets(ctx, tx, "SELECT id FROM wallets WHERE id = ?1", walletID)
+		if err != nil {
+			return err
+		}
+		if len(found) == 0 {
+			return session.ErrWalletNotFound
+		}
+		sets := found[0].Sets
+		// pick gets a copy: what it does to its argument must not decide what is erased.
+		ids, err := pick(slices.Clone(sets))
+		if err != nil {
+			refused = err
+			return err
+		}
+		for _, id := range ids {
+			i := slices.IndexFunc(sets, func(s session.ShareSet) bool { return s.ID == id })
+			if i < 0 {
+				return fmt.Errorf("%w: %s", session.ErrShareSetNotFound, id)
+			}
+			if sets[i].State == session.SetRevoked {
+				continue
+			}
+			if err := revoke(ctx, tx, id, at); err != nil {
+				return err
+			}
+			erased = true
+		}
+		return nil
+	})
+	if refused != nil {
+		return refused
+	}
+	if err == nil && erased {
+		s.scrub(ctx)
+	}
+	return err
+}
+
+func revoke(ctx context.Context, tx *sql.Tx, shareSetID string, at time.Time) error {
+	if _, err := exec(ctx, tx, "UPDATE share_sets SET state = ?, expire_time = NULL, revoke_time = ? WHERE id = ? AND state <> ?",
+		session.SetRevoked, micros(at), shareSetID, session.SetRevoked); err != nil {
+		return err
+	}
+	if _, err := exec(ctx, tx, "UPDATE share_set_halves SET ciphertext = NULL WHERE share_set_id = ?", shareSetID); err != nil {
+		return err
+	}
+	return eraseResult(ctx, tx, shareSetID)
+}
+
+// eraseResult erases what waits in the session that made a set.
+func eraseResult(ctx context.Context, tx *sql.Tx, shareSetID string) error {
+	_, err := exec(ctx, tx, "UPDATE session_results SET data = NULL WHERE session_id = (SELECT session_id FROM share_sets WHERE id = ?)", shareSetID)
+	return err
+}
