@@ -1,0 +1,126 @@
+// Package house_test keeps the structure of docs/DESIGN.md: which room may import which.
+package house_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/mpcd/mpcd/"
+
+// mayImport lists, for each room, the other rooms that its programs may import.
+// Everybody may import internal/secret. Rooms that stand here only as "*" wire others.
+var mayImport = map[string][]string{
+	"cmd/mpcd":             {"*"},
+	"client":               {"gen/mpcd/v1", "internal/tss"},
+	"gen/mpcd/v1":          {},
+	"internal/custody":     {"internal/session", "internal/tss"},
+	"internal/preparams":   {"internal/session", "internal/tss"},
+	"internal/safeprime":   {},
+	"internal/seal":        {"internal/session"},
+	"internal/secret":      {},
+	"internal/server":      {"internal/session", "gen/mpcd/v1"},
+	"internal/session":     {"internal/tss"},
+	"internal/store":       {"internal/session"},
+	"internal/tss":         {"internal/safeprime"},
+	"internal/tss/tsstest": {"internal/tss"},
+	// Harnesses for tests; no program imports them (see testOnly).
+	"internal/store/storetest":   {"internal/session", "internal/tss"},
+	"internal/server/servertest": {"*"},
+}
+
+// testOnly lists packages that only tests may import: they hold public keys, or fakes.
+var testOnly = []string{"internal/tss/tsstest", "internal/store/storetest", "internal/server/servertest"}
+
+// belongs lists modules that are one room's alone.
+var belongs = map[string][]string{
+	"github.com/bnb-chain/tss-lib":       {"internal/tss", "cmd/mpcbench"},
+	"github.com/tink-crypto/":            {"internal/seal"},
+	"database/sql":                       {"internal/store"},
+	"modernc.org/sqlite":                 {"internal/store"},
+	"github.com/pressly/goose":           {"internal/store"},
+	"google.golang.org/grpc":             {"internal/server", "internal/server/servertest", "client", "cmd/mpcd", "gen/mpcd/v1"},
+	"github.com/grpc-ecosystem/":         {"internal/server", "gen/mpcd/v1"},
+	"github.com/alecthomas/kong":         {"cmd/mpcd"},
+	"github.com/stretchr/testify":        testOnly,
+	"github.com/mpcd/mpcd/gen/mpcd/v1":   {"internal/server", "internal/server/servertest", "client"},
+	"github.com/mpcd/mpcd/internal/seal": {"cmd/mpcd", "internal/server/servertest"},
+}
+
+type pkg struct {
+	ImportPath string
+	Imports    []string
+	Standard   bool
+}
+
+func list(t *testing.T, args ...string) []pkg {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list", "-json=ImportPath,Imports,Standard"}, args...)...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	require.NoError(t, err, stderr.String())
+	var all []pkg
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p pkg
+		err := dec.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		require.NoError(t, err)
+		all = append(all, p)
+	}
+}
+
+func TestRoomsImportOnlyWhatTheyMay(t *testing.T) {
+	rooms := list(t, "./...")
+	require.Greater(t, len(rooms), 8, "the list is not empty")
+	for _, p := range rooms {
+		room := strings.TrimPrefix(p.ImportPath, module)
+		if len(p.Imports) == 0 {
+			continue // tests alone, such as this one
+		}
+		allowed, known := mayImport[room]
+		require.True(t, known, "%s is a new room: say here and in docs/DESIGN.md what it may import", room)
+		for _, imp := range p.Imports {
+			for prefix, owners := range belongs {
+				if strings.HasPrefix(imp, prefix) {
+					require.Contains(t, owners, room, "%s imports %s", room, imp)
+				}
+			}
+			other, ours := strings.CutPrefix(imp, module)
+			if !ours || other == "internal/secret" {
+				continue
+			}
+			if !slices.Contains(testOnly, room) {
+				require.NotContains(t, testOnly, other, "%s imports a package that is for tests", room)
+			}
+			if !slices.Equal(allowed, []string{"*"}) {
+				require.Contains(t, allowed, other, "%s imports %s", room, other)
+			}
+		}
+	}
+}
+
+// The prime search runs on phones and holds secrets: the standard library and nothing else.
+func TestSafeprimeAndSecretAreStandardLibraryOnly(t *testing.T) {
+	for _, p := range list(t, "-deps", "./internal/safeprime", "./internal/secret") {
+		require.True(t, p.Standard || strings.HasPrefix(p.ImportPath, module+"internal/s"), p.ImportPath)
+	}
+}
+
+// What a program links is what it can leak: no test keys in the binary.
+func TestNoProgramLinksTestPackages(t *testing.T) {
+	for _, p := range list(t, "-deps", "./cmd/...") {
+		require.NotContains(t, testOnly, strings.TrimPrefix(p.ImportPath, module))
+		require.NotEqual(t, "testing", p.ImportPath)
+	}
+}
