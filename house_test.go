@@ -19,6 +19,7 @@ const module = "github.com/mpcd/mpcd/"
 // mayImport lists, for each room, the other rooms that its programs may import.
 // Everybody may import internal/secret. Rooms that stand here only as "*" wire others.
 var mayImport = map[string][]string{
+	"cmd/mpcbench":         {"*"},
 	"cmd/mpcd":             {"*"},
 	"client":               {"gen/mpcd/v1", "internal/tss"},
 	"gen/mpcd/v1":          {},
@@ -28,6 +29,7 @@ var mayImport = map[string][]string{
 	"internal/seal":        {"internal/session"},
 	"internal/secret":      {},
 	"internal/server":      {"internal/session", "gen/mpcd/v1"},
+	"internal/service":     {"*"},
 	"internal/session":     {"internal/tss"},
 	"internal/store":       {"internal/session"},
 	"internal/tss":         {"internal/safeprime"},
@@ -47,12 +49,12 @@ var belongs = map[string][]string{
 	"database/sql":                       {"internal/store"},
 	"modernc.org/sqlite":                 {"internal/store"},
 	"github.com/pressly/goose":           {"internal/store"},
-	"google.golang.org/grpc":             {"internal/server", "internal/server/servertest", "client", "cmd/mpcd", "gen/mpcd/v1"},
+	"google.golang.org/grpc":             {"internal/server", "internal/server/servertest", "client", "cmd/mpcd", "cmd/mpcbench", "gen/mpcd/v1"},
 	"github.com/grpc-ecosystem/":         {"internal/server", "gen/mpcd/v1"},
 	"github.com/alecthomas/kong":         {"cmd/mpcd"},
 	"github.com/stretchr/testify":        testOnly,
 	"github.com/mpcd/mpcd/gen/mpcd/v1":   {"internal/server", "internal/server/servertest", "client"},
-	"github.com/mpcd/mpcd/internal/seal": {"cmd/mpcd", "internal/server/servertest"},
+	"github.com/mpcd/mpcd/internal/seal": {"cmd/mpcd", "cmd/mpcbench", "internal/service", "internal/server/servertest"},
 }
 
 type pkg struct {

@@ -211,7 +211,7 @@ func (c *Client) open(ctx context.Context, cipherText string, method BackupMetho
 	if len(cipherText) > maxCipherText {
 		return nil, fmt.Errorf("client: %w", notABackup(fmt.Sprintf("it has more than %d bytes", maxCipherText), nil))
 	}
-	file, err := io.ReadAll(armor.NewReader(strings.NewReader(cipherText)))
+	file, err := io.ReadAll(armor.NewReader(strings.NewReader(strings.TrimSpace(cipherText))))
 	if err != nil {
 		return nil, fmt.Errorf("client: %w", notABackup("it is not a whole age file in ASCII armor", err))
 	}

@@ -46,6 +46,31 @@ type fake struct {
 	revoked []*mpcdv1.RevokeShareSetRequest
 }
 
+var (
+	madeMu   sync.Mutex // guards madeKeys
+	madeKeys = map[*[2]tss.NewKey]*[2]tss.NewKey{}
+)
+
+// newKeys makes a key, or reshares one. What is made from the same keys is made once for all
+// tests, since a run takes a second under the race detector.
+func newKeys(from *[2]tss.NewKey) (*[2]tss.NewKey, error) {
+	madeMu.Lock()
+	defer madeMu.Unlock()
+	if keys, ok := madeKeys[from]; ok {
+		return keys, nil
+	}
+	var keys *[2]tss.NewKey
+	var err error
+	if from == nil {
+		keys, err = tss.HostedKeygen(context.Background(), tss.Ed25519, [2]*tss.PreParams{}, tss.Observer{})
+	} else {
+		keys, err = tss.HostedReshare(context.Background(), &from[tss.Client].Record,
+			[2]*tss.KeyShare{&from[tss.Client].Share, &from[tss.Server].Share}, [2]*tss.PreParams{}, tss.Observer{})
+	}
+	madeKeys[from] = keys
+	return keys, err
+}
+
 // set is what the fake keeps of a share set.
 type set struct {
 	keys *[2]tss.NewKey
@@ -127,7 +152,7 @@ func (f *fake) CreateWallet(req *mpcdv1.CreateWalletRequest, stream grpc.ServerS
 	if err := f.begin("CreateWallet"); err != nil {
 		return err
 	}
-	keys, err := tss.HostedKeygen(stream.Context(), tss.Ed25519, [2]*tss.PreParams{}, tss.Observer{})
+	keys, err := newKeys(nil)
 	if err != nil {
 		return err
 	}
@@ -154,7 +179,7 @@ func (f *fake) BackupWallet(req *mpcdv1.BackupWalletRequest, stream grpc.ServerS
 		return err
 	}
 	f.tickets = append(f.tickets, ticket{req.GetRequestId(), req.GetSealTo(), req.GetDisplayName()})
-	m, share, err := f.reshare(stream.Context(), req.GetSigningShare(), req.GetSealTo(), &mpcdv1.ShareSet{
+	m, share, err := f.reshare(req.GetSigningShare(), req.GetSealTo(), &mpcdv1.ShareSet{
 		Purpose: mpcdv1.Purpose_PURPOSE_BACKUP, BackupMethod: req.GetBackupMethod(), DisplayName: req.GetDisplayName(),
 	})
 	if err != nil {
@@ -176,7 +201,7 @@ func (f *fake) ProvisionWallet(req *mpcdv1.ProvisionWalletRequest, stream grpc.S
 		return err
 	}
 	f.tickets = append(f.tickets, ticket{req.GetRequestId(), req.GetSealTo(), req.GetDisplayName()})
-	m, share, err := f.reshare(stream.Context(), req.GetBackupShare(), req.GetSealTo(), &mpcdv1.ShareSet{
+	m, share, err := f.reshare(req.GetBackupShare(), req.GetSealTo(), &mpcdv1.ShareSet{
 		Purpose: mpcdv1.Purpose_PURPOSE_SIGNING, DisplayName: req.GetDisplayName(),
 	})
 	if err != nil {
@@ -192,7 +217,7 @@ func (f *fake) ProvisionWallet(req *mpcdv1.ProvisionWalletRequest, stream grpc.S
 }
 
 // reshare makes a set from the one that a share belongs to.
-func (f *fake) reshare(ctx context.Context, share []byte, sealTo string, pb *mpcdv1.ShareSet) (*made, []byte, error) {
+func (f *fake) reshare(share []byte, sealTo string, pb *mpcdv1.ShareSet) (*made, []byte, error) {
 	from, err := tss.ParseShare(share)
 	if err != nil {
 		return nil, nil, err
@@ -201,8 +226,10 @@ func (f *fake) reshare(ctx context.Context, share []byte, sealTo string, pb *mpc
 	if !ok || old.pb.GetState() != mpcdv1.ShareSetState_SHARE_SET_STATE_ACTIVE {
 		return nil, nil, refusal(codes.FailedPrecondition, "SHARE_SET_PENDING", "the share set is not active")
 	}
-	keys, err := tss.HostedReshare(ctx, &old.keys[tss.Client].Record,
-		[2]*tss.KeyShare{&from.Keys[0], &old.keys[tss.Server].Share}, [2]*tss.PreParams{}, tss.Observer{})
+	if sha256.Sum256(share) != old.hash {
+		return nil, nil, refusal(codes.InvalidArgument, "SHARE_SET_MISMATCH", "it is not the set's share")
+	}
+	keys, err := newKeys(old.keys)
 	if err != nil {
 		return nil, nil, err
 	}

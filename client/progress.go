@@ -45,6 +45,7 @@ type Progress struct {
 // concurrently, and holds the operation up until it returns. nil is allowed.
 type ProgressFunc func(Progress)
 
+// statuses has no word for STATUS_DONE: that word is the SDK's.
 var statuses = map[mpcdv1.Status]string{
 	mpcdv1.Status_STATUS_QUEUED:           StatusQueued,
 	mpcdv1.Status_STATUS_READING_SHARE:    StatusReading,
@@ -88,12 +89,12 @@ func (r *reporter) step(status string, percent uint32) {
 		SessionID: r.last.SessionID, Sequence: r.last.Sequence, Attempt: r.last.Attempt})
 }
 
-// service reports a step of the service's. Three kinds are held back: its done, since the
-// app still has to store the share; a backup's storing, which comes before the SDK encrypts;
-// and a status that this SDK has no word for.
+// service reports a step of the service's, never as done: the app still has to store the
+// share. Held back are what statuses has no word for, and a backup's storing, which comes
+// before the SDK encrypts.
 func (r *reporter) service(p *mpcdv1.Progress) {
 	status := statuses[p.GetStatus()]
-	if p.GetDone() || status == "" || status == StatusStoring && r.last.Operation == OperationBackup {
+	if status == "" || status == StatusStoring && r.last.Operation == OperationBackup {
 		return
 	}
 	r.send(Progress{

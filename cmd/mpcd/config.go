@@ -1,57 +1,156 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"go.yaml.in/yaml/v3"
 )
 
-// config is a YAML file as a source of flags: below flags and environment, above the
-// defaults.
-type config struct {
-	path   string
-	values map[string]any
+// faults are what is wrong with a configuration. They are collected, so that an operator
+// reads all of them at once.
+type faults []error
+
+func (f *faults) add(format string, args ...any) { *f = append(*f, fmt.Errorf(format, args...)) }
+
+// Error lists the faults.
+func (f faults) Error() string {
+	if len(f) == 1 {
+		return f[0].Error()
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "the configuration has %d faults:", len(f))
+	for _, err := range f {
+		fmt.Fprintf(&b, "\n  - %v", err)
+	}
+	return b.String()
 }
 
-// loadConfig reads the file and refuses keys that the command does not have, all at once.
-func loadConfig(path string, node *kong.Node) (kong.Resolver, error) {
-	b, err := os.ReadFile(path) //nolint:gosec // G304: the operator names the file
+// Unwrap returns the faults.
+func (f faults) Unwrap() []error { return f }
+
+// setting is a value that may be malformed. It keeps what is wrong with its text, where
+// the parser would stop at the first fault.
+type setting[T int | time.Duration | slog.Level | bool] struct {
+	value T
+	err   error
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler. It never fails: see err.
+func (s *setting[T]) UnmarshalText(text []byte) error {
+	var err error
+	switch v := any(&s.value).(type) {
+	case *int:
+		if *v, err = strconv.Atoi(string(text)); err != nil {
+			err = fmt.Errorf("%q is not a number", text)
+		}
+	case *time.Duration:
+		if *v, err = time.ParseDuration(string(text)); err != nil {
+			err = fmt.Errorf("%q is not a duration, as in 30s or 10m", text)
+		}
+	case *slog.Level:
+		if err = v.UnmarshalText(text); err != nil {
+			err = fmt.Errorf("%q is not debug, info, warn or error", text)
+		}
+	case *bool:
+		*v = slices.Contains([]string{"true", "1", "yes"}, strings.ToLower(string(text)))
+		if !*v && !slices.Contains([]string{"false", "0", "no"}, strings.ToLower(string(text))) {
+			err = fmt.Errorf("%q is not true or false", text)
+		}
+	}
+	s.err = err
+	return nil
+}
+
+// toggle is a setting that is on where its flag has no value.
+type toggle struct{ setting[bool] }
+
+// Decode implements kong.MapperValue.
+func (t *toggle) Decode(ctx *kong.DecodeContext) error {
+	text := "true"
+	if ctx.Scan.Peek().Type == kong.FlagValueToken {
+		text = ctx.Scan.Pop().String()
+	}
+	return t.UnmarshalText([]byte(text))
+}
+
+// IsBool implements kong.BoolMapperValue.
+func (t *toggle) IsBool() bool { return true }
+
+// config is a YAML file as a source of flags: below flags and environment, above the
+// defaults.
+type config map[string]string
+
+// loadConfig reads the file. Keys that the command does not have, and values that are not
+// single ones, are faults.
+func loadConfig(path string, node *kong.Node, f *faults) (config, error) {
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
-	c := &config{path: path}
-	if err := yaml.Unmarshal(b, &c.values); err != nil {
-		return nil, fmt.Errorf("configuration %s: %w", path, err)
+	var keys map[string]yaml.Node
+	if err := yaml.NewDecoder(bytes.NewReader(b)).Decode(&keys); err != nil && !errors.Is(err, io.EOF) {
+		// The decoder's own words may quote the file.
+		return nil, fmt.Errorf("configuration %s is not YAML with one \"name: value\" a line: %s", path, where(err))
 	}
 	known := map[string]bool{}
-	for _, f := range node.Flags {
-		known[f.Name] = f.Name != "config" && f.Name != "help"
+	for _, flag := range node.Flags {
+		known[flag.Name] = flag.Name != "config" && flag.Name != "help"
 	}
-	var faults []error
-	for key := range c.values {
-		if !known[key] {
-			faults = append(faults, fmt.Errorf("configuration %s: there is no setting %q", path, key))
+	c := config{}
+	for _, key := range sortedKeys(keys) {
+		switch value := keys[key]; {
+		case !known[key]:
+			f.add("configuration %s: there is no setting %q", path, key)
+		case value.Kind != yaml.ScalarNode || value.Tag == "!!null":
+			f.add("configuration %s: %s has no single value", path, key)
+		default:
+			c[key] = value.Value
 		}
 	}
-	return c, errors.Join(faults...)
+	return c, nil
+}
+
+// where returns the lines that a YAML error names.
+func where(err error) string {
+	line := strings.Index(err.Error(), "line ")
+	if line < 0 {
+		return "it cannot be read"
+	}
+	number, _, _ := strings.Cut(err.Error()[line+len("line "):], ":")
+	return "see line " + number
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 // Validate implements kong.Resolver.
-func (c *config) Validate(*kong.Application) error { return nil }
+func (c config) Validate(*kong.Application) error { return nil }
 
 // Resolve implements kong.Resolver.
-func (c *config) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+func (c config) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 	for _, env := range flag.Envs {
 		if _, ok := os.LookupEnv(env); ok {
 			return nil, nil //nolint:nilnil // kong's word for "not from here"
 		}
 	}
-	v, ok := c.values[flag.Name]
-	if !ok {
-		return nil, nil //nolint:nilnil // see above
+	if v, ok := c[flag.Name]; ok {
+		return v, nil
 	}
-	return fmt.Sprint(v), nil
+	return nil, nil //nolint:nilnil // see above
 }

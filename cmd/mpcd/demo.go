@@ -19,8 +19,10 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/mpcd/mpcd/client"
+	"github.com/mpcd/mpcd/internal/preparams"
 	"github.com/mpcd/mpcd/internal/seal"
 	"github.com/mpcd/mpcd/internal/server"
+	"github.com/mpcd/mpcd/internal/service"
 	"github.com/mpcd/mpcd/internal/session"
 )
 
@@ -86,9 +88,9 @@ func (d *demoCmd) Run(ctx context.Context) (err error) {
 		return err
 	}
 	if d.JSON {
-		return json.NewEncoder(os.Stdout).Encode(p.result)
+		return json.NewEncoder(os.Stdout).Encode(p.result) //nolint:gosec // G117: the demo shows its own password
 	}
-	return p.result.print()
+	return p.result.show()
 }
 
 // embedded starts a service in this process and connects to it through memory. Its
@@ -104,14 +106,18 @@ func embedded(ctx context.Context) (conn *grpc.ClientConn, stop func() error, er
 		return nil, nil, errors.Join(err, remove())
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	svc, err := openService(ctx, "sqlite://"+filepath.Join(dir, "demo.db"), keyset, session.Config{RequireSealTo: true}, devCaller, log)
+	// No pool: each run makes its own pre-params, while somebody watches.
+	svc, err := service.Open(ctx, service.Options{
+		DB: "sqlite://" + filepath.Join(dir, "demo.db"), Keyset: keyset, Auth: service.DevCaller,
+		Sessions: session.Config{RequireSealTo: true}, Pool: preparams.Config{MaxAge: time.Hour},
+	}, log)
 	if err != nil {
 		return nil, nil, errors.Join(err, remove())
 	}
 	pipe := bufconn.Listen(1 << 20)
 	served := make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	go func() { served <- svc.server.Serve(ctx, server.Listeners{GRPC: pipe}, time.Second) }() // ends with stop
+	go func() { served <- svc.Server.Serve(ctx, server.Listeners{GRPC: pipe}, time.Second) }() // ends with stop
 	stop = func() error {
 		cancel()
 		return errors.Join(<-served, svc.Close(), remove())
@@ -265,7 +271,7 @@ func (p *play) sign(ctx context.Context, c *client.Client, stored []byte) error 
 	return nil
 }
 
-func (r *demoResult) print() error {
+func (r *demoResult) show() error {
 	out := fmt.Sprintf("\nwallet %s\n", r.WalletID)
 	for _, k := range r.Keys {
 		out += fmt.Sprintf("  key  %-9s  %s\n", k.Curve, k.PublicKey)

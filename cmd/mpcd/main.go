@@ -18,6 +18,7 @@ type cli struct {
 	Demo    demoCmd    `cmd:"" help:"Create, back up, provision and sign, all in one process."`
 	Serve   serveCmd   `cmd:"" help:"Run the service."`
 	Wallet  walletCmd  `cmd:"" help:"Use a running service: create, back up, provision, sign."`
+	Keyset  keysetCmd  `cmd:"" help:"Make the keyset that encrypts what a service stores."`
 	Version versionCmd `cmd:"" help:"Print version, commit and Go version."`
 }
 
@@ -45,23 +46,31 @@ func run(args []string) int {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Exit(func(code int) { exit = code }), // --help ends with 0
 		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(&faults{}),
 	)
 	k, err := parser.Parse(args)
 	if exit >= 0 {
 		return exit
 	}
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "mpcd: %v\nRun \"mpcd --help\" to see the commands, and \"mpcd COMMAND --help\" for one of them.\n", err)
+	help := "mpcd COMMAND --help"
+	if err == nil {
+		help = k.Selected().FullPath() + " --help"
+		err = k.Run()
+	} else {
+		if p := new(kong.ParseError); errors.As(err, &p) && p.Context.Selected() != nil {
+			help = p.Context.Selected().FullPath() + " --help"
+		}
+		err = usageError{err}
+	}
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(os.Stderr, "mpcd: "+sdkWords.Replace(err.Error()))
+	if errors.As(err, new(usageError)) {
+		fmt.Fprintf(os.Stderr, "See \"mpcd --help\" and \"%s\".\n", help)
 		return exitUsage
 	}
-	if err := k.Run(); err != nil {
-		fmt.Fprintf(os.Stderr, "mpcd: %v\n", err)
-		if errors.As(err, new(usageError)) {
-			return exitUsage
-		}
-		return exitFailed
-	}
-	return 0
+	return exitFailed
 }
 
 // usageError is a command line or configuration that cannot work, with every fault in it.

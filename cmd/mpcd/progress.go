@@ -24,7 +24,7 @@ type view struct {
 
 // newView shows progress on f. quiet shows none, unless f is a terminal.
 func newView(f *os.File, quiet bool) *view {
-	terminal := term.IsTerminal(int(f.Fd())) //nolint:gosec // G115: a file descriptor is small
+	terminal := term.IsTerminal(int(f.Fd()))
 	if quiet && !terminal {
 		return &view{out: io.Discard}
 	}
@@ -50,7 +50,7 @@ func step(p client.Progress) string {
 	case p.Curve != "" && p.Rounds > 0:
 		fmt.Fprintf(&b, ", %s, round %d of %d", p.Curve, p.Round, p.Rounds)
 	case p.Curve == string(client.CurveSecp256k1):
-		fmt.Fprintf(&b, ", %s, making pre-params", p.Curve)
+		fmt.Fprintf(&b, ", %s, pre-params", p.Curve)
 	case p.Curve != "":
 		fmt.Fprintf(&b, ", %s", p.Curve)
 	}
@@ -87,7 +87,8 @@ func (v *view) bar(name string) (report client.ProgressFunc, end func(error)) {
 			decor.Any(func(decor.Statistics) string {
 				mu.Lock()
 				defer mu.Unlock()
-				return fmt.Sprintf("  %5.1fs  %s", time.Since(start).Seconds(), text)
+				// As wide as the longest text, so that the bar keeps its size.
+				return fmt.Sprintf(" %6.1fs  %-41s", time.Since(start).Seconds(), text)
 			}),
 		),
 	)
@@ -99,6 +100,9 @@ func (v *view) bar(name string) (report client.ProgressFunc, end func(error)) {
 	}
 	return report, func(err error) {
 		if err != nil {
+			mu.Lock()
+			text = "failed"
+			mu.Unlock()
 			bar.Abort(false)
 		} else {
 			bar.SetCurrent(100)

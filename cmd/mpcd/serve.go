@@ -6,87 +6,138 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
 
+	"github.com/mpcd/mpcd/internal/preparams"
 	"github.com/mpcd/mpcd/internal/seal"
 	"github.com/mpcd/mpcd/internal/server"
+	"github.com/mpcd/mpcd/internal/service"
 	"github.com/mpcd/mpcd/internal/session"
 )
 
 // serveCmd holds the service's whole configuration. Every field is a flag, an MPCD_*
 // environment variable and a key of the YAML file, in this order of precedence.
 type serveCmd struct {
-	Config configFile `help:"YAML file with these settings, by the names of the flags (grpc-addr: ...)." placeholder:"FILE" env:"MPCD_CONFIG"`
-	Dev    bool       `help:"A loopback service WITHOUT authentication, for trying things out. Anybody on this machine can use every wallet in it." env:"MPCD_DEV"`
-	DB     string     `help:"Database, as in sqlite:///var/lib/mpcd/mpcd.db (default: mpcd.db in the working directory)." placeholder:"URL" env:"MPCD_DB"`
-	Keyset string     `help:"File with the keyset that encrypts what is stored, mode 0600. With --dev one is made beside the database." placeholder:"FILE" env:"MPCD_KEYSET"`
+	Config string `help:"YAML file with these settings, by the names of the flags (grpc-addr: ...)." placeholder:"FILE" env:"MPCD_CONFIG"`
+	Dev    toggle `help:"A loopback service WITHOUT authentication, for trying things out. Anybody on this machine can use every wallet in it." env:"MPCD_DEV"`
+	DB     string `help:"Database, as in sqlite:///var/lib/mpcd/mpcd.db (default: mpcd.db in the working directory)." placeholder:"URL" env:"MPCD_DB"`
+	Keyset string `help:"File with the keyset that encrypts what is stored, mode 0600. With --dev one is made beside the database." placeholder:"FILE" env:"MPCD_KEYSET"`
 
 	GRPCAddr  string `name:"grpc-addr" help:"Where gRPC is served (default: ${default})." default:"127.0.0.1:9090" placeholder:"ADDR" env:"MPCD_GRPC_ADDR"`
 	HTTPAddr  string `name:"http-addr" help:"Where the HTTP/JSON gateway is served (default: ${default})." default:"127.0.0.1:8080" placeholder:"ADDR" env:"MPCD_HTTP_ADDR"`
 	AdminAddr string `name:"admin-addr" help:"Where health and profiles are served; keep it internal (default: ${default})." default:"127.0.0.1:9464" placeholder:"ADDR" env:"MPCD_ADMIN_ADDR"`
 
-	Slots      int           `help:"How many runs compute at once; 0: one for each core." default:"0" env:"MPCD_SLOTS"`
-	RunTimeout time.Duration `help:"Deadline of one run, waiting included." default:"10m" env:"MPCD_RUN_TIMEOUT"`
-	ResultTTL  time.Duration `name:"result-ttl" help:"How long a new share set waits for its confirmation." default:"15m" env:"MPCD_RESULT_TTL"`
-	Grace      time.Duration `help:"How long calls in flight may take after SIGTERM." default:"30s" env:"MPCD_GRACE"`
-	LogLevel   slog.Level    `help:"debug, info, warn or error." default:"info" env:"MPCD_LOG_LEVEL"`
+	Slots      setting[int]           `help:"How many runs compute at once; 0: one for each core." default:"0" env:"MPCD_SLOTS" placeholder:"N"`
+	RunTimeout setting[time.Duration] `help:"Deadline of one run, waiting included (default: ${default})." default:"10m" env:"MPCD_RUN_TIMEOUT" placeholder:"TIME"`
+	ResultTTL  setting[time.Duration] `name:"result-ttl" help:"How long a new share set waits for its confirmation (default: ${default})." default:"15m" env:"MPCD_RESULT_TTL" placeholder:"TIME"`
+	Grace      setting[time.Duration] `help:"How long calls in flight may take after SIGTERM (default: ${default})." default:"30s" env:"MPCD_GRACE" placeholder:"TIME"`
+
+	PreparamsDepth   setting[int]           `help:"How many sets of pre-params to keep ready; a provision uses two, and makes its own where there are none (default: ${default})." default:"16" env:"MPCD_PREPARAMS_DEPTH" placeholder:"N"`
+	PreparamsMaxAge  setting[time.Duration] `help:"A set that is older is erased unused (default: ${default})." default:"24h" env:"MPCD_PREPARAMS_MAX_AGE" placeholder:"TIME"`
+	PreparamsWorkers setting[int]           `help:"How many cores may fill the pool while no run computes; 0: all." default:"0" env:"MPCD_PREPARAMS_WORKERS" placeholder:"N"`
+
+	LogLevel setting[slog.Level] `help:"debug, info, warn or error (default: ${default})." default:"info" env:"MPCD_LOG_LEVEL" placeholder:"LEVEL"`
 }
 
-// configFile is a YAML file, read before the other flags are filled.
-type configFile string
+// Help says what flags alone do not.
+func (s *serveCmd) Help() string {
+	return `Every setting may come from its flag, from its MPCD_* environment variable or from the
+YAML file, in this order of precedence. Secrets come in files only. The command logs JSON
+to standard error, one line of it "serving" with the addresses; SIGTERM ends it.`
+}
 
-// BeforeResolve loads the file for the flags that are not given otherwise.
-func (c configFile) BeforeResolve(k *kong.Kong, ctx *kong.Context, trace *kong.Path) error {
-	path, ok := ctx.FlagValue(trace.Flag).(configFile)
-	if !ok || path == "" {
+// BeforeResolve loads the YAML file for the flags that are not given otherwise.
+func (s *serveCmd) BeforeResolve(ctx *kong.Context, trace *kong.Path, f *faults) error {
+	for _, flag := range trace.Command.Flags {
+		if path, ok := ctx.FlagValue(flag).(string); ok && flag.Name == "config" && path != "" {
+			c, err := loadConfig(path, trace.Command, f)
+			if err != nil {
+				return err
+			}
+			ctx.AddResolver(c)
+		}
+	}
+	return nil
+}
+
+// check adds every fault of the configuration, and returns the keyset where one is named.
+func (s *serveCmd) check(f *faults) *seal.Keyset {
+	if s.Dev.err == nil && !s.Dev.value {
+		f.add("--dev is missing: this release has no authentication yet, and serves nobody but this machine (--dev)")
+		if s.Keyset == "" {
+			f.add("--keyset is missing: outside --dev the keyset is made by hand (mpcd keyset create) and kept apart from the database")
+		}
+	}
+	if s.DB != "" {
+		if _, err := sqlitePath(s.DB); err != nil {
+			f.add("--db: %w", err)
+		}
+	}
+	s.checkAddresses(f)
+	s.checkValues(f)
+	if s.Keyset == "" {
 		return nil
 	}
-	resolver, err := loadConfig(string(path), trace.Node())
+	keys, err := seal.Load(s.Keyset)
 	if err != nil {
-		return err
+		*f = append(*f, err) // it names the file
 	}
-	ctx.AddResolver(resolver)
-	return nil
+	return keys
 }
 
-// check returns every fault of the configuration at once.
-func (s *serveCmd) check() error {
-	var faults []error
-	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
-	if !s.Dev {
-		fault("--dev is missing: this release has no authentication yet, and refuses to serve without it anywhere but on loopback")
-		if s.Keyset == "" {
-			fault("--keyset is missing: outside --dev the keyset is made by hand and kept apart from the database")
+func (s *serveCmd) checkAddresses(f *faults) {
+	taken := map[string]string{}
+	for _, x := range s.addresses(&server.Listeners{}) {
+		host, port, err := net.SplitHostPort(x.addr)
+		if n, bad := strconv.ParseUint(port, 10, 16); err != nil || bad != nil {
+			f.add("%s: %q is not HOST:PORT, as in 127.0.0.1:9090", x.flag, x.addr)
+		} else if s.Dev.value && !isLoopback(host) {
+			f.add("%s: %q is not loopback: a --dev service has no authentication, so only 127.0.0.1, ::1 and localhost are allowed", x.flag, x.addr)
+		} else if other := taken[x.addr]; other != "" && n != 0 {
+			f.add("%s: %q is the address of %s too", x.flag, x.addr, other)
+		}
+		taken[x.addr] = x.flag
+	}
+}
+
+func (s *serveCmd) checkValues(f *faults) {
+	for _, x := range []struct {
+		flag    string
+		setting setting[int]
+	}{{"--slots", s.Slots}, {"--preparams-depth", s.PreparamsDepth}, {"--preparams-workers", s.PreparamsWorkers}} {
+		if x.setting.value < 0 {
+			f.add("%s: %d is negative", x.flag, x.setting.value)
 		}
 	}
-	for flag, addr := range map[string]string{"--grpc-addr": s.GRPCAddr, "--http-addr": s.HTTPAddr, "--admin-addr": s.AdminAddr} {
-		host, _, err := net.SplitHostPort(addr)
-		if err != nil {
-			fault("%s %q is not HOST:PORT", flag, addr)
-		} else if s.Dev && !isLoopback(host) {
-			fault("%s %q is not loopback: a --dev service has no authentication, so only 127.0.0.1, ::1 and localhost are allowed", flag, addr)
+	for _, x := range []struct {
+		flag    string
+		setting setting[time.Duration]
+		least   time.Duration
+	}{{"--run-timeout", s.RunTimeout, 1}, {"--result-ttl", s.ResultTTL, 1}, {"--preparams-max-age", s.PreparamsMaxAge, 1}, {"--grace", s.Grace, 0}} {
+		if x.setting.err == nil && x.setting.value < x.least {
+			f.add("%s: %v is too short", x.flag, x.setting.value)
 		}
 	}
-	if s.Slots < 0 {
-		fault("--slots %d is negative", s.Slots)
-	}
-	for flag, d := range map[string]time.Duration{"--run-timeout": s.RunTimeout, "--result-ttl": s.ResultTTL} {
-		if d <= 0 {
-			fault("%s %v is not positive", flag, d)
+	for _, x := range []struct {
+		flag string
+		err  error
+	}{
+		{"--dev", s.Dev.err}, {"--slots", s.Slots.err}, {"--run-timeout", s.RunTimeout.err}, {"--result-ttl", s.ResultTTL.err},
+		{"--grace", s.Grace.err}, {"--preparams-depth", s.PreparamsDepth.err}, {"--preparams-max-age", s.PreparamsMaxAge.err},
+		{"--preparams-workers", s.PreparamsWorkers.err}, {"--log-level", s.LogLevel.err},
+	} {
+		if x.err != nil {
+			f.add("%s: %w", x.flag, x.err)
 		}
 	}
-	if s.Grace < 0 {
-		fault("--grace %v is negative", s.Grace)
-	}
-	if len(faults) > 0 {
-		return usageError{errors.Join(faults...)}
-	}
-	return nil
 }
 
 func isLoopback(host string) bool {
@@ -94,25 +145,41 @@ func isLoopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// Run serves until a signal.
-func (s *serveCmd) Run(ctx context.Context) (err error) {
-	if err := s.check(); err != nil {
-		return err
+// sqlitePath returns the path in a database URL. Its errors quote no URL, which may hold
+// a password. What store.Open refuses beyond this, it says itself.
+func sqlitePath(dbURL string) (string, error) {
+	u, err := url.Parse(dbURL)
+	switch {
+	case err == nil && (u.Scheme == "postgres" || u.Scheme == "postgresql"):
+		return "", errors.New("PostgreSQL comes with a later release; use sqlite:///path/to/file.db")
+	case err != nil || u.Scheme != "sqlite" || u.Host != "" || u.User != nil || u.Path == "" || strings.HasSuffix(u.Path, "/") || u.RawQuery != "" || u.Fragment != "":
+		return "", errors.New("it names no SQLite file: use sqlite:///path/to/file.db, an absolute path after two slashes")
 	}
+	return filepath.Clean(u.Path), nil
+}
+
+// Run serves until a signal.
+func (s *serveCmd) Run(ctx context.Context, f *faults) (err error) {
+	keyset := s.check(f)
+	if len(*f) > 0 {
+		return usageError{*f}
+	}
+	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: s.LogLevel.value}))
 	if s.DB == "" {
 		dir, err := os.Getwd()
 		if err != nil {
 			return err
 		}
-		s.DB = "sqlite://" + filepath.Join(dir, "mpcd.db")
+		s.DB = (&url.URL{Scheme: "sqlite", Path: filepath.Join(dir, "mpcd.db")}).String()
 	}
-	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: s.LogLevel}))
-	keyset, err := s.loadKeyset(log)
-	if err != nil {
-		return err
+	if keyset == nil {
+		if keyset, err = s.devKeyset(log); err != nil {
+			return err
+		}
 	}
-	cfg := session.Config{RunTimeout: s.RunTimeout, ResultTTL: s.ResultTTL, Slots: s.Slots, RequireSealTo: !s.Dev}
-	svc, err := openService(ctx, s.DB, keyset, cfg, devCaller, log)
+	cfg := session.Config{RunTimeout: s.RunTimeout.value, ResultTTL: s.ResultTTL.value, Slots: s.Slots.value, RequireSealTo: !s.Dev.value}
+	pool := preparams.Config{Depth: s.PreparamsDepth.value, MaxAge: s.PreparamsMaxAge.value, Workers: s.PreparamsWorkers.value}
+	svc, err := service.Open(ctx, service.Options{DB: s.DB, Keyset: keyset, Sessions: cfg, Pool: pool, Auth: service.DevCaller}, log)
 	if err != nil {
 		return err
 	}
@@ -121,39 +188,51 @@ func (s *serveCmd) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if s.Dev {
+	if s.Dev.value {
 		log.Warn("DEVELOPMENT SERVICE: no authentication. Anybody on this machine can use every wallet in it.")
 	}
 	log.Info("serving", "grpc", lis.GRPC.Addr().String(), "http", lis.HTTP.Addr().String(), "admin", lis.Admin.Addr().String(), "database", s.DB)
-	err = svc.server.Serve(ctx, lis, s.Grace)
+	err = svc.Server.Serve(ctx, lis, s.Grace.value)
 	log.Info("stopped")
 	return err
 }
 
-// loadKeyset reads the keyset. A --dev service makes its own where there is none.
-func (s *serveCmd) loadKeyset(log *slog.Logger) (*seal.Keyset, error) {
-	path := s.Keyset
-	if path == "" {
-		file := strings.TrimPrefix(s.DB, "sqlite://")
-		path = filepath.Join(filepath.Dir(file), strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))+".keyset")
-		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-			if err := seal.Create(path); err != nil {
-				return nil, err
-			}
-			log.Warn("made a development keyset", "path", path)
+// devKeyset reads the keyset beside the database of a --dev service, and makes it where
+// there is none.
+func (s *serveCmd) devKeyset(log *slog.Logger) (*seal.Keyset, error) {
+	file, err := sqlitePath(s.DB)
+	if err != nil {
+		return nil, err
+	}
+	path := strings.TrimSuffix(file, filepath.Ext(file)) + ".keyset"
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		if err := seal.Create(path); err != nil {
+			return nil, err
 		}
+		log.Warn("made a development keyset", "path", path)
 	}
 	return seal.Load(path)
 }
 
+// address is where one of the listeners listens.
+type address struct {
+	flag, addr string
+	to         *net.Listener
+}
+
+func (s *serveCmd) addresses(l *server.Listeners) []address {
+	return []address{{"--grpc-addr", s.GRPCAddr, &l.GRPC}, {"--http-addr", s.HTTPAddr, &l.HTTP}, {"--admin-addr", s.AdminAddr, &l.Admin}}
+}
+
 func (s *serveCmd) listen(ctx context.Context) (l server.Listeners, err error) {
 	var lc net.ListenConfig
-	for _, x := range []struct {
-		to   *net.Listener
-		addr string
-	}{{&l.GRPC, s.GRPCAddr}, {&l.HTTP, s.HTTPAddr}, {&l.Admin, s.AdminAddr}} {
-		if *x.to, err = lc.Listen(ctx, "tcp", x.addr); err != nil {
-			return l, fmt.Errorf("listen on %s: %w", x.addr, err)
+	for _, a := range s.addresses(&l) {
+		*a.to, err = lc.Listen(ctx, "tcp", a.addr)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return l, fmt.Errorf("%s %s is in use: stop what listens there, or name another address", a.flag, a.addr)
+		}
+		if err != nil {
+			return l, fmt.Errorf("%s %s: %w", a.flag, a.addr, err)
 		}
 	}
 	return l, nil

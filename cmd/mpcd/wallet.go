@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/term"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/mpcd/mpcd/client"
@@ -66,16 +67,24 @@ func (f *serviceFlags) dial(opts ...client.Option) (*client.Client, func() error
 // call connects, shows the progress of one operation and prints its result: as JSON, or
 // as text.
 func (f *serviceFlags) call(name string, run func(*client.Client, client.ProgressFunc) (result any, text string, err error), opts ...client.Option) (err error) {
+	return f.quiet(func(c *client.Client) (any, string, error) {
+		report, end := newView(os.Stderr, f.JSON).operation(name)
+		result, text, err := run(c, report)
+		end(err)
+		return result, text, err
+	}, opts...)
+}
+
+// quiet is call for what is over in a moment.
+func (f *serviceFlags) quiet(run func(*client.Client) (any, string, error), opts ...client.Option) (err error) {
 	c, closeConn, err := f.dial(opts...)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeConn()) }()
-	report, end := newView(os.Stderr, f.JSON).operation(name)
-	result, text, err := run(c, report)
-	end(err)
+	result, text, err := run(c)
 	if err != nil {
-		return explain(err)
+		return f.explain(err)
 	}
 	return f.print(result, text)
 }
@@ -88,13 +97,31 @@ func (f *serviceFlags) print(result any, text string) error {
 	return err
 }
 
-// explain adds a next step where the service could not be reached at all.
-func explain(err error) error {
-	if e := new(client.Error); errors.As(err, &e) && e.Reason == "" {
-		return fmt.Errorf("%w\nIs the service running? Start one with \"mpcd serve --dev\", and see --addr", err)
+// explain says what to do next where the service could not be reached, or the command
+// was interrupted.
+func (f *serviceFlags) explain(err error) error {
+	e := new(client.Error)
+	switch {
+	case errors.Is(err, errUncounted), errors.Is(err, client.ErrNotRevoked):
+		return err // something was made: it says what to do itself
+	case errors.Is(err, context.Canceled):
+		return fmt.Errorf("interrupted; what was not confirmed is of no use, and the service erases it")
+	case errors.As(err, &e) && e.Code == codes.Unavailable && e.Reason == "":
+		return fmt.Errorf("no mpcd service answers at %s. Start one with \"mpcd serve --dev\", or name another with --addr\n(%w)", f.Addr, err)
 	}
 	return err
 }
+
+// sdkWords puts what the SDK says to an app's programmer into a command's words.
+var sdkWords = strings.NewReplacer(
+	"client: ", "",
+	client.ErrNotAShare.Error(), `not a share: name a file that "mpcd wallet" wrote`,
+	client.ErrNotABackup.Error(), `not a backup: name a file that "mpcd wallet backup" wrote`,
+	client.ErrWrongShare.Error(), "not the share that this needs",
+	client.ErrNotConfirmed.Error(), "the service did not answer its confirmation",
+	client.ErrBackupNotStored.Error(), "it was not confirmed",
+	client.ErrNotRevoked.Error(), "the new share is good, but an old share set could not be revoked",
+)
 
 // shareFile is where a new share goes. It is refused before any work where it is there
 // already, since a share that is overwritten is lost.
@@ -117,7 +144,7 @@ func (f shareFile) store(_ context.Context, s *client.Share) error {
 
 // writeNew writes a new file of mode 0600, which is durable when it returns nil.
 func writeNew(path string, b []byte) error {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // G304: the user names the file
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
@@ -133,7 +160,7 @@ func writeNew(path string, b []byte) error {
 }
 
 func readShare(path string) (*client.Share, error) {
-	b, err := os.ReadFile(path) //nolint:gosec // G304: the user names the file
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
@@ -152,33 +179,39 @@ type passwordFlags struct {
 	PasswordFile string              `help:"File with the password: its first line. Asked for on a terminal otherwise." placeholder:"FILE"`
 }
 
-func (f *passwordFlags) set(c *client.Client, twice bool) error {
-	p, err := f.read(twice)
+// password reads the password, before anything is done with it: a progress bar and a
+// question do not go together. twice is for a new password that is typed.
+func (f *passwordFlags) password(ctx context.Context, twice bool) (client.Option, error) {
+	p, err := f.read(ctx, twice)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer clear(p)
-	return c.SetPassword(string(p))
+	return func(c *client.Client) error {
+		defer clear(p)
+		return c.SetPassword(string(p))
+	}, nil
 }
 
-func (f *passwordFlags) read(twice bool) ([]byte, error) {
+func (f *passwordFlags) read(ctx context.Context, twice bool) ([]byte, error) {
 	if f.PasswordFile != "" {
 		b, err := os.ReadFile(f.PasswordFile)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("--password-file: %w", err)
 		}
 		line, _, _ := bytes.Cut(b, []byte("\n"))
-		return bytes.TrimSuffix(line, []byte("\r")), nil
+		if line = bytes.TrimSuffix(line, []byte("\r")); len(line) == 0 {
+			return nil, fmt.Errorf("--password-file: the first line of %s is empty", f.PasswordFile)
+		}
+		return line, nil
 	}
-	stdin := int(os.Stdin.Fd()) //nolint:gosec // G115: a file descriptor is small
-	if !term.IsTerminal(stdin) {
+	if !term.IsTerminal(terminal) {
 		return nil, usageError{errors.New("--password-file is missing, and there is no terminal to ask for the password")}
 	}
-	p, err := ask(stdin, "Password of the backup: ")
+	p, err := ask(ctx, "Password of the backup: ")
 	if err != nil || !twice {
 		return p, err
 	}
-	again, err := ask(stdin, "Once more: ")
+	again, err := ask(ctx, "Once more: ")
 	if err != nil {
 		return nil, err
 	}
@@ -188,10 +221,35 @@ func (f *passwordFlags) read(twice bool) ([]byte, error) {
 	return p, nil
 }
 
-func ask(fd int, prompt string) ([]byte, error) {
-	fmt.Fprint(os.Stderr, prompt)
+const terminal = 0 // standard input
+
+// ask asks for a password that is not shown. Where the command is interrupted meanwhile,
+// it makes the terminal show again what is typed.
+func ask(ctx context.Context, prompt string) ([]byte, error) {
+	before, err := term.GetState(terminal)
+	if err != nil {
+		return nil, err
+	}
 	defer fmt.Fprintln(os.Stderr)
-	return term.ReadPassword(fd)
+	fmt.Fprint(os.Stderr, prompt)
+	type answer struct {
+		password []byte
+		err      error
+	}
+	answers := make(chan answer, 1)
+	go func() { // ends with a line on the terminal, or with the process
+		p, err := term.ReadPassword(terminal)
+		answers <- answer{p, err}
+	}()
+	select {
+	case a := <-answers:
+		if a.err == nil && len(a.password) == 0 {
+			a.err = errors.New("no password was typed")
+		}
+		return a.password, a.err
+	case <-ctx.Done():
+		return nil, errors.Join(errors.New("interrupted"), term.Restore(terminal, before))
+	}
 }
 
 // newShare is what is printed of a share that was made.
@@ -220,7 +278,7 @@ func (cmd *createCmd) Run(ctx context.Context) error {
 	return cmd.call("create", func(c *client.Client, report client.ProgressFunc) (any, string, error) {
 		s, err := c.CreateWallet(ctx, report)
 		if err != nil {
-			return nil, "", err
+			return nil, "", cmd.Share.kept(s, err)
 		}
 		result, text := madeShare(s, cmd.Share)
 		return result, text, nil
@@ -240,10 +298,11 @@ func (cmd *backupCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	password, err := cmd.password(ctx, true)
+	if err != nil {
+		return err
+	}
 	return cmd.call("backup", func(c *client.Client, report client.ProgressFunc) (any, string, error) {
-		if err := cmd.set(c, true); err != nil {
-			return nil, "", err
-		}
 		b, err := c.BackupWallet(ctx, s, cmd.Method, report)
 		if err != nil {
 			return nil, "", err
@@ -256,11 +315,31 @@ func (cmd *backupCmd) Run(ctx context.Context) error {
 			return nil, "", err
 		}
 		if err := c.ConfirmBackup(ctx, b, string(stored)); err != nil {
-			return nil, "", err
+			return nil, "", unconfirmed(err, b.WalletID, b.ShareSetID, string(cmd.Out))
 		}
 		return newShare{b.WalletID, b.ShareSetID, client.PurposeBackup, string(cmd.Out)},
 			fmt.Sprintf("wallet %s\nset    %s  BACKUP  encrypted in %s\n", b.WalletID, b.ShareSetID, cmd.Out), nil
-	})
+	}, password)
+}
+
+// kept adds to an error what became of the share where there is one.
+func (f shareFile) kept(s *client.Share, err error) error {
+	switch {
+	case s == nil:
+		return err
+	case errors.Is(err, client.ErrNotRevoked):
+		return fmt.Errorf("%w\nThe new share is kept in %s. Revoke the rest with \"mpcd wallet revoke --wallet %s --set SET\"", err, f, s.WalletID())
+	default:
+		return unconfirmed(err, s.WalletID(), s.ShareSetID(), string(f))
+	}
+}
+
+var errUncounted = errors.New("the new share set is not confirmed")
+
+// unconfirmed is an error after a file was written whose share set may not count.
+func unconfirmed(err error, walletID, setID, file string) error {
+	return fmt.Errorf("%w: %w\n%s is written, but the service may not count it. If \"mpcd wallet show --wallet %s\" has set %s as ACTIVE, keep the file; otherwise delete it and run the command again",
+		errUncounted, err, file, walletID, setID)
 }
 
 // backupFlags name an existing backup and what opens it.
@@ -286,11 +365,12 @@ func (cmd *decryptCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c, err := client.New(nowhere{})
+	password, err := cmd.password(ctx, false)
 	if err != nil {
 		return err
 	}
-	if err := cmd.set(c, false); err != nil {
+	c, err := client.New(nowhere{}, password)
+	if err != nil {
 		return err
 	}
 	s, err := c.DecryptBackup(ctx, text, cmd.Method)
@@ -323,10 +403,11 @@ func (cmd *provisionCmd) run(ctx context.Context, revoke []string) error {
 	if err != nil {
 		return err
 	}
+	password, err := cmd.password(ctx, false)
+	if err != nil {
+		return err
+	}
 	return cmd.call("provision", func(c *client.Client, report client.ProgressFunc) (any, string, error) {
-		if err := cmd.set(c, false); err != nil {
-			return nil, "", err
-		}
 		if err := cmd.sameWallet(ctx, c, text); err != nil {
 			return nil, "", err
 		}
@@ -337,11 +418,11 @@ func (cmd *provisionCmd) run(ctx context.Context, revoke []string) error {
 			s, err = c.ProvisionWallet(ctx, text, cmd.Method, report)
 		}
 		if err != nil {
-			return nil, "", err
+			return nil, "", cmd.Share.kept(s, err)
 		}
 		result, out := madeShare(s, cmd.Share)
 		return result, out, nil
-	}, client.WithStore(cmd.Share.store), client.WithDisplayName(cmd.Name))
+	}, client.WithStore(cmd.Share.store), client.WithDisplayName(cmd.Name), password)
 }
 
 // sameWallet holds the backup against --wallet, where that is given.
@@ -399,20 +480,6 @@ func (cmd *signCmd) Run(ctx context.Context) error {
 			RecoveryID uint32       `json:"recoveryId"`
 		}{sig.ShareSetID, cmd.Curve, hex.EncodeToString(sig.PublicKey), cmd.Payload, hex.EncodeToString(sig.Bytes), sig.RecoveryID}, hex.EncodeToString(sig.Bytes) + "\n", nil
 	})
-}
-
-// quiet is call for what is over in a moment.
-func (f *serviceFlags) quiet(run func(*client.Client) (any, string, error), opts ...client.Option) (err error) {
-	c, closeConn, err := f.dial(opts...)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, closeConn()) }()
-	result, text, err := run(c)
-	if err != nil {
-		return explain(err)
-	}
-	return f.print(result, text)
 }
 
 // walletView is a wallet as it is printed.

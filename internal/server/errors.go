@@ -86,6 +86,16 @@ func toStatus(err error) *status.Status {
 	return s
 }
 
+// reason returns the reason that a status carries, or "" where it carries none.
+func reason(s *status.Status) string {
+	for _, d := range s.Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok {
+			return info.GetReason()
+		}
+	}
+	return ""
+}
+
 // requestError holds every fault of a request at once.
 type requestError []*session.FieldError
 

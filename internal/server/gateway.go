@@ -34,12 +34,13 @@ func (s *Server) gateway(ctx context.Context) (h http.Handler, stop func(), err 
 		s.inner.Stop()
 	}
 	mux := runtime.NewServeMux(
-		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, jsonBodies{&runtime.JSONPb{
 			// Zeros are shown ("percent": 0); absent messages are not.
 			MarshalOptions: protojson.MarshalOptions{EmitDefaultValues: true},
 			// A misspelt field is an error and not a request for a default.
 			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: false},
-		}),
+		}}),
+		runtime.WithErrorHandler(gatewayError),
 		runtime.WithIncomingHeaderMatcher(incomingHeader),
 		runtime.WithOutgoingHeaderMatcher(outgoingHeader),
 	)
@@ -50,11 +51,10 @@ func (s *Server) gateway(ctx context.Context) (h http.Handler, stop func(), err 
 	return perWriteDeadline(http.MaxBytesHandler(mux, maxMessage)), stop, nil
 }
 
-// incomingHeader is the list of request headers that reach the service.
+// incomingHeader is the list of request headers that reach the service. Authorization
+// does too, once, without being named here; so do the caller's address and the host.
 func incomingHeader(key string) (string, bool) {
 	switch key {
-	case "Authorization":
-		return "authorization", true
 	case "X-Request-Id":
 		return requestIDHeader, true
 	case "Traceparent":

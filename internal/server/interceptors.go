@@ -47,7 +47,7 @@ func interceptors(log *slog.Logger, auth Authenticator) []grpc.ServerOption {
 		logging.WithLogOnEvents(logging.FinishCall), // never payloads
 		logging.WithCodes(func(err error) codes.Code { return toStatus(err).Code() }),
 		logging.WithErrorFields(func(err error) logging.Fields {
-			return logging.Fields{"reason", session.Reason(err)}
+			return logging.Fields{"reason", reason(toStatus(err))}
 		}),
 		logging.WithFieldsFromContext(func(ctx context.Context) logging.Fields {
 			return logging.Fields{"request_id", requestID(ctx)}

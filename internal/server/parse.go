@@ -66,6 +66,10 @@ func (p *parser) start(r startFields) session.Start {
 	}
 	if to := r.GetSealTo(); to != "" {
 		rec, err := age.ParseX25519Recipient(to)
+		if err == nil {
+			// A point of small order parses, and fails only when something is encrypted to it.
+			_, err = rec.Wrap(make([]byte, 16))
+		}
 		if err != nil {
 			p.fault("seal_to", "must be an age X25519 recipient (age1...)")
 		}

@@ -34,15 +34,16 @@ const (
 
 // Server serves one session.Service on any number of listeners.
 type Server struct {
-	log    *slog.Logger
-	health *health.Server
-	grpc   *grpc.Server
-	inner  *grpc.Server // for the gateway, in memory
+	log     *slog.Logger
+	metrics http.Handler
+	health  *health.Server
+	grpc    *grpc.Server
+	inner   *grpc.Server // for the gateway, in memory
 }
 
-// New returns a server that serves nothing yet.
-func New(sessions *session.Service, auth Authenticator, log *slog.Logger) *Server {
-	s := &Server{log: log, health: health.NewServer()}
+// New returns a server that serves nothing yet. metrics is served on the admin listener.
+func New(sessions *session.Service, auth Authenticator, metrics http.Handler, log *slog.Logger) *Server {
+	s := &Server{log: log, metrics: metrics, health: health.NewServer()}
 	s.health.SetServingStatus(pb.WalletService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
 	build := func() *grpc.Server {
 		opts := append(interceptors(log, auth),
@@ -76,7 +77,12 @@ func (s *Server) Serve(ctx context.Context, l Listeners, grace time.Duration) er
 	group, ctx := errgroup.WithContext(ctx)
 	var stops []func(context.Context)
 	if l.GRPC != nil {
-		group.Go(func() error { return s.grpc.Serve(l.GRPC) })
+		group.Go(func() error {
+			if err := s.grpc.Serve(l.GRPC); !errors.Is(err, grpc.ErrServerStopped) { // stopped before it began
+				return err
+			}
+			return nil
+		})
 		stops = append(stops, func(ctx context.Context) { stopGRPC(ctx, s.grpc) })
 	}
 	for lis, handler := range map[net.Listener]http.Handler{l.HTTP: gateway, l.Admin: s.admin()} {
@@ -150,6 +156,7 @@ func (s *Server) admin() http.Handler {
 		}
 		_, _ = fmt.Fprintln(w, "ok") // a probe that went away needs no answer
 	})
+	mux.Handle("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

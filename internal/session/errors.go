@@ -30,6 +30,7 @@ var (
 	ErrShareSetRevoked  = &Error{"SHARE_SET_REVOKED"}
 	ErrLastShareSet     = &Error{"LAST_SHARE_SET"}
 	ErrSessionExpired   = &Error{"SESSION_EXPIRED"}
+	ErrOverloaded       = &Error{"OVERLOADED"}
 	ErrShuttingDown     = &Error{"SHUTTING_DOWN"}
 	ErrProtocolAborted  = &Error{"PROTOCOL_ABORTED"}
 	ErrInterrupted      = &Error{"INTERRUPTED"}
@@ -41,6 +42,10 @@ var (
 // ErrSuperseded is the store's word for a session that has ended, or has begun another
 // attempt, since it was read. It never reaches a caller.
 var ErrSuperseded = errors.New("session ended or at another attempt")
+
+// ErrModulusUsed is the store's word for a modulus that the wallet has used before. It
+// never reaches a caller.
+var ErrModulusUsed = errors.New("the wallet has used this modulus before")
 
 // FieldError is an INVALID_ARGUMENT that names the field and what it wants.
 type FieldError struct {
@@ -116,7 +121,7 @@ var byReason = func() map[string]*Error {
 	for _, e := range []*Error{
 		ErrInvalidArgument, ErrShareMalformed, ErrShareSetMismatch, ErrRequestIDReused, ErrWalletNotFound,
 		ErrShareSetNotFound, ErrSessionNotFound, ErrBackupNotFound, ErrShareSetPending, ErrShareSetRevoked,
-		ErrLastShareSet, ErrSessionExpired, ErrShuttingDown, ErrProtocolAborted, ErrInterrupted,
+		ErrLastShareSet, ErrSessionExpired, ErrOverloaded, ErrShuttingDown, ErrProtocolAborted, ErrInterrupted,
 		ErrPermissionDenied, ErrDataCorrupted, ErrInternal,
 	} {
 		m[e.Reason] = e

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"filippo.io/age"
 	"github.com/google/uuid"
@@ -132,7 +132,7 @@ func (s *Service) source(ctx context.Context, c Caller, a action, walletID strin
 	if err != nil {
 		return nil, nil, fromTSS(err)
 	}
-	src, err := s.match(ctx, wallet, want, client)
+	src, err := s.match(ctx, wallet, want, client, sha256.Sum256(share.Reveal()))
 	if err != nil {
 		client.Wipe()
 		return nil, nil, err
@@ -140,7 +140,8 @@ func (s *Service) source(ctx context.Context, c Caller, a action, walletID strin
 	return wallet, src, nil
 }
 
-func (s *Service) match(ctx context.Context, wallet *Wallet, want Purpose, client *tss.Share) (*source, error) {
+// match finds the set of a share. hash is that of the share as it came.
+func (s *Service) match(ctx context.Context, wallet *Wallet, want Purpose, client *tss.Share, hash [32]byte) (*source, error) {
 	if client.WalletID != wallet.ID || client.Purpose != want {
 		return nil, fmt.Errorf("%w: the share is of purpose %v and wallet %s", ErrShareSetMismatch, client.Purpose, client.WalletID)
 	}
@@ -153,6 +154,10 @@ func (s *Service) match(ctx context.Context, wallet *Wallet, want Purpose, clien
 		return nil, fmt.Errorf("record of set %s: %w", set.ID, fromTSS(err))
 	}
 	if err := record.Check(client, tss.Client, set.Record); err != nil {
+		if hash == set.ClientShare {
+			// The share is the one that was handed out, so the fault is ours. Not with %w.
+			return nil, fmt.Errorf("%w: record of set %s: %v", ErrDataCorrupted, set.ID, err) //nolint:errorlint // see above
+		}
 		return nil, fromTSS(err)
 	}
 	if len(client.Keys) != len(record.Keys) {
@@ -238,10 +243,10 @@ func (s *Service) newKeys(ctx context.Context, w *work, sp span, src *source, ha
 	var pre [2]*tss.PreParams
 	if sp.curve == Secp256k1 {
 		for p := range pre {
-			pp, err := s.PreParams.PreParams(ctx)
+			pp, err := s.preParams(ctx, w.rec.WalletID)
 			if err != nil {
 				pre[tss.Client].Wipe()
-				return nil, fmt.Errorf("pre-params: %w", err)
+				return nil, err
 			}
 			pre[p] = pp
 		}
@@ -255,6 +260,27 @@ func (s *Service) newKeys(ctx context.Context, w *work, sp span, src *source, ha
 		return nil, fmt.Errorf("%w: set %s has no %v key", ErrInternal, src.set.ID, sp.curve)
 	}
 	return tss.HostedReshare(ctx, old, src.shares(half, sp.curve), pre, obs)
+}
+
+// preParams takes a set that the wallet never used. A set is used once by design; this
+// is for a pool that came back, as when a database was restored.
+func (s *Service) preParams(ctx context.Context, walletID string) (*tss.PreParams, error) {
+	for {
+		pp, err := s.PreParams.PreParams(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("pre-params: %w", err)
+		}
+		n, nTilde := pp.Moduli()
+		err = s.Wallets.ReserveModuli(ctx, walletID, sha256.Sum256(n.Bytes()), sha256.Sum256(nTilde.Bytes()))
+		if err == nil {
+			return pp, nil
+		}
+		pp.Wipe()
+		if !errors.Is(err, ErrModulusUsed) {
+			return nil, fmt.Errorf("pre-params: %w", err)
+		}
+		s.Log.Error("pre-params came a second time for one wallet; was the database restored from a backup?", "wallet_id", walletID)
+	}
 }
 
 // shares returns both parties' key shares on one curve, by Party.
@@ -275,7 +301,7 @@ func (s *Service) keep(ctx context.Context, w *work, t target, src *source, reco
 	if err != nil {
 		return nil, fmt.Errorf("new client share: %w", err)
 	}
-	now := time.Now()
+	now := storedNow()
 	set := &StoredSet{
 		ShareSet: ShareSet{
 			ID: record.ShareSetID, WalletID: t.walletID, Purpose: t.purpose, Method: t.method, State: SetPending,

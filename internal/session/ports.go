@@ -27,6 +27,9 @@ type Wallets interface {
 	// transaction that excludes other changes of the wallet. An error of pick comes back
 	// as it is. Sets that are revoked already stay as they are.
 	Revoke(ctx context.Context, walletID string, at time.Time, pick func([]ShareSet) ([]string, error)) error
+	// ReserveModuli notes, by their SHA-256, moduli that a run of the wallet is about to
+	// use. It returns ErrModulusUsed, and notes none, where any was noted before.
+	ReserveModuli(ctx context.Context, walletID string, sums ...[32]byte) error
 }
 
 // Sessions is the store's side for sessions, with the same promise of durability.
@@ -86,4 +89,8 @@ type PreParams interface {
 	// PreParams returns a validated set that nobody else got. It may have to make one,
 	// which takes seconds; it returns ctx's error once ctx is done.
 	PreParams(ctx context.Context) (*tss.PreParams, error)
+	// Pause tells that a run begins to compute, and Resume that it has ended: what is made
+	// ahead in the background steps aside in between. Calls nest.
+	Pause()
+	Resume()
 }

@@ -125,15 +125,19 @@ func (s *Service) start(ctx context.Context, j job) (*Run, error) {
 		}
 	}
 	defer s.wg.Done()
-	started, err := s.begin(ctx, j, r)
-	if !started {
-		if err != nil {
-			r.end(nil, err)
+	started := false
+	err = fmt.Errorf("%w: the beginning of a session panicked", ErrInternal)
+	defer func() { // after a panic too: nobody may wait for ever on a run that never began
+		if !started {
+			if err != nil {
+				r.end(nil, err)
+			}
+			s.release(r)
 		}
-		s.release(r)
-	}
-	close(r.ready)
-	if err != nil {
+		close(r.ready)
+	}()
+	// Others may be attached already: that this caller goes away must not be their error.
+	if started, err = s.begin(context.WithoutCancel(ctx), j, r); err != nil {
 		return nil, err
 	}
 	return r, nil
@@ -176,7 +180,7 @@ func (s *Service) begin(ctx context.Context, j job, r *Run) (started bool, err e
 	if err != nil {
 		return false, err
 	}
-	now := time.Now()
+	now := storedNow()
 	rec := &Session{
 		ID: uuid.NewString(), Caller: j.caller.Name, RequestID: j.requestID, Fingerprint: j.fingerprint,
 		WalletID: p.walletID, Operation: j.op, State: Queued, Attempt: 1, CreateTime: now, ExpireTime: now.Add(s.cfg.ResultTTL),
@@ -190,11 +194,15 @@ func (s *Service) begin(ctx context.Context, j job, r *Run) (started bool, err e
 		return false, s.replay(ctx, r, there) // another process was faster
 	}
 	r.mu.Lock()
-	r.id, r.created, r.attempt = rec.ID, now, rec.Attempt
+	r.id, r.created, r.attempt = rec.ID, time.Now(), rec.Attempt
 	r.mu.Unlock()
 	s.wg.Go(func() { s.run(r, rec, p) }) // ends by the run's deadline, or with s.ctx
 	return true, nil
 }
+
+// storedNow is the time as the store keeps it: an outcome must be the same whether it
+// comes from memory or from there.
+func storedNow() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
 func (p *plan) end() {
 	if p.wipe != nil {

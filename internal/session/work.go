@@ -71,9 +71,11 @@ func (s *Service) attempt(ctx context.Context, w *work, p *plan) (out *Outcome, 
 	}
 	// tss-lib cannot be stopped: after a cancellation the slot stays taken until what it
 	// computes has ended.
+	s.PreParams.Pause()
 	defer s.wg.Go(func() {
 		w.busy.Wait()
 		s.slots.Release(1)
+		s.PreParams.Resume()
 	})
 	w.rec.State = Running
 	if err := s.Sessions.Update(ctx, w.rec); err != nil {

@@ -1,11 +1,14 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"embed"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
@@ -20,9 +23,8 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// applicationID marks a file as mpcd's (https://www.sqlite.org/pragma.html#pragma_application_id);
-// the first migration sets it.
-const applicationID = 0x6d706364
+// applicationID marks a file as mpcd's (https://www.sqlite.org/pragma.html#pragma_application_id).
+const applicationID = 0x6d706364 // "mpcd"
 
 // ErrNewerSchema is wrapped by Open for a database that a later release has migrated.
 var ErrNewerSchema = errors.New("the database was written by a newer mpcd")
@@ -35,10 +37,11 @@ func Open(ctx context.Context, dbURL string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := create(path); err != nil {
+	fresh, err := create(path)
+	if err != nil {
 		return nil, fmt.Errorf("database %s: %w", path, err)
 	}
-	db, err := sql.Open("sqlite", dsn(path))
+	db, err := sql.Open("sqlite", dsn(path, fresh))
 	if err != nil {
 		return nil, fmt.Errorf("database %s: %w", path, err)
 	}
@@ -78,40 +81,69 @@ func parse(dbURL string) (string, error) {
 	return filepath.Clean(u.Path), nil
 }
 
-// create makes an empty file that only its owner can read, or sees that the one that is
-// there can be written. SQLite gives its log and its shared memory the file's mode, and
-// would itself leave all three to the umask.
-func create(path string) error {
+// create makes an empty file that only its owner can read, or looks at the one that is
+// there. SQLite gives its log and its shared memory the file's mode, and would itself
+// leave all three to the umask.
+func create(path string) (fresh bool, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // G304: the operator's own path
 	if errors.Is(err, fs.ErrExist) {
-		return writable(path)
+		return inspect(path)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("its directory does not exist: create it first, writable for the service's user alone")
+		return false, errors.New("its directory does not exist: create it first, writable for the service's user alone")
 	}
 	if err != nil {
-		return explain(err)
+		return false, explain(err)
 	}
 	err = errors.Join(f.Chmod(0o600), f.Sync(), f.Close(), syncDir(filepath.Dir(path)))
 	if err != nil {
-		return fmt.Errorf("create: %w", err)
+		return false, fmt.Errorf("create: %w", err)
 	}
-	return nil
+	return true, nil
 }
 
-func writable(path string) error {
-	info, err := os.Stat(path)
-	if err != nil {
-		return explain(err)
-	}
-	if !info.Mode().IsRegular() {
-		return errors.New("it is not a regular file")
+var (
+	errNotOurs = errors.New("it is another program's database: name another file")
+	errDamaged = errors.New("it is damaged: restore it from a backup")
+)
+
+// inspect sees that a file can be written and holds an mpcd database, before SQLite
+// touches it: opening another program's file would already change its journal mode.
+// An empty file is fresh.
+func inspect(path string) (fresh bool, err error) {
+	// Opening a device or a pipe can do more than open it.
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return false, errors.Join(errors.New("it is not a regular file"), err)
 	}
 	f, err := os.OpenFile(path, os.O_RDWR, 0) //nolint:gosec // G304: the operator's own path
 	if err != nil {
-		return explain(err)
+		return false, explain(err)
 	}
-	return f.Close()
+	defer f.Close() //nolint:errcheck // nothing was written
+	info, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	if info.Size() == 0 {
+		return true, nil
+	}
+	var h [100]byte // https://www.sqlite.org/fileformat2.html#the_database_header
+	if _, err := io.ReadFull(f, h[:]); err != nil || !bytes.HasPrefix(h[:], []byte("SQLite format 3\x00")) {
+		return false, errors.New("it is not an SQLite database, or its start is damaged: name another file, or restore it from a backup")
+	}
+	if binary.BigEndian.Uint32(h[68:]) != applicationID {
+		return false, errNotOurs
+	}
+	// SQLite would take a cut last page for one that ends in zeros. After a crash the end
+	// may be missing and stand in the log, as SQLite knows.
+	if wal, err := os.Stat(path + "-wal"); err == nil && wal.Size() > 0 {
+		return false, nil
+	}
+	pageSize, pages := int64(binary.BigEndian.Uint16(h[16:])), int64(binary.BigEndian.Uint32(h[28:]))
+	if info.Size() < pageSize*pages {
+		return false, errDamaged
+	}
+	return false, nil
 }
 
 func syncDir(path string) error {
@@ -124,28 +156,37 @@ func syncDir(path string) error {
 
 // dsn returns the driver's name for the file at path, with the settings of every
 // connection to it.
-func dsn(path string) string {
+func dsn(path string, fresh bool) string {
+	pragmas := []string{
+		"busy_timeout(5000)", // for another process that has the file open
+		"foreign_keys(1)",
+		"journal_mode(WAL)",
+		"secure_delete(1)",
+		"synchronous(FULL)", // every commit is on the disk when it returns
+		"temp_store(MEMORY)",
+		"trusted_schema(0)",
+	}
+	if fresh {
+		// The driver sets these in order of name: this one before there is a log, so that it
+		// stands in the file itself from the first page on.
+		pragmas = append(pragmas, fmt.Sprintf("application_id(%d)", applicationID))
+	}
 	q := url.Values{
 		"mode":    {"rw"},        // create made the file
 		"_txlock": {"immediate"}, // a transaction that upgrades to writing half way can only fail
-		"_dqs":    {"0"}, "_defensive": {"1"},
-		"_pragma": {
-			"busy_timeout(5000)", // for another process that has the file open
-			"foreign_keys(1)",
-			"journal_mode(WAL)",
-			"secure_delete(1)",
-			"synchronous(FULL)", // every commit is on the disk when it returns
-			"temp_store(MEMORY)",
-			"trusted_schema(0)",
-		},
+		"_dqs":    {"0"}, "_defensive": {"1"}, "_pragma": pragmas,
 	}
 	return (&url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}).String()
 }
 
-// prepare checks what the file is and migrates it.
+// prepare brings the schema up to date.
 func (s *Store) prepare(ctx context.Context) error {
-	if err := s.checkOwner(ctx); err != nil {
+	var mode string
+	if err := s.db.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&mode); err != nil {
 		return err
+	}
+	if mode != "wal" {
+		return fmt.Errorf("SQLite cannot keep a write-ahead log here (journal mode %q): put it on a local file system", mode)
 	}
 	dir, err := fs.Sub(migrations, "migrations")
 	if err != nil {
@@ -168,41 +209,12 @@ func (s *Store) prepare(ctx context.Context) error {
 	return nil
 }
 
-// checkOwner refuses a file that holds another program's database, and a file system on
-// which SQLite could not keep a write-ahead log.
-func (s *Store) checkOwner(ctx context.Context) error {
-	return s.transact(ctx, "look at the file", &sql.TxOptions{ReadOnly: true}, func(tx *sql.Tx) error {
-		var mode string
-		var id, tables int
-		if err := tx.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&mode); err != nil {
-			return err
-		}
-		if err := tx.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id); err != nil {
-			return err
-		}
-		const foreign = "SELECT count(*) FROM sqlite_schema WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!' AND name <> 'goose_db_version'"
-		if err := tx.QueryRowContext(ctx, foreign).Scan(&tables); err != nil {
-			return err
-		}
-		// A file that was made and not yet migrated has neither.
-		if id != applicationID && (id != 0 || tables != 0) {
-			return errors.New("it is another program's database: name another file")
-		}
-		if mode != "wal" {
-			return fmt.Errorf("SQLite cannot keep a write-ahead log here (journal mode %q): put it on a local file system", mode)
-		}
-		return nil
-	})
-}
-
 // explain puts what an operator can do before an error of the file system or of SQLite.
 func explain(err error) error {
 	var say string
 	switch code(err) {
-	case sqlite3.SQLITE_NOTADB:
-		say = "it is not an SQLite database, or its start is damaged: name another file, or restore it from a backup"
-	case sqlite3.SQLITE_CORRUPT:
-		say = "it is damaged: restore it from a backup"
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		return fmt.Errorf("%w: %w", errDamaged, err)
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
 		say = "another process has it locked: stop that one first"
 	case sqlite3.SQLITE_FULL:

@@ -52,9 +52,10 @@ func (s *Store) transact(ctx context.Context, what string, opts *sql.TxOptions, 
 	if err != nil {
 		return fail(ctx, what, err)
 	}
+	// Deferred for a panic in f too, which would otherwise take the connection with it.
+	// After a commit it does nothing, and beside an error of f its own says nothing new.
+	defer tx.Rollback() //nolint:errcheck // as above
 	if err := f(tx); err != nil {
-		// The first error says more than the second one would.
-		_ = tx.Rollback()
 		return fail(ctx, what, err)
 	}
 	if err := tx.Commit(); err != nil {
@@ -90,10 +91,13 @@ func code(err error) int {
 // erasure. The erasure itself is durable already, so a failure is no error of the
 // caller's: what is left goes with the next scrub, at the latest when the store is
 // closed or opened. The one way to get there is another process that is in the middle
-// of reading the file for longer than the busy timeout.
+// of reading the file: a backup tool may stay there for hours, so scrub waits a moment
+// only.
 func (s *Store) scrub(ctx context.Context) {
 	// The caller's end must not leave traces of what was erased.
-	_, _ = s.db.ExecContext(context.WithoutCancel(ctx), "PRAGMA wal_checkpoint(TRUNCATE)")
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_, _ = s.db.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
 }
 
 // collect runs a query and returns what scan makes of each row.

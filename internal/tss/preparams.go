@@ -65,30 +65,75 @@ const (
 	// minDifferenceBits is tss-lib's own bound on |P - Q| (crypto/paillier, KS-BTL-F-03),
 	// far above the 2^(1024-100) of FIPS 186-5, A.1.3.
 	minDifferenceBits = primeBits - 3
-	// primalityRounds of Miller-Rabin follow on ProbablyPrime's Baillie-PSW test.
-	primalityRounds = 30
+	// freshRounds of Miller-Rabin follow on ProbablyPrime's Baillie-PSW test when a set
+	// is made: 4^-30 for any composite.
+	freshRounds = 30
+	// loadRounds do when a set is loaded: it was tested in full when it was made, and its
+	// encoding is authenticated wherever it lies, so this looks for accidents.
+	loadRounds = 1
 )
 
+// PreParamsSearch makes one set in steps, so that it can be interrupted between them
+// and lose little. The zero value is ready. It is used by one goroutine at a time.
+type PreParamsSearch struct {
+	primes []safeprime.SafePrime
+}
+
+// primesNeeded is how many safe primes a set takes.
+const primesNeeded = 4
+
+// Format implements fmt.Formatter.
+func (*PreParamsSearch) Format(f fmt.State, _ rune) { secret.Format(f) }
+
+// LogValue implements slog.LogValuer.
+func (*PreParamsSearch) LogValue() slog.Value { return slog.StringValue(secret.Redacted) }
+
+// Step finds at most count more safe primes with the given number of goroutines (0: one
+// for each core), and returns a validated set once there are four, or nil while there
+// are not. It returns ctx's error within 50 ms of cancellation, and keeps the primes
+// that earlier steps found.
+func (s *PreParamsSearch) Step(ctx context.Context, workers, count int) (*PreParams, error) {
+	want := min(count, primesNeeded-len(s.primes))
+	found, err := safeprime.Find(ctx, safeprime.Options{Bits: primeBits, Count: want, Workers: workers})
+	if err != nil {
+		return nil, fmt.Errorf("pre-params: %w", err)
+	}
+	s.primes = append(s.primes, found...)
+	if len(s.primes) < primesNeeded {
+		return nil, nil //nolint:nilnil // documented: not there yet
+	}
+	pp, err := assemble(rand.Reader, s.primes)
+	if errors.Is(err, errTooClose) { // one draw in twenty
+		s.primes[0].Wipe()
+		s.primes = s.primes[1:]
+		return nil, nil //nolint:nilnil // documented: not there yet
+	}
+	s.Wipe()
+	if err != nil {
+		return nil, fmt.Errorf("pre-params: %w", err)
+	}
+	return pp, pp.Validate()
+}
+
+// Wipe overwrites what was found so far.
+func (s *PreParamsSearch) Wipe() {
+	for _, p := range s.primes {
+		p.Wipe()
+	}
+	s.primes = nil
+}
+
 // GeneratePreParams makes a fresh set with the given number of goroutines (0: one for
-// each core). It takes some 1.5 CPU-seconds, and returns ctx's error within 50 ms of
+// each core). It takes about a CPU-second, and returns ctx's error within 50 ms of
 // cancellation.
 func GeneratePreParams(ctx context.Context, workers int) (*PreParams, error) {
+	var s PreParamsSearch
+	defer s.Wipe()
 	for {
-		primes, err := safeprime.Find(ctx, safeprime.Options{Bits: primeBits, Count: 4, Workers: workers})
-		if err != nil {
-			return nil, fmt.Errorf("pre-params: %w", err)
+		pp, err := s.Step(ctx, workers, primesNeeded)
+		if pp != nil || err != nil {
+			return pp, err
 		}
-		p, err := assemble(rand.Reader, primes)
-		for _, sp := range primes {
-			wipe(sp.P, sp.Q)
-		}
-		if errors.Is(err, errTooClose) {
-			continue // one draw in twenty
-		}
-		if err != nil {
-			return nil, fmt.Errorf("pre-params: %w", err)
-		}
-		return p, nil
 	}
 }
 
@@ -181,13 +226,15 @@ func randomUnit(random io.Reader, n *big.Int) (*big.Int, error) {
 // Validate checks the set in full: tss-lib itself only looks for nils, and takes a set
 // of zeros (tss-lib.md, row 10). It costs some 0.2 CPU-seconds, nearly all of it in
 // the primality tests. It fails with ErrPreParams.
-func (pp *PreParams) Validate() error {
+func (pp *PreParams) Validate() error { return pp.check(freshRounds) }
+
+func (pp *PreParams) check(rounds int) error {
 	if pp == nil || pp.p == nil || !pp.p.ValidateWithProof() {
 		return fmt.Errorf("%w: incomplete or used", ErrPreParams)
 	}
 	p := pp.p
 	sk := p.PaillierSK
-	if err := checkSafePrimes(sk.P, sk.Q); err != nil {
+	if err := checkSafePrimes(sk.P, sk.Q, rounds); err != nil {
 		return fmt.Errorf("%w: Paillier: %w", ErrPreParams, err)
 	}
 	if new(big.Int).Sub(sk.P, sk.Q).BitLen() < minDifferenceBits {
@@ -200,7 +247,7 @@ func (pp *PreParams) Validate() error {
 	two, one := big.NewInt(2), big.NewInt(1)
 	sp := new(big.Int).Add(new(big.Int).Mul(two, p.P), one)
 	sq := new(big.Int).Add(new(big.Int).Mul(two, p.Q), one)
-	if err := checkSafePrimes(sp, sq); err != nil {
+	if err := checkSafePrimes(sp, sq, rounds); err != nil {
 		return fmt.Errorf("%w: NTilde: %w", ErrPreParams, err)
 	}
 	if new(big.Int).Mul(sp, sq).Cmp(p.NTildei) != 0 {
@@ -214,7 +261,7 @@ func (pp *PreParams) Validate() error {
 
 // checkSafePrimes wants two distinct safe primes of exactly 1024 bits whose product has
 // 2048. A safe prime above 7 is 3 mod 4, so that their product is a Blum integer.
-func checkSafePrimes(p, q *big.Int) error {
+func checkSafePrimes(p, q *big.Int, rounds int) error {
 	if p.Cmp(q) == 0 {
 		return errors.New("the primes are equal")
 	}
@@ -225,7 +272,7 @@ func checkSafePrimes(p, q *big.Int) error {
 		if x.Sign() <= 0 || x.BitLen() != primeBits || x.Bit(0) != 1 || x.Bit(1) != 1 {
 			return fmt.Errorf("a factor has not %d bits, or is not 3 mod 4", primeBits)
 		}
-		if !x.ProbablyPrime(primalityRounds) || !new(big.Int).Rsh(x, 1).ProbablyPrime(primalityRounds) {
+		if !x.ProbablyPrime(rounds) || !new(big.Int).Rsh(x, 1).ProbablyPrime(rounds) {
 			return errors.New("a factor is not a safe prime")
 		}
 	}
@@ -306,7 +353,8 @@ func (pp *PreParams) Encode() (secret.Bytes, error) {
 	return secret.New(b), nil
 }
 
-// ParsePreParams decodes and validates a set. It fails with ErrPreParams.
+// ParsePreParams decodes a set that Encode made and whose bytes were authenticated, and
+// validates it with fewer primality rounds than Validate. It fails with ErrPreParams.
 func ParsePreParams(b secret.Bytes) (*PreParams, error) {
 	var w wirePreParams
 	p, sk := &eckeygen.LocalPreParams{}, &paillier.PrivateKey{}
@@ -333,7 +381,7 @@ func ParsePreParams(b secret.Bytes) (*PreParams, error) {
 	p.NTildei = new(big.Int).Mul(sp, sq)
 	wipe(sk.P, sk.Q, sp, sq)
 	pp := &PreParams{p: p}
-	if err := pp.Validate(); err != nil {
+	if err := pp.check(loadRounds); err != nil {
 		pp.Wipe()
 		return nil, err
 	}

@@ -126,11 +126,12 @@ func checkRound1(old *KeyRecord) func(lib.MessageContent) error {
 		return nil
 	}
 	var ssid []byte
+	known := false // of its own: a first message without a session id has a nil one
 	return func(m lib.MessageContent) error {
 		switch m := m.(type) {
 		case *ecresharing.DGRound1Message:
-			if ssid == nil {
-				ssid = m.GetSsid()
+			if !known {
+				ssid, known = m.GetSsid(), true
 			}
 			if !bytes.Equal(ssid, m.GetSsid()) {
 				return errors.New("a first message with another session id")

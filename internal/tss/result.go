@@ -76,6 +76,9 @@ func newKey(c Curve, me Party, keys committee, d save, want []byte) (*NewKey, er
 	share := KeyShare{Curve: c, PartyKey: new(big.Int).Set(keys[me]), xi: new(big.Int).Mod(d.xi, c.order())}
 	if c == Secp256k1 {
 		own := &rec.Parties[me]
+		if !d.ec.ValidateWithProof() { // only that nothing is nil
+			return nil, fmt.Errorf("%w: its own entries are incomplete", errSave)
+		}
 		if d.ec.NTildei.Cmp(own.NTilde) != 0 || d.ec.H1i.Cmp(own.H1) != 0 || d.ec.H2i.Cmp(own.H2) != 0 {
 			return nil, fmt.Errorf("%w: its own entries are not its own", errSave)
 		}

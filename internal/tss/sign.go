@@ -137,6 +137,9 @@ func Verify(c Curve, publicKey, payload []byte, sig *Signature) error {
 	if !ecdsa.NewSignature(&r, &s).Verify(payload, pub) {
 		return errVerify
 	}
+	if sig.RecoveryID > 3 { // the header byte below would wrap around
+		return errVerify
+	}
 	// 27 + id + 4 (compressed) is the header byte of a recoverable signature.
 	compact := append([]byte{27 + 4 + sig.RecoveryID}, sig.Bytes[:]...)
 	if got, _, err := ecdsa.RecoverCompact(compact, payload); err != nil || !got.IsEqual(pub) {

@@ -152,6 +152,14 @@ func (k *KeyRecord) WithXi(t testing.TB, party Party, xi *big.Int) *KeyRecord {
 	return o.Combined(t)
 }
 
+// Coordinates returns those of k's public key, as tss-lib's messages hold them.
+func Coordinates(t testing.TB, k *KeyRecord) (x, y []byte) {
+	t.Helper()
+	p, err := k.Curve.decodePoint(k.PublicKey)
+	require.NoError(t, err)
+	return p.X().Bytes(), p.Y().Bytes()
+}
+
 // preParamsBytes returns the first committed set of pre-params (tsstest cannot be
 // imported from here).
 func preParamsBytes(t testing.TB) []byte {
@@ -159,6 +167,25 @@ func preParamsBytes(t testing.TB) []byte {
 	b, err := os.ReadFile("tsstest/preparams.txt")
 	require.NoError(t, err)
 	return UnHex(t, strings.Fields(string(b))[0])
+}
+
+// allPrimes returns the safe primes of all the committed sets.
+func allPrimes(t testing.TB) (primes []*big.Int) {
+	t.Helper()
+	b, err := os.ReadFile("tsstest/preparams.txt")
+	require.NoError(t, err)
+	for _, line := range strings.Fields(string(b)) {
+		var w wirePreParams
+		require.NoError(t, decMode.Unmarshal(UnHex(t, line), &w))
+		for _, x := range [][]byte{w.PaillierP, w.PaillierQ} {
+			primes = append(primes, new(big.Int).SetBytes(x))
+		}
+		for _, x := range [][]byte{w.P, w.Q} { // (x - 1) / 2 of one
+			half := new(big.Int).SetBytes(x)
+			primes = append(primes, half.Add(half.Lsh(half, 1), big.NewInt(1)))
+		}
+	}
+	return primes
 }
 
 var parsedPreParams struct {

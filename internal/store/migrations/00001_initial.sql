@@ -5,8 +5,6 @@
 -- never deleted: see doc.go.
 
 -- +goose Up
-PRAGMA application_id = 0x6d706364; -- "mpcd"
-
 CREATE TABLE wallets (
     id           TEXT    NOT NULL PRIMARY KEY CHECK (id <> ''),
     owner        TEXT    NOT NULL,

@@ -9,6 +9,7 @@ package storetest
 
 import (
 	"context"
+	"crypto/rand"
 	"testing"
 	"time"
 
@@ -56,6 +57,8 @@ func Run(t *testing.T, open Open) {
 		"commit/all or nothing":      commitAtomic,
 		"commit/parent not active":   commitParent,
 		"interrupt all":              interruptAll,
+		"moduli":                     moduli,
+		"moduli/race":                moduliRace,
 		"meta":                       meta,
 		"meta/race":                  metaRace,
 		"a caller that is gone":      cancelled,
@@ -106,10 +109,17 @@ func NewSet(s *session.Session, parentID string) *session.StoredSet {
 			DisplayName: "a phone", CreateTime: now(), ExpireTime: now().Add(15 * time.Minute),
 		},
 		Record: []byte("record of " + id), SessionID: s.ID,
-		Half: []session.Sealed{{Curve: tss.Secp256k1, Ciphertext: []byte("half 1 of " + id)}, {Curve: tss.Ed25519, Ciphertext: []byte("half 2 of " + id)}},
+		Half: []session.Sealed{{Curve: tss.Secp256k1, Ciphertext: random(400)}, {Curve: tss.Ed25519, Ciphertext: random(150)}},
 	}
 	copy(set.ClientShare[:], id)
 	return set
+}
+
+// random returns bytes that stand nowhere else.
+func random(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails
+	return b
 }
 
 // NewWallet stores a wallet with one PENDING set, and the session that made both.

@@ -313,6 +313,30 @@ func revokeCommitRace(t *testing.T, b Backend) {
 	}
 }
 
+// A modulus is noted once for each wallet, and a refused call notes nothing.
+func moduli(t *testing.T, b Backend) {
+	ctx, mine, other := t.Context(), uuid.NewString(), uuid.NewString()
+	a, c, d := [32]byte{1}, [32]byte{2}, [32]byte{3}
+	require.NoError(t, b.ReserveModuli(ctx, mine, a, c))
+	require.ErrorIs(t, b.ReserveModuli(ctx, mine, a), session.ErrModulusUsed)
+	require.ErrorIs(t, b.ReserveModuli(ctx, mine, d, c), session.ErrModulusUsed)
+	require.ErrorIs(t, b.ReserveModuli(ctx, other, d, d), session.ErrModulusUsed)
+	require.NoError(t, b.ReserveModuli(ctx, mine, d))
+	require.NoError(t, b.ReserveModuli(ctx, other, a, c, d))
+	require.NoError(t, b.ReserveModuli(ctx, mine))
+}
+
+func moduliRace(t *testing.T, b Backend) {
+	wallet := uuid.NewString()
+	require.Equal(t, 1, race(t, func(i int) bool {
+		err := b.ReserveModuli(t.Context(), wallet, [32]byte{1, byte(i)}, [32]byte{2})
+		if err != nil {
+			assert.ErrorIs(t, err, session.ErrModulusUsed)
+		}
+		return err == nil
+	}))
+}
+
 // A caller that is gone gets its context's error, and has changed nothing.
 func cancelled(t *testing.T, b Backend) {
 	s, made := NewWallet(t, b, "owner")

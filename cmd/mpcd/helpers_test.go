@@ -1,0 +1,328 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/asn1"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/stretchr/testify/require"
+
+	"github.com/mpcd/mpcd/internal/preparams"
+	"github.com/mpcd/mpcd/internal/seal"
+	"github.com/mpcd/mpcd/internal/service"
+	"github.com/mpcd/mpcd/internal/tss/tsstest"
+)
+
+// repoRoot is the root of the repository, seen from this package.
+const repoRoot = "../.."
+
+// requireTools puts .bin/ on PATH, and fails where a program is missing: what they check
+// is too important to be skipped.
+func requireTools(t *testing.T, names ...string) {
+	t.Helper()
+	bin, err := filepath.Abs(filepath.Join(repoRoot, ".bin"))
+	require.NoError(t, err)
+	if path := os.Getenv("PATH"); !strings.HasPrefix(path, bin+":") {
+		require.NoError(t, os.Setenv("PATH", bin+":"+path)) //nolint:usetesting // for the whole process: scripts run in parallel
+	}
+	for _, name := range names {
+		_, err := exec.LookPath(name)
+		require.NoErrorf(t, err, "run `make deps tools` first: it installs %s", name)
+	}
+}
+
+// running is a service in a process of its own.
+type running struct {
+	cmd  *exec.Cmd
+	log  *os.File      // its standard error
+	done chan struct{} // closed when it has ended
+	err  error         // how; set before done is closed
+
+	grpc, http, admin string
+}
+
+// noPorts are flags under which any number of services run beside each other, and none
+// searches primes in the background.
+var noPorts = []string{"--grpc-addr=127.0.0.1:0", "--http-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--preparams-depth=0"}
+
+// startService starts mpcd serve --dev in dir and waits until it serves.
+func startService(dir string, env []string, args ...string) (*running, error) {
+	log, err := os.CreateTemp(dir, "serve-*.log")
+	if err != nil {
+		return nil, err
+	}
+	r := &running{cmd: exec.Command("mpcd", slices.Concat([]string{"serve", "--dev"}, noPorts, args)...), log: log, done: make(chan struct{})}
+	r.cmd.Dir, r.cmd.Env, r.cmd.Stderr = dir, env, log
+	if err := r.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() { // ends with the process
+		r.err = r.cmd.Wait()
+		close(r.done)
+	}()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+		if line := r.logged("serving"); line != nil {
+			r.grpc, r.http, r.admin = fmt.Sprint(line["grpc"]), fmt.Sprint(line["http"]), fmt.Sprint(line["admin"])
+			return r, nil
+		}
+		select {
+		case <-r.done:
+			return nil, fmt.Errorf("mpcd serve: %w\n%s", r.err, r.text())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	r.kill()
+	return nil, fmt.Errorf("mpcd serve does not serve\n%s", r.text())
+}
+
+func (r *running) text() string {
+	b, err := os.ReadFile(r.log.Name())
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+// logged returns the line of its log with a message, or nil.
+func (r *running) logged(msg string) map[string]any {
+	lines := bufio.NewScanner(strings.NewReader(r.text()))
+	for lines.Scan() {
+		var line map[string]any
+		if json.Unmarshal(lines.Bytes(), &line) == nil && line["msg"] == msg {
+			return line
+		}
+	}
+	return nil
+}
+
+// stop ends it as a supervisor would, and expects a good end.
+func (r *running) stop() error {
+	if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	select {
+	case <-r.done:
+	case <-time.After(40 * time.Second):
+		r.kill()
+		return fmt.Errorf("mpcd serve goes on after SIGTERM\n%s", r.text())
+	}
+	if r.err != nil || r.logged("stopped") == nil {
+		return fmt.Errorf("after SIGTERM: %v, and \"stopped\" should be logged\n%s", r.err, r.text())
+	}
+	return nil
+}
+
+func (r *running) kill() {
+	_ = r.cmd.Process.Kill() // it may have ended
+	<-r.done
+	_ = r.log.Close()
+}
+
+// registry finds the service of a script by its process.
+type registry struct {
+	mu    sync.Mutex // guards byPID
+	byPID map[string]*running
+}
+
+func (r *registry) put(x *running) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.byPID[strconv.Itoa(x.cmd.Process.Pid)] = x
+}
+
+func (r *registry) get(pid string) *running {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.byPID[pid]
+}
+
+var runningByPID = registry{byPID: map[string]*running{}}
+
+// cmdServe starts a service: serve [flags]. The wallet commands find it by $MPCD_ADDR;
+// $HTTP and $ADMIN are its other addresses, $LOG its log.
+func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
+	if neg {
+		ts.Fatalf("! serve: use ! exec mpcd serve")
+	}
+	r, err := startService(ts.Getenv("WORK"), []string{"HOME=" + ts.Getenv("WORK"), "PATH=" + ts.Getenv("PATH")}, args...)
+	ts.Check(err)
+	ts.Defer(r.kill)
+	ts.Setenv("MPCD_ADDR", r.grpc)
+	ts.Setenv("HTTP", r.http)
+	ts.Setenv("ADMIN", r.admin)
+	ts.Setenv("LOG", r.log.Name())
+	ts.Setenv("PID", strconv.Itoa(r.cmd.Process.Pid))
+	runningByPID.put(r)
+}
+
+// cmdStop stops the script's service and expects exit 0.
+func cmdStop(ts *testscript.TestScript, _ bool, _ []string) {
+	ts.Check(runningByPID.get(ts.Getenv("PID")).stop())
+}
+
+// cmdSeed puts committed pre-params into the database of the service that is started
+// next, so that no primes are searched: seed SETS.
+func cmdSeed(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	dir, ctx := ts.Getenv("WORK"), context.Background()
+	ts.Check(seal.Create(filepath.Join(dir, "mpcd.keyset")))
+	keys, err := seal.Load(filepath.Join(dir, "mpcd.keyset"))
+	ts.Check(err)
+	svc, err := service.Open(ctx, service.Options{
+		DB: "sqlite://" + filepath.Join(dir, "mpcd.db"), Keyset: keys, Auth: service.DevCaller, Pool: preparams.Config{MaxAge: time.Hour},
+	}, slog.New(slog.DiscardHandler))
+	ts.Check(err)
+	source := tsstest.NewSource()
+	for range n {
+		set, err := source.PreParams(ctx)
+		ts.Check(err)
+		ts.Check(svc.Pool.Add(ctx, set))
+	}
+	ts.Check(svc.Close())
+}
+
+// cmdMode checks a file's mode: mode 0600 FILE.
+func cmdMode(ts *testscript.TestScript, _ bool, args []string) {
+	info, err := os.Stat(ts.MkAbs(args[1]))
+	ts.Check(err)
+	if got := fmt.Sprintf("%04o", info.Mode().Perm()); got != args[0] {
+		ts.Fatalf("%s has mode %s, not %s", args[1], got, args[0])
+	}
+}
+
+// cmdJSON checks that the last command's output is one JSON object, and takes a value out
+// of it into a variable: json VAR key 0 key. Without a value, ! json says that it is not there.
+func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
+	d := json.NewDecoder(strings.NewReader(ts.ReadFile("stdout")))
+	var v any
+	ts.Check(d.Decode(&v))
+	if _, err := d.Token(); err != io.EOF {
+		ts.Fatalf("there is more than one JSON object on standard output")
+	}
+	for _, key := range args[1:] {
+		switch x := v.(type) {
+		case map[string]any:
+			v = x[key]
+		case []any:
+			i, err := strconv.Atoi(key)
+			ts.Check(err)
+			if i >= len(x) {
+				v = nil
+				break
+			}
+			v = x[i]
+		default:
+			v = nil
+		}
+	}
+	if (v == nil) != neg {
+		ts.Fatalf("%v is %v", args[1:], v)
+	}
+	ts.Setenv(args[0], fmt.Sprint(v))
+}
+
+// cmdVerify checks a signature with OpenSSL: verify CURVE KEY PAYLOAD SIGNATURE, in hex.
+func cmdVerify(ts *testscript.TestScript, neg bool, args []string) {
+	if err := opensslVerify(ts.Getenv("WORK"), args[0], args[1], args[2], args[3]); (err != nil) != neg {
+		ts.Fatalf("verify: %v", err)
+	}
+}
+
+// opensslVerify checks a signature with OpenSSL alone: all that comes from here is how the
+// key and the signature are wrapped for it.
+func opensslVerify(dir, curve, keyHex, payloadHex, signatureHex string) error {
+	key, payload, signature := unhex(keyHex), unhex(payloadHex), unhex(signatureHex)
+	args := []string{"pkeyutl", "-verify", "-pubin", "-keyform", "DER", "-inkey", "key.der", "-sigfile", "signature", "-in", "payload"}
+	var prefix []byte // of the SubjectPublicKeyInfo: RFC 5480 with secp256k1, RFC 8410
+	switch curve {
+	case "SECP256K1":
+		prefix = unhex("3056301006072a8648ce3d020106052b8104000a034200")
+		if len(key) != 65 || len(signature) != 64 {
+			return fmt.Errorf("a key of %d bytes and a signature of %d", len(key), len(signature))
+		}
+		der, err := asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:])})
+		if err != nil {
+			return err
+		}
+		signature = der
+	case "ED25519":
+		prefix = unhex("302a300506032b6570032100")
+		args = append(args, "-rawin")
+	}
+	dir, err := os.MkdirTemp(dir, "verify-")
+	if err != nil {
+		return err
+	}
+	for name, b := range map[string][]byte{"key.der": slices.Concat(prefix, key), "payload": payload, "signature": signature} {
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
+			return err
+		}
+	}
+	openssl := exec.Command("openssl", args...)
+	openssl.Dir = dir
+	if out, err := openssl.CombinedOutput(); err != nil {
+		return fmt.Errorf("openssl: %w: %s", err, out)
+	}
+	return nil
+}
+
+func unhex(s string) []byte {
+	b, err := hex.DecodeString(s)
+	if err != nil {
+		return nil // which no signature has
+	}
+	return b
+}
+
+// cmdHolds looks for any 18 bytes of a secret in other files, as they are, in hex or in
+// base64: ! holds SECRET FILE... says that there are none.
+func cmdHolds(ts *testscript.TestScript, neg bool, args []string) {
+	secret := []byte(ts.ReadFile(args[0]))
+	for _, name := range args[1:] {
+		if found := containsPart([]byte(ts.ReadFile(name)), secret); found == neg {
+			ts.Fatalf("%s in %s: %t", args[0], name, found)
+		}
+	}
+}
+
+func containsPart(text, secret []byte) bool {
+	const window = 18
+	for i := 0; i+window <= len(secret); i++ {
+		part := secret[i : i+window]
+		for _, form := range [][]byte{part, []byte(hex.EncodeToString(part)), []byte(base64.StdEncoding.EncodeToString(part)), []byte(base64.URLEncoding.EncodeToString(part))} {
+			if bytes.Contains(bytes.ToLower(text), bytes.ToLower(form)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// cmdListen listens on a port that does not speak gRPC, until the script ends: httpd VAR.
+func cmdListen(ts *testscript.TestScript, _ bool, args []string) {
+	lis, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a test's own port
+	ts.Check(err)
+	ts.Defer(func() { _ = lis.Close() })
+	ts.Setenv(args[0], lis.Addr().String())
+}

@@ -1,0 +1,336 @@
+package preparams_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/mpcd/mpcd/internal/preparams"
+	"github.com/mpcd/mpcd/internal/seal"
+	"github.com/mpcd/mpcd/internal/store"
+	"github.com/mpcd/mpcd/internal/tss"
+	"github.com/mpcd/mpcd/internal/tss/tsstest"
+)
+
+// claimFrom names the database of a child process that claims all that it can get.
+const claimFrom = "MPCD_TEST_CLAIM_FROM"
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(claimFrom); path != "" {
+		claimAll(path)
+		return
+	}
+	// tss-lib's logger starts a goroutine of its own when it is linked in.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/ipfs/go-log/writer.(*MirrorWriter).logRoutine"))
+}
+
+// rig is a pool on a real store with a real keyset.
+type rig struct {
+	path   string
+	store  *store.Store
+	sealer *seal.Sealer
+	log    *bytes.Buffer
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	r := &rig{path: filepath.Join(t.TempDir(), "pool.db"), log: new(bytes.Buffer)}
+	r.open(t)
+	keyset, err := seal.Ephemeral()
+	require.NoError(t, err)
+	r.sealer, err = seal.New(t.Context(), keyset, r.store)
+	require.NoError(t, err)
+	return r
+}
+
+func (r *rig) open(t *testing.T) {
+	t.Helper()
+	st, err := store.Open(t.Context(), "sqlite://"+r.path)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = st.Close() })
+	r.store = st
+}
+
+func (r *rig) pool(depth int) *preparams.Pool {
+	cfg := preparams.Config{Depth: depth, MaxAge: time.Hour, Workers: 1}
+	return preparams.NewPool(r.store, r.sealer, cfg, slog.New(slog.NewTextHandler(r.log, nil)))
+}
+
+// add puts n committed sets into the pool.
+func add(t *testing.T, p *preparams.Pool, n int) {
+	t.Helper()
+	src := tsstest.NewSource()
+	for range n {
+		pp, err := src.PreParams(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, p.Add(t.Context(), pp))
+	}
+}
+
+func counter(t *testing.T, p *preparams.Pool, name string) float64 {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	require.NoError(t, reg.Register(p))
+	families, err := reg.Gather()
+	require.NoError(t, err)
+	for _, f := range families {
+		if f.GetName() == "mpcd_preparams_"+name {
+			m := f.GetMetric()[0]
+			return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
+}
+
+func depth(t *testing.T, p *preparams.Pool) int {
+	t.Helper()
+	st, err := p.Status(t.Context())
+	require.NoError(t, err)
+	return st.Depth
+}
+
+// Many claimants empty a pool: each set goes to exactly one of them.
+func TestGoroutinesNeverGetTheSameSet(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := r.pool(0)
+	n := tsstest.NewSource().Len()
+	add(t, p, n)
+	var mu sync.Mutex
+	seen := map[string]bool{}
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(func() {
+			pp, err := p.PreParams(t.Context())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			modulus, _ := pp.Moduli()
+			mu.Lock()
+			defer mu.Unlock()
+			if seen[modulus.String()] {
+				t.Error("a set was handed out twice")
+			}
+			seen[modulus.String()] = true
+		})
+	}
+	wg.Wait()
+	require.Len(t, seen, n)
+	require.Zero(t, depth(t, p))
+	require.InDelta(t, n, counter(t, p, "claimed_total"), 0)
+}
+
+// Two processes race for one database's pool: each set goes to one of them.
+func TestProcessesNeverGetTheSameSet(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	const n = 200
+	for i := range n {
+		require.NoError(t, r.store.AddPreParams(t.Context(), fmt.Sprintf("set-%03d", i), []byte("x"), time.Now()))
+	}
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	claimed := map[string]int{}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	took := make([]int, 2)
+	for i := range took {
+		wg.Go(func() {
+			cmd := exec.CommandContext(t.Context(), exe)
+			cmd.Env = append(os.Environ(), claimFrom+"="+r.path)
+			out, err := cmd.Output()
+			if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for id := range strings.Lines(string(out)) {
+				claimed[strings.TrimSpace(id)]++
+				took[i]++
+			}
+		})
+	}
+	wg.Wait()
+	require.Len(t, claimed, n)
+	require.Equal(t, n, took[0]+took[1])
+}
+
+func claimAll(path string) {
+	ctx := context.Background()
+	st, err := store.Open(ctx, "sqlite://"+path)
+	if err != nil {
+		panic(err)
+	}
+	out := bufio.NewWriter(os.Stdout)
+	for {
+		id, _, err := st.ClaimPreParams(ctx)
+		if err != nil {
+			panic(err)
+		}
+		if id == "" {
+			break
+		}
+		_, _ = fmt.Fprintln(out, id)
+	}
+	_ = out.Flush()
+	_ = st.Close()
+}
+
+// The pool fills to its depth and no further, and what it made survives a restart.
+func TestFillsToDepthAndSurvivesARestart(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := r.pool(2)
+	ctx, stop := context.WithCancel(t.Context())
+	filled := make(chan error)
+	go func() { filled <- p.Fill(ctx) }()
+	require.Eventually(t, func() bool { return depth(t, p) == 2 }, time.Minute, 10*time.Millisecond)
+	stop()
+	require.NoError(t, <-filled)
+	require.NoError(t, r.store.Close())
+
+	r.open(t)
+	p = r.pool(2)
+	require.Equal(t, 2, depth(t, p))
+	for range 2 {
+		pp, err := p.PreParams(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, pp.Validate(), "with all primality rounds")
+	}
+	require.InDelta(t, 2, counter(t, p, "claimed_total"), 0)
+	require.InDelta(t, 0, counter(t, p, "misses_total"), 0)
+}
+
+// While a run computes nothing is filled; when the last one has ended, filling goes on.
+func TestFillingStepsAside(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := r.pool(1)
+	p.Pause()
+	p.Pause()
+	ctx, stop := context.WithCancel(t.Context())
+	filled := make(chan error)
+	go func() { filled <- p.Fill(ctx) }()
+	p.Resume()
+	// One run still computes. Filling would take a second; it must not even begin, which
+	// the pool's own count of CPU cannot show, so this waits a while for what never comes.
+	require.Never(t, func() bool { return depth(t, p) > 0 }, 3*time.Second, 100*time.Millisecond)
+	p.Resume()
+	require.Eventually(t, func() bool { return depth(t, p) == 1 }, time.Minute, 10*time.Millisecond)
+	stop()
+	require.NoError(t, <-filled)
+}
+
+// A pause in mid-search ends the search, not the filler.
+func TestPauseInterruptsASearch(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := r.pool(1)
+	ctx, stop := context.WithCancel(t.Context())
+	filled := make(chan error)
+	go func() { filled <- p.Fill(ctx) }()
+	for range 20 {
+		p.Pause()
+		p.Resume()
+	}
+	require.Eventually(t, func() bool { return depth(t, p) == 1 }, time.Minute, 10*time.Millisecond)
+	stop()
+	require.NoError(t, <-filled)
+	require.Empty(t, r.log.String())
+}
+
+func TestEmptyPoolMakesItsOwn(t *testing.T) {
+	t.Parallel()
+	p := newRig(t).pool(0)
+	pp, err := p.PreParams(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, pp.Validate())
+	require.InDelta(t, 1, counter(t, p, "misses_total"), 0)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = p.PreParams(ctx)
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+// Rows that were altered, swapped or sealed by another keyset are dropped and counted,
+// and the next one is handed out.
+func TestInvalidSetsAreDroppedAndCounted(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := r.pool(0)
+	require.NoError(t, r.store.AddPreParams(t.Context(), "garbage", []byte("not sealed"), time.Unix(1, 0)))
+	add(t, p, 2)
+	id, sealed, err := r.store.ClaimPreParams(t.Context()) // the garbage is the oldest
+	require.NoError(t, err)
+	require.Equal(t, "garbage", id)
+	_, other, err := r.store.ClaimPreParams(t.Context())
+	require.NoError(t, err)
+	// A good ciphertext in another row, and one with a flipped bit.
+	require.NoError(t, r.store.AddPreParams(t.Context(), "swapped", other, time.Unix(1, 0)))
+	flipped := bytes.Clone(other)
+	flipped[len(flipped)/2] ^= 1
+	require.NoError(t, r.store.AddPreParams(t.Context(), "flipped", flipped, time.Unix(2, 0)))
+	require.NoError(t, r.store.AddPreParams(t.Context(), "garbage", sealed, time.Unix(3, 0)))
+
+	pp, err := p.PreParams(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, pp.Validate())
+	require.InDelta(t, 3, counter(t, p, "invalid_total"), 0)
+	require.InDelta(t, 1, counter(t, p, "claimed_total"), 0)
+	require.Zero(t, depth(t, p))
+}
+
+// A sealed set that opens, and is no valid set of pre-params, is dropped too.
+func TestSealedNonsenseIsDropped(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := r.pool(0)
+	pp, err := tsstest.NewSource().PreParams(t.Context())
+	require.NoError(t, err)
+	plain, err := pp.Encode()
+	require.NoError(t, err)
+	plain.Reveal()[plain.Len()-1] ^= 1 // beta: alpha*beta is no longer 1 mod pq
+	_, err = tss.ParsePreParams(plain)
+	require.ErrorIs(t, err, tss.ErrPreParams)
+	sealed, err := r.sealer.Seal(plain, preparams.Label("bad"))
+	require.NoError(t, err)
+	require.NoError(t, r.store.AddPreParams(t.Context(), "bad", sealed, time.Now()))
+	_, err = p.PreParams(t.Context())
+	require.NoError(t, err)
+	require.InDelta(t, 1, counter(t, p, "invalid_total"), 0)
+	require.NotContains(t, r.log.String(), hex.EncodeToString(plain.Reveal()[20:40]))
+}
+
+func TestOldSetsAreErased(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := r.pool(0)
+	add(t, p, 1)
+	require.NoError(t, r.store.AddPreParams(t.Context(), "old", []byte("x"), time.Now().Add(-2*time.Hour)))
+	require.Equal(t, 2, depth(t, p))
+	require.InDelta(t, 7200, counter(t, p, "oldest_age_seconds"), 60)
+	ctx, stop := context.WithCancel(t.Context())
+	filled := make(chan error)
+	go func() { filled <- p.Fill(ctx) }()
+	require.Eventually(t, func() bool { return depth(t, p) == 1 }, time.Minute, 10*time.Millisecond)
+	stop()
+	require.NoError(t, <-filled)
+	require.InDelta(t, 1, counter(t, p, "expired_total"), 0)
+}

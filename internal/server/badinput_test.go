@@ -1,0 +1,409 @@
+package server_test
+
+import (
+	"bytes"
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"filippo.io/age"
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/server/servertest"
+	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/tss"
+)
+
+// shelf is a service with wallets and sets in every state, all of alice's.
+type shelf struct {
+	*servertest.Service
+
+	first, backup, second  held // of one wallet, ACTIVE
+	pending, pendingBackup held // of the same wallet
+	revoked, revokedBackup held // of the same wallet
+	bare                   held // the ACTIVE set of a wallet without a backup
+	half, halfBackup       held // of a wallet whose only BACKUP set is PENDING
+	other, otherBackup     held // of one more wallet, ACTIVE
+}
+
+func newShelf(t *testing.T) *shelf {
+	t.Helper()
+	s := servertest.Start(t, servertest.Config{})
+	f := &shelf{Service: s}
+	f.first, f.backup = backedUp(t, s)
+	f.second = confirm(t, s, provision(t, s, f.backup))
+	f.pending, f.pendingBackup = provision(t, s, f.backup), backup(t, s, f.first)
+	f.revoked, f.revokedBackup = confirm(t, s, provision(t, s, f.backup)), confirm(t, s, backup(t, s, f.first))
+	for _, h := range []held{f.revoked, f.revokedBackup} {
+		w := done[*pb.RevokeShareSetResponse](t, overGRPC(t, s, alice, revokeReq(h))).GetWallet()
+		require.Equal(t, pb.ShareSetState_SHARE_SET_STATE_REVOKED, state(w, h.set))
+	}
+	f.bare = confirm(t, s, create(t, s))
+	f.half = confirm(t, s, create(t, s))
+	f.halfBackup = backup(t, s, f.half)
+	f.other, f.otherBackup = backedUp(t, s)
+	return f
+}
+
+// snapshot is all that a caller can see of alice's wallets.
+func (f *shelf) snapshot(t testing.TB, do call) proto.Message {
+	t.Helper()
+	return done[*pb.ListWalletsResponse](t, do(t, f.Service, alice, &pb.ListWalletsRequest{}))
+}
+
+// altered returns h with its share decoded, changed, and encoded again.
+func altered(t testing.TB, h held, change func(*tss.Share)) held {
+	t.Helper()
+	s, err := tss.ParseShare(h.share)
+	require.NoError(t, err)
+	change(s)
+	b, err := s.Encode()
+	require.NoError(t, err)
+	h.share = b.Reveal()
+	return h
+}
+
+// with returns h with other share bytes.
+func (h held) with(share []byte) held {
+	h.share = share
+	return h
+}
+
+// flipped returns h with one bit of its share flipped, at a byte counted from the end:
+// an Ed25519 share ends with the 32 bytes of its secret.
+func (h held) flipped(fromEnd int, bit byte) held {
+	share := bytes.Clone(h.share)
+	share[len(share)-fromEnd] ^= bit
+	return h.with(share)
+}
+
+// badCase is a request that must be refused, and how.
+type badCase struct {
+	req    proto.Message
+	code   codes.Code
+	reason string
+	fields []string
+	as     *session.Caller // nil: alice
+	noHTTP string          // why it cannot be said over HTTP
+}
+
+func invalid(req proto.Message, fields ...string) badCase {
+	return badCase{req: req, code: codes.InvalidArgument, reason: "INVALID_ARGUMENT", fields: fields}
+}
+
+func malformed(req proto.Message) badCase {
+	return badCase{req: req, code: codes.InvalidArgument, reason: "SHARE_MALFORMED"}
+}
+
+func mismatch(req proto.Message) badCase {
+	return badCase{req: req, code: codes.InvalidArgument, reason: "SHARE_SET_MISMATCH"}
+}
+
+func notFound(req proto.Message, reason string) badCase {
+	return badCase{req: req, code: codes.NotFound, reason: reason}
+}
+
+func notNow(req proto.Message, reason string) badCase {
+	return badCase{req: req, code: codes.FailedPrecondition, reason: reason}
+}
+
+func unbuilt(req proto.Message) badCase { return badCase{req: req, code: codes.Unimplemented} }
+
+// edit returns req after a change.
+func edit[M proto.Message](req M, change func(M)) M {
+	change(req)
+	return req
+}
+
+// set sets a string field by its name, so that a table can be made of names.
+func set(req proto.Message, field, value string) proto.Message {
+	m := req.ProtoReflect()
+	m.Set(m.Descriptor().Fields().ByName(protoreflect.Name(field)), protoreflect.ValueOfString(value))
+	return req
+}
+
+// uses are the three ways to use a share, and the share that each wants.
+func (f *shelf) uses() map[string]struct {
+	right held
+	req   func(held) proto.Message
+} {
+	return map[string]struct {
+		right held
+		req   func(held) proto.Message
+	}{
+		"backup":    {f.first, func(h held) proto.Message { return backupReq(h) }},
+		"provision": {f.backup, func(h held) proto.Message { return provisionReq(h) }},
+		"sign":      {f.first, func(h held) proto.Message { return signReq(h) }},
+	}
+}
+
+func (f *shelf) badShares(t *testing.T, add func(string, badCase)) {
+	random := make([]byte, len(f.first.share))
+	_, err := rand.Read(random)
+	require.NoError(t, err)
+	for use, u := range f.uses() {
+		right, req := u.right, u.req
+		add(use+"/empty share", malformed(req(right.with([]byte{}))))
+		add(use+"/truncated share", malformed(req(right.with(right.share[:len(right.share)-1]))))
+		add(use+"/one byte of a share", malformed(req(right.with(right.share[:1]))))
+		add(use+"/share with more after it", malformed(req(right.with(append(slices.Clone(right.share), 0)))))
+		add(use+"/share of more than 1 MiB", malformed(req(right.with(append(slices.Clone(right.share), make([]byte, 1<<20+1-len(right.share))...)))))
+		add(use+"/random share", malformed(req(right.with(random))))
+		for _, at := range []int{1, 16, 32} {
+			for _, bit := range []byte{0x01, 0x08} {
+				// The highest byte of a scalar of Ed25519 stays in its range: 0x10 is the limit.
+				add(fmt.Sprintf("%s/bit %#x of secret byte %d", use, bit, at), malformed(req(right.flipped(at, bit))))
+			}
+		}
+
+		other := map[tss.Purpose]held{tss.Signing: f.other, tss.Backup: f.otherBackup}
+		sibling := map[tss.Purpose]held{tss.Signing: f.second, tss.Backup: f.revokedBackup}
+		var purpose tss.Purpose
+		altered(t, right, func(s *tss.Share) { purpose = s.Purpose })
+		add(use+"/share of another wallet", mismatch(req(right.with(other[purpose].share))))
+		add(use+"/share of another wallet under this one's name", mismatch(req(altered(t, right, func(s *tss.Share) { s.WalletID = f.other.wallet }))))
+		add(use+"/share of another set", mismatch(req(altered(t, right, func(s *tss.Share) { s.ShareSetID = sibling[purpose].set }))))
+		add(use+"/share of no set", notFound(req(altered(t, right, func(s *tss.Share) { s.ShareSetID = uuid.NewString() })), "SHARE_SET_NOT_FOUND"))
+		add(use+"/share with the other purpose's name", mismatch(req(altered(t, right, func(s *tss.Share) { s.Purpose = 3 - s.Purpose }))))
+		add(use+"/share of the server", mismatch(req(altered(t, right, func(s *tss.Share) { s.Party = tss.Server }))))
+		add(use+"/share with another record", mismatch(req(altered(t, right, func(s *tss.Share) { s.RecordHash[7] ^= 1 }))))
+		add(use+"/share with another party key", mismatch(req(altered(t, right, func(s *tss.Share) { s.Keys[0].PartyKey.SetInt64(7) }))))
+	}
+	add("provision/signing share", mismatch(provisionReq(f.first)))
+	add("provision/signing share under a backup's name", mismatch(provisionReq(altered(t, f.first, func(s *tss.Share) { s.Purpose = tss.Backup }))))
+	add("backup/backup share", mismatch(backupReq(f.backup)))
+	add("sign/backup share", mismatch(signReq(f.backup)))
+	add("sign/backup share under a signing share's name", mismatch(signReq(altered(t, f.backup, func(s *tss.Share) { s.Purpose = tss.Signing }))))
+	add("provision/no share", invalid(edit(provisionReq(f.backup), func(r *pb.ProvisionWalletRequest) { r.ClientSide = nil }), "backup_share"))
+	add("backup/no share", invalid(edit(backupReq(f.first), func(r *pb.BackupWalletRequest) { r.ClientSide = nil }), "signing_share"))
+	add("sign/no share", malformed(edit(signReq(f.first), func(r *pb.SignRequest) { r.SigningShare = nil })))
+}
+
+func (f *shelf) badStates(add func(string, badCase)) {
+	add("provision/before any backup", notNow(provisionReq(f.bare), "BACKUP_NOT_FOUND"))
+	add("provision/before any backup, random share", notNow(provisionReq(f.bare.with([]byte("random"))), "BACKUP_NOT_FOUND"))
+	add("provision/with only a pending backup", notNow(provisionReq(f.halfBackup), "BACKUP_NOT_FOUND"))
+	add("provision/from a pending set", notNow(provisionReq(f.pendingBackup), "SHARE_SET_PENDING"))
+	add("provision/from a revoked set", notNow(provisionReq(f.revokedBackup), "SHARE_SET_REVOKED"))
+	add("backup/from a pending set", notNow(backupReq(f.pending), "SHARE_SET_PENDING"))
+	add("backup/from a revoked set", notNow(backupReq(f.revoked), "SHARE_SET_REVOKED"))
+	add("sign/with a pending set", notNow(signReq(f.pending), "SHARE_SET_PENDING"))
+	add("sign/with a revoked set", notNow(signReq(f.revoked), "SHARE_SET_REVOKED"))
+	// Who does not hold the share is not told what state its set is in.
+	add("sign/with a forged share of a revoked set", malformed(signReq(f.revoked.flipped(1, 1))))
+
+	wrongHash := func(r *pb.ConfirmShareSetRequest) { r.ShareSha256 = make([]byte, 32) }
+	add("confirm/wrong hash", mismatch(edit(confirmReq(f.pending), wrongHash)))
+	add("confirm/wrong hash of an active set", mismatch(edit(confirmReq(f.first), wrongHash)))
+	add("confirm/wrong hash of a revoked set", mismatch(edit(confirmReq(f.revoked), wrongHash)))
+	add("confirm/short hash", invalid(edit(confirmReq(f.pending), func(r *pb.ConfirmShareSetRequest) { r.ShareSha256 = r.GetShareSha256()[:31] }), "share_sha256"))
+	add("confirm/no hash", invalid(edit(confirmReq(f.pending), func(r *pb.ConfirmShareSetRequest) { r.ShareSha256 = nil }), "share_sha256"))
+	add("confirm/unknown set", notFound(edit(confirmReq(f.pending), func(r *pb.ConfirmShareSetRequest) { r.ShareSetId = uuid.NewString() }), "SHARE_SET_NOT_FOUND"))
+	add("confirm/set of another wallet", notFound(edit(confirmReq(f.pending), func(r *pb.ConfirmShareSetRequest) { r.WalletId = f.other.wallet }), "SHARE_SET_NOT_FOUND"))
+	add("confirm/revoked set", notNow(confirmReq(f.revoked), "SHARE_SET_REVOKED"))
+
+	add("revoke/unknown set", notFound(edit(revokeReq(f.first), func(r *pb.RevokeShareSetRequest) { r.ShareSetId = uuid.NewString() }), "SHARE_SET_NOT_FOUND"))
+	add("revoke/set of another wallet", notFound(edit(revokeReq(f.first), func(r *pb.RevokeShareSetRequest) { r.WalletId = f.other.wallet }), "SHARE_SET_NOT_FOUND"))
+	add("revoke/last signing set", notNow(revokeReq(f.bare), "LAST_SHARE_SET"))
+	add("revoke/last backup set", notNow(revokeReq(f.otherBackup), "LAST_SHARE_SET"))
+	add("revoke/all signing sets by descent", notNow(revokeReq(f.first), "LAST_SHARE_SET"))
+	add("revoke/last set, allowed by nobody", badCase{
+		req: edit(revokeReq(f.bare), func(r *pb.RevokeShareSetRequest) { r.AllowLast = true }), code: codes.PermissionDenied, reason: "PERMISSION_DENIED",
+	})
+	for name, req := range map[string]proto.Message{
+		"backup": backupReq(f.first), "provision": provisionReq(f.backup), "sign": signReq(f.first), "confirm": confirmReq(f.pending),
+		"revoke": revokeReq(f.second), "get": &pb.GetWalletRequest{},
+	} {
+		add(name+"/unknown wallet", notFound(set(req, "wallet_id", uuid.NewString()), "WALLET_NOT_FOUND"))
+	}
+	add("session/unknown", notFound(&pb.GetSessionRequest{SessionId: uuid.NewString()}, "SESSION_NOT_FOUND"))
+}
+
+func (f *shelf) badFields(add func(string, badCase)) {
+	requests := func() map[string]proto.Message {
+		return map[string]proto.Message{
+			"create": createReq(), "backup": backupReq(f.first), "provision": provisionReq(f.backup), "sign": signReq(f.first),
+			"confirm": confirmReq(f.pending), "revoke": revokeReq(f.second),
+			"get": &pb.GetWalletRequest{WalletId: f.first.wallet}, "session": &pb.GetSessionRequest{},
+		}
+	}
+	id := uuid.NewString()
+	for rpc, r := range requests() {
+		for _, field := range []string{"wallet_id", "request_id", "share_set_id", "session_id"} {
+			if r.ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(field)) == nil {
+				continue
+			}
+			for what, value := range map[string]string{
+				"a word": "nonsense", "in braces": "{" + id + "}", "as a URN": "urn:uuid:" + id, "without hyphens": strings.ReplaceAll(id, "-", ""),
+				"cut short": id[:35], "with more": id + "0", "with a space": id + " ", "": "",
+			} {
+				c := invalid(set(requests()[rpc], field, value), field)
+				if value == "" && strings.Contains(routes[method0(c.req)], "{"+field+"}") {
+					c.noHTTP = "a path without an id is another path"
+				}
+				add(fmt.Sprintf("%s/%s %s", rpc, field, what), c)
+			}
+		}
+	}
+
+	ecdsa := func(digest []byte) *pb.SignRequest {
+		return edit(signReq(f.first), func(r *pb.SignRequest) { r.Curve, r.Payload = pb.Curve_CURVE_SECP256K1, digest })
+	}
+	add("sign/digest of 31 bytes", invalid(ecdsa(bytes.Repeat([]byte{1}, 31)), "payload"))
+	add("sign/digest of 33 bytes", invalid(ecdsa(bytes.Repeat([]byte{1}, 33)), "payload"))
+	add("sign/no digest", invalid(ecdsa(nil), "payload"))
+	add("sign/digest of zeros", invalid(ecdsa(make([]byte, 32)), "payload"))
+	add("sign/digest beyond the order", invalid(ecdsa(bytes.Repeat([]byte{0xff}, 32)), "payload"))
+	add("sign/curve that the wallet lacks", invalid(ecdsa(bytes.Repeat([]byte{1}, 32)), "curve"))
+	add("sign/message of more than 64 KiB", invalid(edit(signReq(f.first), func(r *pb.SignRequest) { r.Payload = make([]byte, 64<<10+1) }), "payload"))
+	for _, curve := range []pb.Curve{0, 3, 99, -1, 258} {
+		add(fmt.Sprintf("sign/curve %d", curve), invalid(edit(signReq(f.first), func(r *pb.SignRequest) { r.Curve = curve }), "curve"))
+		add(fmt.Sprintf("create/curve %d", curve), invalid(createReq(pb.Curve_CURVE_ED25519, curve), "curves[1]"))
+	}
+	add("create/a curve twice", invalid(createReq(pb.Curve_CURVE_ED25519, pb.Curve_CURVE_SECP256K1, pb.Curve_CURVE_ED25519), "curves"))
+	for _, m := range []pb.BackupMethod{0, 7, 99, -1, 257} {
+		add(fmt.Sprintf("backup/method %d", m), invalid(edit(backupReq(f.first), func(r *pb.BackupWalletRequest) { r.BackupMethod = m }), "backup_method"))
+	}
+
+	for what, to := range map[string]string{
+		"not age": "me", "cut short": "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8", "an identity": secretKey, "an SSH key": "ssh-ed25519 AAAA",
+		"a point of small order": smallOrder,
+	} {
+		for rpc, req := range map[string]proto.Message{"create": createReq(), "backup": backupReq(f.first), "provision": provisionReq(f.backup)} {
+			add(rpc+"/seal_to is "+what, invalid(set(req, "seal_to", to), "seal_to"))
+		}
+	}
+	for what, name := range map[string]string{"too long": strings.Repeat("a", 129), "with a line end": "a\nb", "with an escape": "\x1b[2J"} {
+		for rpc, req := range map[string]proto.Message{"create": createReq(), "backup": backupReq(f.first), "provision": provisionReq(f.backup)} {
+			add(rpc+"/display_name "+what, invalid(set(req, "display_name", name), "display_name"))
+		}
+		add("create/owner "+what, invalid(set(createReq(), "owner", name), "owner"))
+		add("list/owner "+what, invalid(&pb.ListWalletsRequest{Owner: name}, "owner"))
+	}
+	add("list/page of 101", invalid(&pb.ListWalletsRequest{PageSize: 101}, "page_size"))
+	add("list/page of -1", invalid(&pb.ListWalletsRequest{PageSize: -1}, "page_size"))
+	add("list/bad page_token", invalid(&pb.ListWalletsRequest{PageToken: "next"}, "page_token"))
+	add("list/page_token in capitals", invalid(&pb.ListWalletsRequest{PageToken: strings.ToUpper(f.first.wallet)}, "page_token"))
+	add("sign/everything at once", invalid(&pb.SignRequest{WalletId: "a", RequestId: "b"}, "wallet_id", "request_id", "curve"))
+	add("provision/everything at once", invalid(&pb.ProvisionWalletRequest{WalletId: "a", SealTo: "b", DisplayName: "\n"},
+		"wallet_id", "request_id", "seal_to", "display_name", "backup_share"))
+
+	add("create/device-held", unbuilt(edit(createReq(), func(r *pb.CreateWalletRequest) {
+		r.ClientSide = &pb.CreateWalletRequest_Device{Device: &pb.DeviceSide{}}
+	})))
+	add("backup/device-held", unbuilt(edit(backupReq(f.first), func(r *pb.BackupWalletRequest) {
+		r.ClientSide = &pb.BackupWalletRequest_Device{Device: &pb.DeviceSide{ShareSetId: f.first.set}}
+	})))
+	add("provision/device-held", unbuilt(edit(provisionReq(f.backup), func(r *pb.ProvisionWalletRequest) {
+		r.ClientSide = &pb.ProvisionWalletRequest_Device{Device: &pb.DeviceSide{ShareSetId: f.backup.set}}
+	})))
+	add("cancel/not built", unbuilt(&pb.CancelSessionRequest{SessionId: uuid.NewString()}))
+	add("messages/not built", unbuilt(&pb.SendMessagesRequest{SessionId: uuid.NewString()}))
+}
+
+// smallOrder is an age recipient with u = 0: every key agreement with it ends in zero,
+// which age refuses, but only when it encrypts.
+const smallOrder = "age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq5cu47z"
+
+var secretKey = func() string {
+	k, err := age.GenerateX25519Identity()
+	if err != nil {
+		panic(err)
+	}
+	return k.String()
+}()
+
+// method0 is the name of the RPC that takes req.
+func method0(req proto.Message) protoreflect.Name {
+	return protoreflect.Name(strings.TrimSuffix(string(req.ProtoReflect().Descriptor().Name()), "Request"))
+}
+
+// Every bad input of issue 2, and more, over both transports: each gets a status with a
+// reason and the fields at fault, leaves no trace, and leaves the service serving.
+func TestBadInput(t *testing.T) {
+	t.Parallel()
+	f := newShelf(t)
+	cases := map[string]badCase{}
+	add := func(name string, c badCase) {
+		require.NotContains(t, cases, name)
+		cases[name] = c
+	}
+	f.badShares(t, add)
+	f.badStates(add)
+	f.badFields(add)
+	require.Greater(t, len(cases), 200)
+
+	before := f.snapshot(t, overGRPC)
+	require.Len(t, before.(*pb.ListWalletsResponse).GetWallets(), 4) //nolint:forcetypeassert // it is one
+	t.Run("cases", func(t *testing.T) {
+		for name, c := range cases {
+			for transport, do := range transports {
+				t.Run(name+"/"+transport, func(t *testing.T) {
+					t.Parallel()
+					if transport == "HTTP" && c.noHTTP != "" {
+						return // see c.noHTTP
+					}
+					f.check(t, c, before, transport, do)
+				})
+			}
+		}
+	})
+	for _, do := range transports {
+		require.True(t, proto.Equal(before, f.snapshot(t, do)), "something changed")
+		for _, h := range []held{f.first, f.second, f.other, f.bare} {
+			done[*pb.SignResponse](t, do(t, f.Service, alice, signReq(h)))
+		}
+	}
+}
+
+func (f *shelf) check(t *testing.T, c badCase, before proto.Message, transport string, do call) {
+	as := c.as
+	if as == nil {
+		as = alice
+	}
+	a := do(t, f.Service, as, c.req)
+	refused(t, a, c.code, c.reason, c.fields...)
+	require.Empty(t, a.messages, "it was refused before any work started")
+	if transport == "HTTP" {
+		require.Equal(t, httpCodes[c.code], a.code)
+		require.Equal(t, method(t, c.req).IsStreamingServer(), a.wrapped, "errors of streams are wrapped, others bare")
+	}
+	require.True(t, proto.Equal(before, f.snapshot(t, do)), "something changed")
+	if id := c.req.ProtoReflect().Descriptor().Fields().ByName("request_id"); id != nil {
+		_, err := f.Store.ByRequest(t.Context(), as.Name, c.req.ProtoReflect().Get(id).String())
+		require.ErrorIs(t, err, session.ErrSessionNotFound, "no session was recorded")
+	}
+}
+
+// No single flipped bit of a share gets past the checks, wherever it is.
+func TestEveryAlteredByteOfAShareIsRefused(t *testing.T) {
+	t.Parallel()
+	s := servertest.Start(t, servertest.Config{})
+	first := confirm(t, s, create(t, s))
+	before := wallet(t, s, first.wallet)
+	reasons := map[string]int{}
+	for i := range first.share {
+		a := overGRPC(t, s, alice, signReq(first.flipped(len(first.share)-i, 1<<(i%8))))
+		require.Contains(t, []codes.Code{codes.InvalidArgument, codes.NotFound}, a.status.Code(), "byte %d: %v", i, a.status)
+		got, _ := info(t, a.status)
+		reasons[got.GetReason()]++
+	}
+	require.Subset(t, []string{"SHARE_MALFORMED", "SHARE_SET_MISMATCH", "SHARE_SET_NOT_FOUND"}, keys(reasons))
+	require.Equal(t, 16, reasons["SHARE_SET_NOT_FOUND"], "the bytes of the set's id")
+	require.True(t, proto.Equal(before, wallet(t, s, first.wallet)))
+	done[*pb.SignResponse](t, overGRPC(t, s, alice, signReq(first)))
+}
+
+func keys(m map[string]int) (all []string) {
+	for k := range m {
+		all = append(all, k)
+	}
+	return all
+}

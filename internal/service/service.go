@@ -1,0 +1,90 @@
+// Package service is one running mpcd: the rooms wired together, from the database to the
+// server. The command, the benchmark and the tests start the same thing.
+//
+// It decides nothing and holds no state of its own. It trusts its caller for the
+// settings, and the authenticator that it is given for who calls.
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/mpcd/mpcd/internal/custody"
+	"github.com/mpcd/mpcd/internal/preparams"
+	"github.com/mpcd/mpcd/internal/seal"
+	"github.com/mpcd/mpcd/internal/server"
+	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/store"
+)
+
+// Service is everything between a database and a server.
+type Service struct {
+	Store    *store.Store
+	Sessions *session.Service
+	Server   *server.Server
+	Pool     *preparams.Pool
+	stopPool func() // ends the filling of the pool of pre-params, and waits for it
+}
+
+// Options say what a Service is made of.
+type Options struct {
+	DB       string // as store.Open takes it
+	Keyset   *seal.Keyset
+	Sessions session.Config
+	Pool     preparams.Config
+	Auth     server.Authenticator
+}
+
+// Open wires the rooms together. The caller closes it.
+func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
+	st, err := store.Open(ctx, o.DB)
+	if err != nil {
+		return nil, err
+	}
+	sealer, err := seal.New(ctx, o.Keyset, st)
+	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
+	keeper := custody.NewManaged(sealer)
+	pool := preparams.NewPool(st, sealer, o.Pool, log)
+	sessions, err := session.New(ctx, session.Ports{
+		Wallets: st, Sessions: st, Sealer: sealer, Halves: keeper, Custodian: keeper, PreParams: pool, Log: log,
+	}, o.Sessions)
+	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(pool, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	filling, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = pool.Fill(filling) }) // ends with stop; it logs its troubles itself
+	return &Service{
+		Store:    st,
+		Sessions: sessions,
+		Pool:     pool,
+		Server:   server.New(sessions, o.Auth, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), log),
+		stopPool: func() { stop(); wg.Wait() },
+	}, nil
+}
+
+// Close ends running sessions and closes the database.
+func (s *Service) Close() error {
+	s.stopPool()
+	s.Sessions.Close()
+	if err := s.Store.Close(); err != nil {
+		return fmt.Errorf("close the database: %w", err)
+	}
+	return nil
+}
+
+// DevCaller is everybody, on a service without authentication: it has every right.
+func DevCaller(context.Context) (session.Caller, error) {
+	return session.Caller{Name: "dev", Scopes: []session.Scope{session.ScopeRead, session.ScopeWrite, session.ScopeSign, session.ScopeAdmin}}, nil
+}

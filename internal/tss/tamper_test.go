@@ -1,0 +1,538 @@
+package tss_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/big"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	edresharing "github.com/bnb-chain/tss-lib/v2/eddsa/resharing"
+
+	"github.com/mpcd/mpcd/internal/tss"
+	"github.com/mpcd/mpcd/internal/tss/tsstest"
+)
+
+// A network that tampers: one side's messages of one type reach the other side changed,
+// twice, elsewhere or never, as if that side were malicious. Whatever it does, the other
+// side, the victim, must end with an error that blames it.
+
+type msgName = protoreflect.FullName
+
+// rule says what becomes of one message. A nil rule changes nothing.
+type rule func(m tss.Message) []tss.Message
+
+// everyType as a network's target stands for all types.
+const everyType msgName = "*"
+
+// network joins two sides by a Pipe.
+type network struct {
+	from   tss.Party // the side that tampers
+	target msgName   // the type of message it tampers with
+	apply  rule
+	mirror bool // instead of apply: the victim gets its own message of that type back
+	// translate changes a type's messages in both directions, besides the above.
+	translate map[msgName]func(sender tss.Party) rule
+
+	ends [2]tss.Conn
+	mu   sync.Mutex // guards what follows
+	sent [2]map[msgName]tss.Message
+	held bool // a message was withheld until the victim has sent its own
+}
+
+// netConn is one end of a network.
+type netConn struct {
+	tss.Conn
+	n  *network
+	me tss.Party
+}
+
+func (n *network) join() [2]tss.Conn {
+	n.ends[tss.Client], n.ends[tss.Server] = tss.Pipe()
+	var out [2]tss.Conn
+	for p := range out {
+		n.sent[p] = map[msgName]tss.Message{}
+		out[p] = &netConn{n.ends[p], n, tss.Party(p)}
+	}
+	return out
+}
+
+func nameOf(m tss.Message) msgName {
+	var a anypb.Any
+	if proto.Unmarshal(m.Payload, &a) != nil {
+		return ""
+	}
+	return a.MessageName()
+}
+
+func (c *netConn) Send(ctx context.Context, m tss.Message) error {
+	name := nameOf(m)
+	c.n.mu.Lock()
+	c.n.sent[c.me][name] = m
+	own, ok := c.n.sent[c.n.from.Other()][name]
+	targeted := name == c.n.target || c.n.target == everyType
+	tampers := targeted && c.me == c.n.from
+	release := targeted && !tampers && c.n.mirror && c.n.held
+	c.n.held = c.n.held || tampers
+	c.n.mu.Unlock()
+
+	if f, ok := c.n.translate[name]; ok {
+		m = f(c.me)(m)[0]
+	}
+	out := []tss.Message{m}
+	switch {
+	case tampers && c.n.mirror && ok:
+		out = []tss.Message{own}
+	case tampers && c.n.mirror:
+		out = nil // comes with release
+	case tampers && c.n.apply != nil:
+		out = c.n.apply(m)
+	case release:
+		if err := c.n.ends[c.n.from].Send(ctx, m); err != nil {
+			return err
+		}
+	}
+	for _, m := range out {
+		if err := c.Conn.Send(ctx, m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// runFunc runs one side. It reports whether the side made something.
+type runFunc func(context.Context, tss.Party, tss.Conn) (made bool, err error)
+
+// ended says how both sides ended, by Party.
+type ended struct {
+	made [2]bool
+	errs [2]error
+}
+
+var errAbandoned = errors.New("the other side is gone")
+
+// duel runs both sides over n. The first to fail ends the other one, as a transport
+// would. It runs in a bubble of synctest: when both sides wait for what never comes,
+// the clock jumps to their deadline, and a goroutine that outlives the run is an error.
+func duel(t *testing.T, n *network, run runFunc) (e ended) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		deadline, stop := context.WithTimeout(t.Context(), time.Hour)
+		defer stop()
+		var ctx [2]context.Context
+		var abandon [2]context.CancelCauseFunc
+		for p := range ctx {
+			ctx[p], abandon[p] = context.WithCancelCause(deadline)
+			defer abandon[p](nil)
+		}
+		conns := n.join()
+		var wg sync.WaitGroup
+		for p := range conns {
+			wg.Go(func() {
+				e.made[p], e.errs[p] = run(ctx[p], tss.Party(p), conns[p])
+				if e.errs[p] != nil {
+					abandon[1-p](errAbandoned)
+				}
+			})
+		}
+		wg.Wait()
+	})
+	for p, err := range e.errs {
+		require.Equal(t, err == nil, e.made[p], "a side makes something or fails: %v", err)
+		// With two parties there is nobody else to blame (tss-lib.md, row 21).
+		if pe := new(tss.ProtocolError); errors.As(err, &pe) {
+			require.Equal(t, tss.Party(p).Other(), pe.Culprit)
+			require.NotZero(t, pe.Round)
+		}
+	}
+	return e
+}
+
+// requireBlamed wants the victim to have failed because of what the other side did.
+func (e *ended) requireBlamed(t *testing.T, culprit tss.Party) *tss.ProtocolError {
+	t.Helper()
+	var pe *tss.ProtocolError
+	require.ErrorAs(t, e.errs[culprit.Other()], &pe)
+	require.Equal(t, culprit, pe.Culprit)
+	return pe
+}
+
+func (e *ended) requireOK(t *testing.T) {
+	t.Helper()
+	require.NoError(t, e.errs[tss.Client])
+	require.NoError(t, e.errs[tss.Server])
+}
+
+// A subject is one protocol on one curve, from the committed SIGNING set.
+type subject struct {
+	name  string
+	curve tss.Curve
+	start func(t *testing.T, set *tss.Set, src *tsstest.Source) runFunc
+}
+
+func subjects(c tss.Curve) []subject {
+	return []subject{
+		{"keygen", c, func(t *testing.T, _ *tss.Set, src *tsstest.Source) runFunc { return startKeygen(t, c, src) }},
+		{"reshare", c, func(t *testing.T, set *tss.Set, src *tsstest.Source) runFunc {
+			rec, both := set.Key(t, c)
+			return startReshare(t, [2]*tss.KeyRecord{rec, rec}, both, src)
+		}},
+		{"sign", c, func(t *testing.T, set *tss.Set, _ *tsstest.Source) runFunc {
+			rec, both := set.Key(t, c)
+			return startSign([2]*tss.KeyRecord{rec, rec}, both)
+		}},
+	}
+}
+
+func startKeygen(t *testing.T, c tss.Curve, src *tsstest.Source) runFunc {
+	keys, err := tss.NewPartyKeys(c)
+	require.NoError(t, err)
+	pre := pre(t, c, src)
+	return func(ctx context.Context, p tss.Party, conn tss.Conn) (bool, error) {
+		k, err := tss.Keygen(ctx, conn, tss.KeygenInput{Curve: c, Party: p, Keys: keys, PreParams: pre[p]}, tss.Observer{})
+		return k != nil, err
+	}
+}
+
+// startReshare takes each side's own view of the old set: a cheater's may be a lie.
+func startReshare(t *testing.T, view [2]*tss.KeyRecord, both [2]*tss.KeyShare, src *tsstest.Source) runFunc {
+	c := view[tss.Client].Curve
+	keys, err := tss.NewPartyKeys(c)
+	require.NoError(t, err)
+	pre := pre(t, c, src)
+	return func(ctx context.Context, p tss.Party, conn tss.Conn) (bool, error) {
+		in := tss.ReshareInput{Party: p, Old: view[p], Share: both[p], NewKeys: keys, PreParams: pre[p]}
+		k, err := tss.Reshare(ctx, conn, in, tss.Observer{})
+		return k != nil, err
+	}
+}
+
+func startSign(view [2]*tss.KeyRecord, both [2]*tss.KeyShare) runFunc {
+	return func(ctx context.Context, p tss.Party, conn tss.Conn) (bool, error) {
+		in := tss.SignInput{Party: p, Record: view[p], Share: both[p], Payload: digest("tampered with")}
+		s, err := tss.Sign(ctx, conn, in, tss.Observer{})
+		return s != nil, err
+	}
+}
+
+// transcript holds what each side sent in an honest run, by Party and type.
+type transcript [2]map[msgName]tss.Message
+
+func (s *subject) honest(t *testing.T, set *tss.Set, src *tsstest.Source) transcript {
+	t.Helper()
+	n := &network{}
+	e := duel(t, n, s.start(t, set, src))
+	e.requireOK(t)
+	return n.sent
+}
+
+// mutate returns a rule that changes the message by f. A message with a type is packed
+// again as tss-lib packs it.
+func mutate(t *testing.T, f func(protoreflect.Message)) rule {
+	return func(m tss.Message) []tss.Message {
+		msg := unpack(t, m)
+		f(msg.ProtoReflect())
+		return []tss.Message{pack(t, m.Curve, msg)}
+	}
+}
+
+func unpack(t *testing.T, m tss.Message) proto.Message {
+	var a anypb.Any
+	require.NoError(t, proto.Unmarshal(m.Payload, &a))
+	msg, err := a.UnmarshalNew()
+	require.NoError(t, err)
+	return msg
+}
+
+func pack(t *testing.T, c tss.Curve, msg proto.Message) tss.Message {
+	a, err := anypb.New(msg)
+	require.NoError(t, err)
+	b, err := proto.Marshal(a)
+	require.NoError(t, err)
+	return tss.Message{Curve: c, Payload: b}
+}
+
+func retype(t *testing.T, from tss.Message, to msgName) rule {
+	return func(m tss.Message) []tss.Message {
+		var a anypb.Any
+		require.NoError(t, proto.Unmarshal(from.Payload, &a))
+		a.TypeUrl = "type.googleapis.com/" + string(to)
+		b, err := proto.Marshal(&a)
+		require.NoError(t, err)
+		return []tss.Message{{Curve: m.Curve, Payload: b}}
+	}
+}
+
+func instead(payload []byte) rule {
+	return func(m tss.Message) []tss.Message { return []tss.Message{{Curve: m.Curve, Payload: payload}} }
+}
+
+// part is one byte string of a message: a field, or one element of a repeated field.
+type part struct {
+	field protoreflect.FieldDescriptor
+	index int // -1: the field is not repeated
+}
+
+func (p part) String() string {
+	if p.index < 0 {
+		return string(p.field.Name())
+	}
+	return fmt.Sprintf("%s[%d]", p.field.Name(), p.index)
+}
+
+// edit replaces the part by what f makes of a copy of it.
+func (p part) edit(m protoreflect.Message, f func([]byte) []byte) {
+	if p.index < 0 {
+		m.Set(p.field, protoreflect.ValueOfBytes(f(bytes.Clone(m.Get(p.field).Bytes()))))
+		return
+	}
+	list := m.Mutable(p.field).List()
+	list.Set(p.index, protoreflect.ValueOfBytes(f(bytes.Clone(list.Get(p.index).Bytes()))))
+}
+
+// parts lists the byte strings of a message: tss-lib's messages hold nothing else.
+func parts(t *testing.T, m tss.Message) []part {
+	msg := unpack(t, m).ProtoReflect()
+	var out []part
+	fields := msg.Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		require.Equal(t, protoreflect.BytesKind, f.Kind())
+		if !f.IsList() {
+			out = append(out, part{f, -1})
+			continue
+		}
+		for j := range msg.Get(f).List().Len() {
+			out = append(out, part{f, j})
+		}
+	}
+	return out
+}
+
+func flip(b []byte) []byte {
+	b[len(b)-1] ^= 1
+	return b
+}
+
+// oversized makes an integer of some 4,000 bits. What is much larger costs much more
+// (tss-lib.md, row 20), and is no matter of this test.
+func oversized(b []byte) []byte { return append(bytes.Repeat([]byte{0x5a}, 512), b...) }
+
+// attack is one thing to do to the messages of one type from one side.
+type attack struct {
+	name   string
+	from   tss.Party
+	target msgName
+	rule   rule
+	mirror bool
+}
+
+func (a *attack) network() *network {
+	return &network{from: a.from, target: a.target, apply: a.rule, mirror: a.mirror}
+}
+
+// attacks lists what is done to what one side sends. What is refused before tss-lib sees
+// it, whatever the run, is the matter of TestAccept.
+func attacks(t *testing.T, honest transcript, from tss.Party) []attack {
+	var out []attack
+	for _, name := range names(honest[from]) {
+		sample := honest[from][name]
+		all := parts(t, sample)
+		if len(all) == 0 {
+			// It says all it can by its type: its content is the same from both sides and in
+			// every run, and what else is put into it is unknown to the type and skipped.
+			continue
+		}
+		add := func(what string, r rule) {
+			out = append(out, attack{name: fmt.Sprintf("%v %s %s", from, name.Name(), what), from: from, target: name, rule: r})
+		}
+		for _, p := range all {
+			add("alter "+p.String(), mutate(t, func(m protoreflect.Message) { p.edit(m, flip) }))
+			add("oversized "+p.String(), mutate(t, func(m protoreflect.Message) { p.edit(m, oversized) }))
+		}
+		for _, other := range names(honest[from]) {
+			if other != name {
+				add("content of "+string(other.Name()), retype(t, honest[from][other], name))
+			}
+		}
+		add("of another run", instead(sample.Payload))
+		out = append(out, attack{name: fmt.Sprintf("%v %s reflected", from, name.Name()), from: from, target: name, mirror: true})
+	}
+	return out
+}
+
+// names lists the types of a side's messages, in alphabetical order, which is that of
+// the rounds.
+func names(sent map[msgName]tss.Message) []msgName { return slices.Sorted(maps.Keys(sent)) }
+
+// Every message with content of every Ed25519 protocol, from each side, in every way:
+// each value altered or oversized, the message replaced by another one, by the same one
+// of another run, or by the victim's own. The old shares still sign afterwards.
+func TestTamperEdDSA(t *testing.T) {
+	for _, s := range subjects(tss.Ed25519) {
+		t.Run(s.name, func(t *testing.T) {
+			honest := s.honest(t, tss.Vector(t, tss.Signing), nil)
+			for _, from := range []tss.Party{tss.Client, tss.Server} {
+				t.Run(from.String(), func(t *testing.T) {
+					t.Parallel()
+					set := tss.Vector(t, tss.Signing)
+					for i, a := range attacks(t, honest, from) {
+						if tss.Race && i%6 != int(from)*3 {
+							continue
+						}
+						e := duel(t, a.network(), s.start(t, set, nil))
+						require.Error(t, e.errs[from.Other()], a.name)
+						e.requireBlamed(t, from)
+					}
+					rec, both := set.Key(t, s.curve)
+					sign(t, rec, both, digest("the old shares still sign"))
+				})
+			}
+		})
+	}
+}
+
+// A message that never comes stalls the run until its deadline, with the deadline's
+// error, and leaves no goroutine. Nobody is blamed.
+func TestWithheld(t *testing.T) {
+	for _, s := range subjects(tss.Ed25519) {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			honest := s.honest(t, tss.Vector(t, tss.Signing), nil)
+			for from := range honest {
+				for i, name := range names(honest[from]) {
+					if tss.Race && i%2 != from {
+						continue
+					}
+					n := &network{from: tss.Party(from), target: name, apply: func(tss.Message) []tss.Message { return nil }}
+					e := duel(t, n, s.start(t, tss.Vector(t, tss.Signing), nil))
+					require.ErrorIs(t, e.errs[1-from], context.DeadlineExceeded, name)
+					for _, err := range e.errs {
+						require.False(t, errors.As(err, new(*tss.ProtocolError)), "%v", err)
+					}
+				}
+			}
+		})
+	}
+}
+
+// tss-lib.md, row 16: tss-lib overwrites what it has. Here the first message counts: the
+// same once more is a no-op, a different one ends the run and blames its sender.
+func TestRow16Repeated(t *testing.T) {
+	for _, s := range subjects(tss.Ed25519) {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			twice := func(m tss.Message) []tss.Message { return []tss.Message{m, m} }
+			for _, from := range []tss.Party{tss.Client, tss.Server} {
+				n := &network{from: from, target: everyType, apply: twice}
+				e := duel(t, n, s.start(t, tss.Vector(t, tss.Signing), nil))
+				e.requireOK(t)
+				if tss.Race && from == tss.Server {
+					continue
+				}
+				// Not a side's last message: a run may have ended before a second one comes.
+				for _, name := range names(n.sent[from])[:len(n.sent[from])-1] {
+					other := mutate(t, func(m protoreflect.Message) {
+						if all := parts(t, n.sent[from][name]); len(all) > 0 {
+							all[0].edit(m, flip)
+							return
+						}
+						m.SetUnknown(protoreflect.RawFields{0x7a, 0x01, 0x00}) // field 15, one byte
+					})
+					both := func(m tss.Message) []tss.Message { return append([]tss.Message{m}, other(m)...) }
+					e := duel(t, &network{from: from, target: name, apply: both}, s.start(t, tss.Vector(t, tss.Signing), nil))
+					require.ErrorContains(t, e.requireBlamed(t, from), "second, different "+string(name.Name()))
+				}
+			}
+		})
+	}
+}
+
+// tss-lib.md, row 21: a client that reshares a secret that is not its own, consistently,
+// is found out when the new sharing does not add up to the wallet's key; tss-lib then
+// names the local party. The client lies about the key in its first message only to
+// itself: the network tells each side what it expects.
+func TestRow21CulpritIsTheOther(t *testing.T) {
+	for _, from := range []tss.Party{tss.Client, tss.Server} {
+		rec, both := tss.Vector(t, tss.Signing).Key(t, tss.Ed25519)
+		wrong := both[from].Xi()
+		wrong.Xor(wrong, big.NewInt(1))
+		both[from] = both[from].SetXi(wrong)
+		view := [2]*tss.KeyRecord{rec, rec}
+		view[from] = rec.WithXi(t, from, wrong)
+		n := &network{translate: map[msgName]func(sender tss.Party) rule{
+			"binance.tsslib.eddsa.resharing.DGRound1Message": func(sender tss.Party) rule {
+				x, y := tss.Coordinates(t, view[sender.Other()])
+				return mutate(t, func(m protoreflect.Message) {
+					msg, ok := m.Interface().(*edresharing.DGRound1Message)
+					require.True(t, ok)
+					msg.EddsaPubX, msg.EddsaPubY = x, y
+				})
+			},
+		}}
+		e := duel(t, n, startReshare(t, view, both, nil))
+		require.ErrorContains(t, e.requireBlamed(t, from), "V_0 != y")
+	}
+}
+
+// ECDSA, where a run costs seconds: one alteration for each kind of proof. What kills
+// the process from a goroutine of tss-lib (row 19) is not tried here.
+func TestTamperECDSA(t *testing.T) {
+	const resharing, kg = "binance.tsslib.ecdsa.resharing.", "binance.tsslib.ecdsa.keygen."
+	for i, x := range []struct {
+		subject int // in subjects
+		target  msgName
+		field   protoreflect.Name
+		index   int
+	}{
+		{0, kg + "KGRound1Message", "dlnproof_1", 7},
+		{0, kg + "KGRound2Message1", "facProof", 0},
+		{1, resharing + "DGRound2Message1", "modProof", 3},
+		{1, resharing + "DGRound3Message1", "share", -1},
+	} {
+		from := tss.Party(i % 2) //nolint:gosec // G115: 0 or 1
+		t.Run(fmt.Sprintf("%v %s %s", from, x.target.Name(), x.field), func(t *testing.T) {
+			t.Parallel()
+			s := subjects(tss.Secp256k1)[x.subject]
+			set := tss.Vector(t, tss.Signing)
+			alter := mutate(t, func(m protoreflect.Message) {
+				f := m.Descriptor().Fields().ByName(x.field)
+				require.NotNil(t, f)
+				part{f, x.index}.edit(m, flip)
+			})
+			e := duel(t, &network{from: from, target: x.target, apply: alter}, s.start(t, set, tsstest.NewSource()))
+			e.requireBlamed(t, from)
+		})
+	}
+}
+
+// Every message of an ECDSA signing, altered in its first value. The other side may
+// notice first, when the victim computes with what it got; then it blames the victim,
+// whom alone it sees. No signature comes of it.
+func TestTamperECDSASigning(t *testing.T) {
+	s := subjects(tss.Secp256k1)[2]
+	honest := s.honest(t, tss.Vector(t, tss.Signing), nil)
+	require.Len(t, honest[tss.Client], 10)
+	for i, name := range names(honest[tss.Client]) {
+		from := tss.Party(i % 2) //nolint:gosec // G115: 0 or 1
+		t.Run(fmt.Sprintf("%v %s", from, name.Name()), func(t *testing.T) {
+			t.Parallel()
+			first := parts(t, honest[from][name])[0]
+			alter := mutate(t, func(m protoreflect.Message) { first.edit(m, flip) })
+			e := duel(t, &network{from: from, target: name, apply: alter}, s.start(t, tss.Vector(t, tss.Signing), nil))
+			require.False(t, e.made[from.Other()])
+			require.True(t, errors.As(e.errs[0], new(*tss.ProtocolError)) || errors.As(e.errs[1], new(*tss.ProtocolError)))
+		})
+	}
+}
