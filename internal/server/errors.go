@@ -36,6 +36,7 @@ var publicErrors = map[string]public{
 	session.ErrShareSetRevoked.Reason:  {codes.FailedPrecondition, "The share set was revoked: the service's half of it is erased. Provision a new one from a backup."},
 	session.ErrLastShareSet.Reason:     {codes.FailedPrecondition, "It is the wallet's last usable set of its purpose. Make another one first; an admin may set allow_last."},
 	session.ErrSessionExpired.Reason:   {codes.FailedPrecondition, "The session's result was confirmed, or its time is up. Start again with a new request_id."},
+	session.ErrOverloaded.Reason:       {codes.ResourceExhausted, "The service has as many runs as it can take. Try again after a while."},
 	session.ErrShuttingDown.Reason:     {codes.Unavailable, "The service is shutting down. Try again soon."},
 	session.ErrProtocolAborted.Reason:  {codes.Aborted, "The protocol was aborted, and nothing was changed. Start again with a new request_id."},
 	session.ErrInterrupted.Reason:      {codes.Aborted, "The run was interrupted, and nothing was changed. Start again with a new request_id."},

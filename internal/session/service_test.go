@@ -236,7 +236,7 @@ func TestFirstCallerGoesAwayAtTheBeginning(t *testing.T) {
 	t.Parallel()
 	came, through := make(chan struct{}), make(chan struct{})
 	p := servertest.Open(t, servertest.Config{Wrap: func(p *session.Ports) {
-		withPreParams(func(context.Context) error { return errFault })(p)
+		withPreParams(func(context.Context) error { return session.ErrDataCorrupted })(p)
 		p.Sessions = &sessions{Sessions: p.Sessions, begin: func() error {
 			close(came)
 			<-through
@@ -261,7 +261,7 @@ func TestFirstCallerGoesAwayAtTheBeginning(t *testing.T) {
 	require.NoError(t, <-firstEnded)
 	r, err := p.Sessions.Create(t.Context(), alice, req)
 	_, _, err = ended(t, r, err)
-	require.ErrorIs(t, err, errFault, "it ran, with the fault that was meant for it")
+	require.ErrorIs(t, err, session.ErrDataCorrupted, "it ran, with the fault that was meant for it")
 }
 
 // Where the store fails in mid-run the run fails, nothing comes into being, and the slot
