@@ -231,12 +231,21 @@ func startSign(view [2]*tss.KeyRecord, both [2]*tss.KeyShare) runFunc {
 // transcript holds what each side sent in an honest run, by Party and type.
 type transcript [2]map[msgName]tss.Message
 
-func (s *subject) honest(t *testing.T, set *tss.Set, src *tsstest.Source) transcript {
+var transcripts sync.Map // of func() transcript, by subject
+
+// honest returns the transcript of an honest run with the committed SIGNING set: one for
+// all the tests that ask.
+func (s *subject) honest(t *testing.T) transcript {
 	t.Helper()
-	n := &network{}
-	e := duel(t, n, s.start(t, set, src))
-	e.requireOK(t)
-	return n.sent
+	one, _ := transcripts.LoadOrStore(s.name+s.curve.String(), sync.OnceValue(func() transcript {
+		n := &network{}
+		e := duel(t, n, s.start(t, tss.Vector(t, tss.Signing), tsstest.NewSource()))
+		e.requireOK(t)
+		return n.sent
+	}))
+	get, ok := one.(func() transcript)
+	require.True(t, ok)
+	return get()
 }
 
 // mutate returns a rule that changes the message by f. A message with a type is packed
@@ -384,7 +393,7 @@ func names(sent map[msgName]tss.Message) []msgName { return slices.Sorted(maps.K
 func TestTamperEdDSA(t *testing.T) {
 	for _, s := range subjects(tss.Ed25519) {
 		t.Run(s.name, func(t *testing.T) {
-			honest := s.honest(t, tss.Vector(t, tss.Signing), nil)
+			honest := s.honest(t)
 			for _, from := range []tss.Party{tss.Client, tss.Server} {
 				t.Run(from.String(), func(t *testing.T) {
 					t.Parallel()
@@ -411,7 +420,7 @@ func TestWithheld(t *testing.T) {
 	for _, s := range subjects(tss.Ed25519) {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
-			honest := s.honest(t, tss.Vector(t, tss.Signing), nil)
+			honest := s.honest(t)
 			for from := range honest {
 				for i, name := range names(honest[from]) {
 					if tss.Race && i%4 != from {
@@ -469,6 +478,9 @@ func TestRow16Repeated(t *testing.T) {
 func TestRow21CulpritIsTheOther(t *testing.T) {
 	t.Parallel()
 	for _, from := range []tss.Party{tss.Client, tss.Server} {
+		if tss.Race && from == tss.Server {
+			continue
+		}
 		rec, both := tss.Vector(t, tss.Signing).Key(t, tss.Ed25519)
 		wrong := both[from].Xi()
 		wrong.Xor(wrong, big.NewInt(1))
@@ -506,6 +518,9 @@ func TestTamperECDSA(t *testing.T) {
 		{1, resharing + "DGRound3Message1", "share", -1},
 	} {
 		from := tss.Party(i % 2)
+		if tss.Race && x.field == "share" {
+			continue // an Ed25519 share is checked in the same way
+		}
 		t.Run(fmt.Sprintf("%v %s %s", from, x.target.Name(), x.field), func(t *testing.T) {
 			t.Parallel()
 			s := subjects(tss.Secp256k1)[x.subject]
@@ -526,7 +541,7 @@ func TestTamperECDSA(t *testing.T) {
 // whom alone it sees. No signature comes of it.
 func TestTamperECDSASigning(t *testing.T) {
 	s := subjects(tss.Secp256k1)[2]
-	honest := s.honest(t, tss.Vector(t, tss.Signing), nil)
+	honest := s.honest(t)
 	require.Len(t, honest[tss.Client], 10)
 	for i, name := range names(honest[tss.Client]) {
 		from := tss.Party(i % 2)
