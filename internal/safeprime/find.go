@@ -125,7 +125,7 @@ type searcher struct {
 func newSearcher(bits int, src *source) *searcher {
 	window := min(bits*bits/8, 1<<19)
 	limit := min(4*bits*bits, primeBound)
-	return newSearcherWith(bits, src, window, uint32(limit))
+	return newSearcherWith(bits, src, window, uint32(limit)) //nolint:gosec // G115: the sieve bound is 2^22
 }
 
 func newSearcherWith(bits int, src *source, window int, limit uint32) *searcher {

@@ -79,7 +79,7 @@ func (s *sieve) run(ctx context.Context, u0 []uint64) error {
 		}
 		residue := mod(u0, product)
 		for _, r := range s.primes[i:end] {
-			s.strike(r, uint32(residue%uint64(r)))
+			s.strike(r, uint32(residue%uint64(r))) //nolint:gosec // G115: below r
 		}
 		i = end
 	}
@@ -109,7 +109,7 @@ func (s *sieve) strike(r, u0 uint32) {
 		if u < u0 {
 			k += r
 		}
-		for ; k < uint32(len(s.hit)); k += r {
+		for ; k < uint32(len(s.hit)); k += r { //nolint:gosec // G115: a window has some 10^5 places
 			s.hit[k] = true
 		}
 	}

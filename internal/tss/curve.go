@@ -164,7 +164,7 @@ func (c Curve) encodePoint(p *tsscrypto.ECPoint) []byte {
 	out := make([]byte, 32)
 	p.Y().FillBytes(out)
 	slices.Reverse(out)
-	out[31] |= byte(p.X().Bit(0)) << 7
+	out[31] |= byte(p.X().Bit(0)) << 7 //nolint:gosec // G115: one bit
 	return out
 }
 
@@ -239,9 +239,9 @@ func (c Curve) checkPoint(p *tsscrypto.ECPoint) error {
 	if p == nil || p.Curve() == nil || !lib.SameCurve(p.Curve(), c.ec()) || !p.ValidateBasic() {
 		return errPoint
 	}
-	max := c.ec().Params().P
+	top := c.ec().Params().P
 	for _, v := range []*big.Int{p.X(), p.Y()} {
-		if v.Sign() < 0 || v.Cmp(max) >= 0 {
+		if v.Sign() < 0 || v.Cmp(top) >= 0 {
 			return errPoint
 		}
 	}

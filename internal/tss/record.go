@@ -193,7 +193,7 @@ func (w *wireKey) unpack() (*KeyRecord, error) {
 	for i := range w.Parties {
 		p, err := w.Parties[i].unpack(w.Curve)
 		if err != nil {
-			return nil, fmt.Errorf("%v: %w", Party(i), err) //nolint:gosec // G115: i is 0 or 1
+			return nil, fmt.Errorf("%v: %w", Party(i), err)
 		}
 		k.Parties[i] = *p
 	}
@@ -211,7 +211,7 @@ func (w *wirePublic) unpack(c Curve) (*Public, error) {
 	}
 	if c != Secp256k1 {
 		if len(w.PaillierN)+len(w.NTilde)+len(w.H1)+len(w.H2) != 0 {
-			return nil, fmt.Errorf("Paillier values on a curve that has none")
+			return nil, fmt.Errorf("a curve without a Paillier key has one")
 		}
 		return &p, nil
 	}
@@ -264,9 +264,9 @@ func (p *Public) checkModuli() error {
 		}
 	}
 	one := big.NewInt(1)
-	max := new(big.Int).Sub(p.NTilde, one)
+	top := new(big.Int).Sub(p.NTilde, one)
 	for _, h := range []*big.Int{p.H1, p.H2} {
-		if h.Cmp(one) <= 0 || h.Cmp(max) >= 0 {
+		if h.Cmp(one) <= 0 || h.Cmp(top) >= 0 {
 			return fmt.Errorf("h1 or h2 is out of range")
 		}
 	}

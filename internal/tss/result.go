@@ -65,7 +65,7 @@ func newKey(c Curve, me Party, keys committee, d save, want []byte) (*NewKey, er
 	for p, key := range keys {
 		pub, err := d.public(c, key)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %v: %w", errSave, Party(p), err) //nolint:gosec // G115: p is 0 or 1
+			return nil, fmt.Errorf("%w: %v: %w", errSave, Party(p), err)
 		}
 		rec.Parties[p] = *pub
 	}

@@ -214,7 +214,7 @@ func (w *wireKeyShare) unpack() (*KeyShare, error) {
 	if k.Curve != Secp256k1 {
 		if len(w.PaillierP)+len(w.PaillierQ) != 0 {
 			k.wipe()
-			return nil, fmt.Errorf("Paillier values on a curve that has none")
+			return nil, fmt.Errorf("a curve without a Paillier key has one")
 		}
 		return k, nil
 	}

@@ -35,7 +35,7 @@ type committee [2]*big.Int
 func (c committee) ids(label string) [2]*lib.PartyID {
 	var ids [2]*lib.PartyID
 	for p, key := range c {
-		name := label + "-" + Party(p).String() //nolint:gosec // G115: p is 0 or 1
+		name := label + "-" + Party(p).String()
 		ids[p] = lib.NewPartyID(name, name, key)
 	}
 	return ids
