@@ -20,24 +20,32 @@ import (
 const Redacted = "[redacted]"
 
 // Bytes is a byte string that does not show itself. The zero value is empty.
-type Bytes struct {
-	b []byte
-}
+//
+// The bytes are behind two pointers: fmt calls no method of a value in an unexported
+// field, and follows one pointer there, for some verbs, but never two.
+type Bytes struct{ far *near }
+
+type near struct{ b *[]byte }
 
 // New takes ownership of b: the caller must not use it afterwards.
-func New(b []byte) Bytes { return Bytes{b: b} }
+func New(b []byte) Bytes { return Bytes{&near{&b}} }
 
 // Reveal returns the bytes themselves, not a copy; they are valid until Wipe.
-func (s Bytes) Reveal() []byte { return s.b }
+func (s Bytes) Reveal() []byte {
+	if s.far == nil {
+		return nil
+	}
+	return *s.far.b
+}
 
 // Len returns the number of bytes, which is not secret.
-func (s Bytes) Len() int { return len(s.b) }
+func (s Bytes) Len() int { return len(s.Reveal()) }
 
 // Equal compares in constant time for equal lengths.
-func (s Bytes) Equal(t Bytes) bool { return subtle.ConstantTimeCompare(s.b, t.b) == 1 }
+func (s Bytes) Equal(t Bytes) bool { return subtle.ConstantTimeCompare(s.Reveal(), t.Reveal()) == 1 }
 
 // Wipe overwrites the bytes with zeros. Safe to call more than once.
-func (s Bytes) Wipe() { clear(s.b) }
+func (s Bytes) Wipe() { clear(s.Reveal()) }
 
 // Format implements fmt.Formatter, so that no verb reaches the bytes.
 func (s Bytes) Format(f fmt.State, _ rune) { Format(f) }

@@ -19,8 +19,10 @@ func TestBytesNeverPrints(t *testing.T) {
 		Name   string
 		Secret secret.Bytes
 		Deep   *secret.Bytes
+		hidden secret.Bytes // fmt calls no methods of unexported fields
+		deeper *secret.Bytes
 	}
-	h := holder{Name: "n", Secret: s, Deep: &s}
+	h := holder{Name: "n", Secret: s, Deep: &s, hidden: s, deeper: &s}
 	var log bytes.Buffer
 	logger := slog.New(slog.NewJSONHandler(&log, nil))
 	logger.Info("m", "s", s, "p", &s, "h", h)
@@ -30,7 +32,7 @@ func TestBytesNeverPrints(t *testing.T) {
 
 	outputs := []string{log.String(), string(js), fmt.Errorf("wrapped: %v", s).Error()}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d"} {
-		outputs = append(outputs, fmt.Sprintf(verb, s), fmt.Sprintf(verb, &s), fmt.Sprintf(verb, h), fmt.Sprintf(verb, []secret.Bytes{s}))
+		outputs = append(outputs, fmt.Sprintf(verb, s), fmt.Sprintf(verb, &s), fmt.Sprintf(verb, h), fmt.Sprintf(verb, &h), fmt.Sprintf(verb, []secret.Bytes{s}))
 	}
 	for _, out := range outputs {
 		require.NotContains(t, out, "hunter2")
