@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 
 	"github.com/mpcd/mpcd/internal/secret"
@@ -57,5 +58,9 @@ func (s *Service) sign(ctx context.Context, w *work, owner string, src *source, 
 	if w.rec.Result, err = s.sealResult(w.rec, result, nil); err != nil {
 		return nil, err
 	}
-	return &made{outcome: &Outcome{WalletID: w.rec.WalletID, Signature: sig, SignedBy: src.set.ID}}, nil
+	digest := sha256.Sum256(payload)
+	if c == Secp256k1 {
+		copy(digest[:], payload) // it is one already
+	}
+	return &made{Made: Made{Used: src.set.ID}, audit: func(e Entry) Entry { return e.signed(c, digest[:]) }, outcome: &Outcome{WalletID: w.rec.WalletID, Signature: sig, SignedBy: src.set.ID}}, nil
 }
