@@ -201,6 +201,25 @@ func (c *Client) keep(ctx context.Context, share *Share, r *reporter) (*Share, *
 	return share, wallet, nil
 }
 
+// ResumePending finishes what a crash of the app interrupted between storing a new share
+// and confirming it. Call it at the start with every signing share that the app has stored.
+// It confirms the sets that are still PENDING, and returns the shares whose sets are gone,
+// because they were not confirmed in time or were revoked: the app may drop those.
+func (c *Client) ResumePending(ctx context.Context, stored ...*Share) (gone []*Share, err error) {
+	for _, s := range stored {
+		_, err := c.Confirm(ctx, s) // changes nothing where the set is ACTIVE
+		switch Reason(err) {
+		case "SESSION_EXPIRED", "SHARE_SET_REVOKED", "SHARE_SET_NOT_FOUND", "WALLET_NOT_FOUND":
+			gone = append(gone, s)
+		default:
+			if err != nil {
+				return gone, err
+			}
+		}
+	}
+	return gone, nil
+}
+
 // Confirm tells the service that a share is stored for good, which makes its set ACTIVE, and
 // answers the wallet. The operations do this by themselves: it is for a share that was stored
 // when the call failed with ErrNotConfirmed. To confirm again changes nothing.
