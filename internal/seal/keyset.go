@@ -85,7 +85,7 @@ func Load(path string) (*Keyset, error) {
 		return nil, fmt.Errorf("keyset %s: %w", path, err)
 	}
 	defer clear(b)
-	// Tink's own error may quote what it could not parse: key material.
+	// Tink's own error says no more than that the keyset is invalid.
 	h, err := insecurecleartextkeyset.Read(keyset.NewJSONReader(bytes.NewReader(b)))
 	if err != nil {
 		return nil, fmt.Errorf("keyset %s: it is cut off, or not a Tink keyset in JSON: restore it from its backup, or, for a new database, %s", path, makeOne)

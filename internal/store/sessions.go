@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/mpcd/mpcd/internal/session"
-	"github.com/mpcd/mpcd/internal/tss"
 )
 
 // Begin implements session.Sessions. A session's result is stored by Commit alone.
@@ -286,7 +285,7 @@ type storedProgress struct {
 	Status        session.Status `json:"status"`
 	Done          bool           `json:"done,omitempty"`
 	Percent       uint32         `json:"percent,omitempty"`
-	Curve         tss.Curve      `json:"curve,omitempty"`
+	Curve         session.Curve  `json:"curve,omitempty"`
 	Round         uint32         `json:"round,omitempty"`
 	Rounds        uint32         `json:"rounds,omitempty"`
 	ElapsedMicros int64          `json:"elapsed_us,omitempty"`

@@ -206,10 +206,11 @@ func (s *Store) Revoke(ctx context.Context, walletID string, at time.Time, pick 
 }
 
 func revoke(ctx context.Context, tx *sql.Tx, shareSetID string, at time.Time) error {
-	if _, err := exec(ctx, tx, "UPDATE share_sets SET state = ?, expire_time = NULL, revoke_time = ? WHERE id = ? AND state <> ?",
-		session.SetRevoked, micros(at), shareSetID, session.SetRevoked); err != nil {
+	if _, err := exec(ctx, tx, "UPDATE share_sets SET state = ?, expire_time = NULL, revoke_time = ? WHERE id = ?",
+		session.SetRevoked, micros(at), shareSetID); err != nil {
 		return err
 	}
+	// Emptied, not deleted: see doc.go.
 	if _, err := exec(ctx, tx, "UPDATE share_set_halves SET ciphertext = NULL WHERE share_set_id = ?", shareSetID); err != nil {
 		return err
 	}

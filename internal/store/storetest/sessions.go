@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -313,7 +314,7 @@ func meta(t *testing.T, b Backend) {
 
 func metaRace(t *testing.T, b Backend) {
 	require.Equal(t, 1, race(t, func(i int) bool {
-		mine := []byte{byte(i)}
+		mine := fmt.Append(nil, i)
 		v, err := b.SetMetaOnce(t.Context(), "key", mine)
 		assert.NoError(t, err)
 		return slices.Equal(mine, v)

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -329,7 +330,7 @@ func moduli(t *testing.T, b Backend) {
 func moduliRace(t *testing.T, b Backend) {
 	wallet := uuid.NewString()
 	require.Equal(t, 1, race(t, func(i int) bool {
-		err := b.ReserveModuli(t.Context(), wallet, [32]byte{1, byte(i)}, [32]byte{2})
+		err := b.ReserveModuli(t.Context(), wallet, sha256.Sum256(fmt.Append(nil, i)), [32]byte{2})
 		if err != nil {
 			assert.ErrorIs(t, err, session.ErrModulusUsed)
 		}

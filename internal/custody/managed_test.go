@@ -1,0 +1,353 @@
+package custody_test
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/mpcd/mpcd/internal/custody"
+	"github.com/mpcd/mpcd/internal/seal"
+	"github.com/mpcd/mpcd/internal/secret"
+	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/store"
+	"github.com/mpcd/mpcd/internal/tss"
+	"github.com/mpcd/mpcd/internal/tss/tsstest"
+)
+
+// deposited is a share set as a run makes it: real keys, deposited, in the form in which
+// the store gives it back.
+type deposited struct {
+	*session.StoredSet
+	client, server *tss.Share
+}
+
+type world struct {
+	store   *store.Store
+	sealer  *seal.Sealer
+	managed *custody.Managed
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	s, err := store.Open(t.Context(), "sqlite://"+filepath.Join(t.TempDir(), "mpcd.db"))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	keys, err := seal.Ephemeral()
+	require.NoError(t, err)
+	sealer, err := seal.New(t.Context(), keys, s)
+	require.NoError(t, err)
+	return &world{s, sealer, custody.NewManaged(sealer)}
+}
+
+// made holds one key pair for each curve, for all tests: making them takes seconds, and
+// many under the race detector. That two sets have one key is the harder case anyway.
+var made = sync.OnceValues(func() (map[tss.Curve]*[2]tss.NewKey, error) {
+	all := map[tss.Curve]*[2]tss.NewKey{}
+	src := tsstest.NewSource()
+	for _, c := range tss.Curves() {
+		var pre [2]*tss.PreParams
+		var err error
+		for p := 0; c == tss.Secp256k1 && p < len(pre); p++ {
+			if pre[p], err = src.PreParams(context.Background()); err != nil {
+				return nil, err
+			}
+		}
+		if all[c], err = tss.HostedKeygen(context.Background(), c, pre, tss.Observer{}); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+})
+
+func (w *world) deposit(t *testing.T, walletID string, purpose tss.Purpose, curves ...tss.Curve) *deposited {
+	t.Helper()
+	id := tss.SetID{WalletID: walletID, ShareSetID: uuid.NewString(), Purpose: purpose}
+	rec := tss.Record{SetID: id}
+	both := [2]*tss.Share{{SetID: id, Party: tss.Client}, {SetID: id, Party: tss.Server}}
+	all, err := made()
+	require.NoError(t, err)
+	for _, c := range curves {
+		keys := all[c]
+		rec.Keys = append(rec.Keys, keys[tss.Client].Record)
+		for p := range both {
+			both[p].Keys = append(both[p].Keys, keys[p].Share)
+		}
+	}
+	encoded, err := rec.Encode()
+	require.NoError(t, err)
+	for p := range both {
+		both[p].RecordHash = tss.Hash(encoded)
+	}
+	set := &session.StoredSet{Record: encoded, ShareSet: session.ShareSet{
+		ID: id.ShareSetID, WalletID: id.WalletID, Purpose: purpose, State: session.SetPending, CreateTime: time.Now(),
+	}}
+	if purpose == tss.Backup {
+		set.Method = session.Password
+	}
+	set.Half, err = w.managed.Deposit(t.Context(), "owner", &set.ShareSet, both[tss.Server])
+	require.NoError(t, err)
+	return &deposited{set, both[tss.Client], both[tss.Server]}
+}
+
+func requireSame(t *testing.T, want, got *tss.Share) {
+	t.Helper()
+	a, err := want.Encode()
+	require.NoError(t, err)
+	b, err := got.Encode()
+	require.NoError(t, err)
+	require.True(t, a.Equal(b))
+}
+
+func (w *world) requireCorrupted(t *testing.T, set *session.StoredSet) {
+	t.Helper()
+	half, err := w.managed.Fetch(t.Context(), "owner", set)
+	require.ErrorIs(t, err, session.ErrDataCorrupted)
+	require.ErrorContains(t, err, set.ID)
+	// The caller's share is not at fault, and must not be named as if it were.
+	require.NotErrorIs(t, err, tss.ErrShareMalformed)
+	require.NotErrorIs(t, err, tss.ErrShareMismatch)
+	require.Equal(t, session.ErrDataCorrupted.Reason, session.Reason(err))
+	require.Nil(t, half)
+}
+
+// A half goes through the store and comes back; the deposit leaves it as it was.
+func TestRoundTrip(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, curves := range [][]tss.Curve{{tss.Ed25519}, {tss.Secp256k1}, {tss.Secp256k1, tss.Ed25519}} {
+		for _, purpose := range []tss.Purpose{tss.Signing, tss.Backup} {
+			if purpose == tss.Backup && curves[0] != tss.Ed25519 {
+				continue // nothing of the other curve depends on the purpose
+			}
+			d := w.deposit(t, uuid.NewString(), purpose, curves...)
+			s := &session.Session{ID: uuid.NewString(), Caller: "c", RequestID: uuid.NewString(), Fingerprint: []byte("f"), WalletID: d.WalletID,
+				Operation: session.OpCreate, State: session.Running, CreateTime: time.Now()}
+			_, _, err := w.store.Begin(t.Context(), s)
+			require.NoError(t, err)
+			s.State, s.ShareSetID, d.SessionID = session.Succeeded, d.ID, s.ID
+			require.NoError(t, w.store.Commit(t.Context(), s, d.StoredSet, &session.Wallet{ID: d.WalletID, Owner: "owner", CreateTime: time.Now()}))
+			set, err := w.store.Set(t.Context(), d.WalletID, d.ID)
+			require.NoError(t, err)
+			require.Len(t, set.Half, len(curves))
+
+			half, err := w.managed.Fetch(t.Context(), "owner", set)
+			require.NoError(t, err)
+			requireSame(t, d.server, half)
+
+			// It is a copy: wiping it leaves the deposited one alone, and the next fetch.
+			half.Wipe()
+			half, err = w.managed.Fetch(t.Context(), "owner", set)
+			require.NoError(t, err)
+			requireSame(t, d.server, half)
+		}
+	}
+}
+
+// The fetched half signs with the client's.
+func TestSigns(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.deposit(t, uuid.NewString(), tss.Signing, tss.Ed25519)
+	half, err := w.managed.Fetch(t.Context(), "owner", d.StoredSet)
+	require.NoError(t, err)
+	rec, err := tss.ParseRecord(d.Record)
+	require.NoError(t, err)
+	sig, err := tss.HostedSign(t.Context(), &rec.Keys[0], [2]*tss.KeyShare{&d.client.Keys[0], &half.Keys[0]}, []byte("payload"), tss.Observer{})
+	require.NoError(t, err)
+	require.NoError(t, tss.Verify(tss.Ed25519, rec.Keys[0].PublicKey, []byte("payload"), sig))
+}
+
+// Secrets are in no ciphertext as they are.
+func TestSealed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.deposit(t, uuid.NewString(), tss.Signing, tss.Ed25519)
+	encoded, err := d.server.Encode()
+	require.NoError(t, err)
+	b := encoded.Reveal()
+	for i := 0; i+16 <= len(b); i += 8 {
+		require.NotContains(t, string(d.Half[0].Ciphertext), string(b[i:i+16]))
+	}
+}
+
+// spy keeps what passes through a sealer in the clear.
+type spy struct {
+	session.Sealer
+	seen []secret.Bytes
+}
+
+func (s *spy) Seal(plaintext secret.Bytes, label session.Label) ([]byte, error) {
+	s.seen = append(s.seen, plaintext)
+	return s.Sealer.Seal(plaintext, label)
+}
+
+func (s *spy) Open(ciphertext []byte, label session.Label) (secret.Bytes, error) {
+	plaintext, err := s.Sealer.Open(ciphertext, label)
+	s.seen = append(s.seen, plaintext)
+	return plaintext, err
+}
+
+// Every curve is sealed under a label of its own, and no encoded share is left in memory.
+func TestLabelsAndWiping(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s := &spy{Sealer: w.sealer}
+	w.managed = custody.NewManaged(s)
+	d := w.deposit(t, uuid.NewString(), tss.Signing, tss.Secp256k1, tss.Ed25519)
+	_, err := w.managed.Fetch(t.Context(), "owner", d.StoredSet)
+	require.NoError(t, err)
+	bad := *d.StoredSet
+	bad.Record = w.deposit(t, d.WalletID, tss.Signing, tss.Ed25519).Record
+	w.requireCorrupted(t, &bad)
+	require.Len(t, s.seen, 5)
+	for _, b := range s.seen {
+		require.NotZero(t, b.Len())
+		require.True(t, b.Equal(secret.New(make([]byte, b.Len()))))
+	}
+	for _, h := range d.Half {
+		label := session.Label{Kind: "server share", WalletID: d.WalletID, ShareSetID: d.ID, Curve: h.Curve, Party: tss.Server}
+		_, err := w.sealer.Open(h.Ciphertext, label)
+		require.NoError(t, err)
+	}
+}
+
+// A sample, since each fetch computes on the curve; package seal flips every byte.
+func TestFlippedBytes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.deposit(t, uuid.NewString(), tss.Signing, tss.Ed25519)
+	for _, b := range [][]byte{d.Half[0].Ciphertext, d.Record} {
+		for i := 0; i < len(b); i += len(b) / 16 {
+			b[i] ^= 0x40
+			w.requireCorrupted(t, d.StoredSet)
+			b[i] ^= 0x40
+		}
+	}
+	_, err := w.managed.Fetch(t.Context(), "owner", d.StoredSet)
+	require.NoError(t, err)
+}
+
+// No row can stand in for another one.
+func TestSwappedRows(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	wallet := uuid.NewString()
+	d := w.deposit(t, wallet, tss.Signing, tss.Secp256k1, tss.Ed25519)
+	sameWallet := w.deposit(t, wallet, tss.Signing, tss.Secp256k1, tss.Ed25519)
+	otherWallet := w.deposit(t, uuid.NewString(), tss.Signing, tss.Secp256k1, tss.Ed25519)
+	otherPurpose := w.deposit(t, wallet, tss.Backup, tss.Ed25519)
+	for name, spoil := range map[string]func(s *session.StoredSet){
+		"other set's half":       func(s *session.StoredSet) { s.Half = sameWallet.Half },
+		"other set's ciphertext": func(s *session.StoredSet) { s.Half[1] = sameWallet.Half[1] },
+		"other wallet's half":    func(s *session.StoredSet) { s.Half = otherWallet.Half },
+		"other wallet's row":     func(s *session.StoredSet) { s.Half, s.Record = otherWallet.Half, otherWallet.Record },
+		"other set's row":        func(s *session.StoredSet) { s.Half, s.Record = sameWallet.Half, sameWallet.Record },
+		"other set's record":     func(s *session.StoredSet) { s.Record = sameWallet.Record },
+		"other purpose's row":    func(s *session.StoredSet) { s.Half, s.Record = otherPurpose.Half, otherPurpose.Record },
+		"other purpose":          func(s *session.StoredSet) { s.Purpose = tss.Backup },
+		"other set's id":         func(s *session.StoredSet) { s.ID = sameWallet.ID },
+		"other wallet's id":      func(s *session.StoredSet) { s.WalletID = otherWallet.WalletID },
+		"curves' ciphertexts": func(s *session.StoredSet) {
+			s.Half[0].Ciphertext, s.Half[1].Ciphertext = s.Half[1].Ciphertext, s.Half[0].Ciphertext
+		},
+		"curves' names":            func(s *session.StoredSet) { s.Half[0].Curve, s.Half[1].Curve = s.Half[1].Curve, s.Half[0].Curve },
+		"curves' order":            func(s *session.StoredSet) { s.Half[0], s.Half[1] = s.Half[1], s.Half[0] },
+		"one curve twice":          func(s *session.StoredSet) { s.Half[0] = s.Half[1] },
+		"one curve too many":       func(s *session.StoredSet) { s.Half = append(s.Half, s.Half[1]) },
+		"the first curve missing":  func(s *session.StoredSet) { s.Half = s.Half[1:] },
+		"the second curve missing": func(s *session.StoredSet) { s.Half = s.Half[:1] },
+		"no half":                  func(s *session.StoredSet) { s.Half = nil },
+		"no ciphertext":            func(s *session.StoredSet) { s.Half[1].Ciphertext = nil },
+		"no record":                func(s *session.StoredSet) { s.Record = nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			set := *d.StoredSet
+			set.Half = slices.Clone(set.Half)
+			spoil(&set)
+			w.requireCorrupted(t, &set)
+		})
+	}
+	half, err := w.managed.Fetch(t.Context(), "owner", d.StoredSet)
+	require.NoError(t, err)
+	requireSame(t, d.server, half)
+}
+
+// A value that was sealed for this very place, by whoever could, must be the half that
+// the record commits to.
+func TestSealedForTheRightPlace(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	wallet := uuid.NewString()
+	d := w.deposit(t, wallet, tss.Signing, tss.Secp256k1, tss.Ed25519)
+	other := w.deposit(t, wallet, tss.Signing, tss.Ed25519)
+	label := session.Label{Kind: "server share", WalletID: wallet, ShareSetID: d.ID, Curve: tss.Ed25519, Party: tss.Server}
+	encode := func(s *tss.Share) []byte {
+		b, err := s.Encode()
+		require.NoError(t, err)
+		return b.Reveal()
+	}
+	only := func(s *tss.Share, c tss.Curve) *tss.Share {
+		one, err := s.Only(c)
+		require.NoError(t, err)
+		return one
+	}
+	fresh, err := tss.HostedKeygen(t.Context(), tss.Ed25519, [2]*tss.PreParams{}, tss.Observer{})
+	require.NoError(t, err)
+	forged := *only(d.server, tss.Ed25519) // another key under this set's name
+	forged.Keys = []tss.KeyShare{fresh[tss.Server].Share}
+	for name, b := range map[string][]byte{
+		"the client's share": encode(only(d.client, tss.Ed25519)),
+		"both curves":        encode(d.server),
+		"the other curve":    encode(only(d.server, tss.Secp256k1)),
+		"another set's":      encode(only(other.server, tss.Ed25519)),
+		"another key":        encode(&forged),
+		"no share":           []byte("no share"),
+		"nothing":            {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			set := *d.StoredSet
+			set.Half = slices.Clone(set.Half)
+			var err error
+			set.Half[1].Ciphertext, err = w.sealer.Seal(secret.New(b), label)
+			require.NoError(t, err)
+			w.requireCorrupted(t, &set)
+		})
+	}
+}
+
+func TestRevoked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.deposit(t, uuid.NewString(), tss.Signing, tss.Ed25519)
+	d.State, d.Half = session.SetRevoked, nil
+	_, err := w.managed.Fetch(t.Context(), "owner", d.StoredSet)
+	require.ErrorIs(t, err, session.ErrShareSetRevoked)
+}
+
+// Nobody deposits what Fetch would refuse.
+func TestDepositRefuses(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.deposit(t, uuid.NewString(), tss.Signing, tss.Ed25519)
+	for name, spoil := range map[string]func(set *session.ShareSet, half *tss.Share){
+		"the client's": func(_ *session.ShareSet, half *tss.Share) { *half = *d.client },
+		"other set":    func(set *session.ShareSet, _ *tss.Share) { set.ID = uuid.NewString() },
+		"other wallet": func(set *session.ShareSet, _ *tss.Share) { set.WalletID = uuid.NewString() },
+		"purpose":      func(set *session.ShareSet, _ *tss.Share) { set.Purpose = tss.Backup },
+		"no keys":      func(_ *session.ShareSet, half *tss.Share) { half.Keys = nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			set, half := d.ShareSet, *d.server
+			spoil(&set, &half)
+			row, err := w.managed.Deposit(t.Context(), "owner", &set, &half)
+			require.Error(t, err)
+			require.Nil(t, row)
+		})
+	}
+}
