@@ -24,6 +24,7 @@ import (
 type Backend interface {
 	session.Wallets
 	session.Sessions
+	session.Housekeeper
 	Meta(ctx context.Context, key string) ([]byte, error)
 	SetMetaOnce(ctx context.Context, key string, value []byte) ([]byte, error)
 	Close() error
@@ -129,8 +130,22 @@ func NewWallet(t *testing.T, b Backend, owner string) (*session.Session, *sessio
 	set := NewSet(s, "")
 	start(t, b, s)
 	Succeed(s, set.ID, []byte("result of "+s.ID))
-	require.NoError(t, b.Commit(t.Context(), s, set, wallet(s.WalletID, owner)))
+	require.NoError(t, b.Commit(t.Context(), s, Making(set, wallet(s.WalletID, owner)), Audit("commit", s.WalletID)))
 	return s, set
+}
+
+// Audit returns an entry about a wallet.
+func Audit(action, walletID string) session.Entry {
+	return session.Entry{Time: now(), Caller: "alice", Action: "test." + action, WalletID: walletID, Outcome: "ok"}
+}
+
+// Making says what a session commits: a set made from its parent, and a wallet.
+func Making(set *session.StoredSet, wallet *session.Wallet) session.Made {
+	m := session.Made{Set: set, Wallet: wallet}
+	if set != nil {
+		m.Used = set.ParentID
+	}
+	return m
 }
 
 // AddSet stores one more PENDING set of a wallet, made from the parent.
@@ -140,7 +155,7 @@ func AddSet(t *testing.T, b Backend, walletID, parentID string) (*session.Sessio
 	set := NewSet(s, parentID)
 	start(t, b, s)
 	Succeed(s, set.ID, []byte("result of "+s.ID))
-	require.NoError(t, b.Commit(t.Context(), s, set, nil))
+	require.NoError(t, b.Commit(t.Context(), s, Making(set, nil), Audit("commit", s.WalletID)))
 	return s, set
 }
 
@@ -154,7 +169,7 @@ func active(t *testing.T, b Backend) *session.StoredSet {
 
 func activate(t *testing.T, b Backend, set *session.StoredSet) {
 	t.Helper()
-	changed, err := b.Confirm(t.Context(), set.WalletID, set.ID)
+	changed, err := b.Confirm(t.Context(), set.WalletID, set.ID, Audit("confirm", set.WalletID))
 	require.NoError(t, err)
 	require.True(t, changed)
 }
@@ -162,11 +177,11 @@ func activate(t *testing.T, b Backend, set *session.StoredSet) {
 // start records a session and sets it running.
 func start(t *testing.T, b Backend, s *session.Session) {
 	t.Helper()
-	_, created, err := b.Begin(t.Context(), s)
+	_, created, err := b.Begin(t.Context(), s, Audit("begin", s.WalletID))
 	require.NoError(t, err)
 	require.True(t, created)
 	s.State = session.Running
-	require.NoError(t, b.Update(t.Context(), s))
+	require.NoError(t, b.Update(t.Context(), s, Audit("update", s.WalletID)))
 }
 
 func wallet(id, owner string) *session.Wallet {
