@@ -19,6 +19,7 @@ type cli struct {
 	Serve   serveCmd   `cmd:"" help:"Run the service."`
 	Wallet  walletCmd  `cmd:"" help:"Use a running service: create, back up, provision, sign."`
 	Keyset  keysetCmd  `cmd:"" help:"Make the keyset that encrypts what a service stores."`
+	Audit   auditCmd   `cmd:"" help:"Show and verify the audit log."`
 	Version versionCmd `cmd:"" help:"Print version, commit and Go version."`
 }
 
