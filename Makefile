@@ -21,11 +21,29 @@ help: ## Lists the targets.
 
 .PHONY: demo
 demo: ## Creates, backs up, provisions and signs, all in one process.
+	@echo 'builds mpcd first, which takes a minute or two the first time' >&2
 	@go run ./cmd/mpcd demo
 
 .PHONY: test
 test: deps tools check-build check-gen check-proto check-format check-vet lint check-modules check-test ## Runs all that CI runs; installs what it needs.
 	$(call heading,all green)
+
+.PHONY: bench
+bench: ## Measures mpcd beside bare tss-lib: 20 minutes, on a machine that does nothing else.
+	@mkdir -p .bench
+	@go build -buildvcs=false -o .bench/mpcbench ./cmd/mpcbench
+	@.bench/mpcbench --json .bench/bench.json --markdown .bench/bench.md --plot docs/bench-concurrency.png $(BENCH)
+
+.PHONY: load
+load: $(BIN)/ghz ## Loads a service of its own with ghz, and keeps the reports in .load/.
+	@scripts/load
+
+$(BIN)/ghz: tools/ghz/go.mod tools/ghz/go.sum tools/ghz/report/main.go
+	$(call heading,ghz: building it into $(BIN))
+	@mkdir -p $(BIN)
+	@cd tools/ghz && go build -o ../../$(BIN)/ghz-report ./report
+	@cd tools/ghz && go build -o ../../$(BIN)/ghz tool
+	@touch $@
 
 .PHONY: gen
 gen: tools ## Makes gen/ anew from proto/.
@@ -42,7 +60,7 @@ lint: tools ## Lints the Go code.
 	@GOFLAGS="$${GOFLAGS:-} -buildvcs=false" $(LINT) run ./...
 
 .PHONY: deps
-deps: ## Installs what the tests need from the system: gcc, openssl.
+deps: ## Installs what the tests need from the system: gcc, openssl, curl.
 	@scripts/install-deps
 
 .PHONY: tools

@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -84,7 +85,9 @@ func (d *demoCmd) Run(ctx context.Context) (err error) {
 		show = newView(os.Stderr, true)
 	}
 	p := &play{conn: conn, show: show, result: demoResult{Seconds: map[string]float64{}}}
-	if err := p.all(ctx); err != nil {
+	if err := p.all(ctx); ctx.Err() != nil {
+		return errInterrupted
+	} else if err != nil {
 		return err
 	}
 	if d.JSON {
@@ -277,7 +280,7 @@ func (r *demoResult) show() error {
 		out += fmt.Sprintf("  key  %-9s  %s\n", k.Curve, k.PublicKey)
 	}
 	for _, s := range r.ShareSets {
-		out += fmt.Sprintf("  set  %-9s  %s  %s\n", s.Purpose, s.ID, s.Device)
+		out += strings.TrimRight(fmt.Sprintf("  set  %-9s  %s  %s", s.Purpose, s.ID, s.Device), " ") + "\n"
 	}
 	out += "signatures, made by both devices after the second was provisioned, verified under the wallet's keys:\n"
 	for _, s := range r.Signatures {

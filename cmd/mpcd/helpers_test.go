@@ -12,7 +12,6 @@ import (
 	"io"
 	"log/slog"
 	"math/big"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,35 +20,15 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"github.com/stretchr/testify/require"
 
 	"github.com/mpcd/mpcd/internal/preparams"
 	"github.com/mpcd/mpcd/internal/seal"
 	"github.com/mpcd/mpcd/internal/service"
 	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
-
-// repoRoot is the root of the repository, seen from this package.
-const repoRoot = "../.."
-
-// requireTools puts .bin/ on PATH, and fails where a program is missing: what they check
-// is too important to be skipped.
-func requireTools(t *testing.T, names ...string) {
-	t.Helper()
-	bin, err := filepath.Abs(filepath.Join(repoRoot, ".bin"))
-	require.NoError(t, err)
-	if path := os.Getenv("PATH"); !strings.HasPrefix(path, bin+":") {
-		require.NoError(t, os.Setenv("PATH", bin+":"+path)) //nolint:usetesting // for the whole process: scripts run in parallel
-	}
-	for _, name := range names {
-		_, err := exec.LookPath(name)
-		require.NoErrorf(t, err, "run `make deps tools` first: it installs %s", name)
-	}
-}
 
 // running is a service in a process of its own.
 type running struct {
@@ -65,13 +44,13 @@ type running struct {
 // searches primes in the background.
 var noPorts = []string{"--grpc-addr=127.0.0.1:0", "--http-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--preparams-depth=0"}
 
-// startService starts mpcd serve --dev in dir and waits until it serves.
-func startService(dir string, env []string, args ...string) (*running, error) {
+// startService starts a program's serve --dev in dir and waits until it serves.
+func startService(dir, program string, env []string, args ...string) (*running, error) {
 	log, err := os.CreateTemp(dir, "serve-*.log")
 	if err != nil {
 		return nil, err
 	}
-	r := &running{cmd: exec.Command("mpcd", slices.Concat([]string{"serve", "--dev"}, noPorts, args)...), log: log, done: make(chan struct{})}
+	r := &running{cmd: exec.CommandContext(context.Background(), program, slices.Concat([]string{"serve", "--dev"}, noPorts, args)...), log: log, done: make(chan struct{})}
 	r.cmd.Dir, r.cmd.Env, r.cmd.Stderr = dir, env, log
 	if err := r.cmd.Start(); err != nil {
 		return nil, err
@@ -126,8 +105,11 @@ func (r *running) stop() error {
 		r.kill()
 		return fmt.Errorf("mpcd serve goes on after SIGTERM\n%s", r.text())
 	}
-	if r.err != nil || r.logged("stopped") == nil {
-		return fmt.Errorf("after SIGTERM: %v, and \"stopped\" should be logged\n%s", r.err, r.text())
+	if r.err != nil {
+		return fmt.Errorf("mpcd serve, after SIGTERM: %w\n%s", r.err, r.text())
+	}
+	if r.logged("stopped") == nil {
+		return fmt.Errorf("mpcd serve does not log \"stopped\"\n%s", r.text())
 	}
 	return nil
 }
@@ -159,12 +141,17 @@ func (r *registry) get(pid string) *running {
 var runningByPID = registry{byPID: map[string]*running{}}
 
 // cmdServe starts a service: serve [flags]. The wallet commands find it by $MPCD_ADDR;
-// $HTTP and $ADMIN are its other addresses, $LOG its log.
+// $HTTP and $ADMIN are its other addresses, $LOG its log. "serve released" is without the
+// race detector.
 func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 	if neg {
 		ts.Fatalf("! serve: use ! exec mpcd serve")
 	}
-	r, err := startService(ts.Getenv("WORK"), []string{"HOME=" + ts.Getenv("WORK"), "PATH=" + ts.Getenv("PATH")}, args...)
+	program := "mpcd-tested"
+	if len(args) > 0 && args[0] == "released" {
+		program, args = "mpcd", args[1:]
+	}
+	r, err := startService(ts.Getenv("WORK"), program, []string{"HOME=" + ts.Getenv("WORK"), "PATH=" + ts.Getenv("PATH")}, args...)
 	ts.Check(err)
 	ts.Defer(r.kill)
 	ts.Setenv("MPCD_ADDR", r.grpc)
@@ -279,7 +266,7 @@ func opensslVerify(dir, curve, keyHex, payloadHex, signatureHex string) error {
 			return err
 		}
 	}
-	openssl := exec.Command("openssl", args...)
+	openssl := exec.CommandContext(context.Background(), "openssl", args...)
 	openssl.Dir = dir
 	if out, err := openssl.CombinedOutput(); err != nil {
 		return fmt.Errorf("openssl: %w: %s", err, out)
@@ -319,10 +306,9 @@ func containsPart(text, secret []byte) bool {
 	return false
 }
 
-// cmdListen listens on a port that does not speak gRPC, until the script ends: httpd VAR.
-func cmdListen(ts *testscript.TestScript, _ bool, args []string) {
-	lis, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a test's own port
-	ts.Check(err)
-	ts.Defer(func() { _ = lis.Close() })
-	ts.Setenv(args[0], lis.Addr().String())
+// cmdSame compares two values: same A B.
+func cmdSame(ts *testscript.TestScript, neg bool, args []string) {
+	if (args[0] == args[1]) == neg {
+		ts.Fatalf("%q and %q", args[0], args[1])
+	}
 }

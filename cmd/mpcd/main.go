@@ -15,12 +15,14 @@ import (
 
 // cli is the command line: one field for each command.
 type cli struct {
-	Demo    demoCmd    `cmd:"" help:"Create, back up, provision and sign, all in one process."`
-	Serve   serveCmd   `cmd:"" help:"Run the service."`
-	Wallet  walletCmd  `cmd:"" help:"Use a running service: create, back up, provision, sign."`
-	Keyset  keysetCmd  `cmd:"" help:"Make the keyset that encrypts what a service stores."`
-	Audit   auditCmd   `cmd:"" help:"Show and verify the audit log."`
-	Version versionCmd `cmd:"" help:"Print version, commit and Go version."`
+	Demo      demoCmd      `cmd:"" help:"Create, back up, provision and sign, all in one process."`
+	Serve     serveCmd     `cmd:"" help:"Run the service."`
+	Wallet    walletCmd    `cmd:"" help:"Use a running service: create, back up, provision, sign."`
+	Keyset    keysetCmd    `cmd:"" help:"Make the keyset that encrypts what a service stores."`
+	Preparams preparamsCmd `cmd:"" help:"Fill the pool of pre-params, or look at it."`
+	Audit     auditCmd     `cmd:"" help:"Show and verify the audit log."`
+	Loadtest  loadtestCmd  `cmd:"" help:"Make data for load tests."`
+	Version   versionCmd   `cmd:"" help:"Print version, commit and Go version."`
 }
 
 // Exit codes: what went wrong, for scripts.
@@ -73,6 +75,8 @@ func run(args []string) int {
 	}
 	return exitFailed
 }
+
+var errInterrupted = errors.New("interrupted")
 
 // usageError is a command line or configuration that cannot work, with every fault in it.
 type usageError struct{ error }

@@ -1,16 +1,65 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/stretchr/testify/require"
 )
 
-// TestMain makes this test's own binary the mpcd of every test: started as a process of
-// its own, with the race detector where the tests have it.
+// TestMain gives the tests two programs on PATH, which they start as processes of their
+// own: mpcd, built as it is released, and mpcd-tested, which is this test's own binary and
+// so has the race detector where the tests have it. Key derivation and the protocol are
+// several times slower under it, so that only some services run there.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"mpcd": main})
+	testscript.Main(builder{m}, map[string]func(){"mpcd-tested": main})
+}
+
+// pathBefore is PATH as it was before the tests' programs were put on it.
+var pathBefore = os.Getenv("PATH")
+
+// builder builds mpcd before the tests run.
+type builder struct{ *testing.M }
+
+// Run implements testscript.TestingM.
+func (b builder) Run() int {
+	dir, err := os.MkdirTemp("", "mpcd-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
+	build := exec.CommandContext(context.Background(), "go", "build", "-buildvcs=false", "-o", dir, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+		return 1
+	}
+	bin, err := filepath.Abs("../../.bin")
+	if err == nil {
+		err = os.Setenv("PATH", strings.Join([]string{dir, bin, os.Getenv("PATH")}, string(os.PathListSeparator)))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return b.M.Run()
+}
+
+// requireTools fails where a program is missing: what they check is too important to be
+// skipped.
+func requireTools(t *testing.T, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		_, err := exec.LookPath(name)
+		require.NoErrorf(t, err, "run `make deps tools` first: it installs %s", name)
+	}
 }
 
 // TestScripts runs the command line as its users do: see testdata/script.
@@ -26,7 +75,7 @@ func TestScripts(t *testing.T) {
 			"json":   cmdJSON,
 			"verify": cmdVerify,
 			"holds":  cmdHolds,
-			"httpd":  cmdListen,
+			"same":   cmdSame,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,

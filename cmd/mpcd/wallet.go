@@ -105,7 +105,7 @@ func (f *serviceFlags) explain(err error) error {
 	case errors.Is(err, errUncounted), errors.Is(err, client.ErrNotRevoked):
 		return err // something was made: it says what to do itself
 	case errors.Is(err, context.Canceled):
-		return fmt.Errorf("interrupted; what was not confirmed is of no use, and the service erases it")
+		return fmt.Errorf("%w; what was not confirmed is of no use, and the service erases it", errInterrupted)
 	case errors.As(err, &e) && e.Code == codes.Unavailable && e.Reason == "":
 		return fmt.Errorf("no mpcd service answers at %s. Start one with \"mpcd serve --dev\", or name another with --addr\n(%w)", f.Addr, err)
 	}
@@ -248,7 +248,7 @@ func ask(ctx context.Context, prompt string) ([]byte, error) {
 		}
 		return a.password, a.err
 	case <-ctx.Done():
-		return nil, errors.Join(errors.New("interrupted"), term.Restore(terminal, before))
+		return nil, errors.Join(errInterrupted, term.Restore(terminal, before))
 	}
 }
 
@@ -524,7 +524,7 @@ func (v *walletView) text() string {
 	}
 	for _, s := range v.ShareSets {
 		about := slices.DeleteFunc([]string{string(s.Method), s.Device}, func(x string) bool { return x == "" })
-		fmt.Fprintf(&b, "  set  %s  %-7s  %-7s  %s\n", s.ID, s.Purpose, s.State, strings.Join(about, "  "))
+		b.WriteString(strings.TrimRight(fmt.Sprintf("  set  %s  %-7s  %-7s  %s", s.ID, s.Purpose, s.State, strings.Join(about, "  ")), " ") + "\n")
 	}
 	return b.String()
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,10 +26,21 @@ import (
 // no value of it: protojson would show the whole of a share with one wrong character.
 type jsonBodies struct{ *runtime.JSONPb }
 
-// NewDecoder implements runtime.Marshaler.
+// NewDecoder implements runtime.Marshaler. The whole body is one message: what comes
+// after it is an error too.
 func (j jsonBodies) NewDecoder(r io.Reader) runtime.Decoder {
-	inner := j.JSONPb.NewDecoder(r)
-	return runtime.DecoderFunc(func(v any) error { return bodyError(inner.Decode(v)) })
+	return runtime.DecoderFunc(func(v any) error {
+		body, err := io.ReadAll(r) // the handler in front bounds it
+		if err == nil && len(bytes.TrimSpace(body)) == 0 {
+			return io.EOF // an empty request
+		}
+		if m, ok := v.(proto.Message); ok && err == nil {
+			err = j.UnmarshalOptions.Unmarshal(body, m)
+		} else if err == nil {
+			err = fmt.Errorf("a %T is not a message", v)
+		}
+		return bodyError(err)
+	})
 }
 
 // faultyField finds the field's name in protojson's words.
@@ -37,8 +49,8 @@ var faultyField = regexp.MustCompile(`(unknown field|invalid value for \w+ field
 func bodyError(err error) error {
 	var tooLarge *http.MaxBytesError
 	switch {
-	case err == nil, errors.Is(err, io.EOF): // no body is an empty request
-		return err
+	case err == nil:
+		return nil
 	case errors.As(err, &tooLarge):
 		return fmt.Errorf("the body has more than %d bytes", tooLarge.Limit)
 	}

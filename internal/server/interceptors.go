@@ -41,7 +41,7 @@ const requestIDHeader = "x-request-id"
 // request id, public errors, log, recovery, caller.
 func interceptors(log *slog.Logger, auth Authenticator) []grpc.ServerOption {
 	logger := logging.LoggerFunc(func(ctx context.Context, level logging.Level, msg string, fields ...any) {
-		log.Log(ctx, slog.Level(level), msg, fields...)
+		log.Log(ctx, slog.Level(level), msg, fields...) //nolint:sloglint // the middleware's own words
 	})
 	opts := []logging.Option{
 		logging.WithLogOnEvents(logging.FinishCall), // never payloads

@@ -121,10 +121,3 @@ func wallet(t testing.TB, s *servertest.Service, id string) *pb.Wallet {
 	t.Helper()
 	return done[*pb.GetWalletResponse](t, overGRPC(t, s, alice, &pb.GetWalletRequest{WalletId: id})).GetWallet()
 }
-
-// backedUp makes a wallet with a first SIGNING set and a BACKUP set, both ACTIVE.
-func backedUp(t testing.TB, s *servertest.Service) (first, backed held) {
-	t.Helper()
-	first = confirm(t, s, create(t, s))
-	return first, confirm(t, s, backup(t, s, first))
-}

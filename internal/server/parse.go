@@ -84,9 +84,10 @@ func (p *parser) curve(field string, c pb.Curve) session.Curve {
 		return session.Secp256k1
 	case pb.Curve_CURVE_ED25519:
 		return session.Ed25519
+	default:
+		p.fault(field, "must be CURVE_SECP256K1 or CURVE_ED25519")
+		return 0
 	}
-	p.fault(field, "must be CURVE_SECP256K1 or CURVE_ED25519")
-	return 0
 }
 
 func (p *parser) curves(field string, in []pb.Curve) []session.Curve {

@@ -50,7 +50,10 @@ var scopeFor = map[action]Scope{
 func (c Caller) has(s Scope) bool { return slices.Contains(c.Scopes, s) }
 
 // mayOnAny reports whether c may do a to wallets of any owner.
-func (c Caller) mayOnAny(a action) bool { return c.has(scopeFor[a]) }
+func (c Caller) mayOnAny(a action) bool {
+	s, ok := scopeFor[a]
+	return ok && c.has(s)
+}
 
 // may reports whether c may do a to a wallet of owner.
 func (c Caller) may(a action, owner string) bool {

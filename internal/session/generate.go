@@ -179,8 +179,9 @@ func (s *Service) match(ctx context.Context, wallet *Wallet, want Purpose, clien
 		return &source{set: set, record: record, client: client}, nil
 	case SetPending:
 		return nil, fmt.Errorf("%w: set %s", ErrShareSetPending, set.ID)
+	default:
+		return nil, fmt.Errorf("%w: set %s", ErrShareSetRevoked, set.ID)
 	}
-	return nil, fmt.Errorf("%w: set %s", ErrShareSetRevoked, set.ID)
 }
 
 // half reads the server's half of a set, and holds it against the set's record before
@@ -192,7 +193,12 @@ func (s *Service) half(ctx context.Context, owner string, src *source, w *work) 
 		keeper = s.Custodian
 	}
 	half, err := keeper.Fetch(ctx, owner, src.set)
-	if err != nil {
+	switch reason := Reason(fromTSS(err)); {
+	case err == nil:
+	case reason == ErrShareMalformed.Reason, reason == ErrShareSetMismatch.Reason:
+		// Not with %w: the share at fault is ours.
+		return nil, fmt.Errorf("%w: server's half of set %s: %v", ErrDataCorrupted, src.set.ID, err) //nolint:errorlint // see above
+	default:
 		return nil, fmt.Errorf("server's half of set %s: %w", src.set.ID, err)
 	}
 	w.run.report(Progress{Status: StatusParsingShare, Percent: percentParsing})

@@ -8,9 +8,10 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// The words of the tss room that callers of this one need too.
 type (
-	Curve   = tss.Curve
+	// Curve is the tss room's, which callers of this one need too.
+	Curve = tss.Curve
+	// Purpose is the tss room's as well.
 	Purpose = tss.Purpose
 )
 

@@ -59,7 +59,7 @@ func (r *Run) report(p Progress) { r.append(r.stamp(p)) }
 func (r *Run) stamp(p Progress) Progress {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p.Sequence, p.Attempt, p.Elapsed = r.first+1, r.attempt, time.Since(r.created)
+	p.Sequence, p.Attempt, p.Elapsed = r.first+1, r.attempt, time.Since(r.created).Truncate(time.Microsecond) // as the store keeps it
 	if n := len(r.log); n > 0 {
 		p.Sequence = r.log[n-1].Sequence + 1
 		p.Percent = max(p.Percent, r.log[n-1].Percent)
@@ -123,7 +123,7 @@ func (r *Run) Follow(ctx context.Context, after uint32, send func(Event) error) 
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	for {
-		news, out, err, ended, changed := r.since(after)
+		news, out, ended, changed, err := r.since(after)
 		for _, p := range news {
 			if err := send(Event{Progress: &p}); err != nil {
 				return err
@@ -151,7 +151,7 @@ func (r *Run) Follow(ctx context.Context, after uint32, send func(Event) error) 
 	}
 }
 
-func (r *Run) since(after uint32) (news []Progress, out *Outcome, err error, ended bool, changed <-chan struct{}) {
+func (r *Run) since(after uint32) (news []Progress, out *Outcome, ended bool, changed <-chan struct{}, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i, p := range r.log {
@@ -160,5 +160,5 @@ func (r *Run) since(after uint32) (news []Progress, out *Outcome, err error, end
 			break
 		}
 	}
-	return news, r.outcome, r.err, r.ended, r.changed
+	return news, r.outcome, r.ended, r.changed, r.err
 }

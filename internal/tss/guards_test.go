@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -42,7 +44,7 @@ func (u untouched) observer() tss.Observer {
 	return tss.Observer{Round: func(int, int) { u.t.Error("a round was entered") }}
 }
 
-// refused runs a resharing and a signing that must both be refused with the same error,
+// requireRefused runs a resharing and a signing that must both be refused with the same error,
 // before any party is built and without using pre-params up.
 func requireRefused(t *testing.T, want error, rec *tss.KeyRecord, share *tss.KeyShare, party tss.Party) {
 	t.Helper()
@@ -67,6 +69,7 @@ func newKeys(t *testing.T, share *tss.KeyShare) tss.PartyKeys {
 // tss-lib takes a party with an old party's key for a member of both committees, and
 // panics on equal keys: four distinct ones, or nothing is built.
 func TestRow1FourDistinctPartyKeys(t *testing.T) {
+	t.Parallel()
 	for _, c := range tss.Curves() {
 		rec, both := tss.Vector(t, tss.Signing).Key(t, c)
 		pre := pre(t, c, tsstest.NewSource())[tss.Client]
@@ -132,6 +135,10 @@ func TestRow3FreshPreParams(t *testing.T) {
 			}
 		}
 	}
+	for p, want := range run.moduli {
+		got := run.keys[p].Record.Parties[p]
+		require.Equal(t, want, [2]string{got.PaillierN.String(), got.NTilde.String()}, "not the pre-params that were given")
+	}
 	for name, pre := range map[string]*tss.PreParams{"used": run.pre[tss.Client], "none": nil, "empty": {}} {
 		t.Run(name, func(t *testing.T) {
 			u := untouched{t}
@@ -171,7 +178,7 @@ func TestRow7FirstErrorEnds(t *testing.T) {
 	alter := mutate(t, func(m protoreflect.Message) {
 		msg, ok := m.Interface().(*ecresharing.DGRound4Message1)
 		require.True(t, ok)
-		flip(msg.FacProof[0])
+		flip(msg.GetFacProof()[0])
 	})
 	n := &network{from: tss.Server, target: "binance.tsslib.ecdsa.resharing.DGRound4Message1", apply: alter}
 	e := duel(t, n, subjects(tss.Secp256k1)[1].start(t, tss.Vector(t, tss.Signing), tsstest.NewSource()))
@@ -212,6 +219,7 @@ func TestRow8CommitteeMismatch(t *testing.T) {
 // tss-lib compares only the first message of index 0 with what it has: each side refuses
 // another public key, the one at index 0 and the one at index 1.
 func TestRow9PublicKeyInRound1(t *testing.T) {
+	t.Parallel()
 	rec, _ := tss.Vector(t, tss.Signing).Key(t, tss.Ed25519)
 	require.NotZero(t, rec.Parties[0].PartyKey.Cmp(rec.Parties[1].PartyKey), "one of them has index 0")
 	other, _ := tss.Vector(t, tss.Signing).Key(t, tss.Ed25519)
@@ -261,11 +269,11 @@ func TestRow17SessionIDInRound1(t *testing.T) {
 		change func(*ecresharing.DGRound1Message)
 		want   string
 	}{
-		"another ssid":  {func(m *ecresharing.DGRound1Message) { flip(m.Ssid) }, "another session id"},
+		"another ssid":  {func(m *ecresharing.DGRound1Message) { flip(m.GetSsid()) }, "another session id"},
 		"no ssid":       {func(m *ecresharing.DGRound1Message) { m.Ssid = nil }, "another session id"},
-		"a longer ssid": {func(m *ecresharing.DGRound1Message) { m.Ssid = append(m.Ssid, 0) }, "another session id"},
-		"another x":     {func(m *ecresharing.DGRound1Message) { flip(m.EcdsaPubX) }, "another public key"},
-		"another y":     {func(m *ecresharing.DGRound1Message) { flip(m.EcdsaPubY) }, "another public key"},
+		"a longer ssid": {func(m *ecresharing.DGRound1Message) { m.Ssid = append(m.GetSsid(), 0) }, "another session id"},
+		"another x":     {func(m *ecresharing.DGRound1Message) { flip(m.GetEcdsaPubX()) }, "another public key"},
+		"another y":     {func(m *ecresharing.DGRound1Message) { flip(m.GetEcdsaPubY()) }, "another public key"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -273,14 +281,18 @@ func TestRow17SessionIDInRound1(t *testing.T) {
 			for party, share := range both {
 				pre, err := src.PreParams(t.Context())
 				require.NoError(t, err)
-				conn := &reflector{target: "binance.tsslib.ecdsa.resharing.DGRound1Message", back: make(chan tss.Message, 1)}
-				conn.change = mutate(t, func(m protoreflect.Message) {
+				change := mutate(t, func(m protoreflect.Message) {
 					msg, ok := m.Interface().(*ecresharing.DGRound1Message)
 					require.True(t, ok)
 					x.change(msg)
 				})
 				in := tss.ReshareInput{Party: tss.Party(party), Old: rec, Share: share, NewKeys: newKeys(t, share), PreParams: pre}
-				_, err = tss.Reshare(t.Context(), conn, in, tss.Observer{})
+				synctest.Test(t, func(t *testing.T) {
+					ctx, stop := context.WithTimeout(t.Context(), time.Hour) // jumped to if nobody objects
+					defer stop()
+					conn := &reflector{target: "binance.tsslib.ecdsa.resharing.DGRound1Message", change: change, back: make(chan tss.Message, 1)}
+					_, err = tss.Reshare(ctx, conn, in, tss.Observer{})
+				})
 				var pe *tss.ProtocolError
 				require.ErrorAs(t, err, &pe)
 				require.Equal(t, tss.Party(party).Other(), pe.Culprit)
@@ -292,6 +304,7 @@ func TestRow17SessionIDInRound1(t *testing.T) {
 
 // What tss-lib would sign wrongly, crash on, or sign although it should not.
 func TestRow11Payloads(t *testing.T) {
+	t.Parallel()
 	q := tss.Secp256k1.Order()
 	minusOne := new(big.Int).Sub(q, big.NewInt(1)).FillBytes(make([]byte, 32))
 	one := append(make([]byte, 31), 1)
@@ -371,6 +384,7 @@ func identifiers(src []byte, names []string) (found []string) {
 // A share that names 6N as a Paillier key killed the process: nothing is built from one
 // whose secrets are not the record's.
 func TestRow14SecretsAreTheRecords(t *testing.T) {
+	t.Parallel()
 	rec, both := tss.Vector(t, tss.Signing).Key(t, tss.Secp256k1)
 	n := rec.Parties[tss.Client].PaillierN
 	share := both[tss.Client]

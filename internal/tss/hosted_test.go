@@ -1,6 +1,7 @@
 package tss_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -129,7 +130,8 @@ type resharing struct {
 	before [2][]byte // the input shares, encoded before the run
 	old    *tss.KeyRecord
 	shares [2]*tss.KeyShare // the inputs themselves, after the run
-	pre    [2]*tss.PreParams
+	pre    [2]*tss.PreParams // used up
+	moduli [2][2]string      // the pre-params' N and NTilde, by Party
 	rounds rounds
 	keys   *[2]tss.NewKey
 	err    error
@@ -151,6 +153,12 @@ func reshared(t testing.TB, c tss.Curve) *resharing {
 			r.before[p] = tss.EncodeKey(t, s)
 		}
 		r.pre = pre(t, c, tsstest.NewSource())
+		for p, pp := range r.pre {
+			if pp != nil {
+				n, nTilde := pp.Moduli()
+				r.moduli[p] = [2]string{n.String(), nTilde.String()}
+			}
+		}
 		// Not t's context: the run may serve other tests than the one that started it.
 		r.keys, r.err = tss.HostedReshare(context.Background(), r.old, r.shares, r.pre, r.rounds.observer()) //nolint:usetesting // see above
 	})
@@ -161,7 +169,7 @@ func reshared(t testing.TB, c tss.Curve) *resharing {
 // Cancellation is answered at once, with the caller's cause, and what tss-lib still
 // computes ends by itself: Busy falls to zero, and goleak finds nothing.
 func TestCancel(t *testing.T) {
-	for c, at := range map[tss.Curve][]int{tss.Ed25519: {1, 2, 3, 4}, tss.Secp256k1: {2, 4}} {
+	for c, at := range map[tss.Curve][]int{tss.Ed25519: {1, 3}, tss.Secp256k1: {2, 4}} {
 		t.Run(c.String(), func(t *testing.T) {
 			t.Parallel()
 			src := tsstest.NewSource()
@@ -203,6 +211,7 @@ var write = flag.Bool("write", false, "make new vectors and write them to "+tss.
 // Today's code reads yesterday's shares: the committed ones parse, fit their records,
 // encode again to the same bytes, and sign.
 func TestVectors(t *testing.T) {
+	t.Parallel()
 	if *write {
 		writeVectors(t)
 	}
@@ -219,7 +228,7 @@ func TestVectors(t *testing.T) {
 			require.NoError(t, s.Record.Check(share, tss.Party(p), s.Encoded))
 			b, err := share.Encode()
 			require.NoError(t, err)
-			require.True(t, string(s.Bytes[p]) == string(b.Reveal()), "the share encodes to other bytes")
+			require.True(t, bytes.Equal(s.Bytes[p], b.Reveal()), "the share encodes to other bytes")
 		}
 		for _, c := range tss.Curves() {
 			rec, both := s.Key(t, c)

@@ -14,6 +14,7 @@ func parseRecord(b []byte) error {
 }
 
 func TestRecordIsStrict(t *testing.T) {
+	t.Parallel()
 	s := Vector(t, Signing)
 	requireStrict(t, s.Encoded, maxRecordBytes, ErrRecordMalformed, parseRecord)
 	step := 1
@@ -81,6 +82,7 @@ func TestRecordIsStrict(t *testing.T) {
 
 // A record that cannot be parsed again is never handed out.
 func TestRecordEncodeRefuses(t *testing.T) {
+	t.Parallel()
 	for name, f := range map[string]func(*Record){
 		"no keys":       func(r *Record) { r.Keys = nil },
 		"no wallet":     func(r *Record) { r.WalletID = "" },

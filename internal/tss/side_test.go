@@ -205,7 +205,8 @@ func TestRow6Errors(t *testing.T) {
 	us := s.seats[0].senders[0][Server]
 	err := s.call(func() *lib.Error { return lib.NewError(nil, "task", 5, us, us) })
 	requireBlame(t, err, Client)
-	require.NotContains(t, err.Error(), "Error is nil")
+	require.Error(t, errors.Unwrap(err), "a cause that says something")
+	require.NotContains(t, err.Error(), "nil")
 
 	cause := errors.New("V_0 != y")
 	err = s.call(func() *lib.Error { return lib.NewError(cause, "task", 4, us, us) })

@@ -126,6 +126,9 @@ func Verify(c Curve, publicKey, payload []byte, sig *Signature) error {
 		}
 		return nil
 	}
+	if len(payload) != 32 { // the verifier below would cut a longer one
+		return errVerify
+	}
 	pub, err := secp256k1.ParsePubKey(publicKey)
 	if err != nil {
 		return fmt.Errorf("public key: %w", err)

@@ -14,13 +14,13 @@ func requireStrict(t *testing.T, b []byte, limit int, want error, decode func([]
 	t.Helper()
 	require.NoError(t, decode(bytes.Clone(b)), "the positive control")
 	require.EqualValues(t, 0xa0, b[0]&0xe0)
-	require.EqualValues(t, []byte{0x00, 0x60}, []byte{b[1], b[2] & 0xe0})
+	require.Equal(t, []byte{0x00, 0x60}, []byte{b[1], b[2] & 0xe0})
 	kindEnd := 3 + int(b[2]&0x1f)
 	kind, version, rest := b[1:kindEnd], b[kindEnd:kindEnd+2], b[kindEnd+2:]
 	require.Equal(t, []byte{0x01, formatVersion}, version)
 	third := rest[:2+1+16] // 2: a byte string, of which 16 bytes will do
 	join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
-	pairs := func(n int) []byte { return []byte{b[0] + byte(n)} } //nolint:gosec // G115: n is small
+	pairs := func(n int) []byte { return []byte{b[0] + byte(n)} }
 	str := func(s string) []byte { return append([]byte{0x60 + byte(len(s))}, s...) }
 	for name, bad := range map[string][]byte{
 		"nothing":              {},

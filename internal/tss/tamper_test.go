@@ -388,7 +388,7 @@ func TestTamperEdDSA(t *testing.T) {
 					t.Parallel()
 					set := tss.Vector(t, tss.Signing)
 					for i, a := range attacks(t, honest, from) {
-						if tss.Race && i%6 != int(from)*3 {
+						if tss.Race && i%18 != int(from)*9 {
 							continue
 						}
 						e := duel(t, a.network(), s.start(t, set, nil))
@@ -412,14 +412,15 @@ func TestWithheld(t *testing.T) {
 			honest := s.honest(t, tss.Vector(t, tss.Signing), nil)
 			for from := range honest {
 				for i, name := range names(honest[from]) {
-					if tss.Race && i%2 != from {
+					if tss.Race && i%4 != from {
 						continue
 					}
 					n := &network{from: tss.Party(from), target: name, apply: func(tss.Message) []tss.Message { return nil }}
 					e := duel(t, n, s.start(t, tss.Vector(t, tss.Signing), nil))
 					require.ErrorIs(t, e.errs[1-from], context.DeadlineExceeded, name)
 					for _, err := range e.errs {
-						require.False(t, errors.As(err, new(*tss.ProtocolError)), "%v", err)
+						var blamed *tss.ProtocolError
+						require.NotErrorAs(t, err, &blamed)
 					}
 				}
 			}
@@ -435,12 +436,12 @@ func TestRow16Repeated(t *testing.T) {
 			t.Parallel()
 			twice := func(m tss.Message) []tss.Message { return []tss.Message{m, m} }
 			for _, from := range []tss.Party{tss.Client, tss.Server} {
-				n := &network{from: from, target: everyType, apply: twice}
-				e := duel(t, n, s.start(t, tss.Vector(t, tss.Signing), nil))
-				e.requireOK(t)
 				if tss.Race && from == tss.Server {
 					continue
 				}
+				n := &network{from: from, target: everyType, apply: twice}
+				e := duel(t, n, s.start(t, tss.Vector(t, tss.Signing), nil))
+				e.requireOK(t)
 				// Not a side's last message: a run may have ended before a second one comes.
 				for _, name := range names(n.sent[from])[:len(n.sent[from])-1] {
 					other := mutate(t, func(m protoreflect.Message) {
@@ -464,6 +465,7 @@ func TestRow16Repeated(t *testing.T) {
 // names the local party. The client lies about the key in its first message only to
 // itself: the network tells each side what it expects.
 func TestRow21CulpritIsTheOther(t *testing.T) {
+	t.Parallel()
 	for _, from := range []tss.Party{tss.Client, tss.Server} {
 		rec, both := tss.Vector(t, tss.Signing).Key(t, tss.Ed25519)
 		wrong := both[from].Xi()
@@ -486,7 +488,8 @@ func TestRow21CulpritIsTheOther(t *testing.T) {
 	}
 }
 
-// ECDSA, where a run costs seconds: one alteration for each kind of proof. What kills
+// ECDSA, where a run costs seconds: one alteration for each kind of proof; that of the
+// factor proof is TestRow7FirstErrorEnds. What kills
 // the process from a goroutine of tss-lib (row 19) is not tried here.
 func TestTamperECDSA(t *testing.T) {
 	const resharing, kg = "binance.tsslib.ecdsa.resharing.", "binance.tsslib.ecdsa.keygen."
@@ -497,11 +500,10 @@ func TestTamperECDSA(t *testing.T) {
 		index   int
 	}{
 		{0, kg + "KGRound1Message", "dlnproof_1", 7},
-		{0, kg + "KGRound2Message1", "facProof", 0},
 		{1, resharing + "DGRound2Message1", "modProof", 3},
 		{1, resharing + "DGRound3Message1", "share", -1},
 	} {
-		from := tss.Party(i % 2) //nolint:gosec // G115: 0 or 1
+		from := tss.Party(i % 2)
 		t.Run(fmt.Sprintf("%v %s %s", from, x.target.Name(), x.field), func(t *testing.T) {
 			t.Parallel()
 			s := subjects(tss.Secp256k1)[x.subject]
@@ -525,7 +527,7 @@ func TestTamperECDSASigning(t *testing.T) {
 	honest := s.honest(t, tss.Vector(t, tss.Signing), nil)
 	require.Len(t, honest[tss.Client], 10)
 	for i, name := range names(honest[tss.Client]) {
-		from := tss.Party(i % 2) //nolint:gosec // G115: 0 or 1
+		from := tss.Party(i % 2)
 		t.Run(fmt.Sprintf("%v %s", from, name.Name()), func(t *testing.T) {
 			t.Parallel()
 			first := parts(t, honest[from][name])[0]

@@ -15,6 +15,7 @@ import (
 // Verify stands between tss-lib's signatures and whoever asked for one: it takes the one
 // canonical signature of this payload under this key and nothing near it.
 func TestVerifyECDSA(t *testing.T) {
+	t.Parallel()
 	rec, both := tss.Vector(t, tss.Signing).Key(t, tss.Secp256k1)
 	payload := digest("payload")
 	good := *sign(t, rec, both, payload)
@@ -91,6 +92,7 @@ func verifyByHand(t *testing.T, publicKey, payload []byte, sig tss.Signature) bo
 
 // A recovery id of 27 and more, or a compact signature's byte, must not wrap around.
 func TestVerifyRecovers(t *testing.T) {
+	t.Parallel()
 	rec, both := tss.Vector(t, tss.Signing).Key(t, tss.Secp256k1)
 	payload := digest("recover")
 	sig := sign(t, rec, both, payload)
@@ -101,6 +103,7 @@ func TestVerifyRecovers(t *testing.T) {
 }
 
 func TestVerifyEdDSA(t *testing.T) {
+	t.Parallel()
 	rec, both := tss.Vector(t, tss.Signing).Key(t, tss.Ed25519)
 	message := []byte("message")
 	good := *sign(t, rec, both, message)

@@ -48,6 +48,12 @@ func (s *Source) PreParams(context.Context) (*tss.PreParams, error) {
 	return tss.ParsePreParams(secret.New(b))
 }
 
+// Pause does nothing: a Source makes nothing in the background.
+func (s *Source) Pause() {}
+
+// Resume does nothing.
+func (s *Source) Resume() {}
+
 // Pair returns the next two sets, for the two sides of a hosted run.
 func (s *Source) Pair(t testing.TB) [2]*tss.PreParams {
 	t.Helper()

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/stats"
+)
+
+// call is one ProvisionWallet call as its caller sees it. Bytes are gRPC's: messages with
+// their five bytes of frame, and headers as compressed.
+type call struct {
+	begun    time.Time
+	first    time.Duration // until the first message of the answer was there
+	messages int           // of the answer
+	sent     int64
+	received int64
+}
+
+// meter watches the calls of one connection, as a grpc stats.Handler, and counts what
+// passes the connection itself.
+type meter struct {
+	sent, received atomic.Int64 // bytes of TCP payload
+
+	mu    sync.Mutex // guards calls, and the calls in flight
+	calls []*call    // those that have ended
+}
+
+type callKey struct{}
+
+// TagRPC implements stats.Handler.
+func (m *meter) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Context {
+	if !strings.HasSuffix(info.FullMethodName, "/ProvisionWallet") {
+		return ctx
+	}
+	return context.WithValue(ctx, callKey{}, new(call))
+}
+
+// HandleRPC implements stats.Handler.
+func (m *meter) HandleRPC(ctx context.Context, s stats.RPCStats) {
+	c, ok := ctx.Value(callKey{}).(*call)
+	if !ok {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch s := s.(type) {
+	case *stats.Begin:
+		c.begun = s.BeginTime
+	case *stats.OutPayload:
+		c.sent += int64(s.WireLength)
+	case *stats.InHeader:
+		c.received += int64(s.WireLength)
+	case *stats.InTrailer:
+		c.received += int64(s.WireLength)
+	case *stats.InPayload:
+		if c.messages == 0 {
+			c.first = s.RecvTime.Sub(c.begun)
+		}
+		c.messages++
+		c.received += int64(s.WireLength)
+	case *stats.End:
+		m.calls = append(m.calls, c)
+	}
+}
+
+// TagConn implements stats.Handler.
+func (m *meter) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+
+// HandleConn implements stats.Handler.
+func (m *meter) HandleConn(context.Context, stats.ConnStats) {}
+
+// take returns the calls that have ended since it was called last.
+func (m *meter) take() []*call {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	calls := m.calls
+	m.calls = nil
+	return calls
+}
+
+// dial connects and counts.
+func (m *meter) dial(ctx context.Context, addr string) (net.Conn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return &countingConn{Conn: c, m: m}, nil
+}
+
+type countingConn struct {
+	net.Conn
+	m *meter
+}
+
+// Read implements net.Conn.
+func (c *countingConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.m.received.Add(int64(n))
+	return n, err
+}
+
+// Write implements net.Conn.
+func (c *countingConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.m.sent.Add(int64(n))
+	return n, err
+}

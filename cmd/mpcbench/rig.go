@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/mpcd/mpcd/client"
+	"github.com/mpcd/mpcd/internal/preparams"
+	"github.com/mpcd/mpcd/internal/seal"
+	"github.com/mpcd/mpcd/internal/server"
+	"github.com/mpcd/mpcd/internal/service"
+	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/tss"
+)
+
+// rig is a running mpcd: the service as `mpcd serve --dev` wires it, on a SQLite file of
+// its own and a loopback port of its own.
+type rig struct {
+	svc  *service.Service
+	addr string
+	stop func() error
+	keys cloud
+}
+
+// setsPerRun is what a run on SECP256K1 takes from the pool: one set for each side.
+const setsPerRun = 2
+
+// openRig starts a service whose pool is filled in the background to the given depth; 0
+// leaves it to stock.
+func openRig(ctx context.Context, fill int) (*rig, error) {
+	dir, err := os.MkdirTemp("", "mpcbench-")
+	if err != nil {
+		return nil, err
+	}
+	remove := func() error { return os.RemoveAll(dir) }
+	keyset, err := seal.Ephemeral()
+	if err != nil {
+		return nil, errors.Join(err, remove())
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	svc, err := service.Open(ctx, service.Options{
+		DB: "sqlite://" + filepath.Join(dir, "bench.db"), Keyset: keyset, Auth: service.DevCaller,
+		Sessions: session.Config{RequireSealTo: true}, Pool: preparams.Config{Depth: fill, MaxAge: 24 * time.Hour},
+	}, log)
+	if err != nil {
+		return nil, errors.Join(err, remove())
+	}
+	lis, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, errors.Join(err, svc.Close(), remove())
+	}
+	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	served := make(chan error, 1)
+	go func() { served <- svc.Server.Serve(serving, server.Listeners{GRPC: lis}, time.Second) }() // ends with cancel
+	r := &rig{svc: svc, addr: lis.Addr().String()}
+	r.stop = func() error {
+		cancel()
+		return errors.Join(<-served, svc.Close(), remove())
+	}
+	return r, nil
+}
+
+// caller is one device with a connection of its own.
+type caller struct {
+	*client.Client
+	meter *meter
+	conn  *grpc.ClientConn
+}
+
+// dial connects a device, whose calls are metered.
+func (r *rig) dial(ctx context.Context, opts ...client.Option) (*caller, error) {
+	m := new(meter)
+	conn, err := grpc.NewClient("passthrough:///"+r.addr,
+		grpc.WithTransportCredentials(insecure.NewCredentials()), // loopback
+		grpc.WithStatsHandler(m), grpc.WithContextDialer(m.dial),
+	)
+	if err != nil {
+		return nil, err
+	}
+	kept := func(context.Context, *client.Share) error { return nil } // a device would write it to its key store
+	c, err := client.New(conn, append(opts, client.WithStore(kept), client.WithCloudKey(method, &r.keys))...)
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	// Now, so that no measured call waits for the connection.
+	for _, err := range c.ListWallets(ctx) {
+		if err != nil {
+			return nil, errors.Join(err, conn.Close())
+		}
+		break
+	}
+	return &caller{Client: c, meter: m, conn: conn}, nil
+}
+
+// method is one whose key costs nothing to derive: a password's would take longer than
+// many a run.
+const method = client.MethodCustom
+
+// cloud is a user's cloud storage.
+type cloud struct{ keys sync.Map }
+
+// PutKey implements client.KeyStorage.
+func (c *cloud) PutKey(_ context.Context, id, key string) error {
+	c.keys.Store(id, key)
+	return nil
+}
+
+// GetKey implements client.KeyStorage.
+func (c *cloud) GetKey(_ context.Context, id string) (string, error) {
+	if key, ok := c.keys.Load(id); ok {
+		return fmt.Sprint(key), nil
+	}
+	return "", fmt.Errorf("no key for share set %s", id)
+}
+
+// wallet makes a wallet and returns the ciphertext of a backup of it.
+func (r *rig) wallet(ctx context.Context, curves []client.Curve) (cipherText string, err error) {
+	c, err := r.dial(ctx, client.WithCurves(curves...))
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, c.conn.Close()) }()
+	share, err := c.CreateWallet(ctx, nil)
+	if err != nil {
+		return "", fmt.Errorf("create a wallet: %w", err)
+	}
+	defer share.Wipe()
+	backup, err := c.BackupWallet(ctx, share, method, nil)
+	if err != nil {
+		return "", fmt.Errorf("back a wallet up: %w", err)
+	}
+	if err := c.ConfirmBackup(ctx, backup, backup.CipherText); err != nil {
+		return "", fmt.Errorf("back a wallet up: %w", err)
+	}
+	return backup.CipherText, nil
+}
+
+// provision makes one more share, from the ciphertext to the confirmed share set.
+func (c *caller) provision(ctx context.Context, cipherText string) error {
+	share, err := c.ProvisionWallet(ctx, cipherText, method, nil)
+	if err != nil {
+		return fmt.Errorf("provision: %w", err)
+	}
+	share.Wipe()
+	return nil
+}
+
+// depth is how many sets the pool has.
+func (r *rig) depth(ctx context.Context) (int, error) {
+	st, err := r.svc.Pool.Status(ctx)
+	return st.Depth, err
+}
+
+// stock brings the pool to exactly n sets.
+func (r *rig) stock(ctx context.Context, n int) error {
+	for {
+		have, err := r.depth(ctx)
+		if err != nil || have == n {
+			return err
+		}
+		if have > n {
+			pp, err := r.svc.Pool.PreParams(ctx)
+			if err != nil {
+				return err
+			}
+			pp.Wipe()
+			continue
+		}
+		pp, err := tss.GeneratePreParams(ctx, 0)
+		if err != nil {
+			return err
+		}
+		if err := r.svc.Pool.Add(ctx, pp); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,88 @@
+package main
+
+// Target is a bound that a figure must keep.
+type Target struct {
+	Figure   string   `json:"figure"`
+	Unit     string   `json:"unit"`
+	AtMost   float64  `json:"atMost"`
+	Measured *float64 `json:"measured"` // nil where this run did not measure it
+}
+
+// met reports whether the figure keeps its bound. It must have been measured.
+func (t *Target) met() bool { return *t.Measured <= t.AtMost }
+
+// bound is a target before a run.
+type bound struct {
+	figure, unit string
+	atMost       float64
+	of           func(*Report) (float64, bool)
+}
+
+const (
+	noUnit       = ""
+	milliseconds = "ms"
+	megabytes    = "MB" // 10^6 bytes
+)
+
+var bounds = []bound{
+	{"CPU of one pre-params set / tss-lib's", noUnit, 1.0 / 12, cpuRatio("preparams")},
+	{"CPU of one 1024-bit safe prime / 1024-bit exponentiations, means", noUnit, 1000, func(r *Report) (float64, bool) {
+		if r.Primes == nil {
+			return 0, false
+		}
+		return r.Primes.Ratio, true
+	}},
+	{"warm provision, both curves, wall / bare tss-lib", noUnit, 1.10, wallRatio("warm")},
+	{"the same while the pool is filled", noUnit, 1.20, wallRatio("filling")},
+	{"cold provision, wall / bare tss-lib with its own search", noUnit, 0.25, wallRatio("cold")},
+	{"CPU of a provisioned device, fresh pre-params included / bare tss-lib", noUnit, 0.25, cpuRatio("cold")},
+	{"first progress message at concurrency 1, median", milliseconds, 20, func(r *Report) (float64, bool) {
+		l := r.level(1)
+		if l == nil {
+			return 0, false
+		}
+		return l.FirstMessage.Median * 1e3, true
+	}},
+	{"peak memory at concurrency 16", megabytes, 400, func(r *Report) (float64, bool) {
+		l := r.level(16)
+		if l == nil {
+			return 0, false
+		}
+		return float64(l.PeakBytes) / 1e6, true
+	}},
+}
+
+func wallRatio(pair string) func(*Report) (float64, bool) {
+	return func(r *Report) (float64, bool) {
+		p := r.pair(pair)
+		if p == nil {
+			return 0, false
+		}
+		return p.Wall.Ratio.OfMedians, true
+	}
+}
+
+func cpuRatio(pair string) func(*Report) (float64, bool) {
+	return func(r *Report) (float64, bool) {
+		p := r.pair(pair)
+		if p == nil {
+			return 0, false
+		}
+		return p.CPU.Ratio.OfMedians, true
+	}
+}
+
+// judge holds the report against the bounds. A quick run is held against none.
+func (r *Report) judge() {
+	r.Targets = nil
+	if r.Quick {
+		return
+	}
+	for _, b := range bounds {
+		t := Target{Figure: b.figure, Unit: b.unit, AtMost: b.atMost}
+		if v, ok := b.of(r); ok {
+			t.Measured = &v
+		}
+		r.Targets = append(r.Targets, t)
+	}
+}

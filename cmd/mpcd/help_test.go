@@ -1,0 +1,28 @@
+package main
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kong"
+	"github.com/stretchr/testify/require"
+)
+
+// TestHelp asks every command for its help, with every flag explained.
+func TestHelp(t *testing.T) {
+	t.Parallel()
+	parser, err := kong.New(&cli{})
+	require.NoError(t, err)
+	for _, command := range parser.Model.Leaves(true) {
+		args := append(strings.Fields(command.Path()), "--help")
+		out, err := exec.CommandContext(t.Context(), "mpcd", args...).Output()
+		require.NoError(t, err, args)
+		require.Contains(t, string(out), "Usage: mpcd "+command.Path(), args)
+		require.NotEmpty(t, command.Help, args)
+		for _, flag := range command.Flags {
+			require.Contains(t, string(out), "--"+flag.Name, args)
+			require.NotEmpty(t, flag.Help, "%s --%s", args, flag.Name)
+		}
+	}
+}

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const repoRoot = "../.."
+
+// excluded is the one command of the README that is not run here: it runs this test.
+const excluded = "make test\n"
+
+// TestREADME runs every ```sh block of the README, in order and in one shell, in a copy of
+// the repository as somebody would have cloned it.
+func TestREADME(t *testing.T) {
+	t.Parallel()
+	requireTools(t, "make", "curl", "grpcurl")
+	readme, err := os.ReadFile(filepath.Join(repoRoot, "README.md"))
+	require.NoError(t, err)
+	blocks := regexp.MustCompile("(?ms)^```sh\n(.*?)^```$").FindAllStringSubmatch(string(readme), -1)
+	var script strings.Builder
+	script.WriteString("trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n")
+	left := 0
+	for i, b := range blocks {
+		if b[1] == excluded {
+			left++
+			continue
+		}
+		fmt.Fprintf(&script, "printf '\\n== block %d\\n'\n%s", i, b[1])
+	}
+	require.Equal(t, 1, left, "`make test` is in the README, once")
+
+	dir := clone(t)
+	text, env := freePorts(t, script.String())
+	out := runScript(t, dir, text, env)
+	parts := regexp.MustCompile(`(?m)^== block \d+\n`).Split(out, -1)
+	require.Len(t, parts, len(blocks), out)
+
+	demo, start, wallet, grpc, http, sdk := parts[1], parts[2], parts[3], parts[4], parts[5], parts[6]
+	require.Regexp(t, `(?m)^provision +100% .* Done$`, demo)
+	require.Regexp(t, `(?s)signatures, made by both devices.*SECP256K1.*ED25519.*SECP256K1.*ED25519`, demo)
+	require.Contains(t, start, "ok\n")
+	require.Regexp(t, `BACKUP +kept in backup\.share`, wallet)
+
+	require.Regexp(t, `(?s)"status": "STATUS_READING_SHARE".*"status": "STATUS_GENERATING_SHARE".*"round": 5.*"status": "STATUS_DONE",\s*"done": true.*"outcome"`, grpc)
+	require.Regexp(t, `(?s)"outcome".*"purpose": "PURPOSE_SIGNING",\s*"state": "SHARE_SET_STATE_PENDING".*"clientShare": "`, grpc)
+	lines := strings.Split(strings.TrimSpace(http), "\n")
+	require.Contains(t, lines[len(lines)-2], `"status":"STATUS_DONE","done":true,"percent":100`)
+	require.Regexp(t, `^{"result":{"outcome":{"shareSet":.*"clientShare":"`, lines[len(lines)-1])
+	require.Regexp(t, `(?m)^[0-9a-f]{128}$`, sdk)
+	require.Regexp(t, `SIGNING +ACTIVE +tablet`, sdk)
+
+	// What the README shows is what the commands print, but for times, keys and ids.
+	for i, shown := range regexp.MustCompile("(?ms)^```text\n(.*?)^```$").FindAllStringSubmatch(string(readme), -1)[:3] {
+		printed := form([]string{demo, grpc, http}[i])
+		for line := range strings.Lines(form(shown[1])) {
+			if !strings.Contains(line, "[...]") {
+				require.Contains(t, printed, line, "the README shows a line that the command does not print")
+			}
+		}
+	}
+}
+
+// form leaves out of an output what differs from run to run.
+func form(s string) string {
+	s = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32,}|\b[A-Z2-7]{26}\b|\d{4}-\d\d-\d\dT[0-9:.]+Z`).ReplaceAllString(s, "#")
+	s = regexp.MustCompile(`"sequence": ?\d+`).ReplaceAllString(s, "#")
+	return regexp.MustCompile(` *[0-9.]+(%|s\b|,|$|\n)`).ReplaceAllString(s, "#$1")
+}
+
+// clone copies what a clone would have, and .bin/, which takes minutes to build.
+func clone(t *testing.T) string {
+	dir := t.TempDir()
+	root, err := filepath.Abs(repoRoot)
+	require.NoError(t, err)
+	require.NoError(t, filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		to := filepath.Join(dir, path[len(root):])
+		switch {
+		case d.IsDir() && slices.Contains([]string{".git", ".bin"}, d.Name()):
+			return fs.SkipDir
+		case d.IsDir():
+			return os.MkdirAll(to, 0o755)
+		case !d.Type().IsRegular():
+			return nil
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(to, b, info.Mode()); err != nil {
+			return err
+		}
+		return os.Chtimes(to, time.Time{}, info.ModTime()) // make looks at it
+	}))
+	require.NoError(t, os.Symlink(filepath.Join(root, ".bin"), filepath.Join(dir, ".bin")))
+	return dir
+}
+
+// freePorts puts free ports in the place of the default ones, which somebody may use.
+func freePorts(t *testing.T, script string) (text string, env []string) {
+	for name, addr := range map[string]string{"GRPC": "127.0.0.1:9090", "HTTP": "127.0.0.1:8080", "ADMIN": "127.0.0.1:9464"} {
+		lis, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		free := lis.Addr().String()
+		require.NoError(t, lis.Close())
+		require.Contains(t, script, addr)
+		script = strings.ReplaceAll(script, addr, free)
+		env = append(env, "MPCD_"+name+"_ADDR="+free)
+		if name == "GRPC" {
+			env = append(env, "MPCD_ADDR="+free)
+		}
+	}
+	return script, env
+}
+
+func runScript(t *testing.T, dir, text string, env []string) string {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", text)
+	cmd.Dir = dir
+	// As in a shell that has none of what this test has set up but Go's caches.
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "MPCD_") || strings.HasPrefix(v, "PATH=") || strings.HasPrefix(v, "MAKE") || strings.HasPrefix(v, "CGO_ENABLED=")
+	})
+	cmd.Env = append(cmd.Env, append(env, "PATH="+pathBefore)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	log, _ := os.ReadFile(filepath.Join(dir, "serve.log")) // there may be none
+	require.NoErrorf(t, err, "%s\n%s\n%s", stdout.String(), stderr.String(), log)
+	require.NotContains(t, string(log), `"level":"ERROR"`)
+	return stdout.String()
+}

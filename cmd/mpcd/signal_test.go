@@ -1,0 +1,78 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestSecondSignal ends a service that is still waiting for a run: at once.
+func TestSecondSignal(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	svc, err := startService(dir, "mpcd", os.Environ())
+	require.NoError(t, err)
+	defer svc.kill()
+	// A wallet with SECP256K1 and no pre-params: its primes take seconds.
+	create := exec.CommandContext(t.Context(), "mpcd", "wallet", "create", "--addr", svc.grpc, "--share", filepath.Join(dir, "x.share"))
+	stderr, err := create.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, create.Start())
+	_, err = stderr.Read(make([]byte, 1)) // it has begun
+	require.NoError(t, err)
+
+	require.NoError(t, svc.cmd.Process.Signal(syscall.SIGTERM))
+	select {
+	case <-svc.done:
+		t.Fatalf("the first signal does not wait for the run: %v\n%s", svc.err, svc.text())
+	case <-time.After(200 * time.Millisecond):
+	}
+	require.NoError(t, svc.cmd.Process.Signal(syscall.SIGTERM))
+	select {
+	case <-svc.done:
+	case <-time.After(5 * time.Second):
+		t.Fatal("the second signal does not end the service")
+	}
+	require.Error(t, create.Wait(), "its service went away")
+	require.NoFileExists(t, filepath.Join(dir, "x.share"))
+}
+
+// TestInterrupt ends a command in good order: what it was doing leaves nothing behind.
+func TestInterrupt(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), "mpcd", "demo", "--json")
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+	var out, errs writer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	require.NoError(t, cmd.Start())
+	require.Eventually(t, func() bool {
+		made, err := filepath.Glob(filepath.Join(dir, "mpcd-demo-*", "demo.db"))
+		return err == nil && len(made) == 1
+	}, 20*time.Second, 10*time.Millisecond)
+	time.Sleep(100 * time.Millisecond)
+	start := time.Now()
+	require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
+	require.Error(t, cmd.Wait())
+	require.Less(t, time.Since(start), 10*time.Second)
+	require.Equal(t, exitFailed, cmd.ProcessState.ExitCode())
+	require.Empty(t, string(out))
+	require.Contains(t, string(errs), "interrupted")
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
+// writer keeps what is written.
+type writer []byte
+
+// Write implements io.Writer.
+func (w *writer) Write(b []byte) (int, error) {
+	*w = append(*w, b...)
+	return len(b), nil
+}

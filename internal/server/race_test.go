@@ -1,0 +1,10 @@
+//go:build race
+
+package server_test
+
+import "github.com/mpcd/mpcd/client"
+
+// lifeMethod is the method of the whole life's backup. Under the race detector one try of
+// a password takes ten seconds, and there are three; client's and cmd/mpcd's tests make
+// PASSWORD backups too.
+const lifeMethod = client.MethodICloud

@@ -1,0 +1,129 @@
+package server_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/server/servertest"
+	"github.com/mpcd/mpcd/internal/session"
+)
+
+// spellings are the ways in which a secret may get into a text. A part of it counts: a
+// secret that is cut, or stands in something longer, is found by its middle.
+func spellings(secret []byte) map[string]string {
+	part := secret[len(secret)-24 : len(secret)-4] // of an ED25519 secret, or of a Paillier prime
+	all := map[string]string{
+		"raw": string(part), "hex": hex.EncodeToString(part), "HEX": strings.ToUpper(hex.EncodeToString(part)),
+		"decimal":  new(big.Int).SetBytes(secret[len(secret)-32:]).String(),
+		"as bytes": sprint(part),
+		"as JSON":  strings.ReplaceAll(sprint(part), " ", ","),
+	}
+	// Base64 looks different at each offset in a group of three bytes.
+	for offset, name := range []string{"base64", "base64+1", "base64+2"} {
+		for encoding, e := range map[string]*base64.Encoding{"": base64.RawStdEncoding, " URL": base64.RawURLEncoding} {
+			aligned := part[offset:]
+			all[name+encoding] = e.EncodeToString(aligned[:len(aligned)/3*3])
+		}
+	}
+	return all
+}
+
+func sprint(b []byte) string {
+	var s strings.Builder
+	for i, x := range b {
+		if i > 0 {
+			s.WriteByte(' ')
+		}
+		s.WriteString(new(big.Int).SetUint64(uint64(x)).String())
+	}
+	return s.String()
+}
+
+func leaks(text []byte, secret []byte) (how []string) {
+	for name, s := range spellings(secret) {
+		if bytes.Contains(text, []byte(s)) {
+			how = append(how, name)
+		}
+	}
+	return how
+}
+
+// leaksNothing looks for shares in the log and in every file of a service that has ended.
+func leaksNothing(t testing.TB, s *servertest.Parts, shares ...[]byte) {
+	t.Helper()
+	log := s.Log.String()
+	require.Contains(t, log, "finished call", "there is something to look through")
+	files := map[string][]byte{"the log": []byte(log)}
+	require.NoError(t, filepath.WalkDir(s.Dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		files[path], err = os.ReadFile(path)
+		return err
+	}))
+	require.GreaterOrEqual(t, len(files), 2)
+	for name, text := range files {
+		for i, share := range shares {
+			require.Empty(t, leaks(text, share), "share %d in %s", i, name)
+		}
+	}
+}
+
+// Nothing that a service logs or stores shows a share, whatever happens to it: good runs,
+// refusals, aborted runs and panics, at debug level, over both transports.
+func TestSharesAreNeitherLoggedNorStored(t *testing.T) {
+	t.Parallel()
+	fault := make(chan func(context.Context) error, 1)
+	s := start(t, servertest.Config{Wrap: func(p *session.Ports) {
+		p.Custodian = &servertest.Custodian{Custodian: p.Custodian, BeforeFetch: func(ctx context.Context) error {
+			select {
+			case f := <-fault:
+				return f(ctx)
+			default:
+				return nil
+			}
+		}}
+	}})
+	fresh := made(t, overHTTP(t, s.Service, alice, provisionReq(s.backup)), s.backup.wallet)
+	done[*pb.SignResponse](t, overHTTP(t, s.Service, alice, signReq(s.first)))
+	for _, do := range transports {
+		refused(t, do(t, s.Service, alice, signReq(fresh)), codes.FailedPrecondition, "SHARE_SET_PENDING")
+		refused(t, do(t, s.Service, alice, signReq(s.backup)), codes.InvalidArgument, "SHARE_SET_MISMATCH")
+		refused(t, do(t, s.Service, alice, signReq(s.first.flipped(1, 1))), codes.InvalidArgument, "SHARE_MALFORMED")
+		refused(t, do(t, s.Service, alice, signReq(s.first.with(s.first.share[1:]))), codes.InvalidArgument, "SHARE_MALFORMED")
+		refused(t, do(t, s.Service, &session.Caller{Name: "stranger"}, signReq(s.first)), codes.NotFound, "WALLET_NOT_FOUND")
+		fault <- func(context.Context) error { panic(append([]byte("a panic with "), s.backup.share...)) }
+		refused(t, do(t, s.Service, alice, provisionReq(s.backup)), codes.Internal, "INTERNAL")
+		fault <- func(context.Context) error { return errors.New("the custodian's disk is full") }
+		refused(t, do(t, s.Service, alice, provisionReq(s.backup)), codes.Internal, "INTERNAL")
+	}
+	s.Log.Wait(t, "the custodian's disk is full") // causes are there
+	confirm(t, s.Service, fresh)
+	s.Stop()
+	leaksNothing(t, s.Parts, s.first.share, s.backup.share, s.pending.share, fresh.share)
+
+	// The search finds what it looks for, in whatever it is part of.
+	asJSON, err := protojson.Marshal(provisionReq(s.backup))
+	require.NoError(t, err)
+	for name, text := range map[string]string{
+		"raw": "xx" + string(s.backup.share) + "yy", "hex": hex.EncodeToString(s.backup.share[7:]), "JSON": string(asJSON),
+		"decimal": "xi=" + new(big.Int).SetBytes(s.backup.share[len(s.backup.share)-32:]).String(), "as bytes": sprint(s.backup.share),
+	} {
+		require.NotEmpty(t, leaks([]byte(text), s.backup.share), name)
+		require.Empty(t, leaks([]byte(text), fresh.share), name)
+	}
+}

@@ -1,0 +1,35 @@
+package session
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The rights as contract.md has them.
+func TestRights(t *testing.T) {
+	t.Parallel()
+	want := map[action]Scope{
+		actCreate: ScopeWrite, actBackup: ScopeWrite, actProvision: ScopeWrite, actConfirm: ScopeWrite,
+		actRevoke: ScopeAdmin, actSign: ScopeSign, actRead: ScopeRead,
+	}
+	require.Equal(t, want, scopeFor)
+	w := &Wallet{ID: "w", Owner: "alice"}
+	for a, scope := range want {
+		require.NoError(t, Caller{Name: "alice"}.authorise(a, w), "an owner may do anything: %s", a)
+		for _, s := range []Scope{ScopeRead, ScopeWrite, ScopeSign, ScopeAdmin, "", "wallets:*"} {
+			for _, name := range []string{"service", ""} {
+				err := Caller{Name: name, Scopes: []Scope{"other", s}}.authorise(a, w)
+				if s == scope {
+					require.NoError(t, err, "%s with %s", a, s)
+				} else {
+					require.ErrorIs(t, err, ErrWalletNotFound, "%s with %q: a stranger must not learn that it is there", a, s)
+				}
+			}
+		}
+		require.ErrorIs(t, Caller{}.authorise(a, &Wallet{}), ErrWalletNotFound, "nobody owns nothing")
+		require.ErrorIs(t, Caller{Name: "Alice"}.authorise(a, w), ErrWalletNotFound)
+		require.False(t, Caller{Name: "alice"}.mayOnAny(a))
+	}
+	require.ErrorIs(t, Caller{Name: "root", Scopes: []Scope{""}}.authorise("unknown", w), ErrWalletNotFound)
+}
