@@ -52,6 +52,8 @@ var belongs = map[string][]string{
 	"google.golang.org/grpc":             {"internal/server", "internal/server/servertest", "client", "cmd/mpcd", "cmd/mpcbench", "gen/mpcd/v1"},
 	"github.com/grpc-ecosystem/":         {"internal/server", "gen/mpcd/v1"},
 	"github.com/alecthomas/kong":         {"cmd/mpcd"},
+	"gonum.org/v1/plot":                  {"cmd/mpcbench"},
+	"github.com/prometheus/":             {"internal/preparams", "internal/service"},
 	"github.com/stretchr/testify":        testOnly,
 	"github.com/mpcd/mpcd/gen/mpcd/v1":   {"internal/server", "internal/server/servertest", "client"},
 	"github.com/mpcd/mpcd/internal/seal": {"cmd/mpcd", "cmd/mpcbench", "internal/service", "internal/server/servertest"},

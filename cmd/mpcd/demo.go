@@ -76,6 +76,9 @@ type demoSignature struct {
 // device, a backup, and a second device that has nothing but the backup and its password.
 func (d *demoCmd) Run(ctx context.Context) (err error) {
 	conn, stop, err := embedded(ctx)
+	if ctx.Err() != nil && err != nil {
+		return errInterrupted // its own words are the database's
+	}
 	if err != nil {
 		return err
 	}

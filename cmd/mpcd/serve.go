@@ -177,6 +177,11 @@ func (s *serveCmd) Run(ctx context.Context, f *faults) (err error) {
 			return err
 		}
 	}
+	unlock, err := lockDatabase(s.DB)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
 	cfg := session.Config{RunTimeout: s.RunTimeout.value, ResultTTL: s.ResultTTL.value, Slots: s.Slots.value, RequireSealTo: !s.Dev.value}
 	pool := preparams.Config{Depth: s.PreparamsDepth.value, MaxAge: s.PreparamsMaxAge.value, Workers: s.PreparamsWorkers.value}
 	svc, err := service.Open(ctx, service.Options{DB: s.DB, Keyset: keyset, Sessions: cfg, Pool: pool, Auth: service.DevCaller}, log)
@@ -195,6 +200,31 @@ func (s *serveCmd) Run(ctx context.Context, f *faults) (err error) {
 	err = svc.Server.Serve(ctx, lis, s.Grace.value)
 	log.Info("stopped")
 	return err
+}
+
+// lockDatabase makes this process the one service of an SQLite database: a service that
+// starts takes the sessions that it finds unfinished for those of one that died, so that a
+// second one would end the runs of the first. The lock is on a file of its own, since
+// SQLite's locks on its file end with any descriptor of it, and ends with the process.
+func lockDatabase(dbURL string) (unlock func() error, err error) {
+	path, err := sqlitePath(dbURL)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("database %s: its directory does not exist: create it first, writable for the service's user alone", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("database %s: %w", path, err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			err = errors.New("another mpcd serve uses it: stop that one first, or name another database")
+		}
+		return nil, errors.Join(fmt.Errorf("database %s: %w", path, err), f.Close())
+	}
+	return f.Close, nil
 }
 
 // devKeyset reads the keyset beside the database of a --dev service, and makes it where

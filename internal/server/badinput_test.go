@@ -368,7 +368,7 @@ func TestAnAlteredByteOfAShareIsRefused(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
 	before := wallet(t, f.Service, f.half.wallet)
-	for i := 0; i < len(f.half.share); i += 5 {
+	for i := 0; i < len(f.half.share); i += 7 {
 		a := overGRPC(t, f.Service, alice, signReq(f.half.flipped(len(f.half.share)-i, 1<<(i%8))))
 		require.Contains(t, []codes.Code{codes.InvalidArgument, codes.NotFound}, a.status.Code(), "byte %d: %v", i, a.status)
 		got, _ := info(t, a.status)

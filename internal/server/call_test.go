@@ -237,6 +237,8 @@ func info(t testing.TB, st *status.Status) (i *errdetails.ErrorInfo, fields []st
 				require.Contains(t, st.Message(), v.GetField(), "the sentence names every field")
 				fields = append(fields, v.GetField())
 			}
+		case *errdetails.RetryInfo: // of RESOURCE_EXHAUSTED
+			require.True(t, d.GetRetryDelay().IsValid())
 		default:
 			require.Fail(t, "a detail of another kind", "%T", d)
 		}

@@ -6,12 +6,17 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
 	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
@@ -61,7 +66,15 @@ func TestShutdownInMidRun(t *testing.T) {
 		<-gate.Came
 		f.Sessions.Close()
 	}()
-	refused(t, overHTTP(t, f.Service, alice, provisionReq(f.backup)), codes.Aborted, "INTERRUPTED")
+	a := overHTTP(t, f.Service, alice, provisionReq(f.backup))
+	refused(t, a, codes.Aborted, "INTERRUPTED")
+	require.NotEmpty(t, a.messages, "what came before the error was sent")
+	failed := getSession(t, f.Service, progress(t, a)[0].GetSessionId())
+	require.Equal(t, pb.SessionState_SESSION_STATE_INTERRUPTED, failed.GetState())
+	require.Equal(t, int32(codes.Aborted), failed.GetError().GetCode())
+	require.Equal(t, "INTERRUPTED", failed.GetError().GetReason())
+	require.Equal(t, a.status.Message(), failed.GetError().GetMessage())
+	require.Empty(t, failed.GetShareSetId())
 	for _, do := range transports {
 		refused(t, do(t, f.Service, alice, provisionReq(f.backup)), codes.Unavailable, "SHUTTING_DOWN")
 		refused(t, do(t, f.Service, alice, signReq(f.first)), codes.Unavailable, "SHUTTING_DOWN")
@@ -90,6 +103,52 @@ func TestServeEndsWithItsContext(t *testing.T) {
 		_, err = web.Accept()
 		require.ErrorIs(t, err, net.ErrClosed)
 	}
+}
+
+// Who does not end within the grace time is cut off.
+func TestServeCutsOffAfterTheGraceTime(t *testing.T) {
+	t.Parallel()
+	gate := servertest.NewGate()
+	parts := servertest.Open(t, servertest.Config{Wrap: func(p *session.Ports) {
+		p.PreParams = &servertest.PreParams{Source: p.PreParams, Before: gate.Wait}
+	}})
+	srv := server.New(parts.Sessions, servertest.Authenticate, http.NotFoundHandler(), parts.Log.Logger())
+	var lc net.ListenConfig
+	var l server.Listeners
+	var err error
+	for _, lis := range []*net.Listener{&l.GRPC, &l.HTTP} {
+		*lis, err = lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ctx, l, time.Nanosecond) }() // ends with cancel
+
+	conn, err := grpc.NewClient(l.GRPC.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(t, err)
+	defer conn.Close() //nolint:errcheck // nothing is in flight any more
+	stream, err := pb.NewWalletServiceClient(conn).CreateWallet(t.Context(), createReq(pb.Curve_CURVE_SECP256K1))
+	require.NoError(t, err)
+	_, err = stream.Recv()
+	require.NoError(t, err)
+	body := strings.NewReader(`{"requestId":"` + uuid.NewString() + `","curves":["CURVE_SECP256K1"]}`)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+l.HTTP.Addr().String()+"/v1/wallets", body)
+	require.NoError(t, err)
+	web := &http.Client{Transport: &http.Transport{}}
+	defer web.CloseIdleConnections()
+	resp, err := web.Do(req)
+	require.NoError(t, err)
+	defer resp.Body.Close() //nolint:errcheck // it was cut off
+	<-gate.Came
+	<-gate.Came // both wait, and nothing will let them through
+
+	cancel()
+	require.NoError(t, <-served)
+	_, err = stream.Recv()
+	require.Equal(t, codes.Unavailable, status.Code(err))
+	_, err = io.ReadAll(resp.Body)
+	require.Error(t, err)
 }
 
 // A listener that fails ends the service with its error.

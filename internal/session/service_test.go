@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/mpcd/mpcd/internal/server/servertest"
 	"github.com/mpcd/mpcd/internal/session"
 	"github.com/mpcd/mpcd/internal/tss"
+	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
 
 func sum(share []byte) []byte {
@@ -322,13 +324,15 @@ func first(err error) func(*session.Session) error {
 func TestSlotsComeBack(t *testing.T) {
 	t.Parallel()
 	came, answer := make(chan struct{}), make(chan error)
-	p := servertest.Open(t, servertest.Config{Sessions: session.Config{Slots: 1}, Wrap: withPreParams(func(context.Context) error {
-		came <- struct{}{}
-		return <-answer
-	})})
+	p, f, _ := open(t, servertest.Config{Sessions: session.Config{Slots: 1}, Wrap: func(p *session.Ports) {
+		p.Halves = &servertest.Custodian{Custodian: p.Halves, BeforeFetch: func(context.Context) error {
+			came <- struct{}{}
+			return <-answer
+		}}
+	}})
 	var runs []*session.Run
 	for range 4 {
-		r, err := p.Sessions.Create(t.Context(), alice, idle())
+		r, err := p.Sessions.Sign(t.Context(), alice, signWith(f))
 		require.NoError(t, err)
 		if runs = append(runs, r); len(runs) == 1 {
 			<-came
@@ -345,14 +349,48 @@ func TestSlotsComeBack(t *testing.T) {
 		}
 		progress, _, err := ended(t, r, nil)
 		require.ErrorIs(t, err, errFault)
+		want := session.StatusReadingShare
 		if i > 0 {
-			require.Equal(t, session.StatusQueued, progress[0].Status)
+			want = session.StatusQueued
 			require.Zero(t, progress[0].Percent)
-		} else {
-			require.Equal(t, session.StatusGeneratingShare, progress[0].Status)
 		}
+		require.Equal(t, want, progress[0].Status)
 	}
 }
+
+// Pre-params that come a second time are thrown away: no wallet uses a modulus twice.
+func TestPreParamsAreUsedOnce(t *testing.T) {
+	t.Parallel()
+	one, err := tsstest.NewSource().PreParams(t.Context())
+	require.NoError(t, err)
+	n, _ := one.Moduli()
+	var mu sync.Mutex // guards handed
+	handed := 0
+	p := servertest.Open(t, servertest.Config{Wrap: func(p *session.Ports) {
+		p.PreParams = source(func() (*tss.PreParams, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if handed == 3 {
+				return nil, errFault
+			}
+			handed++
+			return tsstest.NewSource().PreParams(context.WithoutCancel(t.Context())) // always the first one
+		})
+	}})
+	r, err := p.Sessions.Create(t.Context(), alice, idle())
+	_, _, err = ended(t, r, err)
+	require.ErrorIs(t, err, errFault, "it asked until there were no more")
+	require.Equal(t, 3, handed)
+	require.Equal(t, 2, strings.Count(p.Log.String(), "pre-params came a second time"))
+	require.NotContains(t, p.Log.String(), n.String())
+}
+
+// source is a source of pre-params.
+type source func() (*tss.PreParams, error)
+
+func (s source) PreParams(context.Context) (*tss.PreParams, error) { return s() }
+func (source) Pause()                                              {}
+func (source) Resume()                                             {}
 
 // A custodian that fails, or gives back something else, is never the client's fault.
 func TestCustodianFails(t *testing.T) {

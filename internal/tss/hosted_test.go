@@ -129,7 +129,7 @@ func TestRoundsRise(t *testing.T) {
 type resharing struct {
 	before [2][]byte // the input shares, encoded before the run
 	old    *tss.KeyRecord
-	shares [2]*tss.KeyShare // the inputs themselves, after the run
+	shares [2]*tss.KeyShare  // the inputs themselves, after the run
 	pre    [2]*tss.PreParams // used up
 	moduli [2][2]string      // the pre-params' N and NTilde, by Party
 	rounds rounds
@@ -160,7 +160,7 @@ func reshared(t testing.TB, c tss.Curve) *resharing {
 			}
 		}
 		// Not t's context: the run may serve other tests than the one that started it.
-		r.keys, r.err = tss.HostedReshare(context.Background(), r.old, r.shares, r.pre, r.rounds.observer()) //nolint:usetesting // see above
+		r.keys, r.err = tss.HostedReshare(context.Background(), r.old, r.shares, r.pre, r.rounds.observer())
 	})
 	require.NoError(t, one.run.err)
 	return &one.run

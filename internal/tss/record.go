@@ -281,7 +281,7 @@ func (k *KeyRecord) combine() (*tsscrypto.ECPoint, error) {
 	q := k.Curve.order()
 	a, b := &k.Parties[Client], &k.Parties[Server]
 	la, lb := lagrange(a.PartyKey, b.PartyKey, q), lagrange(b.PartyKey, a.PartyKey, q)
-	sum, err := a.BigX.ScalarMult(la).Add(b.BigX.ScalarMult(lb))
+	sum, err := k.Curve.combine(la, a.BigX, lb, b.BigX)
 	if err != nil {
 		return nil, fmt.Errorf("combine the parties' points: %w", err)
 	}

@@ -238,7 +238,7 @@ func TestShareWipe(t *testing.T) {
 // spellings lists the ways in which x could show in an output.
 func spellings(x *big.Int) []string {
 	b := x.Bytes()
-	list := strings.Trim(fmt.Sprint(b), "[]")
+	list := strings.Trim(fmt.Sprintf("%d", b), "[]")
 	return []string{
 		x.String(), hex.EncodeToString(b), strings.ToUpper(hex.EncodeToString(b)), list, strings.ReplaceAll(list, " ", ","),
 		fmt.Sprintf("%#v", b), base64.StdEncoding.EncodeToString(b), string(b), fmt.Sprint(x.Bits()), fmt.Sprintf("%#v", x.Bits()),
@@ -300,7 +300,7 @@ func TestNothingPrintsASecret(t *testing.T) {
 		require.Equal(t, secret.Redacted, fmt.Sprint(v))
 	}
 	// The positive control: a spelling would be found.
-	fmt.Fprintln(&out, key.xi, key.paillierP.Bytes())
+	fmt.Fprintf(&out, "%d %d", key.xi, key.paillierP.Bytes())
 	require.Contains(t, out.String(), needles[0])
 	require.Contains(t, out.String(), needles[10+3])
 }

@@ -190,19 +190,24 @@ func (s *side) call(f func() *lib.Error) (err error) {
 	if e == nil {
 		return nil
 	}
-	if e.Cause() == nil {
-		return s.blame(errors.New("a proof did not verify"))
+	cause := e.Cause()
+	if cause == nil {
+		cause = errors.New("a proof did not verify")
 	}
-	return s.blame(e.Cause())
+	return s.blameIn(e.Round(), cause)
 }
 
 // blame names the other side. With two parties, whose own share was checked before
 // the run, there is nobody else to name; tss-lib itself sometimes names the local
 // party (tss-lib.md, row 21).
-func (s *side) blame(err error) error {
+func (s *side) blame(err error) error { return s.blameIn(0, err) }
+
+// blameIn is blame for a failure of which tss-lib says the round: what the failed round
+// emitted may still wait to be noticed.
+func (s *side) blameIn(round int, err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &ProtocolError{Curve: s.curve, Round: s.round, Culprit: s.me.Other(), Err: err}
+	return &ProtocolError{Curve: s.curve, Round: max(round, s.round), Culprit: s.me.Other(), Err: err}
 }
 
 // fail keeps the first error. What comes after ctx is done is only its echo.

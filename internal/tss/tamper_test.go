@@ -159,13 +159,15 @@ func duel(t *testing.T, n *network, run runFunc) (e ended) {
 	return e
 }
 
-// requireBlamed wants the victim to have failed because of what the other side did.
-func (e *ended) requireBlamed(t *testing.T, culprit tss.Party) *tss.ProtocolError {
+// requireBlamed wants the victim to have failed because of what the other side did,
+// with an error that contains why, in the round that is returned.
+func (e *ended) requireBlamed(t *testing.T, culprit tss.Party, why string) (round int) {
 	t.Helper()
 	var pe *tss.ProtocolError
 	require.ErrorAs(t, e.errs[culprit.Other()], &pe)
 	require.Equal(t, culprit, pe.Culprit)
-	return pe
+	require.ErrorContains(t, pe.Err, why)
+	return pe.Round
 }
 
 func (e *ended) requireOK(t *testing.T) {
@@ -393,7 +395,7 @@ func TestTamperEdDSA(t *testing.T) {
 						}
 						e := duel(t, a.network(), s.start(t, set, nil))
 						require.Error(t, e.errs[from.Other()], a.name)
-						e.requireBlamed(t, from)
+						e.requireBlamed(t, from, "")
 					}
 					rec, both := set.Key(t, s.curve)
 					sign(t, rec, both, digest("the old shares still sign"))
@@ -453,7 +455,7 @@ func TestRow16Repeated(t *testing.T) {
 					})
 					both := func(m tss.Message) []tss.Message { return append([]tss.Message{m}, other(m)...) }
 					e := duel(t, &network{from: from, target: name, apply: both}, s.start(t, tss.Vector(t, tss.Signing), nil))
-					require.ErrorContains(t, e.requireBlamed(t, from), "second, different "+string(name.Name()))
+					e.requireBlamed(t, from, "second, different "+string(name.Name()))
 				}
 			}
 		})
@@ -484,7 +486,7 @@ func TestRow21CulpritIsTheOther(t *testing.T) {
 			},
 		}}
 		e := duel(t, n, startReshare(t, view, both, nil))
-		require.ErrorContains(t, e.requireBlamed(t, from), "V_0 != y")
+		e.requireBlamed(t, from, "V_0 != y")
 	}
 }
 
@@ -514,7 +516,7 @@ func TestTamperECDSA(t *testing.T) {
 				part{f, x.index}.edit(m, flip)
 			})
 			e := duel(t, &network{from: from, target: x.target, apply: alter}, s.start(t, set, tsstest.NewSource()))
-			e.requireBlamed(t, from)
+			e.requireBlamed(t, from, "")
 		})
 	}
 }
