@@ -227,11 +227,10 @@ func (c *Client) Confirm(ctx context.Context, share *Share) (*Wallet, error) {
 	if share == nil {
 		return nil, fmt.Errorf("client: %w: there is none", ErrWrongShare)
 	}
-	resp, err := c.service.ConfirmShareSet(ctx, &mpcdv1.ConfirmShareSetRequest{
-		WalletId: share.walletID, ShareSetId: share.shareSetID, ShareSha256: share.hash[:],
-	})
+	req := &mpcdv1.ConfirmShareSetRequest{WalletId: share.walletID, ShareSetId: share.shareSetID, ShareSha256: share.hash[:]}
+	resp, err := again(ctx, func() (*mpcdv1.ConfirmShareSetResponse, error) { return c.service.ConfirmShareSet(ctx, req) })
 	if err != nil {
-		return nil, serviceError(err)
+		return nil, err
 	}
 	w, err := c.wallet(resp.GetWallet(), share.walletID)
 	if err != nil {

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -63,4 +64,26 @@ func worthRetrying(err error) bool {
 		return e.Code == codes.Unavailable || e.Code == codes.Unknown || e.Code == codes.Internal
 	}
 	return e.Code == codes.Unavailable
+}
+
+// again makes a call that can be repeated safely until it is answered, or until there is no
+// more hope.
+func again[Resp any](ctx context.Context, call func() (Resp, error)) (Resp, error) {
+	pace := newPace(shortly)
+	for {
+		resp, err := call()
+		if err == nil {
+			return resp, nil
+		}
+		err = serviceError(err)
+		wait, ok := pace.next(err)
+		if !ok {
+			return resp, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return resp, fmt.Errorf("client: %w: %w", context.Cause(ctx), err)
+		}
+	}
 }

@@ -92,15 +92,17 @@ func follow[Resp any, Out outcome, Event event[Resp]](
 ) (Out, error) {
 	var none Out
 	pace := newPace(shortly)
+	spoke := false // the service did, so it is there: it is busy, or about to restart
 	for {
 		before := t.after
 		out, err := attach(ctx, &t, r, result, open)
 		if err == nil {
 			return out, nil
 		}
-		if t.after > before {
+		if t.after > before || !spoke && Reason(err) != "" {
 			pace = newPace(patience) // it moved on: a new drop is not one more failure
 		}
+		spoke = spoke || Reason(err) != ""
 		wait, ok := pace.next(err)
 		if !ok {
 			return none, err
@@ -108,7 +110,7 @@ func follow[Resp any, Out outcome, Event event[Resp]](
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return none, err
+			return none, fmt.Errorf("client: %w: %w", context.Cause(ctx), err)
 		}
 	}
 }

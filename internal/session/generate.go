@@ -95,7 +95,7 @@ func (s *Service) reshare(ctx context.Context, op Operation, c Caller, t target,
 	if err != nil {
 		return nil, err
 	}
-	return s.start(ctx, job{op: op, caller: c, requestID: t.RequestID, fingerprint: fp, prepare: func(ctx context.Context) (*plan, error) {
+	return s.start(ctx, job{op: op, caller: c, requestID: t.RequestID, walletID: t.walletID, fingerprint: fp, prepare: func(ctx context.Context) (*plan, error) {
 		from := Signing
 		act := actBackup
 		if op == OpProvision {

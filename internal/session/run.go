@@ -54,6 +54,10 @@ func (r *Run) sameRequest(fingerprint []byte) error {
 // report adds p to the log.
 func (r *Run) report(p Progress) { r.append(r.stamp(p)) }
 
+func (r *Run) queued(position uint32) {
+	r.report(Progress{Status: StatusQueued, QueuePosition: position})
+}
+
 // stamp gives p its sequence, attempt and elapsed time, and keeps the promise that
 // percent never falls. Only one goroutine at a time stamps and appends.
 func (r *Run) stamp(p Progress) Progress {
@@ -140,7 +144,8 @@ func (r *Run) Follow(ctx context.Context, after uint32, send func(Event) error) 
 		select {
 		case <-changed:
 		case <-beat.C:
-			if p := r.last(); p.Sequence > 0 {
+			// What is newer than the last that was sent comes in its turn, with changed.
+			if p := r.last(); p.Sequence > 0 && p.Sequence <= after {
 				if err := send(Event{Progress: &p}); err != nil {
 					return err
 				}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -123,6 +124,7 @@ type job struct {
 	op          Operation
 	caller      Caller
 	requestID   string
+	walletID    string // empty for a new wallet
 	fingerprint []byte
 	// prepare checks the request against the store, before anything is recorded. Its
 	// error goes to the caller, and leaves no session behind.
@@ -204,16 +206,20 @@ func (s *Service) begin(ctx context.Context, j job, r *Run) (started bool, err e
 		there = nil
 	case err != nil:
 		return false, err
-	case there.State != Interrupted:
-		return false, s.replay(ctx, r, there)
 	default:
 		if err := (&Run{fingerprint: there.Fingerprint}).sameRequest(r.fingerprint); err != nil {
 			return false, err
 		}
+		if there, err = s.settle(ctx, there); err != nil {
+			return false, err
+		}
+		if there.State != Interrupted {
+			return false, s.replay(ctx, r, there)
+		}
 	}
 	p, err := j.prepare(ctx)
 	if err != nil {
-		s.refused(ctx, j, err)
+		s.refused(ctx, Entry{Caller: j.caller.Name, Action: "session.begin", WalletID: j.walletID, Detail: j.op.String()}, err)
 		return false, err
 	}
 	ticket, err := s.admission.enter(j.caller.Name, j.op)
@@ -232,12 +238,28 @@ func (s *Service) begin(ctx context.Context, j job, r *Run) (started bool, err e
 	}
 	r.mu.Lock()
 	r.id, r.created, r.attempt = rec.ID, time.Now(), rec.Attempt
-	if rec.Attempt > 1 { // sequences rise over all attempts
-		r.first = rec.Progress.Sequence
-	}
+	r.first = rec.Progress.Sequence
 	r.mu.Unlock()
+	if position := ticket.at(); position > 0 { // whoever has to wait is told so, however short it is
+		r.queued(position)
+	}
 	s.wg.Go(func() { s.run(r, rec, p, ticket) }) // ends by the run's deadline, or with s.ctx
 	return true, nil
+}
+
+// settle marks a session as INTERRUPTED that stands as unfinished in the store, although
+// nobody runs it: its end could not be stored. The caller holds the request's claim, and
+// a store belongs to one process.
+func (s *Service) settle(ctx context.Context, there *Session) (*Session, error) {
+	if there.State.Ended() {
+		return there, nil
+	}
+	there.State, there.Failure = Interrupted, failure(ErrInterrupted)
+	err := s.Sessions.Update(ctx, there, there.ended("session.end", ErrInterrupted))
+	if errors.Is(err, ErrSuperseded) { // cancelled in the meantime
+		return s.Sessions.Session(ctx, there.ID)
+	}
+	return there, err
 }
 
 // record begins a new session, or the next attempt of one that was interrupted. rec is
@@ -256,6 +278,9 @@ func (s *Service) record(ctx context.Context, j job, p *plan, interrupted *Sessi
 		return rec, nil, nil
 	}
 	rec = interrupted
+	// Sequences rise over all attempts. A process that was killed has not stored how far it
+	// came: further than this it cannot have come, with one step for each place in the queue.
+	rec.Progress = Progress{Status: StatusQueued, Sequence: rec.Progress.Sequence + uint32(s.cfg.Queue) + maxSteps, Attempt: rec.Attempt + 1} //nolint:gosec // G115: a queue's length
 	rec.State, rec.Failure, rec.Attempt, rec.ExpireTime = Queued, nil, rec.Attempt+1, now.Add(s.cfg.ResultTTL)
 	err = s.Sessions.Restart(ctx, rec, rec.entry("session.restart"))
 	if errors.Is(err, ErrSuperseded) {
@@ -268,12 +293,21 @@ func (s *Service) record(ctx context.Context, j job, p *plan, interrupted *Sessi
 	return rec, nil, nil
 }
 
-// refused notes a decision against a caller. What is only malformed is no decision.
-func (s *Service) refused(ctx context.Context, j job, err error) {
-	if errors.Is(err, ErrInvalidArgument) || errors.Is(err, ErrShareMalformed) {
+// maxSteps is more than the steps of any run.
+const maxSteps = 256
+
+// refused notes a decision against a caller. What is only malformed is no decision, and
+// neither is a fault of ours.
+func (s *Service) refused(ctx context.Context, e Entry, err error) {
+	e.Outcome, e.Reason = outcomeRefused, Reason(err)
+	switch e.Reason {
+	case ErrInvalidArgument.Reason, ErrShareMalformed.Reason, ErrInternal.Reason:
 		return
+	case ErrWalletNotFound.Reason: // nobody begins, or adds to, the chain of a wallet that is not theirs
+		e.Detail = strings.TrimSpace(e.Detail + " wallet " + e.WalletID)
+		e.WalletID = ""
 	}
-	s.note(ctx, Entry{Caller: j.caller.Name, Action: "session.begin", Outcome: outcomeRefused, Reason: Reason(err), Detail: j.op.String()})
+	s.note(ctx, e)
 }
 
 // note writes an audit entry that goes with no change. That it could not be written is

@@ -22,7 +22,7 @@ func (s *Service) Sign(ctx context.Context, c Caller, req SignRequest) (*Run, er
 	if err != nil {
 		return nil, err
 	}
-	return s.start(ctx, job{op: OpSign, caller: c, requestID: req.RequestID, fingerprint: fp, prepare: func(ctx context.Context) (*plan, error) {
+	return s.start(ctx, job{op: OpSign, caller: c, requestID: req.RequestID, walletID: req.WalletID, fingerprint: fp, prepare: func(ctx context.Context) (*plan, error) {
 		wallet, src, err := s.source(ctx, c, actSign, req.WalletID, Signing, req.SigningShare)
 		if err != nil {
 			return nil, err

@@ -72,8 +72,8 @@ func (s *Service) Cancel(ctx context.Context, c Caller, sessionID string) (*Sess
 	}
 	rec.State, rec.Failure = Cancelled, failure(ErrSessionCancelled)
 	err = s.Sessions.Update(ctx, rec, rec.ended("session.cancel", ErrSessionCancelled))
-	if errors.Is(err, ErrSuperseded) { // it ended in the meantime
-		return s.Session(ctx, c, sessionID)
+	if errors.Is(err, ErrSuperseded) { // it ended in the meantime, or began another attempt
+		return s.Cancel(ctx, c, sessionID)
 	}
 	if err != nil {
 		return nil, err
@@ -98,6 +98,14 @@ func (rec *Session) Err() error {
 // Confirm turns a PENDING set ACTIVE for a caller who shows, by its SHA-256, that it
 // holds the set's client share. Confirming twice is fine.
 func (s *Service) Confirm(ctx context.Context, c Caller, walletID, shareSetID string, shareSHA256 []byte) (*Wallet, error) {
+	w, err := s.confirm(ctx, c, walletID, shareSetID, shareSHA256)
+	if err != nil {
+		s.refused(ctx, Entry{Caller: c.Name, Action: "share_set.confirm", WalletID: walletID, ShareSetID: shareSetID}, err)
+	}
+	return w, err
+}
+
+func (s *Service) confirm(ctx context.Context, c Caller, walletID, shareSetID string, shareSHA256 []byte) (*Wallet, error) {
 	if _, err := s.wallet(ctx, c, actConfirm, walletID); err != nil {
 		return nil, s.orSwept(ctx, c, shareSetID, err)
 	}
@@ -114,8 +122,12 @@ func (s *Service) Confirm(ctx context.Context, c Caller, walletID, shareSetID st
 		return nil, fmt.Errorf("%w: set %s was not confirmed in time", ErrSessionExpired, shareSetID)
 	case set.State == SetPending:
 		e := Entry{Time: storedNow(), Caller: c.Name, Action: "share_set.confirm", WalletID: walletID, ShareSetID: shareSetID, SessionID: set.SessionID, Outcome: outcomeOK}
-		if _, err := s.Wallets.Confirm(ctx, walletID, shareSetID, e); err != nil {
-			return nil, err
+		changed, err := s.Wallets.Confirm(ctx, walletID, shareSetID, e)
+		if err != nil {
+			return nil, s.orSwept(ctx, c, shareSetID, err)
+		}
+		if !changed { // somebody else confirmed it, or revoked it, a moment ago
+			return s.confirm(ctx, c, walletID, shareSetID, shareSHA256)
 		}
 	}
 	return s.wallet(ctx, c, actConfirm, walletID)
@@ -138,6 +150,14 @@ func (s *Service) orSwept(ctx context.Context, c Caller, shareSetID string, err 
 // that was reshared from it. It refuses to take a wallet's last ACTIVE set of a purpose
 // unless an admin allows it. Revoking what is revoked is fine.
 func (s *Service) Revoke(ctx context.Context, c Caller, walletID, shareSetID string, keepDescendants, allowLast bool) (*Wallet, error) {
+	w, err := s.revoke(ctx, c, walletID, shareSetID, keepDescendants, allowLast)
+	if err != nil {
+		s.refused(ctx, Entry{Caller: c.Name, Action: "share_set.revoke", WalletID: walletID, ShareSetID: shareSetID}, err)
+	}
+	return w, err
+}
+
+func (s *Service) revoke(ctx context.Context, c Caller, walletID, shareSetID string, keepDescendants, allowLast bool) (*Wallet, error) {
 	if _, err := s.wallet(ctx, c, actRevoke, walletID); err != nil {
 		return nil, err
 	}
@@ -148,7 +168,6 @@ func (s *Service) Revoke(ctx context.Context, c Caller, walletID, shareSetID str
 		return pickRevoked(sets, shareSetID, keepDescendants, allowLast)
 	}, Entry{Time: storedNow(), Caller: c.Name, Action: "share_set.revoke", WalletID: walletID, Outcome: outcomeOK})
 	if err != nil {
-		s.note(ctx, Entry{Caller: c.Name, Action: "share_set.revoke", WalletID: walletID, ShareSetID: shareSetID, Outcome: outcomeRefused, Reason: Reason(err)})
 		return nil, err
 	}
 	return s.wallet(ctx, c, actRevoke, walletID)

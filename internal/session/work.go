@@ -37,6 +37,9 @@ func (s *Service) run(r *Run, rec *Session, p *plan, t *ticket) {
 	defer s.release(r)
 	r.mu.Lock()
 	r.stop = stop
+	if r.ended { // cancelled before there was anything to stop
+		stop(r.err)
+	}
 	r.mu.Unlock()
 	var busy sync.WaitGroup
 	w := &work{run: r, rec: rec, busy: &busy}
@@ -49,12 +52,18 @@ func (s *Service) run(r *Run, rec *Session, p *plan, t *ticket) {
 	err = s.classify(err)
 	// The state is stored under a context of its own: a shutdown must not keep a session
 	// from being closed properly. What cannot be stored is INTERRUPTED at the next start.
-	rec.State, rec.Failure, rec.Progress = Failed, failure(err), r.last()
+	rec.State, rec.Failure = Failed, failure(err)
+	if p := r.last(); p.Sequence > 0 { // else what is stored stays, so that sequences rise over all attempts
+		rec.Progress = p
+	}
 	if errors.Is(err, ErrInterrupted) {
 		rec.State = Interrupted
 	}
 	uerr := s.Sessions.Update(context.WithoutCancel(ctx), rec, rec.ended("session.end", err))
-	if errors.Is(uerr, ErrSuperseded) { // somebody cancelled it, and told everybody
+	if errors.Is(uerr, ErrSuperseded) { // somebody cancelled it, and may not have told everybody yet
+		if there, gerr := s.Sessions.Session(context.WithoutCancel(ctx), rec.ID); gerr == nil && there.State == Cancelled {
+			err = there.Err()
+		}
 		r.end(nil, err)
 		return
 	}
@@ -74,7 +83,7 @@ func (s *Service) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out
 		}
 	}()
 	defer p.end()
-	err = t.wait(ctx, func(position uint32) { w.run.report(Progress{Status: StatusQueued, QueuePosition: position}) })
+	err = t.wait(ctx, w.run.queued)
 	if err != nil {
 		t.leave()
 		return nil, fmt.Errorf("wait for a slot: %w", err)

@@ -45,9 +45,13 @@ func (s *Store) Begin(ctx context.Context, n *session.Session, e session.Entry) 
 // Restart implements session.Sessions.
 func (s *Store) Restart(ctx context.Context, n *session.Session, e session.Entry) error {
 	return s.write(ctx, "restart session "+n.ID, func(tx *sql.Tx) error {
-		rows, err := exec(ctx, tx, `UPDATE sessions SET state = ?, attempt = ?, expire_time = ?, failure_reason = NULL, failure_culprit = NULL, failure_round = NULL
+		progress, err := packProgress(&n.Progress)
+		if err != nil {
+			return err
+		}
+		rows, err := exec(ctx, tx, `UPDATE sessions SET state = ?, attempt = ?, progress = ?, expire_time = ?, failure_reason = NULL, failure_culprit = NULL, failure_round = NULL
 			WHERE id = ? AND attempt = ? AND state = ?`,
-			n.State, n.Attempt, micros(n.ExpireTime), n.ID, n.Attempt-1, session.Interrupted)
+			n.State, n.Attempt, progress, micros(n.ExpireTime), n.ID, n.Attempt-1, session.Interrupted)
 		if err != nil {
 			return err
 		}

@@ -19,7 +19,9 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, keep time.Duration) (s
 		if swept.Results, err = sweepResults(ctx, tx, now); err != nil {
 			return err
 		}
-		n, err := exec(ctx, tx, "DELETE FROM sessions WHERE create_time < ? AND state NOT IN (1, 2)", micros(now.Add(-keep)))
+		// Not before its result was erased, whatever keep is: without its session nobody finds it.
+		n, err := exec(ctx, tx, `DELETE FROM sessions WHERE create_time < ? AND state NOT IN (1, 2) AND NOT EXISTS
+			(SELECT 1 FROM session_results WHERE session_id = sessions.id AND data IS NOT NULL)`, micros(now.Add(-keep)))
 		swept.Sessions = int(n)
 		return err
 	})

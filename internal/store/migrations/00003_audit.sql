@@ -19,6 +19,10 @@ CREATE TABLE audit (
 CREATE TRIGGER audit_no_update BEFORE UPDATE ON audit BEGIN SELECT raise(ABORT, 'the audit log is append-only'); END;
 CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit BEGIN SELECT raise(ABORT, 'the audit log is append-only'); END;
 
+-- INSERT OR REPLACE deletes without asking the trigger above.
+CREATE TRIGGER audit_no_replace BEFORE INSERT ON audit WHEN EXISTS (SELECT 1 FROM audit WHERE wallet_id = NEW.wallet_id AND n = NEW.n)
+BEGIN SELECT raise(ABORT, 'the audit log is append-only'); END;
+
 -- What is swept is found by these.
 CREATE INDEX sessions_by_share_set ON sessions (share_set_id) WHERE share_set_id <> '';
 CREATE INDEX sessions_by_expiry ON sessions (expire_time) WHERE state = 3;

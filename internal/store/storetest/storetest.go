@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/store"
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
@@ -25,6 +26,8 @@ type Backend interface {
 	session.Wallets
 	session.Sessions
 	session.Housekeeper
+	Audit(ctx context.Context, walletID string) ([]store.AuditLine, error)
+	VerifyAudit(ctx context.Context) (entries, chains int, err error)
 	Meta(ctx context.Context, key string) ([]byte, error)
 	SetMetaOnce(ctx context.Context, key string, value []byte) ([]byte, error)
 	Close() error
@@ -57,6 +60,17 @@ func Run(t *testing.T, open Open) {
 		"commit/race":                commitRace,
 		"commit/all or nothing":      commitAtomic,
 		"commit/parent not active":   commitParent,
+		"commit/used set not active": commitUsed,
+		"restart":                    restart,
+		"restart/race":               restartRace,
+		"by share set":               byShareSet,
+		"sweep":                      sweep,
+		"sweep/signing":              sweepSigning,
+		"sweep/sessions":             sweepSessions,
+		"sweep/race":                 sweepRace,
+		"audit":                      audit,
+		"audit/by the clock":         auditByTheClock,
+		"audit/race":                 auditRace,
 		"interrupt all":              interruptAll,
 		"moduli":                     moduli,
 		"moduli/race":                moduliRace,
