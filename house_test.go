@@ -35,7 +35,7 @@ var mayImport = map[string][]string{
 	"internal/tss":         {"internal/safeprime"},
 	"internal/tss/tsstest": {"internal/tss"},
 	// Harnesses for tests; no program imports them (see testOnly).
-	"internal/store/storetest":   {"internal/session", "internal/tss"},
+	"internal/store/storetest":   {"internal/session", "internal/store", "internal/tss"},
 	"internal/server/servertest": {"*"},
 }
 

@@ -201,6 +201,27 @@ func (c *Client) keep(ctx context.Context, share *Share, r *reporter) (*Share, *
 	return share, wallet, nil
 }
 
+// ResumePending finishes what a crash of the app interrupted between storing a new share
+// and confirming it. Call it at the start with every signing share that the app has stored.
+// It confirms the sets that are still PENDING, and returns the shares whose sets are gone,
+// because they were not confirmed in time or were revoked: the app may drop those. Any
+// other answer is an error, NOT_FOUND too: the wrong account or a database that was
+// restored gives that, and a share that was dropped does not come back.
+func (c *Client) ResumePending(ctx context.Context, stored ...*Share) (gone []*Share, err error) {
+	for _, s := range stored {
+		_, err := c.Confirm(ctx, s) // changes nothing where the set is ACTIVE
+		switch Reason(err) {
+		case "SESSION_EXPIRED", "SHARE_SET_REVOKED":
+			gone = append(gone, s)
+		default:
+			if err != nil {
+				return gone, err
+			}
+		}
+	}
+	return gone, nil
+}
+
 // Confirm tells the service that a share is stored for good, which makes its set ACTIVE, and
 // answers the wallet. The operations do this by themselves: it is for a share that was stored
 // when the call failed with ErrNotConfirmed. To confirm again changes nothing.
@@ -208,11 +229,10 @@ func (c *Client) Confirm(ctx context.Context, share *Share) (*Wallet, error) {
 	if share == nil {
 		return nil, fmt.Errorf("client: %w: there is none", ErrWrongShare)
 	}
-	resp, err := c.service.ConfirmShareSet(ctx, &mpcdv1.ConfirmShareSetRequest{
-		WalletId: share.walletID, ShareSetId: share.shareSetID, ShareSha256: share.hash[:],
-	})
+	req := &mpcdv1.ConfirmShareSetRequest{WalletId: share.walletID, ShareSetId: share.shareSetID, ShareSha256: share.hash[:]}
+	resp, err := again(ctx, func() (*mpcdv1.ConfirmShareSetResponse, error) { return c.service.ConfirmShareSet(ctx, req) })
 	if err != nil {
-		return nil, serviceError(err)
+		return nil, err
 	}
 	w, err := c.wallet(resp.GetWallet(), share.walletID)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"filippo.io/age"
@@ -212,31 +213,33 @@ func TestOddStreams(t *testing.T) {
 		}, want: &client.Error{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f, conn := newFake(t)
-			f.lieEvents = tc.lie
-			onProgress, all := gather()
-			share, err := newClient(t, f, conn).CreateWallet(t.Context(), onProgress)
-			if tc.want == nil {
-				require.NoError(t, err)
-				requireProgress(t, *all, "create")
-				return
-			}
-			require.Nil(t, share)
-			require.NotContains(t, f.seen(), "store")
-			require.NotContains(t, f.seen(), "ConfirmShareSet")
-			require.False(t, slices.ContainsFunc(*all, func(p client.Progress) bool { return p.Done }))
-			var e *client.Error
-			if !errors.As(tc.want, &e) {
-				require.ErrorIs(t, err, tc.want)
-				return
-			}
-			require.ErrorAs(t, err, &e)
-			require.Equal(t, codes.Aborted, e.Code)
-			require.Equal(t, codes.Aborted, status.Code(err))
-			require.Equal(t, "PROTOCOL_ABORTED", client.Reason(err))
-			require.Equal(t, map[string]string{"round": "3"}, e.Metadata)
-			require.Equal(t, 7*time.Second, e.RetryAfter)
-			require.EqualError(t, err, "the protocol was aborted (PROTOCOL_ABORTED)")
+			synctest.Test(t, func(t *testing.T) { // no outcome: it tries for minutes
+				f, conn := newFake(t)
+				f.lieEvents = tc.lie
+				onProgress, all := gather()
+				share, err := newClient(t, f, conn).CreateWallet(t.Context(), onProgress)
+				if tc.want == nil {
+					require.NoError(t, err)
+					requireProgress(t, *all, "create")
+					return
+				}
+				require.Nil(t, share)
+				require.NotContains(t, f.seen(), "store")
+				require.NotContains(t, f.seen(), "ConfirmShareSet")
+				require.False(t, slices.ContainsFunc(*all, func(p client.Progress) bool { return p.Done }))
+				var e *client.Error
+				if !errors.As(tc.want, &e) {
+					require.ErrorIs(t, err, tc.want)
+					return
+				}
+				require.ErrorAs(t, err, &e)
+				require.Equal(t, codes.Aborted, e.Code)
+				require.Equal(t, codes.Aborted, status.Code(err))
+				require.Equal(t, "PROTOCOL_ABORTED", client.Reason(err))
+				require.Equal(t, map[string]string{"round": "3"}, e.Metadata)
+				require.Equal(t, 7*time.Second, e.RetryAfter)
+				require.EqualError(t, err, "the protocol was aborted (PROTOCOL_ABORTED)")
+			})
 		})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"filippo.io/age"
 	"github.com/google/uuid"
@@ -83,16 +84,46 @@ func run[Resp any, Out outcome, Event event[Resp]](
 	return share, nil
 }
 
-// follow reads a run's stream up to its outcome. This is the place where a dropped stream
-// will be attached to again, with t.after.
+// follow reads a run up to its outcome, over as many streams as it takes: the run belongs
+// to the service, and the same request id attaches to it again, or begins the next attempt
+// of one that the service had to interrupt. It never makes a second run.
 func follow[Resp any, Out outcome, Event event[Resp]](
 	ctx context.Context, t ticket, r *reporter, result func(Event) Out, open opener[Resp],
+) (Out, error) {
+	var none Out
+	pace := newPace(shortly)
+	spoke := false // the service did, so it is there: it is busy, or about to restart
+	for {
+		before := t.after
+		out, err := attach(ctx, &t, r, result, open)
+		if err == nil {
+			return out, nil
+		}
+		if t.after > before || !spoke && Reason(err) != "" {
+			pace = newPace(patience) // it moved on: a new drop is not one more failure
+		}
+		spoke = spoke || Reason(err) != ""
+		wait, ok := pace.next(err)
+		if !ok {
+			return none, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return none, fmt.Errorf("client: %w: %w", context.Cause(ctx), err)
+		}
+	}
+}
+
+// attach reads one stream of a run.
+func attach[Resp any, Out outcome, Event event[Resp]](
+	ctx context.Context, t *ticket, r *reporter, result func(Event) Out, open opener[Resp],
 ) (Out, error) {
 	var none Out
 	// Whatever way this ends, the stream ends with it; the run in the service does not.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := open(ctx, t)
+	stream, err := open(ctx, *t)
 	if err != nil {
 		return none, serviceError(err)
 	}

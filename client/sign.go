@@ -38,12 +38,14 @@ func (c *Client) Sign(ctx context.Context, share *Share, curve Curve, payload []
 		return nil, fmt.Errorf("client: %w: %w", ErrPayload, err)
 	}
 	// Before the key, so that a wallet or set that cannot sign is the service's to explain.
-	resp, err := c.service.Sign(ctx, &mpcdv1.SignRequest{
+	// The same request id each time: it attaches to the first one's signing.
+	req := &mpcdv1.SignRequest{
 		WalletId: share.walletID, RequestId: uuid.NewString(), SigningShare: share.encoded.Reveal(),
 		Curve: curve.proto(), Payload: payload,
-	})
+	}
+	resp, err := again(ctx, func() (*mpcdv1.SignResponse, error) { return c.service.Sign(ctx, req) })
 	if err != nil {
-		return nil, serviceError(err)
+		return nil, err
 	}
 	key, err := c.key(ctx, share.walletID, curve)
 	if err != nil {

@@ -128,10 +128,10 @@ func TestRoundTrip(t *testing.T) {
 			d := w.deposit(t, uuid.NewString(), purpose, curves...)
 			s := &session.Session{ID: uuid.NewString(), Caller: "c", RequestID: uuid.NewString(), Fingerprint: []byte("f"), WalletID: d.WalletID,
 				Operation: session.OpCreate, State: session.Running, CreateTime: time.Now()}
-			_, _, err := w.store.Begin(t.Context(), s)
+			_, _, err := w.store.Begin(t.Context(), s, session.Entry{Action: "test", Outcome: "ok"})
 			require.NoError(t, err)
 			s.State, s.ShareSetID, d.SessionID = session.Succeeded, d.ID, s.ID
-			require.NoError(t, w.store.Commit(t.Context(), s, d.StoredSet, &session.Wallet{ID: d.WalletID, Owner: "owner", CreateTime: time.Now()}))
+			require.NoError(t, w.store.Commit(t.Context(), s, session.Made{Set: d.StoredSet, Wallet: &session.Wallet{ID: d.WalletID, Owner: "owner", CreateTime: time.Now()}}, session.Entry{Action: "test", Outcome: "ok"}))
 			set, err := w.store.Set(t.Context(), d.WalletID, d.ID)
 			require.NoError(t, err)
 			require.Len(t, set.Half, len(curves))

@@ -262,7 +262,6 @@ func (f *stocked) badFields(add func(string, badCase)) {
 	add("provision/device-held", unbuilt(edit(provisionReq(f.backup), func(r *pb.ProvisionWalletRequest) {
 		r.ClientSide = &pb.ProvisionWalletRequest_Device{Device: &pb.DeviceSide{ShareSetId: f.backup.set}}
 	})))
-	add("cancel/not built", unbuilt(&pb.CancelSessionRequest{SessionId: uuid.NewString()}))
 	add("messages/not built", unbuilt(&pb.SendMessagesRequest{SessionId: uuid.NewString()}))
 }
 

@@ -75,6 +75,7 @@ func gatewayError(ctx context.Context, mux *runtime.ServeMux, m runtime.Marshale
 			st = refused // details that cannot be encoded
 		}
 	}
+	retryAfter(w.Header(), st)
 	if !streams(ctx) {
 		runtime.DefaultHTTPErrorHandler(ctx, mux, m, w, r, st.Err())
 		return

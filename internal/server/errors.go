@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/mpcd/mpcd/internal/session"
 )
@@ -36,10 +37,11 @@ var publicErrors = map[string]public{
 	session.ErrShareSetRevoked.Reason:  {codes.FailedPrecondition, "The share set was revoked: the service's half of it is erased. Provision a new one from a backup."},
 	session.ErrLastShareSet.Reason:     {codes.FailedPrecondition, "It is the wallet's last usable set of its purpose. Make another one first; an admin may set allow_last."},
 	session.ErrSessionExpired.Reason:   {codes.FailedPrecondition, "The session's result was confirmed, or its time is up. Start again with a new request_id."},
-	session.ErrOverloaded.Reason:       {codes.ResourceExhausted, "The service has as many runs as it can take. Try again after a while."},
+	session.ErrOverloaded.Reason:       {codes.ResourceExhausted, "Too many runs are waiting. Try again after the time in RetryInfo; the same request_id may be used."},
 	session.ErrShuttingDown.Reason:     {codes.Unavailable, "The service is shutting down. Try again soon."},
+	session.ErrSessionCancelled.Reason: {codes.Canceled, "The session was cancelled, and nothing was changed. Start again with a new request_id."},
 	session.ErrProtocolAborted.Reason:  {codes.Aborted, "The protocol was aborted, and nothing was changed. Start again with a new request_id."},
-	session.ErrInterrupted.Reason:      {codes.Aborted, "The run was interrupted, and nothing was changed. Start again with a new request_id."},
+	session.ErrInterrupted.Reason:      {codes.Aborted, "The run was interrupted, and nothing was changed. Repeat the call with the same request_id: it begins the next attempt."},
 	session.ErrPermissionDenied.Reason: {codes.PermissionDenied, "You may not do this."},
 	session.ErrDataCorrupted.Reason:    {codes.DataLoss, "What the service stored for this wallet cannot be read. Nothing was changed; ask the service's operator."},
 	session.ErrInternal.Reason:         {codes.Internal, "The service failed, and nothing was changed. Try again; the operator finds the cause in the log by the request id."},
@@ -79,6 +81,10 @@ func toStatus(err error) *status.Status {
 	var aborted *session.AbortedError
 	if errors.As(err, &aborted) {
 		info.Metadata = map[string]string{"culprit": aborted.Culprit, "round": strconv.Itoa(aborted.Round)}
+	}
+	var overloaded *session.OverloadedError
+	if errors.As(err, &overloaded) {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(overloaded.RetryAfter)})
 	}
 	s, err := status.New(p.code, sentence).WithDetails(details...)
 	if err != nil {

@@ -2,13 +2,17 @@ package server
 
 import (
 	"context"
+	"math"
 	"net"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/encoding/protojson"
 
@@ -41,6 +45,7 @@ func (s *Server) gateway(ctx context.Context) (h http.Handler, stop func(), err 
 			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: false},
 		}}),
 		runtime.WithErrorHandler(gatewayError),
+		runtime.WithStreamErrorHandler(streamError),
 		runtime.WithIncomingHeaderMatcher(incomingHeader),
 		runtime.WithOutgoingHeaderMatcher(outgoingHeader),
 	)
@@ -75,8 +80,33 @@ func outgoingHeader(key string) (string, bool) {
 // reading is cut off, and a stream that takes minutes is not.
 func perWriteDeadline(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		next.ServeHTTP(&deadlineWriter{ResponseWriter: w, control: http.NewResponseController(w)}, r)
+		ctx := context.WithValue(r.Context(), headerKey{}, w.Header())
+		next.ServeHTTP(&deadlineWriter{ResponseWriter: w, control: http.NewResponseController(w)}, r.WithContext(ctx))
 	})
+}
+
+// headerKey finds the answer's header in a call's context: grpc-gateway gives it to nobody
+// where a stream fails before its first message.
+type headerKey struct{}
+
+// streamError is the status that ends a stream.
+func streamError(ctx context.Context, err error) *status.Status {
+	st := status.Convert(err)
+	if h, ok := ctx.Value(headerKey{}).(http.Header); ok {
+		retryAfter(h, st) // too late to be seen after the first message
+	}
+	return st
+}
+
+// retryAfter says in a header what RetryInfo says in the body: whole seconds, rounded up
+// (RFC 9110, section 10.2.3).
+func retryAfter(h http.Header, st *status.Status) {
+	for _, d := range st.Details() {
+		if r, ok := d.(*errdetails.RetryInfo); ok {
+			seconds := math.Ceil(r.GetRetryDelay().AsDuration().Seconds())
+			h.Set("Retry-After", strconv.Itoa(max(1, int(seconds))))
+		}
+	}
 }
 
 type deadlineWriter struct {

@@ -207,6 +207,20 @@ func (h *handlers) ListWallets(ctx context.Context, req *pb.ListWalletsRequest) 
 	return resp, nil
 }
 
+// CancelSession implements the RPC.
+func (h *handlers) CancelSession(ctx context.Context, req *pb.CancelSessionRequest) (*pb.CancelSessionResponse, error) {
+	var p parser
+	sessionID := p.uuid("session_id", req.GetSessionId())
+	if err := p.err(); err != nil {
+		return nil, err
+	}
+	s, err := h.sessions.Cancel(ctx, caller(ctx), sessionID)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.CancelSessionResponse{Session: toSession(s)}, nil
+}
+
 // GetSession implements the RPC.
 func (h *handlers) GetSession(ctx context.Context, req *pb.GetSessionRequest) (*pb.GetSessionResponse, error) {
 	var p parser

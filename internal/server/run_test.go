@@ -398,11 +398,11 @@ func listed(t testing.TB, s *servertest.Service, owner string, n int) (ids []str
 			ID: set.SessionID, Caller: owner, RequestID: uuid.NewString(), Fingerprint: []byte("f"), WalletID: w.ID, Operation: session.OpCreate,
 			State: session.Running, Attempt: 1, CreateTime: time.Now(),
 		}
-		_, created, err := s.Store.Begin(t.Context(), rec)
+		_, created, err := s.Store.Begin(t.Context(), rec, session.Entry{Action: "test", Outcome: "ok"})
 		require.NoError(t, err)
 		require.True(t, created)
 		rec.State, rec.ShareSetID = session.Succeeded, set.ID
-		require.NoError(t, s.Store.Commit(t.Context(), rec, set, w))
+		require.NoError(t, s.Store.Commit(t.Context(), rec, session.Made{Set: set, Wallet: w}, session.Entry{Action: "test", Outcome: "ok"}))
 		ids = append(ids, w.ID)
 	}
 	slices.Sort(ids)

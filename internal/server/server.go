@@ -30,20 +30,22 @@ const (
 	bodyTimeout   = 30 * time.Second // to send a whole HTTP request
 	writeTimeout  = 30 * time.Second // for one write of an HTTP answer to be taken
 	idleTimeout   = 2 * time.Minute  // between two requests on an HTTP connection
+	lastWords     = 5 * time.Second  // for answers to be taken after the last run has ended
 )
 
 // Server serves one session.Service on any number of listeners.
 type Server struct {
-	log     *slog.Logger
-	metrics http.Handler
-	health  *health.Server
-	grpc    *grpc.Server
-	inner   *grpc.Server // for the gateway, in memory
+	log      *slog.Logger
+	sessions *session.Service
+	metrics  http.Handler
+	health   *health.Server
+	grpc     *grpc.Server
+	inner    *grpc.Server // for the gateway, in memory
 }
 
 // New returns a server that serves nothing yet. metrics is served on the admin listener.
 func New(sessions *session.Service, auth Authenticator, metrics http.Handler, log *slog.Logger) *Server {
-	s := &Server{log: log, metrics: metrics, health: health.NewServer()}
+	s := &Server{log: log, sessions: sessions, metrics: metrics, health: health.NewServer()}
 	s.health.SetServingStatus(pb.WalletService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
 	build := func() *grpc.Server {
 		opts := append(interceptors(log, auth),
@@ -66,8 +68,10 @@ type Listeners struct {
 	GRPC, HTTP, Admin net.Listener
 }
 
-// Serve serves until ctx is done, then lets calls in flight end for up to grace, and
-// returns nil; or it returns the first listener's error. It closes the listeners.
+// Serve serves until ctx is done, and returns nil; or it returns the first listener's
+// error. It closes the listeners. When ctx is done, health says NOT_SERVING and new runs
+// are refused, while runs that are going have up to grace to end, and their clients may
+// still attach, ask and confirm; what runs then is ended as INTERRUPTED.
 func (s *Server) Serve(ctx context.Context, l Listeners, grace time.Duration) error {
 	gateway, closeGateway, err := s.gateway(ctx)
 	if err != nil {
@@ -101,7 +105,11 @@ func (s *Server) Serve(ctx context.Context, l Listeners, grace time.Duration) er
 	group.Go(func() error {
 		<-ctx.Done()
 		s.health.Shutdown() // NOT_SERVING, so that nobody sends more
-		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+		defer cancel()
+		s.sessions.Drain(patience)
+		// Every stream has its end now; this is for it to reach its client.
+		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
 		defer cancel()
 		var all errgroup.Group
 		for _, stop := range stops {

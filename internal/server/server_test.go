@@ -146,9 +146,10 @@ func TestServeCutsOffAfterTheGraceTime(t *testing.T) {
 	cancel()
 	require.NoError(t, <-served)
 	_, err = stream.Recv()
-	require.Equal(t, codes.Unavailable, status.Code(err))
-	_, err = io.ReadAll(resp.Body)
-	require.Error(t, err)
+	require.Equal(t, codes.Aborted, status.Code(err), "it is INTERRUPTED, and its caller hears of it")
+	rest, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.Contains(t, string(rest), "INTERRUPTED")
 }
 
 // A listener that fails ends the service with its error.

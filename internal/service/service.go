@@ -30,7 +30,7 @@ type Service struct {
 	Sessions *session.Service
 	Server   *server.Server
 	Pool     *preparams.Pool
-	stopPool func() // ends the filling of the pool of pre-params, and waits for it
+	stop     func() // ends what goes on in the background, and waits for it
 }
 
 // Options say what a Service is made of.
@@ -55,28 +55,29 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 	keeper := custody.NewManaged(sealer)
 	pool := preparams.NewPool(st, sealer, o.Pool, log)
 	sessions, err := session.New(ctx, session.Ports{
-		Wallets: st, Sessions: st, Sealer: sealer, Halves: keeper, Custodian: keeper, PreParams: pool, Log: log,
+		Wallets: st, Sessions: st, Keeping: st, Sealer: sealer, Halves: keeper, Custodian: keeper, PreParams: pool, Log: log,
 	}, o.Sessions)
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(pool, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	filling, stop := context.WithCancel(context.WithoutCancel(ctx))
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = pool.Fill(filling) }) // ends with stop; it logs its troubles itself
+	wg.Go(func() { _ = pool.Fill(background) }) // ends with stop; it logs its troubles itself
+	wg.Go(func() { sessions.Sweep(background) })
 	return &Service{
 		Store:    st,
 		Sessions: sessions,
 		Pool:     pool,
 		Server:   server.New(sessions, o.Auth, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), log),
-		stopPool: func() { stop(); wg.Wait() },
+		stop:     func() { stop(); wg.Wait() },
 	}, nil
 }
 
 // Close ends running sessions and closes the database.
 func (s *Service) Close() error {
-	s.stopPool()
+	s.stop()
 	s.Sessions.Close()
 	if err := s.Store.Close(); err != nil {
 		return fmt.Errorf("close the database: %w", err)

@@ -99,16 +99,24 @@ func (t *ticket) wait(ctx context.Context, report func(position uint32)) error {
 		case <-t.ready:
 			return nil
 		case <-t.moved:
-			t.a.mu.Lock()
-			position := t.position
-			t.a.mu.Unlock()
-			if position > 0 {
+			if position := t.at(); position > 0 {
 				report(position)
 			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// at returns the position as it is now, so that wait reports only what changes after.
+func (t *ticket) at() uint32 {
+	t.a.mu.Lock()
+	defer t.a.mu.Unlock()
+	select {
+	case <-t.moved:
+	default:
+	}
+	return t.position
 }
 
 // leave gives the place back, whether it is a slot or still in the queue. Only the

@@ -33,6 +33,7 @@ var (
 	ErrOverloaded       = &Error{"OVERLOADED"}
 	ErrShuttingDown     = &Error{"SHUTTING_DOWN"}
 	ErrProtocolAborted  = &Error{"PROTOCOL_ABORTED"}
+	ErrSessionCancelled = &Error{"SESSION_CANCELLED"}
 	ErrInterrupted      = &Error{"INTERRUPTED"}
 	ErrPermissionDenied = &Error{"PERMISSION_DENIED"}
 	ErrDataCorrupted    = &Error{"DATA_CORRUPTED"}
@@ -82,11 +83,14 @@ func Reason(err error) string {
 	var e *Error
 	var f *FieldError
 	var a *AbortedError
+	var o *OverloadedError
 	switch {
 	case errors.As(err, &f):
 		return ErrInvalidArgument.Reason
 	case errors.As(err, &a):
 		return ErrProtocolAborted.Reason
+	case errors.As(err, &o):
+		return ErrOverloaded.Reason
 	case errors.As(err, &e):
 		return e.Reason
 	}
@@ -121,7 +125,7 @@ var byReason = func() map[string]*Error {
 	for _, e := range []*Error{
 		ErrInvalidArgument, ErrShareMalformed, ErrShareSetMismatch, ErrRequestIDReused, ErrWalletNotFound,
 		ErrShareSetNotFound, ErrSessionNotFound, ErrBackupNotFound, ErrShareSetPending, ErrShareSetRevoked,
-		ErrLastShareSet, ErrSessionExpired, ErrOverloaded, ErrShuttingDown, ErrProtocolAborted, ErrInterrupted,
+		ErrLastShareSet, ErrSessionExpired, ErrOverloaded, ErrShuttingDown, ErrProtocolAborted, ErrSessionCancelled, ErrInterrupted,
 		ErrPermissionDenied, ErrDataCorrupted, ErrInternal,
 	} {
 		m[e.Reason] = e

@@ -37,11 +37,12 @@ func (s *Service) Create(ctx context.Context, c Caller, req CreateRequest) (*Run
 	return s.start(ctx, job{op: OpCreate, caller: c, requestID: req.RequestID, fingerprint: fp, prepare: func(context.Context) (*plan, error) {
 		t := target{Start: req.Start, walletID: uuid.NewString(), owner: req.Owner, purpose: Signing, curves: req.Curves}
 		return &plan{walletID: t.walletID, steps: func(ctx context.Context, w *work) (*made, error) {
+			t.walletID = w.rec.WalletID // an earlier attempt's, where there was one
 			m, keys, err := s.generate(ctx, w, t, nil)
 			if err != nil {
 				return nil, err
 			}
-			m.wallet = &Wallet{ID: t.walletID, Owner: t.owner, Keys: keys, CreateTime: m.set.CreateTime, HostedSince: m.set.CreateTime}
+			m.Wallet = &Wallet{ID: t.walletID, Owner: t.owner, Keys: keys, CreateTime: m.Set.CreateTime, HostedSince: m.Set.CreateTime}
 			return m, nil
 		}}, nil
 	}})
@@ -94,7 +95,7 @@ func (s *Service) reshare(ctx context.Context, op Operation, c Caller, t target,
 	if err != nil {
 		return nil, err
 	}
-	return s.start(ctx, job{op: op, caller: c, requestID: t.RequestID, fingerprint: fp, prepare: func(ctx context.Context) (*plan, error) {
+	return s.start(ctx, job{op: op, caller: c, requestID: t.RequestID, walletID: t.walletID, fingerprint: fp, prepare: func(ctx context.Context) (*plan, error) {
 		from := Signing
 		act := actBackup
 		if op == OpProvision {
@@ -103,6 +104,10 @@ func (s *Service) reshare(ctx context.Context, op Operation, c Caller, t target,
 		wallet, src, err := s.source(ctx, c, act, t.walletID, from, share)
 		if err != nil {
 			return nil, err
+		}
+		if n := wallet.pending(); n >= s.cfg.PendingSets {
+			src.client.Wipe()
+			return nil, fmt.Errorf("%w: wallet %s has %d sets that were never confirmed", ErrShareSetPending, wallet.ID, n)
 		}
 		t.owner = wallet.Owner
 		for _, k := range src.record.Keys {
@@ -326,7 +331,7 @@ func (s *Service) keep(ctx context.Context, w *work, t target, src *source, reco
 		client.Wipe()
 		return nil, fmt.Errorf("deposit the server's half: %w", err)
 	}
-	m := &made{set: set, outcome: &Outcome{WalletID: t.walletID, Set: set.ShareSet, ClientShare: client}}
+	m := &made{Made: Made{Set: set, Used: set.ParentID}, outcome: &Outcome{WalletID: t.walletID, Set: set.ShareSet, ClientShare: client}}
 	w.rec.ShareSetID, w.rec.ExpireTime = set.ID, set.ExpireTime
 	w.rec.Result, err = s.sealResult(w.rec, client, t.SealTo)
 	if err == nil && t.SealTo != nil {

@@ -115,6 +115,17 @@ func (w *Wallet) Confirmed() bool {
 	return slices.ContainsFunc(w.Sets, func(s ShareSet) bool { return s.State != SetPending })
 }
 
+// pending counts the wallet's sets that nobody has confirmed yet.
+func (w *Wallet) pending() int {
+	n := 0
+	for _, s := range w.Sets {
+		if s.State == SetPending {
+			n++
+		}
+	}
+	return n
+}
+
 // Active returns the wallet's usable sets of one purpose.
 func (w *Wallet) Active(p Purpose) []ShareSet {
 	return slices.DeleteFunc(slices.Clone(w.Sets), func(s ShareSet) bool { return s.Purpose != p || s.State != SetActive })

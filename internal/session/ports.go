@@ -22,37 +22,65 @@ type Wallets interface {
 	// that made it, in one transaction. It returns ErrShareSetNotFound where the set is
 	// not there, and changed = false where it is not PENDING any more (two callers: one
 	// of them gets true).
-	Confirm(ctx context.Context, walletID, shareSetID string) (changed bool, err error)
+	Confirm(ctx context.Context, walletID, shareSetID string, e Entry) (changed bool, err error)
 	// Revoke asks pick which of the wallet's sets go, and erases their halves, all in one
 	// transaction that excludes other changes of the wallet. An error of pick comes back
-	// as it is. Sets that are revoked already stay as they are.
-	Revoke(ctx context.Context, walletID string, at time.Time, pick func([]ShareSet) ([]string, error)) error
+	// as it is. Sets that are revoked already stay as they are. Each set that goes gets an
+	// entry like e with its own id.
+	Revoke(ctx context.Context, walletID string, at time.Time, pick func([]ShareSet) ([]string, error), e Entry) error
 	// ReserveModuli notes, by their SHA-256, moduli that a run of the wallet is about to
 	// use. It returns ErrModulusUsed, and notes none, where any was noted before.
 	ReserveModuli(ctx context.Context, walletID string, sums ...[32]byte) error
 }
 
-// Sessions is the store's side for sessions, with the same promise of durability.
+// Sessions is the store's side for sessions, with the same promise of durability. An
+// audit entry is written in the transaction of the change that it speaks of.
 type Sessions interface {
 	// Begin records a new session. Where the caller used the request id before, it
 	// records nothing and returns the session that is there, with created = false; of two
 	// callers that race, one gets true.
-	Begin(ctx context.Context, s *Session) (there *Session, created bool, err error)
+	Begin(ctx context.Context, s *Session, e Entry) (there *Session, created bool, err error)
+	// Restart records the next attempt of a session that was INTERRUPTED: attempt, state,
+	// progress and expire time of s. It returns ErrSuperseded where the stored session is
+	// not INTERRUPTED at the attempt before: of two callers that race, one gets nil.
+	Restart(ctx context.Context, s *Session, e Entry) error
 	// ByRequest returns a caller's session with that request id, or ErrSessionNotFound.
 	ByRequest(ctx context.Context, caller, requestID string) (*Session, error)
+	// ByShareSet returns the session that made a set, or ErrSessionNotFound.
+	ByShareSet(ctx context.Context, shareSetID string) (*Session, error)
 	// Session returns a session by its id, or ErrSessionNotFound.
 	Session(ctx context.Context, sessionID string) (*Session, error)
 	// Update stores state, progress and failure of the attempt that s names. It returns
 	// ErrSuperseded where the stored session has ended, or is at another attempt.
-	Update(ctx context.Context, s *Session) error
-	// Commit ends a session with success: state, progress, result and share set id, and
-	// in the same transaction the set that it made, and the wallet where it is new. made
-	// is nil for signing; wallet is nil unless new. It returns ErrSuperseded like Update.
-	Commit(ctx context.Context, s *Session, made *StoredSet, wallet *Wallet) error
+	Update(ctx context.Context, s *Session, e Entry) error
+	// Commit ends a session with success: state, progress, result and share set id, and in
+	// the same transaction what it made. It returns ErrSuperseded like Update, and
+	// ErrShareSetRevoked where the set that it used is not ACTIVE any more.
+	Commit(ctx context.Context, s *Session, m Made, e Entry) error
+}
+
+// Made is what a session commits besides its own end.
+type Made struct {
+	Set    *StoredSet // nil for signing
+	Wallet *Wallet    // nil unless new
+	Used   string     // the set that was reshared or signed with; "" for a new wallet
+}
+
+// Housekeeper is the store's side of what happens by the clock, and of the audit log.
+type Housekeeper interface {
+	// Sweep erases what nobody confirmed in time: PENDING sets with their halves, results
+	// that wait, and wallets whose only set went. Their sessions become EXPIRED and stay,
+	// without secrets, until they are older than keep, and then go too.
+	Sweep(ctx context.Context, now time.Time, keep time.Duration) (Swept, error)
+	// Record writes an audit entry that goes with no change, such as a refusal.
+	Record(ctx context.Context, e Entry) error
 	// InterruptAll marks every session that has not ended as INTERRUPTED, with a Failure,
 	// and says how many. Called once, before a service that owns its store starts to serve.
 	InterruptAll(ctx context.Context) (int, error)
 }
+
+// Swept counts what a sweep erased.
+type Swept struct{ Sets, Results, Wallets, Sessions int }
 
 // Sealer encrypts what is kept at rest. Open fails with ErrDataCorrupted where the
 // ciphertext was altered, or was sealed under another label or keyset.

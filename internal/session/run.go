@@ -20,7 +20,9 @@ type Run struct {
 
 	mu      sync.Mutex // guards what follows
 	id      string
-	log     []Progress // ordered by sequence; bounded, since every run has some dozens of steps
+	first   uint32                  // the last sequence of earlier attempts
+	stop    context.CancelCauseFunc // ends the attempt; nil before it runs
+	log     []Progress              // ordered by sequence; bounded, since every run has some dozens of steps
 	outcome *Outcome
 	err     error
 	ended   bool
@@ -52,12 +54,16 @@ func (r *Run) sameRequest(fingerprint []byte) error {
 // report adds p to the log.
 func (r *Run) report(p Progress) { r.append(r.stamp(p)) }
 
+func (r *Run) queued(position uint32) {
+	r.report(Progress{Status: StatusQueued, QueuePosition: position})
+}
+
 // stamp gives p its sequence, attempt and elapsed time, and keeps the promise that
 // percent never falls. Only one goroutine at a time stamps and appends.
 func (r *Run) stamp(p Progress) Progress {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p.Sequence, p.Attempt, p.Elapsed = 1, r.attempt, time.Since(r.created).Truncate(time.Microsecond) // as the store keeps it
+	p.Sequence, p.Attempt, p.Elapsed = r.first+1, r.attempt, time.Since(r.created).Truncate(time.Microsecond) // as the store keeps it
 	if n := len(r.log); n > 0 {
 		p.Sequence = r.log[n-1].Sequence + 1
 		p.Percent = max(p.Percent, r.log[n-1].Percent)
@@ -99,10 +105,27 @@ func (r *Run) wake() {
 	r.changed = make(chan struct{})
 }
 
+// cancel ends the run for everybody attached, with the given error.
+func (r *Run) cancel(err error) {
+	r.end(nil, err)
+	r.mu.Lock()
+	stop := r.stop
+	r.mu.Unlock()
+	if stop != nil {
+		stop(err)
+	}
+}
+
+// heartbeat is how long a stream is silent at most: the last progress is sent again, with
+// the same sequence, so that proxies keep the connection.
+const heartbeat = 20 * time.Second
+
 // Follow sends every progress after the given sequence number, then the outcome, and
 // returns nil; or it returns the run's error. It returns ctx's error once ctx is done,
 // and send's error as it is; neither touches the run.
 func (r *Run) Follow(ctx context.Context, after uint32, send func(Event) error) error {
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
 	for {
 		news, out, ended, changed, err := r.since(after)
 		for _, p := range news {
@@ -110,6 +133,7 @@ func (r *Run) Follow(ctx context.Context, after uint32, send func(Event) error) 
 				return err
 			}
 			after = p.Sequence
+			beat.Reset(heartbeat)
 		}
 		switch {
 		case ended && err != nil:
@@ -119,6 +143,13 @@ func (r *Run) Follow(ctx context.Context, after uint32, send func(Event) error) 
 		}
 		select {
 		case <-changed:
+		case <-beat.C:
+			// What is newer than the last that was sent comes in its turn, with changed.
+			if p := r.last(); p.Sequence > 0 && p.Sequence <= after {
+				if err := send(Event{Progress: &p}); err != nil {
+					return err
+				}
+			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

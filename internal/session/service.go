@@ -6,18 +6,21 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
-	"golang.org/x/sync/semaphore"
 )
 
 // Config holds the settings of a Service. Zero values mean the defaults.
 type Config struct {
 	RunTimeout    time.Duration // a run's deadline, waiting for a slot included; 10 minutes
 	ResultTTL     time.Duration // how long a set waits for its confirmation; 15 minutes
+	SessionTTL    time.Duration // how long an ended session is remembered; 30 days
 	Slots         int           // how many runs compute at once; one for each core
+	Queue         int           // how many runs wait for a slot at most; 256
+	PendingSets   int           // how many unconfirmed sets a wallet has at most; 16
 	RequireSealTo bool          // refuse requests whose result would come back in plaintext
 }
 
@@ -28,8 +31,17 @@ func (c Config) withDefaults() Config {
 	if c.ResultTTL == 0 {
 		c.ResultTTL = 15 * time.Minute
 	}
+	if c.SessionTTL == 0 {
+		c.SessionTTL = 30 * 24 * time.Hour
+	}
 	if c.Slots == 0 {
 		c.Slots = runtime.GOMAXPROCS(0)
+	}
+	if c.Queue == 0 {
+		c.Queue = 256
+	}
+	if c.PendingSets == 0 {
+		c.PendingSets = 16
 	}
 	return c
 }
@@ -38,6 +50,7 @@ func (c Config) withDefaults() Config {
 type Ports struct {
 	Wallets   Wallets
 	Sessions  Sessions
+	Keeping   Housekeeper
 	Sealer    Sealer
 	Halves    Custodian // keeps the server's half of SIGNING sets
 	Custodian Custodian // keeps the server's half of BACKUP sets
@@ -48,8 +61,8 @@ type Ports struct {
 // Service runs sessions. Its methods may be called by any number of goroutines.
 type Service struct {
 	Ports
-	cfg   Config
-	slots *semaphore.Weighted
+	cfg       Config
+	admission *admission
 
 	// ctx is the context of every run: a caller's context ends its stream, not its run.
 	ctx    context.Context
@@ -66,7 +79,7 @@ var errClosing = errors.New("the service is shutting down")
 // New returns a service that is ready to run. The caller must Close it. Sessions that
 // an earlier process left unfinished are marked INTERRUPTED first.
 func New(ctx context.Context, ports Ports, cfg Config) (*Service, error) {
-	n, err := ports.Sessions.InterruptAll(ctx)
+	n, err := ports.Keeping.InterruptAll(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("look for unfinished sessions: %w", err)
 	}
@@ -74,19 +87,36 @@ func New(ctx context.Context, ports Ports, cfg Config) (*Service, error) {
 		ports.Log.Warn("sessions were interrupted by a restart", "count", n)
 	}
 	s := &Service{Ports: ports, cfg: cfg.withDefaults(), live: make(map[runKey]*Run)}
-	s.slots = semaphore.NewWeighted(int64(s.cfg.Slots))
+	s.admission = newAdmission(s.cfg.Slots, s.cfg.Queue)
 	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	return s, nil
 }
 
-// Close refuses new runs, ends the running ones as INTERRUPTED, and returns when
-// nothing computes any more.
-func (s *Service) Close() {
+// Drain refuses new runs and lets the running ones end, until ctx is done; then it ends
+// them as INTERRUPTED. It returns when nothing computes any more. Calls that look at
+// sessions or confirm sets go on working.
+func (s *Service) Drain(ctx context.Context) {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
+	idle := make(chan struct{})
+	go func() { // ends with the last run, at the latest after the cancel below
+		defer close(idle)
+		s.wg.Wait()
+	}()
+	select {
+	case <-idle:
+	case <-ctx.Done():
+	}
 	s.cancel(errClosing)
-	s.wg.Wait()
+	<-idle
+}
+
+// Close is Drain without patience.
+func (s *Service) Close() {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	s.Drain(ctx)
 }
 
 // job is one request on its way to becoming a session.
@@ -94,6 +124,7 @@ type job struct {
 	op          Operation
 	caller      Caller
 	requestID   string
+	walletID    string // empty for a new wallet
 	fingerprint []byte
 	// prepare checks the request against the store, before anything is recorded. Its
 	// error goes to the caller, and leaves no session behind.
@@ -170,34 +201,122 @@ func (s *Service) release(r *Run) {
 // is there already.
 func (s *Service) begin(ctx context.Context, j job, r *Run) (started bool, err error) {
 	there, err := s.Sessions.ByRequest(ctx, j.caller.Name, j.requestID)
-	if err == nil {
-		return false, s.replay(ctx, r, there)
-	}
-	if !errors.Is(err, ErrSessionNotFound) {
+	switch {
+	case errors.Is(err, ErrSessionNotFound):
+		there = nil
+	case err != nil:
 		return false, err
+	default:
+		if err := (&Run{fingerprint: there.Fingerprint}).sameRequest(r.fingerprint); err != nil {
+			return false, err
+		}
+		if there, err = s.settle(ctx, there); err != nil {
+			return false, err
+		}
+		if there.State != Interrupted {
+			return false, s.replay(ctx, r, there)
+		}
 	}
 	p, err := j.prepare(ctx)
 	if err != nil {
+		s.refused(ctx, Entry{Caller: j.caller.Name, Action: "session.begin", WalletID: j.walletID, Detail: j.op.String()}, err)
 		return false, err
 	}
-	now := storedNow()
-	rec := &Session{
-		ID: uuid.NewString(), Caller: j.caller.Name, RequestID: j.requestID, Fingerprint: j.fingerprint,
-		WalletID: p.walletID, Operation: j.op, State: Queued, Attempt: 1, CreateTime: now, ExpireTime: now.Add(s.cfg.ResultTTL),
+	ticket, err := s.admission.enter(j.caller.Name, j.op)
+	if err != nil {
+		p.end()
+		return false, err
 	}
-	there, created, err := s.Sessions.Begin(ctx, rec)
-	if err != nil || !created {
+	rec, there, err := s.record(ctx, j, p, there)
+	if rec == nil { // another process was faster, or the store failed
+		ticket.leave()
 		p.end()
 		if err != nil {
 			return false, err
 		}
-		return false, s.replay(ctx, r, there) // another process was faster
+		return false, s.replay(ctx, r, there)
 	}
 	r.mu.Lock()
 	r.id, r.created, r.attempt = rec.ID, time.Now(), rec.Attempt
+	r.first = rec.Progress.Sequence
 	r.mu.Unlock()
-	s.wg.Go(func() { s.run(r, rec, p) }) // ends by the run's deadline, or with s.ctx
+	if position := ticket.at(); position > 0 { // whoever has to wait is told so, however short it is
+		r.queued(position)
+	}
+	s.wg.Go(func() { s.run(r, rec, p, ticket) }) // ends by the run's deadline, or with s.ctx
 	return true, nil
+}
+
+// settle marks a session as INTERRUPTED that stands as unfinished in the store, although
+// nobody runs it: its end could not be stored. The caller holds the request's claim, and
+// a store belongs to one process.
+func (s *Service) settle(ctx context.Context, there *Session) (*Session, error) {
+	if there.State.Ended() {
+		return there, nil
+	}
+	there.State, there.Failure = Interrupted, failure(ErrInterrupted)
+	err := s.Sessions.Update(ctx, there, there.ended("session.end", ErrInterrupted))
+	if errors.Is(err, ErrSuperseded) { // cancelled in the meantime
+		return s.Sessions.Session(ctx, there.ID)
+	}
+	return there, err
+}
+
+// record begins a new session, or the next attempt of one that was interrupted. rec is
+// nil where this call may not run it: there is the session as it stands then.
+func (s *Service) record(ctx context.Context, j job, p *plan, interrupted *Session) (rec, there *Session, err error) {
+	now := storedNow()
+	if interrupted == nil {
+		rec = &Session{
+			ID: uuid.NewString(), Caller: j.caller.Name, RequestID: j.requestID, Fingerprint: j.fingerprint,
+			WalletID: p.walletID, Operation: j.op, State: Queued, Attempt: 1, CreateTime: now, ExpireTime: now.Add(s.cfg.ResultTTL),
+		}
+		there, created, err := s.Sessions.Begin(ctx, rec, rec.entry("session.begin"))
+		if err != nil || !created {
+			return nil, there, err
+		}
+		return rec, nil, nil
+	}
+	rec = interrupted
+	// Sequences rise over all attempts. A process that was killed has not stored how far it
+	// came: further than this it cannot have come, with one step for each place in the queue.
+	rec.Progress = Progress{Status: StatusQueued, Sequence: rec.Progress.Sequence + uint32(s.cfg.Queue) + maxSteps, Attempt: rec.Attempt + 1} //nolint:gosec // G115: a queue's length
+	rec.State, rec.Failure, rec.Attempt, rec.ExpireTime = Queued, nil, rec.Attempt+1, now.Add(s.cfg.ResultTTL)
+	err = s.Sessions.Restart(ctx, rec, rec.entry("session.restart"))
+	if errors.Is(err, ErrSuperseded) {
+		there, err = s.Sessions.Session(ctx, rec.ID)
+		return nil, there, err
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return rec, nil, nil
+}
+
+// maxSteps is more than the steps of any run.
+const maxSteps = 256
+
+// refused notes a decision against a caller. What is only malformed is no decision, and
+// neither is a fault of ours.
+func (s *Service) refused(ctx context.Context, e Entry, err error) {
+	e.Outcome, e.Reason = outcomeRefused, Reason(err)
+	switch e.Reason {
+	case ErrInvalidArgument.Reason, ErrShareMalformed.Reason, ErrInternal.Reason:
+		return
+	case ErrWalletNotFound.Reason: // nobody begins, or adds to, the chain of a wallet that is not theirs
+		e.Detail = strings.TrimSpace(e.Detail + " wallet " + e.WalletID)
+		e.WalletID = ""
+	}
+	s.note(ctx, e)
+}
+
+// note writes an audit entry that goes with no change. That it could not be written is
+// in the log, and changes nothing of what was decided.
+func (s *Service) note(ctx context.Context, e Entry) {
+	e.Time = storedNow()
+	if err := s.Keeping.Record(context.WithoutCancel(ctx), e); err != nil {
+		s.Log.Error("an audit entry could not be written", "action", e.Action, "caller", e.Caller, "error", err)
+	}
 }
 
 // storedNow is the time as the store keeps it: an outcome must be the same whether it

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 
 	"github.com/mpcd/mpcd/internal/secret"
@@ -21,7 +22,7 @@ func (s *Service) Sign(ctx context.Context, c Caller, req SignRequest) (*Run, er
 	if err != nil {
 		return nil, err
 	}
-	return s.start(ctx, job{op: OpSign, caller: c, requestID: req.RequestID, fingerprint: fp, prepare: func(ctx context.Context) (*plan, error) {
+	return s.start(ctx, job{op: OpSign, caller: c, requestID: req.RequestID, walletID: req.WalletID, fingerprint: fp, prepare: func(ctx context.Context) (*plan, error) {
 		wallet, src, err := s.source(ctx, c, actSign, req.WalletID, Signing, req.SigningShare)
 		if err != nil {
 			return nil, err
@@ -57,5 +58,9 @@ func (s *Service) sign(ctx context.Context, w *work, owner string, src *source, 
 	if w.rec.Result, err = s.sealResult(w.rec, result, nil); err != nil {
 		return nil, err
 	}
-	return &made{outcome: &Outcome{WalletID: w.rec.WalletID, Signature: sig, SignedBy: src.set.ID}}, nil
+	digest := sha256.Sum256(payload)
+	if c == Secp256k1 {
+		copy(digest[:], payload) // it is one already
+	}
+	return &made{Made: Made{Used: src.set.ID}, audit: func(e Entry) Entry { return e.signed(c, digest[:]) }, outcome: &Outcome{WalletID: w.rec.WalletID, Signature: sig, SignedBy: src.set.ID}}, nil
 }

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -62,6 +63,30 @@ func (s *Service) Session(ctx context.Context, c Caller, sessionID string) (*Ses
 	return rec, nil
 }
 
+// Cancel ends a session of the caller at once, for everybody attached to it. It answers
+// the session as it stands then: one that had ended already stays as it was.
+func (s *Service) Cancel(ctx context.Context, c Caller, sessionID string) (*Session, error) {
+	rec, err := s.Session(ctx, c, sessionID)
+	if err != nil || rec.State.Ended() {
+		return rec, err
+	}
+	rec.State, rec.Failure = Cancelled, failure(ErrSessionCancelled)
+	err = s.Sessions.Update(ctx, rec, rec.ended("session.cancel", ErrSessionCancelled))
+	if errors.Is(err, ErrSuperseded) { // it ended in the meantime, or began another attempt
+		return s.Cancel(ctx, c, sessionID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	r, live := s.live[runKey{rec.Caller, rec.RequestID}]
+	s.mu.Unlock()
+	if live {
+		r.cancel(ErrSessionCancelled)
+	}
+	return rec, nil
+}
+
 // Err returns the error that a failed session stands for, or nil.
 func (rec *Session) Err() error {
 	if rec.Failure == nil {
@@ -73,12 +98,20 @@ func (rec *Session) Err() error {
 // Confirm turns a PENDING set ACTIVE for a caller who shows, by its SHA-256, that it
 // holds the set's client share. Confirming twice is fine.
 func (s *Service) Confirm(ctx context.Context, c Caller, walletID, shareSetID string, shareSHA256 []byte) (*Wallet, error) {
+	w, err := s.confirm(ctx, c, walletID, shareSetID, shareSHA256)
+	if err != nil {
+		s.refused(ctx, Entry{Caller: c.Name, Action: "share_set.confirm", WalletID: walletID, ShareSetID: shareSetID}, err)
+	}
+	return w, err
+}
+
+func (s *Service) confirm(ctx context.Context, c Caller, walletID, shareSetID string, shareSHA256 []byte) (*Wallet, error) {
 	if _, err := s.wallet(ctx, c, actConfirm, walletID); err != nil {
-		return nil, err
+		return nil, s.orSwept(ctx, c, shareSetID, err)
 	}
 	set, err := s.Wallets.Set(ctx, walletID, shareSetID)
 	if err != nil {
-		return nil, err
+		return nil, s.orSwept(ctx, c, shareSetID, err)
 	}
 	switch {
 	case subtle.ConstantTimeCompare(set.ClientShare[:], shareSHA256) != 1:
@@ -88,17 +121,43 @@ func (s *Service) Confirm(ctx context.Context, c Caller, walletID, shareSetID st
 	case set.State == SetPending && time.Now().After(set.ExpireTime):
 		return nil, fmt.Errorf("%w: set %s was not confirmed in time", ErrSessionExpired, shareSetID)
 	case set.State == SetPending:
-		if _, err := s.Wallets.Confirm(ctx, walletID, shareSetID); err != nil {
-			return nil, err
+		e := Entry{Time: storedNow(), Caller: c.Name, Action: "share_set.confirm", WalletID: walletID, ShareSetID: shareSetID, SessionID: set.SessionID, Outcome: outcomeOK}
+		changed, err := s.Wallets.Confirm(ctx, walletID, shareSetID, e)
+		if err != nil {
+			return nil, s.orSwept(ctx, c, shareSetID, err)
+		}
+		if !changed { // somebody else confirmed it, or revoked it, a moment ago
+			return s.confirm(ctx, c, walletID, shareSetID, shareSHA256)
 		}
 	}
 	return s.wallet(ctx, c, actConfirm, walletID)
+}
+
+// orSwept tells a set that was erased because nobody confirmed it in time from one that
+// never was, for the caller who made it.
+func (s *Service) orSwept(ctx context.Context, c Caller, shareSetID string, err error) error {
+	if !errors.Is(err, ErrWalletNotFound) && !errors.Is(err, ErrShareSetNotFound) {
+		return err
+	}
+	rec, found := s.Sessions.ByShareSet(ctx, shareSetID)
+	if found == nil && rec.Caller == c.Name && rec.State == Expired {
+		return fmt.Errorf("%w: set %s was not confirmed in time", ErrSessionExpired, shareSetID)
+	}
+	return err
 }
 
 // Revoke erases the server's half of a set and, unless keepDescendants, of every set
 // that was reshared from it. It refuses to take a wallet's last ACTIVE set of a purpose
 // unless an admin allows it. Revoking what is revoked is fine.
 func (s *Service) Revoke(ctx context.Context, c Caller, walletID, shareSetID string, keepDescendants, allowLast bool) (*Wallet, error) {
+	w, err := s.revoke(ctx, c, walletID, shareSetID, keepDescendants, allowLast)
+	if err != nil {
+		s.refused(ctx, Entry{Caller: c.Name, Action: "share_set.revoke", WalletID: walletID, ShareSetID: shareSetID}, err)
+	}
+	return w, err
+}
+
+func (s *Service) revoke(ctx context.Context, c Caller, walletID, shareSetID string, keepDescendants, allowLast bool) (*Wallet, error) {
 	if _, err := s.wallet(ctx, c, actRevoke, walletID); err != nil {
 		return nil, err
 	}
@@ -107,7 +166,7 @@ func (s *Service) Revoke(ctx context.Context, c Caller, walletID, shareSetID str
 	}
 	err := s.Wallets.Revoke(ctx, walletID, time.Now(), func(sets []ShareSet) ([]string, error) {
 		return pickRevoked(sets, shareSetID, keepDescendants, allowLast)
-	})
+	}, Entry{Time: storedNow(), Caller: c.Name, Action: "share_set.revoke", WalletID: walletID, Outcome: outcomeOK})
 	if err != nil {
 		return nil, err
 	}

@@ -19,23 +19,32 @@ type work struct {
 	busy *sync.WaitGroup // counts what tss-lib still computes, after a cancellation too
 }
 
-// made is what a plan's steps made: what the store commits, and what the caller gets.
+// made is what a plan's steps made: what the store commits, what the audit log says of
+// it, and what the caller gets.
 type made struct {
-	set     *StoredSet // nil for signing
-	wallet  *Wallet    // nil unless new
+	Made
+	audit   func(Entry) Entry // may be nil
 	outcome *Outcome
 }
 
 // run takes a recorded session to its end. It is the one place where a session
 // changes state after it began.
-func (s *Service) run(r *Run, rec *Session, p *plan) {
-	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.RunTimeout)
+func (s *Service) run(r *Run, rec *Session, p *plan, t *ticket) {
+	ctx, stop := context.WithCancelCause(s.ctx)
+	defer stop(nil)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.RunTimeout)
 	defer cancel()
 	defer s.release(r)
+	r.mu.Lock()
+	r.stop = stop
+	if r.ended { // cancelled before there was anything to stop
+		stop(r.err)
+	}
+	r.mu.Unlock()
 	var busy sync.WaitGroup
 	w := &work{run: r, rec: rec, busy: &busy}
 
-	out, err := s.attempt(ctx, w, p)
+	out, err := s.attempt(ctx, w, p, t)
 	if err == nil {
 		r.end(out, nil)
 		return
@@ -43,11 +52,22 @@ func (s *Service) run(r *Run, rec *Session, p *plan) {
 	err = s.classify(err)
 	// The state is stored under a context of its own: a shutdown must not keep a session
 	// from being closed properly. What cannot be stored is INTERRUPTED at the next start.
-	rec.State, rec.Failure, rec.Progress = Failed, failure(err), r.last()
+	rec.State, rec.Failure = Failed, failure(err)
+	if p := r.last(); p.Sequence > 0 { // else what is stored stays, so that sequences rise over all attempts
+		rec.Progress = p
+	}
 	if errors.Is(err, ErrInterrupted) {
 		rec.State = Interrupted
 	}
-	if uerr := s.Sessions.Update(context.WithoutCancel(ctx), rec); uerr != nil {
+	uerr := s.Sessions.Update(context.WithoutCancel(ctx), rec, rec.ended("session.end", err))
+	if errors.Is(uerr, ErrSuperseded) { // somebody cancelled it, and may not have told everybody yet
+		if there, gerr := s.Sessions.Session(context.WithoutCancel(ctx), rec.ID); gerr == nil && there.State == Cancelled {
+			err = there.Err()
+		}
+		r.end(nil, err)
+		return
+	}
+	if uerr != nil {
 		s.Log.Error("a failed session could not be stored", "session_id", rec.ID, "error", uerr)
 	}
 	s.Log.Warn("session failed", "session_id", rec.ID, "operation", rec.Operation, "wallet_id", rec.WalletID, "reason", Reason(err), "error", err)
@@ -55,7 +75,7 @@ func (s *Service) run(r *Run, rec *Session, p *plan) {
 }
 
 // attempt waits for a slot, does the steps, and commits what they made.
-func (s *Service) attempt(ctx context.Context, w *work, p *plan) (out *Outcome, err error) {
+func (s *Service) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out *Outcome, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			// The value may hold a secret; its type and the log's stack are enough.
@@ -63,22 +83,21 @@ func (s *Service) attempt(ctx context.Context, w *work, p *plan) (out *Outcome, 
 		}
 	}()
 	defer p.end()
-	if !s.slots.TryAcquire(1) {
-		w.run.report(Progress{Status: StatusQueued})
-		if err := s.slots.Acquire(ctx, 1); err != nil {
-			return nil, fmt.Errorf("wait for a slot: %w", context.Cause(ctx))
-		}
+	err = t.wait(ctx, w.run.queued)
+	if err != nil {
+		t.leave()
+		return nil, fmt.Errorf("wait for a slot: %w", err)
 	}
 	// tss-lib cannot be stopped: after a cancellation the slot stays taken until what it
 	// computes has ended.
 	s.PreParams.Pause()
 	defer s.wg.Go(func() {
 		w.busy.Wait()
-		s.slots.Release(1)
+		t.leave()
 		s.PreParams.Resume()
 	})
 	w.rec.State = Running
-	if err := s.Sessions.Update(ctx, w.rec); err != nil {
+	if err := s.Sessions.Update(ctx, w.rec, w.rec.entry("session.run")); err != nil {
 		return nil, err
 	}
 	m, err := p.steps(ctx, w)
@@ -93,7 +112,11 @@ func (s *Service) attempt(ctx context.Context, w *work, p *plan) (out *Outcome, 
 func (s *Service) commit(ctx context.Context, w *work, m *made) (*Outcome, error) {
 	done := w.run.stamp(Progress{Status: StatusDone, Done: true, Percent: 100})
 	w.rec.State, w.rec.Progress = Succeeded, done
-	if err := s.Sessions.Commit(ctx, w.rec, m.set, m.wallet); err != nil {
+	e := w.rec.entry("session.commit")
+	if m.audit != nil {
+		e = m.audit(e)
+	}
+	if err := s.Sessions.Commit(ctx, w.rec, m.Made, e); err != nil {
 		return nil, fmt.Errorf("commit: %w", err)
 	}
 	w.run.append(done)

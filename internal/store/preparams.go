@@ -12,26 +12,39 @@ import (
 // AddPreParams keeps a sealed set of pre-params under an id of its own.
 func (s *Store) AddPreParams(ctx context.Context, id string, sealed []byte, made time.Time) error {
 	return s.write(ctx, "add pre-params", func(tx *sql.Tx) error {
-		_, err := exec(ctx, tx, "INSERT INTO preparams (id, sealed, make_time) VALUES (?, ?, ?)", id, sealed, made.UnixMicro())
+		n, err := exec(ctx, tx, `UPDATE preparams SET id = ?, sealed = ?, make_time = ? WHERE seq = (SELECT min(seq) FROM preparams WHERE id IS NULL)`,
+			id, sealed, made.UnixMicro())
+		if err != nil || n == 1 {
+			return err
+		}
+		_, err = exec(ctx, tx, "INSERT INTO preparams (id, sealed, make_time) VALUES (?, ?, ?)", id, sealed, made.UnixMicro())
 		return err
 	})
 }
 
-// ClaimPreParams takes the oldest set out of the pool. It is gone when the method
+// ClaimPreParams takes the oldest set out of the pool. It is erased when the method
 // returns, so that no two claimants get the same one, whatever process they are in, and
 // none gets it again after a crash. Where the pool is empty, id is "".
 func (s *Store) ClaimPreParams(ctx context.Context) (id string, sealed []byte, err error) {
 	err = s.write(ctx, "claim pre-params", func(tx *sql.Tx) error {
-		// Claim and delete are one statement.
-		err := tx.QueryRowContext(ctx, `DELETE FROM preparams WHERE id = (SELECT id FROM preparams ORDER BY make_time, id LIMIT 1)
-			RETURNING id, sealed`).Scan(&id, &sealed)
+		// No other writer comes between the two statements (BEGIN IMMEDIATE). One would do,
+		// DELETE ... RETURNING, but a deleted row leaves traces.
+		var seq int64
+		err := tx.QueryRowContext(ctx, "SELECT seq, id, sealed FROM preparams WHERE id IS NOT NULL ORDER BY make_time, seq LIMIT 1").Scan(&seq, &id, &sealed)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}
+		if err != nil {
+			return err
+		}
+		_, err = exec(ctx, tx, "UPDATE preparams SET id = NULL, sealed = NULL, make_time = NULL WHERE seq = ?", seq)
 		return err
 	})
 	if err != nil {
 		return "", nil, err
+	}
+	if id != "" {
+		s.scrub(ctx)
 	}
 	return id, sealed, nil
 }
@@ -39,7 +52,7 @@ func (s *Store) ClaimPreParams(ctx context.Context) (id string, sealed []byte, e
 // DropPreParams erases the sets that were made before a time, and says how many.
 func (s *Store) DropPreParams(ctx context.Context, before time.Time) (dropped int, err error) {
 	err = s.write(ctx, "drop pre-params", func(tx *sql.Tx) error {
-		n, err := exec(ctx, tx, "DELETE FROM preparams WHERE make_time < ?", before.UnixMicro())
+		n, err := exec(ctx, tx, "UPDATE preparams SET id = NULL, sealed = NULL, make_time = NULL WHERE make_time < ?", before.UnixMicro())
 		dropped = int(n)
 		return err
 	})
@@ -52,7 +65,7 @@ func (s *Store) DropPreParams(ctx context.Context, before time.Time) (dropped in
 // CountPreParams says how many sets there are, and when the oldest was made.
 func (s *Store) CountPreParams(ctx context.Context) (n int, oldest time.Time, err error) {
 	err = s.read(ctx, "count pre-params", func(tx *sql.Tx) error {
-		return tx.QueryRowContext(ctx, "SELECT count(*), min(make_time) FROM preparams").Scan(&n, timeColumn{&oldest})
+		return tx.QueryRowContext(ctx, "SELECT count(id), min(make_time) FROM preparams").Scan(&n, timeColumn{&oldest})
 	})
 	return n, oldest, err
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // Begin implements session.Sessions. A session's result is stored by Commit alone.
-func (s *Store) Begin(ctx context.Context, n *session.Session) (there *session.Session, created bool, err error) {
+func (s *Store) Begin(ctx context.Context, n *session.Session, e session.Entry) (there *session.Session, created bool, err error) {
 	err = s.write(ctx, "begin session "+n.ID, func(tx *sql.Tx) error {
 		progress, err := packProgress(&n.Progress)
 		if err != nil {
@@ -28,6 +28,11 @@ func (s *Store) Begin(ctx context.Context, n *session.Session) (there *session.S
 			return err
 		}
 		created = rows == 1
+		if created {
+			if err := record(ctx, tx, e); err != nil {
+				return err
+			}
+		}
 		there, err = one(ctx, tx, "caller = ? AND request_id = ?", n.Caller, n.RequestID)
 		return err
 	})
@@ -35,6 +40,32 @@ func (s *Store) Begin(ctx context.Context, n *session.Session) (there *session.S
 		return nil, false, err
 	}
 	return there, created, nil
+}
+
+// Restart implements session.Sessions.
+func (s *Store) Restart(ctx context.Context, n *session.Session, e session.Entry) error {
+	return s.write(ctx, "restart session "+n.ID, func(tx *sql.Tx) error {
+		progress, err := packProgress(&n.Progress)
+		if err != nil {
+			return err
+		}
+		rows, err := exec(ctx, tx, `UPDATE sessions SET state = ?, attempt = ?, progress = ?, expire_time = ?, failure_reason = NULL, failure_culprit = NULL, failure_round = NULL
+			WHERE id = ? AND attempt = ? AND state = ?`,
+			n.State, n.Attempt, progress, micros(n.ExpireTime), n.ID, n.Attempt-1, session.Interrupted)
+		if err != nil {
+			return err
+		}
+		if rows == 0 {
+			return session.ErrSuperseded
+		}
+		return record(ctx, tx, e)
+	})
+}
+
+// ByShareSet implements session.Sessions. A signing session names the set that signed;
+// it did not make it.
+func (s *Store) ByShareSet(ctx context.Context, shareSetID string) (*session.Session, error) {
+	return s.find(ctx, "read session of share set "+shareSetID, "share_set_id = ? AND share_set_id <> '' AND operation <> 4", shareSetID)
 }
 
 // ByRequest implements session.Sessions.
@@ -90,9 +121,12 @@ func one(ctx context.Context, tx *sql.Tx, where string, args ...any) (*session.S
 }
 
 // Update implements session.Sessions. It returns ErrSessionNotFound where there is none.
-func (s *Store) Update(ctx context.Context, n *session.Session) error {
+func (s *Store) Update(ctx context.Context, n *session.Session, e session.Entry) error {
 	return s.write(ctx, "update session "+n.ID, func(tx *sql.Tx) error {
-		return advance(ctx, tx, n, "")
+		if err := advance(ctx, tx, n, ""); err != nil {
+			return err
+		}
+		return record(ctx, tx, e)
 	})
 }
 
@@ -115,17 +149,22 @@ func advance(ctx context.Context, tx *sql.Tx, n *session.Session, more string, a
 	return session.ErrSuperseded
 }
 
-// Commit implements session.Sessions. Besides ErrSuperseded it returns ErrShareSetRevoked
-// where the set's parent is not ACTIVE any more: whoever revokes a set takes its
-// descendants with it, and one that came into being a moment later would have escaped.
-func (s *Store) Commit(ctx context.Context, n *session.Session, made *session.StoredSet, wallet *session.Wallet) error {
+// Commit implements session.Sessions. The set that was used must still be ACTIVE: whoever
+// revokes a set takes its descendants with it, and one that came into being a moment
+// later would have escaped; and what a revoked set signs must not leave.
+func (s *Store) Commit(ctx context.Context, n *session.Session, m session.Made, e session.Entry) error {
 	what := "commit session " + n.ID
-	if err := checkCommit(n, made, wallet); err != nil {
+	if err := checkCommit(n, m); err != nil {
 		return fmt.Errorf("store: %s: %w", what, err)
 	}
 	return s.write(ctx, what, func(tx *sql.Tx) error {
 		if err := advance(ctx, tx, n, ", share_set_id = ?8, expire_time = ?9", n.ShareSetID, micros(n.ExpireTime)); err != nil {
 			return err
+		}
+		if m.Used != "" {
+			if err := active(ctx, tx, n.WalletID, m.Used); err != nil {
+				return err
+			}
 		}
 		if n.Result != nil {
 			if _, err := exec(ctx, tx, "INSERT INTO session_results (session_id, sealed_to, data) VALUES (?, ?, ?)",
@@ -133,23 +172,23 @@ func (s *Store) Commit(ctx context.Context, n *session.Session, made *session.St
 				return fmt.Errorf("result: %w", err)
 			}
 		}
-		if wallet != nil {
-			if err := insertWallet(ctx, tx, wallet); err != nil {
-				return fmt.Errorf("wallet %s: %w", wallet.ID, err)
+		if m.Wallet != nil {
+			if err := insertWallet(ctx, tx, m.Wallet); err != nil {
+				return fmt.Errorf("wallet %s: %w", m.Wallet.ID, err)
 			}
 		}
-		if made == nil {
-			return nil
+		if m.Set != nil {
+			if err := insertSet(ctx, tx, m.Set); err != nil {
+				return fmt.Errorf("share set %s: %w", m.Set.ID, err)
+			}
 		}
-		if err := insertSet(ctx, tx, made); err != nil {
-			return fmt.Errorf("share set %s: %w", made.ID, err)
-		}
-		return nil
+		return record(ctx, tx, e)
 	})
 }
 
 // checkCommit wants arguments that speak of one thing.
-func checkCommit(n *session.Session, made *session.StoredSet, wallet *session.Wallet) error {
+func checkCommit(n *session.Session, m session.Made) error {
+	made, wallet := m.Set, m.Wallet
 	switch {
 	case n.State != session.Succeeded || n.Failure != nil:
 		return errors.New("the session has not succeeded")
@@ -157,6 +196,8 @@ func checkCommit(n *session.Session, made *session.StoredSet, wallet *session.Wa
 		return errors.New("a new wallet without its first share set")
 	case made != nil && (made.SessionID != n.ID || made.ID != n.ShareSetID):
 		return errors.New("the share set is not the session's")
+	case made != nil && made.ParentID != m.Used:
+		return errors.New("the share set was made from another one than was used")
 	}
 	return nil
 }
@@ -175,18 +216,6 @@ func insertWallet(ctx context.Context, tx *sql.Tx, w *session.Wallet) error {
 }
 
 func insertSet(ctx context.Context, tx *sql.Tx, set *session.StoredSet) error {
-	if set.ParentID != "" {
-		var state session.SetState
-		err := tx.QueryRowContext(ctx, "SELECT state FROM share_sets WHERE wallet_id = ? AND id = ?", set.WalletID, set.ParentID).Scan(&state)
-		switch {
-		case errors.Is(err, sql.ErrNoRows):
-			return fmt.Errorf("%w: its parent %s", session.ErrShareSetNotFound, set.ParentID)
-		case err != nil:
-			return err
-		case state != session.SetActive:
-			return fmt.Errorf("%w: its parent %s", session.ErrShareSetRevoked, set.ParentID)
-		}
-	}
 	if _, err := exec(ctx, tx, `INSERT INTO share_sets (id, wallet_id, purpose, method, state, parent_id, display_name,
 			create_time, expire_time, revoke_time, record, client_share_sha256, session_id)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
@@ -203,18 +232,48 @@ func insertSet(ctx context.Context, tx *sql.Tx, set *session.StoredSet) error {
 	return nil
 }
 
-// InterruptAll implements session.Sessions.
+// active wants a set of the wallet to be ACTIVE.
+func active(ctx context.Context, tx *sql.Tx, walletID, shareSetID string) error {
+	var state session.SetState
+	err := tx.QueryRowContext(ctx, "SELECT state FROM share_sets WHERE wallet_id = ? AND id = ?", walletID, shareSetID).Scan(&state)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return fmt.Errorf("%w: %s, which was used", session.ErrShareSetNotFound, shareSetID)
+	case err != nil:
+		return err
+	case state != session.SetActive:
+		return fmt.Errorf("%w: %s, which was used", session.ErrShareSetRevoked, shareSetID)
+	}
+	return nil
+}
+
+// InterruptAll implements session.Housekeeper.
 func (s *Store) InterruptAll(ctx context.Context) (int, error) {
-	var rows int64
+	type unfinished struct{ id, caller, walletID string }
+	var found []unfinished
 	err := s.write(ctx, "interrupt sessions", func(tx *sql.Tx) (err error) {
-		rows, err = exec(ctx, tx, "UPDATE sessions SET state = ?, failure_reason = ?, failure_culprit = '', failure_round = 0 WHERE state IN (1, 2)",
+		found, err = collect(ctx, tx, func(r row, u *unfinished) error { return r.Scan(&u.id, &u.caller, &u.walletID) },
+			"SELECT id, caller, wallet_id FROM sessions WHERE state IN (1, 2) ORDER BY create_time, id")
+		if err != nil {
+			return err
+		}
+		for _, u := range found {
+			e := session.Entry{
+				Time: time.Now(), Caller: u.caller, Action: "session.end", WalletID: u.walletID, SessionID: u.id,
+				Outcome: "failed", Reason: session.ErrInterrupted.Reason, Detail: "found unfinished at the start",
+			}
+			if err := record(ctx, tx, e); err != nil {
+				return err
+			}
+		}
+		_, err = exec(ctx, tx, "UPDATE sessions SET state = ?, failure_reason = ?, failure_culprit = '', failure_round = 0 WHERE state IN (1, 2)",
 			session.Interrupted, session.ErrInterrupted.Reason)
 		return err
 	})
 	if err != nil {
 		return 0, err
 	}
-	return int(rows), nil
+	return len(found), nil
 }
 
 func packFailure(f *session.Failure) (reason, culprit, round any) {

@@ -132,18 +132,18 @@ func TestErasedBytesAreGone(t *testing.T) {
 	var gone [][]byte
 	for range 120 {
 		n := storetest.NewSession(uuid.NewString(), session.OpCreate)
-		_, _, err := s.Begin(t.Context(), n)
+		_, _, err := s.Begin(t.Context(), n, storetest.Audit("begin", n.WalletID))
 		require.NoError(t, err)
 		set, result := storetest.NewSet(n, ""), random(100+mrand.IntN(6000))
 		for i := range set.Half {
 			set.Half[i].Ciphertext = random(100 + mrand.IntN(800)*(1+i*mrand.IntN(10)))
 		}
 		storetest.Succeed(n, set.ID, result)
-		require.NoError(t, s.Commit(t.Context(), n, set, &session.Wallet{ID: n.WalletID, Owner: "owner", CreateTime: time.Now()}))
+		require.NoError(t, s.Commit(t.Context(), n, storetest.Making(set, &session.Wallet{ID: n.WalletID, Owner: "owner", CreateTime: time.Now()}), storetest.Audit("commit", n.WalletID)))
 		before := files(t, path) // the control
 		require.True(t, trace(before, result) && trace(before, set.Half[0].Ciphertext) && trace(before, set.Half[1].Ciphertext))
 
-		ok, err := s.Confirm(t.Context(), set.WalletID, set.ID)
+		ok, err := s.Confirm(t.Context(), set.WalletID, set.ID, storetest.Audit("confirm", set.WalletID))
 		require.NoError(t, err)
 		require.True(t, ok)
 		gone = append(gone, result)
@@ -152,7 +152,7 @@ func TestErasedBytesAreGone(t *testing.T) {
 		if mrand.IntN(3) > 0 {
 			i := mrand.IntN(len(live))
 			set, live[i], live = live[i], live[len(live)-1], live[:len(live)-1]
-			require.NoError(t, s.Revoke(t.Context(), set.WalletID, time.Now(), func([]session.ShareSet) ([]string, error) { return []string{set.ID}, nil }))
+			require.NoError(t, s.Revoke(t.Context(), set.WalletID, time.Now(), func([]session.ShareSet) ([]string, error) { return []string{set.ID}, nil }, storetest.Audit("revoke", set.WalletID)))
 			after := files(t, path)
 			for _, h := range set.Half {
 				require.False(t, trace(after, h.Ciphertext))
@@ -193,7 +193,7 @@ func TestErasureBesideAReader(t *testing.T) {
 	require.NoError(t, reader.QueryRowContext(t.Context(), "SELECT count(*) FROM wallets").Scan(&n))
 
 	revoke := func(set *session.StoredSet) {
-		require.NoError(t, s.Revoke(t.Context(), set.WalletID, time.Now(), func([]session.ShareSet) ([]string, error) { return []string{set.ID}, nil }))
+		require.NoError(t, s.Revoke(t.Context(), set.WalletID, time.Now(), func([]session.ShareSet) ([]string, error) { return []string{set.ID}, nil }, storetest.Audit("revoke", set.WalletID)))
 		got, err := s.Set(t.Context(), set.WalletID, set.ID)
 		require.NoError(t, err)
 		require.Nil(t, got.Half)
@@ -332,7 +332,7 @@ func TestDamagedPages(t *testing.T) {
 	defer func() { require.NoError(t, s.Close()) }()
 	_, err = s.Wallet(t.Context(), set.WalletID)
 	require.ErrorIs(t, err, session.ErrDataCorrupted)
-	_, err = s.Confirm(t.Context(), set.WalletID, set.ID)
+	_, err = s.Confirm(t.Context(), set.WalletID, set.ID, storetest.Audit("confirm", set.WalletID))
 	require.ErrorIs(t, err, session.ErrDataCorrupted)
 }
 
@@ -356,13 +356,13 @@ func TestErrorsQuoteNoBytes(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "mpcd.db"))
 	defer func() { require.NoError(t, s.Close()) }()
 	n := storetest.NewSession(uuid.NewString(), session.OpCreate)
-	_, _, err := s.Begin(t.Context(), n)
+	_, _, err := s.Begin(t.Context(), n, storetest.Audit("begin", n.WalletID))
 	require.NoError(t, err)
 	set := storetest.NewSet(n, "")
 	set.Half[0] = session.Sealed{Curve: tss.Ed25519, Ciphertext: []byte("hunter2")}
 	set.Record = []byte("hunter2")
 	storetest.Succeed(n, set.ID, []byte("hunter2"))
-	err = s.Commit(t.Context(), n, set, &session.Wallet{ID: n.WalletID, Owner: "owner", CreateTime: time.Now()})
+	err = s.Commit(t.Context(), n, storetest.Making(set, &session.Wallet{ID: n.WalletID, Owner: "owner", CreateTime: time.Now()}), storetest.Audit("commit", n.WalletID))
 	require.ErrorContains(t, err, set.ID)
 	require.NotContains(t, err.Error(), "hunter2")
 }

@@ -26,6 +26,8 @@ type Store struct {
 var (
 	_ session.Wallets  = (*Store)(nil)
 	_ session.Sessions = (*Store)(nil)
+
+	_ session.Housekeeper = (*Store)(nil)
 )
 
 // Close ends the store's use of its file, after the calls that are under way.

@@ -121,7 +121,7 @@ func (s *Store) Set(ctx context.Context, walletID, shareSetID string) (*session.
 func scanHalf(r row, h *session.Sealed) error { return r.Scan(&h.Curve, &h.Ciphertext) }
 
 // Confirm implements session.Wallets.
-func (s *Store) Confirm(ctx context.Context, walletID, shareSetID string) (changed bool, err error) {
+func (s *Store) Confirm(ctx context.Context, walletID, shareSetID string, e session.Entry) (changed bool, err error) {
 	err = s.write(ctx, "confirm share set "+shareSetID, func(tx *sql.Tx) error {
 		n, err := exec(ctx, tx, "UPDATE share_sets SET state = ?, expire_time = NULL WHERE wallet_id = ? AND id = ? AND state = ?",
 			session.SetActive, walletID, shareSetID, session.SetPending)
@@ -132,7 +132,10 @@ func (s *Store) Confirm(ctx context.Context, walletID, shareSetID string) (chang
 			return exists(ctx, tx, walletID, shareSetID)
 		}
 		changed = true
-		return eraseResult(ctx, tx, shareSetID)
+		if err := eraseResult(ctx, tx, shareSetID); err != nil {
+			return err
+		}
+		return record(ctx, tx, e)
 	})
 	if err != nil {
 		return false, err
@@ -156,7 +159,7 @@ func exists(ctx context.Context, tx *sql.Tx, walletID, shareSetID string) error 
 // wallet, and ErrShareSetNotFound where pick names a set that is not the wallet's. With
 // a PENDING set goes the result that waits for its client, since nobody can confirm it
 // any more.
-func (s *Store) Revoke(ctx context.Context, walletID string, at time.Time, pick func([]session.ShareSet) ([]string, error)) error {
+func (s *Store) Revoke(ctx context.Context, walletID string, at time.Time, pick func([]session.ShareSet) ([]string, error), e session.Entry) error {
 	var refused error
 	erased := false
 	err := s.write(ctx, "revoke share sets of wallet "+walletID, func(tx *sql.Tx) error {
@@ -183,6 +186,10 @@ func (s *Store) Revoke(ctx context.Context, walletID string, at time.Time, pick 
 				continue
 			}
 			if err := revoke(ctx, tx, id, at); err != nil {
+				return err
+			}
+			e.ShareSetID = id
+			if err := record(ctx, tx, e); err != nil {
 				return err
 			}
 			erased = true

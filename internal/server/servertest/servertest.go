@@ -102,7 +102,7 @@ func open(t testing.TB, cfg Config) *Parts {
 	require.NoError(t, err)
 	keeper := custody.NewManaged(sealer)
 	ports := session.Ports{
-		Wallets: p.Store, Sessions: p.Store, Sealer: sealer, Halves: keeper, Custodian: keeper,
+		Wallets: p.Store, Sessions: p.Store, Keeping: p.Store, Sealer: sealer, Halves: keeper, Custodian: keeper,
 		PreParams: tsstest.NewSource(), Log: p.Log.Logger(),
 	}
 	if cfg.Wrap != nil {

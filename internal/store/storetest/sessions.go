@@ -22,7 +22,7 @@ func begin(t *testing.T, b Backend) {
 		Status: session.StatusGeneratingShare, Done: true, Percent: 100, Curve: tss.Ed25519, Round: 4, Rounds: 5,
 		Elapsed: 1234567 * time.Microsecond, Sequence: 1<<32 - 1, QueuePosition: 7, Attempt: 3,
 	}
-	there, created, err := b.Begin(ctx, s)
+	there, created, err := b.Begin(ctx, s, Audit("begin", s.WalletID))
 	require.NoError(t, err)
 	require.True(t, created)
 	require.Equal(t, s, there)
@@ -33,7 +33,7 @@ func begin(t *testing.T, b Backend) {
 
 	again := NewSession(uuid.NewString(), session.OpSign)
 	again.Caller, again.RequestID, again.Fingerprint = s.Caller, s.RequestID, []byte("another")
-	there, created, err = b.Begin(ctx, again)
+	there, created, err = b.Begin(ctx, again, Audit("begin", again.WalletID))
 	require.NoError(t, err)
 	require.False(t, created)
 	require.Equal(t, s, there)
@@ -42,7 +42,7 @@ func begin(t *testing.T, b Backend) {
 
 	other := NewSession(s.WalletID, session.OpProvision)
 	other.RequestID = s.RequestID // of another caller
-	there, created, err = b.Begin(ctx, other)
+	there, created, err = b.Begin(ctx, other, Audit("begin", other.WalletID))
 	require.NoError(t, err)
 	require.True(t, created)
 	require.Equal(t, other, there)
@@ -50,7 +50,7 @@ func begin(t *testing.T, b Backend) {
 	// A repeated id of a session is no repeated request.
 	clash := NewSession(s.WalletID, session.OpProvision)
 	clash.ID = s.ID
-	_, created, err = b.Begin(ctx, clash)
+	_, created, err = b.Begin(ctx, clash, Audit("begin", clash.WalletID))
 	require.Error(t, err)
 	require.False(t, created)
 	require.Equal(t, s, stored(t, b, s.ID))
@@ -62,7 +62,7 @@ func beginRace(t *testing.T, b Backend) {
 	require.Equal(t, 1, race(t, func(i int) bool {
 		s := NewSession(uuid.NewString(), session.OpProvision)
 		s.Caller, s.RequestID = caller, request
-		there, created, err := b.Begin(t.Context(), s)
+		there, created, err := b.Begin(t.Context(), s, Audit("begin", s.WalletID))
 		if assert.NoError(t, err) {
 			ids[i] = there.ID
 			assert.Equal(t, created, there.ID == s.ID)
@@ -77,10 +77,10 @@ func update(t *testing.T, b Backend) {
 	start(t, b, s)
 	start(t, b, other)
 	s.Progress = session.Progress{Status: session.StatusParsingShare, Percent: 10, Elapsed: time.Second, Sequence: 3, Attempt: 1}
-	require.NoError(t, b.Update(t.Context(), s))
+	require.NoError(t, b.Update(t.Context(), s, Audit("update", s.WalletID)))
 	require.Equal(t, s, stored(t, b, s.ID))
 	s.State, s.Failure = session.Failed, &session.Failure{Reason: "PROTOCOL_ABORTED", Culprit: "CLIENT", Round: 3}
-	require.NoError(t, b.Update(t.Context(), s))
+	require.NoError(t, b.Update(t.Context(), s, Audit("update", s.WalletID)))
 	require.Equal(t, s, stored(t, b, s.ID))
 	require.Equal(t, other, stored(t, b, other.ID))
 	got, err := b.ByRequest(t.Context(), s.Caller, s.RequestID)
@@ -94,16 +94,16 @@ func updateSuperseded(t *testing.T, b Backend) {
 		s := NewSession(uuid.NewString(), session.OpSign)
 		start(t, b, s)
 		s.State, s.Failure = state, &session.Failure{Reason: "INTERNAL"}
-		require.NoError(t, b.Update(t.Context(), s))
+		require.NoError(t, b.Update(t.Context(), s, Audit("update", s.WalletID)))
 		late := *s
 		late.State, late.Failure, late.Progress.Percent = session.Running, nil, 50
-		require.ErrorIs(t, b.Update(t.Context(), &late), session.ErrSuperseded)
+		require.ErrorIs(t, b.Update(t.Context(), &late, Audit("update", late.WalletID)), session.ErrSuperseded)
 		require.Equal(t, s, stored(t, b, s.ID))
 	}
 	s, _ := NewWallet(t, b, "owner")
 	late := *s
 	late.State, late.Failure = session.Failed, &session.Failure{Reason: "INTERNAL"}
-	require.ErrorIs(t, b.Update(t.Context(), &late), session.ErrSuperseded)
+	require.ErrorIs(t, b.Update(t.Context(), &late, Audit("update", late.WalletID)), session.ErrSuperseded)
 	require.Equal(t, s, stored(t, b, s.ID))
 
 	for _, attempt := range []uint32{0, 1, 3} {
@@ -112,9 +112,9 @@ func updateSuperseded(t *testing.T, b Backend) {
 		start(t, b, s)
 		late := *s
 		late.Attempt = attempt
-		require.ErrorIs(t, b.Update(t.Context(), &late), session.ErrSuperseded)
+		require.ErrorIs(t, b.Update(t.Context(), &late, Audit("update", late.WalletID)), session.ErrSuperseded)
 		Succeed(&late, "", []byte("result"))
-		require.ErrorIs(t, b.Commit(t.Context(), &late, nil, nil), session.ErrSuperseded)
+		require.ErrorIs(t, b.Commit(t.Context(), &late, Making(nil, nil), Audit("commit", late.WalletID)), session.ErrSuperseded)
 		require.Equal(t, s, stored(t, b, s.ID))
 	}
 }
@@ -127,12 +127,12 @@ func commitSigning(t *testing.T, b Backend) {
 		start(t, b, s)
 		Succeed(s, "", []byte{0, 1, 255})
 		s.Result.SealedTo = sealedTo
-		require.NoError(t, b.Commit(t.Context(), s, nil, nil))
+		require.NoError(t, b.Commit(t.Context(), s, Making(nil, nil), Audit("commit", s.WalletID)))
 		require.Equal(t, s, stored(t, b, s.ID))
 		got, err := b.ByRequest(t.Context(), s.Caller, s.RequestID)
 		require.NoError(t, err)
 		require.Equal(t, s, got)
-		there, created, err := b.Begin(t.Context(), s)
+		there, created, err := b.Begin(t.Context(), s, Audit("begin", s.WalletID))
 		require.NoError(t, err)
 		require.False(t, created)
 		require.Equal(t, s, there)
@@ -141,7 +141,7 @@ func commitSigning(t *testing.T, b Backend) {
 	start(t, b, s)
 	Succeed(s, "", nil)
 	s.Result = nil
-	require.NoError(t, b.Commit(t.Context(), s, nil, nil))
+	require.NoError(t, b.Commit(t.Context(), s, Making(nil, nil), Audit("commit", s.WalletID)))
 	require.Equal(t, s, stored(t, b, s.ID))
 	require.Len(t, found(t, b, made.WalletID).Sets, 1)
 }
@@ -152,10 +152,10 @@ func commitSuperseded(t *testing.T, b Backend) {
 	start(t, b, s)
 	late := *s
 	s.State, s.Failure = session.Cancelled, &session.Failure{Reason: "SESSION_CANCELLED"}
-	require.NoError(t, b.Update(t.Context(), s))
+	require.NoError(t, b.Update(t.Context(), s, Audit("update", s.WalletID)))
 	made := NewSet(s, "")
 	Succeed(&late, made.ID, []byte("result"))
-	require.ErrorIs(t, b.Commit(t.Context(), &late, made, wallet(s.WalletID, "owner")), session.ErrSuperseded)
+	require.ErrorIs(t, b.Commit(t.Context(), &late, Making(made, wallet(s.WalletID, "owner")), Audit("commit", late.WalletID)), session.ErrSuperseded)
 	require.Equal(t, s, stored(t, b, s.ID))
 	_, err := b.Wallet(t.Context(), s.WalletID)
 	require.ErrorIs(t, err, session.ErrWalletNotFound)
@@ -166,7 +166,7 @@ func commitSuperseded(t *testing.T, b Backend) {
 	more := NewSet(done, "")
 	again := *done
 	Succeed(&again, more.ID, []byte("another result"))
-	require.ErrorIs(t, b.Commit(t.Context(), &again, more, nil), session.ErrSuperseded)
+	require.ErrorIs(t, b.Commit(t.Context(), &again, Making(more, nil), Audit("commit", again.WalletID)), session.ErrSuperseded)
 	require.Equal(t, done, stored(t, b, done.ID))
 	require.Equal(t, []session.ShareSet{set.ShareSet}, found(t, b, set.WalletID).Sets)
 }
@@ -178,7 +178,7 @@ func commitRace(t *testing.T, b Backend) {
 		mine := *s
 		made := NewSet(&mine, "")
 		Succeed(&mine, made.ID, []byte("result"))
-		err := b.Commit(t.Context(), &mine, made, wallet(s.WalletID, "owner"))
+		err := b.Commit(t.Context(), &mine, Making(made, wallet(s.WalletID, "owner")), Audit("commit", mine.WalletID))
 		if err != nil {
 			assert.ErrorIs(t, err, session.ErrSuperseded)
 		}
@@ -225,7 +225,7 @@ func commitAtomic(t *testing.T, b Backend) {
 			end := *s
 			Succeed(&end, made.ID, []byte("result"))
 			spoil(&end, made, w)
-			require.Error(t, b.Commit(t.Context(), &end, made, w))
+			require.Error(t, b.Commit(t.Context(), &end, Making(made, w), Audit("commit", end.WalletID)))
 			require.Equal(t, s, stored(t, b, s.ID))
 			_, err := b.Wallet(t.Context(), s.WalletID)
 			require.ErrorIs(t, err, session.ErrWalletNotFound)
@@ -235,14 +235,14 @@ func commitAtomic(t *testing.T, b Backend) {
 			// The run can still end well.
 			made = NewSet(s, "")
 			Succeed(s, made.ID, []byte("result"))
-			require.NoError(t, b.Commit(t.Context(), s, made, wallet(s.WalletID, "owner")))
+			require.NoError(t, b.Commit(t.Context(), s, Making(made, wallet(s.WalletID, "owner")), Audit("commit", s.WalletID)))
 		})
 	}
 	s := NewSession(uuid.NewString(), session.OpProvision) // a wallet that is not there
 	start(t, b, s)
 	made := NewSet(s, "")
 	Succeed(s, made.ID, []byte("result"))
-	require.Error(t, b.Commit(t.Context(), s, made, nil))
+	require.Error(t, b.Commit(t.Context(), s, Making(made, nil), Audit("commit", s.WalletID)))
 }
 
 // A set whose parent was revoked while it was made does not come into being.
@@ -250,14 +250,14 @@ func commitParent(t *testing.T, b Backend) {
 	first := active(t, b)
 	_, pending := AddSet(t, b, first.WalletID, first.ID)
 	_, revoked := AddSet(t, b, first.WalletID, first.ID)
-	require.NoError(t, b.Revoke(t.Context(), first.WalletID, now(), pick(revoked.ID)))
+	require.NoError(t, b.Revoke(t.Context(), first.WalletID, now(), pick(revoked.ID), Audit("revoke", first.WalletID)))
 	for _, parent := range []string{pending.ID, revoked.ID} {
 		s := NewSession(first.WalletID, session.OpProvision)
 		start(t, b, s)
 		end := *s
 		made := NewSet(s, parent)
 		Succeed(&end, made.ID, []byte("result"))
-		require.ErrorIs(t, b.Commit(t.Context(), &end, made, nil), session.ErrShareSetRevoked)
+		require.ErrorIs(t, b.Commit(t.Context(), &end, Making(made, nil), Audit("commit", end.WalletID)), session.ErrShareSetRevoked)
 		require.Equal(t, s, stored(t, b, s.ID))
 		require.Len(t, found(t, b, first.WalletID).Sets, 3)
 	}
@@ -269,12 +269,12 @@ func interruptAll(t *testing.T, b Backend) {
 	require.Zero(t, n)
 
 	queued, running, failed := NewSession("w", session.OpSign), NewSession("w", session.OpBackup), NewSession("w", session.OpSign)
-	_, _, err = b.Begin(t.Context(), queued)
+	_, _, err = b.Begin(t.Context(), queued, Audit("begin", queued.WalletID))
 	require.NoError(t, err)
 	start(t, b, running)
 	start(t, b, failed)
 	failed.State, failed.Failure = session.Failed, &session.Failure{Reason: "SHARE_MALFORMED"}
-	require.NoError(t, b.Update(t.Context(), failed))
+	require.NoError(t, b.Update(t.Context(), failed, Audit("update", failed.WalletID)))
 	done, _ := NewWallet(t, b, "owner")
 
 	n, err = b.InterruptAll(t.Context())
@@ -286,7 +286,7 @@ func interruptAll(t *testing.T, b Backend) {
 	for _, s := range []*session.Session{queued, running, failed, done} {
 		require.Equal(t, s, stored(t, b, s.ID))
 	}
-	require.ErrorIs(t, b.Update(t.Context(), running), session.ErrSuperseded)
+	require.ErrorIs(t, b.Update(t.Context(), running, Audit("update", running.WalletID)), session.ErrSuperseded)
 	n, err = b.InterruptAll(t.Context())
 	require.NoError(t, err)
 	require.Zero(t, n)
@@ -330,17 +330,17 @@ func durable(t *testing.T, open Open) {
 		b = open(t, dir)
 	}
 	s := NewSession(uuid.NewString(), session.OpCreate)
-	_, _, err := b.Begin(t.Context(), s)
+	_, _, err := b.Begin(t.Context(), s, Audit("begin", s.WalletID))
 	require.NoError(t, err)
 	reopen()
 	require.Equal(t, s, stored(t, b, s.ID))
 	s.State, s.Progress.Percent = session.Running, 12
-	require.NoError(t, b.Update(t.Context(), s))
+	require.NoError(t, b.Update(t.Context(), s, Audit("update", s.WalletID)))
 	reopen()
 	require.Equal(t, s, stored(t, b, s.ID))
 	made, w := NewSet(s, ""), wallet(s.WalletID, "owner")
 	Succeed(s, made.ID, []byte("result"))
-	require.NoError(t, b.Commit(t.Context(), s, made, w))
+	require.NoError(t, b.Commit(t.Context(), s, Making(made, w), Audit("commit", s.WalletID)))
 	_, err = b.SetMetaOnce(t.Context(), "key", []byte("value"))
 	require.NoError(t, err)
 	reopen()
@@ -352,7 +352,7 @@ func durable(t *testing.T, open Open) {
 	activate(t, b, made)
 	_, second := AddSet(t, b, w.ID, made.ID)
 	at := now()
-	require.NoError(t, b.Revoke(t.Context(), w.ID, at, pick(made.ID)))
+	require.NoError(t, b.Revoke(t.Context(), w.ID, at, pick(made.ID), Audit("revoke", w.ID)))
 	left := NewSession(w.ID, session.OpSign)
 	start(t, b, left)
 	reopen()

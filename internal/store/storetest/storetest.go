@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/store"
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
@@ -24,9 +25,16 @@ import (
 type Backend interface {
 	session.Wallets
 	session.Sessions
+	session.Housekeeper
+	auditLog
 	Meta(ctx context.Context, key string) ([]byte, error)
 	SetMetaOnce(ctx context.Context, key string, value []byte) ([]byte, error)
 	Close() error
+}
+
+type auditLog interface {
+	Audit(ctx context.Context, walletID string) ([]store.AuditLine, error)
+	VerifyAudit(ctx context.Context) (entries, chains int, err error)
 }
 
 // Open opens the store that belongs to a directory, which is empty the first time. The
@@ -56,6 +64,17 @@ func Run(t *testing.T, open Open) {
 		"commit/race":                commitRace,
 		"commit/all or nothing":      commitAtomic,
 		"commit/parent not active":   commitParent,
+		"commit/used set not active": commitUsed,
+		"restart":                    restart,
+		"restart/race":               restartRace,
+		"by share set":               byShareSet,
+		"sweep":                      sweep,
+		"sweep/signing":              sweepSigning,
+		"sweep/sessions":             sweepSessions,
+		"sweep/race":                 sweepRace,
+		"audit":                      audit,
+		"audit/by the clock":         auditByTheClock,
+		"audit/race":                 auditRace,
 		"interrupt all":              interruptAll,
 		"moduli":                     moduli,
 		"moduli/race":                moduliRace,
@@ -129,8 +148,22 @@ func NewWallet(t *testing.T, b Backend, owner string) (*session.Session, *sessio
 	set := NewSet(s, "")
 	start(t, b, s)
 	Succeed(s, set.ID, []byte("result of "+s.ID))
-	require.NoError(t, b.Commit(t.Context(), s, set, wallet(s.WalletID, owner)))
+	require.NoError(t, b.Commit(t.Context(), s, Making(set, wallet(s.WalletID, owner)), Audit("commit", s.WalletID)))
 	return s, set
+}
+
+// Audit returns an entry about a wallet.
+func Audit(action, walletID string) session.Entry {
+	return session.Entry{Time: now(), Caller: "alice", Action: "test." + action, WalletID: walletID, Outcome: "ok"}
+}
+
+// Making says what a session commits: a set made from its parent, and a wallet.
+func Making(set *session.StoredSet, wallet *session.Wallet) session.Made {
+	m := session.Made{Set: set, Wallet: wallet}
+	if set != nil {
+		m.Used = set.ParentID
+	}
+	return m
 }
 
 // AddSet stores one more PENDING set of a wallet, made from the parent.
@@ -140,7 +173,7 @@ func AddSet(t *testing.T, b Backend, walletID, parentID string) (*session.Sessio
 	set := NewSet(s, parentID)
 	start(t, b, s)
 	Succeed(s, set.ID, []byte("result of "+s.ID))
-	require.NoError(t, b.Commit(t.Context(), s, set, nil))
+	require.NoError(t, b.Commit(t.Context(), s, Making(set, nil), Audit("commit", s.WalletID)))
 	return s, set
 }
 
@@ -154,7 +187,7 @@ func active(t *testing.T, b Backend) *session.StoredSet {
 
 func activate(t *testing.T, b Backend, set *session.StoredSet) {
 	t.Helper()
-	changed, err := b.Confirm(t.Context(), set.WalletID, set.ID)
+	changed, err := b.Confirm(t.Context(), set.WalletID, set.ID, Audit("confirm", set.WalletID))
 	require.NoError(t, err)
 	require.True(t, changed)
 }
@@ -162,11 +195,11 @@ func activate(t *testing.T, b Backend, set *session.StoredSet) {
 // start records a session and sets it running.
 func start(t *testing.T, b Backend, s *session.Session) {
 	t.Helper()
-	_, created, err := b.Begin(t.Context(), s)
+	_, created, err := b.Begin(t.Context(), s, Audit("begin", s.WalletID))
 	require.NoError(t, err)
 	require.True(t, created)
 	s.State = session.Running
-	require.NoError(t, b.Update(t.Context(), s))
+	require.NoError(t, b.Update(t.Context(), s, Audit("update", s.WalletID)))
 }
 
 func wallet(id, owner string) *session.Wallet {

@@ -27,7 +27,7 @@ func walletRoundTrip(t *testing.T, b Backend) {
 	Succeed(s, first.ID, []byte("result"))
 	in := *w
 	in.CreateTime = w.CreateTime.In(zone)
-	require.NoError(t, b.Commit(t.Context(), s, first, &in))
+	require.NoError(t, b.Commit(t.Context(), s, Making(first, &in), Audit("commit", s.WalletID)))
 	require.Equal(t, first, set(t, b, w.ID, first.ID))
 
 	activate(t, b, first)
@@ -40,7 +40,7 @@ func walletRoundTrip(t *testing.T, b Backend) {
 	backup.Half = backup.Half[1:]
 	start(t, b, s)
 	Succeed(s, backup.ID, []byte("result"))
-	require.NoError(t, b.Commit(t.Context(), s, backup, nil))
+	require.NoError(t, b.Commit(t.Context(), s, Making(backup, nil), Audit("commit", s.WalletID)))
 	require.Equal(t, backup, set(t, b, w.ID, backup.ID))
 
 	elsewhere := NewSet(NewSession(w.ID, session.OpProvision), first.ID)
@@ -49,7 +49,7 @@ func walletRoundTrip(t *testing.T, b Backend) {
 	elsewhere.SessionID = s.ID
 	start(t, b, s)
 	Succeed(s, elsewhere.ID, []byte("result"))
-	require.NoError(t, b.Commit(t.Context(), s, elsewhere, nil))
+	require.NoError(t, b.Commit(t.Context(), s, Making(elsewhere, nil), Audit("commit", s.WalletID)))
 	require.Equal(t, elsewhere, set(t, b, w.ID, elsewhere.ID))
 
 	w.Sets = []session.ShareSet{first.ShareSet, backup.ShareSet, elsewhere.ShareSet}
@@ -60,7 +60,7 @@ func walletRoundTrip(t *testing.T, b Backend) {
 	only := NewSet(s, "")
 	start(t, b, s)
 	Succeed(s, only.ID, []byte("result"))
-	require.NoError(t, b.Commit(t.Context(), s, only, held))
+	require.NoError(t, b.Commit(t.Context(), s, Making(only, held), Audit("commit", s.WalletID)))
 	held.Sets = []session.ShareSet{only.ShareSet}
 	require.Equal(t, held, found(t, b, held.ID))
 }
@@ -74,12 +74,12 @@ func notFound(t *testing.T, b Backend) {
 	require.ErrorIs(t, err, session.ErrWalletNotFound)
 	_, err = b.Wallet(ctx, "")
 	require.ErrorIs(t, err, session.ErrWalletNotFound)
-	require.ErrorIs(t, b.Revoke(ctx, none, now(), pick()), session.ErrWalletNotFound)
+	require.ErrorIs(t, b.Revoke(ctx, none, now(), pick(), Audit("revoke", none)), session.ErrWalletNotFound)
 
 	for _, at := range [][2]string{{mine.WalletID, none}, {none, mine.ID}, {mine.WalletID, other.ID}, {mine.WalletID, ""}} {
 		_, err = b.Set(ctx, at[0], at[1])
 		require.ErrorIs(t, err, session.ErrShareSetNotFound)
-		_, err = b.Confirm(ctx, at[0], at[1])
+		_, err = b.Confirm(ctx, at[0], at[1], Audit("confirm", at[0]))
 		require.ErrorIs(t, err, session.ErrShareSetNotFound)
 	}
 
@@ -91,10 +91,10 @@ func notFound(t *testing.T, b Backend) {
 	require.ErrorIs(t, err, session.ErrSessionNotFound)
 	_, err = b.ByRequest(ctx, "another", s.RequestID)
 	require.ErrorIs(t, err, session.ErrSessionNotFound)
-	require.ErrorIs(t, b.Update(ctx, NewSession(none, session.OpSign)), session.ErrSessionNotFound)
+	require.ErrorIs(t, b.Update(ctx, NewSession(none, session.OpSign), Audit("update", none)), session.ErrSessionNotFound)
 	gone := NewSession(none, session.OpSign)
 	Succeed(gone, "", []byte("result"))
-	require.ErrorIs(t, b.Commit(ctx, gone, nil, nil), session.ErrSessionNotFound)
+	require.ErrorIs(t, b.Commit(ctx, gone, Making(nil, nil), Audit("commit", gone.WalletID)), session.ErrSessionNotFound)
 }
 
 // The order is that of the commits, even where the clock went back between them.
@@ -107,7 +107,7 @@ func setsInOrder(t *testing.T, b Backend) {
 		next.CreateTime = now().Add(-time.Duration(i) * time.Hour)
 		start(t, b, s)
 		Succeed(s, next.ID, []byte("result"))
-		require.NoError(t, b.Commit(t.Context(), s, next, nil))
+		require.NoError(t, b.Commit(t.Context(), s, Making(next, nil), Audit("commit", s.WalletID)))
 		want = append(want, next.ID)
 	}
 	var got []string
@@ -177,18 +177,18 @@ func confirm(t *testing.T, b Backend) {
 	require.Equal(t, session.SetPending, set(t, b, other.WalletID, other.ID).State)
 
 	for _, state := range []session.SetState{session.SetActive, session.SetRevoked} {
-		changed, err := b.Confirm(t.Context(), made.WalletID, made.ID)
+		changed, err := b.Confirm(t.Context(), made.WalletID, made.ID, Audit("confirm", made.WalletID))
 		require.NoError(t, err)
 		require.False(t, changed)
 		require.Equal(t, state, set(t, b, made.WalletID, made.ID).State)
-		require.NoError(t, b.Revoke(t.Context(), made.WalletID, now(), pick(made.ID)))
+		require.NoError(t, b.Revoke(t.Context(), made.WalletID, now(), pick(made.ID), Audit("revoke", made.WalletID)))
 	}
 }
 
 func confirmRace(t *testing.T, b Backend) {
 	_, made := NewWallet(t, b, "owner")
 	require.Equal(t, 1, race(t, func(int) bool {
-		changed, err := b.Confirm(t.Context(), made.WalletID, made.ID)
+		changed, err := b.Confirm(t.Context(), made.WalletID, made.ID, Audit("confirm", made.WalletID))
 		assert.NoError(t, err)
 		return changed
 	}))
@@ -206,7 +206,7 @@ func revoke(t *testing.T, b Backend) {
 		seen = slices.Clone(sets)
 		clear(sets) // what pick does to its argument decides nothing
 		return []string{second.ID, second.ID}, nil
-	}))
+	}, Audit("revoke", first.WalletID)))
 	require.Equal(t, before.Sets, seen)
 	got := set(t, b, first.WalletID, second.ID)
 	require.Equal(t, session.SetRevoked, got.State)
@@ -217,17 +217,17 @@ func revoke(t *testing.T, b Backend) {
 	require.Equal(t, first.Half, set(t, b, first.WalletID, first.ID).Half)
 
 	// Once more, together with another set: a revoked set stays as it is.
-	require.NoError(t, b.Revoke(t.Context(), first.WalletID, at.Add(time.Hour), pick(second.ID, first.ID)))
+	require.NoError(t, b.Revoke(t.Context(), first.WalletID, at.Add(time.Hour), pick(second.ID, first.ID), Audit("revoke", first.WalletID)))
 	require.Equal(t, at, set(t, b, first.WalletID, second.ID).RevokeTime)
 	require.Equal(t, at.Add(time.Hour), set(t, b, first.WalletID, first.ID).RevokeTime)
 	require.Nil(t, set(t, b, first.WalletID, first.ID).Half)
-	require.NoError(t, b.Revoke(t.Context(), first.WalletID, at, pick()))
+	require.NoError(t, b.Revoke(t.Context(), first.WalletID, at, pick(), Audit("revoke", first.WalletID)))
 }
 
 // With a PENDING set goes the result that waits for its client.
 func revokePending(t *testing.T, b Backend) {
 	s, made := NewWallet(t, b, "owner")
-	require.NoError(t, b.Revoke(t.Context(), made.WalletID, now(), pick(made.ID)))
+	require.NoError(t, b.Revoke(t.Context(), made.WalletID, now(), pick(made.ID), Audit("revoke", made.WalletID)))
 	got := set(t, b, made.WalletID, made.ID)
 	require.Equal(t, session.SetRevoked, got.State)
 	require.True(t, got.ExpireTime.IsZero())
@@ -241,16 +241,16 @@ func revokeRefused(t *testing.T, b Backend) {
 	mine, other := active(t, b), active(t, b)
 	before := found(t, b, mine.WalletID)
 	why := errors.New("because")
-	err := b.Revoke(t.Context(), mine.WalletID, now(), func([]session.ShareSet) ([]string, error) { return []string{mine.ID}, why })
+	err := b.Revoke(t.Context(), mine.WalletID, now(), func([]session.ShareSet) ([]string, error) { return []string{mine.ID}, why }, Audit("revoke", mine.WalletID))
 	require.Same(t, why, err)
 	for _, id := range []string{other.ID, uuid.NewString(), ""} {
-		require.ErrorIs(t, b.Revoke(t.Context(), mine.WalletID, now(), pick(mine.ID, id)), session.ErrShareSetNotFound)
+		require.ErrorIs(t, b.Revoke(t.Context(), mine.WalletID, now(), pick(mine.ID, id), Audit("revoke", mine.WalletID)), session.ErrShareSetNotFound)
 	}
 	require.Equal(t, before, found(t, b, mine.WalletID))
 	require.Equal(t, mine.Half, set(t, b, mine.WalletID, mine.ID).Half)
 	require.Equal(t, other.Half, set(t, b, other.WalletID, other.ID).Half)
 	require.PanicsWithValue(t, "pick", func() {
-		_ = b.Revoke(t.Context(), mine.WalletID, now(), func([]session.ShareSet) ([]string, error) { panic("pick") })
+		_ = b.Revoke(t.Context(), mine.WalletID, now(), func([]session.ShareSet) ([]string, error) { panic("pick") }, Audit("revoke", mine.WalletID))
 	})
 	require.Equal(t, before, found(t, b, mine.WalletID)) // and the store still serves
 }
@@ -271,7 +271,7 @@ func revokeRace(t *testing.T, b Backend) {
 				return nil, session.ErrLastShareSet
 			}
 			return ids[i : i+1], nil
-		})
+		}, Audit("revoke", first.WalletID))
 		if err != nil {
 			assert.ErrorIs(t, err, session.ErrLastShareSet)
 		}
@@ -300,9 +300,9 @@ func revokeCommitRace(t *testing.T, b Backend) {
 					ids = append(ids, s.ID)
 				}
 				return ids, nil
-			}))
+			}, Audit("revoke", first.WalletID)))
 		}
-		err := b.Commit(t.Context(), runs[i], made[i], nil)
+		err := b.Commit(t.Context(), runs[i], Making(made[i], nil), Audit("commit", runs[i].WalletID))
 		if err != nil {
 			assert.ErrorIs(t, err, session.ErrShareSetRevoked)
 		}
@@ -344,9 +344,9 @@ func cancelled(t *testing.T, b Backend) {
 	before := found(t, b, made.WalletID)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := b.Confirm(ctx, made.WalletID, made.ID)
+	_, err := b.Confirm(ctx, made.WalletID, made.ID, Audit("confirm", made.WalletID))
 	require.ErrorIs(t, err, context.Canceled)
-	_, _, err = b.Begin(ctx, NewSession(made.WalletID, session.OpSign))
+	_, _, err = b.Begin(ctx, NewSession(made.WalletID, session.OpSign), Audit("begin", made.WalletID))
 	require.ErrorIs(t, err, context.Canceled)
 	_, err = b.Wallet(ctx, made.WalletID)
 	require.ErrorIs(t, err, context.Canceled)
@@ -355,7 +355,7 @@ func cancelled(t *testing.T, b Backend) {
 	err = b.Revoke(ctx, made.WalletID, now(), func([]session.ShareSet) ([]string, error) {
 		cancel()
 		return []string{made.ID}, nil
-	})
+	}, Audit("revoke", made.WalletID))
 	require.ErrorIs(t, err, context.Canceled)
 	require.Equal(t, before, found(t, b, made.WalletID))
 	require.NotNil(t, stored(t, b, s.ID).Result)

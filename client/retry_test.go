@@ -1,0 +1,418 @@
+package client_test
+
+import (
+	"context"
+	"io"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/mpcd/mpcd/client"
+	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
+)
+
+// unreliable is a connection to a fake on which ProvisionWallet attaches by request id, as
+// the real service does, and on which calls fail as a test wants.
+type unreliable struct {
+	grpc.ClientConnInterface
+	t *testing.T
+
+	// fault says what becomes of the nth attach (from 1) before its message i (from 0); nil
+	// lets it pass. For a unary call, i is 0.
+	fault func(method string, n, i int) error
+
+	mu       sync.Mutex // guards what follows
+	attached map[string]int
+	at       []time.Time // of the attaches to streams
+	requests []*mpcdv1.ProvisionWalletRequest
+	events   map[string][]*mpcdv1.ProvisionWalletResponse // by request id
+}
+
+func (u *unreliable) count(method string) int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.attached[method]++
+	return u.attached[method]
+}
+
+// Invoke implements grpc.ClientConnInterface.
+func (u *unreliable) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	n := u.count(method)
+	if err := u.fault(method, n, 0); err != nil {
+		return err
+	}
+	return u.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
+}
+
+const provisionMethod = mpcdv1.WalletService_ProvisionWallet_FullMethodName
+
+// NewStream implements grpc.ClientConnInterface.
+func (u *unreliable) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	if method != provisionMethod {
+		return u.ClientConnInterface.NewStream(ctx, desc, method, opts...)
+	}
+	n := u.count(method)
+	u.mu.Lock()
+	u.at = append(u.at, time.Now())
+	u.mu.Unlock()
+	return &attachment{u: u, ctx: ctx, desc: desc, opts: opts, n: n}, nil
+}
+
+// attachment is one stream of a run.
+type attachment struct {
+	grpc.ClientStream
+	u    *unreliable
+	ctx  context.Context
+	desc *grpc.StreamDesc
+	opts []grpc.CallOption
+	n, i int
+	todo []*mpcdv1.ProvisionWalletResponse
+}
+
+// SendMsg starts the run where the request id is new, and attaches to it where it is not.
+func (a *attachment) SendMsg(m any) error {
+	req, ok := m.(*mpcdv1.ProvisionWalletRequest)
+	require.True(a.u.t, ok)
+	a.u.mu.Lock()
+	defer a.u.mu.Unlock()
+	a.u.requests = append(a.u.requests, proto.CloneOf(req))
+	if err := a.u.fault(provisionMethod, a.n, -1); err != nil {
+		return nil // the request is lost, which RecvMsg tells
+	}
+	all, there := a.u.events[req.GetRequestId()]
+	if !there {
+		stream, err := mpcdv1.NewWalletServiceClient(a.u.ClientConnInterface).ProvisionWallet(a.ctx, req)
+		require.NoError(a.u.t, err)
+		for msg, err := stream.Recv(); err == nil; msg, err = stream.Recv() {
+			all = append(all, msg)
+		}
+		a.u.events[req.GetRequestId()] = all
+	}
+	for _, e := range all {
+		if p := e.GetProgress(); p == nil || p.GetSequence() > req.GetAfterSequence() {
+			a.todo = append(a.todo, e)
+		}
+	}
+	return nil
+}
+
+func (a *attachment) CloseSend() error { return nil }
+
+func (a *attachment) RecvMsg(m any) error {
+	if err := a.ctx.Err(); err != nil {
+		return status.FromContextError(err).Err()
+	}
+	if err := a.u.fault(provisionMethod, a.n, -1); err != nil {
+		return err
+	}
+	if err := a.u.fault(provisionMethod, a.n, a.i); err != nil {
+		return err
+	}
+	if len(a.todo) == 0 {
+		return io.EOF
+	}
+	resp, ok := m.(*mpcdv1.ProvisionWalletResponse)
+	require.True(a.u.t, ok)
+	proto.Merge(resp, a.todo[0])
+	a.todo, a.i = a.todo[1:], a.i+1
+	return nil
+}
+
+// away runs a test in a bubble of its own, with a wallet and its backup, and a client whose
+// provisioning goes over an unreliable connection.
+func away(t *testing.T, fault func(method string, n, i int) error, test func(t *testing.T, u *unreliable, provision func(context.Context, client.ProgressFunc) (*client.Share, error))) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		f, conn := newFake(t)
+		_, backup := backedUp(t, newClient(t, f, conn))
+		u := &unreliable{ClientConnInterface: conn, t: t, fault: fault, attached: map[string]int{}, events: map[string][]*mpcdv1.ProvisionWalletResponse{}}
+		c := newClient(t, f, u)
+		test(t, u, func(ctx context.Context, onProgress client.ProgressFunc) (*client.Share, error) {
+			return c.ProvisionWallet(ctx, backup.CipherText, client.MethodPassword, onProgress)
+		})
+	})
+}
+
+// oneRun requires that all attaches were the same call, and returns where each began.
+func oneRun(t *testing.T, u *unreliable) (after []uint32) {
+	t.Helper()
+	for _, req := range u.requests {
+		after = append(after, req.GetAfterSequence())
+		same := proto.CloneOf(req)
+		same.AfterSequence = u.requests[0].GetAfterSequence()
+		require.True(t, proto.Equal(u.requests[0], same), "all but after_sequence is the same")
+	}
+	require.LessOrEqual(t, len(u.events), 1)
+	return after
+}
+
+var errDropped = status.Error(codes.Unavailable, "connection reset by peer")
+
+// The stream drops before every event, one after the other: it is one run, and the app sees
+// each step once.
+func TestDropAtEveryEvent(t *testing.T) {
+	var whole []client.Progress
+	away(t, func(string, int, int) error { return nil }, func(t *testing.T, u *unreliable, provision func(context.Context, client.ProgressFunc) (*client.Share, error)) {
+		onProgress, all := gather()
+		_, err := provision(t.Context(), onProgress)
+		require.NoError(t, err)
+		require.Len(t, u.requests, 1)
+		whole = *all
+	})
+	for name, err := range map[string]error{
+		"reset": errDropped, "no status": status.Error(codes.Unknown, "EOF"), "by a proxy": status.Error(codes.Internal, "stream terminated by RST_STREAM"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			fault := func(method string, n, i int) error {
+				if method == provisionMethod && i == 1 {
+					return err
+				}
+				return nil
+			}
+			away(t, fault, func(t *testing.T, u *unreliable, provision func(context.Context, client.ProgressFunc) (*client.Share, error)) {
+				onProgress, all := gather()
+				share, err := provision(t.Context(), onProgress)
+				require.NoError(t, err)
+				require.Equal(t, []uint32{0, 1, 2, 3, 4, 5, 6, 7}, oneRun(t, u))
+				require.Len(t, u.events, 1, "one run")
+				require.NotNil(t, share)
+				require.Equal(t, steps(whole), steps(*all))
+				require.Len(t, *all, len(whole), "each step once")
+				requireProgress(t, *all, client.OperationProvision)
+			})
+		})
+	}
+}
+
+// The service cannot be reached at first, for a shorter or a longer time.
+func TestUnavailable(t *testing.T) {
+	for name, c := range map[string]struct {
+		calls int
+		ok    bool
+	}{"twice": {2, true}, "for ever": {1 << 30, false}} {
+		t.Run(name, func(t *testing.T) {
+			fault := func(method string, n, i int) error {
+				if method == provisionMethod && i == -1 && n <= c.calls {
+					return errDropped
+				}
+				return nil
+			}
+			away(t, fault, func(t *testing.T, u *unreliable, provision func(context.Context, client.ProgressFunc) (*client.Share, error)) {
+				begun := time.Now()
+				_, err := provision(t.Context(), nil)
+				oneRun(t, u)
+				if c.ok {
+					require.NoError(t, err)
+					require.Len(t, u.requests, 3)
+					return
+				}
+				require.Equal(t, codes.Unavailable, status.Code(err))
+				took := time.Since(begun)
+				require.True(t, took > 4*time.Second && took < 15*time.Second, "%v: the address may simply be wrong", took)
+				require.Less(t, len(u.requests), 10)
+				for i := 2; i < len(u.at); i++ { // jitter is at most half of a wait, which doubles
+					require.GreaterOrEqual(t, u.at[i].Sub(u.at[i-1]), (u.at[i-1].Sub(u.at[i-2])).Truncate(time.Millisecond))
+				}
+			})
+		})
+	}
+}
+
+// A service that was there and went away gets minutes to come back, and not for ever.
+func TestGoneInMidRun(t *testing.T) {
+	for name, c := range map[string]struct {
+		back time.Duration
+		ok   bool
+	}{"a restart": {2 * time.Minute, true}, "for ever": {24 * time.Hour, false}} {
+		t.Run(name, func(t *testing.T) {
+			var gone time.Time
+			fault := func(method string, n, i int) error {
+				switch {
+				case method != provisionMethod:
+				case n == 1 && i == 3:
+					gone = time.Now()
+					return errDropped
+				case n > 1 && time.Since(gone) < c.back:
+					return errDropped
+				}
+				return nil
+			}
+			away(t, fault, func(t *testing.T, u *unreliable, provision func(context.Context, client.ProgressFunc) (*client.Share, error)) {
+				_, err := provision(t.Context(), nil)
+				after := oneRun(t, u)
+				require.Equal(t, []uint32{0, 3}, slices.Compact(after))
+				if c.ok {
+					require.NoError(t, err)
+				} else {
+					require.Equal(t, codes.Unavailable, status.Code(err))
+					require.Less(t, time.Since(gone), 4*time.Minute)
+				}
+				require.Less(t, len(after), 60, "it does not hammer")
+			})
+		})
+	}
+}
+
+func refusalAfter(code codes.Code, reason string, retry time.Duration) error {
+	st, err := status.New(code, reason).WithDetails(&errdetails.ErrorInfo{Domain: "mpcd", Reason: reason}, &errdetails.RetryInfo{RetryDelay: durationpb.New(retry)})
+	if err != nil {
+		return err
+	}
+	return st.Err()
+}
+
+// What the service says about when to come back is kept to, and goes beyond the patience
+// with an address that may be wrong.
+func TestOverloadedIsHonoured(t *testing.T) {
+	fault := func(method string, n, i int) error {
+		if method == provisionMethod && i == -1 && n <= 3 {
+			return refusalAfter(codes.ResourceExhausted, "OVERLOADED", 30*time.Second)
+		}
+		return nil
+	}
+	away(t, fault, func(t *testing.T, u *unreliable, provision func(context.Context, client.ProgressFunc) (*client.Share, error)) {
+		_, err := provision(t.Context(), nil)
+		require.NoError(t, err)
+		oneRun(t, u)
+		require.Len(t, u.at, 4)
+		for i := range 3 {
+			waited := u.at[i+1].Sub(u.at[i])
+			require.True(t, waited >= 30*time.Second && waited <= 38*time.Second, "%v", waited)
+		}
+	})
+}
+
+// A run that the service had to interrupt goes on with the same request id.
+func TestInterruptedGoesOn(t *testing.T) {
+	for _, reason := range []string{"INTERRUPTED", "SHUTTING_DOWN"} {
+		code := map[string]codes.Code{"INTERRUPTED": codes.Aborted, "SHUTTING_DOWN": codes.Unavailable}[reason]
+		fault := func(method string, n, i int) error {
+			if method == provisionMethod && n == 1 && i == 4 {
+				return refusalAfter(code, reason, 0)
+			}
+			return nil
+		}
+		away(t, fault, func(t *testing.T, u *unreliable, provision func(context.Context, client.ProgressFunc) (*client.Share, error)) {
+			_, err := provision(t.Context(), nil)
+			require.NoError(t, err)
+			require.Equal(t, []uint32{0, 4}, oneRun(t, u))
+		})
+	}
+}
+
+// What will not pass by itself is told at once.
+func TestNotRetried(t *testing.T) {
+	for _, want := range []error{
+		refusalAfter(codes.InvalidArgument, "SHARE_MALFORMED", 0), refusalAfter(codes.FailedPrecondition, "SESSION_EXPIRED", 0),
+		refusalAfter(codes.Canceled, "SESSION_CANCELLED", 0), refusalAfter(codes.Aborted, "PROTOCOL_ABORTED", 0), refusalAfter(codes.Internal, "INTERNAL", 0),
+		refusalAfter(codes.DataLoss, "DATA_CORRUPTED", 0), status.Error(codes.Unauthenticated, "who?"), status.Error(codes.Unimplemented, "what?"),
+	} {
+		for _, at := range []int{-1, 3} {
+			fault := func(method string, n, i int) error {
+				if method == provisionMethod && i == at {
+					return want
+				}
+				return nil
+			}
+			away(t, fault, func(t *testing.T, u *unreliable, provision func(context.Context, client.ProgressFunc) (*client.Share, error)) {
+				begun := time.Now()
+				_, err := provision(t.Context(), nil)
+				require.Equal(t, status.Code(want), status.Code(err))
+				require.Len(t, u.requests, 1)
+				require.Zero(t, time.Since(begun))
+			})
+		}
+	}
+}
+
+// Who does not want to wait any more does not wait any more.
+func TestCancelledWhileItRetries(t *testing.T) {
+	fault := func(method string, n, i int) error {
+		if method == provisionMethod && i == 1 {
+			return errDropped
+		}
+		return nil
+	}
+	away(t, fault, func(t *testing.T, u *unreliable, provision func(context.Context, client.ProgressFunc) (*client.Share, error)) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := provision(ctx, nil)
+		require.ErrorIs(t, err, context.Canceled)
+		require.LessOrEqual(t, len(u.requests), 1)
+
+		ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond) // in the middle of the first wait
+		defer cancel()
+		_, err = provision(ctx, nil)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	})
+}
+
+// A confirmation and a signature survive a dropped connection, too.
+func TestUnaryCallsAreRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, conn := newFake(t)
+		share, _ := backedUp(t, newClient(t, f, conn))
+		u := &unreliable{ClientConnInterface: conn, t: t, attached: map[string]int{}}
+		u.fault = func(_ string, n, _ int) error {
+			if n%2 == 1 {
+				return errDropped
+			}
+			return nil
+		}
+		c := newClient(t, f, u)
+		_, err := c.Confirm(t.Context(), share)
+		require.NoError(t, err)
+		u.fault = func(method string, n, _ int) error {
+			if method == mpcdv1.WalletService_Sign_FullMethodName && n < 3 {
+				return errDropped
+			}
+			return nil
+		}
+		_, err = c.Sign(t.Context(), share, client.CurveEd25519, []byte("message"))
+		require.NoError(t, err)
+		require.Equal(t, 3, u.attached[mpcdv1.WalletService_Sign_FullMethodName])
+	})
+}
+
+// After a crash between storing and confirming, the next start confirms what it can, and
+// says which shares are of no use any more.
+func TestResumePending(t *testing.T) {
+	f, conn := newFake(t)
+	c := newClient(t, f, conn)
+	f.fail["ConfirmShareSet"] = refusal(codes.Internal, "INTERNAL", "the app crashes here")
+	pending, err := c.CreateWallet(t.Context(), nil)
+	require.ErrorIs(t, err, client.ErrNotConfirmed)
+	delete(f.fail, "ConfirmShareSet")
+	active, _ := backedUp(t, c)
+
+	gone, err := newClient(t, f, conn).ResumePending(t.Context(), active, pending)
+	require.NoError(t, err)
+	require.Empty(t, gone)
+	w, err := c.GetWallet(t.Context(), pending.WalletID())
+	require.NoError(t, err)
+	require.Equal(t, client.StateActive, w.ShareSets[0].State)
+	gone, err = c.ResumePending(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, gone)
+
+	for _, reason := range []string{"SESSION_EXPIRED", "SHARE_SET_REVOKED"} {
+		f.fail["ConfirmShareSet"] = refusal(codes.FailedPrecondition, reason, "too late")
+		gone, err = c.ResumePending(t.Context(), active, pending)
+		require.NoError(t, err)
+		require.Equal(t, []*client.Share{active, pending}, gone)
+	}
+	f.fail["ConfirmShareSet"] = refusal(codes.PermissionDenied, "PERMISSION_DENIED", "no")
+	gone, err = c.ResumePending(t.Context(), active)
+	require.Equal(t, "PERMISSION_DENIED", client.Reason(err))
+	require.Empty(t, gone, "nothing is dropped on a guess")
+}
