@@ -258,7 +258,7 @@ type CreateWalletResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new SIGNING set, PENDING until ConfirmShareSet.
 	ShareSet *ShareSet `protobuf:"bytes,1,opt,name=share_set,json=shareSet,proto3" json:"share_set,omitempty"`
-	// The client's signing share, all curves; an age file when seal_to was given; empty when device-held.
+	// The client's signing share, all curves; a binary age file when seal_to was given; empty when device-held.
 	ClientShare []byte `protobuf:"bytes,2,opt,name=client_share,json=clientShare,proto3" json:"client_share,omitempty"`
 	// The new wallet.
 	WalletId      string `protobuf:"bytes,3,opt,name=wallet_id,json=walletId,proto3" json:"wallet_id,omitempty"`
@@ -569,7 +569,7 @@ type BackupWalletResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new BACKUP set, PENDING until ConfirmShareSet.
 	ShareSet *ShareSet `protobuf:"bytes,1,opt,name=share_set,json=shareSet,proto3" json:"share_set,omitempty"`
-	// The client's backup share, all curves, for the caller to encrypt and store; an age file when seal_to was given; empty
+	// The client's backup share, all curves, for the caller to encrypt and store; a binary age file when seal_to was given; empty
 	// when device-held.
 	ClientShare   []byte `protobuf:"bytes,2,opt,name=client_share,json=clientShare,proto3" json:"client_share,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -863,7 +863,7 @@ type ProvisionWalletResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new SIGNING set, PENDING until ConfirmShareSet.
 	ShareSet *ShareSet `protobuf:"bytes,1,opt,name=share_set,json=shareSet,proto3" json:"share_set,omitempty"`
-	// The client's new signing share, all curves; an age file when seal_to was given; empty when device-held.
+	// The client's new signing share, all curves; a binary age file when seal_to was given; empty when device-held.
 	ClientShare   []byte `protobuf:"bytes,2,opt,name=client_share,json=clientShare,proto3" json:"client_share,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
