@@ -132,7 +132,7 @@ func (s *Service) classify(err error) error {
 	return err
 }
 
-// label binds what is sealed for a session's result to the session's set.
+// resultLabel binds what waits in a session to that session.
 func resultLabel(rec *Session) Label {
 	return Label{Kind: "result", WalletID: rec.WalletID, ShareSetID: rec.ID}
 }
