@@ -18,6 +18,10 @@ const (
 	longWait  = 10 * time.Second
 	patience  = 3 * time.Minute // since the last progress
 	shortly   = 5 * time.Second // before there was any: the address may simply be wrong
+
+	// maxAttempts is how many attempts of one run a call begins: a service that interrupts
+	// more than that is broken, however far each of them got.
+	maxAttempts = 10
 )
 
 // pace says how long to wait before the next try: twice as long each time, with jitter, so

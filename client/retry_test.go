@@ -310,6 +310,22 @@ func TestInterruptedGoesOn(t *testing.T) {
 	}
 }
 
+// A service that interrupts every attempt does not keep a call for
+// ever.
+func TestInterruptedForEver(t *testing.T) {
+	fault := func(method string, n, i int) error {
+		if method == provisionMethod && i == 0 {
+			return refusalAfter(codes.Aborted, "INTERRUPTED", 0)
+		}
+		return nil
+	}
+	away(t, fault, func(t *testing.T, u *unreliable, provision func(context.Context, client.ProgressFunc) (*client.Share, error)) {
+		_, err := provision(t.Context(), nil)
+		require.Equal(t, "INTERRUPTED", client.Reason(err))
+		require.Len(t, u.at, 10)
+	})
+}
+
 // What will not pass by itself is told at once.
 func TestNotRetried(t *testing.T) {
 	for _, want := range []error{

@@ -93,6 +93,7 @@ func follow[Resp any, Out outcome, Event event[Resp]](
 	var none Out
 	pace := newPace(shortly)
 	spoke := false // the service did, so it is there: it is busy, or about to restart
+	interrupted := 0
 	for {
 		before := t.after
 		out, err := attach(ctx, &t, r, result, open)
@@ -103,8 +104,11 @@ func follow[Resp any, Out outcome, Event event[Resp]](
 			pace = newPace(patience) // it moved on: a new drop is not one more failure
 		}
 		spoke = spoke || Reason(err) != ""
+		if Reason(err) == "INTERRUPTED" {
+			interrupted++
+		}
 		wait, ok := pace.next(err)
-		if !ok {
+		if !ok || interrupted == maxAttempts {
 			return none, err
 		}
 		select {

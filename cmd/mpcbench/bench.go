@@ -69,6 +69,7 @@ var sections = []section{
 	{"filling", "a provision while the pool is filled", false, (*bench).filling},
 	{"cold", "a provision with an empty pool", true, (*bench).cold},
 	{"concurrency", "several callers at once", false, (*bench).concurrency},
+	{"queue", "crowds that wait for their turn", false, (*bench).queue},
 	{"wire", "bytes of one provision", false, (*bench).wire},
 }
 
@@ -108,6 +109,7 @@ func (b *bench) run(ctx context.Context, todo []section) (err error) {
 		if err := s.run(b, ctx); err != nil {
 			return fmt.Errorf("section %s: %w", s.name, err)
 		}
+		b.report.Begun[s.name] = b.report.Started
 	}
 	return nil
 }

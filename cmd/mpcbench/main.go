@@ -47,7 +47,7 @@ func parse(args []string, stderr io.Writer) (*settings, error) {
 	var s settings
 	f := flag.NewFlagSet("mpcbench", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.StringVar(&s.json, "json", "", "write every sample to this `file`")
+	f.StringVar(&s.json, "json", "", "write every sample to this `file`; with --only, what it has of other sections stays")
 	f.StringVar(&s.plot, "plot", "", "draw the concurrency curve into this PNG `file`, where that section is run")
 	f.StringVar(&s.markdown, "markdown", "", "write the tables in Markdown to this `file`")
 	f.StringVar(&s.profile, "cpuprofile", "", "write a CPU profile to this `file`; bare tss-lib's part has the label side=tss-lib")
@@ -81,7 +81,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if s.quick {
 		p = quickPlan
 	}
-	r := &Report{Machine: thisMachine(), Started: time.Now(), Quick: s.quick, Pairs: []*Pair{}}
+	r := &Report{Machine: thisMachine(), Started: time.Now(), Quick: s.quick, Begun: map[string]time.Time{}, Pairs: []*Pair{}}
 	b := &bench{plan: p, log: &progress{out: stderr, start: r.Started}, report: r}
 	stop, err := profile(s.profile)
 	if err != nil {
@@ -89,6 +89,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	err = errors.Join(b.run(ctx, todo), stop())
 	r.Seconds = time.Since(r.Started).Seconds()
+	if err == nil && s.only != "" && s.json != "" {
+		err = r.keep(s.json)
+	}
 	r.judge()
 	if err != nil {
 		// What was measured before is shown, and no file of an earlier run is touched.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -47,6 +48,11 @@ func TestQuickRun(t *testing.T) {
 		require.Less(t, l.FirstMessage.Max, l.Latency.Max)
 		require.Positive(t, l.PeakBytes)
 	}
+	require.Len(t, r.Crowds, 2)
+	for _, c := range r.Crowds {
+		require.Len(t, c.Latencies, c.Provisions)
+		require.Positive(t, c.PeakBytes)
+	}
 	require.Greater(t, r.Wire.TCPSent.Median, r.Wire.Sent.Median)
 	require.Greater(t, r.Wire.TCPGot.Median, r.Wire.Received.Median)
 	require.Greater(t, r.Wire.Messages.Median, 2.0)
@@ -66,6 +72,26 @@ func TestQuickRun(t *testing.T) {
 	require.NoError(t, err)
 	require.Greater(t, img.Bounds().Dx(), 600)
 	require.Contains(t, progress.String(), "eddsa 2/2")
+}
+
+// A run of some sections keeps what an earlier one measured of the others, and says when.
+func TestSectionsOfAnotherRunStay(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "b.json")
+	m := thisMachine()
+	long := time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC)
+	old := &Report{Machine: m, Started: long, Begun: map[string]time.Time{}, Pairs: []*Pair{{Name: "warm"}, {Name: "cold"}}, Primes: &Primes{Bits: 1}, Wire: &Wire{Curves: "old"}}
+	require.NoError(t, old.writeJSON(path))
+	r := &Report{Machine: m, Started: time.Now(), Begun: map[string]time.Time{"wire": time.Now(), "cold": time.Now()}, Pairs: []*Pair{{Name: "cold", Title: "new"}}, Wire: &Wire{Curves: "new"}}
+	require.NoError(t, r.keep(path))
+	require.Len(t, r.Pairs, 2)
+	require.Equal(t, "warm", r.Pairs[0].Name)
+	require.Equal(t, "new", r.Pairs[1].Title)
+	require.Equal(t, "new", r.Wire.Curves)
+	require.Equal(t, 1, r.Primes.Bits)
+	require.Contains(t, r.about(), "Of a run of 2026-01-02 03:04 UTC: prime, warm.")
+	other := &Report{Started: time.Now(), Begun: map[string]time.Time{}}
+	require.NoError(t, other.keep(path))
+	require.Empty(t, other.Pairs, "another machine's figures")
 }
 
 func TestRefusesWhatItCannotDo(t *testing.T) {

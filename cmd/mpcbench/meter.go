@@ -8,7 +8,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/status"
 )
 
 // call is one ProvisionWallet call as its caller sees it. Bytes are gRPC's: messages with
@@ -25,6 +27,7 @@ type call struct {
 // passes the connection itself.
 type meter struct {
 	sent, received atomic.Int64 // bytes of TCP payload
+	refused        atomic.Int64 // calls that were told when to come again
 
 	mu    sync.Mutex // guards calls, and the calls in flight
 	calls []*call    // those that have ended
@@ -65,6 +68,11 @@ func (m *meter) HandleRPC(ctx context.Context, s stats.RPCStats) {
 		c.received += int64(s.WireLength)
 	case *stats.End:
 		m.calls = append(m.calls, c)
+		for _, d := range status.Convert(s.Error).Details() {
+			if _, ok := d.(*errdetails.RetryInfo); ok {
+				m.refused.Add(1)
+			}
+		}
 	}
 }
 

@@ -2,23 +2,75 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
+	"slices"
 	"time"
 )
 
 // Report is all that a run measured, and what follows from it.
 type Report struct {
-	Machine Machine   `json:"machine"`
-	Started time.Time `json:"started"`
-	Seconds float64   `json:"seconds"`
-	Quick   bool      `json:"quick"` // a smoke run: its figures mean nothing
-	Early   bool      `json:"-"`     // it ended before all sections had run; never written to a file
-	Targets []Target  `json:"targets"`
-	Primes  *Primes   `json:"primes,omitempty"`
-	Pairs   []*Pair   `json:"pairs"`
-	Curves  string    `json:"curves,omitempty"` // of Levels
-	Levels  []*Level  `json:"levels,omitempty"`
-	Wire    *Wire     `json:"wire,omitempty"`
+	Machine Machine              `json:"machine"`
+	Started time.Time            `json:"started"`
+	Seconds float64              `json:"seconds"`
+	Quick   bool                 `json:"quick"` // a smoke run: its figures mean nothing
+	Early   bool                 `json:"-"`     // it ended before all sections had run; never written to a file
+	Begun   map[string]time.Time `json:"begun"` // when the run began that measured a section, by its name
+	Targets []Target             `json:"targets"`
+	Primes  *Primes              `json:"primes,omitempty"`
+	Pairs   []*Pair              `json:"pairs"`
+	Curves  string               `json:"curves,omitempty"` // of Levels
+	Levels  []*Level             `json:"levels,omitempty"`
+	Crowds  []*Crowd             `json:"crowds,omitempty"`
+	Wire    *Wire                `json:"wire,omitempty"`
+}
+
+// keep takes over from an earlier report on the same machine what this run did not measure.
+// No file yet is no error.
+func (r *Report) keep(path string) error {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var old Report
+	if err := json.Unmarshal(b, &old); err != nil {
+		return fmt.Errorf("%s is no report: %w", path, err)
+	}
+	if old.Quick != r.Quick || old.Machine.CPU != r.Machine.CPU || old.Machine.Cores != r.Machine.Cores {
+		return nil
+	}
+	for _, s := range sections {
+		if _, ok := r.Begun[s.name]; ok {
+			continue
+		}
+		begun, ok := old.Begun[s.name]
+		if !ok {
+			begun = old.Started
+		}
+		if p := old.pair(s.name); p != nil {
+			r.Pairs = append(r.Pairs, p)
+			r.Begun[s.name] = begun
+		}
+		if s.name == "prime" && old.Primes != nil {
+			r.Primes, r.Begun[s.name] = old.Primes, begun
+		}
+		if s.name == "concurrency" && old.Levels != nil {
+			r.Curves, r.Levels, r.Begun[s.name] = old.Curves, old.Levels, begun
+		}
+		if s.name == "queue" && old.Crowds != nil {
+			r.Crowds, r.Begun[s.name] = old.Crowds, begun
+		}
+		if s.name == "wire" && old.Wire != nil {
+			r.Wire, r.Begun[s.name] = old.Wire, begun
+		}
+	}
+	names := sectionNames()
+	slices.SortStableFunc(r.Pairs, func(a, b *Pair) int { return slices.Index(names, a.Name) - slices.Index(names, b.Name) })
+	return nil
 }
 
 func (r *Report) last() *Pair { return r.Pairs[len(r.Pairs)-1] }

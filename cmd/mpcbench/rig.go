@@ -49,8 +49,8 @@ func openRig(ctx context.Context, fill int) (*rig, error) {
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	svc, err := service.Open(ctx, service.Options{
-		DB: "sqlite://" + filepath.Join(dir, "bench.db"), Keyset: keyset, Auth: service.DevCaller,
-		Sessions: session.Config{RequireSealTo: true}, Pool: preparams.Config{Depth: fill, MaxAge: 24 * time.Hour},
+		DB: "sqlite://" + filepath.Join(dir, "bench.db"), Keyset: keyset, Auth: whoever,
+		Sessions: session.Config{RequireSealTo: true, PendingSets: endless}, Pool: preparams.Config{Depth: fill, MaxAge: 24 * time.Hour},
 	}, log)
 	if err != nil {
 		return nil, errors.Join(err, remove())
@@ -77,12 +77,12 @@ type caller struct {
 	conn  *grpc.ClientConn
 }
 
-// dial connects a device, whose calls are metered.
-func (r *rig) dial(ctx context.Context, opts ...client.Option) (*caller, error) {
+// dialAs connects a device of a caller, whose calls are metered.
+func (r *rig) dialAs(ctx context.Context, who string, opts ...client.Option) (*caller, error) {
 	m := new(meter)
 	conn, err := grpc.NewClient("passthrough:///"+r.addr,
 		grpc.WithTransportCredentials(insecure.NewCredentials()), // loopback
-		grpc.WithStatsHandler(m), grpc.WithContextDialer(m.dial),
+		grpc.WithStatsHandler(m), grpc.WithContextDialer(m.dial), grpc.WithPerRPCCredentials(callerName(who)),
 	)
 	if err != nil {
 		return nil, err

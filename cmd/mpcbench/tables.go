@@ -25,6 +25,9 @@ func (r *Report) tables() []*table {
 	if len(r.Levels) > 0 {
 		all = append(all, r.levelTable())
 	}
+	if len(r.Crowds) > 0 {
+		all = append(all, r.crowdTable())
+	}
 	if r.Wire != nil {
 		all = append(all, r.wireTable())
 	}
@@ -85,6 +88,38 @@ func (r *Report) levelTable() *table {
 	return t
 }
 
+func (r *Report) crowdTable() *table {
+	t := &table{
+		title: "Crowds that come at once, ED25519: seconds from the call to the confirmed share set",
+		head:  []string{"who", "provisions", "a minute", "first", "p50", "p99", "last", "told to come again", "peak memory, MB"},
+	}
+	for _, c := range r.Crowds {
+		t.add(c.Who, fmt.Sprint(c.Provisions), number(float64(c.Provisions)/c.Seconds*60), number(c.Latency.Min), number(c.Latency.Median),
+			number(c.Latency.P99), number(c.Latency.Max), fmt.Sprint(c.Refused), number(float64(c.PeakBytes)/1e6))
+	}
+	return t
+}
+
+// elsewhen names the sections that were measured in other runs, and when.
+func (r *Report) elsewhen() string {
+	var s, before string
+	for _, x := range sections {
+		begun, ok := r.Begun[x.name]
+		if !ok || !begun.Before(r.Started) {
+			continue
+		}
+		when := begun.UTC().Format("2006-01-02 15:04 MST")
+		if when != before {
+			s += ". Of a run of " + when + ": "
+		} else {
+			s += ", "
+		}
+		s += x.name
+		before = when
+	}
+	return s
+}
+
 func (r *Report) wireTable() *table {
 	w := r.Wire
 	t := &table{
@@ -110,6 +145,7 @@ func (r *Report) about() string {
 	if r.Early {
 		s += ". The run ended early"
 	}
+	s += r.elsewhen()
 	for _, p := range r.Pairs {
 		if p.Note != "" {
 			s += fmt.Sprintf(". %s: %s", p.Title, p.Note)

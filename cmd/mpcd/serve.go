@@ -21,6 +21,7 @@ import (
 	"github.com/mpcd/mpcd/internal/server"
 	"github.com/mpcd/mpcd/internal/service"
 	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/store"
 )
 
 // serveCmd holds the service's whole configuration. Every field is a flag, an MPCD_*
@@ -35,10 +36,13 @@ type serveCmd struct {
 	HTTPAddr  string `name:"http-addr" help:"Where the HTTP/JSON gateway is served (default: ${default})." default:"127.0.0.1:8080" placeholder:"ADDR" env:"MPCD_HTTP_ADDR"`
 	AdminAddr string `name:"admin-addr" help:"Where health and profiles are served; keep it internal (default: ${default})." default:"127.0.0.1:9464" placeholder:"ADDR" env:"MPCD_ADMIN_ADDR"`
 
-	Slots      setting[int]           `help:"How many runs compute at once; 0: one for each core." default:"0" env:"MPCD_SLOTS" placeholder:"N"`
-	RunTimeout setting[time.Duration] `help:"Deadline of one run, waiting included (default: ${default})." default:"10m" env:"MPCD_RUN_TIMEOUT" placeholder:"TIME"`
-	ResultTTL  setting[time.Duration] `name:"result-ttl" help:"How long a new share set waits for its confirmation (default: ${default})." default:"15m" env:"MPCD_RESULT_TTL" placeholder:"TIME"`
-	Grace      setting[time.Duration] `help:"How long calls in flight may take after SIGTERM (default: ${default})." default:"30s" env:"MPCD_GRACE" placeholder:"TIME"`
+	Slots       setting[int]           `help:"How many runs compute at once; 0: one for each core." default:"0" env:"MPCD_SLOTS" placeholder:"N"`
+	RunTimeout  setting[time.Duration] `help:"Deadline of one run, waiting included (default: ${default})." default:"10m" env:"MPCD_RUN_TIMEOUT" placeholder:"TIME"`
+	Queue       setting[int]           `help:"How many runs wait for their turn at most; more are refused with RetryInfo (default: ${default})." default:"256" env:"MPCD_QUEUE" placeholder:"N"`
+	PendingSets setting[int]           `help:"How many unconfirmed share sets a wallet has at most (default: ${default})." default:"16" env:"MPCD_PENDING_SETS" placeholder:"N"`
+	SessionTTL  setting[time.Duration] `name:"session-ttl" help:"How long an ended session is remembered, without secrets (default: ${default})." default:"720h" env:"MPCD_SESSION_TTL" placeholder:"TIME"`
+	ResultTTL   setting[time.Duration] `name:"result-ttl" help:"How long a new share set waits for its confirmation (default: ${default})." default:"15m" env:"MPCD_RESULT_TTL" placeholder:"TIME"`
+	Grace       setting[time.Duration] `help:"How long calls in flight may take after SIGTERM (default: ${default})." default:"30s" env:"MPCD_GRACE" placeholder:"TIME"`
 
 	PreparamsDepth   setting[int]           `help:"How many sets of pre-params to keep ready; a provision uses two, and makes its own where there are none (default: ${default})." default:"16" env:"MPCD_PREPARAMS_DEPTH" placeholder:"N"`
 	PreparamsMaxAge  setting[time.Duration] `help:"A set that is older is erased unused (default: ${default})." default:"24h" env:"MPCD_PREPARAMS_MAX_AGE" placeholder:"TIME"`
@@ -77,7 +81,7 @@ func (s *serveCmd) check(f *faults) *seal.Keyset {
 		}
 	}
 	if s.DB != "" {
-		if _, err := sqlitePath(s.DB); err != nil {
+		if _, err := store.Path(s.DB); err != nil {
 			f.add("--db: %w", err)
 		}
 	}
@@ -112,16 +116,20 @@ func (s *serveCmd) checkValues(f *faults) {
 	for _, x := range []struct {
 		flag    string
 		setting setting[int]
-	}{{"--slots", s.Slots}, {"--preparams-depth", s.PreparamsDepth}, {"--preparams-workers", s.PreparamsWorkers}} {
-		if x.setting.value < 0 {
-			f.add("%s: %d is negative", x.flag, x.setting.value)
+		least   int
+	}{
+		{"--slots", s.Slots, 0}, {"--queue", s.Queue, 1}, {"--pending-sets", s.PendingSets, 1},
+		{"--preparams-depth", s.PreparamsDepth, 0}, {"--preparams-workers", s.PreparamsWorkers, 0},
+	} {
+		if x.setting.err == nil && x.setting.value < x.least {
+			f.add("%s: %d is less than %d", x.flag, x.setting.value, x.least)
 		}
 	}
 	for _, x := range []struct {
 		flag    string
 		setting setting[time.Duration]
 		least   time.Duration
-	}{{"--run-timeout", s.RunTimeout, 1}, {"--result-ttl", s.ResultTTL, 1}, {"--preparams-max-age", s.PreparamsMaxAge, 1}, {"--grace", s.Grace, 0}} {
+	}{{"--run-timeout", s.RunTimeout, 1}, {"--result-ttl", s.ResultTTL, 1}, {"--session-ttl", s.SessionTTL, 1}, {"--preparams-max-age", s.PreparamsMaxAge, 1}, {"--grace", s.Grace, 0}} {
 		if x.setting.err == nil && x.setting.value < x.least {
 			f.add("%s: %v is too short", x.flag, x.setting.value)
 		}
@@ -130,7 +138,7 @@ func (s *serveCmd) checkValues(f *faults) {
 		flag string
 		err  error
 	}{
-		{"--dev", s.Dev.err}, {"--slots", s.Slots.err}, {"--run-timeout", s.RunTimeout.err}, {"--result-ttl", s.ResultTTL.err},
+		{"--dev", s.Dev.err}, {"--slots", s.Slots.err}, {"--queue", s.Queue.err}, {"--pending-sets", s.PendingSets.err}, {"--session-ttl", s.SessionTTL.err}, {"--run-timeout", s.RunTimeout.err}, {"--result-ttl", s.ResultTTL.err},
 		{"--grace", s.Grace.err}, {"--preparams-depth", s.PreparamsDepth.err}, {"--preparams-max-age", s.PreparamsMaxAge.err},
 		{"--preparams-workers", s.PreparamsWorkers.err}, {"--log-level", s.LogLevel.err},
 	} {
@@ -143,19 +151,6 @@ func (s *serveCmd) checkValues(f *faults) {
 func isLoopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-// sqlitePath returns the path in a database URL. Its errors quote no URL, which may hold
-// a password. What store.Open refuses beyond this, it says itself.
-func sqlitePath(dbURL string) (string, error) {
-	u, err := url.Parse(dbURL)
-	switch {
-	case err == nil && (u.Scheme == "postgres" || u.Scheme == "postgresql"):
-		return "", errors.New("PostgreSQL comes with a later release; use sqlite:///path/to/file.db")
-	case err != nil || u.Scheme != "sqlite" || u.Host != "" || u.User != nil || u.Path == "" || strings.HasSuffix(u.Path, "/") || u.RawQuery != "" || u.Fragment != "":
-		return "", errors.New("it names no SQLite file: use sqlite:///path/to/file.db, an absolute path after two slashes")
-	}
-	return filepath.Clean(u.Path), nil
 }
 
 // Run serves until a signal.
@@ -177,12 +172,15 @@ func (s *serveCmd) Run(ctx context.Context, f *faults) (err error) {
 			return err
 		}
 	}
-	unlock, err := lockDatabase(s.DB)
+	unlock, err := store.Lock(s.DB)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	cfg := session.Config{RunTimeout: s.RunTimeout.value, ResultTTL: s.ResultTTL.value, Slots: s.Slots.value, RequireSealTo: !s.Dev.value}
+	cfg := session.Config{
+		RunTimeout: s.RunTimeout.value, ResultTTL: s.ResultTTL.value, SessionTTL: s.SessionTTL.value,
+		Slots: s.Slots.value, Queue: s.Queue.value, PendingSets: s.PendingSets.value, RequireSealTo: !s.Dev.value,
+	}
 	pool := preparams.Config{Depth: s.PreparamsDepth.value, MaxAge: s.PreparamsMaxAge.value, Workers: s.PreparamsWorkers.value}
 	svc, err := service.Open(ctx, service.Options{DB: s.DB, Keyset: keyset, Sessions: cfg, Pool: pool, Auth: service.DevCaller}, log)
 	if err != nil {
@@ -202,35 +200,10 @@ func (s *serveCmd) Run(ctx context.Context, f *faults) (err error) {
 	return err
 }
 
-// lockDatabase makes this process the one service of an SQLite database: a service that
-// starts takes the sessions that it finds unfinished for those of one that died, so that a
-// second one would end the runs of the first. The lock is on a file of its own, since
-// SQLite's locks on its file end with any descriptor of it, and ends with the process.
-func lockDatabase(dbURL string) (unlock func() error, err error) {
-	path, err := sqlitePath(dbURL)
-	if err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("database %s: its directory does not exist: create it first, writable for the service's user alone", path)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("database %s: %w", path, err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			err = errors.New("another mpcd serve uses it: stop that one first, or name another database")
-		}
-		return nil, errors.Join(fmt.Errorf("database %s: %w", path, err), f.Close())
-	}
-	return f.Close, nil
-}
-
 // devKeyset reads the keyset beside the database of a --dev service, and makes it where
 // there is none.
 func (s *serveCmd) devKeyset(log *slog.Logger) (*seal.Keyset, error) {
-	file, err := sqlitePath(s.DB)
+	file, err := store.Path(s.DB)
 	if err != nil {
 		return nil, err
 	}

@@ -86,9 +86,15 @@ func (a *admission) enter(caller string, op Operation) (*ticket, error) {
 	return t, nil
 }
 
-// wait returns when the ticket has a slot, or ctx's cause. It reports the position
-// whenever it changed.
+// reportEvery is how often a position is reported at most: in a crowd it changes with
+// everybody who comes or goes.
+const reportEvery = time.Second
+
+// wait returns when the ticket has a slot, or ctx's cause. It reports the position when it
+// changed.
 func (t *ticket) wait(ctx context.Context, report func(position uint32)) error {
+	moved := t.moved
+	var pause <-chan time.Time
 	for {
 		select {
 		case <-t.ready:
@@ -98,10 +104,13 @@ func (t *ticket) wait(ctx context.Context, report func(position uint32)) error {
 		select {
 		case <-t.ready:
 			return nil
-		case <-t.moved:
+		case <-moved:
 			if position := t.at(); position > 0 {
 				report(position)
 			}
+			moved, pause = nil, time.After(reportEvery)
+		case <-pause:
+			moved, pause = t.moved, nil
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

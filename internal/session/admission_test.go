@@ -89,7 +89,7 @@ func TestWaitReportsAndObeysItsContext(t *testing.T) {
 		go func() { done <- tk.wait(t.Context(), func(p uint32) { seen = append(seen, p) }) }()
 		synctest.Wait()
 		holder.leave()
-		synctest.Wait()
+		time.Sleep(2 * reportEvery)
 		ahead.leave()
 		require.NoError(t, <-done)
 		require.Equal(t, []uint32{2, 1}, seen)

@@ -43,16 +43,16 @@ func (o Operation) String() string {
 }
 
 // entry speaks of a change to a session.
-func (rec *Session) entry(action string) Entry {
+func (s *Service) entry(rec *Session, action string) Entry {
 	return Entry{
-		Time: storedNow(), Caller: rec.Caller, Action: action, WalletID: rec.WalletID, ShareSetID: rec.ShareSetID,
+		Time: s.clock.wallNow(), Caller: rec.Caller, Action: action, WalletID: rec.WalletID, ShareSetID: rec.ShareSetID,
 		SessionID: rec.ID, Outcome: outcomeOK, Detail: rec.Operation.String(),
 	}
 }
 
 // ended speaks of a session that did not succeed.
-func (rec *Session) ended(action string, err error) Entry {
-	e := rec.entry(action)
+func (s *Service) ended(rec *Session, action string, err error) Entry {
+	e := s.entry(rec, action)
 	e.Outcome, e.Reason = outcomeFailed, Reason(err)
 	return e
 }

@@ -105,9 +105,10 @@ func (s *Service) reshare(ctx context.Context, op Operation, c Caller, t target,
 		if err != nil {
 			return nil, err
 		}
-		if n := wallet.pending(); n >= s.cfg.PendingSets {
+		// Runs that are on their way count too: all of them may end before one is confirmed.
+		if n := wallet.pending() + s.making(wallet.ID, runKey{c.Name, t.RequestID}); n >= s.cfg.PendingSets {
 			src.client.Wipe()
-			return nil, fmt.Errorf("%w: wallet %s has %d sets that were never confirmed", ErrShareSetPending, wallet.ID, n)
+			return nil, fmt.Errorf("%w: wallet %s has %d sets that were never confirmed, or are being made", ErrShareSetPending, wallet.ID, n)
 		}
 		t.owner = wallet.Owner
 		for _, k := range src.record.Keys {
@@ -312,11 +313,11 @@ func (s *Service) keep(ctx context.Context, w *work, t target, src *source, reco
 	if err != nil {
 		return nil, fmt.Errorf("new client share: %w", err)
 	}
-	now := storedNow()
+	now := s.clock.wallNow()
 	set := &StoredSet{
 		ShareSet: ShareSet{
 			ID: record.ShareSetID, WalletID: t.walletID, Purpose: t.purpose, Method: t.method, State: SetPending,
-			DisplayName: t.DisplayName, CreateTime: now, ExpireTime: now.Add(s.cfg.ResultTTL),
+			DisplayName: t.DisplayName, CreateTime: now, ExpireTime: s.clock.now().Add(s.cfg.ResultTTL),
 		},
 		Record: encoded, ClientShare: sha256.Sum256(client.Reveal()), SessionID: w.rec.ID,
 	}

@@ -15,6 +15,7 @@ type Run struct {
 	// ready is closed when id and the error of starting are known.
 	ready       chan struct{}
 	fingerprint []byte // set before the run is shared, never changed
+	walletID    string // of the set that it makes, where the wallet is there already; as fingerprint
 	created     time.Time
 	attempt     uint32
 
@@ -74,7 +75,11 @@ func (r *Run) stamp(p Progress) Progress {
 func (r *Run) append(p Progress) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.log = append(r.log, p)
+	if n := len(r.log); n > 0 && p.Status == StatusQueued && r.log[n-1].Status == StatusQueued {
+		r.log[n-1] = p // where it stood before is of no use to anybody
+	} else {
+		r.log = append(r.log, p)
+	}
 	r.wake()
 }
 

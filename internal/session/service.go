@@ -22,6 +22,8 @@ type Config struct {
 	Queue         int           // how many runs wait for a slot at most; 256
 	PendingSets   int           // how many unconfirmed sets a wallet has at most; 16
 	RequireSealTo bool          // refuse requests whose result would come back in plaintext
+	// Wall is the clock on the wall; time.Now. Tests make it jump.
+	Wall func() time.Time
 }
 
 func (c Config) withDefaults() Config {
@@ -43,6 +45,9 @@ func (c Config) withDefaults() Config {
 	if c.PendingSets == 0 {
 		c.PendingSets = 16
 	}
+	if c.Wall == nil {
+		c.Wall = time.Now
+	}
 	return c
 }
 
@@ -62,6 +67,7 @@ type Ports struct {
 type Service struct {
 	Ports
 	cfg       Config
+	clock     clock
 	admission *admission
 
 	// ctx is the context of every run: a caller's context ends its stream, not its run.
@@ -87,6 +93,7 @@ func New(ctx context.Context, ports Ports, cfg Config) (*Service, error) {
 		ports.Log.Warn("sessions were interrupted by a restart", "count", n)
 	}
 	s := &Service{Ports: ports, cfg: cfg.withDefaults(), live: make(map[runKey]*Run)}
+	s.clock = newClock(s.cfg.Wall)
 	s.admission = newAdmission(s.cfg.Slots, s.cfg.Queue)
 	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	return s, nil
@@ -144,6 +151,9 @@ type plan struct {
 // where there is none.
 func (s *Service) start(ctx context.Context, j job) (*Run, error) {
 	r, mine, err := s.claim(j)
+	if errors.Is(err, ErrShuttingDown) {
+		return s.recall(ctx, j)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -186,9 +196,40 @@ func (s *Service) claim(j job) (r *Run, mine bool, err error) {
 		return nil, false, ErrShuttingDown
 	}
 	r = newRun(key, j.fingerprint)
+	if j.op != OpSign {
+		r.walletID = j.walletID
+	}
 	s.live[key] = r
 	s.wg.Add(1) // the claimant's, under mu, so that Close waits for what it may start
 	return r, true, nil
+}
+
+// recall answers with a session that has ended, where there is one: to repeat a result
+// needs no run, so that a service that shuts down still does it.
+func (s *Service) recall(ctx context.Context, j job) (*Run, error) {
+	there, err := s.Sessions.ByRequest(ctx, j.caller.Name, j.requestID)
+	if errors.Is(err, ErrSessionNotFound) || err == nil && (!there.State.Ended() || there.State == Interrupted) {
+		return nil, ErrShuttingDown
+	}
+	if err != nil {
+		return nil, err
+	}
+	r := newRun(runKey{j.caller.Name, j.requestID}, j.fingerprint)
+	close(r.ready)
+	return r, s.replay(ctx, r, there)
+}
+
+// making counts the other live runs that make a set of a wallet.
+func (s *Service) making(walletID string, but runKey) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for key, r := range s.live {
+		if key != but && r.walletID == walletID {
+			n++
+		}
+	}
+	return n
 }
 
 func (s *Service) release(r *Run) {
@@ -255,7 +296,7 @@ func (s *Service) settle(ctx context.Context, there *Session) (*Session, error) 
 		return there, nil
 	}
 	there.State, there.Failure = Interrupted, failure(ErrInterrupted)
-	err := s.Sessions.Update(ctx, there, there.ended("session.end", ErrInterrupted))
+	err := s.Sessions.Update(ctx, there, s.ended(there, "session.end", ErrInterrupted))
 	if errors.Is(err, ErrSuperseded) { // cancelled in the meantime
 		return s.Sessions.Session(ctx, there.ID)
 	}
@@ -265,13 +306,13 @@ func (s *Service) settle(ctx context.Context, there *Session) (*Session, error) 
 // record begins a new session, or the next attempt of one that was interrupted. rec is
 // nil where this call may not run it: there is the session as it stands then.
 func (s *Service) record(ctx context.Context, j job, p *plan, interrupted *Session) (rec, there *Session, err error) {
-	now := storedNow()
+	expire := s.clock.now().Add(s.cfg.ResultTTL)
 	if interrupted == nil {
 		rec = &Session{
 			ID: uuid.NewString(), Caller: j.caller.Name, RequestID: j.requestID, Fingerprint: j.fingerprint,
-			WalletID: p.walletID, Operation: j.op, State: Queued, Attempt: 1, CreateTime: now, ExpireTime: now.Add(s.cfg.ResultTTL),
+			WalletID: p.walletID, Operation: j.op, State: Queued, Attempt: 1, CreateTime: s.clock.wallNow(), ExpireTime: expire,
 		}
-		there, created, err := s.Sessions.Begin(ctx, rec, rec.entry("session.begin"))
+		there, created, err := s.Sessions.Begin(ctx, rec, s.entry(rec, "session.begin"))
 		if err != nil || !created {
 			return nil, there, err
 		}
@@ -279,10 +320,11 @@ func (s *Service) record(ctx context.Context, j job, p *plan, interrupted *Sessi
 	}
 	rec = interrupted
 	// Sequences rise over all attempts. A process that was killed has not stored how far it
-	// came: further than this it cannot have come, with one step for each place in the queue.
-	rec.Progress = Progress{Status: StatusQueued, Sequence: rec.Progress.Sequence + uint32(s.cfg.Queue) + maxSteps, Attempt: rec.Attempt + 1} //nolint:gosec // G115: a queue's length
-	rec.State, rec.Failure, rec.Attempt, rec.ExpireTime = Queued, nil, rec.Attempt+1, now.Add(s.cfg.ResultTTL)
-	err = s.Sessions.Restart(ctx, rec, rec.entry("session.restart"))
+	// came: further than this it cannot have come.
+	waiting := uint32(s.cfg.RunTimeout / reportEvery) //nolint:gosec // G115: some minutes
+	rec.Progress = Progress{Status: StatusQueued, Sequence: rec.Progress.Sequence + waiting + maxSteps, Attempt: rec.Attempt + 1}
+	rec.State, rec.Failure, rec.Attempt, rec.ExpireTime = Queued, nil, rec.Attempt+1, expire
+	err = s.Sessions.Restart(ctx, rec, s.entry(rec, "session.restart"))
 	if errors.Is(err, ErrSuperseded) {
 		there, err = s.Sessions.Session(ctx, rec.ID)
 		return nil, there, err
@@ -293,7 +335,7 @@ func (s *Service) record(ctx context.Context, j job, p *plan, interrupted *Sessi
 	return rec, nil, nil
 }
 
-// maxSteps is more than the steps of any run.
+// maxSteps is more than the steps of any run, but for its reports from the queue.
 const maxSteps = 256
 
 // refused notes a decision against a caller. What is only malformed is no decision, and
@@ -313,15 +355,11 @@ func (s *Service) refused(ctx context.Context, e Entry, err error) {
 // note writes an audit entry that goes with no change. That it could not be written is
 // in the log, and changes nothing of what was decided.
 func (s *Service) note(ctx context.Context, e Entry) {
-	e.Time = storedNow()
+	e.Time = s.clock.wallNow()
 	if err := s.Keeping.Record(context.WithoutCancel(ctx), e); err != nil {
 		s.Log.Error("an audit entry could not be written", "action", e.Action, "caller", e.Caller, "error", err)
 	}
 }
-
-// storedNow is the time as the store keeps it: an outcome must be the same whether it
-// comes from memory or from there.
-func storedNow() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
 func (p *plan) end() {
 	if p.wipe != nil {

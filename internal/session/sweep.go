@@ -13,7 +13,7 @@ func (s *Service) Sweep(ctx context.Context) {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
-		swept, err := s.Keeping.Sweep(ctx, time.Now(), s.cfg.SessionTTL)
+		swept, err := s.Keeping.Sweep(ctx, s.clock.now(), s.cfg.SessionTTL)
 		switch {
 		case ctx.Err() != nil:
 			return

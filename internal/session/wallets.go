@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 )
 
 // Wallet returns a wallet with its sets.
@@ -71,7 +70,7 @@ func (s *Service) Cancel(ctx context.Context, c Caller, sessionID string) (*Sess
 		return rec, err
 	}
 	rec.State, rec.Failure = Cancelled, failure(ErrSessionCancelled)
-	err = s.Sessions.Update(ctx, rec, rec.ended("session.cancel", ErrSessionCancelled))
+	err = s.Sessions.Update(ctx, rec, s.ended(rec, "session.cancel", ErrSessionCancelled))
 	if errors.Is(err, ErrSuperseded) { // it ended in the meantime, or began another attempt
 		return s.Cancel(ctx, c, sessionID)
 	}
@@ -118,10 +117,10 @@ func (s *Service) confirm(ctx context.Context, c Caller, walletID, shareSetID st
 		return nil, fmt.Errorf("%w: the hash is not that of set %s's client share", ErrShareSetMismatch, shareSetID)
 	case set.State == SetRevoked:
 		return nil, fmt.Errorf("%w: set %s", ErrShareSetRevoked, shareSetID)
-	case set.State == SetPending && time.Now().After(set.ExpireTime):
+	case set.State == SetPending && s.clock.now().After(set.ExpireTime):
 		return nil, fmt.Errorf("%w: set %s was not confirmed in time", ErrSessionExpired, shareSetID)
 	case set.State == SetPending:
-		e := Entry{Time: storedNow(), Caller: c.Name, Action: "share_set.confirm", WalletID: walletID, ShareSetID: shareSetID, SessionID: set.SessionID, Outcome: outcomeOK}
+		e := Entry{Time: s.clock.wallNow(), Caller: c.Name, Action: "share_set.confirm", WalletID: walletID, ShareSetID: shareSetID, SessionID: set.SessionID, Outcome: outcomeOK}
 		changed, err := s.Wallets.Confirm(ctx, walletID, shareSetID, e)
 		if err != nil {
 			return nil, s.orSwept(ctx, c, shareSetID, err)
@@ -164,9 +163,10 @@ func (s *Service) revoke(ctx context.Context, c Caller, walletID, shareSetID str
 	if allowLast && !c.has(ScopeAdmin) {
 		return nil, fmt.Errorf("%w: allow_last needs scope %s", ErrPermissionDenied, ScopeAdmin)
 	}
-	err := s.Wallets.Revoke(ctx, walletID, time.Now(), func(sets []ShareSet) ([]string, error) {
+	now := s.clock.wallNow()
+	err := s.Wallets.Revoke(ctx, walletID, now, func(sets []ShareSet) ([]string, error) {
 		return pickRevoked(sets, shareSetID, keepDescendants, allowLast)
-	}, Entry{Time: storedNow(), Caller: c.Name, Action: "share_set.revoke", WalletID: walletID, Outcome: outcomeOK})
+	}, Entry{Time: now, Caller: c.Name, Action: "share_set.revoke", WalletID: walletID, Outcome: outcomeOK})
 	if err != nil {
 		return nil, err
 	}

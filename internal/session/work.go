@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/mpcd/mpcd/internal/secret"
 	"github.com/mpcd/mpcd/internal/tss"
@@ -59,7 +58,7 @@ func (s *Service) run(r *Run, rec *Session, p *plan, t *ticket) {
 	if errors.Is(err, ErrInterrupted) {
 		rec.State = Interrupted
 	}
-	uerr := s.Sessions.Update(context.WithoutCancel(ctx), rec, rec.ended("session.end", err))
+	uerr := s.Sessions.Update(context.WithoutCancel(ctx), rec, s.ended(rec, "session.end", err))
 	if errors.Is(uerr, ErrSuperseded) { // somebody cancelled it, and may not have told everybody yet
 		if there, gerr := s.Sessions.Session(context.WithoutCancel(ctx), rec.ID); gerr == nil && there.State == Cancelled {
 			err = there.Err()
@@ -97,7 +96,7 @@ func (s *Service) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out
 		s.PreParams.Resume()
 	})
 	w.rec.State = Running
-	if err := s.Sessions.Update(ctx, w.rec, w.rec.entry("session.run")); err != nil {
+	if err := s.Sessions.Update(ctx, w.rec, s.entry(w.rec, "session.run")); err != nil {
 		return nil, err
 	}
 	m, err := p.steps(ctx, w)
@@ -112,7 +111,7 @@ func (s *Service) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out
 func (s *Service) commit(ctx context.Context, w *work, m *made) (*Outcome, error) {
 	done := w.run.stamp(Progress{Status: StatusDone, Done: true, Percent: 100})
 	w.rec.State, w.rec.Progress = Succeeded, done
-	e := w.rec.entry("session.commit")
+	e := s.entry(w.rec, "session.commit")
 	if m.audit != nil {
 		e = m.audit(e)
 	}
@@ -142,7 +141,7 @@ func (s *Service) outcome(ctx context.Context, rec *Session) (*Outcome, error) {
 	switch {
 	case !rec.State.Ended():
 		return nil, fmt.Errorf("%w: session %s runs in another process", ErrInterrupted, rec.ID)
-	case rec.State == Expired, rec.State == Succeeded && (rec.Result == nil || time.Now().After(rec.ExpireTime)):
+	case rec.State == Expired, rec.State == Succeeded && (rec.Result == nil || s.clock.now().After(rec.ExpireTime)):
 		return nil, fmt.Errorf("%w: its result was confirmed, or not fetched in time", ErrSessionExpired)
 	case rec.State != Succeeded:
 		return nil, rec.Failure.err()

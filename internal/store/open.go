@@ -33,7 +33,7 @@ var ErrNewerSchema = errors.New("the database was written by a newer mpcd")
 // is none (mode 0600; never its directory), and brings its schema up to date. Its errors
 // are for the operator: they say what to do, and quote no URL, which may hold a password.
 func Open(ctx context.Context, dbURL string) (*Store, error) {
-	path, err := parse(dbURL)
+	path, err := Path(dbURL)
 	if err != nil {
 		return nil, err
 	}
@@ -55,8 +55,9 @@ func Open(ctx context.Context, dbURL string) (*Store, error) {
 	return s, nil
 }
 
-// parse returns the path that a database URL names.
-func parse(dbURL string) (string, error) {
+// Path returns the path that a database URL names. Its errors quote no URL, which may hold
+// a password.
+func Path(dbURL string) (string, error) {
 	const want = "use sqlite:///path/to/file.db"
 	scheme, _, ok := strings.Cut(dbURL, "://")
 	switch {

@@ -157,8 +157,8 @@ func exists(ctx context.Context, tx *sql.Tx, walletID, shareSetID string) error 
 
 // Revoke implements session.Wallets. It returns ErrWalletNotFound where there is no such
 // wallet, and ErrShareSetNotFound where pick names a set that is not the wallet's. With
-// a PENDING set goes the result that waits for its client, since nobody can confirm it
-// any more.
+// a set go the results that wait: a PENDING one's share, which nobody can confirm any more,
+// and the signatures that it made.
 func (s *Store) Revoke(ctx context.Context, walletID string, at time.Time, pick func([]session.ShareSet) ([]string, error), e session.Entry) error {
 	var refused error
 	erased := false
@@ -214,7 +214,10 @@ func revoke(ctx context.Context, tx *sql.Tx, shareSetID string, at time.Time) er
 	if _, err := exec(ctx, tx, "UPDATE share_set_halves SET ciphertext = NULL WHERE share_set_id = ?", shareSetID); err != nil {
 		return err
 	}
-	return eraseResult(ctx, tx, shareSetID)
+	// Of the session that made it, and of those that signed with it: a signature is not handed out again.
+	_, err := exec(ctx, tx, `UPDATE session_results SET data = NULL WHERE data IS NOT NULL AND session_id IN
+		(SELECT id FROM sessions WHERE share_set_id = ? AND share_set_id <> '')`, shareSetID)
+	return err
 }
 
 // eraseResult erases what waits in the session that made a set.

@@ -1,0 +1,406 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/mpcd/mpcd/client"
+	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
+)
+
+// A crash is a SIGKILL at one moment of a provision. The moment is an event that the client
+// sees, and a random time after it.
+type crash struct {
+	name  string
+	event string
+	// after returns how long after the event, of a run that takes about so long. nil: at
+	// once, while the client waits.
+	after func(run time.Duration) time.Duration
+	times int  // how many kills, each in an attempt of its own
+	crowd bool // with another run that has the only slot
+}
+
+// The events beside the names of the API's statuses.
+const (
+	atCall       = "call"      // before the request leaves
+	atStore      = "store"     // the app has stored the share; nothing is confirmed
+	atConfirm    = "confirm"   // before ConfirmShareSet leaves
+	atConfirmed  = "confirmed" // it was answered
+	atGenerating = "STATUS_GENERATING_SHARE"
+)
+
+// upTo is a random time below a fixed one.
+func upTo(d time.Duration) func(time.Duration) time.Duration {
+	return func(time.Duration) time.Duration { return rand.N(d) }
+}
+
+// within is a random time below a part of what the run takes.
+func within(part float64) func(time.Duration) time.Duration {
+	return func(run time.Duration) time.Duration { return rand.N(time.Duration(part*float64(run)) + 1) }
+}
+
+// crashes are one for each persisted state of a provision (QUEUED, RUNNING, SUCCEEDED with a
+// PENDING set, ACTIVE), for the steps from one to the next, and for any moment.
+var crashes = []crash{
+	{name: "any moment", event: atCall, after: within(1.3), times: 1},
+	{name: "queued", event: "STATUS_QUEUED", after: upTo(30 * time.Millisecond), times: 1, crowd: true},
+	{name: "running", event: atGenerating, after: within(1), times: 1},
+	{name: "running, and again in the next attempt", event: atGenerating, after: within(0.4), times: 2},
+	{name: "at the commit", event: "STATUS_STORING_SHARE", after: upTo(15 * time.Millisecond), times: 1},
+	{name: "pending: stored by the app, not confirmed", event: atStore, times: 1},
+	{name: "at the confirmation", event: atConfirm, after: upTo(5 * time.Millisecond), times: 1},
+	{name: "active: just confirmed", event: atConfirmed, times: 1},
+}
+
+// crashRig is a service that is killed and started again at the same address.
+type crashRig struct {
+	t    *testing.T
+	dir  string
+	addr string
+	conn *grpc.ClientConn
+
+	mu     sync.Mutex // guards what follows
+	svc    *running
+	logs   []string
+	armed  *crash
+	left   int           // kills still to come
+	run    time.Duration // what a run takes
+	killed chan struct{} // closed when the last kill is over and the service is back
+	kills  int
+	held   map[string]*client.Share // what the devices have stored, by set
+	calls  int
+}
+
+// crashWallet is a wallet with a backup.
+type crashWallet struct {
+	*client.Client
+	id, backup string
+	curves     []client.Curve
+	takes      time.Duration // a provision of it that nobody disturbs
+}
+
+// crashCloud keeps the backups' keys.
+type crashCloud struct{ keys sync.Map }
+
+// PutKey implements client.KeyStorage.
+func (c *crashCloud) PutKey(_ context.Context, id, key string) error {
+	c.keys.Store(id, key)
+	return nil
+}
+
+// GetKey implements client.KeyStorage.
+func (c *crashCloud) GetKey(_ context.Context, id string) (string, error) {
+	if key, ok := c.keys.Load(id); ok {
+		return fmt.Sprint(key), nil
+	}
+	return "", errors.New("no such key")
+}
+
+func newCrashRig(t *testing.T) *crashRig {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	c := &crashRig{t: t, dir: t.TempDir(), addr: l.Addr().String(), held: map[string]*client.Share{}}
+	require.NoError(t, l.Close())
+	require.NoError(t, c.start())
+	t.Cleanup(func() { c.svc.kill() })
+	c.conn, err = grpc.NewClient("passthrough:///"+c.addr,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond}, MinConnectTimeout: time.Second}),
+		grpc.WithUnaryInterceptor(c.unary), grpc.WithStreamInterceptor(c.stream))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.conn.Close() })
+	return c
+}
+
+// start starts the service, with a filler that is killed with it.
+func (c *crashRig) start() (err error) {
+	c.svc, err = startService(c.dir, "mpcd", os.Environ(), "--grpc-addr="+c.addr, "--slots=1", "--preparams-depth=2")
+	if err == nil {
+		c.logs = append(c.logs, c.svc.log.Name())
+	}
+	return err
+}
+
+func (c *crashRig) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	confirm := method == pb.WalletService_ConfirmShareSet_FullMethodName
+	if confirm {
+		c.at(atConfirm)
+	}
+	err := invoker(ctx, method, req, reply, cc, opts...)
+	if confirm && err == nil {
+		c.at(atConfirmed)
+	}
+	return err
+}
+
+func (c *crashRig) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	c.at(atCall)
+	s, err := streamer(ctx, desc, cc, method, opts...)
+	return &crashStream{s, c}, err
+}
+
+type crashStream struct {
+	grpc.ClientStream
+	rig *crashRig
+}
+
+// RecvMsg implements grpc.ClientStream.
+func (s *crashStream) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	if r, ok := m.(*pb.ProvisionWalletResponse); ok && err == nil && r.GetProgress() != nil {
+		s.rig.at(r.GetProgress().GetStatus().String())
+	}
+	return err
+}
+
+// arm makes the next event of that kind the end of the service.
+func (c *crashRig) arm(k *crash, run time.Duration) (killed <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.armed, c.left, c.run, c.killed = k, k.times, run, make(chan struct{})
+	return c.killed
+}
+
+// at is called with every event. A kill begins in here, or a while later.
+func (c *crashRig) at(event string) {
+	c.mu.Lock()
+	k := c.armed
+	if k == nil || k.event != event {
+		c.mu.Unlock()
+		return
+	}
+	c.armed = nil
+	run := c.run
+	c.mu.Unlock()
+	if k.after == nil {
+		c.kill(k)
+		return
+	}
+	time.AfterFunc(k.after(run), func() { c.kill(k) }) // the test waits for killed
+}
+
+// kill ends the process as a power cut would, and starts it again.
+func (c *crashRig) kill(k *crash) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.svc.kill()
+	c.kills++
+	if err := c.start(); err != nil {
+		c.t.Error(err)
+		c.left = 1
+	}
+	if c.left--; c.left > 0 {
+		c.armed = k
+		return
+	}
+	close(c.killed)
+}
+
+// wallet makes a wallet with a backup.
+func (c *crashRig) wallet(curves ...client.Curve) *crashWallet {
+	t, w := c.t, &crashWallet{curves: curves}
+	var err error
+	w.Client, err = client.New(c.conn, client.WithCurves(curves...), client.WithCloudKey(client.MethodCustom, new(crashCloud)), client.WithStore(c.store))
+	require.NoError(t, err)
+	first, err := w.CreateWallet(t.Context(), nil)
+	require.NoError(t, err)
+	w.id = first.WalletID()
+	backup, err := w.BackupWallet(t.Context(), first, client.MethodCustom, nil)
+	require.NoError(t, err)
+	require.NoError(t, w.ConfirmBackup(t.Context(), backup, backup.CipherText))
+	w.backup = backup.CipherText
+	start := time.Now()
+	c.provision(w)
+	w.takes = time.Since(start)
+	return w
+}
+
+func (c *crashRig) store(_ context.Context, s *client.Share) error {
+	c.mu.Lock()
+	c.held[s.ShareSetID()] = s
+	c.mu.Unlock()
+	c.at(atStore)
+	return nil
+}
+
+// provision is the app: one call of the SDK, which resumes by itself; and what an app does at
+// its next start where the confirmation could not be told.
+func (c *crashRig) provision(w *crashWallet) {
+	c.mu.Lock()
+	c.calls++
+	c.mu.Unlock()
+	share, err := w.ProvisionWallet(c.t.Context(), w.backup, client.MethodCustom, nil)
+	if errors.Is(err, client.ErrNotConfirmed) {
+		var gone []*client.Share
+		gone, err = w.ResumePending(c.t.Context(), share)
+		if len(gone) > 0 {
+			err = errors.New("a share that was stored in time is gone")
+		}
+	}
+	if err != nil {
+		c.t.Errorf("provision: %v", err) // not FailNow: this may be another goroutine than the test's
+		return
+	}
+	c.signs(w, share)
+}
+
+// signs requires that a share signs, on the last of its wallet's curves: ED25519.
+func (c *crashRig) signs(w *crashWallet, share *client.Share) {
+	digest := sha256.Sum256([]byte(share.ShareSetID()))
+	if _, err := w.Sign(c.t.Context(), share, w.curves[len(w.curves)-1], digest[:]); err != nil {
+		c.t.Errorf("set %s does not sign: %v", share.ShareSetID(), err)
+	}
+}
+
+// strike provisions with one crash on the way.
+func (c *crashRig) strike(k *crash, w, other *crashWallet) {
+	killed := c.arm(k, w.takes)
+	var wg sync.WaitGroup
+	if k.crowd { // whichever comes second waits
+		wg.Go(func() { c.provision(other) })
+	}
+	c.provision(w)
+	wg.Wait()
+	for range 20 { // a kill that comes after the run has ended leaves the next one to the next run
+		select {
+		case <-killed:
+			return
+		case <-time.After(2 * w.takes):
+			c.provision(w)
+		}
+	}
+	require.FailNow(c.t, "the moment never came", k.name)
+}
+
+// TestCrash kills the service with SIGKILL at random moments, and at each persisted state of
+// a provision; the same call goes on. MPCD_CRASH_KILLS is how often at the least; with
+// MPCD_CRASH_REPORT it writes what it saw into a file.
+func TestCrash(t *testing.T) {
+	t.Parallel()
+	want, report := len(crashes)+1, os.Getenv("MPCD_CRASH_REPORT")
+	if s := os.Getenv("MPCD_CRASH_KILLS"); s != "" {
+		var err error
+		want, err = strconv.Atoi(s)
+		require.NoError(t, err)
+	}
+	c := newCrashRig(t)
+	quick, both := c.wallet(client.CurveEd25519), c.wallet(client.CurveSecp256k1, client.CurveEd25519)
+	started, done := time.Now(), map[string]int{}
+	for i := 0; c.kills < want && !t.Failed(); i++ {
+		k, w, other := &crashes[i%len(crashes)], quick, both
+		// Every second round on both curves where there is time; else once.
+		if round := i / len(crashes); report != "" && round%2 == 1 || i == 2 {
+			w, other = both, quick
+		}
+		c.strike(k, w, other)
+		done[k.name] += k.times
+		t.Logf("%d kills of %d: %s", c.kills, want, k.name)
+	}
+	require.False(t, t.Failed())
+	for _, w := range []*crashWallet{quick, both} {
+		c.everySetSigns(w)
+	}
+	require.NoError(t, c.svc.stop())
+	seen := c.inspect()
+	t.Log(seen)
+	if report != "" {
+		require.NoError(t, os.WriteFile(report, []byte(c.report(started, done, seen)), 0o600))
+	}
+}
+
+// everySetSigns requires that no set is ACTIVE that no device has, none waits, and all of
+// them sign.
+func (c *crashRig) everySetSigns(w *crashWallet) {
+	t := c.t
+	wallet, err := w.GetWallet(t.Context(), w.id)
+	require.NoError(t, err)
+	for _, set := range wallet.ShareSets {
+		require.Equal(t, client.StateActive, set.State, set.ID)
+		if set.Purpose != client.PurposeSigning {
+			continue
+		}
+		share := c.held[set.ID]
+		require.NotNil(t, share, "set %s is ACTIVE, and no device has its share", set.ID)
+		c.signs(w, share)
+		if len(w.curves) == 2 {
+			digest := sha256.Sum256([]byte(set.ID))
+			_, err := w.Sign(t.Context(), share, w.curves[0], digest[:])
+			require.NoError(t, err)
+		}
+	}
+	for id, share := range c.held {
+		require.True(t, share.WalletID() != w.id || wallet.ShareSet(id) != nil, "a device has set %s, and the service has not", id)
+	}
+}
+
+// inspect looks into the database of the service, which has stopped, and into its logs.
+func (c *crashRig) inspect() string {
+	t := c.t
+	path := filepath.Join(c.dir, "mpcd.db")
+	db, err := sql.Open("sqlite", path)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	count := func(query string) (n int) {
+		require.NoError(t, db.QueryRowContext(t.Context(), query).Scan(&n), query)
+		return n
+	}
+	require.Zero(t, count("SELECT count(*) FROM sessions WHERE state NOT IN (3, 7)"), "no session is stuck, and none failed")
+	require.Equal(t, c.calls, count("SELECT count(*) FROM sessions WHERE operation = 3"), "one session for each call")
+	require.Equal(t, len(c.held), count("SELECT count(*) FROM share_sets WHERE purpose = 1 AND state = 2"))
+	require.Zero(t, count("SELECT count(*) FROM (SELECT sha256 FROM wallet_moduli GROUP BY sha256 HAVING count(*) > 1)"), "a modulus was used in two wallets")
+	moduli := count("SELECT count(*) FROM wallet_moduli")
+	require.Positive(t, moduli)
+	for _, log := range c.logs {
+		text, err := os.ReadFile(log)
+		require.NoError(t, err)
+		require.NotContains(t, string(text), "came a second time", "pre-params were used twice")
+		require.NotContains(t, string(text), "panic")
+	}
+	out, err := exec.CommandContext(t.Context(), "mpcd", "audit", "verify", "--db", "sqlite://"+path).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	var attempts []string
+	for n := 1; n <= count("SELECT max(attempt) FROM sessions"); n++ {
+		attempts = append(attempts, fmt.Sprintf("%d sessions took %d", count("SELECT count(*) FROM sessions WHERE attempt = "+strconv.Itoa(n)), n))
+	}
+	return fmt.Sprintf("%d provisions, %d SIGNING sets, all ACTIVE, each held by a device, each signed; attempts: %s; %d moduli reserved, none twice; no session stuck.\nmpcd audit verify: %s",
+		c.calls, len(c.held), strings.Join(attempts, ", "), moduli, strings.TrimSpace(string(out)))
+}
+
+func (c *crashRig) report(started time.Time, done map[string]int, seen string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# The crash test\n\nWritten by `make test-crash`: `mpcd serve` is killed with SIGKILL, started again, and the same call goes on.\n\n")
+	fmt.Fprintf(&b, "%d kills in %.0f s, %s, %d cores, %s.\n\n", c.kills, time.Since(started).Seconds(), started.UTC().Format("2006-01-02 15:04 MST"), runtime.NumCPU(), runtime.Version())
+	fmt.Fprintf(&b, "| when | kills |\n| --- | --- |\n")
+	names := make([]string, 0, len(done))
+	for name := range done {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		fmt.Fprintf(&b, "| %s | %d |\n", name, done[name])
+	}
+	fmt.Fprintf(&b, "\n%s\n", seen)
+	return b.String()
+}

@@ -1,0 +1,77 @@
+package session_test
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/mpcd/mpcd/internal/server/servertest"
+	"github.com/mpcd/mpcd/internal/session"
+)
+
+// One caller with a hundred runs is there first; then come two hundred with one each. Each of
+// them waits for those who came before it with their first run, and not for the hundred; what
+// the queue cannot hold is told when to come again; and waiting costs next to no memory.
+func TestCrowd(t *testing.T) {
+	const greedy, callers = 100, 200
+	gate := servertest.NewGate()
+	p := servertest.Open(t, servertest.Config{
+		Sessions: session.Config{Slots: 1, Queue: greedy - 1 + callers},
+		Wrap: withPreParams(func(ctx context.Context) error {
+			if err := gate.Wait(ctx); err != nil {
+				return err
+			}
+			return errFault // nobody has to compute
+		}),
+	})
+	var runs []*session.Run
+	enter := func(name string) (position uint32) {
+		r, err := p.Sessions.Create(t.Context(), session.Caller{Name: name}, idle())
+		require.NoError(t, err)
+		runs = append(runs, r)
+		rec, err := p.Sessions.Session(t.Context(), session.Caller{Name: name}, r.SessionID())
+		require.NoError(t, err)
+		return rec.Progress.QueuePosition
+	}
+	enter("greedy")
+	<-gate.Came
+	for i := range greedy - 1 {
+		require.EqualValues(t, i+1, enter("greedy"))
+	}
+	before := heap()
+	for i := range callers {
+		// The greedy caller's next run stands before them, and all its others behind.
+		require.EqualValues(t, i+2, enter(fmt.Sprintf("caller %d", i)))
+	}
+	t.Logf("%d bytes of heap for each run that waits", (heap()-before)/callers)
+	require.Less(t, heap()-before, int64(callers*64<<10))
+	late := session.Caller{Name: "late"}
+	req := idle()
+	_, err := p.Sessions.Create(t.Context(), late, req)
+	var o *session.OverloadedError
+	require.ErrorAs(t, err, &o)
+	require.Positive(t, o.RetryAfter)
+	go func() { // ends with the last run
+		for range greedy + callers {
+			<-gate.Came
+		}
+	}()
+	gate.Open()
+	for _, r := range runs {
+		_, _, err := ended(t, r, nil)
+		require.ErrorIs(t, err, errFault)
+	}
+	r, err := p.Sessions.Create(t.Context(), late, req)
+	_, _, err = ended(t, r, err)
+	require.ErrorIs(t, err, errFault, "there is room now")
+}
+
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc) //nolint:gosec // G115: far below
+}
