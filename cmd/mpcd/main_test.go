@@ -18,7 +18,7 @@ import (
 // so has the race detector where the tests have it. Key derivation and the protocol are
 // several times slower under it, so that only some services run there.
 func TestMain(m *testing.M) {
-	testscript.Main(builder{m}, map[string]func(){"mpcd-tested": main})
+	testscript.Main(builder{m}, map[string]func(){"mpcd-tested": main, "hold-connections": holdConnections})
 }
 
 // pathBefore is PATH as it was before the tests' programs were put on it.
