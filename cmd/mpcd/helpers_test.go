@@ -51,7 +51,8 @@ func startService(dir, program string, env []string, args ...string) (*running, 
 		return nil, err
 	}
 	r := &running{cmd: exec.CommandContext(context.Background(), program, slices.Concat([]string{"serve", "--dev"}, noPorts, args)...), log: log, done: make(chan struct{})}
-	r.cmd.Dir, r.cmd.Env, r.cmd.Stderr = dir, env, log
+	r.cmd.Dir, r.cmd.Env = dir, env
+	r.cmd.Stderr = struct{ io.Writer }{log} // through a pipe: no limit on the service's files is one on its log
 	if err := r.cmd.Start(); err != nil {
 		return nil, err
 	}
