@@ -13,12 +13,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestMain gives the tests two programs on PATH, which they start as processes of their
-// own: mpcd, built as it is released, and mpcd-tested, which is this test's own binary and
-// so has the race detector where the tests have it. Key derivation and the protocol are
-// several times slower under it, so that only some services run there.
+// TestMain gives the tests programs on PATH, which they start as processes of their own:
+// mpcd, built as it is released; mpcd-tested, which is this test's own binary and so has
+// the race detector where the tests have it; and those that hold something of a service's.
+// Key derivation and the protocol are several times slower under the race detector, so that
+// only some services run there.
 func TestMain(m *testing.M) {
-	testscript.Main(builder{m}, map[string]func(){"mpcd-tested": main})
+	testscript.Main(builder{m}, map[string]func(){"mpcd-tested": main, "hold-connections": holdConnections, "hold-lock": holdLock})
 }
 
 // pathBefore is PATH as it was before the tests' programs were put on it.

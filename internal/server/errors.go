@@ -41,7 +41,7 @@ var publicErrors = map[string]public{
 	session.ErrShuttingDown.Reason:     {codes.Unavailable, "The service is shutting down. Try again soon."},
 	session.ErrSessionCancelled.Reason: {codes.Canceled, "The session was cancelled, and nothing was changed. Start again with a new request_id."},
 	session.ErrProtocolAborted.Reason:  {codes.Aborted, "The protocol was aborted, and nothing was changed. Start again with a new request_id."},
-	session.ErrInterrupted.Reason:      {codes.Aborted, "The run was interrupted, and nothing was changed. Repeat the call with the same request_id: it begins the next attempt."},
+	session.ErrInterrupted.Reason:      {codes.Aborted, "The call was interrupted, and nothing was changed. Repeat it, a run with the same request_id: that begins its next attempt."},
 	session.ErrPermissionDenied.Reason: {codes.PermissionDenied, "You may not do this."},
 	session.ErrDataCorrupted.Reason:    {codes.DataLoss, "What the service stored for this wallet cannot be read. Nothing was changed; ask the service's operator."},
 	session.ErrInternal.Reason:         {codes.Internal, "The service failed, and nothing was changed. Try again; the operator finds the cause in the log by the request id."},

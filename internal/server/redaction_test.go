@@ -1,16 +1,14 @@
 package server_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math/big"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -21,46 +19,6 @@ import (
 	"github.com/mpcd/mpcd/internal/server/servertest"
 	"github.com/mpcd/mpcd/internal/session"
 )
-
-// spellings are the ways in which a secret may get into a text. A part of it counts: a
-// secret that is cut, or stands in something longer, is found by its middle.
-func spellings(secret []byte) map[string]string {
-	part := secret[len(secret)-24 : len(secret)-4] // of an ED25519 secret, or of a Paillier prime
-	all := map[string]string{
-		"raw": string(part), "hex": hex.EncodeToString(part), "HEX": strings.ToUpper(hex.EncodeToString(part)),
-		"decimal":  new(big.Int).SetBytes(secret[len(secret)-32:]).String(),
-		"as bytes": sprint(part),
-		"as JSON":  strings.ReplaceAll(sprint(part), " ", ","),
-	}
-	// Base64 looks different at each offset in a group of three bytes.
-	for offset, name := range []string{"base64", "base64+1", "base64+2"} {
-		for encoding, e := range map[string]*base64.Encoding{"": base64.RawStdEncoding, " URL": base64.RawURLEncoding} {
-			aligned := part[offset:]
-			all[name+encoding] = e.EncodeToString(aligned[:len(aligned)/3*3])
-		}
-	}
-	return all
-}
-
-func sprint(b []byte) string {
-	var s strings.Builder
-	for i, x := range b {
-		if i > 0 {
-			s.WriteByte(' ')
-		}
-		s.WriteString(new(big.Int).SetUint64(uint64(x)).String())
-	}
-	return s.String()
-}
-
-func leaks(text []byte, secret []byte) (how []string) {
-	for name, s := range spellings(secret) {
-		if bytes.Contains(text, []byte(s)) {
-			how = append(how, name)
-		}
-	}
-	return how
-}
 
 // leaksNothing looks for shares in the log and in every file of a service that has ended.
 func leaksNothing(t testing.TB, s *servertest.Parts, shares ...[]byte) {
@@ -78,7 +36,7 @@ func leaksNothing(t testing.TB, s *servertest.Parts, shares ...[]byte) {
 	require.GreaterOrEqual(t, len(files), 2)
 	for name, text := range files {
 		for i, share := range shares {
-			require.Empty(t, leaks(text, share), "share %d in %s", i, name)
+			require.Empty(t, servertest.Leaks(text, share), "share %d in %s", i, name)
 		}
 	}
 }
@@ -121,9 +79,9 @@ func TestSharesAreNeitherLoggedNorStored(t *testing.T) {
 	require.NoError(t, err)
 	for name, text := range map[string]string{
 		"raw": "xx" + string(s.backup.share) + "yy", "hex": hex.EncodeToString(s.backup.share[7:]), "JSON": string(asJSON),
-		"decimal": "xi=" + new(big.Int).SetBytes(s.backup.share[len(s.backup.share)-32:]).String(), "as bytes": sprint(s.backup.share),
+		"decimal": "xi=" + new(big.Int).SetBytes(s.backup.share[len(s.backup.share)-32:]).String(), "as bytes": fmt.Sprint(s.backup.share),
 	} {
-		require.NotEmpty(t, leaks([]byte(text), s.backup.share), name)
-		require.Empty(t, leaks([]byte(text), fresh.share), name)
+		require.NotEmpty(t, servertest.Leaks([]byte(text), s.backup.share), name)
+		require.Empty(t, servertest.Leaks([]byte(text), fresh.share), name)
 	}
 }

@@ -31,6 +31,14 @@ const (
 	writeTimeout  = 30 * time.Second // for one write of an HTTP answer to be taken
 	idleTimeout   = 2 * time.Minute  // between two requests on an HTTP connection
 	lastWords     = 5 * time.Second  // for answers to be taken after the last run has ended
+
+	// What bounds a gRPC connection. Nothing else would end a stream whose client answers
+	// pings and takes no data: its calls have ended here, and their last messages wait. A
+	// client that is cut off attaches again.
+	maxStreams   = 512              // at once: more than the runs that may wait
+	grpcIdleTime = 5 * time.Minute  // without a call
+	grpcMaxAge   = 30 * time.Minute // then the client is told to open another connection
+	grpcAgeGrace = 10 * time.Minute // for the calls on it, a run's deadline by default
 )
 
 // Server serves one session.Service on any number of listeners.
@@ -47,19 +55,22 @@ type Server struct {
 func New(sessions *session.Service, auth Authenticator, metrics http.Handler, log *slog.Logger) *Server {
 	s := &Server{log: log, sessions: sessions, metrics: metrics, health: health.NewServer()}
 	s.health.SetServingStatus(pb.WalletService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
-	build := func() *grpc.Server {
-		opts := append(interceptors(log, auth),
-			grpc.MaxRecvMsgSize(maxMessage),
-			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-			grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
-		)
-		g := grpc.NewServer(opts...)
+	build := func(opts ...grpc.ServerOption) *grpc.Server {
+		g := grpc.NewServer(append(append(interceptors(log, auth), grpc.MaxRecvMsgSize(maxMessage)), opts...)...)
 		pb.RegisterWalletServiceServer(g, &handlers{sessions: sessions})
 		healthpb.RegisterHealthServer(g, s.health)
 		reflection.Register(g)
 		return g
 	}
-	s.grpc, s.inner = build(), build()
+	s.grpc = build(
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: time.Minute, Timeout: 20 * time.Second,
+			MaxConnectionIdle: grpcIdleTime, MaxConnectionAge: grpcMaxAge, MaxConnectionAgeGrace: grpcAgeGrace,
+		}),
+		grpc.MaxConcurrentStreams(maxStreams),
+	)
+	s.inner = build() // its one connection is in memory, and carries all HTTP calls
 	return s
 }
 

@@ -48,6 +48,7 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	st.LogTo(log)
 	sealer, err := seal.New(ctx, o.Keyset, st)
 	if err != nil {
 		return nil, errors.Join(err, st.Close())

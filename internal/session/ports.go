@@ -9,7 +9,9 @@ import (
 )
 
 // Wallets is the store's side for wallets and their sets. What a method changed is
-// durable when it returns nil, and not there at all when it returns an error.
+// durable when it returns nil, and not there at all when it returns an error. While the
+// store cannot be used (a full disk, another process's lock) that is ErrInterrupted: the
+// same call may work later.
 type Wallets interface {
 	// Wallet returns a wallet with all its sets, or ErrWalletNotFound.
 	Wallet(ctx context.Context, walletID string) (*Wallet, error)

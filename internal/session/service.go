@@ -343,7 +343,7 @@ const maxSteps = 256
 func (s *Service) refused(ctx context.Context, e Entry, err error) {
 	e.Outcome, e.Reason = outcomeRefused, Reason(err)
 	switch e.Reason {
-	case ErrInvalidArgument.Reason, ErrShareMalformed.Reason, ErrInternal.Reason:
+	case ErrInvalidArgument.Reason, ErrShareMalformed.Reason, ErrInternal.Reason, ErrInterrupted.Reason:
 		return
 	case ErrWalletNotFound.Reason: // nobody begins, or adds to, the chain of a wallet that is not theirs
 		e.Detail = strings.TrimSpace(e.Detail + " wallet " + e.WalletID)

@@ -53,13 +53,26 @@ func (s *Service) Session(ctx context.Context, c Caller, sessionID string) (*Ses
 	if rec.Caller != c.Name {
 		return nil, fmt.Errorf("%w: it is not of caller %q", ErrSessionNotFound, c.Name)
 	}
-	s.mu.Lock()
-	r, live := s.live[runKey{rec.Caller, rec.RequestID}]
-	s.mu.Unlock()
-	if live && !rec.State.Ended() {
-		rec.Progress = r.last()
+	if rec.State.Ended() {
+		return rec, nil
 	}
-	return rec, nil
+	if r := s.running(rec); r != nil {
+		rec.Progress = r.last()
+		return rec, nil
+	}
+	// It ended a moment ago; or its end could not be stored, and the next call of the same
+	// request will find that nobody runs it.
+	if rec, err = s.Sessions.Session(ctx, sessionID); err == nil && !rec.State.Ended() && s.running(rec) == nil {
+		rec.State, rec.Failure = Interrupted, failure(ErrInterrupted)
+	}
+	return rec, err
+}
+
+// running returns the live run of a session's request, or nil.
+func (s *Service) running(rec *Session) *Run {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.live[runKey{rec.Caller, rec.RequestID}]
 }
 
 // Cancel ends a session of the caller at once, for everybody attached to it. It answers
@@ -77,10 +90,7 @@ func (s *Service) Cancel(ctx context.Context, c Caller, sessionID string) (*Sess
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	r, live := s.live[runKey{rec.Caller, rec.RequestID}]
-	s.mu.Unlock()
-	if live {
+	if r := s.running(rec); r != nil {
 		r.cancel(ErrSessionCancelled)
 	}
 	return rec, nil

@@ -66,10 +66,12 @@ func (s *Service) run(r *Run, rec *Session, p *plan, t *ticket) {
 		r.end(nil, err)
 		return
 	}
+	s.Log.Warn("session failed", "session_id", rec.ID, "operation", rec.Operation, "wallet_id", rec.WalletID, "reason", Reason(err), "error", err)
 	if uerr != nil {
 		s.Log.Error("a failed session could not be stored", "session_id", rec.ID, "error", uerr)
+		// Nobody hears of a final end that is not durable: the next call finds it unfinished.
+		err = fmt.Errorf("%w: its end could not be stored: %w", ErrInterrupted, uerr)
 	}
-	s.Log.Warn("session failed", "session_id", rec.ID, "operation", rec.Operation, "wallet_id", rec.WalletID, "reason", Reason(err), "error", err)
 	r.end(nil, err)
 }
 

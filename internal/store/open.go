@@ -14,7 +14,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/pressly/goose/v3"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -212,21 +211,12 @@ func (s *Store) prepare(ctx context.Context) error {
 
 // explain puts what an operator can do before an error of the file system or of SQLite.
 func explain(err error) error {
-	var say string
 	switch code(err) {
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
 		return fmt.Errorf("%w: %w", errDamaged, err)
-	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
-		say = "another process has it locked: stop that one first"
-	case sqlite3.SQLITE_FULL:
-		say = "the disk is full"
-	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
-		say = "it cannot be written: the service's user needs to write the file and its directory"
-	default:
-		if !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EROFS) {
-			return err
-		}
-		say = "it cannot be written: the service's user needs to write the file and its directory"
 	}
-	return fmt.Errorf("%s: %w", say, err)
+	if do := advice(err); do != "" {
+		return fmt.Errorf("%s: %w", do, err)
+	}
+	return err
 }

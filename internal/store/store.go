@@ -21,6 +21,8 @@ type Store struct {
 	// millisecond each, and with no reader beside it a checkpoint after an erasure can
 	// always truncate the log.
 	db *sql.DB
+
+	trouble trouble
 }
 
 var (
@@ -41,7 +43,11 @@ func (s *Store) Close() error {
 // write runs change in a transaction that excludes every other writer from its start on
 // (BEGIN IMMEDIATE, see dsn). Without an error from change it commits, which is durable.
 func (s *Store) write(ctx context.Context, what string, change func(*sql.Tx) error) error {
-	return s.transact(ctx, what, nil, change)
+	err := s.transact(ctx, what, nil, change)
+	if err == nil {
+		s.trouble.over()
+	}
+	return err
 }
 
 // read runs look on one snapshot of the database.
@@ -50,31 +56,58 @@ func (s *Store) read(ctx context.Context, what string, look func(*sql.Tx) error)
 }
 
 func (s *Store) transact(ctx context.Context, what string, opts *sql.TxOptions, f func(*sql.Tx) error) error {
-	tx, err := s.db.BeginTx(ctx, opts)
+	conn, err := s.turn(ctx)
 	if err != nil {
-		return fail(ctx, what, err)
+		return s.fail(ctx, what, err)
+	}
+	defer conn.Close() //nolint:errcheck // it gives the connection back
+	tx, err := conn.BeginTx(ctx, opts)
+	if err != nil {
+		return s.fail(ctx, what, err)
 	}
 	// Deferred for a panic in f too, which would otherwise take the connection with it.
 	// After a commit it does nothing, and beside an error of f its own says nothing new.
 	defer tx.Rollback() //nolint:errcheck // as above
 	if err := f(tx); err != nil {
-		return fail(ctx, what, err)
+		return s.fail(ctx, what, err)
 	}
 	if err := tx.Commit(); err != nil {
-		return fail(ctx, what, err)
+		return s.fail(ctx, what, err)
 	}
 	return nil
 }
 
+// longestTurn is how long a call waits for those before it. Each of them may wait for
+// another process's lock (busy_timeout): a queue of such calls is not worth standing in.
+const longestTurn = 10 * time.Second
+
+var errNoTurn = errors.New("the database was in use all the time")
+
+// turn waits for the connection.
+func (s *Store) turn(ctx context.Context) (*sql.Conn, error) {
+	wait, cancel := context.WithTimeout(ctx, longestTurn)
+	defer cancel()
+	conn, err := s.db.Conn(wait)
+	if err != nil && wait.Err() != nil && ctx.Err() == nil {
+		return nil, errNoTurn
+	}
+	return conn, err
+}
+
 // fail says what was tried, adds the context's end where that is the reason behind the
-// driver's words, and names damage by its sentinel.
-func fail(ctx context.Context, what string, err error) error {
+// driver's words, names damage by its sentinel, and calls ErrInterrupted what may work
+// later.
+func (s *Store) fail(ctx context.Context, what string, err error) error {
 	if end := ctx.Err(); end != nil && !errors.Is(err, end) {
 		return fmt.Errorf("store: %s: %w: %w", what, end, err)
 	}
 	switch code(err) {
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
 		return fmt.Errorf("store: %s: %w: %w", what, session.ErrDataCorrupted, err)
+	}
+	if do := advice(err); do != "" {
+		s.trouble.note(what, do, err)
+		return fmt.Errorf("store: %s: %w: %s: %w", what, session.ErrInterrupted, do, err)
 	}
 	return fmt.Errorf("store: %s: %w", what, err)
 }

@@ -98,6 +98,7 @@ func open(t testing.TB, cfg Config) *Parts {
 	}
 	p.Store, err = store.Open(t.Context(), "sqlite://"+p.Database)
 	require.NoError(t, err)
+	p.Store.LogTo(p.Log.Logger())
 	sealer, err := seal.New(t.Context(), p.Keyset, p.Store)
 	require.NoError(t, err)
 	keeper := custody.NewManaged(sealer)
