@@ -111,18 +111,18 @@ func TestIdentitiesFile(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, auth.Identities{backend: {session.ScopeRead, session.ScopeWrite}, "cn:support": nil}, ids)
 	for text, says := range map[string][]string{
-		"":                                     {"not YAML of the form"},
-		"identities: {}":                       {"not YAML of the form"},
-		"identities: [a]":                      {"not YAML of the form"},
-		"identities: {cn:a: {scope: [x]}}":     {"not YAML of the form"},
-		"identity: {cn:a: {}}":                 {"not YAML of the form"},
-		"identities: {cn:a: {}, cn:a: {}}":     {"not YAML of the form"},
-		"identities: {alice: {}, 'cn:': {}}":   {`"alice": it is neither`, `"cn:": it is neither`},
-		"identities: {spiffe://a/b?c: {}}":     {"neither a SPIFFE ID"},
-		"identities: {SPIFFE://a/b: {}}":       {"neither a SPIFFE ID"},
-		"identities: {spiffe://a: {}}":         {"neither a SPIFFE ID"},
-		"identities: {cn:a: {scopes: [all]}}":  {`there is no scope "all"`},
-		"identities: {cn:" + strings.Repeat("a", 256) + ": {}, spiffe://x: {scopes: [\"\"]}}": {"at most 256", "neither", "no scope"},
+		"":                                    {"not YAML of the form"},
+		"identities: {}":                      {"not YAML of the form"},
+		"identities: [a]":                     {"not YAML of the form"},
+		"identities: {cn:a: {scope: [x]}}":    {"not YAML of the form"},
+		"identity: {cn:a: {}}":                {"not YAML of the form"},
+		"identities: {cn:a: {}, cn:a: {}}":    {"not YAML of the form"},
+		"identities: {alice: {}, 'cn:': {}}":  {`"alice": it is neither`, `"cn:": it is neither`},
+		"identities: {'spiffe://a/b?c': {}}":  {"neither a SPIFFE ID"},
+		"identities: {'SPIFFE://a/b': {}}":    {"neither a SPIFFE ID"},
+		"identities: {'spiffe://a': {}}":      {"neither a SPIFFE ID"},
+		"identities: {cn:a: {scopes: [all]}}": {`there is no scope "all"`},
+		"identities: {'cn:" + strings.Repeat("a", 256) + "': {}, 'spiffe://x': {scopes: [\"\"]}}": {"at most 256", "neither", "no scope"},
 	} {
 		_, err := load(text)
 		for _, s := range says {

@@ -25,7 +25,7 @@ type keyID struct {
 }
 
 // fitting lists the algorithms that a public key may be used with: those of RFC 7518
-// that are asymmetric, and EdDSA (RFC 8037). There is no other list: none and HMAC fit no
+// that are asymmetric, and EdDSA (RFC 8037; RFC 9864 calls it Ed25519). There is no other list: none and HMAC fit no
 // key, and so cannot be verified by any.
 func fitting(key crypto.PublicKey) []jwa.SignatureAlgorithm {
 	switch k := key.(type) {
@@ -44,13 +44,13 @@ func fitting(key crypto.PublicKey) []jwa.SignatureAlgorithm {
 			return []jwa.SignatureAlgorithm{jwa.ES512()}
 		}
 	case ed25519.PublicKey:
-		return []jwa.SignatureAlgorithm{jwa.EdDSA()}
+		return []jwa.SignatureAlgorithm{jwa.EdDSA(), jwa.EdDSAEd25519()}
 	}
 	return nil
 }
 
 var allAlgorithms = []jwa.SignatureAlgorithm{
-	jwa.RS256(), jwa.RS384(), jwa.RS512(), jwa.PS256(), jwa.PS384(), jwa.PS512(), jwa.ES256(), jwa.ES384(), jwa.ES512(), jwa.EdDSA(),
+	jwa.RS256(), jwa.RS384(), jwa.RS512(), jwa.PS256(), jwa.PS384(), jwa.PS512(), jwa.ES256(), jwa.ES384(), jwa.ES512(), jwa.EdDSA(), jwa.EdDSAEd25519(),
 }
 
 func allowed(alg jwa.SignatureAlgorithm) bool { return slices.Contains(allAlgorithms, alg) }

@@ -151,15 +151,17 @@ func TestJWKSServerThatAnswersBadly(t *testing.T) {
 		answer http.HandlerFunc
 		says   string
 	}{
-		"nothing":          {status(http.StatusNoContent), "answers 204"},
-		"an error":         {status(http.StatusInternalServerError), "answers 500"},
-		"a redirect":       {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, good.URL, http.StatusFound) }, "answers 302"},
-		"garbage":          {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>secret</html>") }, "not a JWK Set"},
-		"half a set":       {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(set[:len(set)/2]) }, "not a JWK Set"},
-		"no keys":          {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"keys":[]}`) }, "no public key"},
-		"no list of keys":  {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"keys":7}`) }, "not a JWK Set"},
-		"keys without id":  {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(noID) }, "no public key"},
-		"a symmetric key":  {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"keys":[{"kty":"oct","kid":"k","k":"AAAA"}]}`) }, "no public key"},
+		"nothing":         {status(http.StatusNoContent), "answers 204"},
+		"an error":        {status(http.StatusInternalServerError), "answers 500"},
+		"a redirect":      {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, good.URL, http.StatusFound) }, "answers 302"},
+		"garbage":         {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>secret</html>") }, "not a JWK Set"},
+		"half a set":      {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(set[:len(set)/2]) }, "not a JWK Set"},
+		"no keys":         {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"keys":[]}`) }, "no public key"},
+		"no list of keys": {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"keys":7}`) }, "not a JWK Set"},
+		"keys without id": {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(noID) }, "no public key"},
+		"a symmetric key": {func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, `{"keys":[{"kty":"oct","kid":"k","k":"AAAA"}]}`)
+		}, "no public key"},
 		"a connection cut": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "EOF"},
 		"a body without end": {func(w http.ResponseWriter, r *http.Request) {
 			for r.Context().Err() == nil {
@@ -288,13 +290,13 @@ func TestWhereKeysMayBe(t *testing.T) {
 		"http://issuer.example.org/keys":          "https URL",
 		"ftp://127.0.0.1/keys":                    "https URL",
 		"https://user:hunter2@issuer.example.org": "form https://",
-		"https://":                                "form https://",
-		"http://%zz":                              "form https://",
-		"http://127.0.0.1.example.org/":           "https URL",
-		filepath.Join(dir, "none"):                "no such file",
-		garbage:                                   "garbage: it ",
-		large:                                     "more than 262144 bytes",
-		dir:                                       "not a regular file",
+		"https://":                      "form https://",
+		"http://%zz":                    "form https://",
+		"http://127.0.0.1.example.org/": "https URL",
+		filepath.Join(dir, "none"):      "no such file",
+		garbage:                         "garbage: it ",
+		large:                           "more than 262144 bytes",
+		dir:                             "not a regular file",
 	} {
 		_, err := auth.NewTokens("i", "a", jwks, silent)
 		require.ErrorContains(t, err, says, jwks)

@@ -64,7 +64,7 @@ type client struct {
 
 func (e echo) dial(t testing.TB, cfg *tls.Config) (*client, error) {
 	t.Helper()
-	raw, err := new(tls.Dialer).NetDialer.DialContext(t.Context(), "tcp", e.addr)
+	raw, err := new(net.Dialer).DialContext(t.Context(), "tcp", e.addr)
 	require.NoError(t, err)
 	cfg = cfg.Clone()
 	cfg.ServerName = "localhost"
@@ -103,7 +103,7 @@ func TestCertificatesAreReadAgainWhenTheyChange(t *testing.T) {
 	trust := &tls.Config{RootCAs: ca.Pool(), NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12}
 	as := func(p authtest.Pair) *tls.Config {
 		cfg := trust.Clone()
-		cfg.Certificates = []tls.Certificate{p.TLS}
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &p.TLS, nil } // whatever was asked for
 		return cfg
 	}
 	ours, theirs := services.IssueTo(t, "ours"), others.IssueTo(t, "theirs")

@@ -98,7 +98,9 @@ func TestBadTokens(t *testing.T) {
 	stranger := authtest.NewKey(t, "k", "ES256")
 	good := key.Token(t, authtest.Claims("alice", nil))
 	now := time.Now().Unix()
-	claims := func(changes map[string]any) string { return "Bearer " + key.Token(t, authtest.Claims("alice", changes)) }
+	claims := func(changes map[string]any) string {
+		return "Bearer " + key.Token(t, authtest.Claims("alice", changes))
+	}
 	header := func(changes map[string]any) string {
 		h := map[string]any{"alg": "ES256", "kid": "k"}
 		for name, v := range changes {

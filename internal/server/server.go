@@ -29,11 +29,11 @@ const (
 	// largest share (1 MiB) in base64, so that a share that is too large gets a reason.
 	maxMessage = 2 << 20
 
-	bodyTimeout   = 30 * time.Second // to send a whole HTTP request
-	writeTimeout  = 30 * time.Second // for one write of an HTTP answer to be taken
-	idleTimeout   = 2 * time.Minute  // between two requests on an HTTP connection
-	lastWords     = 5 * time.Second  // for answers to be taken after the last run has ended
-	unaryTimeout  = 30 * time.Second // for a unary call that waits for no run
+	bodyTimeout  = 30 * time.Second // to send a whole HTTP request
+	writeTimeout = 30 * time.Second // for one write of an HTTP answer to be taken
+	idleTimeout  = 2 * time.Minute  // between two requests on an HTTP connection
+	lastWords    = 5 * time.Second  // for answers to be taken after the last run has ended
+	unaryTimeout = 30 * time.Second // for a unary call that waits for no run
 
 	maxHeader  = 16 << 10 // bytes of a call's header: twice the largest token
 	maxStreams = 128      // calls at once on one connection from outside

@@ -8,8 +8,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -153,6 +155,17 @@ func (k *Key) Sign(t testing.TB, header, claims map[string]any) string {
 	sig, err := k.Signer.Sign(rand.Reader, digest, opts)
 	require.NoError(t, err)
 	return text + "." + B64(sig)
+}
+
+// SignWithMAC returns a token with a MAC (HS256) whose key is the public key, in PEM.
+func (k *Key) SignWithMAC(t testing.TB, claims map[string]any) string {
+	t.Helper()
+	der, err := x509.MarshalPKIXPublicKey(k.Signer.Public())
+	require.NoError(t, err)
+	text := Unsigned(t, map[string]any{"alg": "HS256", "kid": k.ID}, claims)
+	mac := hmac.New(sha256.New, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+	mac.Write([]byte(text))
+	return text + "." + B64(mac.Sum(nil))
 }
 
 // CA is a certificate authority.
