@@ -78,8 +78,10 @@ func together(f *faults, all ...named) (complete bool) {
 			there = append(there, x.flag)
 		}
 	}
-	if len(there) > 0 && len(missing) > 0 {
-		f.add("%s is missing: it belongs to %s", strings.Join(missing, " and "), strings.Join(there, " and "))
+	if len(there) > 0 {
+		for _, flag := range missing {
+			f.add("%s is missing: it belongs to %s", flag, strings.Join(there, " and "))
+		}
 	}
 	return len(missing) == 0
 }
@@ -124,9 +126,7 @@ func (a *accessFlags) openIdentities(f *faults) auth.Identities {
 		return nil
 	}
 	ids, err := auth.LoadIdentities(a.MTLSIdentities)
-	if err != nil {
-		f.join(err)
-	}
+	f.join(err)
 	return ids
 }
 
@@ -142,8 +142,11 @@ func (a *accessFlags) openTokens(log *slog.Logger, f *faults) *auth.Tokens {
 	return tokens
 }
 
-// join adds each of the errors that err joins.
+// join adds each of the errors that err joins; nil is none.
 func (f *faults) join(err error) {
+	if err == nil {
+		return
+	}
 	if all, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // what is wrapped deeper belongs to its message
 		for _, one := range all.Unwrap() {
 			f.join(one)

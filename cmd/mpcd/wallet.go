@@ -107,7 +107,7 @@ func (f *serviceFlags) explain(err error) error {
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("%w; what was not confirmed is of no use, and the service erases it", errInterrupted)
 	case errors.As(err, &e) && e.Code == codes.Unavailable && e.Reason == "":
-		return fmt.Errorf("no mpcd service answers at %s. Start one with \"mpcd serve --dev\", or name another with --addr\n(%w)", f.Addr, err)
+		return fmt.Errorf("no mpcd service answers at %s. Start one with \"mpcd serve --dev\", or name another with --addr; one with TLS needs --tls-ca\n(%w)", f.Addr, err)
 	}
 	return err
 }

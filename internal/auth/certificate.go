@@ -45,7 +45,7 @@ func isCertificateName(name string) bool {
 func LoadIdentities(path string) (Identities, error) {
 	b, err := readBounded(path, maxIdentities)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("--mtls-identities %s: %w", path, err)
 	}
 	var file struct {
 		Identities map[string]struct {
@@ -55,18 +55,18 @@ func LoadIdentities(path string) (Identities, error) {
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
 	if err := d.Decode(&file); err != nil || len(file.Identities) == 0 {
-		return nil, fmt.Errorf("%s: it is not YAML of the form \"identities: {spiffe://example.org/backend: {scopes: [wallets:read]}}\"", path)
+		return nil, fmt.Errorf("--mtls-identities %s: it is not YAML of the form \"identities: {spiffe://example.org/backend: {scopes: [wallets:read]}}\"", path)
 	}
 	var faults []error
 	out := make(Identities, len(file.Identities))
 	for _, name := range sorted(file.Identities) {
 		if err := checkIdentity(name); err != nil {
-			faults = append(faults, fmt.Errorf("%s: identity %.*q: %w", path, maxName, name, err))
+			faults = append(faults, fmt.Errorf("--mtls-identities %s: identity %.*q: %w", path, maxName, name, err))
 		}
 		out[name] = known(file.Identities[name].Scopes)
 		for _, s := range file.Identities[name].Scopes {
 			if !slices.Contains(scopes, session.Scope(s)) {
-				faults = append(faults, fmt.Errorf("%s: identity %.*q: there is no scope %q", path, maxName, name, s))
+				faults = append(faults, fmt.Errorf("--mtls-identities %s: identity %.*q: there is no scope %q", path, maxName, name, s))
 			}
 		}
 	}
