@@ -36,12 +36,13 @@ var mayImport = map[string][]string{
 	"internal/tss":         {"internal/safeprime"},
 	"internal/tss/tsstest": {"internal/tss"},
 	// Harnesses for tests; no program imports them (see testOnly).
+	"internal/auth/authtest":     {},
 	"internal/store/storetest":   {"internal/session", "internal/store", "internal/tss"},
 	"internal/server/servertest": {"*"},
 }
 
 // testOnly lists packages that only tests may import: they hold public keys, or fakes.
-var testOnly = []string{"internal/tss/tsstest", "internal/store/storetest", "internal/server/servertest"}
+var testOnly = []string{"internal/auth/authtest", "internal/tss/tsstest", "internal/store/storetest", "internal/server/servertest"}
 
 // belongs lists modules that are one room's alone.
 var belongs = map[string][]string{

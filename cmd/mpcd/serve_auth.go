@@ -147,7 +147,7 @@ func (f *faults) join(err error) {
 	if err == nil {
 		return
 	}
-	if all, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // what is wrapped deeper belongs to its message
+	if all, ok := err.(interface{ Unwrap() []error }); ok { // what is wrapped deeper belongs to its message
 		for _, one := range all.Unwrap() {
 			f.join(one)
 		}

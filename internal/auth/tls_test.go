@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -177,7 +176,7 @@ func TestHandshakesThatAreRefused(t *testing.T) {
 		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &p.TLS, nil } // whatever was asked for
 		_, err := e.dial(t, cfg)
 		var refusal *net.OpError
-		require.True(t, errors.As(err, &refusal), "%s: %v", name, err)
+		require.ErrorAs(t, err, &refusal, name)
 		require.Equal(t, "remote error", refusal.Op, name)
 		conn, err := gateway.dial(t, cfg)
 		require.NoError(t, err, "%s: the gateway does not ask for it", name)
@@ -199,7 +198,7 @@ func TestCertificateFilesThatAreRefused(t *testing.T) {
 	_, anotherKey := ca.Issue(t, nil).Write(t, other)
 	open := filepath.Join(dir, "open.key")
 	require.NoError(t, os.WriteFile(open, []byte("x"), 0o600))
-	require.NoError(t, os.Chmod(open, 0o640)) //nolint:gosec // G302: it is the fault
+	require.NoError(t, os.Chmod(open, 0o640)) // the fault
 	garbage := filepath.Join(dir, "garbage")
 	require.NoError(t, os.WriteFile(garbage, []byte("hunter2"), 0o600))
 	none := filepath.Join(dir, "none")

@@ -226,7 +226,7 @@ func TestThreatModelShowsTheAccessTable(t *testing.T) {
 	require.True(t, ok, "%s has no %s", file, end)
 	want := "\n" + renderAccess() + "\n"
 	if os.Getenv("MPCD_UPDATE") != "" {
-		require.NoError(t, os.WriteFile(file, []byte(before+begin+want+end+after), 0o644)) //nolint:gosec // G306: a document
+		require.NoError(t, os.WriteFile(file, []byte(before+begin+want+end+after), 0o644))
 		return
 	}
 	require.Equal(t, want, shown, "run MPCD_UPDATE=1 go test -run TestThreatModelShows ./internal/server")

@@ -82,11 +82,11 @@ func (l *limiter) take(what, who string) error {
 func (l *limiter) bucket(key bucketKey) *rate.Limiter {
 	if e, ok := l.buckets[key]; ok {
 		l.recent.MoveToFront(e)
-		return e.Value.(*bucket).left //nolint:forcetypeassert,errcheck // nothing else is put in
+		return e.Value.(*bucket).left //nolint:errcheck // nothing else is put in
 	}
 	if l.recent.Len() >= maxBuckets {
 		oldest := l.recent.Back()
-		delete(l.buckets, oldest.Value.(*bucket).key) //nolint:forcetypeassert,errcheck // nothing else is put in
+		delete(l.buckets, oldest.Value.(*bucket).key) //nolint:errcheck // nothing else is put in
 		l.recent.Remove(oldest)
 	}
 	b := &bucket{key, rate.NewLimiter(rate.Limit(l.limits.Rate), max(1, l.limits.Burst))}
