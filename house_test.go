@@ -22,6 +22,7 @@ var mayImport = map[string][]string{
 	"cmd/mpcbench":         {"*"},
 	"cmd/mpcd":             {"*"},
 	"client":               {"gen/mpcd/v1", "internal/tss"},
+	"internal/auth":        {"internal/session"},
 	"gen/mpcd/v1":          {},
 	"internal/custody":     {"internal/session", "internal/tss"},
 	"internal/preparams":   {"internal/session", "internal/tss"},
@@ -35,12 +36,13 @@ var mayImport = map[string][]string{
 	"internal/tss":         {"internal/safeprime"},
 	"internal/tss/tsstest": {"internal/tss"},
 	// Harnesses for tests; no program imports them (see testOnly).
+	"internal/auth/authtest":     {},
 	"internal/store/storetest":   {"internal/session", "internal/store", "internal/tss"},
 	"internal/server/servertest": {"*"},
 }
 
 // testOnly lists packages that only tests may import: they hold public keys, or fakes.
-var testOnly = []string{"internal/tss/tsstest", "internal/store/storetest", "internal/server/servertest"}
+var testOnly = []string{"internal/auth/authtest", "internal/tss/tsstest", "internal/store/storetest", "internal/server/servertest"}
 
 // belongs lists modules that are one room's alone.
 var belongs = map[string][]string{
@@ -49,7 +51,8 @@ var belongs = map[string][]string{
 	"database/sql":                       {"internal/store"},
 	"modernc.org/sqlite":                 {"internal/store"},
 	"github.com/pressly/goose":           {"internal/store"},
-	"google.golang.org/grpc":             {"internal/server", "internal/server/servertest", "client", "cmd/mpcd", "cmd/mpcbench", "gen/mpcd/v1"},
+	"github.com/lestrrat-go/jwx/":        {"internal/auth"},
+	"google.golang.org/grpc":             {"internal/auth", "internal/server", "internal/server/servertest", "client", "cmd/mpcd", "cmd/mpcbench", "gen/mpcd/v1"},
 	"github.com/grpc-ecosystem/":         {"internal/server", "gen/mpcd/v1"},
 	"github.com/alecthomas/kong":         {"cmd/mpcd"},
 	"gonum.org/v1/plot":                  {"cmd/mpcbench"},

@@ -136,7 +136,7 @@ func newCrashRig(t *testing.T) *crashRig {
 
 // start starts the service, with a filler that is killed with it.
 func (c *crashRig) start() (err error) {
-	c.svc, err = startService(c.dir, "mpcd", os.Environ(), "--grpc-addr="+c.addr, "--slots=1", "--preparams-depth=2")
+	c.svc, err = startService(c.dir, "mpcd", os.Environ(), "--dev", "--grpc-addr="+c.addr, "--slots=1", "--preparams-depth=2")
 	if err == nil {
 		c.logs = append(c.logs, c.svc.log.Name())
 	}

@@ -40,7 +40,7 @@ type faulty struct {
 
 func startFaulty(t *testing.T) *faulty {
 	t.Helper()
-	svc, err := startService(t.TempDir(), "mpcd", os.Environ(), "--log-level=debug")
+	svc, err := startService(t.TempDir(), "mpcd", os.Environ(), "--dev", "--log-level=debug")
 	require.NoError(t, err)
 	t.Cleanup(svc.kill)
 	f := &faulty{api: dialService(t, svc), svc: svc}
@@ -253,7 +253,7 @@ func TestReadOnlyDatabase(t *testing.T) {
 
 			require.NoError(t, os.Chmod(dir, 0o700))
 			require.NoError(t, os.Chmod(path, 0o600))
-			svc, err := startService(dir, "mpcd", os.Environ())
+			svc, err := startService(dir, "mpcd", os.Environ(), "--dev")
 			require.NoError(t, err)
 			t.Cleanup(svc.kill)
 			a := dialService(t, svc)

@@ -43,13 +43,13 @@ type running struct {
 // searches primes in the background.
 var noPorts = []string{"--grpc-addr=127.0.0.1:0", "--http-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--preparams-depth=0"}
 
-// startService starts a program's serve --dev in dir and waits until it serves.
+// startService starts a program's serve in dir and waits until it serves.
 func startService(dir, program string, env []string, args ...string) (*running, error) {
 	log, err := os.CreateTemp(dir, "serve-*.log")
 	if err != nil {
 		return nil, err
 	}
-	r := &running{cmd: exec.CommandContext(context.Background(), program, slices.Concat([]string{"serve", "--dev"}, noPorts, args)...), log: log, done: make(chan struct{})}
+	r := &running{cmd: exec.CommandContext(context.Background(), program, slices.Concat([]string{"serve"}, noPorts, args)...), log: log, done: make(chan struct{})}
 	r.cmd.Dir, r.cmd.Env = dir, env
 	r.cmd.Stderr = struct{ io.Writer }{log} // through a pipe: no limit on the service's files is one on its log
 	if err := r.cmd.Start(); err != nil {
@@ -141,15 +141,20 @@ func (r *registry) get(pid string) *running {
 var runningByPID = registry{byPID: map[string]*running{}}
 
 // cmdServe starts a service: serve [flags]. The wallet commands find it by $MPCD_ADDR;
-// $HTTP and $ADMIN are its other addresses, $LOG its log. "serve released" is without the
-// race detector.
+// $HTTP and $ADMIN are its other addresses, $LOG its log. It is a --dev service, but for
+// "serve known", which knows its callers. "serve released" is without the race detector.
 func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 	if neg {
 		ts.Fatalf("! serve: use ! exec mpcd serve")
 	}
 	program := "mpcd-tested"
-	if len(args) > 0 && args[0] == "released" {
-		program, args = "mpcd", args[1:]
+	switch {
+	case len(args) > 0 && args[0] == "released":
+		program, args[0] = "mpcd", "--dev"
+	case len(args) > 0 && args[0] == "known":
+		args = args[1:]
+	default:
+		args = append([]string{"--dev"}, args...)
 	}
 	r, err := startService(ts.Getenv("WORK"), program, []string{"HOME=" + ts.Getenv("WORK"), "PATH=" + ts.Getenv("PATH")}, args...)
 	ts.Check(err)

@@ -29,7 +29,7 @@ const idleConnections = 10_000
 func TestIdleConnections(t *testing.T) {
 	allowFiles(t, idleConnections+500)
 	dir := t.TempDir()
-	svc, err := startService(dir, "mpcd", os.Environ())
+	svc, err := startService(dir, "mpcd", os.Environ(), "--dev")
 	require.NoError(t, err)
 	t.Cleanup(svc.kill)
 	pid := svc.cmd.Process.Pid

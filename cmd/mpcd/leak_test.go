@@ -103,7 +103,7 @@ type watched struct {
 func (w *watched) start() {
 	tmp := filepath.Join(w.dir, "tmp")
 	require.NoError(w.t, os.MkdirAll(tmp, 0o700))
-	svc, err := startService(w.dir, "mpcd", append(os.Environ(), "TMPDIR="+tmp), "--log-level=debug")
+	svc, err := startService(w.dir, "mpcd", append(os.Environ(), "TMPDIR="+tmp), "--dev", "--log-level=debug")
 	require.NoError(w.t, err)
 	w.t.Cleanup(svc.kill)
 	w.svc, w.api = svc, dialService(w.t, svc)

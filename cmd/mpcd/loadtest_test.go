@@ -21,7 +21,7 @@ import (
 // What seed writes are requests that the service answers, once ghz has put in new UUIDs.
 func TestLoadtestSeed(t *testing.T) {
 	dir := t.TempDir()
-	svc, err := startService(dir, "mpcd-tested", os.Environ())
+	svc, err := startService(dir, "mpcd-tested", os.Environ(), "--dev")
 	require.NoError(t, err)
 	t.Cleanup(svc.kill)
 	seed := func(args ...string) ([]byte, error) {

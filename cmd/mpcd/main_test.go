@@ -65,7 +65,7 @@ func requireTools(t *testing.T, names ...string) {
 
 // TestScripts runs the command line as its users do: see testdata/script.
 func TestScripts(t *testing.T) {
-	requireTools(t, "openssl", "age", "age-plugin-batchpass")
+	requireTools(t, "openssl", "curl", "grpcurl", "age", "age-plugin-batchpass")
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

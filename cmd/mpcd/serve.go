@@ -44,6 +44,8 @@ type serveCmd struct {
 	ResultTTL   setting[time.Duration] `name:"result-ttl" help:"How long a new share set waits for its confirmation (default: ${default})." default:"15m" env:"MPCD_RESULT_TTL" placeholder:"TIME"`
 	Grace       setting[time.Duration] `help:"How long calls in flight may take after SIGTERM (default: ${default})." default:"30s" env:"MPCD_GRACE" placeholder:"TIME"`
 
+	accessFlags
+
 	PreparamsDepth   setting[int]           `help:"How many sets of pre-params to keep ready; a provision uses two, and makes its own where there are none (default: ${default})." default:"16" env:"MPCD_PREPARAMS_DEPTH" placeholder:"N"`
 	PreparamsMaxAge  setting[time.Duration] `help:"A set that is older is erased unused (default: ${default})." default:"24h" env:"MPCD_PREPARAMS_MAX_AGE" placeholder:"TIME"`
 	PreparamsWorkers setting[int]           `help:"How many cores may fill the pool while no run computes; 0: all." default:"0" env:"MPCD_PREPARAMS_WORKERS" placeholder:"N"`
@@ -74,11 +76,8 @@ func (s *serveCmd) BeforeResolve(ctx *kong.Context, trace *kong.Path, f *faults)
 
 // check adds every fault of the configuration, and returns the keyset where one is named.
 func (s *serveCmd) check(f *faults) *seal.Keyset {
-	if s.Dev.err == nil && !s.Dev.value {
-		f.add("--dev is missing: this release has no authentication yet, and serves nobody but this machine (--dev)")
-		if s.Keyset == "" {
-			f.add("--keyset is missing: outside --dev the keyset is made by hand (mpcd keyset create) and kept apart from the database")
-		}
+	if s.Dev.err == nil && !s.Dev.value && s.Keyset == "" {
+		f.add("--keyset is missing: outside --dev the keyset is made by hand (mpcd keyset create) and kept apart from the database")
 	}
 	if s.DB != "" {
 		if _, err := store.Path(s.DB); err != nil {
@@ -156,10 +155,13 @@ func isLoopback(host string) bool {
 // Run serves until a signal.
 func (s *serveCmd) Run(ctx context.Context, f *faults) (err error) {
 	keyset := s.check(f)
+	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: s.LogLevel.value}))
+	door := s.open(s.Dev.value || s.Dev.err != nil, s.addresses(&server.Listeners{})[:2], log, f)
+	defer door.close()
 	if len(*f) > 0 {
 		return usageError{*f}
 	}
-	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: s.LogLevel.value}))
+	door.config.RunTimeout = s.RunTimeout.value
 	if s.DB == "" {
 		dir, err := os.Getwd()
 		if err != nil {
@@ -182,7 +184,7 @@ func (s *serveCmd) Run(ctx context.Context, f *faults) (err error) {
 		Slots: s.Slots.value, Queue: s.Queue.value, PendingSets: s.PendingSets.value, RequireSealTo: !s.Dev.value,
 	}
 	pool := preparams.Config{Depth: s.PreparamsDepth.value, MaxAge: s.PreparamsMaxAge.value, Workers: s.PreparamsWorkers.value}
-	svc, err := service.Open(ctx, service.Options{DB: s.DB, Keyset: keyset, Sessions: cfg, Pool: pool, Auth: service.DevCaller}, log)
+	svc, err := service.Open(ctx, service.Options{DB: s.DB, Keyset: keyset, Sessions: cfg, Pool: pool, Auth: door.auth, Server: door.config}, log)
 	if err != nil {
 		return err
 	}
@@ -194,7 +196,7 @@ func (s *serveCmd) Run(ctx context.Context, f *faults) (err error) {
 	if s.Dev.value {
 		log.Warn("DEVELOPMENT SERVICE: no authentication. Anybody on this machine can use every wallet in it.")
 	}
-	log.Info("serving", "grpc", lis.GRPC.Addr().String(), "http", lis.HTTP.Addr().String(), "admin", lis.Admin.Addr().String(), "database", s.DB)
+	log.Info("serving", "grpc", lis.GRPC.Addr().String(), "http", lis.HTTP.Addr().String(), "admin", lis.Admin.Addr().String(), "database", s.DB, "tls", door.config.GRPCTLS != nil)
 	err = svc.Server.Serve(ctx, lis, s.Grace.value)
 	log.Info("stopped")
 	return err

@@ -15,7 +15,7 @@ import (
 func TestSecondSignal(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	svc, err := startService(dir, "mpcd", os.Environ())
+	svc, err := startService(dir, "mpcd", os.Environ(), "--dev")
 	require.NoError(t, err)
 	defer svc.kill()
 	// A wallet with SECP256K1 and no pre-params: its primes take seconds.

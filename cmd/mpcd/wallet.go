@@ -17,7 +17,6 @@ import (
 	"golang.org/x/term"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/mpcd/mpcd/client"
 )
@@ -41,19 +40,20 @@ type walletCmd struct {
 type serviceFlags struct {
 	Addr string `help:"The service's gRPC address (default: ${default})." default:"127.0.0.1:9090" env:"MPCD_ADDR" placeholder:"ADDR"`
 	JSON bool   `help:"Print one JSON object on standard output."`
+	connectionFlags
 }
 
-// dial connects to the service. Without TLS only loopback is spoken to: shares travel
-// in these calls.
+// dial connects to the service.
 func (f *serviceFlags) dial(opts ...client.Option) (*client.Client, func() error, error) {
 	host, _, err := net.SplitHostPort(f.Addr)
 	if err != nil {
 		return nil, nil, usageError{fmt.Errorf("--addr %q is not HOST:PORT", f.Addr)}
 	}
-	if !isLoopback(host) {
-		return nil, nil, usageError{fmt.Errorf("--addr %q is not loopback: this release has no TLS yet, and sends no share over a network without it", f.Addr)}
+	how, err := f.dialOptions(host)
+	if err != nil {
+		return nil, nil, usageError{err}
 	}
-	conn, err := grpc.NewClient("passthrough:///"+f.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("passthrough:///"+f.Addr, how...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -107,7 +107,7 @@ func (f *serviceFlags) explain(err error) error {
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("%w; what was not confirmed is of no use, and the service erases it", errInterrupted)
 	case errors.As(err, &e) && e.Code == codes.Unavailable && e.Reason == "":
-		return fmt.Errorf("no mpcd service answers at %s. Start one with \"mpcd serve --dev\", or name another with --addr\n(%w)", f.Addr, err)
+		return fmt.Errorf("no mpcd service answers at %s. Start one with \"mpcd serve --dev\", or name another with --addr; one with TLS needs --tls-ca\n(%w)", f.Addr, err)
 	}
 	return err
 }

@@ -2,85 +2,318 @@ package server_test
 
 import (
 	"context"
+	"crypto/x509"
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/metadata"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/auth/authtest"
 	"github.com/mpcd/mpcd/internal/server/servertest"
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-var scopes = []session.Scope{session.ScopeRead, session.ScopeWrite, session.ScopeSign, session.ScopeAdmin}
+// yes stands where a caller may.
+const yes = "yes"
 
-// Who may call what, as contract.md's table has it. Each request is one that gets past
-// the question who may, and is then refused for another reason, or reads.
+// accessColumns are the kinds of callers that the service knows. The wallets and sessions
+// of the table are the owner's.
+var accessColumns = []struct {
+	name   string
+	caller string // a token's subject; a service may come with a certificate too
+	scopes []session.Scope
+}{
+	{"the owner, who started the session", "alice", nil},
+	{"a stranger, or a service without scopes", "stranger", nil},
+	{"`wallets:read`", "reader", []session.Scope{session.ScopeRead}},
+	{"`wallets:write`", "writer", []session.Scope{session.ScopeWrite}},
+	{"`wallets:sign`", "signer", []session.Scope{session.ScopeSign}},
+	{"`wallets:admin`", "admin", []session.Scope{session.ScopeAdmin}},
+}
+
+// accessRow is one RPC. Its request is one that gets past the question who may, and is
+// then refused for another reason, or reads.
+type accessRow struct {
+	rpc     string
+	request func(f *shelf) proto.Message
+	allowed string   // the reason for which who may is refused; empty: it is answered
+	cells   []string // yes, or the reason for which a caller is refused; as accessColumns
+}
+
+// accessTable says who may call what, as contract.md has it. docs/THREAT-MODEL.md shows it.
+var accessTable = []accessRow{
+	{"CreateWallet for oneself", func(*shelf) proto.Message { return createReq(pb.Curve_CURVE_SECP256K1) }, "INTERNAL",
+		[]string{yes, yes, yes, yes, yes, yes}},
+	{"CreateWallet for the owner", func(*shelf) proto.Message {
+		return edit(createReq(pb.Curve_CURVE_SECP256K1), func(r *pb.CreateWalletRequest) { r.Owner = "alice" })
+	}, "INTERNAL", []string{yes, "PERMISSION_DENIED", "PERMISSION_DENIED", yes, "PERMISSION_DENIED", "PERMISSION_DENIED"}},
+	{"BackupWallet", func(f *shelf) proto.Message { return backupReq(f.first.with([]byte("x"))) }, "SHARE_MALFORMED",
+		[]string{yes, "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", yes, "WALLET_NOT_FOUND", "WALLET_NOT_FOUND"}},
+	{"ProvisionWallet", func(f *shelf) proto.Message { return provisionReq(f.backup.with([]byte("x"))) }, "SHARE_MALFORMED",
+		[]string{yes, "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", yes, "WALLET_NOT_FOUND", "WALLET_NOT_FOUND"}},
+	{"ConfirmShareSet", func(f *shelf) proto.Message {
+		return edit(confirmReq(f.pending), func(r *pb.ConfirmShareSetRequest) { r.ShareSha256 = make([]byte, 32) })
+	}, "SHARE_SET_MISMATCH", []string{yes, "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", yes, "WALLET_NOT_FOUND", "WALLET_NOT_FOUND"}},
+	{"RevokeShareSet", func(f *shelf) proto.Message {
+		return &pb.RevokeShareSetRequest{WalletId: f.first.wallet, ShareSetId: uuid.NewString()}
+	}, "SHARE_SET_NOT_FOUND", []string{yes, "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", yes}},
+	{"RevokeShareSet with `allow_last`", func(f *shelf) proto.Message {
+		return &pb.RevokeShareSetRequest{WalletId: f.first.wallet, ShareSetId: uuid.NewString(), AllowLast: true}
+	}, "SHARE_SET_NOT_FOUND", []string{"PERMISSION_DENIED", "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", yes}},
+	{"Sign", func(f *shelf) proto.Message { return signReq(f.first.with([]byte("x"))) }, "SHARE_MALFORMED",
+		[]string{yes, "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", yes, "WALLET_NOT_FOUND"}},
+	{"GetWallet", func(f *shelf) proto.Message { return &pb.GetWalletRequest{WalletId: f.first.wallet} }, "",
+		[]string{yes, "WALLET_NOT_FOUND", yes, "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", "WALLET_NOT_FOUND"}},
+	{"ListWallets of oneself", func(*shelf) proto.Message { return &pb.ListWalletsRequest{} }, "",
+		[]string{yes, yes, yes, yes, yes, yes}},
+	{"ListWallets of the owner", func(*shelf) proto.Message { return &pb.ListWalletsRequest{Owner: "alice"} }, "",
+		[]string{yes, "PERMISSION_DENIED", yes, "PERMISSION_DENIED", "PERMISSION_DENIED", "PERMISSION_DENIED"}},
+	{"GetSession", func(f *shelf) proto.Message { return &pb.GetSessionRequest{SessionId: f.session()} }, "",
+		[]string{yes, "SESSION_NOT_FOUND", "SESSION_NOT_FOUND", "SESSION_NOT_FOUND", "SESSION_NOT_FOUND", "SESSION_NOT_FOUND"}},
+	{"CancelSession", func(f *shelf) proto.Message { return &pb.CancelSessionRequest{SessionId: f.session()} }, "",
+		[]string{yes, "SESSION_NOT_FOUND", "SESSION_NOT_FOUND", "SESSION_NOT_FOUND", "SESSION_NOT_FOUND", "SESSION_NOT_FOUND"}},
+	{"SendMessages (not built yet)", func(f *shelf) proto.Message { return &pb.SendMessagesRequest{SessionId: f.session()} }, "",
+		[]string{unbuiltYet, unbuiltYet, unbuiltYet, unbuiltYet, unbuiltYet, unbuiltYet}},
+}
+
+const unbuiltYet = "UNIMPLEMENTED"
+
+// session is the id of a session of alice's.
+func (f *shelf) session() string {
+	first, ok := f.pendingRun.messages[0].(*pb.ProvisionWalletResponse)
+	if !ok {
+		panic("the first message of a run is not its progress")
+	}
+	return first.GetProgress().GetSessionId()
+}
+
+// nobody is a kind of caller that no RPC knows.
+type nobody struct {
+	name string
+	// with returns what it calls with; what it says of the certificate is for gRPC alone.
+	with func(t testing.TB, d *door) (cert *authtest.Pair, tokens []string)
+	// handshake is whether its connection ends before any call. Over HTTP, where no
+	// certificate is asked for, it is a caller without credentials.
+	handshake bool
+}
+
+const unauthenticated, handshakeFails = "UNAUTHENTICATED", "the handshake fails"
+
+func badToken(name string, changes map[string]any) nobody {
+	return nobody{name: name, with: func(t testing.TB, d *door) (*authtest.Pair, []string) {
+		return nil, []string{d.key.Token(t, authtest.Claims("alice", changes))}
+	}}
+}
+
+func sentToken(name string, token func(t testing.TB, d *door, claims map[string]any) string) nobody {
+	return nobody{name: name, with: func(t testing.TB, d *door) (*authtest.Pair, []string) {
+		return nil, []string{token(t, d, authtest.Claims("alice", nil))}
+	}}
+}
+
+func badCertificate(name string, handshake bool, issue func(t testing.TB, d *door) authtest.Pair) nobody {
+	return nobody{name: name, handshake: handshake, with: func(t testing.TB, d *door) (*authtest.Pair, []string) {
+		p := issue(t, d)
+		return &p, nil
+	}}
+}
+
+// nobodies are who gets no further than the door, whatever it calls.
+var nobodies = []nobody{
+	{name: "no credentials", with: func(testing.TB, *door) (*authtest.Pair, []string) { return nil, nil }},
+	badToken("a token that has expired", map[string]any{"exp": time.Now().Add(-time.Minute).Unix()}),
+	badToken("a token without an expiry", map[string]any{"exp": nil}),
+	badToken("a token that is not valid yet", map[string]any{"nbf": time.Now().Add(10 * time.Minute).Unix()}),
+	badToken("a token of another issuer", map[string]any{"iss": "https://issuer.example.com"}),
+	badToken("a token for another audience", map[string]any{"aud": "another"}),
+	badToken("a token without a subject", map[string]any{"sub": nil}),
+	badToken("a token whose subject is a service's SPIFFE ID", map[string]any{"sub": "spiffe://example.org/reader", "scope": "wallets:read"}),
+	badToken("a token whose subject is a service's common name", map[string]any{"sub": "cn:reader"}),
+	badToken("a token of more than 8 KiB", map[string]any{"fill": strings.Repeat("a", 8<<10)}),
+	sentToken("a token without a signature (`alg: none`)", func(t testing.TB, _ *door, claims map[string]any) string {
+		return authtest.Unsigned(t, map[string]any{"alg": "none", "kid": "k"}, claims) + "."
+	}),
+	sentToken("a token with a MAC by the public key", func(t testing.TB, d *door, claims map[string]any) string {
+		return d.key.SignWithMAC(t, claims)
+	}),
+	sentToken("a token signed with another key", func(t testing.TB, _ *door, claims map[string]any) string {
+		return authtest.NewKey(t, "k", "ES256").Token(t, claims)
+	}),
+	sentToken("a token of a key that the issuer does not show", func(t testing.TB, _ *door, claims map[string]any) string {
+		return authtest.NewKey(t, "unknown", "ES256").Token(t, claims)
+	}),
+	sentToken("what is not a token", func(testing.TB, *door, map[string]any) string { return "let-me-in" }),
+	{name: "two tokens", with: func(t testing.TB, d *door) (*authtest.Pair, []string) {
+		return nil, []string{d.token(t, "alice"), d.token(t, "alice")}
+	}},
+	{name: "a bad token beside a good certificate", with: func(t testing.TB, d *door) (*authtest.Pair, []string) {
+		p := d.services.IssueTo(t, "", spiffe("admin"))
+		return &p, []string{d.key.Token(t, authtest.Claims("alice", map[string]any{"exp": 1}))}
+	}},
+	badCertificate("a certificate of another CA", true, func(t testing.TB, _ *door) authtest.Pair {
+		return authtest.NewCA(t, "services").IssueTo(t, "", spiffe("admin"))
+	}),
+	badCertificate("a certificate that has expired", true, func(t testing.TB, d *door) authtest.Pair {
+		return d.services.Issue(t, func(c *x509.Certificate) { c.Subject.CommonName, c.NotAfter = "admin", time.Now().Add(-time.Minute) })
+	}),
+	badCertificate("a certificate with two URIs", false, func(t testing.TB, d *door) authtest.Pair {
+		return d.services.IssueTo(t, "", spiffe("admin"), spiffe("reader"))
+	}),
+	badCertificate("a certificate whose URI is not a SPIFFE ID", false, func(t testing.TB, d *door) authtest.Pair {
+		return d.services.IssueTo(t, "admin", "https://example.org/admin")
+	}),
+	badCertificate("a certificate of a service that is not configured", false, func(t testing.TB, d *door) authtest.Pair {
+		return d.services.IssueTo(t, "", spiffe("nobody"))
+	}),
+}
+
+func (n nobody) overGRPC() string {
+	if n.handshake {
+		return handshakeFails
+	}
+	return unauthenticated
+}
+
+// renderAccess is the table as docs/THREAT-MODEL.md shows it.
+func renderAccess() string {
+	var b strings.Builder
+	b.WriteString("| RPC |")
+	for _, c := range accessColumns {
+		b.WriteString(" " + c.name + " |")
+	}
+	b.WriteString("\n|" + strings.Repeat(" --- |", len(accessColumns)+1) + "\n")
+	for _, row := range accessTable {
+		b.WriteString("| " + row.rpc + " |")
+		for _, cell := range row.cells {
+			if cell != yes {
+				cell = "`" + cell + "`"
+			}
+			b.WriteString(" " + cell + " |")
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString("\nWho is none of these gets no further, with any RPC:\n\n| caller with | over gRPC | over HTTP |\n| --- | --- | --- |\n")
+	for _, n := range nobodies {
+		grpc := n.overGRPC()
+		if grpc == unauthenticated {
+			grpc = "`" + grpc + "`"
+		}
+		fmt.Fprintf(&b, "| %s | %s | `%s` |\n", n.name, grpc, unauthenticated)
+	}
+	return b.String()
+}
+
+// The document shows the table that is tested. MPCD_UPDATE=1 writes it anew.
+func TestThreatModelShowsTheAccessTable(t *testing.T) {
+	t.Parallel()
+	const file, begin, end = "../../docs/THREAT-MODEL.md", "<!-- access:begin -->\n", "<!-- access:end -->"
+	b, err := os.ReadFile(file)
+	require.NoError(t, err)
+	before, rest, ok := strings.Cut(string(b), begin)
+	require.True(t, ok, "%s has no %s", file, begin)
+	shown, after, ok := strings.Cut(rest, end)
+	require.True(t, ok, "%s has no %s", file, end)
+	want := "\n" + renderAccess() + "\n"
+	if os.Getenv("MPCD_UPDATE") != "" {
+		require.NoError(t, os.WriteFile(file, []byte(before+begin+want+end+after), 0o644))
+		return
+	}
+	require.Equal(t, want, shown, "run MPCD_UPDATE=1 go test -run TestThreatModelShows ./internal/server")
+}
+
+// Every RPC and every kind of caller, with the real authenticators, over real sockets
+// with TLS: tokens over gRPC and HTTP, certificates over gRPC.
 func TestWhoMayCallWhat(t *testing.T) {
 	t.Parallel()
-	f := start(t, servertest.Config{})
-	noHash := make([]byte, 32)
-	table := map[string]struct {
-		scope   session.Scope
-		req     func() proto.Message
-		allowed string // the reason for which who may is refused; empty: not refused
-		denied  codes.Code
-		reason  string
-	}{
-		"backup": {session.ScopeWrite, func() proto.Message { return backupReq(f.first.with([]byte("x"))) },
-			"SHARE_MALFORMED", codes.NotFound, "WALLET_NOT_FOUND"},
-		"provision": {session.ScopeWrite, func() proto.Message { return provisionReq(f.backup.with([]byte("x"))) },
-			"SHARE_MALFORMED", codes.NotFound, "WALLET_NOT_FOUND"},
-		"confirm": {session.ScopeWrite, func() proto.Message {
-			return &pb.ConfirmShareSetRequest{WalletId: f.first.wallet, ShareSetId: f.pending.set, ShareSha256: noHash}
-		}, "SHARE_SET_MISMATCH", codes.NotFound, "WALLET_NOT_FOUND"},
-		"revoke": {session.ScopeAdmin, func() proto.Message {
-			return &pb.RevokeShareSetRequest{WalletId: f.first.wallet, ShareSetId: uuid.NewString()}
-		}, "SHARE_SET_NOT_FOUND", codes.NotFound, "WALLET_NOT_FOUND"},
-		"sign": {session.ScopeSign, func() proto.Message { return signReq(f.first.with([]byte("x"))) },
-			"SHARE_MALFORMED", codes.NotFound, "WALLET_NOT_FOUND"},
-		"get": {session.ScopeRead, func() proto.Message { return &pb.GetWalletRequest{WalletId: f.first.wallet} },
-			"", codes.NotFound, "WALLET_NOT_FOUND"},
-		"list": {session.ScopeRead, func() proto.Message { return &pb.ListWalletsRequest{Owner: "alice"} },
-			"", codes.PermissionDenied, "PERMISSION_DENIED"},
-	}
-	before := wallet(t, f.Service, f.first.wallet)
+	d := openDoor(t, servertest.Config{Wrap: func(p *session.Ports) { // so that no run computes
+		p.PreParams = &servertest.PreParams{Source: p.PreParams, Before: func(context.Context) error { return errors.New("no pre-params here") }}
+	}})
+	owner := d.as(t, nil, d.token(t, "alice"))
+	before := done[*pb.ListWalletsResponse](t, overGRPC(t, owner, nil, &pb.ListWalletsRequest{}))
+	named := map[string]bool{}
 	t.Run("case", func(t *testing.T) {
-		for name, c := range table {
-			for transport, do := range transports {
-				t.Run(name+"/"+transport, func(t *testing.T) {
-					t.Parallel()
-					callers := []*session.Caller{alice, {Name: "stranger"}, {Name: "stranger", Scopes: []session.Scope{"wallets:other"}}}
-					for _, s := range scopes {
-						callers = append(callers, &session.Caller{Name: "service", Scopes: []session.Scope{s}})
-					}
-					for _, as := range callers {
-						a := do(t, f.Service, as, c.req())
-						may := as == alice || len(as.Scopes) == 1 && as.Scopes[0] == c.scope
-						switch {
-						case !may:
-							refused(t, a, c.denied, c.reason)
-						case c.allowed == "":
-							done[proto.Message](t, a)
-						default:
-							i, _ := info(t, a.status)
-							require.Equal(t, c.allowed, i.GetReason(), "%s %v", as.Name, as.Scopes)
-						}
-					}
-				})
+		for i, c := range accessColumns {
+			byToken := d.as(t, nil, d.token(t, c.caller, c.scopes...))
+			callers := map[string]func(proto.Message) answer{
+				"token, gRPC": func(req proto.Message) answer { return overGRPC(t, byToken, nil, req) },
+				"token, HTTP": func(req proto.Message) answer { return overHTTP(t, byToken, nil, req) },
+			}
+			if c.caller != "alice" { // she is a user
+				for what, p := range map[string]authtest.Pair{"SPIFFE ID": d.services.IssueTo(t, "", spiffe(c.caller)), "common name": d.services.IssueTo(t, c.caller)} {
+					s := d.as(t, &p)
+					callers[what+", gRPC"] = func(req proto.Message) answer { return overGRPC(t, s, nil, req) }
+				}
+			}
+			for how, do := range callers {
+				for _, row := range accessTable {
+					named[string(method(t, row.request(&d.shelf)).Name())] = true
+					checkAccess(t, row, row.cells[i], do(row.request(&d.shelf)), c.name+" by "+how)
+				}
 			}
 		}
 	})
-	require.True(t, proto.Equal(before, wallet(t, f.Service, f.first.wallet)))
+	require.Len(t, named, len(routes), "every RPC has its row")
+	for _, n := range nobodies {
+		cert, tokens := n.with(t, d)
+		s := d.as(t, cert, tokens...)
+		for _, row := range accessTable {
+			a := overHTTP(t, s, nil, row.request(&d.shelf))
+			refused(t, a, codes.Unauthenticated, unauthenticated)
+			require.Equal(t, 401, a.code)
+			a = overGRPC(t, s, nil, row.request(&d.shelf))
+			if n.handshake {
+				require.Equal(t, codes.Unavailable, a.status.Code(), "%s: %v", n.name, a.status)
+				continue
+			}
+			refused(t, a, codes.Unauthenticated, unauthenticated)
+		}
+	}
+	after := done[*pb.ListWalletsResponse](t, overGRPC(t, owner, nil, &pb.ListWalletsRequest{}))
+	require.True(t, proto.Equal(before, after), "something changed")
+	d.logsNoToken(t)
+}
+
+func checkAccess(t *testing.T, row accessRow, cell string, a answer, who string) {
+	t.Helper()
+	i, _ := info(t, a.status)
+	switch {
+	case cell == unbuiltYet:
+		require.Equal(t, codes.Unimplemented, a.status.Code(), "%s by %s", row.rpc, who)
+	case cell != yes:
+		require.Equal(t, cell, i.GetReason(), "%s by %s", row.rpc, who)
+		require.Equal(t, strings.HasSuffix(cell, "_NOT_FOUND"), a.status.Code() == codes.NotFound)
+		require.Empty(t, a.messages)
+	default:
+		require.Equal(t, row.allowed, i.GetReason(), "%s by %s: %v", row.rpc, who, a.status)
+	}
+}
+
+// A call that is refused is logged once, with where it comes from and why.
+func TestARefusedCallIsLogged(t *testing.T) {
+	t.Parallel()
+	d := openDoor(t, servertest.Config{})
+	expired := d.as(t, nil, d.key.Token(t, authtest.Claims("mallory", map[string]any{"exp": 1})))
+	for i, do := range []call{overGRPC, overHTTP} {
+		refused(t, do(t, expired, nil, &pb.GetWalletRequest{WalletId: d.first.wallet}), codes.Unauthenticated, unauthenticated)
+		line := d.Log.Wait(t, `"finished call"`, `"level":"INFO"`, `"reason":"UNAUTHENTICATED"`, `"from":"127.0.0.1"`, `mallory`, `\"exp\" not satisfied`)
+		require.Equal(t, i+1, strings.Count(d.Log.String(), "mallory"), line)
+	}
+	stranger := authtest.NewCA(t, "strangers").IssueTo(t, "mallory")
+	a := overGRPC(t, d.as(t, &stranger), nil, &pb.GetWalletRequest{WalletId: d.first.wallet})
+	require.Equal(t, codes.Unavailable, a.status.Code())
+	d.Log.Wait(t, `"a TLS handshake failed"`, `"level":"INFO"`, `"from":"127.0.0.1:`, "unknown authority")
+	d.logsNoToken(t)
 }
 
 // A stranger sees no difference between a wallet of somebody else's and none.
@@ -88,7 +321,7 @@ func TestStrangersLearnNothing(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
 	stranger := &session.Caller{Name: "stranger"}
-	id := progress(t, f.pendingRun)[0].GetSessionId()
+	id := f.session()
 	for _, do := range transports {
 		for theirs, none := range map[proto.Message]proto.Message{
 			&pb.GetWalletRequest{WalletId: f.first.wallet}: &pb.GetWalletRequest{WalletId: uuid.NewString()},
@@ -97,6 +330,9 @@ func TestStrangersLearnNothing(t *testing.T) {
 			confirmReq(f.pending):                          confirmReq(held{wallet: uuid.NewString(), set: f.pending.set, share: f.pending.share}),
 			revokeReq(f.second):                            revokeReq(held{wallet: uuid.NewString(), set: f.second.set}),
 			&pb.GetSessionRequest{SessionId: id}:           &pb.GetSessionRequest{SessionId: uuid.NewString()},
+			&pb.CancelSessionRequest{SessionId: id}:        &pb.CancelSessionRequest{SessionId: uuid.NewString()},
+			// The very request whose result waits for alice.
+			f.pendingReq: edit(proto.CloneOf(f.pendingReq), func(r *pb.ProvisionWalletRequest) { r.WalletId = uuid.NewString() }),
 		} {
 			a, b := do(t, f.Service, stranger, theirs), do(t, f.Service, stranger, none)
 			require.Equal(t, codes.NotFound, a.status.Code())
@@ -107,70 +343,15 @@ func TestStrangersLearnNothing(t *testing.T) {
 	}
 }
 
-// Who may create a wallet for whom. The wallets are of SECP256K1, whose pre-params stand
-// at a gate, so that no run computes.
-func TestCreateForAnOwner(t *testing.T) {
+// Probes and tools need no token, and learn of no wallet.
+func TestHealthAndReflectionAreOpen(t *testing.T) {
 	t.Parallel()
-	s := servertest.Start(t, servertest.Config{Wrap: func(p *session.Ports) { p.PreParams = &servertest.PreParams{Source: p.PreParams, Before: wait} }})
-	for i, c := range []struct {
-		as    session.Caller
-		owner string
-		may   bool
-	}{
-		{session.Caller{Name: "alice"}, "", true},
-		{session.Caller{Name: "alice"}, "alice", true},
-		{session.Caller{Name: "alice"}, "bob", false},
-		{session.Caller{Name: "service", Scopes: []session.Scope{session.ScopeWrite}}, "bob", true},
-		{session.Caller{Name: "service", Scopes: []session.Scope{session.ScopeRead, session.ScopeSign, session.ScopeAdmin}}, "bob", false},
-	} {
-		t.Run(fmt.Sprint(i), func(t *testing.T) {
-			req := createReq(pb.Curve_CURVE_SECP256K1)
-			req.Owner = c.owner
-			if !c.may {
-				for _, do := range transports {
-					refused(t, do(t, s, &c.as, req), codes.PermissionDenied, "PERMISSION_DENIED")
-				}
-				return
-			}
-			stream, err := s.CreateWallet(servertest.As(t.Context(), c.as.Name, c.as.Scopes...), req)
-			require.NoError(t, err)
-			first, err := stream.Recv()
-			require.NoError(t, err)
-			require.NotEmpty(t, first.GetProgress().GetSessionId(), "it runs")
-		})
-	}
-	s.Stop()
-}
-
-func wait(ctx context.Context) error {
-	<-ctx.Done()
-	return context.Cause(ctx)
-}
-
-func TestCallerWithoutATokenIsRefused(t *testing.T) {
-	t.Parallel()
-	seen := make(chan metadata.MD, 16)
-	f := start(t, servertest.Config{Auth: func(ctx context.Context) (session.Caller, error) {
-		md, _ := metadata.FromIncomingContext(ctx)
-		seen <- md
-		return session.Caller{}, status.Error(codes.Unauthenticated, "no token")
-	}})
-	for _, do := range transports {
-		for _, req := range []proto.Message{&pb.GetWalletRequest{WalletId: f.first.wallet}, provisionReq(f.backup), createReq(), &pb.CancelSessionRequest{}} {
-			if c, ok := req.(*pb.CancelSessionRequest); ok {
-				c.SessionId = uuid.NewString()
-			}
-			a := do(t, f.Service, alice, req)
-			require.Equal(t, codes.Unauthenticated, a.status.Code())
-			require.Equal(t, []string{"Bearer alice"}, (<-seen).Get("authorization"), "the token comes once")
-		}
-	}
-	// Probes and tools need no token, and learn of no wallet.
-	resp, err := healthpb.NewHealthClient(f.Conn).Check(t.Context(), &healthpb.HealthCheckRequest{Service: "mpcd.v1.WalletService"})
+	d := openDoor(t, servertest.Config{})
+	s := d.as(t, nil)
+	resp, err := healthpb.NewHealthClient(s.Conn).Check(t.Context(), &healthpb.HealthCheckRequest{Service: "mpcd.v1.WalletService"})
 	require.NoError(t, err)
 	require.Equal(t, healthpb.HealthCheckResponse_SERVING, resp.GetStatus())
-	require.Contains(t, reflected(t, f.Conn), "mpcd.v1.WalletService")
-	require.Empty(t, seen)
+	require.Contains(t, reflected(t, s.Conn), "mpcd.v1.WalletService")
 }
 
 func reflected(t testing.TB, conn *grpc.ClientConn) (services []string) {

@@ -86,8 +86,13 @@ func overGRPC(t testing.TB, s *servertest.Service, as *session.Caller, req proto
 		return a
 	}
 	stream, err := s.Conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, path)
-	require.NoError(t, err)
-	require.NoError(t, stream.SendMsg(req))
+	if err != nil { // there is no connection
+		a.status = status.Convert(err)
+		return a
+	}
+	if err := stream.SendMsg(req); !errors.Is(err, io.EOF) { // that it was refused is read below
+		require.NoError(t, err)
+	}
 	require.NoError(t, stream.CloseSend())
 	for {
 		resp := newResponse(t, m)

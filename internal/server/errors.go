@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -43,6 +44,8 @@ var publicErrors = map[string]public{
 	session.ErrProtocolAborted.Reason:  {codes.Aborted, "The protocol was aborted, and nothing was changed. Start again with a new request_id."},
 	session.ErrInterrupted.Reason:      {codes.Aborted, "The call was interrupted, and nothing was changed. Repeat it, a run with the same request_id: that begins its next attempt."},
 	session.ErrPermissionDenied.Reason: {codes.PermissionDenied, "You may not do this."},
+	session.ErrUnauthenticated.Reason:  {codes.Unauthenticated, "The service does not know who calls. Send one valid bearer token, or, over gRPC, use a client certificate that the service accepts."},
+	session.ErrRateLimited.Reason:      {codes.ResourceExhausted, "Too many calls. Try again after the time in RetryInfo."},
 	session.ErrDataCorrupted.Reason:    {codes.DataLoss, "What the service stored for this wallet cannot be read. Nothing was changed; ask the service's operator."},
 	session.ErrInternal.Reason:         {codes.Internal, "The service failed, and nothing was changed. Try again; the operator finds the cause in the log by the request id."},
 }
@@ -82,15 +85,27 @@ func toStatus(err error) *status.Status {
 	if errors.As(err, &aborted) {
 		info.Metadata = map[string]string{"culprit": aborted.Culprit, "round": strconv.Itoa(aborted.Round)}
 	}
-	var overloaded *session.OverloadedError
-	if errors.As(err, &overloaded) {
-		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(overloaded.RetryAfter)})
+	if d, ok := retryIn(err); ok {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(d)})
 	}
 	s, err := status.New(p.code, sentence).WithDetails(details...)
 	if err != nil {
 		return status.New(p.code, sentence) // details that cannot be encoded
 	}
 	return s
+}
+
+// retryIn returns when a call that was refused may be tried again, where that is known.
+func retryIn(err error) (time.Duration, bool) {
+	var overloaded *session.OverloadedError
+	var limited *limitedError
+	switch {
+	case errors.As(err, &overloaded):
+		return overloaded.RetryAfter, true
+	case errors.As(err, &limited):
+		return limited.retryAfter, true
+	}
+	return 0, false
 }
 
 // reason returns the reason that a status carries, or "" where it carries none.

@@ -26,7 +26,7 @@ func (h *handlers) CreateWallet(req *pb.CreateWalletRequest, stream grpc.ServerS
 		return errDeviceHeld
 	}
 	var p parser
-	r := session.CreateRequest{Start: p.start(req), Owner: p.name("owner", req.GetOwner()), Curves: p.curves("curves", req.GetCurves())}
+	r := session.CreateRequest{Start: p.start(req), Owner: p.name("owner", req.GetOwner(), maxOwner), Curves: p.curves("curves", req.GetCurves())}
 	if err := p.err(); err != nil {
 		return err
 	}
@@ -191,7 +191,7 @@ func (h *handlers) GetWallet(ctx context.Context, req *pb.GetWalletRequest) (*pb
 // ListWallets implements the RPC.
 func (h *handlers) ListWallets(ctx context.Context, req *pb.ListWalletsRequest) (*pb.ListWalletsResponse, error) {
 	var p parser
-	owner := p.name("owner", req.GetOwner())
+	owner := p.name("owner", req.GetOwner(), maxOwner)
 	limit, after := p.pageSize("page_size", req.GetPageSize()), p.pageToken("page_token", req.GetPageToken())
 	if err := p.err(); err != nil {
 		return nil, err

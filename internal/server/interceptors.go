@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 
+	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
 	"github.com/mpcd/mpcd/internal/session"
 )
 
@@ -37,9 +39,17 @@ func caller(ctx context.Context) session.Caller {
 // the caller sent none, and answers it either way.
 const requestIDHeader = "x-request-id"
 
+// gate is what stands between a call and its handler.
+type gate struct {
+	auth       Authenticator
+	limits     *limiter
+	from       func(context.Context) string // where a call comes from
+	runTimeout time.Duration
+}
+
 // interceptors returns the chain for unary calls and streams: from the outside in,
-// request id, public errors, log, recovery, caller.
-func interceptors(log *slog.Logger, auth Authenticator) []grpc.ServerOption {
+// request id, public errors, log, recovery, deadline, caller, limits.
+func interceptors(log *slog.Logger, g gate) []grpc.ServerOption {
 	logger := logging.LoggerFunc(func(ctx context.Context, level logging.Level, msg string, fields ...any) {
 		log.Log(ctx, slog.Level(level), msg, fields...) //nolint:sloglint // the middleware's own words
 	})
@@ -50,7 +60,7 @@ func interceptors(log *slog.Logger, auth Authenticator) []grpc.ServerOption {
 			return logging.Fields{"reason", reason(toStatus(err))}
 		}),
 		logging.WithFieldsFromContext(func(ctx context.Context) logging.Fields {
-			return logging.Fields{"request_id", requestID(ctx)}
+			return logging.Fields{"request_id", requestID(ctx), "from", g.from(ctx)}
 		}),
 		logging.WithDisableLoggingFields(logging.SystemTag[0], logging.ComponentFieldKey, logging.ServiceFieldKey),
 	}
@@ -60,8 +70,8 @@ func interceptors(log *slog.Logger, auth Authenticator) []grpc.ServerOption {
 		return fmt.Errorf("%w: a handler panicked", session.ErrInternal)
 	})
 	return []grpc.ServerOption{
-		grpc.ChainUnaryInterceptor(unary(withRequestID), unaryErrors, logging.UnaryServerInterceptor(logger, opts...), recovery.UnaryServerInterceptor(onPanic), unary(withCaller(auth))),
-		grpc.ChainStreamInterceptor(stream(withRequestID), streamErrors, logging.StreamServerInterceptor(logger, opts...), recovery.StreamServerInterceptor(onPanic), stream(withCaller(auth))),
+		grpc.ChainUnaryInterceptor(unary(withRequestID), unaryErrors, logging.UnaryServerInterceptor(logger, opts...), recovery.UnaryServerInterceptor(onPanic), g.deadline, unary(g.caller)),
+		grpc.ChainStreamInterceptor(stream(withRequestID), streamErrors, logging.StreamServerInterceptor(logger, opts...), recovery.StreamServerInterceptor(onPanic), stream(g.caller)),
 	}
 }
 
@@ -108,19 +118,36 @@ func withRequestID(ctx context.Context, _ string) (context.Context, error) {
 	return context.WithValue(ctx, requestIDKey{}, id), nil
 }
 
-// withCaller authenticates every call but those that must be open to probes and tools:
-// health and reflection say nothing about any wallet.
-func withCaller(auth Authenticator) enrich {
-	return func(ctx context.Context, method string) (context.Context, error) {
-		if strings.HasPrefix(method, "/grpc.health.") || strings.HasPrefix(method, "/grpc.reflection.") {
-			return ctx, nil
-		}
-		c, err := auth(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return context.WithValue(ctx, callerKey{}, c), nil
+// caller authenticates every call but those that must be open to probes and tools: health
+// and reflection say nothing about any wallet. Then it counts the call. One that is
+// refused counts for where it comes from, and too many of them are told to wait; a good
+// caller at the same address, behind one proxy say, is let in all the same.
+func (g *gate) caller(ctx context.Context, method string) (context.Context, error) {
+	if strings.HasPrefix(method, "/grpc.health.") || strings.HasPrefix(method, "/grpc.reflection.") {
+		return ctx, nil
 	}
+	c, err := g.auth(ctx)
+	if err != nil {
+		if limited := g.limits.take("refused calls", g.from(ctx)); limited != nil {
+			return nil, fmt.Errorf("%w (%w)", limited, err)
+		}
+		return nil, err
+	}
+	if err := g.limits.take(method, c.Name); err != nil {
+		return nil, err
+	}
+	return context.WithValue(ctx, callerKey{}, c), nil
+}
+
+// deadline bounds a unary call. One that waits for a run has the run's time.
+func (g *gate) deadline(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	d := unaryTimeout
+	if info.FullMethod == pb.WalletService_Sign_FullMethodName {
+		d = g.runTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	return next(ctx, req)
 }
 
 func unaryErrors(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {

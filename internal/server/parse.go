@@ -40,12 +40,15 @@ func (p *parser) uuid(field, s string) string {
 	return u.String()
 }
 
-const maxName = 128 // bytes of an owner or a display name
+const (
+	maxDisplayName = 128 // bytes
+	maxOwner       = 256 // bytes: any caller's name may be an owner's
+)
 
-// name accepts printable text of at most maxName bytes.
-func (p *parser) name(field, s string) string {
-	if len(s) > maxName {
-		p.fault(field, "must have at most %d bytes", maxName)
+// name accepts printable text of at most so many bytes.
+func (p *parser) name(field, s string, most int) string {
+	if len(s) > most {
+		p.fault(field, "must have at most %d bytes", most)
 	} else if !utf8.ValidString(s) || slices.ContainsFunc([]rune(s), func(r rune) bool { return !unicode.IsPrint(r) }) {
 		p.fault(field, "must be printable text")
 	}
@@ -62,7 +65,7 @@ type startFields interface {
 func (p *parser) start(r startFields) session.Start {
 	st := session.Start{
 		RequestID:   p.uuid("request_id", r.GetRequestId()),
-		DisplayName: p.name("display_name", r.GetDisplayName()),
+		DisplayName: p.name("display_name", r.GetDisplayName(), maxDisplayName),
 	}
 	if to := r.GetSealTo(); to != "" {
 		rec, err := age.ParseX25519Recipient(to)

@@ -30,7 +30,7 @@ import (
 // connection in memory cannot be reset. It returns the address.
 func overTCP(t testing.TB, p *servertest.Parts) string {
 	t.Helper()
-	srv := server.New(p.Sessions, servertest.Authenticate, http.NotFoundHandler(), p.Log.Logger())
+	srv := server.New(p.Sessions, servertest.Authenticate, http.NotFoundHandler(), p.Log.Logger(), server.Config{})
 	var lc net.ListenConfig
 	lis, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -2,8 +2,10 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -12,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -26,23 +29,44 @@ const (
 	// largest share (1 MiB) in base64, so that a share that is too large gets a reason.
 	maxMessage = 2 << 20
 
-	headerTimeout = 10 * time.Second // to send an HTTP request's header
-	bodyTimeout   = 30 * time.Second // to send a whole HTTP request
-	writeTimeout  = 30 * time.Second // for one write of an HTTP answer to be taken
-	idleTimeout   = 2 * time.Minute  // between two requests on an HTTP connection
-	lastWords     = 5 * time.Second  // for answers to be taken after the last run has ended
+	bodyTimeout  = 30 * time.Second // to send a whole HTTP request
+	writeTimeout = 30 * time.Second // for one write of an HTTP answer to be taken
+	idleTimeout  = 2 * time.Minute  // between two requests on an HTTP connection
+	lastWords    = 5 * time.Second  // for answers to be taken after the last run has ended
+	unaryTimeout = 30 * time.Second // for a unary call that waits for no run
 
-	// What bounds a gRPC connection. Nothing else would end a stream whose client answers
-	// pings and takes no data: its calls have ended here, and their last messages wait. A
-	// client that is cut off attaches again.
-	maxStreams   = 512              // at once: more than the runs that may wait
-	grpcIdleTime = 5 * time.Minute  // without a call
-	grpcMaxAge   = 30 * time.Minute // then the client is told to open another connection
-	grpcAgeGrace = 10 * time.Minute // for the calls on it, a run's deadline by default
+	grpcIdleTime = 5 * time.Minute // of a gRPC connection without a call
+
+	maxHeader  = 16 << 10 // bytes of a call's header: twice the largest token
+	maxStreams = 512      // calls at once on one connection from outside: more than the runs that may wait
 )
+
+// Config says how a Server meets its callers. The zero value has no TLS and no limits on
+// how often calls come.
+type Config struct {
+	GRPCTLS, HTTPTLS *tls.Config // nil: no TLS there
+	Limits           Limits
+	RunTimeout       time.Duration // the most that a run takes, and so a call that waits for one; 10 minutes
+	ConnectionAge    time.Duration // from then on a gRPC connection takes no new calls, while streams on it go on; 30 minutes
+	Patience         time.Duration // for a new connection's handshake, or an HTTP request's header; 10 seconds
+}
+
+func (c Config) withDefaults() Config {
+	if c.RunTimeout == 0 {
+		c.RunTimeout = 10 * time.Minute
+	}
+	if c.ConnectionAge == 0 {
+		c.ConnectionAge = 30 * time.Minute
+	}
+	if c.Patience == 0 {
+		c.Patience = 10 * time.Second
+	}
+	return c
+}
 
 // Server serves one session.Service on any number of listeners.
 type Server struct {
+	cfg      Config
 	log      *slog.Logger
 	sessions *session.Service
 	metrics  http.Handler
@@ -52,26 +76,66 @@ type Server struct {
 }
 
 // New returns a server that serves nothing yet. metrics is served on the admin listener.
-func New(sessions *session.Service, auth Authenticator, metrics http.Handler, log *slog.Logger) *Server {
-	s := &Server{log: log, sessions: sessions, metrics: metrics, health: health.NewServer()}
+func New(sessions *session.Service, auth Authenticator, metrics http.Handler, log *slog.Logger, cfg Config) *Server {
+	cfg = cfg.withDefaults()
+	s := &Server{cfg: cfg, log: log, sessions: sessions, metrics: metrics, health: health.NewServer()}
 	s.health.SetServingStatus(pb.WalletService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
-	build := func(opts ...grpc.ServerOption) *grpc.Server {
-		g := grpc.NewServer(append(append(interceptors(log, auth), grpc.MaxRecvMsgSize(maxMessage)), opts...)...)
-		pb.RegisterWalletServiceServer(g, &handlers{sessions: sessions})
-		healthpb.RegisterHealthServer(g, s.health)
-		reflection.Register(g)
-		return g
-	}
-	s.grpc = build(
+	g := gate{auth: auth, limits: newLimiter(cfg.Limits), runTimeout: cfg.RunTimeout}
+	outer, inner := g, g
+	outer.from, inner.from = peerAddress, forwardedAddress
+	s.grpc = s.build(outer, s.outside(g.limits)...)
+	s.inner = s.build(inner)
+	return s
+}
+
+func (s *Server) build(g gate, opts ...grpc.ServerOption) *grpc.Server {
+	opts = append(opts, interceptors(s.log, g)...)
+	server := grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(maxMessage))...)
+	pb.RegisterWalletServiceServer(server, &handlers{sessions: s.sessions})
+	healthpb.RegisterHealthServer(server, s.health)
+	reflection.Register(server)
+	return server
+}
+
+// outside returns the options of connections that come from outside: all of a gateway's
+// calls share one connection, which these would limit.
+func (s *Server) outside(limits *limiter) []grpc.ServerOption {
+	opts := []grpc.ServerOption{
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxHeaderListSize(maxHeader),
+		grpc.ConnectionTimeout(s.cfg.Patience),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time: time.Minute, Timeout: 20 * time.Second,
-			MaxConnectionIdle: grpcIdleTime, MaxConnectionAge: grpcMaxAge, MaxConnectionAgeGrace: grpcAgeGrace,
+			MaxConnectionIdle: grpcIdleTime,
+			// New connections, and with them certificates that are checked anew. No stream
+			// lives longer than its run: nothing else would end one whose client answers pings
+			// and takes no data.
+			MaxConnectionAge: s.cfg.ConnectionAge, MaxConnectionAgeGrace: s.cfg.RunTimeout + lastWords,
 		}),
-		grpc.MaxConcurrentStreams(maxStreams),
-	)
-	s.inner = build() // its one connection is in memory, and carries all HTTP calls
-	return s
+	}
+	if s.cfg.GRPCTLS != nil {
+		opts = append(opts, grpc.Creds(handshakes{credentials.NewTLS(s.cfg.GRPCTLS), limits, s.log}))
+	}
+	return opts
+}
+
+// handshakes logs TLS handshakes that fail: a client without a good certificate comes no
+// further than here.
+type handshakes struct {
+	credentials.TransportCredentials
+	limits *limiter
+	log    *slog.Logger
+}
+
+// ServerHandshake implements credentials.TransportCredentials.
+func (h handshakes) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	out, info, err := h.TransportCredentials.ServerHandshake(conn)
+	// A connection that says nothing is a probe.
+	if err != nil && !errors.Is(err, io.EOF) && h.limits.take("handshake", networkOf(conn.RemoteAddr().String())) == nil {
+		h.log.Info("a TLS handshake failed", "from", conn.RemoteAddr().String(), "error", err)
+	}
+	return out, info, err
 }
 
 // Listeners are where a Server serves. A nil one is left out.
@@ -100,13 +164,22 @@ func (s *Server) Serve(ctx context.Context, l Listeners, grace time.Duration) er
 		})
 		stops = append(stops, func(ctx context.Context) { stopGRPC(ctx, s.grpc) })
 	}
-	for lis, handler := range map[net.Listener]http.Handler{l.HTTP: gateway, l.Admin: s.admin()} {
-		if lis == nil {
+	for _, x := range []struct {
+		lis     net.Listener
+		handler http.Handler
+		tls     *tls.Config
+	}{{l.HTTP, gateway, s.cfg.HTTPTLS}, {l.Admin, s.admin(), nil}} {
+		if x.lis == nil {
 			continue
 		}
-		web := httpServer(handler, s.log)
+		web := s.httpServer(x.handler)
+		web.TLSConfig = x.tls
+		serve := web.Serve
+		if x.tls != nil {
+			serve = func(lis net.Listener) error { return web.ServeTLS(lis, "", "") }
+		}
 		group.Go(func() error {
-			if err := web.Serve(lis); !errors.Is(err, http.ErrServerClosed) {
+			if err := serve(x.lis); !errors.Is(err, http.ErrServerClosed) {
 				return err
 			}
 			return nil
@@ -131,14 +204,15 @@ func (s *Server) Serve(ctx context.Context, l Listeners, grace time.Duration) er
 	return group.Wait()
 }
 
-func httpServer(h http.Handler, log *slog.Logger) *http.Server {
+func (s *Server) httpServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: headerTimeout,
+		ReadHeaderTimeout: s.cfg.Patience, // a TLS handshake's too
 		ReadTimeout:       bodyTimeout,
 		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		MaxHeaderBytes:    maxHeader,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: time.Minute, PingTimeout: 20 * time.Second},
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 		// No WriteTimeout: it would end a stream in mid-run. See perWriteDeadline.
 	}
 }

@@ -88,7 +88,7 @@ func TestServeEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	parts := servertest.Open(t, servertest.Config{})
 	for _, late := range []bool{false, true} {
-		srv := server.New(parts.Sessions, servertest.Authenticate, http.NotFoundHandler(), parts.Log.Logger())
+		srv := server.New(parts.Sessions, servertest.Authenticate, http.NotFoundHandler(), parts.Log.Logger(), server.Config{})
 		var lc net.ListenConfig
 		web, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
 		require.NoError(t, err)
@@ -112,7 +112,7 @@ func TestServeCutsOffAfterTheGraceTime(t *testing.T) {
 	parts := servertest.Open(t, servertest.Config{Wrap: func(p *session.Ports) {
 		p.PreParams = &servertest.PreParams{Source: p.PreParams, Before: gate.Wait}
 	}})
-	srv := server.New(parts.Sessions, servertest.Authenticate, http.NotFoundHandler(), parts.Log.Logger())
+	srv := server.New(parts.Sessions, servertest.Authenticate, http.NotFoundHandler(), parts.Log.Logger(), server.Config{})
 	var lc net.ListenConfig
 	var l server.Listeners
 	var err error
@@ -156,7 +156,7 @@ func TestServeCutsOffAfterTheGraceTime(t *testing.T) {
 func TestServeFailsWithAListener(t *testing.T) {
 	t.Parallel()
 	parts := servertest.Open(t, servertest.Config{})
-	srv := server.New(parts.Sessions, servertest.Authenticate, http.NotFoundHandler(), parts.Log.Logger())
+	srv := server.New(parts.Sessions, servertest.Authenticate, http.NotFoundHandler(), parts.Log.Logger(), server.Config{})
 	var lc net.ListenConfig
 	web, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)

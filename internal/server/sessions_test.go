@@ -134,7 +134,7 @@ func TestOverloaded(t *testing.T) {
 func TestServeDrains(t *testing.T) {
 	t.Parallel()
 	f, gate := gated(t, session.Config{})
-	srv := server.New(f.Sessions, servertest.Authenticate, http.NotFoundHandler(), f.Log.Logger())
+	srv := server.New(f.Sessions, servertest.Authenticate, http.NotFoundHandler(), f.Log.Logger(), server.Config{})
 	var lc net.ListenConfig
 	lis, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)

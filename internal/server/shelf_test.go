@@ -39,6 +39,13 @@ var stock struct {
 // start starts a service of the test's own that has the shelf.
 func start(t testing.TB, cfg servertest.Config) *stocked {
 	t.Helper()
+	cfg, f := withShelf(t, cfg)
+	return &stocked{servertest.Start(t, cfg), f}
+}
+
+// withShelf returns cfg with the shelf's database.
+func withShelf(t testing.TB, cfg servertest.Config) (servertest.Config, shelf) {
+	t.Helper()
 	stock.Lock()
 	defer stock.Unlock()
 	if stock.database == nil {
@@ -47,7 +54,7 @@ func start(t testing.TB, cfg servertest.Config) *stocked {
 		stock.database, stock.keyset = s.Dump(t), s.Keyset
 	}
 	cfg.Database, cfg.Keyset = stock.database, stock.keyset
-	return &stocked{servertest.Start(t, cfg), stock.shelf}
+	return cfg, stock.shelf
 }
 
 func fill(t testing.TB, s *servertest.Service) (f shelf) {

@@ -97,7 +97,7 @@ func TestSlowReaders(t *testing.T) {
 	f := start(t, servertest.Config{Auth: counted, Wrap: func(p *session.Ports) {
 		p.Custodian = &servertest.Custodian{Custodian: p.Custodian, BeforeFetch: gate.Wait}
 	}})
-	srv := server.New(f.Sessions, counted, http.NotFoundHandler(), f.Log.Logger())
+	srv := server.New(f.Sessions, counted, http.NotFoundHandler(), f.Log.Logger(), server.Config{})
 	var lc net.ListenConfig
 	lis, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -163,7 +163,7 @@ func inBubble(t *testing.T, f func(t *testing.T, conn net.Conn)) {
 	start(t, servertest.Config{}).Stop() // stocks the shelf, by real time
 	synctest.Test(t, func(t *testing.T) {
 		parts := servertest.Open(t, servertest.Config{Database: stock.database, Keyset: stock.keyset})
-		srv := server.New(parts.Sessions, servertest.Authenticate, http.NotFoundHandler(), parts.Log.Logger())
+		srv := server.New(parts.Sessions, servertest.Authenticate, http.NotFoundHandler(), parts.Log.Logger(), server.Config{})
 		lis := bufconn.Listen(1 << 20)
 		ctx, cancel := context.WithCancel(t.Context())
 		served := make(chan error, 1)

@@ -40,6 +40,7 @@ type Options struct {
 	Sessions session.Config
 	Pool     preparams.Config
 	Auth     server.Authenticator
+	Server   server.Config
 }
 
 // Open wires the rooms together. The caller closes it.
@@ -71,7 +72,7 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 		Store:    st,
 		Sessions: sessions,
 		Pool:     pool,
-		Server:   server.New(sessions, o.Auth, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), log),
+		Server:   server.New(sessions, o.Auth, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), log, o.Server),
 		stop:     func() { stop(); wg.Wait() },
 	}, nil
 }

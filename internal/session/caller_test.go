@@ -11,7 +11,7 @@ func TestRights(t *testing.T) {
 	t.Parallel()
 	want := map[action]Scope{
 		actCreate: ScopeWrite, actBackup: ScopeWrite, actProvision: ScopeWrite, actConfirm: ScopeWrite,
-		actRevoke: ScopeAdmin, actSign: ScopeSign, actRead: ScopeRead,
+		actRevoke: ScopeAdmin, actSign: ScopeSign, actRead: ScopeRead, actSession: "",
 	}
 	require.Equal(t, want, scopeFor)
 	w := &Wallet{ID: "w", Owner: "alice"}
@@ -20,7 +20,7 @@ func TestRights(t *testing.T) {
 		for _, s := range []Scope{ScopeRead, ScopeWrite, ScopeSign, ScopeAdmin, "", "wallets:*"} {
 			for _, name := range []string{"service", ""} {
 				err := Caller{Name: name, Scopes: []Scope{"other", s}}.authorise(a, w)
-				if s == scope {
+				if s == scope && s != "" {
 					require.NoError(t, err, "%s with %s", a, s)
 				} else {
 					require.ErrorIs(t, err, ErrWalletNotFound, "%s with %q: a stranger must not learn that it is there", a, s)
@@ -32,4 +32,16 @@ func TestRights(t *testing.T) {
 		require.False(t, Caller{Name: "alice"}.mayOnAny(a))
 	}
 	require.ErrorIs(t, Caller{Name: "root", Scopes: []Scope{""}}.authorise("unknown", w), ErrWalletNotFound)
+}
+
+// A session is for who started it, whatever scopes another one has.
+func TestRightsOverASession(t *testing.T) {
+	t.Parallel()
+	rec := &Session{ID: "s", Caller: "alice"}
+	require.NoError(t, Caller{Name: "alice"}.authoriseSession(rec))
+	every := []Scope{ScopeRead, ScopeWrite, ScopeSign, ScopeAdmin, ""}
+	for _, name := range []string{"service", "", "Alice"} {
+		require.ErrorIs(t, Caller{Name: name, Scopes: every}.authoriseSession(rec), ErrSessionNotFound, name)
+	}
+	require.ErrorIs(t, Caller{}.authoriseSession(&Session{}), ErrSessionNotFound, "nobody started nothing")
 }

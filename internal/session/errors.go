@@ -36,6 +36,8 @@ var (
 	ErrSessionCancelled = &Error{"SESSION_CANCELLED"}
 	ErrInterrupted      = &Error{"INTERRUPTED"}
 	ErrPermissionDenied = &Error{"PERMISSION_DENIED"}
+	ErrUnauthenticated  = &Error{"UNAUTHENTICATED"}
+	ErrRateLimited      = &Error{"RATE_LIMITED"}
 	ErrDataCorrupted    = &Error{"DATA_CORRUPTED"}
 	ErrInternal         = &Error{"INTERNAL"}
 )
@@ -126,7 +128,7 @@ var byReason = func() map[string]*Error {
 		ErrInvalidArgument, ErrShareMalformed, ErrShareSetMismatch, ErrRequestIDReused, ErrWalletNotFound,
 		ErrShareSetNotFound, ErrSessionNotFound, ErrBackupNotFound, ErrShareSetPending, ErrShareSetRevoked,
 		ErrLastShareSet, ErrSessionExpired, ErrOverloaded, ErrShuttingDown, ErrProtocolAborted, ErrSessionCancelled, ErrInterrupted,
-		ErrPermissionDenied, ErrDataCorrupted, ErrInternal,
+		ErrPermissionDenied, ErrUnauthenticated, ErrRateLimited, ErrDataCorrupted, ErrInternal,
 	} {
 		m[e.Reason] = e
 	}

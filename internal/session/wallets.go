@@ -50,8 +50,8 @@ func (s *Service) Session(ctx context.Context, c Caller, sessionID string) (*Ses
 	if err != nil {
 		return nil, err
 	}
-	if rec.Caller != c.Name {
-		return nil, fmt.Errorf("%w: it is not of caller %q", ErrSessionNotFound, c.Name)
+	if err := c.authoriseSession(rec); err != nil {
+		return nil, err
 	}
 	if rec.State.Ended() {
 		return rec, nil
@@ -149,7 +149,7 @@ func (s *Service) orSwept(ctx context.Context, c Caller, shareSetID string, err 
 		return err
 	}
 	rec, found := s.Sessions.ByShareSet(ctx, shareSetID)
-	if found == nil && rec.Caller == c.Name && rec.State == Expired {
+	if found == nil && c.authoriseSession(rec) == nil && rec.State == Expired {
 		return fmt.Errorf("%w: set %s was not confirmed in time", ErrSessionExpired, shareSetID)
 	}
 	return err

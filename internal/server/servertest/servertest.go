@@ -44,6 +44,7 @@ type Config struct {
 	Keyset   *seal.Keyset         // nil: a new one
 	Log      *Log                 // nil: nobody looks
 	Auth     server.Authenticator // nil: Authenticate
+	Server   server.Config
 	Wrap     func(*session.Ports) // puts something in front of the real parts
 	Metrics  http.Handler         // nil: none
 	Dial     []grpc.DialOption    // more of them
@@ -158,7 +159,7 @@ func Start(t testing.TB, cfg Config) *Service {
 	require.NoError(t, err)
 	s.WalletServiceClient = pb.NewWalletServiceClient(s.Conn)
 
-	srv := server.New(s.Sessions, cfg.Auth, cfg.Metrics, s.Log.Logger())
+	srv := server.New(s.Sessions, cfg.Auth, cfg.Metrics, s.Log.Logger(), cfg.Server)
 	// Not the test's context: that one ends before the cleanups run.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	served := make(chan error, 1)

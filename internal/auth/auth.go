@@ -1,0 +1,90 @@
+package auth
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"google.golang.org/grpc/metadata"
+
+	"github.com/mpcd/mpcd/internal/session"
+)
+
+// Authenticator finds out who calls. Without Tokens it refuses every token, and without
+// Identities every certificate.
+type Authenticator struct {
+	Tokens     *Tokens
+	Identities Identities
+}
+
+// Caller says who made the gRPC call of ctx. Its error is a session.ErrUnauthenticated
+// that says why in the log's words; it holds nothing of a token that was not verified.
+func (a *Authenticator) Caller(ctx context.Context) (session.Caller, error) {
+	c, err := a.caller(ctx)
+	if err != nil {
+		return session.Caller{}, fmt.Errorf("%w: %w", session.ErrUnauthenticated, err)
+	}
+	return c, nil
+}
+
+func (a *Authenticator) caller(ctx context.Context) (session.Caller, error) {
+	sent := metadata.ValueFromIncomingContext(ctx, "authorization")
+	if len(sent) == 0 {
+		return a.Identities.caller(ctx)
+	}
+	if a.Tokens == nil {
+		return session.Caller{}, fmt.Errorf("a token was sent, and none is configured")
+	}
+	token, err := bearer(sent)
+	if err != nil {
+		return session.Caller{}, err
+	}
+	return a.Tokens.verify(ctx, token)
+}
+
+// bearer returns the one token of the Authorization values (RFC 6750, section 2.1).
+func bearer(values []string) (string, error) {
+	if len(values) != 1 {
+		return "", fmt.Errorf("%d authorization values: one is allowed", len(values))
+	}
+	scheme, token, _ := strings.Cut(values[0], " ")
+	if !strings.EqualFold(scheme, "Bearer") || token == "" {
+		return "", fmt.Errorf("the authorization is not of the form Bearer TOKEN")
+	}
+	if len(token) > maxToken {
+		return "", fmt.Errorf("a token of %d bytes: at most %d are allowed", len(token), maxToken)
+	}
+	return token, nil
+}
+
+// maxName bounds a caller's name, in bytes: it stands in the audit log and as the owner
+// of wallets.
+const maxName = 256
+
+// checkName accepts printable text.
+func checkName(name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("the name is empty")
+	case len(name) > maxName:
+		return fmt.Errorf("a name of %d bytes: at most %d are allowed", len(name), maxName)
+	case !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }):
+		return fmt.Errorf("the name is not printable text")
+	}
+	return nil
+}
+
+var scopes = []session.Scope{session.ScopeRead, session.ScopeWrite, session.ScopeSign, session.ScopeAdmin}
+
+// known returns those of the scopes that mpcd has, each once and in a fixed order.
+func known(all []string) (out []session.Scope) {
+	for _, s := range scopes {
+		if slices.Contains(all, string(s)) {
+			out = append(out, s)
+		}
+	}
+	return out
+}

@@ -1,0 +1,135 @@
+package auth_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	"github.com/mpcd/mpcd/internal/auth"
+	"github.com/mpcd/mpcd/internal/auth/authtest"
+	"github.com/mpcd/mpcd/internal/session"
+)
+
+const backend = "spiffe://example.org/wallet-backend"
+
+// over is the context of a call over a connection with this verified certificate.
+func over(t testing.TB, p authtest.Pair, change func(*tls.ConnectionState)) context.Context {
+	t.Helper()
+	leaf, err := x509.ParseCertificate(p.TLS.Certificate[0])
+	require.NoError(t, err)
+	state := tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}, VerifiedChains: [][]*x509.Certificate{{leaf}}}
+	if change != nil {
+		change(&state)
+	}
+	return peer.NewContext(t.Context(), &peer.Peer{Addr: &net.TCPAddr{}, AuthInfo: credentials.TLSInfo{State: state}})
+}
+
+func TestCertificates(t *testing.T) {
+	t.Parallel()
+	ca := authtest.NewCA(t, "services")
+	key := authtest.NewKey(t, "k", "ES256")
+	a := &auth.Authenticator{
+		Tokens: newTokens(t, keysFile(t, key), silent),
+		Identities: auth.Identities{
+			backend: {session.ScopeRead, session.ScopeWrite}, "cn:support": nil, "cn:spiffe://example.org/x": {session.ScopeAdmin},
+		},
+	}
+	for name, c := range map[string]struct {
+		cn   string
+		uris []string
+		want session.Caller
+		says string // empty: it is good
+	}{
+		"a SPIFFE ID":                       {"", []string{backend}, session.Caller{Name: backend, Scopes: []session.Scope{session.ScopeRead, session.ScopeWrite}}, ""},
+		"a SPIFFE ID beside a common name":  {"support", []string{backend}, session.Caller{Name: backend, Scopes: []session.Scope{session.ScopeRead, session.ScopeWrite}}, ""},
+		"a common name":                     {"support", nil, session.Caller{Name: "cn:support"}, ""},
+		"two URIs":                          {"support", []string{backend, backend}, session.Caller{}, "2 URIs"},
+		"two URIs, one of them SPIFFE":      {"support", []string{backend, "https://example.org/"}, session.Caller{}, "2 URIs"},
+		"another URI":                       {"support", []string{"https://example.org/wallet-backend"}, session.Caller{}, "not a SPIFFE ID"},
+		"a SPIFFE ID with a query":          {"support", []string{backend + "?x"}, session.Caller{}, "not a SPIFFE ID"},
+		"a SPIFFE ID with a port":           {"support", []string{"spiffe://example.org:1/wallet-backend"}, session.Caller{}, "not a SPIFFE ID"},
+		"a trust domain alone":              {"support", []string{"spiffe://example.org"}, session.Caller{}, "not a SPIFFE ID"},
+		"a SPIFFE ID that is not named":     {"support", []string{backend + "/other"}, session.Caller{}, "not configured"},
+		"a common name that is not named":   {"Support", nil, session.Caller{}, "not configured"},
+		"a SPIFFE ID as its common name":    {backend, nil, session.Caller{}, "not configured"},
+		"a common name with its own prefix": {"cn:support", nil, session.Caller{}, "not configured"},
+		"no name":                           {"", nil, session.Caller{}, "neither a SPIFFE ID nor a common name"},
+		"a common name of two lines":        {"support\n", nil, session.Caller{}, "not printable"},
+	} {
+		got, err := a.Caller(over(t, ca.IssueTo(t, c.cn, c.uris...), nil))
+		require.Equal(t, c.want, got, name)
+		if c.says == "" {
+			require.NoError(t, err, name)
+			continue
+		}
+		require.ErrorIs(t, err, session.ErrUnauthenticated, name)
+		require.ErrorContains(t, err, c.says, name)
+	}
+
+	good := ca.IssueTo(t, "", backend)
+	for name, change := range map[string]func(*tls.ConnectionState){
+		"that nobody verified": func(s *tls.ConnectionState) { s.VerifiedChains = nil },
+		"that is not there":    func(s *tls.ConnectionState) { s.PeerCertificates = nil },
+		"that has expired":     func(s *tls.ConnectionState) { s.PeerCertificates[0].NotAfter = time.Now().Add(-time.Second) },
+	} {
+		_, err := a.Caller(over(t, good, change))
+		require.ErrorIs(t, err, session.ErrUnauthenticated, name)
+	}
+
+	// One rule: a token, where one is sent, names the caller.
+	sent := func(value string) context.Context {
+		return metadata.NewIncomingContext(over(t, good, nil), metadata.Pairs("authorization", value))
+	}
+	got, err := a.Caller(sent("Bearer " + key.Token(t, authtest.Claims("alice", nil))))
+	require.NoError(t, err)
+	require.Equal(t, session.Caller{Name: "alice"}, got, "and lends it no scope of the certificate's")
+	for _, bad := range []string{"", "Bearer x", "Bearer " + key.Token(t, authtest.Claims("alice", map[string]any{"exp": 1}))} {
+		_, err = a.Caller(sent(bad))
+		require.ErrorIs(t, err, session.ErrUnauthenticated, "a bad token is not made good by a certificate")
+	}
+}
+
+func TestIdentitiesFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "identities.yaml")
+	load := func(text string) (auth.Identities, error) {
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+		return auth.LoadIdentities(path)
+	}
+	ids, err := load("identities:\n  " + backend + ": {scopes: [wallets:write, wallets:read]}\n  cn:support: {}\n")
+	require.NoError(t, err)
+	require.Equal(t, auth.Identities{backend: {session.ScopeRead, session.ScopeWrite}, "cn:support": nil}, ids)
+	for text, says := range map[string][]string{
+		"":                                    {"not YAML of the form"},
+		"identities: {}":                      {"not YAML of the form"},
+		"identities: [a]":                     {"not YAML of the form"},
+		"identities: {cn:a: {scope: [x]}}":    {"not YAML of the form"},
+		"identity: {cn:a: {}}":                {"not YAML of the form"},
+		"identities: {cn:a: {}, cn:a: {}}":    {"not YAML of the form"},
+		"identities: {alice: {}, 'cn:': {}}":  {`"alice": it is neither`, `"cn:": it is neither`},
+		"identities: {'spiffe://a/b?c': {}}":  {"neither a SPIFFE ID"},
+		"identities: {'SPIFFE://a/b': {}}":    {"neither a SPIFFE ID"},
+		"identities: {'spiffe://a': {}}":      {"neither a SPIFFE ID"},
+		"identities: {cn:a: {scopes: [all]}}": {`there is no scope "all"`},
+		"identities: {'cn:" + strings.Repeat("a", 256) + "': {}, 'spiffe://x': {scopes: [\"\"]}}": {"at most 256", "neither", "no scope"},
+	} {
+		_, err := load(text)
+		for _, s := range says {
+			require.ErrorContains(t, err, s, text)
+		}
+		require.NotEmpty(t, says)
+	}
+	_, err = auth.LoadIdentities(filepath.Join(t.TempDir(), "none"))
+	require.ErrorContains(t, err, "no such file")
+}

@@ -1,0 +1,328 @@
+package auth_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/mpcd/mpcd/internal/auth"
+	"github.com/mpcd/mpcd/internal/auth/authtest"
+	"github.com/mpcd/mpcd/internal/session"
+)
+
+// provider is an identity provider's JWKS server, whose behaviour can be changed.
+type provider struct {
+	*httptest.Server
+	answer atomic.Pointer[http.HandlerFunc]
+	asked  atomic.Int32
+}
+
+func newProvider(t testing.TB, answer http.HandlerFunc) *provider {
+	t.Helper()
+	p := &provider{}
+	p.set(answer)
+	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.asked.Add(1)
+		(*p.answer.Load())(w, r)
+	}))
+	t.Cleanup(p.Close)
+	return p
+}
+
+func (p *provider) set(answer http.HandlerFunc) { p.answer.Store(&answer) }
+
+func serving(t testing.TB, keys ...*authtest.Key) http.HandlerFunc {
+	t.Helper()
+	set := authtest.JWKS(t, keys...)
+	return func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(set) }
+}
+
+func status(code int) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
+}
+
+// atOnce looks for keys whenever they are needed, and keeps them for ever.
+func atOnce(tokens *auth.Tokens) { tokens.Timing(time.Hour, 0, time.Hour, 10*time.Second) }
+
+func bearerOf(t testing.TB, k *authtest.Key) []string {
+	t.Helper()
+	return []string{"Bearer " + k.Token(t, authtest.Claims("alice", nil))}
+}
+
+func accepted(t testing.TB, a *auth.Authenticator, k *authtest.Key) {
+	t.Helper()
+	c, err := a.Caller(with(t.Context(), bearerOf(t, k)...))
+	require.NoError(t, err)
+	require.Equal(t, "alice", c.Name)
+}
+
+func TestJWKSServerThatIsDownAtStart(t *testing.T) {
+	t.Parallel()
+	key := authtest.NewKey(t, "k", "ES256")
+	var lc net.ListenConfig
+	lis, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, lis.Close()) // nobody answers there
+	tokens := newTokens(t, "http://"+lis.Addr().String()+"/keys", silent)
+	atOnce(tokens)
+	a := &auth.Authenticator{Tokens: tokens}
+	refused(t, a, bearerOf(t, key), "connection refused")
+
+	lis, err = lc.Listen(t.Context(), "tcp", lis.Addr().String())
+	require.NoError(t, err)
+	up := &httptest.Server{Listener: lis, Config: &http.Server{Handler: serving(t, key), ReadHeaderTimeout: time.Minute}}
+	up.Start()
+	t.Cleanup(up.Close)
+	accepted(t, a, key)
+}
+
+func TestJWKSServerThatGoesDown(t *testing.T) {
+	t.Parallel()
+	key, other := authtest.NewKey(t, "k", "ES256"), authtest.NewKey(t, "other", "ES256")
+	p := newProvider(t, serving(t, key))
+	log := &logged{}
+	tokens := newTokens(t, p.URL, log.logger())
+	tokens.Timing(0, 0, time.Hour, 10*time.Second) // looked at again for every token
+	a := &auth.Authenticator{Tokens: tokens}
+	accepted(t, a, key)
+	p.set(status(http.StatusServiceUnavailable))
+	for range 3 {
+		refused(t, a, bearerOf(t, other), "it answers 503") // waits for its fetch, and so comes after it
+		accepted(t, a, key)
+	}
+	require.Equal(t, 1, strings.Count(log.String(), "cannot be read"), "it is logged once")
+	tokens.Close()
+	tokens.Timing(0, 0, 0, 10*time.Second) // too old now
+	refused(t, a, bearerOf(t, key), "no key of the issuer")
+}
+
+func TestJWKSServerThatIsSlow(t *testing.T) {
+	t.Parallel()
+	key, other := authtest.NewKey(t, "k", "ES256"), authtest.NewKey(t, "other", "ES256")
+	p := newProvider(t, serving(t, key))
+	tokens := newTokens(t, p.URL, silent)
+	tokens.Timing(0, 0, time.Hour, time.Hour)
+	a := &auth.Authenticator{Tokens: tokens}
+	accepted(t, a, key)
+	came := make(chan struct{}, 16)
+	p.set(func(_ http.ResponseWriter, r *http.Request) {
+		came <- struct{}{}
+		<-r.Context().Done() // until the service gives up
+	})
+	accepted(t, a, key)
+	<-came
+	accepted(t, a, key) // while it hangs
+	ctx, cancel := context.WithCancel(with(t.Context(), bearerOf(t, other)...))
+	cancel()
+	_, err := a.Caller(ctx)
+	require.ErrorIs(t, err, session.ErrUnauthenticated)
+	require.ErrorIs(t, err, context.Canceled, "whoever waits may go away")
+	tokens.Close() // ends the fetch
+
+	patient := newTokens(t, p.URL, silent)
+	patient.Timing(0, time.Hour, time.Hour, time.Nanosecond)
+	refused(t, &auth.Authenticator{Tokens: patient}, bearerOf(t, key), "deadline exceeded")
+}
+
+func TestJWKSServerThatAnswersBadly(t *testing.T) {
+	t.Parallel()
+	key := authtest.NewKey(t, "k", "ES256")
+	good := newProvider(t, serving(t, key))
+	set := authtest.JWKS(t, key)
+	weak := key.JWK(t)
+	delete(weak, "kid")
+	noID, err := json.Marshal(map[string]any{"keys": []any{weak}})
+	require.NoError(t, err)
+	for name, c := range map[string]struct {
+		answer http.HandlerFunc
+		says   string
+	}{
+		"nothing":         {status(http.StatusNoContent), "answers 204"},
+		"an error":        {status(http.StatusInternalServerError), "answers 500"},
+		"a redirect":      {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, good.URL, http.StatusFound) }, "answers 302"},
+		"garbage":         {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>secret</html>") }, "not a JWK Set"},
+		"half a set":      {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(set[:len(set)/2]) }, "not a JWK Set"},
+		"no keys":         {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"keys":[]}`) }, "no public key"},
+		"no list of keys": {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"keys":7}`) }, "not a JWK Set"},
+		"keys without id": {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(noID) }, "no public key"},
+		"a symmetric key": {func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, `{"keys":[{"kty":"oct","kid":"k","k":"AAAA"}]}`)
+		}, "no public key"},
+		"a connection cut": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "EOF"},
+		"a body without end": {func(w http.ResponseWriter, r *http.Request) {
+			for r.Context().Err() == nil {
+				if _, err := w.Write(bytes.Repeat([]byte(" "), 64<<10)); err != nil {
+					return
+				}
+			}
+		}, "more than 262144 bytes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newProvider(t, c.answer)
+			tokens := newTokens(t, p.URL, silent)
+			atOnce(tokens)
+			a := &auth.Authenticator{Tokens: tokens}
+			refused(t, a, bearerOf(t, key), c.says)
+			p.set(serving(t, key))
+			accepted(t, a, key)
+			p.set(c.answer)
+			accepted(t, a, key)
+		})
+	}
+}
+
+// Keys that cannot verify anything are left out, and do not take the good ones along.
+func TestJWKSWithKeysOfOtherKinds(t *testing.T) {
+	t.Parallel()
+	good, encrypting, unknown := authtest.NewKey(t, "good", "ES256"), authtest.NewKey(t, "enc", "ES256"), authtest.NewKey(t, "unknown", "ES256")
+	enc, odd := encrypting.JWK(t), unknown.JWK(t)
+	enc["use"], odd["kty"] = "enc", "NEW"
+	private := authtest.NewKey(t, "private", "EdDSA")
+	leaked := private.JWK(t)
+	leaked["d"] = authtest.B64(make([]byte, 32))
+	b, err := json.Marshal(map[string]any{"keys": []any{odd, enc, leaked, map[string]any{"kty": "EC"}, 7, good.JWK(t)}})
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "keys")
+	require.NoError(t, os.WriteFile(path, b, 0o600))
+	a := &auth.Authenticator{Tokens: newTokens(t, path, silent)}
+	accepted(t, a, good)
+	for _, k := range []*authtest.Key{encrypting, unknown, private} {
+		refused(t, a, bearerOf(t, k), "no key of the issuer")
+	}
+}
+
+// The issuer changes its key while many calls are in flight: none is refused for it.
+func TestJWKSRotatesInMidFlight(t *testing.T) {
+	t.Parallel()
+	before, after := authtest.NewKey(t, "before", "ES256"), authtest.NewKey(t, "after", "EdDSA")
+	p := newProvider(t, serving(t, before))
+	tokens := newTokens(t, p.URL, silent)
+	atOnce(tokens)
+	a := &auth.Authenticator{Tokens: tokens}
+	accepted(t, a, before)
+	hold := make(chan struct{})
+	both := serving(t, before, after)
+	came := make(chan struct{}, 1)
+	p.set(func(w http.ResponseWriter, r *http.Request) {
+		came <- struct{}{}
+		<-hold
+		both(w, r)
+	})
+	var wg sync.WaitGroup
+	var failed atomic.Int32
+	values := bearerOf(t, after)
+	for range 8 {
+		wg.Go(func() {
+			if _, err := a.Caller(with(t.Context(), values...)); err != nil {
+				failed.Add(1)
+			}
+		})
+	}
+	<-came
+	accepted(t, a, before) // the old key goes on
+	close(hold)
+	wg.Wait()
+	require.Zero(t, failed.Load())
+	require.Equal(t, int32(2), p.asked.Load(), "one fetch for all that waited")
+
+	// And when the old one is gone from the set, its tokens are refused.
+	p.set(serving(t, after))
+	refused(t, a, bearerOf(t, authtest.NewKey(t, "third", "ES256")), "no key of the issuer")
+	refused(t, a, bearerOf(t, before), "no key of the issuer")
+	accepted(t, a, after)
+}
+
+// Tokens with made-up key ids do not make the service ask without end.
+func TestJWKSIsNotAskedForEveryUnknownKey(t *testing.T) {
+	t.Parallel()
+	key := authtest.NewKey(t, "k", "ES256")
+	p := newProvider(t, serving(t, key))
+	tokens := newTokens(t, p.URL, silent)
+	tokens.Timing(time.Hour, time.Hour, time.Hour, 10*time.Second)
+	a := &auth.Authenticator{Tokens: tokens}
+	accepted(t, a, key)
+	for range 20 {
+		k := *key
+		k.ID += "x"
+		refused(t, a, bearerOf(t, &k), "no key of the issuer")
+	}
+	require.Equal(t, int32(1), p.asked.Load())
+}
+
+func TestJWKSFileChanges(t *testing.T) {
+	t.Parallel()
+	first, second := authtest.NewKey(t, "1", "ES256"), authtest.NewKey(t, "2", "ES256")
+	path := keysFile(t, first)
+	tokens := newTokens(t, path, silent)
+	atOnce(tokens)
+	a := &auth.Authenticator{Tokens: tokens}
+	accepted(t, a, first)
+	authtest.Replace(t, path, []byte("not keys"))
+	refused(t, a, bearerOf(t, second), "not a JWK Set")
+	accepted(t, a, first)
+	authtest.Replace(t, path, authtest.JWKS(t, second))
+	accepted(t, a, second)
+	refused(t, a, bearerOf(t, first), "no key of the issuer")
+}
+
+func TestWhereKeysMayBe(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	garbage, large := filepath.Join(dir, "garbage"), filepath.Join(dir, "large")
+	require.NoError(t, os.WriteFile(garbage, []byte("{}"), 0o600))
+	require.NoError(t, os.WriteFile(large, bytes.Repeat([]byte(" "), 256<<10+1), 0o600))
+	for jwks, says := range map[string]string{
+		"http://issuer.example.org/keys":          "https URL",
+		"ftp://127.0.0.1/keys":                    "https URL",
+		"https://user:hunter2@issuer.example.org": "form https://",
+		"https://":                      "form https://",
+		"http://%zz":                    "form https://",
+		"http://127.0.0.1.example.org/": "https URL",
+		filepath.Join(dir, "none"):      "no such file",
+		garbage:                         "garbage: it ",
+		large:                           "more than 262144 bytes",
+		dir:                             "not a regular file",
+	} {
+		_, err := auth.NewTokens("i", "a", jwks, silent)
+		require.ErrorContains(t, err, says, jwks)
+		require.NotContains(t, err.Error(), "hunter2")
+	}
+	for _, jwks := range []string{"https://issuer.example.org/keys", "http://localhost:1/", "http://[::1]:1/"} {
+		newTokens(t, jwks, silent)
+	}
+}
+
+// logged is a log that a test reads.
+type logged struct {
+	mu   sync.Mutex // guards text
+	text bytes.Buffer
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func (l *logged) logger() *slog.Logger { return slog.New(slog.NewJSONHandler(l, nil)) }

@@ -1,0 +1,201 @@
+package auth
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Certificates are the service's certificate and key, and the CA of its clients, read
+// from files and again when these change. Handshakes use the newest that could be read;
+// connections that are there stay as they are.
+type Certificates struct {
+	certFile, keyFile, caFile string
+	interval                  time.Duration // between two looks at the files
+	log                       *slog.Logger
+
+	mu      sync.Mutex // guards what follows
+	current *tls.Config
+	seen    []string  // what the files looked like when they were last read
+	looked  time.Time // when that was checked
+}
+
+const (
+	lookInterval = time.Second
+	maxPEM       = 1 << 20 // bytes of one file
+)
+
+// LoadCertificates reads the files. caFile may be empty: then clients are not asked for
+// certificates. Its error joins every fault, and quotes nothing of the files.
+func LoadCertificates(certFile, keyFile, caFile string, log *slog.Logger) (*Certificates, error) {
+	c := &Certificates{certFile: certFile, keyFile: keyFile, caFile: caFile, interval: lookInterval, log: log}
+	seen := c.look()
+	current, err := c.load()
+	if err != nil {
+		return nil, err
+	}
+	c.current, c.seen, c.looked = current, seen, time.Now()
+	return c, nil
+}
+
+// GRPC returns the settings of the gRPC listener: a client's certificate is verified if
+// one is sent.
+func (c *Certificates) GRPC() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		return c.config("h2"), nil
+	}}
+}
+
+// HTTP returns the settings of the gateway's listener. It asks for no certificate: the
+// gateway's callers show tokens.
+func (c *Certificates) HTTP() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{"h2", "http/1.1"}, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		cfg := c.config("h2", "http/1.1")
+		cfg.ClientAuth, cfg.ClientCAs = tls.NoClientCert, nil
+		return cfg, nil
+	}}
+}
+
+// config returns the settings of one handshake, of its own.
+func (c *Certificates) config(protocols ...string) *tls.Config {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := time.Now(); now.Sub(c.looked) >= c.interval {
+		c.looked = now
+		if seen := c.look(); !slices.Equal(seen, c.seen) {
+			c.seen = seen // that it cannot be read is logged once
+			c.reload()
+		}
+	}
+	cfg := c.current.Clone()
+	cfg.NextProtos = protocols
+	return cfg
+}
+
+// reload must be called with mu held.
+func (c *Certificates) reload() {
+	current, err := c.load()
+	if err != nil {
+		c.log.Error("changed certificate files cannot be used; the old ones stay in use", "error", err)
+		return
+	}
+	c.current = current
+	c.log.Info("certificates were read again", "certificate", c.certFile)
+}
+
+// look returns what tells a changed file from the one before. A file that is replaced by
+// renaming, or by a link to another, has another inode behind its name, and another time.
+func (c *Certificates) look() (seen []string) {
+	for _, path := range []string{c.certFile, c.keyFile, c.caFile} {
+		if path == "" {
+			continue
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			seen = append(seen, err.Error())
+			continue
+		}
+		inode := uint64(0)
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+			inode = stat.Ino
+		}
+		seen = append(seen, fmt.Sprint(info.ModTime().UnixNano(), info.Size(), info.Mode(), inode))
+	}
+	return seen
+}
+
+func (c *Certificates) load() (*tls.Config, error) {
+	pair, err := LoadKeyPair(c.certFile, c.keyFile)
+	cfg := &tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		Certificates: []tls.Certificate{pair},
+		// A resumed session would bring back a certificate that may not be good any more.
+		SessionTicketsDisabled: true,
+	}
+	if c.caFile == "" {
+		return cfg, err
+	}
+	cfg.ClientAuth = tls.VerifyClientCertIfGiven
+	pool, caErr := LoadCA(c.caFile)
+	if caErr != nil {
+		caErr = fmt.Errorf("--tls-client-ca %w", caErr)
+	}
+	cfg.ClientCAs = pool
+	return cfg, errors.Join(err, caErr)
+}
+
+// LoadKeyPair reads a certificate with its chain, and its key from a file that only its
+// owner may use. Its error joins every fault, and quotes nothing of the files.
+func LoadKeyPair(certFile, keyFile string) (tls.Certificate, error) {
+	cert, err := readBounded(certFile, maxPEM)
+	if err != nil {
+		err = fmt.Errorf("--tls-cert %s: %w", certFile, err)
+	}
+	key, keyErr := readSecret(keyFile)
+	defer clear(key)
+	if keyErr != nil {
+		keyErr = fmt.Errorf("--tls-key %s: %w", keyFile, keyErr)
+	}
+	if err = errors.Join(err, keyErr); err != nil {
+		return tls.Certificate{}, err
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("--tls-cert %s and --tls-key %s are not a PEM certificate and its key", certFile, keyFile)
+	}
+	return pair, nil
+}
+
+// LoadCA reads certificates of authorities.
+func LoadCA(path string) (*x509.CertPool, error) {
+	b, err := readBounded(path, maxPEM)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(b) {
+		return nil, fmt.Errorf("%s: it has no PEM certificate", path)
+	}
+	return pool, nil
+}
+
+// readSecret reads a file that only its owner may use. All checks are on the file that is
+// read, not on one that may have been there a moment before.
+func readSecret(path string) ([]byte, error) {
+	f, err := os.Open(path) //nolint:gosec // G304: the operator's own path
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, errors.New("it cannot be read: it must belong to the service's user")
+	}
+	if err != nil {
+		return nil, withoutPath(err)
+	}
+	defer f.Close() //nolint:errcheck // nothing was written
+	info, err := f.Stat()
+	if err != nil {
+		return nil, withoutPath(err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("it is not a regular file")
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return nil, fmt.Errorf("others than its owner may use it (mode %04o): chmod 600, and think about who read it", mode)
+	}
+	if info.Size() > maxPEM {
+		return nil, errors.New("it is too large for a key")
+	}
+	b := make([]byte, info.Size())
+	if _, err := io.ReadFull(f, b); err != nil {
+		clear(b)
+		return nil, withoutPath(err)
+	}
+	return b, nil
+}
