@@ -285,4 +285,3 @@ func (k *keysetDestroyCmd) Run(ctx context.Context) error {
 		return without, k.unneeded(ctx, keys, k.Key)
 	})
 }
-
