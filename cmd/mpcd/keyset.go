@@ -1,24 +1,287 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
+	"strings"
 
 	"github.com/mpcd/mpcd/internal/seal"
+	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/store"
 )
 
+// keysetCmd groups what can be done to the keyset that encrypts what a service stores.
 type keysetCmd struct {
-	Create keysetCreateCmd `cmd:"" help:"Write a new keyset to a new file, mode 0600."`
+	Create  keysetCreateCmd  `cmd:"" help:"Write a new keyset to a new file, mode 0600."`
+	List    keysetListCmd    `cmd:"" help:"Show the keys of a keyset: ids and states, no key material."`
+	Rotate  keysetRotateCmd  `cmd:"" help:"Add a new key, under which everything will be sealed."`
+	Status  keysetStatusCmd  `cmd:"" help:"Show how many stored values each key still seals."`
+	Disable keysetDisableCmd `cmd:"" help:"Switch an old key off, once nothing is sealed under it."`
+	Enable  keysetEnableCmd  `cmd:"" help:"Switch a disabled key on again."`
+	Destroy keysetDestroyCmd `cmd:"" help:"Remove a disabled key for good."`
+}
+
+// Help says in which order a key is replaced.
+func (k *keysetCmd) Help() string {
+	return `To replace a key:
+ 1. mpcd keyset rotate: the new key becomes the primary key, the old one still opens.
+    Put a copy of the file into its backup.
+ 2. Restart the service: it reads its keyset once. It seals under the new key from then
+    on, and re-seals in the background what the old one sealed, while runs go on; after
+    a crash it goes on where it was.
+ 3. Wait until mpcd keyset status (or the metric mpcd_reseal_rows_left) shows none.
+ 4. mpcd keyset disable: refused while something needs the old key. Restart the service.
+ 5. Wait: a week, or as long as you may have to restore an older backup of the database,
+    which still needs the old key. mpcd keyset enable takes a disable back.
+ 6. mpcd keyset destroy: now nothing opens such a backup any more.
+
+With --keyset-kms the file is wrapped by a key in a KMS, and is of no use without it:
+  hcvault://HOST[:PORT]/transit/keys/NAME     HashiCorp Vault; VAULT_TOKEN, or the name
+                                              of a file in VAULT_TOKEN_FILE; VAULT_CACERT
+  aws-kms://arn:aws:kms:REGION:ACCOUNT:key/ID AWS; what the AWS SDK finds: environment,
+                                              ~/.aws, the machine's or pod's role
+  gcp-kms://projects/P/locations/L/keyRings/R/cryptoKeys/K
+                                              Google Cloud; application default credentials
+The KMS is asked at the start only: a service that runs does without it.`
+}
+
+// keysetFileFlags name a keyset file.
+type keysetFileFlags struct {
+	Keyset string `help:"The keyset's file." required:"" placeholder:"FILE" env:"MPCD_KEYSET"`
+	KMS    string `name:"keyset-kms" help:"The KMS key that wraps the file, where one does; see mpcd keyset --help." placeholder:"URI" env:"MPCD_KEYSET_KMS"`
+	JSON   bool   `help:"Print one JSON object on standard output."`
+}
+
+// keysetDBFlags name the database that a keyset seals.
+type keysetDBFlags struct {
+	DB string `help:"The database that the keyset seals, as in sqlite:///var/lib/mpcd/mpcd.db. Its service may be running." required:"" placeholder:"URL" env:"MPCD_DB"`
+}
+
+func (k *keysetFileFlags) file() (seal.File, error) { return keysetFile(k.Keyset, k.KMS) }
+
+// show prints the keys after a change, and what comes next.
+func (k *keysetFileFlags) show(keys *seal.Keyset, next string) error {
+	if k.JSON {
+		return json.NewEncoder(os.Stdout).Encode(struct {
+			Keyset string     `json:"keyset"`
+			Keys   []seal.Key `json:"keys"`
+		}{k.Keyset, keys.Keys()})
+	}
+	for _, key := range keys.Keys() {
+		if _, err := fmt.Printf("key %v  %s\n", key.ID, keyState(key)); err != nil {
+			return err
+		}
+	}
+	if next == "" {
+		return nil
+	}
+	_, err := fmt.Println(next)
+	return err
+}
+
+func keyState(key seal.Key) string {
+	switch {
+	case key.Primary:
+		return "primary: it seals and opens"
+	case key.Enabled:
+		return "enabled: it opens"
+	}
+	return "disabled"
+}
+
+// change changes the file, and shows what it holds then.
+func (k *keysetFileFlags) change(ctx context.Context, next string, change func(*seal.Keyset) (*seal.Keyset, error)) error {
+	file, err := k.file()
+	if err != nil {
+		return err
+	}
+	keys, err := file.Change(ctx, change)
+	if err != nil {
+		return err
+	}
+	return k.show(keys, next)
+}
+
+// count counts what each key seals in the keyset's database.
+func (d *keysetDBFlags) count(ctx context.Context, keys *seal.Keyset) (count seal.Count, err error) {
+	path, err := store.Path(d.DB)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--db: %w", err)}
+	}
+	// The store would make it, and a new database needs no key at all.
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("--db: %w: name the database that the keyset seals", err)
+	}
+	st, err := store.Open(ctx, d.DB)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	return seal.CensusOf(ctx, keys, st)
 }
 
 type keysetCreateCmd struct {
 	Keyset string `help:"New file. Keep a copy of it apart from the database: without it the database is lost." required:"" placeholder:"FILE"`
+	KMS    string `name:"keyset-kms" help:"The KMS key that wraps the file; see mpcd keyset --help." placeholder:"URI" env:"MPCD_KEYSET_KMS"`
+	JSON   bool   `help:"Print one JSON object on standard output."`
 }
 
 // Run makes a keyset.
-func (k *keysetCreateCmd) Run() error {
-	if err := seal.Create(k.Keyset); err != nil {
+func (k *keysetCreateCmd) Run(ctx context.Context) error {
+	file, err := keysetFile(k.Keyset, k.KMS)
+	if err != nil {
 		return err
 	}
-	_, err := fmt.Printf("keyset in %s, mode 0600\n", k.Keyset)
+	if err := file.Create(ctx); err != nil {
+		return err
+	}
+	if k.JSON {
+		return json.NewEncoder(os.Stdout).Encode(struct {
+			Keyset string `json:"keyset"`
+		}{k.Keyset})
+	}
+	_, err = fmt.Printf("keyset in %s, mode 0600\n", k.Keyset)
 	return err
+}
+
+type keysetListCmd struct{ keysetFileFlags }
+
+// Run shows the keys.
+func (k *keysetListCmd) Run(ctx context.Context) error {
+	keys, err := loadKeyset(ctx, k.Keyset, k.KMS)
+	if err != nil {
+		return err
+	}
+	return k.show(keys, "")
+}
+
+type keysetRotateCmd struct{ keysetFileFlags }
+
+// Run adds a primary key.
+func (k *keysetRotateCmd) Run(ctx context.Context) error {
+	return k.change(ctx, "Restart the service: it re-seals what it stores. Back the file up.", (*seal.Keyset).Rotated)
+}
+
+type keysetStatusCmd struct {
+	keysetFileFlags
+	keysetDBFlags
+}
+
+// keyStatus is a key and what it seals, as it is printed.
+type keyStatus struct {
+	seal.Key
+	Rows  int            `json:"rows"`
+	Kinds map[string]int `json:"kinds,omitempty"`
+}
+
+// Run counts.
+func (k *keysetStatusCmd) Run(ctx context.Context) error {
+	keys, err := loadKeyset(ctx, k.Keyset, k.KMS)
+	if err != nil {
+		return err
+	}
+	count, err := k.count(ctx, keys)
+	if err != nil {
+		return err
+	}
+	all, left := []keyStatus{}, count.Total()
+	for _, key := range keys.Keys() {
+		all = append(all, keyStatus{key, count.Of(key.ID), count[key.ID]})
+		if key.Primary {
+			left -= count.Of(key.ID)
+		}
+	}
+	unknown := count.Unknown(keys)
+	if k.JSON {
+		return json.NewEncoder(os.Stdout).Encode(struct {
+			Keys    []keyStatus  `json:"keys"`
+			Left    int          `json:"left"`
+			Unknown []seal.KeyID `json:"unknownKeys,omitempty"`
+		}{all, left, unknown})
+	}
+	for _, s := range all {
+		if _, err := fmt.Printf("key %v  %-27s  %s\n", s.ID, keyState(s.Key), rowsOf(s.Kinds, s.Rows)); err != nil {
+			return err
+		}
+	}
+	for _, id := range unknown {
+		if _, err := fmt.Printf("key %v  not in this keyset: what it sealed does not open  %s\n", id, rowsOf(count[id], count.Of(id))); err != nil {
+			return err
+		}
+	}
+	_, err = fmt.Printf("%d rows to re-seal%s\n", left, map[bool]string{true: ": the service does it, once it was restarted after the rotation"}[left > 0])
+	return err
+}
+
+func rowsOf(kinds map[string]int, rows int) string {
+	var parts []string
+	for _, kind := range session.SealedKinds() {
+		if n := kinds[kind]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%s %d", kind, n))
+		}
+	}
+	if len(parts) == 0 {
+		return "no rows"
+	}
+	return fmt.Sprintf("%d rows (%s)", rows, strings.Join(parts, ", "))
+}
+
+type keyFlag struct {
+	Key seal.KeyID `help:"The key's id, as list shows it." required:"" placeholder:"ID"`
+}
+
+type keysetDisableCmd struct {
+	keysetFileFlags
+	keysetDBFlags
+	keyFlag
+}
+
+// Run disables a key that nothing needs.
+func (k *keysetDisableCmd) Run(ctx context.Context) error {
+	return k.change(ctx, "Restart the service. Destroy the key when you will need no older backup of the database any more.", func(keys *seal.Keyset) (*seal.Keyset, error) {
+		without, err := keys.Disabled(k.Key)
+		if err != nil {
+			return nil, err
+		}
+		return without, k.unneeded(ctx, keys, k.Key)
+	})
+}
+
+// unneeded fails where a row of the database still needs a key.
+func (d *keysetDBFlags) unneeded(ctx context.Context, keys *seal.Keyset, id seal.KeyID) error {
+	count, err := d.count(ctx, keys)
+	if err != nil {
+		return err
+	}
+	return count.Unneeded(id)
+}
+
+type keysetEnableCmd struct {
+	keysetFileFlags
+	keyFlag
+}
+
+// Run enables a key.
+func (k *keysetEnableCmd) Run(ctx context.Context) error {
+	return k.change(ctx, "Restart the service.", func(keys *seal.Keyset) (*seal.Keyset, error) { return keys.Enabled(k.Key) })
+}
+
+type keysetDestroyCmd struct {
+	keysetFileFlags
+	keysetDBFlags
+	keyFlag
+}
+
+// Run destroys a key that nothing needs.
+func (k *keysetDestroyCmd) Run(ctx context.Context) error {
+	return k.change(ctx, "The key is gone: remove it from the file's backups too, as far as no backup of the database needs it.", func(keys *seal.Keyset) (*seal.Keyset, error) {
+		without, err := keys.Destroyed(k.Key)
+		if err != nil {
+			return nil, err
+		}
+		return without, k.unneeded(ctx, keys, k.Key)
+	})
 }

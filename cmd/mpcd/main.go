@@ -18,7 +18,7 @@ type cli struct {
 	Demo      demoCmd      `cmd:"" help:"Create, back up, provision and sign, all in one process."`
 	Serve     serveCmd     `cmd:"" help:"Run the service."`
 	Wallet    walletCmd    `cmd:"" help:"Use a running service: create, back up, provision, sign."`
-	Keyset    keysetCmd    `cmd:"" help:"Make the keyset that encrypts what a service stores."`
+	Keyset    keysetCmd    `cmd:"" help:"Make and rotate the keyset that encrypts what a service stores."`
 	Preparams preparamsCmd `cmd:"" help:"Fill the pool of pre-params, or look at it."`
 	Audit     auditCmd     `cmd:"" help:"Show and verify the audit log."`
 	Loadtest  loadtestCmd  `cmd:"" help:"Make data for load tests."`
@@ -34,6 +34,10 @@ const (
 func main() { os.Exit(run(os.Args[1:])) }
 
 func run(args []string) int {
+	if err := noCoreDumps(); err != nil {
+		fmt.Fprintln(os.Stderr, "mpcd:", err)
+		return exitFailed
+	}
 	// The first signal ends the command in good order; after it the default is back, so
 	// that a second one ends the process.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)

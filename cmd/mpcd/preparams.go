@@ -32,6 +32,7 @@ type preparamsCmd struct {
 type poolFlags struct {
 	DB     string `help:"The service's database, as in sqlite:///var/lib/mpcd/mpcd.db." placeholder:"URL" env:"MPCD_DB"`
 	Keyset string `help:"File with the service's keyset." placeholder:"FILE" env:"MPCD_KEYSET"`
+	KMS    string `name:"keyset-kms" help:"The KMS key that wraps the keyset, where one does; see mpcd keyset --help." placeholder:"URI" env:"MPCD_KEYSET_KMS"`
 }
 
 // open returns the pool. Its caller closes it.
@@ -46,7 +47,7 @@ func (f *poolFlags) open(ctx context.Context) (*preparams.Pool, func() error, er
 	if len(missing) > 0 {
 		return nil, nil, usageError{errors.Join(missing...)}
 	}
-	keyset, err := seal.Load(f.Keyset)
+	keyset, err := loadKeyset(ctx, f.Keyset, f.KMS)
 	if err != nil {
 		return nil, nil, err
 	}

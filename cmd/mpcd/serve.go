@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -30,7 +29,7 @@ type serveCmd struct {
 	Config string `help:"YAML file with these settings, by the names of the flags (grpc-addr: ...)." placeholder:"FILE" env:"MPCD_CONFIG"`
 	Dev    toggle `help:"A loopback service WITHOUT authentication, for trying things out. Anybody on this machine can use every wallet in it." env:"MPCD_DEV"`
 	DB     string `help:"Database, as in sqlite:///var/lib/mpcd/mpcd.db (default: mpcd.db in the working directory)." placeholder:"URL" env:"MPCD_DB"`
-	Keyset string `help:"File with the keyset that encrypts what is stored, mode 0600. With --dev one is made beside the database." placeholder:"FILE" env:"MPCD_KEYSET"`
+	keysetFlags
 
 	GRPCAddr  string `name:"grpc-addr" help:"Where gRPC is served (default: ${default})." default:"127.0.0.1:9090" placeholder:"ADDR" env:"MPCD_GRPC_ADDR"`
 	HTTPAddr  string `name:"http-addr" help:"Where the HTTP/JSON gateway is served (default: ${default})." default:"127.0.0.1:8080" placeholder:"ADDR" env:"MPCD_HTTP_ADDR"`
@@ -86,14 +85,7 @@ func (s *serveCmd) check(f *faults) *seal.Keyset {
 	}
 	s.checkAddresses(f)
 	s.checkValues(f)
-	if s.Keyset == "" {
-		return nil
-	}
-	keys, err := seal.Load(s.Keyset)
-	if err != nil {
-		*f = append(*f, err) // it names the file
-	}
-	return keys
+	return s.keysetFlags.check(f)
 }
 
 func (s *serveCmd) checkAddresses(f *faults) {
@@ -156,7 +148,7 @@ func isLoopback(host string) bool {
 func (s *serveCmd) Run(ctx context.Context, f *faults) (err error) {
 	keyset := s.check(f)
 	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: s.LogLevel.value}))
-	door := s.open(s.Dev.value || s.Dev.err != nil, s.addresses(&server.Listeners{})[:2], log, f)
+	door := s.accessFlags.open(s.Dev.value || s.Dev.err != nil, s.addresses(&server.Listeners{})[:2], log, f)
 	defer door.close()
 	if len(*f) > 0 {
 		return usageError{*f}
@@ -170,7 +162,7 @@ func (s *serveCmd) Run(ctx context.Context, f *faults) (err error) {
 		s.DB = (&url.URL{Scheme: "sqlite", Path: filepath.Join(dir, "mpcd.db")}).String()
 	}
 	if keyset == nil {
-		if keyset, err = s.devKeyset(log); err != nil {
+		if keyset, err = s.keysetFlags.open(ctx, s.DB, log); err != nil {
 			return err
 		}
 	}
@@ -200,23 +192,6 @@ func (s *serveCmd) Run(ctx context.Context, f *faults) (err error) {
 	err = svc.Server.Serve(ctx, lis, s.Grace.value)
 	log.Info("stopped")
 	return err
-}
-
-// devKeyset reads the keyset beside the database of a --dev service, and makes it where
-// there is none.
-func (s *serveCmd) devKeyset(log *slog.Logger) (*seal.Keyset, error) {
-	file, err := store.Path(s.DB)
-	if err != nil {
-		return nil, err
-	}
-	path := strings.TrimSuffix(file, filepath.Ext(file)) + ".keyset"
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		if err := seal.Create(path); err != nil {
-			return nil, err
-		}
-		log.Warn("made a development keyset", "path", path)
-	}
-	return seal.Load(path)
 }
 
 // address is where one of the listeners listens.

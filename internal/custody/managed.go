@@ -128,5 +128,5 @@ func setID(set *session.ShareSet) tss.SetID {
 }
 
 func label(set *session.ShareSet, c tss.Curve) session.Label {
-	return session.Label{Kind: "server share", WalletID: set.WalletID, ShareSetID: set.ID, Curve: c, Party: tss.Server}
+	return session.HalfLabel(set.WalletID, set.ID, c)
 }

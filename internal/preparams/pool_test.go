@@ -21,6 +21,7 @@ import (
 
 	"github.com/mpcd/mpcd/internal/preparams"
 	"github.com/mpcd/mpcd/internal/seal"
+	"github.com/mpcd/mpcd/internal/session"
 	"github.com/mpcd/mpcd/internal/store"
 	"github.com/mpcd/mpcd/internal/tss"
 	"github.com/mpcd/mpcd/internal/tss/tsstest"
@@ -309,7 +310,7 @@ func TestSealedNonsenseIsDropped(t *testing.T) {
 	plain.Reveal()[plain.Len()-1] ^= 1 // beta: alpha*beta is no longer 1 mod pq
 	_, err = tss.ParsePreParams(plain)
 	require.ErrorIs(t, err, tss.ErrPreParams)
-	sealed, err := r.sealer.Seal(plain, preparams.Label("bad"))
+	sealed, err := r.sealer.Seal(plain, session.PreParamsLabel("bad"))
 	require.NoError(t, err)
 	require.NoError(t, r.store.AddPreParams(t.Context(), "bad", sealed, time.Now()))
 	_, err = p.PreParams(t.Context())

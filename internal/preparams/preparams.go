@@ -69,9 +69,6 @@ func NewPool(store Store, sealer session.Sealer, cfg Config, log *slog.Logger) *
 	return p
 }
 
-// label binds a sealed set to its row.
-func label(id string) session.Label { return session.Label{Kind: "pre-params", ShareSetID: id} }
-
 // PreParams claims a set, or makes one on all cores where the pool is empty. It returns
 // ctx's error once ctx is done. Sets that cannot be opened or fail validation are
 // dropped and counted.
@@ -100,7 +97,7 @@ func (p *Pool) PreParams(ctx context.Context) (*tss.PreParams, error) {
 }
 
 func (p *Pool) open(id string, sealed []byte) (*tss.PreParams, error) {
-	plain, err := p.sealer.Open(sealed, label(id))
+	plain, err := p.sealer.Open(sealed, session.PreParamsLabel(id))
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +114,7 @@ func (p *Pool) Add(ctx context.Context, pp *tss.PreParams) error {
 	}
 	defer plain.Wipe()
 	id := uuid.NewString()
-	sealed, err := p.sealer.Seal(plain, label(id))
+	sealed, err := p.sealer.Seal(plain, session.PreParamsLabel(id))
 	if err != nil {
 		return fmt.Errorf("seal pre-params: %w", err)
 	}

@@ -1,30 +1,48 @@
 package seal
 
 import (
-	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
+	"strconv"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/aead/aesgcm"
-	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
 )
 
 // Keyset is an encryption keyset: AES-256-GCM keys, of which the primary seals and all
-// open. It prints without key material.
+// enabled ones open. It prints without key material.
 type Keyset struct {
 	handle *keyset.Handle // prints as the keys' ids, kinds and states
 }
 
-// maxKeysetBytes bounds a keyset file; one key has some 300 bytes.
-const maxKeysetBytes = 1 << 20
+// KeyID names a key of a keyset; it is no secret. Tink puts it before all that the key
+// seals.
+type KeyID uint32
 
-const makeOne = "make one with `mpcd keyset create`"
+// String returns the id as commands and logs show it.
+func (id KeyID) String() string { return fmt.Sprintf("%08x", uint32(id)) }
+
+// MarshalText implements encoding.TextMarshaler, for JSON.
+func (id KeyID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler, for command lines.
+func (id *KeyID) UnmarshalText(text []byte) error {
+	n, err := strconv.ParseUint(string(text), 16, 32)
+	if err != nil || len(text) != 8 {
+		return fmt.Errorf("%q is not a key's id: eight hex digits, as `mpcd keyset list` shows them", text)
+	}
+	*id = KeyID(n)
+	return nil
+}
+
+// Key is what may be known of a key.
+type Key struct {
+	ID      KeyID `json:"id"`
+	Primary bool  `json:"primary"` // it seals; there is one
+	Enabled bool  `json:"enabled"` // it opens
+}
 
 // Ephemeral returns a new keyset that is nowhere but in memory: for the demo and for
 // tests. What it sealed can never be opened again once the process ends.
@@ -36,103 +54,108 @@ func Ephemeral() (*Keyset, error) {
 	return &Keyset{h}, nil
 }
 
-// Create writes a new keyset to a new file, in Tink's JSON form, mode 0600. The file is
-// durable when it returns nil; an existing one is never touched. Whoever reads the file
-// can open all that is sealed with it, and without it nobody can: it belongs into a
-// backup of its own, apart from the database's.
-func Create(path string) error {
-	keys, err := Ephemeral()
-	if err != nil {
-		return err
+// Keys returns the keyset's keys in the order in which they were added.
+func (k *Keyset) Keys() []Key {
+	info := k.handle.KeysetInfo()
+	keys := make([]Key, 0, len(info.GetKeyInfo()))
+	for _, i := range info.GetKeyInfo() {
+		id := i.GetKeyId()
+		keys = append(keys, Key{KeyID(id), id == info.GetPrimaryKeyId(), i.GetStatus().String() == "ENABLED"})
 	}
-	var b bytes.Buffer
-	b.Grow(4 << 10) // room for one key, so that no copy stays behind where the buffer grew
-	defer func() { clear(b.Bytes()) }()
-	if err := insecurecleartextkeyset.Write(keys.handle, keyset.NewJSONWriter(&b)); err != nil {
-		return fmt.Errorf("encode the keyset: %w", err)
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // G304: the operator's own path
-	switch {
-	case errors.Is(err, fs.ErrExist):
-		return fmt.Errorf("keyset %s: there is a file already, which may be a keyset in use: name another one", path)
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("keyset %s: its directory does not exist: create it first", path)
-	case err != nil:
-		return fmt.Errorf("keyset: %w", err)
-	}
-	_, err = f.Write(b.Bytes())
-	if err = errors.Join(err, f.Chmod(0o600), f.Sync(), f.Close(), syncDir(filepath.Dir(path))); err != nil {
-		// A part of a keyset is of no use, and would stand in the way of the next try.
-		return errors.Join(fmt.Errorf("write keyset %s: %w", path, err), os.Remove(path))
-	}
-	return nil
+	return keys
 }
 
-func syncDir(path string) error {
-	d, err := os.Open(path) //nolint:gosec // G304: the operator's own path
-	if err != nil {
-		return err
+// key returns what may be known of a key, and whether the keyset has it.
+func (k *Keyset) key(id KeyID) (Key, bool) {
+	for _, key := range k.Keys() {
+		if key.ID == id {
+			return key, true
+		}
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return Key{}, false
 }
 
-// Load reads a keyset that Create wrote, or that Tink's own tool (tinkey) made or rotated:
-// JSON, AES-256-GCM keys with Tink's prefix. It refuses a file that anybody but its owner
-// can read. Its errors say what to do, and quote nothing of the file.
-func Load(path string) (*Keyset, error) {
-	b, err := read(path)
-	if err != nil {
-		return nil, fmt.Errorf("keyset %s: %w", path, err)
-	}
-	defer clear(b)
-	// Tink's own error says no more than that the keyset is invalid.
-	h, err := insecurecleartextkeyset.Read(keyset.NewJSONReader(bytes.NewReader(b)))
-	if err != nil {
-		return nil, fmt.Errorf("keyset %s: it is cut off, or not a Tink keyset in JSON: restore it from its backup, or, for a new database, %s", path, makeOne)
-	}
-	if err := check(h); err != nil {
-		return nil, fmt.Errorf("keyset %s: %w", path, err)
-	}
-	return &Keyset{h}, nil
+func (k *Keyset) primary() KeyID { return KeyID(k.handle.KeysetInfo().GetPrimaryKeyId()) }
+
+// Rotated returns the keyset with one more key, which is the primary.
+func (k *Keyset) Rotated() (*Keyset, error) {
+	return k.with(func(m *keyset.Manager) error {
+		id, err := m.Add(aead.AES256GCMKeyTemplate())
+		if err != nil {
+			return err
+		}
+		return m.SetPrimary(id)
+	})
 }
 
-// read returns a keyset file's bytes. All checks are on the file that is read, not on
-// one that may have been there a moment before.
-func read(path string) ([]byte, error) {
-	f, err := os.Open(path) //nolint:gosec // G304: the operator's own path
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("there is no such file: %s, or name the one that the database was sealed with", makeOne)
-	case errors.Is(err, fs.ErrPermission):
-		return nil, errors.New("it cannot be read: it must belong to the service's user")
-	case err != nil:
-		return nil, err
-	}
-	defer f.Close() //nolint:errcheck // nothing was written
-	info, err := f.Stat()
+// Disabled returns the keyset with a key that neither seals nor opens. It can be enabled
+// again.
+func (k *Keyset) Disabled(id KeyID) (*Keyset, error) {
+	key, err := k.old(id)
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("it is not a regular file")
+	if !key.Enabled {
+		return nil, fmt.Errorf("key %v is disabled already", id)
 	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("others than its owner may use it (mode %04o): chmod 600, and think about who read it", mode)
-	}
-	if info.Size() > maxKeysetBytes {
-		return nil, errors.New("it is too large for a keyset")
-	}
-	b := make([]byte, info.Size())
-	if _, err := io.ReadFull(f, b); err != nil {
-		clear(b)
+	return k.with(func(m *keyset.Manager) error { return m.Disable(uint32(id)) })
+}
+
+// Enabled returns the keyset with a key that opens again.
+func (k *Keyset) Enabled(id KeyID) (*Keyset, error) {
+	key, err := k.old(id)
+	if err != nil {
 		return nil, err
 	}
-	return b, nil
+	if key.Enabled {
+		return nil, fmt.Errorf("key %v is enabled already", id)
+	}
+	return k.with(func(m *keyset.Manager) error { return m.Enable(uint32(id)) })
+}
+
+// Destroyed returns the keyset without a key, which must have been disabled: whoever
+// disables first learns in time what still needs it.
+func (k *Keyset) Destroyed(id KeyID) (*Keyset, error) {
+	key, err := k.old(id)
+	if err != nil {
+		return nil, err
+	}
+	if key.Enabled {
+		return nil, fmt.Errorf("key %v is enabled: disable it first (mpcd keyset disable), restart the service, and wait until you trust that nothing misses it", id)
+	}
+	return k.with(func(m *keyset.Manager) error { return m.Delete(uint32(id)) })
+}
+
+// old returns a key that is not the primary.
+func (k *Keyset) old(id KeyID) (Key, error) {
+	key, ok := k.key(id)
+	if !ok {
+		return Key{}, fmt.Errorf("the keyset has no key %v: see `mpcd keyset list`", id)
+	}
+	if key.Primary {
+		return Key{}, fmt.Errorf("key %v is the primary key, which seals: rotate first (mpcd keyset rotate)", id)
+	}
+	return key, nil
+}
+
+// with returns a changed copy.
+func (k *Keyset) with(change func(*keyset.Manager) error) (*Keyset, error) {
+	m := keyset.NewManagerFromHandle(k.handle)
+	err := change(m)
+	if err != nil {
+		return nil, fmt.Errorf("change the keyset: %w", err)
+	}
+	h, err := m.Handle()
+	if err != nil {
+		return nil, fmt.Errorf("change the keyset: %w", err)
+	}
+	return &Keyset{h}, check(h)
 }
 
 // check wants keys that are what Create makes: with another kind of key, or without a
 // prefix that names the key, rotation would not work.
 func check(h *keyset.Handle) error {
+	seen := map[uint32]bool{}
 	for i := range h.Len() {
 		e, err := h.Entry(i)
 		if err != nil {
@@ -142,6 +165,25 @@ func check(h *keyset.Handle) error {
 		if !ok || p.KeySizeInBytes() != 32 || p.Variant() != aesgcm.VariantTink {
 			return fmt.Errorf("key %d of %d is not an AES-256-GCM key with Tink's prefix: name an encryption keyset, or, for a new database, %s", i+1, h.Len(), makeOne)
 		}
+		if seen[e.KeyID()] {
+			return fmt.Errorf("two keys have the id %v: restore it from its backup", KeyID(e.KeyID()))
+		}
+		seen[e.KeyID()] = true
+		if s := e.KeyStatus(); s != keyset.Enabled && s != keyset.Disabled {
+			return fmt.Errorf("key %v is neither enabled nor disabled: restore it from its backup", KeyID(e.KeyID()))
+		}
+	}
+	if _, err := aead.New(h); err != nil {
+		return errors.New("its primary key does not seal: restore it from its backup")
 	}
 	return nil
+}
+
+// sealedUnder returns the key that a ciphertext of Tink's AEAD names.
+func sealedUnder(ciphertext []byte) (KeyID, bool) {
+	const prefix = 5 // version 1, then the key's id
+	if len(ciphertext) < prefix || ciphertext[0] != 1 {
+		return 0, false
+	}
+	return KeyID(binary.BigEndian.Uint32(ciphertext[1:])), true
 }

@@ -2,7 +2,9 @@
 // to its place by a session.Label. It also makes the keyed hashes by which a repeated
 // request is told from a reused id.
 //
-// The encryption keyset comes from a file that only the service can read. The MAC's
+// The encryption keyset comes from a file that only the service can read, as it is or
+// wrapped by a KMS. A Resealer brings what older keys sealed under the primary key, so
+// that they can be disabled and destroyed. The MAC's
 // keyset is random too, but stands in the database, sealed by the former, so that
 // fingerprints stay the same over restarts and over rotations of the encryption keyset;
 // and that seal tells at the start whether keyset and database belong together.
@@ -40,13 +42,12 @@ type MetaStore interface {
 // ErrOtherKeyset is returned by New where the database's MAC keyset does not open.
 var ErrOtherKeyset = errors.New("the database was sealed with another keyset")
 
-// macMeta is where the sealed MAC keyset stands, and macLabel what it is bound to.
+// macMeta is where the sealed MAC keyset stands.
 const macMeta = "mac keyset"
-
-var macLabel = session.Label{Kind: "mac key"}
 
 // Sealer implements session.Sealer. It is safe for concurrent use.
 type Sealer struct {
+	keys *Keyset
 	aead tink.AEAD
 	mac  tink.MAC
 }
@@ -61,14 +62,14 @@ func New(ctx context.Context, keys *Keyset, meta MetaStore) (*Sealer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("keyset: %w", err)
 	}
-	m, err := loadMAC(ctx, a, meta)
+	m, err := loadMAC(ctx, keys, a, meta)
 	if err != nil {
 		return nil, err
 	}
-	return &Sealer{aead: a, mac: m}, nil
+	return &Sealer{keys: keys, aead: a, mac: m}, nil
 }
 
-func loadMAC(ctx context.Context, a tink.AEAD, meta MetaStore) (tink.MAC, error) {
+func loadMAC(ctx context.Context, keys *Keyset, a tink.AEAD, meta MetaStore) (tink.MAC, error) {
 	sealed, err := meta.Meta(ctx, macMeta)
 	if err != nil {
 		return nil, fmt.Errorf("read the mac keyset: %w", err)
@@ -83,15 +84,29 @@ func loadMAC(ctx context.Context, a tink.AEAD, meta MetaStore) (tink.MAC, error)
 		}
 	}
 	// Tink's error tells nothing more than that it does not open.
-	h, err := keyset.ReadWithAssociatedData(keyset.NewBinaryReader(bytes.NewReader(sealed)), a, associated(macLabel))
+	h, err := keyset.ReadWithAssociatedData(keyset.NewBinaryReader(bytes.NewReader(sealed)), a, associated(session.MACLabel()))
 	if err != nil {
-		return nil, fmt.Errorf("%w: name that keyset (or restore the database, if its row %q was altered)", ErrOtherKeyset, macMeta)
+		return nil, otherKeyset(keys, sealed)
 	}
 	m, err := mac.New(h)
 	if err != nil {
 		return nil, fmt.Errorf("the stored mac keyset is of another kind: %w", err)
 	}
 	return m, nil
+}
+
+// otherKeyset says why a sealed MAC keyset does not open, and what to do.
+func otherKeyset(keys *Keyset, sealed []byte) error {
+	id, ok := macSealedUnder(sealed)
+	if !ok {
+		return fmt.Errorf("%w, or its row %q was altered: restore the database", ErrOtherKeyset, macMeta)
+	}
+	if key, ok := keys.key(id); ok && !key.Enabled {
+		return fmt.Errorf("%w: key %v is disabled in this one: enable it (mpcd keyset enable), and disable it when re-sealing is done", ErrOtherKeyset, id)
+	} else if ok {
+		return fmt.Errorf("%w, or its row %q was altered: name that keyset, or restore the database", ErrOtherKeyset, macMeta)
+	}
+	return fmt.Errorf("%w, one that has key %v: name that keyset, or restore it from its backup", ErrOtherKeyset, id)
 }
 
 // makeMAC returns a new MAC keyset, sealed.
@@ -101,7 +116,7 @@ func makeMAC(a tink.AEAD) ([]byte, error) {
 		return nil, fmt.Errorf("make a mac keyset: %w", err)
 	}
 	var b bytes.Buffer
-	if err := h.WriteWithAssociatedData(keyset.NewBinaryWriter(&b), a, associated(macLabel)); err != nil {
+	if err := h.WriteWithAssociatedData(keyset.NewBinaryWriter(&b), a, associated(session.MACLabel())); err != nil {
 		return nil, fmt.Errorf("seal the mac keyset: %w", err)
 	}
 	return b.Bytes(), nil

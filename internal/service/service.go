@@ -63,11 +63,13 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 		return nil, errors.Join(err, st.Close())
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(pool, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	resealer := seal.NewResealer(sealer, st, log)
+	registry.MustRegister(pool, rowsLeft(resealer), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = pool.Fill(background) }) // ends with stop; it logs its troubles itself
 	wg.Go(func() { sessions.Sweep(background) })
+	wg.Go(func() { resealer.Run(background) }) // ends with stop, or when nothing is left
 	return &Service{
 		Store:    st,
 		Sessions: sessions,
@@ -75,6 +77,13 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 		Server:   server.New(sessions, o.Auth, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), log, o.Server),
 		stop:     func() { stop(); wg.Wait() },
 	}, nil
+}
+
+// rowsLeft shows how far a rotation of the keyset has come.
+func rowsLeft(r *seal.Resealer) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "mpcd", Name: "reseal_rows_left", Help: "Rows that are still sealed under an older key of the keyset.",
+	}, func() float64 { return float64(r.Left()) })
 }
 
 // Close ends running sessions and closes the database.

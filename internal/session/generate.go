@@ -346,7 +346,7 @@ func (s *Service) keep(ctx context.Context, w *work, t target, src *source, reco
 // nothing on our side can open, or under the service's keyset.
 func (s *Service) sealResult(rec *Session, plain secret.Bytes, to *age.X25519Recipient) (*Result, error) {
 	if to == nil {
-		data, err := s.Sealer.Seal(plain, resultLabel(rec))
+		data, err := s.Sealer.Seal(plain, ResultLabel(rec.WalletID, rec.ID))
 		return &Result{Data: data}, err
 	}
 	var out bytes.Buffer

@@ -96,7 +96,7 @@ type Sealer interface {
 // Label is the associated data of a sealed value: it binds a ciphertext to its place, so
 // that no row can stand in for another.
 type Label struct {
-	Kind       string // "server share", "result", "mac key", ...
+	Kind       string // one of SealedKinds
 	WalletID   string
 	ShareSetID string
 	Curve      tss.Curve // 0 where the value is not of one curve

@@ -133,11 +133,6 @@ func (s *Service) classify(err error) error {
 	return err
 }
 
-// resultLabel binds what waits in a session to that session.
-func resultLabel(rec *Session) Label {
-	return Label{Kind: "result", WalletID: rec.WalletID, ShareSetID: rec.ID}
-}
-
 // outcome is what a session that ended gives a caller who attaches to it.
 func (s *Service) outcome(ctx context.Context, rec *Session) (*Outcome, error) {
 	switch {
@@ -151,7 +146,7 @@ func (s *Service) outcome(ctx context.Context, rec *Session) (*Outcome, error) {
 	data := secret.New(rec.Result.Data)
 	if !rec.Result.SealedTo {
 		var err error
-		if data, err = s.Sealer.Open(rec.Result.Data, resultLabel(rec)); err != nil {
+		if data, err = s.Sealer.Open(rec.Result.Data, ResultLabel(rec.WalletID, rec.ID)); err != nil {
 			return nil, fmt.Errorf("result of session %s: %w", rec.ID, err)
 		}
 	}

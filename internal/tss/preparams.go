@@ -83,10 +83,10 @@ type PreParamsSearch struct {
 const primesNeeded = 4
 
 // Format implements fmt.Formatter.
-func (*PreParamsSearch) Format(f fmt.State, _ rune) { secret.Format(f) }
+func (PreParamsSearch) Format(f fmt.State, _ rune) { secret.Format(f) }
 
 // LogValue implements slog.LogValuer.
-func (*PreParamsSearch) LogValue() slog.Value { return slog.StringValue(secret.Redacted) }
+func (PreParamsSearch) LogValue() slog.Value { return slog.StringValue(secret.Redacted) }
 
 // Step finds at most count more safe primes with the given number of goroutines (0: one
 // for each core), and returns a validated set once there are four, or nil while there

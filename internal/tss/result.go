@@ -73,7 +73,7 @@ func newKey(c Curve, me Party, keys committee, d save, want []byte) (*NewKey, er
 		return nil, fmt.Errorf("%w: %w", errSave, err)
 	}
 	// An honest sum of two scalars often has 257 bits, a hostile one thousands.
-	share := KeyShare{Curve: c, PartyKey: new(big.Int).Set(keys[me]), xi: new(big.Int).Mod(d.xi, c.order())}
+	share := KeyShare{Curve: c, PartyKey: new(big.Int).Set(keys[me]), keySecrets: &keySecrets{xi: new(big.Int).Mod(d.xi, c.order())}}
 	if c == Secp256k1 {
 		own := &rec.Parties[me]
 		if !d.ec.ValidateWithProof() { // only that nothing is nil

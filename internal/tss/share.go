@@ -24,7 +24,13 @@ type Share struct {
 type KeyShare struct {
 	Curve    Curve
 	PartyKey *big.Int // public: names the party in its committee
-	xi       *big.Int // in [1, q)
+	// Behind a pointer, as the numbers themselves are: fmt calls no method of a value in an
+	// unexported field, and follows one pointer there, for some verbs, but never two.
+	*keySecrets
+}
+
+type keySecrets struct {
+	xi *big.Int // in [1, q)
 	// The primes of the party's Paillier key, 1024 bits each; nil for Ed25519.
 	paillierP, paillierQ *big.Int
 }
@@ -51,7 +57,11 @@ func (s *Share) Wipe() {
 	}
 }
 
-func (k *KeyShare) wipe() { wipe(k.xi, k.paillierP, k.paillierQ) }
+func (k *KeyShare) wipe() {
+	if k.keySecrets != nil {
+		wipe(k.xi, k.paillierP, k.paillierQ)
+	}
+}
 
 // Only returns a share with the one curve's key, which shares its secrets with s.
 func (s *Share) Only(c Curve) (*Share, error) {
@@ -141,6 +151,9 @@ func (s *Share) Encode() (secret.Bytes, error) {
 
 func (k *KeyShare) pack() (wireKeyShare, error) {
 	w := wireKeyShare{Curve: k.Curve}
+	if k.keySecrets == nil {
+		return w, fmt.Errorf("a key share without secrets")
+	}
 	var err error
 	if w.PartyKey, err = fixed(k.PartyKey, scalarLen); err != nil {
 		return w, err
@@ -199,7 +212,7 @@ func (w *wireKeyShare) unpack() (*KeyShare, error) {
 	if !w.Curve.Valid() {
 		return nil, fmt.Errorf("unknown curve")
 	}
-	k := &KeyShare{Curve: w.Curve}
+	k := &KeyShare{Curve: w.Curve, keySecrets: new(keySecrets)}
 	var err error
 	if k.PartyKey, err = parseFixed(w.PartyKey, scalarLen); err != nil {
 		return nil, err

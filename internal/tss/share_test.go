@@ -119,7 +119,7 @@ func TestShareRoundTrip(t *testing.T) {
 		}
 		copy(s.RecordHash[:], rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "hash"))
 		for _, c := range rapid.SampledFrom([][]Curve{{Secp256k1}, {Ed25519}, {Secp256k1, Ed25519}}).Draw(t, "curves") {
-			k := KeyShare{Curve: c, PartyKey: below(c.order(), 32, "key"), xi: below(c.order(), 32, "xi")}
+			k := KeyShare{Curve: c, PartyKey: below(c.order(), 32, "key"), keySecrets: &keySecrets{xi: below(c.order(), 32, "xi")}}
 			if c == Secp256k1 {
 				top := new(big.Int).Lsh(big.NewInt(1), 8*primeLen)
 				k.paillierP, k.paillierQ = below(top, primeLen, "P"), below(top, primeLen, "Q")
@@ -283,14 +283,15 @@ func TestNothingPrintsASecret(t *testing.T) {
 		out.Write(js)
 	}
 	// Of an unexported field fmt calls no method: what keeps the secrets there is that they
-	// stand behind pointers, which these verbs print as addresses. %s and %q do not.
+	// stand behind two pointers, of which some verbs follow one.
 	hidden := struct {
 		key KeyShare
 		ptr *KeyShare
 		pre PreParams
 	}{key, &key, *pp}
-	for _, verb := range []string{"%v", "%+v", "%#v", "%x", "%d"} {
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%t", "%c", "%e"} {
 		fmt.Fprintf(&out, verb+"\n", hidden)
+		fmt.Fprintf(&out, verb+"\n", &hidden)
 	}
 	for i, needle := range needles {
 		found := strings.Contains(out.String(), needle) // NotContains would print it all

@@ -117,16 +117,12 @@ func (k *KeyShare) Primes() [2]*big.Int { return [2]*big.Int{k.paillierP, k.pail
 
 // SetPrimes returns k with other primes.
 func (k *KeyShare) SetPrimes(p, q *big.Int) *KeyShare {
-	o := *k
-	o.paillierP, o.paillierQ = p, q
-	return &o
+	return &KeyShare{k.Curve, k.PartyKey, &keySecrets{k.xi, p, q}}
 }
 
 // SetXi returns k with another secret.
 func (k *KeyShare) SetXi(xi *big.Int) *KeyShare {
-	o := *k
-	o.xi = xi
-	return &o
+	return &KeyShare{k.Curve, k.PartyKey, &keySecrets{xi, k.paillierP, k.paillierQ}}
 }
 
 // Xi returns a copy of k's secret.

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/mpcd/mpcd/internal/kms"
+	"github.com/mpcd/mpcd/internal/seal"
+	"github.com/mpcd/mpcd/internal/store"
+)
+
+// keysetFlags name the keyset of a service.
+type keysetFlags struct {
+	Keyset string `help:"File with the keyset that encrypts what is stored, mode 0600. With --dev one is made beside the database. It is read once: restart the service after a rotation." placeholder:"FILE" env:"MPCD_KEYSET"`
+	KMS    string `name:"keyset-kms" help:"The KMS key that wraps the keyset file: hcvault://HOST/transit/keys/NAME, aws-kms://arn:aws:kms:... or gcp-kms://projects/.... It is asked once, at the start; its credentials come from the environment." placeholder:"URI" env:"MPCD_KEYSET_KMS"`
+}
+
+// check adds what is wrong with the flags, and returns the keyset where a file alone
+// holds it. Where a KMS wraps it, open asks the KMS once the configuration is good.
+func (k *keysetFlags) check(f *faults) *seal.Keyset {
+	if k.KMS != "" {
+		if k.Keyset == "" {
+			f.add("--keyset is missing: --keyset-kms names what wraps that file")
+		}
+		if err := kms.Check(k.KMS); err != nil {
+			f.add("--keyset-kms: %w", err)
+		}
+		return nil
+	}
+	if k.Keyset == "" {
+		return nil
+	}
+	keys, err := seal.Load(k.Keyset)
+	if err != nil {
+		*f = append(*f, err) // it names the file
+	}
+	return keys
+}
+
+// open reads the keyset that a KMS wraps, or the one beside the database of a --dev
+// service, which it makes where there is none.
+func (k *keysetFlags) open(ctx context.Context, db string, log *slog.Logger) (*seal.Keyset, error) {
+	if k.KMS != "" {
+		return loadKeyset(ctx, k.Keyset, k.KMS)
+	}
+	file, err := store.Path(db)
+	if err != nil {
+		return nil, err
+	}
+	path := strings.TrimSuffix(file, filepath.Ext(file)) + ".keyset"
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		if err := seal.Create(path); err != nil {
+			return nil, err
+		}
+		log.Warn("made a development keyset", "path", path)
+	}
+	return seal.Load(path)
+}
+
+// keysetFile returns the file at path, wrapped by a KMS where uri names one.
+func keysetFile(path, uri string) (seal.File, error) {
+	f := seal.File{Path: path}
+	if uri != "" {
+		key, err := kms.New(uri)
+		if err != nil {
+			return f, usageError{err}
+		}
+		f.KMS = key
+	}
+	return f, nil
+}
+
+func loadKeyset(ctx context.Context, path, uri string) (*seal.Keyset, error) {
+	f, err := keysetFile(path, uri)
+	if err != nil {
+		return nil, err
+	}
+	return f.Load(ctx)
+}

@@ -1,0 +1,318 @@
+package seal
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
+	"github.com/tink-crypto/tink-go/v2/keyset"
+)
+
+// File is a keyset at rest, in Tink's JSON form. Whoever reads a file that no KMS wraps
+// can open all that is sealed with it; without the file, nobody can. It belongs into a
+// backup of its own, apart from the database's.
+type File struct {
+	Path string
+	KMS  Wrapper // nil: the file holds the keys themselves
+}
+
+// Wrapper encrypts a keyset under a key that never leaves a KMS. Its errors name the KMS,
+// say what to do, and quote no key. What Unwrap returns is the caller's to wipe.
+type Wrapper interface {
+	Wrap(ctx context.Context, plaintext, label []byte) ([]byte, error)
+	// Unwrap fails where the label is not the one under which the ciphertext was wrapped.
+	Unwrap(ctx context.Context, ciphertext, label []byte) ([]byte, error)
+}
+
+// wrapLabel binds what a KMS wraps to its purpose: another program's ciphertext under the
+// same KMS key is no keyset of mpcd's.
+const wrapLabel = "mpcd keyset 1"
+
+// maxKeysetBytes bounds a keyset file; one key has some 300 bytes.
+const maxKeysetBytes = 1 << 20
+
+const makeOne = "make one with `mpcd keyset create`"
+
+// Create writes a new keyset to a new file that no KMS wraps.
+func Create(path string) error { return File{Path: path}.Create(context.Background()) }
+
+// Load reads a keyset from a file that no KMS wraps.
+func Load(path string) (*Keyset, error) { return File{Path: path}.Load(context.Background()) }
+
+// Create writes a new keyset to a new file, mode 0600. The file is durable when it
+// returns nil; an existing one is never touched.
+func (f File) Create(ctx context.Context) error {
+	if _, err := os.Lstat(f.Path); err == nil { // before a KMS is asked; write sees for itself
+		return f.exists()
+	}
+	keys, err := Ephemeral()
+	if err != nil {
+		return err
+	}
+	b, err := f.encode(ctx, keys)
+	if err != nil {
+		return err
+	}
+	defer clear(b)
+	return f.write(f.Path, b, 0o600, -1, -1)
+}
+
+func (f File) exists() error {
+	return fmt.Errorf("keyset %s: there is a file already, which may be a keyset in use: name another one", f.Path)
+}
+
+// write makes a new file with all of b, or none. Where uid is not -1, the file is given
+// to that user and group.
+func (f File) write(path string, b []byte, mode fs.FileMode, uid, gid int) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // G304: the operator's own path
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return f.exists()
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("keyset %s: its directory does not exist: create it first", f.Path)
+	case err != nil:
+		return fmt.Errorf("keyset: %w", err)
+	}
+	if uid >= 0 {
+		err = file.Chown(uid, gid)
+	}
+	if err == nil {
+		_, err = file.Write(b)
+	}
+	if err = errors.Join(err, file.Chmod(mode), file.Sync(), file.Close(), syncDir(filepath.Dir(path))); err != nil {
+		// A part of a keyset is of no use, and would stand in the way of the next try.
+		return errors.Join(fmt.Errorf("write keyset %s: %w", f.Path, err), os.Remove(path))
+	}
+	return nil
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path) //nolint:gosec // G304: the operator's own path
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Load reads a keyset that Create wrote, or that Tink's own tool (tinkey) made or rotated:
+// JSON, AES-256-GCM keys with Tink's prefix. It refuses a file that others than its
+// service may use (see checkMode). Its errors say what to do, and quote nothing of the
+// file.
+func (f File) Load(ctx context.Context) (*Keyset, error) {
+	b, _, err := read(f.Path)
+	if err != nil {
+		return nil, fmt.Errorf("keyset %s: %w", f.Path, err)
+	}
+	defer clear(b)
+	keys, err := f.parse(ctx, b)
+	if err != nil {
+		return nil, fmt.Errorf("keyset %s: %w", f.Path, err)
+	}
+	return keys, nil
+}
+
+// parse decodes and checks what a file holds.
+func (f File) parse(ctx context.Context, b []byte) (*Keyset, error) {
+	var form struct {
+		EncryptedKeyset *string `json:"encryptedKeyset"`
+	}
+	err := json.Unmarshal(b, &form)
+	wrapped := form.EncryptedKeyset != nil
+	switch {
+	case err == nil && wrapped && f.KMS == nil:
+		return nil, errors.New("a KMS wraps it: name the key with --keyset-kms")
+	case err == nil && !wrapped && f.KMS != nil:
+		return nil, errors.New("it holds its keys in the clear, and no KMS wraps it: leave --keyset-kms out, or, for a new database, make one with `mpcd keyset create --keyset-kms`")
+	}
+	var h *keyset.Handle
+	kms := &unwrapper{kms: f.KMS}
+	defer func() { clear(kms.plain) }()
+	if err == nil {
+		reader := keyset.NewJSONReader(bytes.NewReader(b))
+		if f.KMS == nil {
+			h, err = insecurecleartextkeyset.Read(reader)
+		} else {
+			h, err = keyset.ReadWithContext(ctx, reader, kms, []byte(wrapLabel))
+		}
+	}
+	if kms.err != nil {
+		return nil, kms.err
+	}
+	if err != nil { // Tink's own error says no more than that the keyset is invalid.
+		return nil, fmt.Errorf("it is cut off, or not a Tink keyset in JSON: restore it from its backup, or, for a new database, %s", makeOne)
+	}
+	if err := check(h); err != nil {
+		return nil, err
+	}
+	return &Keyset{h}, nil
+}
+
+// encode returns what a file holds. The caller wipes it.
+func (f File) encode(ctx context.Context, keys *Keyset) ([]byte, error) {
+	var b bytes.Buffer
+	b.Grow(64 << 10) // room for many keys, so that no copy stays behind where the buffer grew
+	w := keyset.NewJSONWriter(&b)
+	var err error
+	if f.KMS == nil {
+		err = insecurecleartextkeyset.Write(keys.handle, w)
+	} else {
+		kms := &unwrapper{kms: f.KMS}
+		err = keys.handle.WriteWithContext(ctx, w, kms, []byte(wrapLabel))
+		if kms.err != nil {
+			return nil, fmt.Errorf("keyset %s: %w", f.Path, kms.err)
+		}
+	}
+	if err != nil {
+		clear(b.Bytes())
+		return nil, fmt.Errorf("encode the keyset: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+// unwrapper is a Wrapper as Tink takes it. Tink hides what a KMS says; err keeps it.
+type unwrapper struct {
+	kms   Wrapper
+	err   error
+	plain []byte // what was unwrapped; whoever reads the keyset wipes it
+}
+
+// EncryptWithContext implements tink.AEADWithContext.
+func (u *unwrapper) EncryptWithContext(ctx context.Context, plaintext, label []byte) (c []byte, err error) {
+	c, u.err = u.kms.Wrap(ctx, plaintext, label)
+	return c, u.err
+}
+
+// DecryptWithContext implements tink.AEADWithContext.
+func (u *unwrapper) DecryptWithContext(ctx context.Context, ciphertext, label []byte) ([]byte, error) {
+	u.plain, u.err = u.kms.Unwrap(ctx, ciphertext, label)
+	return u.plain, u.err
+}
+
+// Change puts what change makes of the file's keyset in the file's place, with its mode
+// and owner. Whoever reads the path meanwhile sees the old file or the new one, each
+// whole, and after a crash it is one of them. Of callers that race, in any process, one
+// changes the file and the others fail.
+func (f File) Change(ctx context.Context, change func(*Keyset) (*Keyset, error)) (*Keyset, error) {
+	path, err := filepath.EvalSymlinks(f.Path) // or the rename would replace the link
+	if err != nil {
+		path = f.Path // read says what is wrong
+	}
+	unlock, err := lockDir(filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("keyset %s: %w", f.Path, err)
+	}
+	defer unlock()
+	b, info, err := read(path)
+	if err != nil {
+		return nil, fmt.Errorf("keyset %s: %w", f.Path, err)
+	}
+	defer clear(b)
+	keys, err := f.parse(ctx, b)
+	if err != nil {
+		return nil, fmt.Errorf("keyset %s: %w", f.Path, err)
+	}
+	if keys, err = change(keys); err != nil {
+		return nil, err
+	}
+	return keys, f.replace(ctx, path, keys, info)
+}
+
+// replace puts keys in the place of the file at path. The directory is locked.
+func (f File) replace(ctx context.Context, path string, keys *Keyset, old fs.FileInfo) error {
+	b, err := f.encode(ctx, keys)
+	if err != nil {
+		return err
+	}
+	defer clear(b)
+	uid, gid := -1, -1
+	if owner, ok := old.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Geteuid() {
+		uid, gid = int(owner.Uid), int(owner.Gid)
+	}
+	next := path + ".new"
+	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) { // of one that was killed
+		return fmt.Errorf("keyset %s: %w", f.Path, err)
+	}
+	if err := f.write(next, b, old.Mode().Perm(), uid, gid); err != nil {
+		return err
+	}
+	if err := os.Rename(next, path); err != nil {
+		return errors.Join(fmt.Errorf("keyset %s: %w", f.Path, err), os.Remove(next))
+	}
+	if err := syncDir(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("keyset %s: it is changed, but may be the old one after a crash of the machine: %w", f.Path, err)
+	}
+	return nil
+}
+
+// lockDir keeps other processes that change a keyset out of a directory. The lock ends
+// with unlock, or with the process, and leaves no file behind.
+func lockDir(path string) (unlock func(), err error) {
+	d, err := os.Open(path) //nolint:gosec // G304: the operator's own path
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(d.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // G115: a file descriptor is a small number
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			err = errors.New("another `mpcd keyset` changes it: look at what that one did (mpcd keyset list) before you try again")
+		}
+		return nil, errors.Join(err, d.Close())
+	}
+	return func() { _ = d.Close() }, nil // nothing was written
+}
+
+// read returns a keyset file's bytes. All checks are on the file that is read, not on
+// one that may have been there a moment before.
+func read(path string) ([]byte, fs.FileInfo, error) {
+	f, err := os.Open(path) //nolint:gosec // G304: the operator's own path
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil, fmt.Errorf("there is no such file: %s, or name the one that the database was sealed with", makeOne)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, nil, errors.New("it cannot be read: it must belong to the service's user")
+	case err != nil:
+		return nil, nil, err
+	}
+	defer f.Close() //nolint:errcheck // nothing was written
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := checkMode(info, os.Geteuid()); err != nil {
+		return nil, nil, err
+	}
+	if info.Size() > maxKeysetBytes {
+		return nil, nil, errors.New("it is too large for a keyset")
+	}
+	b := make([]byte, info.Size())
+	if _, err := io.ReadFull(f, b); err != nil {
+		clear(b)
+		return nil, nil, err
+	}
+	return b, info, nil
+}
+
+// checkMode wants a regular file that its owner alone may use. One exception: where the
+// owner is another user than the process, which is not root, its group may read it, since
+// that is the only way in which the process can. Kubernetes mounts a secret so: owner
+// root, the pod's fsGroup, mode 0440. Nobody but the owner may write it.
+func checkMode(info fs.FileInfo, euid int) error {
+	if !info.Mode().IsRegular() {
+		return errors.New("it is not a regular file")
+	}
+	closed := fs.FileMode(0o077)
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok && euid != 0 && int(owner.Uid) != euid {
+		closed = 0o037
+	}
+	if mode := info.Mode().Perm(); mode&closed != 0 {
+		return fmt.Errorf("others than its owner may use it (mode %04o): chmod 600, and think about who read it", mode)
+	}
+	return nil
+}

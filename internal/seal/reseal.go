@@ -1,0 +1,297 @@
+package seal
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/tink-crypto/tink-go/v2/keyset"
+	tinkpb "github.com/tink-crypto/tink-go/v2/proto/tink_go_proto"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mpcd/mpcd/internal/session"
+)
+
+// RowStore keeps what is sealed.
+type RowStore interface {
+	MetaStore
+	// SealedRows returns up to limit rows of a kind (see session.SealedKinds) in order,
+	// those after a given one (0: from the first). None is an empty list.
+	SealedRows(ctx context.Context, kind string, after int64, limit int) ([]session.SealedRow, error)
+	// Reseal puts to[i] in the place of rows[i].Ciphertext, durably, and says how many it
+	// replaced. A row that changed meanwhile stays as it is; what was replaced is nowhere
+	// in the store any more.
+	Reseal(ctx context.Context, kind string, rows []session.SealedRow, to [][]byte) (int, error)
+	// Record writes an audit entry.
+	Record(ctx context.Context, e session.Entry) error
+}
+
+const (
+	// batch is how many rows are read, and at most re-sealed, in one transaction.
+	batch = 100
+	// breath is how long the re-sealer leaves the store to runs after each batch. A batch
+	// takes some milliseconds, so that a million rows take ten minutes.
+	breath = 50 * time.Millisecond
+	// again is when a re-sealer that met an error of the store tries again.
+	again = time.Minute
+)
+
+// Resealer brings all that a store keeps under the primary key. It can be stopped at any
+// time: what is left is found by its ciphertext, which names its key.
+type Resealer struct {
+	sealer *Sealer
+	rows   RowStore
+	log    *slog.Logger
+	left   atomic.Int64
+}
+
+// NewResealer returns a re-sealer. It works while Run runs.
+func NewResealer(s *Sealer, rows RowStore, log *slog.Logger) *Resealer {
+	return &Resealer{sealer: s, rows: rows, log: log}
+}
+
+// Left says how many rows are known to be under an older key. It is 0 before Run has
+// counted them.
+func (r *Resealer) Left() int64 { return r.left.Load() }
+
+// Run re-seals until nothing is left, or ctx is done. A keyset of one key has nothing to
+// re-seal and costs nothing. Errors of the store are logged and tried again. Rows that
+// do not open are logged and left: while they are there, their key cannot be disabled.
+func (r *Resealer) Run(ctx context.Context) {
+	if len(r.sealer.keys.Keys()) == 1 {
+		return
+	}
+	tick := time.NewTicker(again)
+	defer tick.Stop()
+	for {
+		done, err := r.all(ctx)
+		switch {
+		case done || ctx.Err() != nil:
+			return
+		case err != nil:
+			r.log.Error("rows could not be re-sealed; it is tried again", "left", r.Left(), "error", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// all counts what is left, and goes through all kinds. It reports done where nothing is
+// left that opens.
+func (r *Resealer) all(ctx context.Context) (done bool, err error) {
+	primary := r.sealer.keys.primary()
+	count, err := Census(ctx, r.rows)
+	if err != nil {
+		return false, err
+	}
+	left := count.Total() - count.Of(primary)
+	r.left.Store(int64(left))
+	if left == 0 {
+		r.log.Info("all rows are sealed under the primary key; older keys can be disabled", "key", primary.String(), "rows", count.Total())
+		return true, nil
+	}
+	r.log.Info("re-sealing", "key", primary.String(), "left", left, "rows", count.Total())
+	if err := r.record(ctx, "keyset.reseal.begin", left); err != nil {
+		return false, err
+	}
+	var resealed, shut int
+	for _, kind := range session.SealedKinds() {
+		n, bad, err := r.kind(ctx, kind)
+		resealed += n
+		shut += bad
+		if err != nil {
+			return false, err
+		}
+	}
+	r.log.Info("re-sealed", "key", primary.String(), "rows", resealed, "left", r.Left())
+	if shut > 0 {
+		r.log.Error("some rows do not open: their wallets' share sets are damaged, and their keys are still needed", "rows", shut)
+	}
+	// Where a row changed under the re-sealer's hands, or another process still sealed with
+	// an older keyset, the next round finds it.
+	return int(r.Left()) <= shut, r.record(ctx, "keyset.reseal.end", resealed)
+}
+
+func (r *Resealer) record(ctx context.Context, action string, rows int) error {
+	return r.rows.Record(ctx, session.Entry{
+		Time: time.Now(), Action: action, Outcome: "ok", Detail: fmt.Sprintf("key %v, %d rows", r.sealer.keys.primary(), rows),
+	})
+}
+
+// kind goes through the rows of one kind. It says how many it re-sealed, and how many do
+// not open.
+func (r *Resealer) kind(ctx context.Context, kind string) (resealed, shut int, err error) {
+	primary := r.sealer.keys.primary()
+	for after := int64(0); ; {
+		page, err := r.rows.SealedRows(ctx, kind, after, batch)
+		if err != nil || len(page) == 0 {
+			return resealed, shut, err
+		}
+		after = page[len(page)-1].Row
+		var old []session.SealedRow
+		var to [][]byte
+		for _, row := range page {
+			if id, ok := keyOf(&row); ok && id == primary {
+				continue
+			}
+			c, err := r.reseal(&row)
+			if err != nil {
+				shut++
+				r.log.Error("a row cannot be re-sealed", "row", row.Row, "error", err)
+				continue
+			}
+			old, to = append(old, row), append(to, c)
+		}
+		if len(old) > 0 {
+			n, err := r.rows.Reseal(ctx, kind, old, to)
+			if err != nil {
+				return resealed, shut, err
+			}
+			resealed += n
+			r.left.Add(-int64(n))
+		}
+		select {
+		case <-time.After(breath):
+		case <-ctx.Done():
+			return resealed, shut, ctx.Err()
+		}
+	}
+}
+
+// reseal opens what a row holds and seals it under the primary key.
+func (r *Resealer) reseal(row *session.SealedRow) ([]byte, error) {
+	if row.Label.Kind == session.KindMAC {
+		return r.resealMAC(row)
+	}
+	plain, err := r.sealer.Open(row.Ciphertext, row.Label)
+	if err != nil {
+		return nil, err
+	}
+	defer plain.Wipe()
+	return r.sealer.Seal(plain, row.Label)
+}
+
+func (r *Resealer) resealMAC(row *session.SealedRow) ([]byte, error) {
+	bound := associated(row.Label)
+	h, err := keyset.ReadWithAssociatedData(keyset.NewBinaryReader(bytes.NewReader(row.Ciphertext)), r.sealer.aead, bound)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", name(row.Label), session.ErrDataCorrupted)
+	}
+	var b bytes.Buffer
+	if err := h.WriteWithAssociatedData(keyset.NewBinaryWriter(&b), r.sealer.aead, bound); err != nil {
+		return nil, fmt.Errorf("seal %s: %w", name(row.Label), err)
+	}
+	return b.Bytes(), nil
+}
+
+// keyOf returns the key that a row's ciphertext names.
+func keyOf(row *session.SealedRow) (KeyID, bool) {
+	if row.Label.Kind == session.KindMAC {
+		return macSealedUnder(row.Ciphertext)
+	}
+	return sealedUnder(row.Ciphertext)
+}
+
+// macSealedUnder is sealedUnder for the MAC keyset, which stands in Tink's own envelope.
+func macSealedUnder(sealed []byte) (KeyID, bool) {
+	var e tinkpb.EncryptedKeyset
+	if err := proto.Unmarshal(sealed, &e); err != nil {
+		return 0, false
+	}
+	return sealedUnder(e.GetEncryptedKeyset())
+}
+
+// Count says how many rows each key sealed, by kind.
+type Count map[KeyID]map[string]int
+
+// Of returns how many rows a key sealed.
+func (c Count) Of(id KeyID) (n int) {
+	for _, rows := range c[id] {
+		n += rows
+	}
+	return n
+}
+
+// Total returns how many sealed rows there are.
+func (c Count) Total() (n int) {
+	for id := range c {
+		n += c.Of(id)
+	}
+	return n
+}
+
+// Census counts the sealed rows of a store, in small steps. What names no key counts for
+// key 0, which no keyset has.
+func Census(ctx context.Context, rows RowStore) (Count, error) {
+	count := Count{}
+	for _, kind := range session.SealedKinds() {
+		for after := int64(0); ; {
+			page, err := rows.SealedRows(ctx, kind, after, batch)
+			if err != nil {
+				return nil, err
+			}
+			if len(page) == 0 {
+				break
+			}
+			after = page[len(page)-1].Row
+			for _, row := range page {
+				id, _ := keyOf(&row)
+				if count[id] == nil {
+					count[id] = map[string]int{}
+				}
+				count[id][kind]++
+			}
+		}
+	}
+	return count, nil
+}
+
+// CensusOf is Census for a store that must be the keyset's own: where it is another
+// database, or one that was never used, nothing can be said about what a key still seals.
+func CensusOf(ctx context.Context, keys *Keyset, rows RowStore) (Count, error) {
+	sealed, err := rows.Meta(ctx, macMeta)
+	if err != nil {
+		return nil, err
+	}
+	if sealed == nil {
+		return nil, errors.New("no service has used the database yet: name the one that the keyset seals")
+	}
+	if _, err := New(ctx, keys, rows); err != nil {
+		return nil, err
+	}
+	return Census(ctx, rows)
+}
+
+// Unneeded fails where a row still needs a key, and says how many of what kind.
+func (c Count) Unneeded(id KeyID) error {
+	if c.Of(id) == 0 {
+		return nil
+	}
+	var what string
+	for _, kind := range session.SealedKinds() {
+		if n := c[id][kind]; n > 0 {
+			what += fmt.Sprintf(", %d of kind %q", n, kind)
+		}
+	}
+	return fmt.Errorf("%d rows are still sealed under key %v%s: restart the service, which re-seals them, and wait until `mpcd keyset status` shows none", c.Of(id), id, what)
+}
+
+// Unknown returns the keys that rows name and the keyset does not have.
+func (c Count) Unknown(keys *Keyset) []KeyID {
+	var ids []KeyID
+	for id := range c {
+		if _, ok := keys.key(id); !ok {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
