@@ -241,7 +241,7 @@ func TestReadOnlyDatabase(t *testing.T) {
 				serve.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 			}
 			require.NoError(t, os.Chmod(path, c.file))
-			require.NoError(t, os.Chmod(dir, c.dir)) //nolint:gosec // G302: a folder
+			require.NoError(t, os.Chmod(dir, c.dir))
 			out, err := serve.CombinedOutput()
 			var exit *exec.ExitError
 			require.ErrorAs(t, err, &exit, "%s", out)
@@ -275,11 +275,11 @@ func unprivileged(t *testing.T, dir string) string {
 	b, err := os.ReadFile(from)
 	require.NoError(t, err)
 	bin := filepath.Join(t.TempDir(), "mpcd")
-	require.NoError(t, os.WriteFile(bin, b, 0o755)) //nolint:gosec // G306: a program
+	require.NoError(t, os.WriteFile(bin, b, 0o755))
 	if os.Getuid() != 0 {
 		return bin
 	}
-	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755)) //nolint:gosec // G302: the test's own folder, for that user to pass
+	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755))
 	all, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	require.NoError(t, os.Chown(dir, nobody, nobody))

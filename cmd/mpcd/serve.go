@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/url"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"google.golang.org/grpc/grpclog"
 
 	"github.com/mpcd/mpcd/internal/preparams"
 	"github.com/mpcd/mpcd/internal/seal"
@@ -154,6 +156,9 @@ func (s *serveCmd) Run(ctx context.Context, f *faults) (err error) {
 		return usageError{*f}
 	}
 	door.config.RunTimeout = s.RunTimeout.value
+	// What gRPC and its gateway have to say, such as that a caller went away, is a line like
+	// any other.
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, slog.NewLogLogger(log.Handler(), slog.LevelInfo).Writer()))
 	if s.DB == "" {
 		dir, err := os.Getwd()
 		if err != nil {

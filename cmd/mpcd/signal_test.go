@@ -1,13 +1,18 @@
 package main
 
 import (
+	"encoding/json"
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 )
 
@@ -75,4 +80,32 @@ type writer []byte
 func (w *writer) Write(b []byte) (int, error) {
 	*w = append(*w, b...)
 	return len(b), nil
+}
+
+// TestLogIsJSON wants the log to be JSON line by line, whatever callers do: here they reset
+// their connections in the middle of an answer.
+func TestLogIsJSON(t *testing.T) {
+	t.Parallel()
+	svc, err := startService(t.TempDir(), "mpcd", os.Environ())
+	require.NoError(t, err)
+	t.Cleanup(svc.kill)
+	const said = "Failed to flush response to client"
+	require.Eventually(t, func() bool {
+		conn, err := net.Dial("tcp", svc.http) //nolint:noctx // it is closed at once
+		require.NoError(t, err)
+		body := `{"requestId":"` + uuid.NewString() + `","curves":["CURVE_ED25519"]}`
+		_, err = fmt.Fprintf(conn, "POST /v1/wallets HTTP/1.1\r\nHost: mpcd\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+		require.NoError(t, err)
+		_, err = conn.Read(make([]byte, 1)) // the answer has begun
+		require.NoError(t, err)
+		tcp, ok := conn.(*net.TCPConn)
+		require.True(t, ok)
+		require.NoError(t, tcp.SetLinger(0))
+		require.NoError(t, tcp.Close())
+		return strings.Contains(svc.text(), said)
+	}, time.Minute, 10*time.Millisecond)
+	require.NoError(t, svc.stop())
+	for line := range strings.Lines(svc.text()) {
+		require.True(t, json.Valid([]byte(line)), line)
+	}
 }

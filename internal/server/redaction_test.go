@@ -79,7 +79,7 @@ func TestSharesAreNeitherLoggedNorStored(t *testing.T) {
 	require.NoError(t, err)
 	for name, text := range map[string]string{
 		"raw": "xx" + string(s.backup.share) + "yy", "hex": hex.EncodeToString(s.backup.share[7:]), "JSON": string(asJSON),
-		"decimal": "xi=" + new(big.Int).SetBytes(s.backup.share[len(s.backup.share)-32:]).String(), "as bytes": fmt.Sprint(s.backup.share),
+		"decimal": "xi=" + new(big.Int).SetBytes(s.backup.share[len(s.backup.share)-32:]).String(), "as bytes": fmt.Sprintf("%d", s.backup.share),
 	} {
 		require.NotEmpty(t, servertest.Leaks([]byte(text), s.backup.share), name)
 		require.Empty(t, servertest.Leaks([]byte(text), fresh.share), name)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -240,7 +239,7 @@ func TestStreamsOfAConnectionAreBounded(t *testing.T) {
 			return refused != nil
 		}))
 		var e http2.StreamError
-		require.True(t, errors.As(refused, &e))
+		require.ErrorAs(t, refused, &e)
 		require.Equal(t, http2.ErrCodeRefusedStream, e.Code)
 		require.Equal(t, 2*limit+1, e.StreamID)
 	})

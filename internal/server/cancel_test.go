@@ -1,0 +1,94 @@
+package server_test
+
+import (
+	"context"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+
+	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/server/servertest"
+	"github.com/mpcd/mpcd/internal/session"
+)
+
+// announced says when a run is about to commit, and gives others time to do something.
+type announced struct {
+	session.Sessions
+	commits chan struct{}
+}
+
+// Commit implements session.Sessions.
+func (a *announced) Commit(ctx context.Context, s *session.Session, m session.Made, e session.Entry) error {
+	a.commits <- struct{}{}
+	time.Sleep(rand.N(10 * time.Millisecond)) // some way through what a cancellation takes
+	return a.Sessions.Commit(ctx, s, m, e)
+}
+
+// Of a cancellation and a commit one wins, and all hear of the same one: who cancelled, who
+// was attached over either transport, who attaches later, and whoever lists the wallets.
+func TestCancelWhileCommitting(t *testing.T) {
+	t.Parallel()
+	const rounds = 50
+	commits := make(chan struct{}, rounds)
+	f := start(t, servertest.Config{Wrap: func(p *session.Ports) {
+		p.Sessions = &announced{Sessions: p.Sessions, commits: commits}
+	}})
+	wallets := func() int {
+		return len(done[*pb.ListWalletsResponse](t, overGRPC(t, f.Service, alice, &pb.ListWalletsRequest{PageSize: 100})).GetWallets())
+	}
+	won := map[pb.SessionState]int{}
+	for i := range rounds {
+		req := createReq()
+		before := wallets()
+		ends := make(chan answer, len(transports))
+		for _, do := range transports {
+			go func() { ends <- do(t, f.Service, alice, req) }() // ends with the run
+		}
+		id := sessionOf(t, f, req.GetRequestId())
+		switch {
+		case i == 0: // at once: surely too early for the commit
+		case i == 1: // surely too late for the cancellation
+			require.Eventually(t, func() bool {
+				return getSession(t, f.Service, id).GetState() == pb.SessionState_SESSION_STATE_SUCCEEDED
+			}, time.Minute, time.Millisecond)
+		case i%5 == 0: // some way into the run
+			time.Sleep(rand.N(50 * time.Millisecond))
+		default: // the moment is what it is about
+			<-commits
+			time.Sleep(rand.N(10 * time.Millisecond))
+		}
+		stands := done[*pb.CancelSessionResponse](t, overHTTP(t, f.Service, alice, &pb.CancelSessionRequest{SessionId: id})).GetSession()
+		for range transports {
+			sameEnd(t, stands, <-ends)
+		}
+		for _, do := range transports {
+			sameEnd(t, stands, do(t, f.Service, alice, req))
+		}
+		require.Equal(t, stands.GetState(), getSession(t, f.Service, id).GetState())
+		if stands.GetState() == pb.SessionState_SESSION_STATE_SUCCEEDED {
+			before++
+		}
+		require.Equal(t, before, wallets())
+		won[stands.GetState()]++
+		for len(commits) > 0 {
+			<-commits
+		}
+	}
+	t.Log(won)
+	require.Len(t, won, 2, "both happen")
+}
+
+// sameEnd wants a call to have ended as its session stands.
+func sameEnd(t testing.TB, stands *pb.Session, a answer) {
+	t.Helper()
+	switch stands.GetState() {
+	case pb.SessionState_SESSION_STATE_SUCCEEDED:
+		require.Equal(t, stands.GetShareSetId(), made(t, a, stands.GetWalletId()).set)
+	default:
+		require.Equal(t, pb.SessionState_SESSION_STATE_CANCELLED, stands.GetState())
+		refused(t, a, codes.Canceled, "SESSION_CANCELLED")
+	}
+}
