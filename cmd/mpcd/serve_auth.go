@@ -53,6 +53,9 @@ func (a *accessFlags) open(dev bool, addresses []address, log *slog.Logger, f *f
 	out.auth = authenticator.Caller
 	if authenticator.Tokens != nil {
 		out.close = authenticator.Tokens.Close
+		if len(*f) == 0 {
+			authenticator.Tokens.Fetch()
+		}
 	}
 	return out
 }

@@ -80,6 +80,7 @@ func TestJWKSServerThatIsDownAtStart(t *testing.T) {
 	tokens := newTokens(t, "http://"+lis.Addr().String()+"/keys", silent)
 	atOnce(tokens)
 	a := &auth.Authenticator{Tokens: tokens}
+	tokens.Fetch() // as the service does when it starts
 	refused(t, a, bearerOf(t, key), "connection refused")
 
 	lis, err = lc.Listen(t.Context(), "tcp", lis.Addr().String())

@@ -51,6 +51,10 @@ func NewTokens(issuer, audience, jwks string, log *slog.Logger) (*Tokens, error)
 	return &Tokens{issuer: issuer, audience: audience, keys: k}, nil
 }
 
+// Fetch begins to read the issuer's keys, so that the log says at once where they cannot
+// be read, and the first call does not wait for them.
+func (t *Tokens) Fetch() { t.keys.look(keyID{}) }
+
 // Close ends what is being fetched.
 func (t *Tokens) Close() { t.keys.close() }
 

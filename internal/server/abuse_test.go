@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -12,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
@@ -79,14 +79,16 @@ func TestRefusedCallsAreLimitedByAddress(t *testing.T) {
 	// What a caller says about its address is not believed.
 	m := method(t, get)
 	verb, path, body := request(t, m, get)
+	n := 0
+	elsewhere := func() string { n++; return fmt.Sprintf("192.0.%d.%d", n/256, n%256) }
 	limited(t, func() answer {
-		resp := send(t, bad, verb, path, http.Header{"X-Forwarded-For": {uuid.NewString(), "192.0.2.1"}}, body)
+		resp := send(t, bad, verb, path, http.Header{"X-Forwarded-For": {elsewhere(), elsewhere()}}, body)
 		defer resp.Body.Close() //nolint:errcheck // it is read to its end
 		return read(t, m, resp)
 	})
 	limited(t, func() answer {
 		var a answer
-		ctx := metadata.AppendToOutgoingContext(t.Context(), "x-forwarded-for", uuid.NewString())
+		ctx := metadata.AppendToOutgoingContext(t.Context(), "x-forwarded-for", elsewhere())
 		err := bad.Conn.Invoke(ctx, pb.WalletService_GetWallet_FullMethodName, get, &pb.GetWalletResponse{})
 		a.status = status.Convert(err)
 		return a
