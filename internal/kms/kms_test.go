@@ -49,7 +49,7 @@ func gcpKey(t *testing.T, g *kmstest.GCP) *Key {
 	setenv(t, []string{"GOOGLE_APPLICATION_CREDENTIALS=" + g.Credentials})
 	k := key(t, g.URI)
 	k.gcp = []option.ClientOption{
-		option.WithEndpoint("https://" + g.Addr),
+		option.WithEndpoint(g.Addr),
 		option.WithGRPCDialOption(grpc.WithTransportCredentials(credentials.NewClientTLSFromCert(g.Roots, ""))),
 	}
 	return k
@@ -272,7 +272,7 @@ func TestGCP(t *testing.T) {
 		}()
 		k := *k
 		k.timeout = 500 * time.Millisecond
-		k.gcp = []option.ClientOption{option.WithEndpoint("https://" + lis.Addr().String()), k.gcp[1]}
+		k.gcp = []option.ClientOption{option.WithEndpoint(lis.Addr().String()), k.gcp[1]}
 		requireFails(t, &k, "the KMS of key")
 	})
 	g.Stop()

@@ -57,7 +57,7 @@ func NewAWS(t testing.TB) *AWS {
 func (a *AWS) Env() []string {
 	return []string{
 		"AWS_ACCESS_KEY_ID=" + a.accessKey, "AWS_SECRET_ACCESS_KEY=" + a.secretKey, "AWS_ENDPOINT_URL_KMS=" + a.url, "AWS_CA_BUNDLE=" + a.ca,
-		"AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null",
+		"AWS_EC2_METADATA_DISABLED=true", "AWS_MAX_ATTEMPTS=2", "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null",
 	}
 }
 
