@@ -413,3 +413,63 @@ func TestNotWritable(t *testing.T) {
 	require.NoError(t, err, string(out))
 	require.True(t, strings.HasPrefix(string(out), "PASS"), string(out))
 }
+
+// What is sealed anew leaves no trace of what was there, whatever its size.
+func TestResealLeavesNoTrace(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "mpcd.db")
+	s := open(t, path)
+	defer func() { require.NoError(t, s.Close()) }()
+	for i := range 60 {
+		n := storetest.NewSession(uuid.NewString(), session.OpCreate)
+		_, _, err := s.Begin(t.Context(), n, storetest.Audit("begin", n.WalletID))
+		require.NoError(t, err)
+		set := storetest.NewSet(n, "")
+		storetest.Succeed(n, set.ID, random(50+i*100))
+		require.NoError(t, s.Commit(t.Context(), n, storetest.Making(set, &session.Wallet{ID: n.WalletID, Owner: "owner", CreateTime: time.Now()}), storetest.Audit("commit", n.WalletID)))
+		require.NoError(t, s.AddPreParams(t.Context(), uuid.NewString(), random(100+i*150), time.Now()))
+	}
+	_, err := s.SetMetaOnce(t.Context(), "mac keyset", random(200))
+	require.NoError(t, err)
+	for _, kind := range session.SealedKinds() {
+		found, err := s.SealedRows(t.Context(), kind, 0, 1000)
+		require.NoError(t, err)
+		require.NotEmpty(t, found)
+		before := files(t, path)
+		to := make([][]byte, len(found))
+		for i, r := range found {
+			require.True(t, trace(before, r.Ciphertext), "the control: %s", kind)
+			to[i] = random(len(r.Ciphertext))
+		}
+		n, err := s.Reseal(t.Context(), kind, found, to)
+		require.NoError(t, err)
+		require.Equal(t, len(found), n)
+		after := files(t, path)
+		for i, r := range found {
+			require.False(t, trace(after, r.Ciphertext), "%s, %d bytes", kind, len(r.Ciphertext))
+			require.True(t, trace(after, to[i]))
+		}
+	}
+}
+
+// Every column that holds bytes is sealed, and then SealedRows knows it, or no secret.
+func TestEverySealedColumnIsKnown(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "mpcd.db")
+	require.NoError(t, open(t, path).Close())
+	rows, err := sqlite(t, path).QueryContext(t.Context(), `SELECT t.name || '.' || c.name FROM sqlite_schema t, pragma_table_info(t.name) c
+		WHERE t.type = 'table' AND c.type = 'BLOB' ORDER BY 1`)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, rows.Close()) }()
+	var columns []string
+	for rows.Next() {
+		var c string
+		require.NoError(t, rows.Scan(&c))
+		columns = append(columns, c)
+	}
+	require.NoError(t, rows.Err())
+	require.Equal(t, []string{
+		"audit.hash", "meta.value", "preparams.sealed", "session_results.data", "sessions.fingerprint", "share_set_halves.ciphertext",
+		"share_sets.client_share_sha256", "share_sets.record", "wallet_keys.public_key", "wallet_moduli.sha256",
+	}, columns, "a new column: does the keyset seal it? Then add it to sealedTables")
+}

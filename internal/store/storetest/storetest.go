@@ -27,6 +27,7 @@ type Backend interface {
 	session.Sessions
 	session.Housekeeper
 	auditLog
+	sealedRows
 	Meta(ctx context.Context, key string) ([]byte, error)
 	SetMetaOnce(ctx context.Context, key string, value []byte) ([]byte, error)
 	Close() error
@@ -80,6 +81,8 @@ func Run(t *testing.T, open Open) {
 		"moduli/race":                moduliRace,
 		"meta":                       meta,
 		"meta/race":                  metaRace,
+		"reseal":                     reseal,
+		"reseal/race":                resealRace,
 		"a caller that is gone":      cancelled,
 		"arguments stay the callers": noAliasing,
 	} {
