@@ -259,7 +259,7 @@ func TestGCP(t *testing.T) {
 	t.Run("garbage", func(t *testing.T) {
 		lis, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 		require.NoError(t, err)
-		defer lis.Close()
+		defer func() { _ = lis.Close() }()
 		go func() { // ends with the listener
 			for {
 				c, err := lis.Accept()

@@ -333,7 +333,8 @@ func TestChangeKeepsTheOwner(t *testing.T) {
 	rotate(t, f)
 	info, err := os.Stat(f.Path)
 	require.NoError(t, err)
-	owner := info.Sys().(*syscall.Stat_t)
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	require.True(t, ok)
 	require.Equal(t, []uint32{65534, 65533}, []uint32{owner.Uid, owner.Gid})
 	require.Equal(t, os.FileMode(0o400), info.Mode())
 }

@@ -77,16 +77,23 @@ func verifyByHand(t *testing.T, publicKey, payload []byte, sig tss.Signature) bo
 	t.Helper()
 	pub, err := secp256k1.ParsePubKey(publicKey)
 	require.NoError(t, err)
-	c, q := secp256k1.S256(), tss.Secp256k1.Order()
+	q := tss.Secp256k1.Order()
 	r, s := new(big.Int).SetBytes(sig.Bytes[:32]), new(big.Int).SetBytes(sig.Bytes[32:])
 	w := new(big.Int).ModInverse(s, q)
 	u1 := w.Mul(w, new(big.Int).SetBytes(payload))
 	u1.Mod(u1, q)
 	u2 := new(big.Int).ModInverse(s, q)
 	u2.Mul(u2, r).Mod(u2, q)
-	x1, y1 := c.ScalarBaseMult(u1.Bytes())
-	x2, y2 := c.ScalarMult(pub.X(), pub.Y(), u2.Bytes())
-	x, _ := c.Add(x1, y1, x2, y2)
+	var k1, k2 secp256k1.ModNScalar
+	k1.SetByteSlice(u1.Bytes())
+	k2.SetByteSlice(u2.Bytes())
+	var key, p1, p2, sum secp256k1.JacobianPoint
+	pub.AsJacobian(&key)
+	secp256k1.ScalarBaseMultNonConst(&k1, &p1)
+	secp256k1.ScalarMultNonConst(&k2, &key, &p2)
+	secp256k1.AddNonConst(&p1, &p2, &sum)
+	sum.ToAffine()
+	x := new(big.Int).SetBytes(sum.X.Bytes()[:])
 	return x.Mod(x, q).Cmp(r) == 0
 }
 

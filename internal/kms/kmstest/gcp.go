@@ -77,7 +77,7 @@ func (g *GCP) serviceAccount(t testing.TB) string {
 	g.account = &key.PublicKey
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	require.NoError(t, err)
-	b, err := json.Marshal(map[string]string{
+	b, err := json.Marshal(map[string]string{ //nolint:gosec // G101: a key that was made a line above
 		"type": "service_account", "project_id": "p", "private_key_id": "1", "client_email": email, "client_id": "1",
 		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})), "token_uri": "https://127.0.0.1:1/token",
 	})

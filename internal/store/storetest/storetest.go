@@ -28,9 +28,13 @@ type Backend interface {
 	session.Housekeeper
 	auditLog
 	sealedRows
+	metaRows
+	Close() error
+}
+
+type metaRows interface {
 	Meta(ctx context.Context, key string) ([]byte, error)
 	SetMetaOnce(ctx context.Context, key string, value []byte) ([]byte, error)
-	Close() error
 }
 
 type auditLog interface {
