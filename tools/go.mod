@@ -4,6 +4,7 @@ go 1.26.7
 
 tool (
 	filippo.io/age/cmd/age
+	filippo.io/age/cmd/age-keygen
 	filippo.io/age/cmd/age-plugin-batchpass
 	github.com/bufbuild/buf/cmd/buf
 	github.com/fullstorydev/grpcurl/cmd/grpcurl

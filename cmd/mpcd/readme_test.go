@@ -64,6 +64,14 @@ func TestREADME(t *testing.T) {
 	require.Regexp(t, `(?m)^[0-9a-f]{128}$`, sdk)
 	require.Regexp(t, `SIGNING +ACTIVE +tablet`, sdk)
 
+	// With TLS, a token and a certificate.
+	known, user, backend := parts[7], parts[8], parts[9]
+	require.Contains(t, known, "ok\n")
+	require.Regexp(t, `"status":"STATUS_DONE","done":true(?s:.*)"outcome"`, user)
+	require.Regexp(t, `"state":"SHARE_SET_STATE_ACTIVE"`, backend)
+	require.Regexp(t, `(?m)^  "signature": "[A-Za-z0-9+/]{86}=="`, backend)
+	require.Regexp(t, `"reason":"UNAUTHENTICATED"(?s:.*)$`, backend)
+
 	// What the README shows is what the commands print, but for times, keys and ids.
 	for i, shown := range regexp.MustCompile("(?ms)^```text\n(.*?)^```$").FindAllStringSubmatch(string(readme), -1)[:3] {
 		printed := form([]string{demo, grpc, http}[i])
