@@ -66,6 +66,7 @@ var sections = []section{
 	{"eddsa", "the same, ED25519 alone", false, func(b *bench, ctx context.Context) error {
 		return b.warm(ctx, "eddsa", b.plan.fast, bothCurves[1:])
 	}},
+	{"overhead", "what a provision spends beside the protocol", false, (*bench).overhead},
 	{"filling", "a provision while the pool is filled", false, (*bench).filling},
 	{"cold", "a provision with an empty pool", true, (*bench).cold},
 	{"concurrency", "several callers at once", false, (*bench).concurrency},

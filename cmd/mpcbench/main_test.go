@@ -48,6 +48,11 @@ func TestQuickRun(t *testing.T) {
 		require.Less(t, l.FirstMessage.Max, l.Latency.Max)
 		require.Positive(t, l.PeakBytes)
 	}
+	require.Positive(t, r.Overhead.Together.Min)
+	require.Less(t, r.Overhead.Together.Max, 1.0)
+	for _, part := range parts {
+		require.Positive(t, r.Overhead.Parts[part].Min, part)
+	}
 	require.Len(t, r.Crowds, 2)
 	for _, c := range r.Crowds {
 		require.Len(t, c.Latencies, c.Provisions)

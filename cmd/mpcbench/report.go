@@ -11,19 +11,20 @@ import (
 
 // Report is all that a run measured, and what follows from it.
 type Report struct {
-	Machine Machine              `json:"machine"`
-	Started time.Time            `json:"started"`
-	Seconds float64              `json:"seconds"`
-	Quick   bool                 `json:"quick"` // a smoke run: its figures mean nothing
-	Early   bool                 `json:"-"`     // it ended before all sections had run; never written to a file
-	Begun   map[string]time.Time `json:"begun"` // when the run began that measured a section, by its name
-	Targets []Target             `json:"targets"`
-	Primes  *Primes              `json:"primes,omitempty"`
-	Pairs   []*Pair              `json:"pairs"`
-	Curves  string               `json:"curves,omitempty"` // of Levels
-	Levels  []*Level             `json:"levels,omitempty"`
-	Crowds  []*Crowd             `json:"crowds,omitempty"`
-	Wire    *Wire                `json:"wire,omitempty"`
+	Machine  Machine              `json:"machine"`
+	Started  time.Time            `json:"started"`
+	Seconds  float64              `json:"seconds"`
+	Quick    bool                 `json:"quick"` // a smoke run: its figures mean nothing
+	Early    bool                 `json:"-"`     // it ended before all sections had run; never written to a file
+	Begun    map[string]time.Time `json:"begun"` // when the run began that measured a section, by its name
+	Targets  []Target             `json:"targets"`
+	Primes   *Primes              `json:"primes,omitempty"`
+	Pairs    []*Pair              `json:"pairs"`
+	Curves   string               `json:"curves,omitempty"` // of Levels
+	Levels   []*Level             `json:"levels,omitempty"`
+	Crowds   []*Crowd             `json:"crowds,omitempty"`
+	Wire     *Wire                `json:"wire,omitempty"`
+	Overhead *Overhead            `json:"overhead,omitempty"`
 }
 
 // keep takes over from an earlier report on the same machine what this run did not measure.
@@ -63,6 +64,9 @@ func (r *Report) keep(path string) error {
 		}
 		if s.name == "queue" && old.Crowds != nil {
 			r.Crowds, r.Begun[s.name] = old.Crowds, begun
+		}
+		if s.name == "overhead" && old.Overhead != nil {
+			r.Overhead, r.Begun[s.name] = old.Overhead, begun
 		}
 		if s.name == "wire" && old.Wire != nil {
 			r.Wire, r.Begun[s.name] = old.Wire, begun

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/mpcd/mpcd/client"
@@ -26,18 +27,20 @@ import (
 // rig is a running mpcd: the service as `mpcd serve --dev` wires it, on a SQLite file of
 // its own and a loopback port of its own.
 type rig struct {
-	svc  *service.Service
-	addr string
-	stop func() error
-	keys cloud
+	svc   *service.Service
+	addr  string
+	stop  func() error
+	keys  cloud
+	creds credentials.TransportCredentials
+	token credentials.PerRPCCredentials // nil: callers name themselves
 }
 
 // setsPerRun is what a run on SECP256K1 takes from the pool: one set for each side.
 const setsPerRun = 2
 
 // openRig starts a service whose pool is filled in the background to the given depth; 0
-// leaves it to stock.
-func openRig(ctx context.Context, fill int) (*rig, error) {
+// leaves it to stock. more changes what it is made of.
+func openRig(ctx context.Context, fill int, more ...func(*service.Options)) (*rig, error) {
 	dir, err := os.MkdirTemp("", "mpcbench-")
 	if err != nil {
 		return nil, err
@@ -48,10 +51,14 @@ func openRig(ctx context.Context, fill int) (*rig, error) {
 		return nil, errors.Join(err, remove())
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	svc, err := service.Open(ctx, service.Options{
+	options := service.Options{
 		DB: "sqlite://" + filepath.Join(dir, "bench.db"), Keyset: keyset, Auth: whoever,
 		Sessions: session.Config{RequireSealTo: true, PendingSets: endless}, Pool: preparams.Config{Depth: fill, MaxAge: 24 * time.Hour},
-	}, log)
+	}
+	for _, change := range more {
+		change(&options)
+	}
+	svc, err := service.Open(ctx, options, log)
 	if err != nil {
 		return nil, errors.Join(err, remove())
 	}
@@ -62,7 +69,7 @@ func openRig(ctx context.Context, fill int) (*rig, error) {
 	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	served := make(chan error, 1)
 	go func() { served <- svc.Server.Serve(serving, server.Listeners{GRPC: lis}, time.Second) }() // ends with cancel
-	r := &rig{svc: svc, addr: lis.Addr().String()}
+	r := &rig{svc: svc, addr: lis.Addr().String(), creds: insecure.NewCredentials()}              // loopback
 	r.stop = func() error {
 		cancel()
 		return errors.Join(<-served, svc.Close(), remove())
@@ -80,9 +87,13 @@ type caller struct {
 // dialAs connects a device of a caller, whose calls are metered.
 func (r *rig) dialAs(ctx context.Context, who string, opts ...client.Option) (*caller, error) {
 	m := new(meter)
+	var token credentials.PerRPCCredentials = callerName(who)
+	if r.token != nil {
+		token = r.token
+	}
 	conn, err := grpc.NewClient("passthrough:///"+r.addr,
-		grpc.WithTransportCredentials(insecure.NewCredentials()), // loopback
-		grpc.WithStatsHandler(m), grpc.WithContextDialer(m.dial), grpc.WithPerRPCCredentials(callerName(who)),
+		grpc.WithTransportCredentials(r.creds),
+		grpc.WithStatsHandler(m), grpc.WithContextDialer(m.dial), grpc.WithPerRPCCredentials(token),
 	)
 	if err != nil {
 		return nil, err

@@ -22,6 +22,9 @@ func (r *Report) tables() []*table {
 	if r.Primes != nil {
 		all = append(all, r.primeTable())
 	}
+	if r.Overhead != nil {
+		all = append(all, r.overheadTable())
+	}
 	if len(r.Levels) > 0 {
 		all = append(all, r.levelTable())
 	}
@@ -72,6 +75,23 @@ func (r *Report) primeTable() *table {
 	t.add("safe prime, one core", fmt.Sprint(p.PrimeCPU.N), number(p.PrimeCPU.Mean), spread(p.PrimeCPU))
 	t.add("exponentiation", fmt.Sprint(p.ExpCPU.N*p.Batch), number(p.ExpCPU.Mean), spread(p.ExpCPU))
 	t.add("ratio of the means", "", number(p.Ratio), "")
+	return t
+}
+
+func (r *Report) overheadTable() *table {
+	o := r.Overhead
+	t := &table{
+		title: fmt.Sprintf("What a warm provision spends beside the protocol, TLS 1.3 and a token: %d provisions", o.Provisions),
+		head:  []string{"", "ms, median (quartiles)", "of the wall time, medians"},
+	}
+	ms := func(s Summary) string {
+		return fmt.Sprintf("%s (%s to %s)", number(s.Median*1e3), number(s.Q1*1e3), number(s.Q3*1e3))
+	}
+	for _, part := range parts {
+		t.add(part, ms(o.Parts[part]), number(o.Parts[part].Median/o.Wall.Median))
+	}
+	t.add("together", "", number(o.Together.Median))
+	t.add("the provision", ms(o.Wall), "1")
 	return t
 }
 

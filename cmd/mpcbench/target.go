@@ -34,6 +34,12 @@ var bounds = []bound{
 	}},
 	{"warm provision, both curves, wall / bare tss-lib", noUnit, 1.10, wallRatio("warm")},
 	{"the same while the pool is filled", noUnit, 1.20, wallRatio("filling")},
+	{"authentication, audit, storing, sealing and custody / wall of a warm provision", noUnit, 0.03, func(r *Report) (float64, bool) {
+		if r.Overhead == nil {
+			return 0, false
+		}
+		return r.Overhead.Together.Median, true
+	}},
 	{"cold provision, wall / bare tss-lib with its own search", noUnit, 0.25, wallRatio("cold")},
 	{"CPU of a provisioned device, fresh pre-params included / bare tss-lib", noUnit, 0.25, cpuRatio("cold")},
 	{"first progress message at concurrency 1, median", milliseconds, 20, func(r *Report) (float64, bool) {

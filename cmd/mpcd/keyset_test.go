@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -74,7 +75,7 @@ func TestKilledWhileResealing(t *testing.T) {
 	}
 	require.Equal(t, n+1, left())
 	for before := n + 1; before > n/2; {
-		r, err := startService(dir, "mpcd", os.Environ(), flags[:4]...)
+		r, err := startService(dir, "mpcd", os.Environ(), append([]string{"--dev"}, flags[:4]...)...)
 		require.NoError(t, err)
 		require.Eventually(t, func() bool { now := rowsLeftAt(t, r.admin); return now > 0 && now < before }, 20*time.Second, time.Millisecond)
 		r.kill()
@@ -83,7 +84,7 @@ func TestKilledWhileResealing(t *testing.T) {
 		require.Less(t, now, before)
 		before = now
 	}
-	r, err := startService(dir, "mpcd", os.Environ(), flags[:4]...)
+	r, err := startService(dir, "mpcd", os.Environ(), append([]string{"--dev"}, flags[:4]...)...)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return left() == 0 }, 20*time.Second, 10*time.Millisecond)
 	require.NoError(t, r.stop())
@@ -185,7 +186,7 @@ func TestWrappedKeyset(t *testing.T) {
 			db := []string{"--db", "sqlite://" + filepath.Join(dir, "mpcd.db")}
 			mpcdFine(t, k.env, with("keyset", "create")...)
 			serve := func() *running {
-				r, err := startService(dir, "mpcd", append(os.Environ(), k.env...), append(file, db...)...)
+				r, err := startService(dir, "mpcd", append(os.Environ(), k.env...), slices.Concat([]string{"--dev"}, file, db)...)
 				require.NoError(t, err)
 				return r
 			}
@@ -239,7 +240,7 @@ func refusedPort(t *testing.T) string {
 // No process of mpcd leaves its memory in a file, and no other process of its user reads it.
 func TestNoCoreDumps(t *testing.T) {
 	t.Parallel()
-	r, err := startService(t.TempDir(), "mpcd", os.Environ())
+	r, err := startService(t.TempDir(), "mpcd", os.Environ(), "--dev")
 	require.NoError(t, err)
 	defer r.kill()
 	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", r.cmd.Process.Pid))

@@ -86,7 +86,7 @@ func (w *writer) Write(b []byte) (int, error) {
 // their connections in the middle of an answer.
 func TestLogIsJSON(t *testing.T) {
 	t.Parallel()
-	svc, err := startService(t.TempDir(), "mpcd", os.Environ())
+	svc, err := startService(t.TempDir(), "mpcd", os.Environ(), "--dev")
 	require.NoError(t, err)
 	t.Cleanup(svc.kill)
 	const said = "Failed to flush response to client"

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
@@ -253,13 +254,19 @@ func (f File) replace(ctx context.Context, path string, keys *Keyset, old fs.Fil
 }
 
 // lockDir keeps other processes that change a keyset out of a directory. The lock ends
-// with unlock, or with the process, and leaves no file behind.
+// with unlock, or with the process, and leaves no file behind. A moment is waited for it: a
+// process that is just being started holds copies of its parent's descriptors.
 func lockDir(path string) (unlock func(), err error) {
 	d, err := os.Open(path) //nolint:gosec // G304: the operator's own path
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(d.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	err = syscall.Flock(int(d.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	for begun := time.Now(); errors.Is(err, syscall.EWOULDBLOCK) && time.Since(begun) < time.Second; {
+		time.Sleep(20 * time.Millisecond)
+		err = syscall.Flock(int(d.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	}
+	if err != nil {
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			err = errors.New("another `mpcd keyset` changes it: look at what that one did (mpcd keyset list) before you try again")
 		}

@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
@@ -11,27 +12,29 @@ import (
 
 func TestALimiterHoldsABoundedNumberOfBuckets(t *testing.T) {
 	t.Parallel()
-	l := newLimiter(Limits{Rate: 1, Burst: 1})
-	require.NoError(t, l.take("Sign", "alice"))
-	require.NoError(t, l.take("GetWallet", "alice"), "each method has its own")
-	require.NoError(t, l.take("Sign", "bob"), "each caller has its own")
-	err := l.take("Sign", "alice")
-	require.ErrorIs(t, err, session.ErrRateLimited)
-	require.Equal(t, "RATE_LIMITED", session.Reason(err))
-	wait, ok := retryIn(err)
-	require.True(t, ok)
-	require.Positive(t, wait)
-	for i := range 2 * maxBuckets {
-		require.NoError(t, l.take("Sign", fmt.Sprint(i)))
-		if i%1000 == 0 {
-			require.ErrorIs(t, l.take("Sign", "alice"), session.ErrRateLimited, "who is in use stays")
+	synctest.Test(t, func(t *testing.T) { // no time goes by
+		l := newLimiter(Limits{Rate: 1, Burst: 1})
+		require.NoError(t, l.take("Sign", "alice"))
+		require.NoError(t, l.take("GetWallet", "alice"), "each method has its own")
+		require.NoError(t, l.take("Sign", "bob"), "each caller has its own")
+		err := l.take("Sign", "alice")
+		require.ErrorIs(t, err, session.ErrRateLimited)
+		require.Equal(t, "RATE_LIMITED", session.Reason(err))
+		wait, ok := retryIn(err)
+		require.True(t, ok)
+		require.Positive(t, wait)
+		for i := range 2 * maxBuckets {
+			require.NoError(t, l.take("Sign", fmt.Sprint(i)))
+			if i%1000 == 0 {
+				require.ErrorIs(t, l.take("Sign", "alice"), session.ErrRateLimited, "who is in use stays")
+			}
 		}
-	}
-	require.Len(t, l.buckets, maxBuckets)
-	require.Equal(t, maxBuckets, l.recent.Len())
-	for range 10 {
-		require.NoError(t, newLimiter(Limits{}).take("Sign", "alice"), "zero bounds nothing")
-	}
+		require.Len(t, l.buckets, maxBuckets)
+		require.Equal(t, maxBuckets, l.recent.Len())
+		for range 10 {
+			require.NoError(t, newLimiter(Limits{}).take("Sign", "alice"), "zero bounds nothing")
+		}
+	})
 }
 
 func TestNetworkOf(t *testing.T) {

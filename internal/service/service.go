@@ -41,6 +41,7 @@ type Options struct {
 	Pool     preparams.Config
 	Auth     server.Authenticator
 	Server   server.Config
+	Wrap     func(*session.Ports) // puts something in front of the parts, such as a benchmark's clocks; nil: nothing
 }
 
 // Open wires the rooms together. The caller closes it.
@@ -56,9 +57,13 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 	}
 	keeper := custody.NewManaged(sealer)
 	pool := preparams.NewPool(st, sealer, o.Pool, log)
-	sessions, err := session.New(ctx, session.Ports{
+	ports := session.Ports{
 		Wallets: st, Sessions: st, Keeping: st, Sealer: sealer, Halves: keeper, Custodian: keeper, PreParams: pool, Log: log,
-	}, o.Sessions)
+	}
+	if o.Wrap != nil {
+		o.Wrap(&ports)
+	}
+	sessions, err := session.New(ctx, ports, o.Sessions)
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}

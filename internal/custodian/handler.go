@@ -1,0 +1,301 @@
+package custodian
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"unicode"
+
+	"filippo.io/age"
+	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"github.com/mpcd/mpcd/internal/secret"
+)
+
+// Config holds what a receiver knows.
+type Config struct {
+	SigningSecret secret.Bytes        // of Standard Webhooks: whsec_... or its base64
+	HeaderSecret  secret.Bytes        // of X-Webhook-Secret; empty: not looked at
+	Token         secret.Bytes        // of the apps' API; empty: there is none
+	Identity      *age.X25519Identity // opens shares that came encrypted; nil: they are answered as they came
+}
+
+// The shapes of mpcd's webhooks, and of the customer's own API.
+type (
+	deposit struct {
+		ClientID string `json:"clientId"`
+		Method   string `json:"backupMethod"`
+		Share    string `json:"share"` // base64
+		PairID   string `json:"backupSharePairId"`
+	}
+	query struct {
+		ClientID string `json:"clientId"`
+	}
+	found struct {
+		BackupShares []string `json:"backupShares"` // base64
+	}
+	cipherText struct {
+		CipherText string `json:"cipherText"`
+	}
+)
+
+const (
+	maxBody = 1 << 20
+	maxID   = 256 // bytes
+)
+
+var methods = []string{"PASSWORD", "ICLOUD", "GDRIVE", "PASSKEY", "FIREBASE", "CUSTOM"}
+
+type handler struct {
+	cfg   Config
+	store *Store
+	hooks *webhooks.Webhook
+	log   *slog.Logger
+}
+
+// New returns the receiver. It fails where the signing secret is none.
+func New(store *Store, cfg Config, log *slog.Logger) (http.Handler, error) {
+	text := strings.TrimSpace(string(cfg.SigningSecret.Reveal()))
+	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(text, "whsec_"))
+	if err != nil || len(key) < 24 {
+		return nil, errors.New("the signing secret is not whsec_ and the base64 of at least 24 bytes")
+	}
+	hooks, err := webhooks.NewWebhookRaw(key)
+	if err != nil {
+		return nil, err
+	}
+	h := &handler{cfg: cfg, store: store, hooks: hooks, log: log}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /backup", h.webhook(h.backup))
+	mux.HandleFunc("POST /backup/fetch", h.webhook(h.fetch))
+	if len(cfg.Token.Reveal()) > 0 {
+		mux.HandleFunc("GET /users/{id}/encrypted-user-backup-shares", h.app(h.get))
+		mux.HandleFunc("PUT /users/{id}/encrypted-user-backup-shares", h.app(h.put))
+		mux.HandleFunc("GET /clients/{id}/backup", h.app(h.get))
+		mux.HandleFunc("PUT /clients/{id}/backup", h.app(h.put))
+	}
+	return mux, nil
+}
+
+// refusal is an answer that is no success. Its text is for the caller, and holds nothing
+// that the caller sent.
+type refusal struct {
+	code int
+	text string
+}
+
+// Error implements error.
+func (r refusal) Error() string { return r.text }
+
+// answer writes what a call gave.
+func (h *handler) answer(w http.ResponseWriter, r *http.Request, body any, err error) {
+	code := http.StatusOK
+	var no refusal
+	switch {
+	case errors.As(err, &no):
+		code, body = no.code, map[string]string{"error": no.text}
+	case errors.Is(err, errReplayed), errors.Is(err, errOther):
+		code, body = http.StatusConflict, map[string]string{"error": err.Error()}
+	case errors.Is(err, errNothing):
+		code, body = http.StatusNotFound, map[string]string{"error": err.Error()}
+	case err != nil:
+		h.log.Error("failed", "path", r.URL.Path, "error", err)
+		code, body = http.StatusInternalServerError, map[string]string{"error": "the custodian failed; try again"}
+	case body == nil:
+		code = http.StatusNoContent
+	}
+	h.log.Info("call", "method", r.Method, "path", r.Pattern, "code", code, "webhook_id", limited(r.Header.Get(webhooks.HeaderWebhookID)))
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	if body != nil {
+		_ = json.NewEncoder(w).Encode(body) // a caller that went away needs no answer
+	}
+}
+
+func limited(s string) string {
+	if checkID(s) != nil {
+		return ""
+	}
+	return s
+}
+
+// webhook lets a message through that mpcd signed.
+func (h *handler) webhook(next func(ctx context.Context, id string, body []byte) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		answer, err := func() (any, error) {
+			body, err := read(w, r)
+			if err != nil {
+				return nil, err
+			}
+			if err := h.hooks.Verify(body, r.Header); err != nil {
+				return nil, refusal{http.StatusUnauthorized, "the message is not signed with the shared secret, or not of now"}
+			}
+			if want := h.cfg.HeaderSecret.Reveal(); len(want) > 0 && !same([]byte(r.Header.Get("X-Webhook-Secret")), want) {
+				return nil, refusal{http.StatusUnauthorized, "X-Webhook-Secret is wrong"}
+			}
+			id := r.Header.Get(webhooks.HeaderWebhookID)
+			if err := checkID(id); err != nil {
+				return nil, err
+			}
+			return next(r.Context(), id, body)
+		}()
+		h.answer(w, r, answer, err)
+	}
+}
+
+// app lets a call of a user's app through.
+func (h *handler) app(next func(w http.ResponseWriter, r *http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if !ok || !same([]byte(token), h.cfg.Token.Reveal()) {
+			h.answer(w, r, nil, refusal{http.StatusUnauthorized, "a bearer token is needed"})
+			return
+		}
+		if err := checkID(r.PathValue("id")); err != nil {
+			h.answer(w, r, nil, err)
+			return
+		}
+		answer, err := next(w, r)
+		h.answer(w, r, answer, err)
+	}
+}
+
+// same compares in constant time, whatever the lengths are.
+func same(a, b []byte) bool {
+	x, y := sha256.Sum256(a), sha256.Sum256(b)
+	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
+}
+
+func read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+		return nil, refusal{http.StatusRequestEntityTooLarge, "the body has more than 1 MiB"}
+	}
+	if err != nil {
+		return nil, refusal{http.StatusBadRequest, "the body ended early"}
+	}
+	return body, nil
+}
+
+// parse reads one JSON object that has no field beyond those of its shape.
+func parse(body []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return refusal{http.StatusBadRequest, "the body is not a JSON object of the fields that it should have"}
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return refusal{http.StatusBadRequest, "the body has more than one JSON object"}
+	}
+	return nil
+}
+
+func checkID(id string) error {
+	if id == "" || len(id) > maxID || strings.ContainsFunc(id, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return refusal{http.StatusBadRequest, fmt.Sprintf("an id has 1 to %d bytes of printable text", maxID)}
+	}
+	return nil
+}
+
+func checkMethod(method string) error {
+	if !slices.Contains(methods, method) {
+		return refusal{http.StatusBadRequest, "backupMethod is one of " + strings.Join(methods, ", ")}
+	}
+	return nil
+}
+
+func (h *handler) backup(ctx context.Context, id string, body []byte) (any, error) {
+	var m deposit
+	if err := parse(body, &m); err != nil {
+		return nil, err
+	}
+	share, err := base64.StdEncoding.DecodeString(m.Share)
+	if err != nil || len(share) == 0 {
+		return nil, refusal{http.StatusBadRequest, "share is not base64"}
+	}
+	if err := errors.Join(checkID(m.ClientID), checkID(m.PairID), checkMethod(m.Method)); err != nil {
+		return nil, err
+	}
+	return nil, h.store.deposit(ctx, id, body, &m, share)
+}
+
+func (h *handler) fetch(ctx context.Context, id string, body []byte) (any, error) {
+	var q query
+	if err := parse(body, &q); err != nil {
+		return nil, err
+	}
+	if err := checkID(q.ClientID); err != nil {
+		return nil, err
+	}
+	shares, err := h.store.shares(ctx, id, body, q.ClientID)
+	if err != nil {
+		return nil, err
+	}
+	out := found{BackupShares: []string{}}
+	for _, share := range shares {
+		if share, err = h.open(share); err != nil {
+			return nil, err
+		}
+		out.BackupShares = append(out.BackupShares, base64.StdEncoding.EncodeToString(share))
+	}
+	return out, nil
+}
+
+// open decrypts a share that came as an age file, where there is an identity for it.
+func (h *handler) open(share []byte) ([]byte, error) {
+	if h.cfg.Identity == nil || !bytes.HasPrefix(share, []byte("age-encryption.org/")) {
+		return share, nil
+	}
+	r, err := age.Decrypt(bytes.NewReader(share), h.cfg.Identity)
+	if err != nil {
+		return nil, errors.New("a share is not encrypted to the identity that is there")
+	}
+	return io.ReadAll(io.LimitReader(r, maxBody))
+}
+
+func (h *handler) put(w http.ResponseWriter, r *http.Request) (any, error) {
+	body, err := read(w, r)
+	if err != nil {
+		return nil, err
+	}
+	var c cipherText
+	if err := parse(body, &c); err != nil {
+		return nil, err
+	}
+	if c.CipherText == "" {
+		return nil, refusal{http.StatusBadRequest, "cipherText is empty"}
+	}
+	method, err := method(r)
+	if err != nil {
+		return nil, err
+	}
+	return nil, h.store.putText(r.Context(), r.PathValue("id"), method, c.CipherText)
+}
+
+func (h *handler) get(_ http.ResponseWriter, r *http.Request) (any, error) {
+	method, err := method(r)
+	if err != nil {
+		return nil, err
+	}
+	text, err := h.store.text(r.Context(), r.PathValue("id"), method)
+	return cipherText{text}, err
+}
+
+// method is in the query of a user's backup, and not of a client's.
+func method(r *http.Request) (string, error) {
+	m := r.URL.Query().Get("backupMethod")
+	if strings.HasPrefix(r.Pattern, "GET /clients") || strings.HasPrefix(r.Pattern, "PUT /clients") {
+		return "", nil
+	}
+	return m, checkMethod(m)
+}

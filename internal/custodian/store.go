@@ -1,0 +1,180 @@
+package custodian
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"time"
+
+	_ "modernc.org/sqlite" // the driver
+)
+
+// Store keeps shares and ciphertexts in an SQLite file of mode 0600. What a method changed
+// is on the disk when it returns nil.
+type Store struct{ db *sql.DB }
+
+var (
+	errReplayed = errors.New("the message came before")
+	errOther    = errors.New("another share is kept under this backupSharePairId")
+	errNothing  = errors.New("there is none")
+)
+
+const schema = `
+CREATE TABLE IF NOT EXISTS shares (
+    seq       INTEGER PRIMARY KEY, -- order of arrival
+    pair_id   TEXT NOT NULL UNIQUE,
+    client_id TEXT NOT NULL,
+    method    TEXT NOT NULL,
+    share     BLOB NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS shares_by_client ON shares (client_id, seq);
+CREATE TABLE IF NOT EXISTS messages (
+    id   TEXT NOT NULL PRIMARY KEY,
+    body BLOB NOT NULL, -- its SHA-256
+    time INTEGER NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS messages_by_time ON messages (time);
+CREATE TABLE IF NOT EXISTS cipher_texts (
+    seq     INTEGER PRIMARY KEY AUTOINCREMENT, -- rises with every change
+    user_id TEXT NOT NULL,
+    method  TEXT NOT NULL, -- '' where it came without one
+    text    TEXT NOT NULL,
+    UNIQUE (user_id, method)
+) STRICT;`
+
+// Open opens the file, and makes it where there is none.
+func Open(ctx context.Context, path string) (*Store, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // G304: the operator's own path
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return nil, fmt.Errorf("%s has mode %04o, and holds shares: chmod 600 it", path, mode)
+	}
+	q := url.Values{"_txlock": {"immediate"}, "_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "secure_delete(1)", "synchronous(FULL)"}}
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}).String())
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(1)
+	if _, err := db.ExecContext(ctx, schema); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), db.Close())
+	}
+	return &Store{db: db}, nil
+}
+
+// Close closes the file.
+func (s *Store) Close() error { return s.db.Close() }
+
+func (s *Store) write(ctx context.Context, change func(*sql.Tx) error) error {
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing, and beside an error says nothing new
+	if err := change(tx); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// remember is how long a message's id is kept: longer than its timestamp is good.
+const remember = 15 * time.Minute
+
+// first notes a message. It returns errReplayed where it came before, and again = true
+// besides where it came with this very body.
+func first(ctx context.Context, tx *sql.Tx, id string, body []byte, now time.Time) (again bool, err error) {
+	if _, err := tx.ExecContext(ctx, "DELETE FROM messages WHERE time < ?", now.Add(-remember).Unix()); err != nil {
+		return false, err
+	}
+	sum := sha256.Sum256(body)
+	var before []byte
+	err = tx.QueryRowContext(ctx, "SELECT body FROM messages WHERE id = ?", id).Scan(&before)
+	if err == nil {
+		return bytes.Equal(before, sum[:]), errReplayed
+	}
+	if !errors.Is(err, sql.ErrNoRows) {
+		return false, err
+	}
+	_, err = tx.ExecContext(ctx, "INSERT INTO messages (id, body, time) VALUES (?, ?, ?)", id, sum[:], now.Unix())
+	return false, err
+}
+
+// deposit keeps a share. The same message again changes nothing: its answer may have been
+// lost. Under an id that is there it never puts another share: errOther.
+func (s *Store) deposit(ctx context.Context, messageID string, body []byte, m *deposit, share []byte) error {
+	return s.write(ctx, func(tx *sql.Tx) error {
+		again, err := first(ctx, tx, messageID, body, time.Now())
+		if again {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var client, method string
+		var there []byte
+		err = tx.QueryRowContext(ctx, "SELECT client_id, method, share FROM shares WHERE pair_id = ?", m.PairID).Scan(&client, &method, &there)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			_, err = tx.ExecContext(ctx, "INSERT INTO shares (pair_id, client_id, method, share) VALUES (?, ?, ?, ?)", m.PairID, m.ClientID, m.Method, share)
+			return err
+		case err != nil:
+			return err
+		case client != m.ClientID || method != m.Method || !bytes.Equal(there, share):
+			return errOther
+		}
+		return nil
+	})
+}
+
+// shares returns a client's shares in the order of their arrival. A message that asks is
+// answered once: who recorded it gets nothing by sending it again.
+func (s *Store) shares(ctx context.Context, messageID string, body []byte, clientID string) (all [][]byte, err error) {
+	err = s.write(ctx, func(tx *sql.Tx) error {
+		if _, err := first(ctx, tx, messageID, body, time.Now()); err != nil {
+			return err
+		}
+		rows, err := tx.QueryContext(ctx, "SELECT share FROM shares WHERE client_id = ? ORDER BY seq", clientID)
+		if err != nil {
+			return err
+		}
+		defer rows.Close() //nolint:errcheck // rows.Err says it
+		for rows.Next() {
+			var b []byte
+			if err := rows.Scan(&b); err != nil {
+				return err
+			}
+			all = append(all, b)
+		}
+		return rows.Err()
+	})
+	return all, err
+}
+
+// putText keeps the ciphertext of a user's backup of one method, in the place of an older one.
+func (s *Store) putText(ctx context.Context, userID, method, text string) error {
+	_, err := s.db.ExecContext(ctx, "INSERT OR REPLACE INTO cipher_texts (user_id, method, text) VALUES (?, ?, ?)", userID, method, text)
+	return err
+}
+
+// text returns a ciphertext, or errNothing. Without a method it is the newest one.
+func (s *Store) text(ctx context.Context, userID, method string) (text string, err error) {
+	query, args := "SELECT text FROM cipher_texts WHERE user_id = ? AND method = ?", []any{userID, method}
+	if method == "" {
+		query, args = "SELECT text FROM cipher_texts WHERE user_id = ? ORDER BY seq DESC LIMIT 1", []any{userID}
+	}
+	err = s.db.QueryRowContext(ctx, query, args...).Scan(&text)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", errNothing
+	}
+	return text, err
+}
