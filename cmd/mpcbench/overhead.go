@@ -108,17 +108,28 @@ func (b *bench) overhead(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { _ = dev.conn.Close() }() // its calls are over
+	o, err := b.timed(ctx, r, dev, cipherText, c)
+	if err != nil {
+		return err
+	}
+	b.report.Overhead = o
+	b.log.step("overhead: %s of the wall time", number(o.Together.Median))
+	return nil
+}
+
+// timed provisions as often as the plan wants, and sums up what each part took.
+func (b *bench) timed(ctx context.Context, r *rig, dev *caller, cipherText string, c *clocks) (*Overhead, error) {
 	o := &Overhead{Provisions: b.plan.samples, Parts: map[string]Summary{}}
 	var wall, together []float64
 	by := map[string][]float64{}
 	for range o.Provisions {
 		if err := r.stock(ctx, needs(b.plan.curves)); err != nil {
-			return err
+			return nil, err
 		}
 		c.take()
 		begun := time.Now()
 		if err := dev.provision(ctx, cipherText); err != nil {
-			return err
+			return nil, err
 		}
 		took, spent := time.Since(begun).Seconds(), c.take()
 		sum := 0.0
@@ -133,9 +144,7 @@ func (b *bench) overhead(ctx context.Context) (err error) {
 	for _, part := range parts {
 		o.Parts[part] = summarize(by[part])
 	}
-	b.report.Overhead = o
-	b.log.step("overhead: %s of the wall time", number(o.Together.Median))
-	return nil
+	return o, nil
 }
 
 // access is what a service and its caller need to know each other.
