@@ -5,14 +5,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"slices"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/mpcd/mpcd/internal/secretfile"
 )
 
 // Certificates are the service's certificate and key, and the CA of its clients, read
@@ -140,15 +140,15 @@ func LoadKeyPair(certFile, keyFile string) (tls.Certificate, error) {
 	if err != nil {
 		err = fmt.Errorf("--tls-cert %s: %w", certFile, err)
 	}
-	key, keyErr := readSecret(keyFile)
-	defer clear(key)
+	key, _, keyErr := secretfile.Read(keyFile)
+	defer key.Wipe()
 	if keyErr != nil {
 		keyErr = fmt.Errorf("--tls-key %s: %w", keyFile, keyErr)
 	}
 	if err = errors.Join(err, keyErr); err != nil {
 		return tls.Certificate{}, err
 	}
-	pair, err := tls.X509KeyPair(cert, key)
+	pair, err := tls.X509KeyPair(cert, key.Reveal())
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("--tls-cert %s and --tls-key %s are not a PEM certificate and its key", certFile, keyFile)
 	}
@@ -166,36 +166,4 @@ func LoadCA(path string) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("%s: it has no PEM certificate", path)
 	}
 	return pool, nil
-}
-
-// readSecret reads a file that only its owner may use. All checks are on the file that is
-// read, not on one that may have been there a moment before.
-func readSecret(path string) ([]byte, error) {
-	f, err := os.Open(path) //nolint:gosec // G304: the operator's own path
-	if errors.Is(err, fs.ErrPermission) {
-		return nil, errors.New("it cannot be read: it must belong to the service's user")
-	}
-	if err != nil {
-		return nil, withoutPath(err)
-	}
-	defer f.Close() //nolint:errcheck // nothing was written
-	info, err := f.Stat()
-	if err != nil {
-		return nil, withoutPath(err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("it is not a regular file")
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("others than its owner may use it (mode %04o): chmod 600, and think about who read it", mode)
-	}
-	if info.Size() > maxPEM {
-		return nil, errors.New("it is too large for a key")
-	}
-	b := make([]byte, info.Size())
-	if _, err := io.ReadFull(f, b); err != nil {
-		clear(b)
-		return nil, withoutPath(err)
-	}
-	return b, nil
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,6 +14,9 @@ import (
 
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
+
+	"github.com/mpcd/mpcd/internal/secret"
+	"github.com/mpcd/mpcd/internal/secretfile"
 )
 
 // File is a keyset at rest, in Tink's JSON form. Whoever reads a file that no KMS wraps
@@ -36,9 +38,6 @@ type Wrapper interface {
 // wrapLabel binds what a KMS wraps to its purpose: another program's ciphertext under the
 // same KMS key is no keyset of mpcd's.
 const wrapLabel = "mpcd keyset 1"
-
-// maxKeysetBytes bounds a keyset file; one key has some 300 bytes.
-const maxKeysetBytes = 1 << 20
 
 const makeOne = "make one with `mpcd keyset create`"
 
@@ -105,15 +104,15 @@ func syncDir(path string) error {
 
 // Load reads a keyset that Create wrote, or that Tink's own tool (tinkey) made or rotated:
 // JSON, AES-256-GCM keys with Tink's prefix. It refuses a file that others than its
-// service may use (see checkMode). Its errors say what to do, and quote nothing of the
+// service may use (see secretfile). Its errors say what to do, and quote nothing of the
 // file.
 func (f File) Load(ctx context.Context) (*Keyset, error) {
 	b, _, err := read(f.Path)
 	if err != nil {
 		return nil, fmt.Errorf("keyset %s: %w", f.Path, err)
 	}
-	defer clear(b)
-	keys, err := f.parse(ctx, b)
+	defer b.Wipe()
+	keys, err := f.parse(ctx, b.Reveal())
 	if err != nil {
 		return nil, fmt.Errorf("keyset %s: %w", f.Path, err)
 	}
@@ -215,8 +214,8 @@ func (f File) Change(ctx context.Context, change func(*Keyset) (*Keyset, error))
 	if err != nil {
 		return nil, fmt.Errorf("keyset %s: %w", f.Path, err)
 	}
-	defer clear(b)
-	keys, err := f.parse(ctx, b)
+	defer b.Wipe()
+	keys, err := f.parse(ctx, b.Reveal())
 	if err != nil {
 		return nil, fmt.Errorf("keyset %s: %w", f.Path, err)
 	}
@@ -275,51 +274,11 @@ func lockDir(path string) (unlock func(), err error) {
 	return func() { _ = d.Close() }, nil // nothing was written
 }
 
-// read returns a keyset file's bytes. All checks are on the file that is read, not on
-// one that may have been there a moment before.
-func read(path string) ([]byte, fs.FileInfo, error) {
-	f, err := os.Open(path) //nolint:gosec // G304: the operator's own path
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, nil, fmt.Errorf("there is no such file: %s, or name the one that the database was sealed with", makeOne)
-	case errors.Is(err, fs.ErrPermission):
-		return nil, nil, errors.New("it cannot be read: it must belong to the service's user")
-	case err != nil:
-		return nil, nil, err
+// read returns a keyset file's bytes.
+func read(path string) (secret.Bytes, fs.FileInfo, error) {
+	b, info, err := secretfile.Read(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("there is no such file: %s, or name the one that the database was sealed with", makeOne)
 	}
-	defer f.Close() //nolint:errcheck // nothing was written
-	info, err := f.Stat()
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := checkMode(info, os.Geteuid()); err != nil {
-		return nil, nil, err
-	}
-	if info.Size() > maxKeysetBytes {
-		return nil, nil, errors.New("it is too large for a keyset")
-	}
-	b := make([]byte, info.Size())
-	if _, err := io.ReadFull(f, b); err != nil {
-		clear(b)
-		return nil, nil, err
-	}
-	return b, info, nil
-}
-
-// checkMode wants a regular file that its owner alone may use. One exception: where the
-// owner is another user than the process, which is not root, its group may read it, since
-// that is the only way in which the process can. Kubernetes mounts a secret so: owner
-// root, the pod's fsGroup, mode 0440. Nobody but the owner may write it.
-func checkMode(info fs.FileInfo, euid int) error {
-	if !info.Mode().IsRegular() {
-		return errors.New("it is not a regular file")
-	}
-	closed := fs.FileMode(0o077)
-	if owner, ok := info.Sys().(*syscall.Stat_t); ok && euid != 0 && int(owner.Uid) != euid {
-		closed = 0o037
-	}
-	if mode := info.Mode().Perm(); mode&closed != 0 {
-		return fmt.Errorf("others than its owner may use it (mode %04o): chmod 600, and think about who read it", mode)
-	}
-	return nil
+	return b, info, err
 }

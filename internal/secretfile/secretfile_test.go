@@ -1,0 +1,64 @@
+package secretfile_test
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/mpcd/mpcd/internal/secretfile"
+)
+
+func TestRead(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "secret")
+	require.NoError(t, os.WriteFile(path, []byte("hunter2"), 0o600))
+	b, info, err := secretfile.Read(path)
+	require.NoError(t, err)
+	require.Equal(t, "hunter2", string(b.Reveal()))
+	require.Equal(t, fs.FileMode(0o600), info.Mode())
+
+	link := filepath.Join(dir, "link") // Kubernetes puts a secret behind two
+	require.NoError(t, os.Symlink("secret", link))
+	_, _, err = secretfile.Read(link)
+	require.NoError(t, err)
+}
+
+// Another owner's file is a test of the seal room's: TestModeForAnotherOwner.
+func TestReadRefuses(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	_, _, err := secretfile.Read(filepath.Join(dir, "none"))
+	require.Equal(t, fs.ErrNotExist, err)
+	_, _, err = secretfile.Read(dir)
+	require.EqualError(t, err, "it is not a regular file")
+	for _, mode := range []fs.FileMode{0o640, 0o604, 0o620, 0o602, 0o610, 0o601, 0o777} {
+		path := filepath.Join(dir, mode.String())
+		require.NoError(t, os.WriteFile(path, []byte("hunter2"), 0o600))
+		require.NoError(t, os.Chmod(path, mode))
+		b, _, err := secretfile.Read(path)
+		require.ErrorContains(t, err, "others than its owner may use it", mode)
+		require.NotContains(t, err.Error(), dir)
+		require.Zero(t, b.Len())
+	}
+	large := filepath.Join(dir, "large")
+	require.NoError(t, os.WriteFile(large, nil, 0o600))
+	require.NoError(t, os.Truncate(large, secretfile.MaxBytes+1))
+	_, _, err = secretfile.Read(large)
+	require.ErrorContains(t, err, "too large")
+	require.NoError(t, os.Truncate(large, secretfile.MaxBytes))
+	_, _, err = secretfile.Read(large)
+	require.NoError(t, err)
+
+	pipe := filepath.Join(dir, "pipe") // to open it waits for a writer, as for any reader of a pipe
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	w, err := os.OpenFile(pipe, os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, w.Close()) }()
+	_, _, err = secretfile.Read(pipe)
+	require.EqualError(t, err, "it is not a regular file")
+}
