@@ -24,10 +24,10 @@ import (
 
 // Config holds what a receiver knows.
 type Config struct {
-	SigningSecret secret.Bytes        // of Standard Webhooks: whsec_... or its base64
-	HeaderSecret  secret.Bytes        // of X-Webhook-Secret; empty: not looked at
-	Token         secret.Bytes        // of the apps' API; empty: there is none
-	Identity      *age.X25519Identity // opens shares that came encrypted; nil: they are answered as they came
+	Verifier     *webhooks.Webhook   // of Standard Webhooks, with the secret that mpcd signs with
+	HeaderSecret secret.Bytes        // of X-Webhook-Secret; empty: not looked at
+	Token        secret.Bytes        // of the apps' API; empty: there is none
+	Identity     *age.X25519Identity // opens shares that came encrypted; nil: they are answered as they came
 }
 
 // The shapes of mpcd's webhooks, and of the customer's own API.
@@ -59,22 +59,12 @@ var methods = []string{"PASSWORD", "ICLOUD", "GDRIVE", "PASSKEY", "FIREBASE", "C
 type handler struct {
 	cfg   Config
 	store *Store
-	hooks *webhooks.Webhook
 	log   *slog.Logger
 }
 
-// New returns the receiver. It fails where the signing secret is none.
-func New(store *Store, cfg Config, log *slog.Logger) (http.Handler, error) {
-	text := strings.TrimSpace(string(cfg.SigningSecret.Reveal()))
-	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(text, "whsec_"))
-	if err != nil || len(key) < 24 {
-		return nil, errors.New("the signing secret is not whsec_ and the base64 of at least 24 bytes")
-	}
-	hooks, err := webhooks.NewWebhookRaw(key)
-	if err != nil {
-		return nil, err
-	}
-	h := &handler{cfg: cfg, store: store, hooks: hooks, log: log}
+// New returns the receiver.
+func New(store *Store, cfg Config, log *slog.Logger) http.Handler {
+	h := &handler{cfg: cfg, store: store, log: log}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /backup", h.webhook(h.backup))
 	mux.HandleFunc("POST /backup/fetch", h.webhook(h.fetch))
@@ -84,7 +74,7 @@ func New(store *Store, cfg Config, log *slog.Logger) (http.Handler, error) {
 		mux.HandleFunc("GET /clients/{id}/backup", h.app(h.get))
 		mux.HandleFunc("PUT /clients/{id}/backup", h.app(h.put))
 	}
-	return mux, nil
+	return mux
 }
 
 // refusal is an answer that is no success. Its text is for the caller, and holds nothing
@@ -137,7 +127,7 @@ func (h *handler) webhook(next func(ctx context.Context, id string, body []byte)
 			if err != nil {
 				return nil, err
 			}
-			if err := h.hooks.Verify(body, r.Header); err != nil {
+			if err := h.cfg.Verifier.Verify(body, r.Header); err != nil {
 				return nil, refusal{http.StatusUnauthorized, "the message is not signed with the shared secret, or not of now"}
 			}
 			if want := h.cfg.HeaderSecret.Reveal(); len(want) > 0 && !same([]byte(r.Header.Get("X-Webhook-Secret")), want) {

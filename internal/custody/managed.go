@@ -1,7 +1,7 @@
-// Package custody keeps the server's half of share sets. Managed keeps it in mpcd's own
-// database, sealed; a customer's webhooks will be the other way.
+// Package custody keeps the server's half of share sets: in mpcd's own database, sealed
+// (Managed), or with a customer, behind his webhooks (Webhook).
 //
-// A half is kept as one ciphertext for each curve, in the set's own row, bound to its
+// A managed half is kept as one ciphertext for each curve, in the set's own row, bound to its
 // wallet, set, curve and party. What comes back is held against the set's public record
 // before anybody can compute with it: whoever can write to the database can destroy a
 // half, and can neither read it nor put another in its place.
@@ -14,6 +14,7 @@ package custody
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/mpcd/mpcd/internal/secret"
@@ -69,6 +70,9 @@ func (m *Managed) seal(set *session.ShareSet, half *tss.Share, c tss.Curve) ([]b
 func (m *Managed) Fetch(_ context.Context, _ string, set *session.StoredSet) (*tss.Share, error) {
 	if set.State == session.SetRevoked {
 		return nil, fmt.Errorf("fetch the half of share set %s: %w", set.ID, session.ErrShareSetRevoked)
+	}
+	if len(set.Half) == 0 && set.Purpose == session.Backup {
+		return nil, corrupted(set, errors.New("its half is not here: was it deposited with a custodian (--custodian-url)?"))
 	}
 	rec, err := tss.ParseRecord(set.Record)
 	if err != nil {

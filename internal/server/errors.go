@@ -44,6 +44,8 @@ var publicErrors = map[string]public{
 	session.ErrProtocolAborted.Reason:  {codes.Aborted, "The protocol was aborted, and nothing was changed. Start again with a new request_id."},
 	session.ErrInterrupted.Reason:      {codes.Aborted, "The call was interrupted, and nothing was changed. Repeat it, a run with the same request_id: that begins its next attempt."},
 	session.ErrPermissionDenied.Reason: {codes.PermissionDenied, "You may not do this."},
+	session.ErrPolicyDenied.Reason:     {codes.PermissionDenied, "The wallet provider's policy does not allow this."},
+	session.ErrWebhookFailed.Reason:    {codes.Unavailable, "The wallet provider's own service, which keeps the backup's other half or authorises calls, did not do its part. Nothing was changed. Repeat the call with the same request_id: that begins its next attempt."},
 	session.ErrUnauthenticated.Reason:  {codes.Unauthenticated, "The service does not know who calls. Send one valid bearer token, or, over gRPC, use a client certificate that the service accepts."},
 	session.ErrRateLimited.Reason:      {codes.ResourceExhausted, "Too many calls. Try again after the time in RetryInfo."},
 	session.ErrDataCorrupted.Reason:    {codes.DataLoss, "What the service stored for this wallet cannot be read. Nothing was changed; ask the service's operator."},
@@ -84,6 +86,9 @@ func toStatus(err error) *status.Status {
 	var aborted *session.AbortedError
 	if errors.As(err, &aborted) {
 		info.Metadata = map[string]string{"culprit": aborted.Culprit, "round": strconv.Itoa(aborted.Round)}
+	}
+	if denied := new(session.DeniedError); errors.As(err, &denied) && denied.Why != "" {
+		info.Metadata = map[string]string{"policy": denied.Why}
 	}
 	if d, ok := retryIn(err); ok {
 		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(d)})

@@ -36,6 +36,8 @@ var (
 	ErrSessionCancelled = &Error{"SESSION_CANCELLED"}
 	ErrInterrupted      = &Error{"INTERRUPTED"}
 	ErrPermissionDenied = &Error{"PERMISSION_DENIED"}
+	ErrPolicyDenied     = &Error{"POLICY_DENIED"}
+	ErrWebhookFailed    = &Error{"WEBHOOK_FAILED"}
 	ErrUnauthenticated  = &Error{"UNAUTHENTICATED"}
 	ErrRateLimited      = &Error{"RATE_LIMITED"}
 	ErrDataCorrupted    = &Error{"DATA_CORRUPTED"}
@@ -62,6 +64,17 @@ func (e *FieldError) Error() string { return fmt.Sprintf("%s %s", e.Field, e.Wan
 // Is makes a FieldError an ErrInvalidArgument.
 func (e *FieldError) Is(target error) bool { return target == ErrInvalidArgument }
 
+// DeniedError is a POLICY_DENIED with the authoriser's reason.
+type DeniedError struct {
+	Why string // for the caller: printable, bounded; may be empty
+}
+
+// Error implements error.
+func (e *DeniedError) Error() string { return fmt.Sprintf("%v: %s", ErrPolicyDenied, e.Why) }
+
+// Is makes a DeniedError an ErrPolicyDenied.
+func (e *DeniedError) Is(target error) bool { return target == ErrPolicyDenied }
+
 // AbortedError is a PROTOCOL_ABORTED with what is known of its cause.
 type AbortedError struct {
 	Culprit string // CLIENT or SERVER
@@ -86,7 +99,10 @@ func Reason(err error) string {
 	var f *FieldError
 	var a *AbortedError
 	var o *OverloadedError
+	var d *DeniedError
 	switch {
+	case errors.As(err, &d):
+		return ErrPolicyDenied.Reason
 	case errors.As(err, &f):
 		return ErrInvalidArgument.Reason
 	case errors.As(err, &a):
@@ -128,7 +144,7 @@ var byReason = func() map[string]*Error {
 		ErrInvalidArgument, ErrShareMalformed, ErrShareSetMismatch, ErrRequestIDReused, ErrWalletNotFound,
 		ErrShareSetNotFound, ErrSessionNotFound, ErrBackupNotFound, ErrShareSetPending, ErrShareSetRevoked,
 		ErrLastShareSet, ErrSessionExpired, ErrOverloaded, ErrShuttingDown, ErrProtocolAborted, ErrSessionCancelled, ErrInterrupted,
-		ErrPermissionDenied, ErrUnauthenticated, ErrRateLimited, ErrDataCorrupted, ErrInternal,
+		ErrPermissionDenied, ErrPolicyDenied, ErrWebhookFailed, ErrUnauthenticated, ErrRateLimited, ErrDataCorrupted, ErrInternal,
 	} {
 		m[e.Reason] = e
 	}

@@ -110,6 +110,10 @@ func (s *Service) reshare(ctx context.Context, op Operation, c Caller, t target,
 			src.client.Wipe()
 			return nil, fmt.Errorf("%w: wallet %s has %d sets that were never confirmed, or are being made", ErrShareSetPending, wallet.ID, n)
 		}
+		if err := s.allowed(ctx, Question{Caller: c.Name, Operation: op.String(), WalletID: wallet.ID, Owner: wallet.Owner, ShareSetID: src.set.ID, RequestID: t.RequestID}); err != nil {
+			src.client.Wipe()
+			return nil, err
+		}
 		t.owner = wallet.Owner
 		for _, k := range src.record.Keys {
 			t.curves = append(t.curves, k.Curve)

@@ -41,6 +41,16 @@ const (
 // Valid reports whether m is a method that a backup can have.
 func (m BackupMethod) Valid() bool { return m >= Password && m <= Custom }
 
+var methodNames = [...]string{Password: "PASSWORD", ICloud: "ICLOUD", GDrive: "GDRIVE", Passkey: "PASSKEY", Firebase: "FIREBASE", Custom: "CUSTOM"}
+
+// String returns the method's name, as in the API without its prefix.
+func (m BackupMethod) String() string {
+	if !m.Valid() {
+		return ""
+	}
+	return methodNames[m]
+}
+
 // SetState is where a share set is in its life. The numbers are those of the API's enum.
 type SetState uint8
 

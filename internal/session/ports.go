@@ -114,6 +114,25 @@ type Custodian interface {
 	Fetch(ctx context.Context, owner string, set *StoredSet) (*tss.Share, error)
 }
 
+// Policy is somebody else's word on what callers may do, besides scopes and ownership.
+type Policy interface {
+	// Allow returns nil for yes, a DeniedError for no, and ErrWebhookFailed where there is
+	// no answer, which is not yes. It returns after a bounded time.
+	Allow(ctx context.Context, q Question) error
+}
+
+// Question is what a Policy is asked: who wants to do what. It holds no secret.
+type Question struct {
+	Caller     string
+	Operation  string // BACKUP, PROVISION, SIGN or REVOKE
+	WalletID   string
+	Owner      string // of the wallet
+	ShareSetID string // the set that is reshared, signs, or is revoked
+	RequestID  string // empty for REVOKE
+	Curve      Curve  // SIGN only
+	Digest     []byte // SIGN only: what is signed on SECP256K1, and its SHA-256 on ED25519
+}
+
 // PreParams hands out sets of pre-params, each to one taker only.
 type PreParams interface {
 	// PreParams returns a validated set that nobody else got. It may have to make one,

@@ -51,7 +51,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Ports are the parts that a Service works with. All are needed.
+// Ports are the parts that a Service works with. All but Policy are needed.
 type Ports struct {
 	Wallets   Wallets
 	Sessions  Sessions
@@ -61,6 +61,7 @@ type Ports struct {
 	Custodian Custodian // keeps the server's half of BACKUP sets
 	PreParams PreParams
 	Log       *slog.Logger
+	Policy    Policy // nil: scopes and ownership are all
 }
 
 // Service runs sessions. Its methods may be called by any number of goroutines.
@@ -338,6 +339,14 @@ func (s *Service) record(ctx context.Context, j job, p *plan, interrupted *Sessi
 // maxSteps is more than the steps of any run, but for its reports from the queue.
 const maxSteps = 256
 
+// allowed asks the policy, where there is one.
+func (s *Service) allowed(ctx context.Context, q Question) error {
+	if s.Policy == nil {
+		return nil
+	}
+	return s.Policy.Allow(ctx, q)
+}
+
 // refused notes a decision against a caller. What is only malformed is no decision, and
 // neither is a fault of ours.
 func (s *Service) refused(ctx context.Context, e Entry, err error) {
@@ -345,6 +354,10 @@ func (s *Service) refused(ctx context.Context, e Entry, err error) {
 	switch e.Reason {
 	case ErrInvalidArgument.Reason, ErrShareMalformed.Reason, ErrInternal.Reason, ErrInterrupted.Reason:
 		return
+	case ErrPolicyDenied.Reason:
+		if d := new(DeniedError); errors.As(err, &d) {
+			e.Detail = strings.TrimSpace(e.Detail + " " + d.Why)
+		}
 	case ErrWalletNotFound.Reason: // nobody begins, or adds to, the chain of a wallet that is not theirs
 		e.Detail = strings.TrimSpace(e.Detail + " wallet " + e.WalletID)
 		e.WalletID = ""

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -31,6 +32,13 @@ func (s *Service) Sign(ctx context.Context, c Caller, req SignRequest) (*Run, er
 			src.client.Wipe()
 			return nil, &FieldError{"curve", "must be one of the wallet's curves"}
 		}
+		if err := s.allowed(ctx, Question{
+			Caller: c.Name, Operation: OpSign.String(), WalletID: wallet.ID, Owner: wallet.Owner, ShareSetID: src.set.ID, RequestID: req.RequestID,
+			Curve: req.Curve, Digest: payloadDigest(req.Curve, req.Payload),
+		}); err != nil {
+			src.client.Wipe()
+			return nil, err
+		}
 		return &plan{walletID: wallet.ID, wipe: src.client.Wipe, steps: func(ctx context.Context, w *work) (*made, error) {
 			return s.sign(ctx, w, wallet.Owner, src, req.Curve, req.Payload)
 		}}, nil
@@ -58,9 +66,15 @@ func (s *Service) sign(ctx context.Context, w *work, owner string, src *source, 
 	if w.rec.Result, err = s.sealResult(w.rec, result, nil); err != nil {
 		return nil, err
 	}
-	digest := sha256.Sum256(payload)
+	digest := payloadDigest(c, payload)
+	return &made{Made: Made{Used: src.set.ID}, audit: func(e Entry) Entry { return e.signed(c, digest) }, outcome: &Outcome{WalletID: w.rec.WalletID, Signature: sig, SignedBy: src.set.ID}}, nil
+}
+
+// payloadDigest is what the audit log keeps of a payload, and a policy is told of it.
+func payloadDigest(c Curve, payload []byte) []byte {
 	if c == Secp256k1 {
-		copy(digest[:], payload) // it is one already
+		return bytes.Clone(payload) // it is one already
 	}
-	return &made{Made: Made{Used: src.set.ID}, audit: func(e Entry) Entry { return e.signed(c, digest[:]) }, outcome: &Outcome{WalletID: w.rec.WalletID, Signature: sig, SignedBy: src.set.ID}}, nil
+	digest := sha256.Sum256(payload)
+	return digest[:]
 }

@@ -167,14 +167,21 @@ func (s *Service) Revoke(ctx context.Context, c Caller, walletID, shareSetID str
 }
 
 func (s *Service) revoke(ctx context.Context, c Caller, walletID, shareSetID string, keepDescendants, allowLast bool) (*Wallet, error) {
-	if _, err := s.wallet(ctx, c, actRevoke, walletID); err != nil {
+	w, err := s.wallet(ctx, c, actRevoke, walletID)
+	if err != nil {
 		return nil, err
 	}
 	if allowLast && !c.has(ScopeAdmin) {
 		return nil, fmt.Errorf("%w: allow_last needs scope %s", ErrPermissionDenied, ScopeAdmin)
 	}
+	if _, err := pickRevoked(w.Sets, shareSetID, keepDescendants, allowLast); err != nil { // nobody is asked about what cannot be
+		return nil, err
+	}
+	if err := s.allowed(ctx, Question{Caller: c.Name, Operation: "REVOKE", WalletID: walletID, Owner: w.Owner, ShareSetID: shareSetID}); err != nil {
+		return nil, err
+	}
 	now := s.clock.wallNow()
-	err := s.Wallets.Revoke(ctx, walletID, now, func(sets []ShareSet) ([]string, error) {
+	err = s.Wallets.Revoke(ctx, walletID, now, func(sets []ShareSet) ([]string, error) {
 		return pickRevoked(sets, shareSetID, keepDescendants, allowLast)
 	}, Entry{Time: now, Caller: c.Name, Action: "share_set.revoke", WalletID: walletID, Outcome: outcomeOK})
 	if err != nil {

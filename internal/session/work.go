@@ -55,7 +55,7 @@ func (s *Service) run(r *Run, rec *Session, p *plan, t *ticket) {
 	if p := r.last(); p.Sequence > 0 { // else what is stored stays, so that sequences rise over all attempts
 		rec.Progress = p
 	}
-	if errors.Is(err, ErrInterrupted) {
+	if errors.Is(err, ErrInterrupted) || errors.Is(err, ErrWebhookFailed) { // the next attempt may do better
 		rec.State = Interrupted
 	}
 	uerr := s.Sessions.Update(context.WithoutCancel(ctx), rec, s.ended(rec, "session.end", err))

@@ -1,0 +1,38 @@
+package custody
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/mpcd/mpcd/internal/tss"
+)
+
+// Whatever a custodian answers, what is picked is a share of the set that was asked for.
+func FuzzAnswer(f *testing.F) {
+	id := tss.SetID{WalletID: "5a1b2c3d-0000-4000-8000-000000000001", ShareSetID: "5a1b2c3d-0000-4000-8000-000000000002", Purpose: tss.Backup}
+	for _, party := range []tss.Party{tss.Client, tss.Server} {
+		share := &tss.Share{SetID: id, Party: party}
+		if b, err := share.Encode(); err == nil {
+			one, err := json.Marshal(fetchAnswer{Shares: []json.RawMessage{json.RawMessage(`"` + base64.StdEncoding.EncodeToString(b.Reveal()) + `"`)}})
+			require.NoError(f, err)
+			f.Add(one)
+		}
+	}
+	for _, seed := range []string{``, `{}`, `{"backupShares":["AAAA"]}`, `{"backupShares":[null,1,{}]}`, `{"backupShares":null}`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		b, ok := pick(answer, id)
+		if !ok {
+			require.Zero(t, b.Len())
+			return
+		}
+		share, err := tss.ParseShare(b.Reveal())
+		require.NoError(t, err)
+		require.Equal(t, id, share.SetID)
+		require.Equal(t, tss.Server, share.Party)
+	})
+}

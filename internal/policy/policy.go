@@ -1,0 +1,108 @@
+// Package policy asks an external authoriser, a wallet provider's own service, before a
+// share set is backed up, provisioned from, signed with, or revoked. It comes after mpcd's
+// own table of scopes and ownership, and can only take away.
+//
+// No answer is no: what cannot be reached, fails, or answers something else than yes,
+// stops the call. The question holds no secret. It trusts the webhook room for who
+// answers.
+package policy
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/mpcd/mpcd/internal/secret"
+	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/webhook"
+)
+
+// patience bounds a question with all its tries: a caller waits for it, without a word.
+const patience = 15 * time.Second
+
+// maxReason bounds what a caller is told of the authoriser's reason, in bytes.
+const maxReason = 256
+
+// Webhook is an authoriser behind a URL. It is safe for concurrent use.
+type Webhook struct{ client *webhook.Client }
+
+var _ session.Policy = (*Webhook)(nil)
+
+// NewWebhook returns the authoriser that a client's messages reach.
+func NewWebhook(client *webhook.Client) *Webhook { return &Webhook{client} }
+
+// question is the message. Fields that do not apply are left out.
+type question struct {
+	Caller     string `json:"caller"`
+	Operation  string `json:"operation"` // BACKUP, PROVISION, SIGN or REVOKE
+	WalletID   string `json:"walletId"`
+	Owner      string `json:"owner"`
+	ShareSetID string `json:"shareSetId"`
+	RequestID  string `json:"requestId,omitempty"`
+	Curve      string `json:"curve,omitempty"`
+	Digest     string `json:"payloadDigest,omitempty"` // hex, 32 bytes
+}
+
+// answer is what the authoriser says. A yes that is not there is a no.
+type answer struct {
+	Allow  *bool  `json:"allow"`
+	Reason string `json:"reason"` // for the caller and the audit log
+}
+
+// Allow implements session.Policy.
+func (w *Webhook) Allow(ctx context.Context, q session.Question) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	m := question{
+		Caller: q.Caller, Operation: q.Operation, WalletID: q.WalletID, Owner: q.Owner, ShareSetID: q.ShareSetID, RequestID: q.RequestID,
+		Digest: hex.EncodeToString(q.Digest),
+	}
+	if q.Curve != 0 {
+		m.Curve = q.Curve.String()
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	body, err := w.client.Send(ctx, webhook.Message{Body: secret.New(b), Asks: true})
+	if err != nil {
+		return fmt.Errorf("%w: %w", session.ErrWebhookFailed, err)
+	}
+	return decide(body.Reveal())
+}
+
+// decide reads an answer: one JSON object with allow, and perhaps a reason.
+func decide(body []byte) error {
+	var a answer
+	d := json.NewDecoder(bytes.NewReader(body))
+	if err := d.Decode(&a); err != nil || d.More() {
+		return fmt.Errorf("%w: the policy's answer is not a JSON object of its form", session.ErrWebhookFailed)
+	}
+	switch {
+	case a.Allow == nil:
+		return fmt.Errorf("%w: the policy's answer says neither yes nor no", session.ErrWebhookFailed)
+	case !*a.Allow:
+		return &session.DeniedError{Why: printable(a.Reason)}
+	}
+	return nil
+}
+
+// printable returns the start of a text that comes from outside, without what would
+// disturb a log or a terminal.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))
+	for len(s) > maxReason {
+		s = strings.ToValidUTF8(s[:maxReason], "")
+	}
+	return s
+}

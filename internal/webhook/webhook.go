@@ -1,0 +1,285 @@
+// Package webhook sends a customer's own service signed messages, and reads its answers:
+// Standard Webhooks over HTTPS, one POST of JSON for each message.
+//
+// The URL is a customer's, and so is what answers there. That the service speaks to it
+// must open no way into the network that the service stands in: addresses that are not
+// public are refused after their name was resolved, redirects are not followed, no proxy
+// is asked, and an answer's size and time are bounded. What has failed again and again
+// is left alone for a while.
+//
+// It trusts TLS for who answers, and nothing in an answer: that is its caller's to check.
+// Its errors quote neither the message, the answer, nor the URL.
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"code.dny.dev/ssrf"
+	"github.com/cenkalti/backoff/v5"
+	"github.com/google/uuid"
+	"github.com/sony/gobreaker/v2"
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"github.com/mpcd/mpcd/internal/secret"
+)
+
+const (
+	maxAnswer = 1 << 20  // bytes
+	maxHeader = 16 << 10 // bytes of an answer's header
+	maxTries  = 5
+	// tripAfter is how many tries in a row have failed when the circuit opens: those of two
+	// messages.
+	tripAfter = 2 * maxTries
+
+	headerSecret = "X-Webhook-Secret" //nolint:gosec // G101: a header's name
+)
+
+// Config says where messages go, and how they are known to be the service's.
+type Config struct {
+	Name         string                    // in logs and metrics: "custodian"
+	URL          string                    // https; a message's path is appended
+	Signer       *standardwebhooks.Webhook // see ParseSecret
+	HeaderSecret secret.Bytes              // of X-Webhook-Secret; empty: none is sent
+	CA           *x509.CertPool            // nil: the system's
+	Networks     []netip.Prefix            // addresses that are allowed though they are not public
+	Timing       Timing
+}
+
+// Timing says how patient a client is. Zero values mean the defaults.
+type Timing struct {
+	Try   time.Duration // for one try, answer included; 10 s
+	Pause time.Duration // before the second try; twice as long before each one after it; 250 ms
+	Open  time.Duration // how long an open circuit stays open; 10 s
+}
+
+func (t Timing) withDefaults() Timing {
+	if t.Try == 0 {
+		t.Try = 10 * time.Second
+	}
+	if t.Pause == 0 {
+		t.Pause = 250 * time.Millisecond
+	}
+	if t.Open == 0 {
+		t.Open = 10 * time.Second
+	}
+	return t
+}
+
+// ParseSecret returns what signs, or verifies, with a signing secret of Standard Webhooks:
+// whsec_ and the base64 of 24 to 64 bytes.
+func ParseSecret(text secret.Bytes) (*standardwebhooks.Webhook, error) {
+	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(strings.TrimSpace(string(text.Reveal())), "whsec_"))
+	if err != nil || len(key) < 24 || len(key) > 64 {
+		return nil, errors.New("it is not whsec_ and the base64 of 24 to 64 bytes")
+	}
+	return standardwebhooks.NewWebhookRaw(key)
+}
+
+// CheckURL returns what is wrong with a URL for messages. It quotes nothing of it.
+func CheckURL(text string) error {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Scheme != "https" || u.Hostname() == "" || u.Opaque != "":
+		return errors.New("it is not a URL of the form https://HOST[:PORT][/PATH]")
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
+		return errors.New("it has a user, a query or a fragment: a URL is no place for secrets")
+	}
+	return nil
+}
+
+// Client sends messages to one URL. It is safe for concurrent use.
+type Client struct {
+	cfg     Config
+	http    *http.Client
+	circuit *gobreaker.CircuitBreaker[secret.Bytes]
+	metrics *metrics
+}
+
+// New returns a client. Its configuration's URL was checked.
+func New(cfg Config, log *slog.Logger) *Client {
+	cfg.Timing = cfg.Timing.withDefaults()
+	cfg.URL = strings.TrimSuffix(cfg.URL, "/")
+	dialer := &net.Dialer{Timeout: cfg.Timing.Try, Control: guard(cfg.Networks).Safe} // asked for each address that a name resolved to
+	c := &Client{cfg: cfg, http: &http.Client{
+		Transport: &http.Transport{
+			Proxy:                  nil, // it would connect for us, unguarded
+			DialContext:            dialer.DialContext,
+			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: cfg.CA},
+			TLSHandshakeTimeout:    cfg.Timing.Try,
+			ForceAttemptHTTP2:      true,
+			DisableCompression:     true, // or a small answer may be a large one
+			MaxResponseHeaderBytes: maxHeader,
+			MaxIdleConnsPerHost:    16,
+			IdleConnTimeout:        time.Minute,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+	c.circuit = gobreaker.NewCircuitBreaker[secret.Bytes](gobreaker.Settings{
+		Name:         cfg.Name,
+		Timeout:      cfg.Timing.Open,
+		ReadyToTrip:  func(n gobreaker.Counts) bool { return n.ConsecutiveFailures >= tripAfter },
+		IsSuccessful: func(err error) bool { return !retryable(err) }, // whoever refuses a message is there
+		IsExcluded:   func(err error) bool { return errors.As(err, new(endedError)) },
+		OnStateChange: func(name string, from, to gobreaker.State) {
+			log.Warn("a webhook's circuit changed", "webhook", name, "from", from.String(), "to", to.String())
+		},
+	})
+	c.metrics = newMetrics(c)
+	return c
+}
+
+func guard(allowed []netip.Prefix) *ssrf.Guardian {
+	var v4, v6 []netip.Prefix
+	for _, p := range allowed {
+		if p.Addr().Is4() {
+			v4 = append(v4, p)
+		} else {
+			v6 = append(v6, p)
+		}
+	}
+	return ssrf.New(ssrf.WithAnyPort(), ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...))
+}
+
+// Close ends connections that are idle.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Circuit returns the state of the circuit: closed, half-open or open. While it is open,
+// messages fail at once.
+func (c *Client) Circuit() string { return c.circuit.State().String() }
+
+// Message is one message. Every try of it has the same id, unless it asks for something:
+// a receiver answers such an id once, so that nobody who recorded the message gets the
+// answer by sending it again.
+type Message struct {
+	Path string // below the configured URL: "/backup"
+	Body secret.Bytes
+	Asks bool
+}
+
+// tryError is how one try failed, and whether the next one may do better.
+type tryError struct {
+	text  string
+	again bool
+}
+
+// Error implements error.
+func (e *tryError) Error() string { return e.text }
+
+func retryable(err error) bool {
+	e := new(tryError)
+	return errors.As(err, &e) && e.again
+}
+
+// endedError is a try that ended because its caller did not wait for it.
+type endedError struct{ error }
+
+// Unwrap returns the cause.
+func (e endedError) Unwrap() error { return e.error }
+
+// Send sends a message until it is taken, which any 2xx says, and returns the answer's
+// body, at most 1 MiB, which the caller wipes. What is not there, or fails (5xx), is tried
+// again; what refuses is not.
+func (c *Client) Send(ctx context.Context, m Message) (secret.Bytes, error) {
+	id := uuid.NewString()
+	pause := &backoff.ExponentialBackOff{InitialInterval: c.cfg.Timing.Pause, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: c.cfg.Timing.Try}
+	tries := 0
+	answer, err := backoff.Retry(ctx, func() (secret.Bytes, error) {
+		if m.Asks {
+			id = uuid.NewString()
+		}
+		tries++
+		answer, err := c.circuit.Execute(func() (secret.Bytes, error) { return c.try(ctx, id, m) })
+		if err != nil && !retryable(err) {
+			err = backoff.Permanent(err)
+		}
+		return answer, err
+	}, backoff.WithBackOff(pause), backoff.WithMaxTries(maxTries))
+	switch {
+	case errors.Is(err, gobreaker.ErrOpenState), errors.Is(err, gobreaker.ErrTooManyRequests):
+		return secret.Bytes{}, fmt.Errorf("webhook %s: it is left alone for up to %v, since it failed too often", c.cfg.Name, c.cfg.Timing.Open)
+	case err != nil:
+		return secret.Bytes{}, fmt.Errorf("webhook %s, try %d: %w", c.cfg.Name, tries, err)
+	}
+	return answer, nil
+}
+
+// try sends a message once.
+func (c *Client) try(ctx context.Context, id string, m Message) (answer secret.Bytes, err error) {
+	defer func() { c.metrics.count(err) }()
+	bounded, cancel := context.WithTimeout(ctx, c.cfg.Timing.Try)
+	defer cancel()
+	failed := func(err error) error {
+		switch {
+		case ctx.Err() != nil:
+			return endedError{context.Cause(ctx)}
+		case errors.Is(err, ssrf.ErrProhibitedIP):
+			return &tryError{"its address is not public: allow its network where that is meant", false}
+		case bounded.Err() != nil:
+			return &tryError{fmt.Sprintf("it did not answer within %v", c.cfg.Timing.Try), true}
+		}
+		if u := new(url.Error); errors.As(err, &u) {
+			err = u.Err // without the URL
+		}
+		return &tryError{err.Error(), true}
+	}
+	req, err := c.request(bounded, id, m)
+	if err != nil {
+		return secret.Bytes{}, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return secret.Bytes{}, failed(err)
+	}
+	defer resp.Body.Close() //nolint:errcheck // nothing was written
+	if resp.StatusCode/100 != 2 {
+		return secret.Bytes{}, &tryError{fmt.Sprintf("it answers %d", resp.StatusCode), resp.StatusCode >= 500}
+	}
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	answer = secret.New(b)
+	if err == nil && len(b) > maxAnswer {
+		answer.Wipe()
+		return secret.Bytes{}, &tryError{fmt.Sprintf("its answer has more than %d bytes", maxAnswer), false}
+	}
+	if err != nil {
+		answer.Wipe()
+		return secret.Bytes{}, failed(err)
+	}
+	return answer, nil
+}
+
+func (c *Client) request(ctx context.Context, id string, m Message) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.cfg.URL+m.Path, bytes.NewReader(m.Body.Reveal()))
+	if err != nil {
+		return nil, errors.New("its URL is not one")
+	}
+	now := time.Now()
+	signature, err := c.cfg.Signer.Sign(id, now, m.Body.Reveal())
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "mpcd")
+	req.Header.Set(standardwebhooks.HeaderWebhookID, id)
+	req.Header.Set(standardwebhooks.HeaderWebhookTimestamp, strconv.FormatInt(now.Unix(), 10))
+	req.Header.Set(standardwebhooks.HeaderWebhookSignature, signature)
+	if b := c.cfg.HeaderSecret.Reveal(); len(b) > 0 {
+		req.Header.Set(headerSecret, string(b))
+	}
+	return req, nil
+}
