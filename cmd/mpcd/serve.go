@@ -46,6 +46,7 @@ type serveCmd struct {
 	Grace       setting[time.Duration] `help:"How long calls in flight may take after SIGTERM (default: ${default})." default:"30s" env:"MPCD_GRACE" placeholder:"TIME"`
 
 	accessFlags
+	webhookFlags
 
 	PreparamsDepth   setting[int]           `help:"How many sets of pre-params to keep ready; a provision uses two, and makes its own where there are none (default: ${default})." default:"16" env:"MPCD_PREPARAMS_DEPTH" placeholder:"N"`
 	PreparamsMaxAge  setting[time.Duration] `help:"A set that is older is erased unused (default: ${default})." default:"24h" env:"MPCD_PREPARAMS_MAX_AGE" placeholder:"TIME"`
@@ -150,6 +151,8 @@ func isLoopback(host string) bool {
 func (s *serveCmd) Run(ctx context.Context, f *faults) (err error) {
 	keyset := s.check(f)
 	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: s.LogLevel.value}))
+	var options service.Options
+	s.webhookFlags.open(log, f, &options)
 	door := s.accessFlags.open(s.Dev.value || s.Dev.err != nil, s.addresses(&server.Listeners{})[:2], log, f)
 	defer door.close()
 	if len(*f) > 0 {
@@ -181,7 +184,8 @@ func (s *serveCmd) Run(ctx context.Context, f *faults) (err error) {
 		Slots: s.Slots.value, Queue: s.Queue.value, PendingSets: s.PendingSets.value, RequireSealTo: !s.Dev.value,
 	}
 	pool := preparams.Config{Depth: s.PreparamsDepth.value, MaxAge: s.PreparamsMaxAge.value, Workers: s.PreparamsWorkers.value}
-	svc, err := service.Open(ctx, service.Options{DB: s.DB, Keyset: keyset, Sessions: cfg, Pool: pool, Auth: door.auth, Server: door.config}, log)
+	options.DB, options.Keyset, options.Sessions, options.Pool, options.Auth, options.Server = s.DB, keyset, cfg, pool, door.auth, door.config
+	svc, err := service.Open(ctx, options, log)
 	if err != nil {
 		return err
 	}

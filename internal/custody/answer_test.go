@@ -1,7 +1,6 @@
 package custody
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"testing"
 
@@ -13,13 +12,17 @@ import (
 // Whatever a custodian answers, what is picked is a share of the set that was asked for.
 func FuzzAnswer(f *testing.F) {
 	id := tss.SetID{WalletID: "5a1b2c3d-0000-4000-8000-000000000001", ShareSetID: "5a1b2c3d-0000-4000-8000-000000000002", Purpose: tss.Backup}
+	keys, err := tss.HostedKeygen(f.Context(), tss.Ed25519, [2]*tss.PreParams{}, tss.Observer{})
+	require.NoError(f, err)
 	for _, party := range []tss.Party{tss.Client, tss.Server} {
-		share := &tss.Share{SetID: id, Party: party}
-		if b, err := share.Encode(); err == nil {
-			one, err := json.Marshal(fetchAnswer{Shares: []json.RawMessage{json.RawMessage(`"` + base64.StdEncoding.EncodeToString(b.Reveal()) + `"`)}})
-			require.NoError(f, err)
-			f.Add(one)
-		}
+		share := &tss.Share{SetID: id, Party: party, Keys: []tss.KeyShare{keys[party].Share}}
+		b, err := share.Encode()
+		require.NoError(f, err)
+		answer, err := json.Marshal(map[string]any{"backupShares": [][]byte{b.Reveal()}})
+		require.NoError(f, err)
+		_, ok := pick(answer, id)
+		require.Equal(f, party == tss.Server, ok)
+		f.Add(answer)
 	}
 	for _, seed := range []string{``, `{}`, `{"backupShares":["AAAA"]}`, `{"backupShares":[null,1,{}]}`, `{"backupShares":null}`} {
 		f.Add([]byte(seed))

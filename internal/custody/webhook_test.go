@@ -179,7 +179,7 @@ func TestCustodianAnswersSomethingElse(t *testing.T) {
 		"another set's":               {shares(text(w.elsewhere(t, wallet, tss.Ed25519).server)), false},
 		"an altered one":              {shares(string(altered)), false},
 		"one that lacks a curve":      {shares(text(lacking)), false},
-		"one key of the client's":      {shares(text(&swapped)), false},
+		"one key of the client's":     {shares(text(&swapped)), false},
 		"one with another record":     {shares(text(&other)), false},
 		"garbage":                     {shares("AAAA", "", "////"), false},
 		"the same, but for white":     {shares(" " + text(d.server)), false},

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -49,6 +50,9 @@ type Config struct {
 	RunTimeout       time.Duration // the most that a run takes, and so a call that waits for one; 10 minutes
 	ConnectionAge    time.Duration // from then on a gRPC connection takes no new calls, while streams on it go on; 30 minutes
 	Patience         time.Duration // for a new connection's handshake, or an HTTP request's header; 10 seconds
+	// Detail is what /readyz says of the parts that the service leans on, by their names;
+	// nil: nothing.
+	Detail func() map[string]string
 }
 
 func (c Config) withDefaults() Config {
@@ -242,13 +246,13 @@ func stopHTTP(ctx context.Context, web *http.Server) {
 func (s *Server) admin() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
-		resp, err := s.health.Check(r.Context(), &healthpb.HealthCheckRequest{Service: pb.WalletService_ServiceDesc.ServiceName})
-		if err != nil || resp.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+		if !s.ready(r.Context()) {
 			http.Error(w, "not serving", http.StatusServiceUnavailable)
 			return
 		}
 		_, _ = fmt.Fprintln(w, "ok") // a probe that went away needs no answer
 	})
+	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
@@ -256,4 +260,27 @@ func (s *Server) admin() http.Handler {
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	return mux
+}
+
+// ready reports whether new calls are welcome.
+func (s *Server) ready(ctx context.Context) bool {
+	resp, err := s.health.Check(ctx, &healthpb.HealthCheckRequest{Service: pb.WalletService_ServiceDesc.ServiceName})
+	return err == nil && resp.GetStatus() == healthpb.HealthCheckResponse_SERVING
+}
+
+// readyz is for whoever sends calls, and for who looks why they fail. A custodian that is
+// away does not make the service unready: it signs without him.
+func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
+	state := struct {
+		Ready  bool              `json:"ready"`
+		Detail map[string]string `json:"detail,omitempty"`
+	}{Ready: s.ready(r.Context())}
+	if s.cfg.Detail != nil {
+		state.Detail = s.cfg.Detail()
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if !state.Ready {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_ = json.NewEncoder(w).Encode(state) // a probe that went away needs no answer
 }

@@ -38,9 +38,10 @@ func get(t testing.TB, s *servertest.Service, url string) (code int, body string
 
 func TestAdminListener(t *testing.T) {
 	t.Parallel()
-	s := servertest.Start(t, servertest.Config{Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, "mpcd_sessions 17\n")
-	})})
+	s := servertest.Start(t, servertest.Config{
+		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "mpcd_sessions 17\n") }),
+		Server:  server.Config{Detail: func() map[string]string { return map[string]string{"custodian": "circuit open"} }},
+	})
 	code, body := get(t, s, s.Admin+"/healthz")
 	require.Equal(t, http.StatusOK, code)
 	require.Equal(t, "ok\n", body)
@@ -49,7 +50,10 @@ func TestAdminListener(t *testing.T) {
 	require.Contains(t, body, "mpcd_sessions 17")
 	code, _ = get(t, s, s.Admin+"/debug/pprof/")
 	require.Equal(t, http.StatusOK, code)
-	for _, path := range []string{"/healthz", "/metrics", "/debug/pprof/"} {
+	code, body = get(t, s, s.Admin+"/readyz")
+	require.Equal(t, http.StatusOK, code)
+	require.JSONEq(t, `{"ready": true, "detail": {"custodian": "circuit open"}}`, body)
+	for _, path := range []string{"/healthz", "/readyz", "/metrics", "/debug/pprof/"} {
 		code, _ = get(t, s, s.URL+path)
 		require.Equal(t, http.StatusNotFound, code, "callers do not get at %s", path)
 	}

@@ -165,6 +165,9 @@ func TestServeDrains(t *testing.T) {
 	require.Eventually(t, func() bool { return health() == healthpb.HealthCheckResponse_NOT_SERVING }, time.Minute, time.Millisecond)
 	code, _ := get(t, f.Service, "http://"+admin.Addr().String()+"/healthz")
 	require.Equal(t, http.StatusServiceUnavailable, code)
+	code, body := get(t, f.Service, "http://"+admin.Addr().String()+"/readyz")
+	require.Equal(t, http.StatusServiceUnavailable, code)
+	require.JSONEq(t, `{"ready": false}`, body)
 	var a answer
 	require.Eventually(t, func() bool {
 		a = overGRPC(t, s, alice, &pb.SignRequest{

@@ -10,18 +10,22 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 
+	"filippo.io/age"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/mpcd/mpcd/internal/custody"
+	"github.com/mpcd/mpcd/internal/policy"
 	"github.com/mpcd/mpcd/internal/preparams"
 	"github.com/mpcd/mpcd/internal/seal"
 	"github.com/mpcd/mpcd/internal/server"
 	"github.com/mpcd/mpcd/internal/session"
 	"github.com/mpcd/mpcd/internal/store"
+	"github.com/mpcd/mpcd/internal/webhook"
 )
 
 // Service is everything between a database and a server.
@@ -41,7 +45,12 @@ type Options struct {
 	Pool     preparams.Config
 	Auth     server.Authenticator
 	Server   server.Config
-	Wrap     func(*session.Ports) // puts something in front of the parts, such as a benchmark's clocks; nil: nothing
+	// Custodian reaches a customer who keeps the server's halves of BACKUP sets; nil: they
+	// are kept here. With a Recipient they leave encrypted to it.
+	Custodian *webhook.Client
+	Recipient *age.X25519Recipient
+	Policy    *webhook.Client      // reaches an authoriser; nil: there is none
+	Wrap      func(*session.Ports) // puts something in front of the parts, such as a benchmark's clocks; nil: nothing
 }
 
 // Open wires the rooms together. The caller closes it.
@@ -60,9 +69,7 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 	ports := session.Ports{
 		Wallets: st, Sessions: st, Keeping: st, Sealer: sealer, Halves: keeper, Custodian: keeper, PreParams: pool, Log: log,
 	}
-	if o.Wrap != nil {
-		o.Wrap(&ports)
-	}
+	o.outside(&ports, keeper)
 	sessions, err := session.New(ctx, ports, o.Sessions)
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
@@ -70,6 +77,17 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 	registry := prometheus.NewRegistry()
 	resealer := seal.NewResealer(sealer, st, log)
 	registry.MustRegister(pool, rowsLeft(resealer), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	webhooks := o.webhooks()
+	for _, c := range webhooks {
+		registry.MustRegister(c)
+	}
+	o.Server.Detail = func() map[string]string {
+		detail := map[string]string{}
+		for name, c := range webhooks {
+			detail[name] = "circuit " + c.Circuit()
+		}
+		return detail
+	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = pool.Fill(background) }) // ends with stop; it logs its troubles itself
@@ -80,8 +98,34 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 		Sessions: sessions,
 		Pool:     pool,
 		Server:   server.New(sessions, o.Auth, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), log, o.Server),
-		stop:     func() { stop(); wg.Wait() },
+		stop: func() {
+			stop()
+			wg.Wait()
+			for _, c := range webhooks {
+				c.Close()
+			}
+		},
 	}, nil
+}
+
+// webhooks returns the ways to somebody else's services, by their names.
+func (o *Options) webhooks() map[string]*webhook.Client {
+	all := map[string]*webhook.Client{"custodian": o.Custodian, "policy": o.Policy}
+	maps.DeleteFunc(all, func(_ string, c *webhook.Client) bool { return c == nil })
+	return all
+}
+
+// outside puts somebody else's services in the places where they are configured.
+func (o *Options) outside(ports *session.Ports, keeper *custody.Managed) {
+	if o.Custodian != nil {
+		ports.Custodian = custody.NewWebhook(o.Custodian, o.Recipient, keeper)
+	}
+	if o.Policy != nil {
+		ports.Policy = policy.NewWebhook(o.Policy)
+	}
+	if o.Wrap != nil {
+		o.Wrap(ports)
+	}
 }
 
 // rowsLeft shows how far a rotation of the keyset has come.

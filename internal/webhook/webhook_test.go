@@ -133,8 +133,10 @@ func TestFaults(t *testing.T) {
 	}
 	reset := func(conn net.Conn) {
 		if inner, ok := conn.(*tls.Conn); ok {
-			_ = inner.NetConn().(*net.TCPConn).SetLinger(0)
-			_ = inner.NetConn().Close() // before TLS says goodbye
+			if raw, ok := inner.NetConn().(*net.TCPConn); ok {
+				_ = raw.SetLinger(0)
+				_ = raw.Close() // before TLS says goodbye
+			}
 		}
 	}
 	status := func(code int) http.HandlerFunc {

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"bytes"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"strings"
+
+	"filippo.io/age"
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"github.com/mpcd/mpcd/internal/auth"
+	"github.com/mpcd/mpcd/internal/secret"
+	"github.com/mpcd/mpcd/internal/secretfile"
+	"github.com/mpcd/mpcd/internal/service"
+	"github.com/mpcd/mpcd/internal/webhook"
+)
+
+// webhookFlags are the settings of serve that name a customer's own services.
+type webhookFlags struct {
+	CustodianURL           string `name:"custodian-url" help:"Who keeps the server's halves of BACKUP sets: the https URL below which /backup and /backup/fetch are. Without it they are kept here, sealed. Sets that were made before stay where they are." placeholder:"URL" env:"MPCD_CUSTODIAN_URL"`
+	CustodianSigningSecret string `name:"custodian-signing-secret" help:"File with the secret that signs messages to the custodian (Standard Webhooks: whsec_...), mode 0600." placeholder:"FILE" env:"MPCD_CUSTODIAN_SIGNING_SECRET"`
+	CustodianHeaderSecret  string `name:"custodian-header-secret" help:"File with what X-Webhook-Secret holds, for custodians that want it, mode 0600." placeholder:"FILE" env:"MPCD_CUSTODIAN_HEADER_SECRET"`
+	CustodianRecipient     string `name:"custodian-recipient" help:"The custodian's age recipient: halves leave encrypted to it, and the custodian decrypts what it answers." placeholder:"age1..." env:"MPCD_CUSTODIAN_RECIPIENT"`
+
+	PolicyURL           string `name:"policy-url" help:"An authoriser that is asked before BackupWallet, ProvisionWallet, Sign and RevokeShareSet; its https URL. No answer is no." placeholder:"URL" env:"MPCD_POLICY_URL"`
+	PolicySigningSecret string `name:"policy-signing-secret" help:"File with the secret that signs messages to the authoriser (whsec_...), mode 0600." placeholder:"FILE" env:"MPCD_POLICY_SIGNING_SECRET"`
+
+	WebhookCA            string `name:"webhook-ca" help:"The CA of both their certificates, PEM; the system's by default." placeholder:"FILE" env:"MPCD_WEBHOOK_CA"`
+	WebhookAllowNetworks string `name:"webhook-allow-networks" help:"Networks that they may be in though their addresses are not public, as in 10.1.0.0/16,fd00:1::/64." placeholder:"CIDR,..." env:"MPCD_WEBHOOK_ALLOW_NETWORKS"`
+}
+
+// open adds every fault of these settings, and puts what they say into the service's
+// options. Nobody is called yet.
+func (w *webhookFlags) open(log *slog.Logger, f *faults, to *service.Options) {
+	base := webhook.Config{CA: w.openCA(f), Networks: w.openNetworks(f)}
+	if w.CustodianURL == "" {
+		for _, x := range []named{{"--custodian-header-secret", w.CustodianHeaderSecret}, {"--custodian-recipient", w.CustodianRecipient}} {
+			if x.value != "" {
+				f.add("--custodian-url is missing: it belongs to %s", x.flag)
+			}
+		}
+	}
+	if w.CustodianURL+w.CustodianSigningSecret+w.PolicyURL+w.PolicySigningSecret == "" {
+		for _, x := range []named{{"--webhook-ca", w.WebhookCA}, {"--webhook-allow-networks", w.WebhookAllowNetworks}} {
+			if x.value != "" {
+				f.add("%s: there is no --custodian-url and no --policy-url to use it for", x.flag)
+			}
+		}
+	}
+	custodian := base
+	custodian.Name, custodian.URL = "custodian", w.CustodianURL
+	if w.CustodianHeaderSecret != "" {
+		custodian.HeaderSecret = readWord(f, "--custodian-header-secret", w.CustodianHeaderSecret)
+	}
+	to.Custodian = webhookClient(custodian, "--custodian-url", "--custodian-signing-secret", w.CustodianSigningSecret, log, f)
+	if w.CustodianRecipient != "" {
+		recipient, err := age.ParseX25519Recipient(w.CustodianRecipient)
+		if err != nil {
+			f.add("--custodian-recipient: it is not an age X25519 recipient (age1...): age-keygen makes one")
+		}
+		to.Recipient = recipient
+	}
+	policy := base
+	policy.Name, policy.URL = "policy", w.PolicyURL
+	to.Policy = webhookClient(policy, "--policy-url", "--policy-signing-secret", w.PolicySigningSecret, log, f)
+}
+
+// webhookClient returns one where its URL and its secret are named, and nil where neither is.
+func webhookClient(cfg webhook.Config, urlFlag, secretFlag, secretFile string, log *slog.Logger, f *faults) *webhook.Client {
+	complete := together(f, named{urlFlag, cfg.URL}, named{secretFlag, secretFile})
+	if cfg.URL != "" {
+		if err := webhook.CheckURL(cfg.URL); err != nil {
+			f.add("%s: %w", urlFlag, err)
+		}
+	}
+	if secretFile != "" {
+		cfg.Signer = readSigner(f, secretFlag, secretFile)
+	}
+	if !complete || len(*f) > 0 {
+		return nil
+	}
+	return webhook.New(cfg, log)
+}
+
+func (w *webhookFlags) openCA(f *faults) *x509.CertPool {
+	if w.WebhookCA == "" {
+		return nil
+	}
+	pool, err := auth.LoadCA(w.WebhookCA)
+	if err != nil {
+		f.add("--webhook-ca %w", err)
+	}
+	return pool
+}
+
+func (w *webhookFlags) openNetworks(f *faults) (all []netip.Prefix) {
+	for text := range strings.SplitSeq(w.WebhookAllowNetworks, ",") {
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		p, err := netip.ParsePrefix(text)
+		if err != nil || p != p.Masked() {
+			f.add("--webhook-allow-networks: %q is not a network, as in 10.1.0.0/16", text)
+			continue
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+// readSigner reads a signing secret of Standard Webhooks.
+func readSigner(f *faults, flag, path string) *standardwebhooks.Webhook {
+	word := readWord(f, flag, path)
+	defer word.Wipe()
+	if word.Len() == 0 {
+		return nil
+	}
+	signer, err := webhook.ParseSecret(word)
+	if err != nil {
+		f.add("%s %s: %w: mpcd custodian secret makes one", flag, path, err)
+	}
+	return signer
+}
+
+// readWord reads a secret that is one word. It adds what is wrong with the file, and then
+// returns nothing.
+func readWord(f *faults, flag, path string) secret.Bytes {
+	b, err := readSecretWord(path)
+	if err != nil {
+		f.add("%s %s: %w", flag, path, err)
+	}
+	return b
+}
+
+func readSecretWord(path string) (secret.Bytes, error) {
+	b, _, err := secretfile.Read(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return secret.Bytes{}, errors.New("there is no such file")
+	}
+	if err != nil {
+		return secret.Bytes{}, err
+	}
+	defer b.Wipe()
+	words := bytes.Fields(b.Reveal())
+	if len(words) != 1 {
+		return secret.Bytes{}, fmt.Errorf("it holds %d words, and not one", len(words))
+	}
+	return secret.New(bytes.Clone(words[0])), nil
+}
