@@ -29,7 +29,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
 
-// running is a service in a process of its own.
+// running is a service, or a custodian, in a process of its own.
 type running struct {
 	cmd  *exec.Cmd
 	log  *os.File      // its standard error
@@ -37,6 +37,7 @@ type running struct {
 	err  error         // how; set before done is closed
 
 	grpc, http, admin string
+	addr              string // of a custodian
 }
 
 // noPorts are flags under which any number of services run beside each other, and none
@@ -45,11 +46,16 @@ var noPorts = []string{"--grpc-addr=127.0.0.1:0", "--http-addr=127.0.0.1:0", "--
 
 // startService starts a program's serve in dir and waits until it serves.
 func startService(dir, program string, env []string, args ...string) (*running, error) {
+	return startProgram(dir, program, env, slices.Concat([]string{"serve"}, noPorts, args)...)
+}
+
+// startProgram starts a command of a program in dir and waits until it says that it serves.
+func startProgram(dir, program string, env []string, args ...string) (*running, error) {
 	log, err := os.CreateTemp(dir, "serve-*.log")
 	if err != nil {
 		return nil, err
 	}
-	r := &running{cmd: exec.CommandContext(context.Background(), program, slices.Concat([]string{"serve"}, noPorts, args)...), log: log, done: make(chan struct{})}
+	r := &running{cmd: exec.CommandContext(context.Background(), program, args...), log: log, done: make(chan struct{})}
 	r.cmd.Dir, r.cmd.Env = dir, env
 	r.cmd.Stderr = struct{ io.Writer }{log} // through a pipe: no limit on the service's files is one on its log
 	if err := r.cmd.Start(); err != nil {
@@ -61,17 +67,17 @@ func startService(dir, program string, env []string, args ...string) (*running, 
 	}()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
 		if line := r.logged("serving"); line != nil {
-			r.grpc, r.http, r.admin = fmt.Sprint(line["grpc"]), fmt.Sprint(line["http"]), fmt.Sprint(line["admin"])
+			r.grpc, r.http, r.admin, r.addr = fmt.Sprint(line["grpc"]), fmt.Sprint(line["http"]), fmt.Sprint(line["admin"]), fmt.Sprint(line["addr"])
 			return r, nil
 		}
 		select {
 		case <-r.done:
-			return nil, fmt.Errorf("mpcd serve: %w\n%s", r.err, r.text())
+			return nil, fmt.Errorf("mpcd: %w\n%s", r.err, r.text())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 	r.kill()
-	return nil, fmt.Errorf("mpcd serve does not serve\n%s", r.text())
+	return nil, fmt.Errorf("mpcd does not serve\n%s", r.text())
 }
 
 func (r *running) text() string {
@@ -103,13 +109,13 @@ func (r *running) stop() error {
 	case <-r.done:
 	case <-time.After(40 * time.Second):
 		r.kill()
-		return fmt.Errorf("mpcd serve goes on after SIGTERM\n%s", r.text())
+		return fmt.Errorf("mpcd goes on after SIGTERM\n%s", r.text())
 	}
 	if r.err != nil {
-		return fmt.Errorf("mpcd serve, after SIGTERM: %w\n%s", r.err, r.text())
+		return fmt.Errorf("mpcd, after SIGTERM: %w\n%s", r.err, r.text())
 	}
 	if r.logged("stopped") == nil {
-		return fmt.Errorf("mpcd serve does not log \"stopped\"\n%s", r.text())
+		return fmt.Errorf("mpcd does not log \"stopped\"\n%s", r.text())
 	}
 	return nil
 }
@@ -167,9 +173,28 @@ func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 	runningByPID.put(r)
 }
 
-// cmdStop stops the script's service and expects exit 0.
-func cmdStop(ts *testscript.TestScript, _ bool, _ []string) {
-	ts.Check(runningByPID.get(ts.Getenv("PID")).stop())
+// cmdCustodian starts a custodian: custodian [flags]. $CUSTODIAN is its address,
+// $CUSTODIAN_LOG its log.
+func cmdCustodian(ts *testscript.TestScript, neg bool, args []string) {
+	if neg {
+		ts.Fatalf("! custodian: use ! exec mpcd custodian")
+	}
+	r, err := startProgram(ts.Getenv("WORK"), "mpcd-tested", []string{"HOME=" + ts.Getenv("WORK")}, append([]string{"custodian"}, args...)...)
+	ts.Check(err)
+	ts.Defer(r.kill)
+	ts.Setenv("CUSTODIAN", r.addr)
+	ts.Setenv("CUSTODIAN_LOG", r.log.Name())
+	ts.Setenv("CUSTODIAN_PID", strconv.Itoa(r.cmd.Process.Pid))
+	runningByPID.put(r)
+}
+
+// cmdStop stops the script's service, or its custodian (stop custodian), and expects exit 0.
+func cmdStop(ts *testscript.TestScript, _ bool, args []string) {
+	pid := "PID"
+	if len(args) > 0 {
+		pid = "CUSTODIAN_PID"
+	}
+	ts.Check(runningByPID.get(ts.Getenv(pid)).stop())
 }
 
 // cmdSeed puts committed pre-params into the database of the service that is started

@@ -69,19 +69,27 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve":  cmdServe,
-			"stop":   cmdStop,
-			"seed":   cmdSeed,
-			"mode":   cmdMode,
-			"json":   cmdJSON,
-			"verify": cmdVerify,
-			"holds":  cmdHolds,
-			"same":   cmdSame,
+			"serve":     cmdServe,
+			"custodian": cmdCustodian,
+			"stop":      cmdStop,
+			"seed":      cmdSeed,
+			"mode":      cmdMode,
+			"json":      cmdJSON,
+			"verify":    cmdVerify,
+			"holds":     cmdHolds,
+			"same":      cmdSame,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOME", env.WorkDir)
+			access, err := os.ReadFile(filepath.Join(repoRoot, "deploy/example/access.sh"))
+			if err != nil {
+				return err
+			}
+			if err := os.WriteFile(env.WorkDir+"/access.sh", access, 0o600); err != nil {
+				return err
+			}
 			return os.WriteFile(env.WorkDir+"/password", []byte("correct horse\nnot this line\n"), 0o600)
 		},
 	})
