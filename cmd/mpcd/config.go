@@ -97,6 +97,10 @@ func loadConfig(path string, node *kong.Node, f *faults) (config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
+	return parseConfig(path, b, node, f)
+}
+
+func parseConfig(path string, b []byte, node *kong.Node, f *faults) (config, error) {
 	var keys map[string]yaml.Node
 	if err := yaml.NewDecoder(bytes.NewReader(b)).Decode(&keys); err != nil && !errors.Is(err, io.EOF) {
 		// The decoder's own words may quote the file.

@@ -196,9 +196,13 @@ func TestForgeries(t *testing.T) {
 	r := fresh(t)
 	set := func(name, value string) func(http.Header) { return func(h http.Header) { h.Set(name, value) } }
 	for name, change := range map[string]func(*message){
-		"no signature":              func(m *message) { m.change = func(h http.Header) { h.Del("webhook-signature") } },
-		"another signature":         func(m *message) { m.change = set("webhook-signature", "v1,"+base64.StdEncoding.EncodeToString(make([]byte, 32))) },
-		"no version":                func(m *message) { m.change = set("webhook-signature", base64.StdEncoding.EncodeToString(make([]byte, 32))) },
+		"no signature": func(m *message) { m.change = func(h http.Header) { h.Del("webhook-signature") } },
+		"another signature": func(m *message) {
+			m.change = set("webhook-signature", "v1,"+base64.StdEncoding.EncodeToString(make([]byte, 32)))
+		},
+		"no version": func(m *message) {
+			m.change = set("webhook-signature", base64.StdEncoding.EncodeToString(make([]byte, 32)))
+		},
 		"another id":                func(m *message) { m.change = set("webhook-id", uuid.NewString()) },
 		"no id":                     func(m *message) { m.change = func(h http.Header) { h.Del("webhook-id") } },
 		"another time":              func(m *message) { m.change = set("webhook-timestamp", strconv.FormatInt(time.Now().Unix()+1, 10)) },
