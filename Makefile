@@ -63,6 +63,12 @@ lint: tools ## Lints the Go code.
 	$(call heading,golangci-lint)
 	@GOFLAGS="$${GOFLAGS:-} -buildvcs=false" $(LINT) run ./...
 
+# Not a part of `make test`: its database is on the network, and what it finds today was not there yesterday.
+.PHONY: vuln
+vuln: ## Looks for known vulnerabilities in what is linked; asks vuln.go.dev.
+	$(call heading,govulncheck)
+	@go run golang.org/x/vuln/cmd/govulncheck@v1.8.0 ./...
+
 .PHONY: deps
 deps: ## Installs what the tests need from the system: gcc, openssl, curl.
 	@scripts/install-deps

@@ -66,8 +66,13 @@ func TestREADME(t *testing.T) {
 
 	// With TLS, a token and a certificate.
 	known, user, backend := parts[7], parts[8], parts[9]
-	require.Contains(t, known, "ok\n")
+	require.Contains(t, known, `{"ready":true,"detail":{"custodian":"circuit closed"}}`)
 	require.Regexp(t, `"status":"STATUS_DONE","done":true(?s:.*)"outcome"`, user)
+	log, err := os.ReadFile(filepath.Join(dir, "secure", "custodian.log"))
+	require.NoError(t, err)
+	for _, call := range []string{`"path":"POST /backup","code":204`, `"path":"POST /backup/fetch","code":200`, `"path":"PUT /users/{id}/encrypted-user-backup-shares","code":204`} {
+		require.Contains(t, string(log), call)
+	}
 	require.Regexp(t, `"state":"SHARE_SET_STATE_ACTIVE"`, backend)
 	require.Regexp(t, `(?m)^  "signature": "[A-Za-z0-9+/]{86}=="`, backend)
 	require.Regexp(t, `"reason":"UNAUTHENTICATED"(?s:.*)$`, backend)
@@ -127,7 +132,7 @@ func clone(t *testing.T) string {
 
 // freePorts puts free ports in the place of the default ones, which somebody may use.
 func freePorts(t *testing.T, script string) (text string, env []string) {
-	for name, addr := range map[string]string{"GRPC": "127.0.0.1:9090", "HTTP": "127.0.0.1:8080", "ADMIN": "127.0.0.1:9464"} {
+	for name, addr := range map[string]string{"GRPC": "127.0.0.1:9090", "HTTP": "127.0.0.1:8080", "ADMIN": "127.0.0.1:9464", "CUSTODIAN": "127.0.0.1:8443"} {
 		lis, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 		require.NoError(t, err)
 		free := lis.Addr().String()

@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"filippo.io/age"
-	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"github.com/mpcd/mpcd/internal/auth"
 	"github.com/mpcd/mpcd/internal/secret"
@@ -114,7 +113,7 @@ func (w *webhookFlags) openNetworks(f *faults) (all []netip.Prefix) {
 }
 
 // readSigner reads a signing secret of Standard Webhooks.
-func readSigner(f *faults, flag, path string) *standardwebhooks.Webhook {
+func readSigner(f *faults, flag, path string) *webhook.Signer {
 	word := readWord(f, flag, path)
 	defer word.Wipe()
 	if word.Len() == 0 {

@@ -49,14 +49,17 @@ const (
 	headerSecret = "X-Webhook-Secret" //nolint:gosec // G101: a header's name
 )
 
+// Signer signs messages, and verifies them, as Standard Webhooks has it.
+type Signer = standardwebhooks.Webhook
+
 // Config says where messages go, and how they are known to be the service's.
 type Config struct {
-	Name         string                    // in logs and metrics: "custodian"
-	URL          string                    // https; a message's path is appended
-	Signer       *standardwebhooks.Webhook // see ParseSecret
-	HeaderSecret secret.Bytes              // of X-Webhook-Secret; empty: none is sent
-	CA           *x509.CertPool            // nil: the system's
-	Networks     []netip.Prefix            // addresses that are allowed though they are not public
+	Name         string         // in logs and metrics: "custodian"
+	URL          string         // https; a message's path is appended
+	Signer       *Signer        // see ParseSecret
+	HeaderSecret secret.Bytes   // of X-Webhook-Secret; empty: none is sent
+	CA           *x509.CertPool // nil: the system's
+	Networks     []netip.Prefix // addresses that are allowed though they are not public
 	Timing       Timing
 }
 
@@ -82,7 +85,7 @@ func (t Timing) withDefaults() Timing {
 
 // ParseSecret returns what signs, or verifies, with a signing secret of Standard Webhooks:
 // whsec_ and the base64 of 24 to 64 bytes.
-func ParseSecret(text secret.Bytes) (*standardwebhooks.Webhook, error) {
+func ParseSecret(text secret.Bytes) (*Signer, error) {
 	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(strings.TrimSpace(string(text.Reveal())), "whsec_"))
 	if err != nil || len(key) < 24 || len(key) > 64 {
 		return nil, errors.New("it is not whsec_ and the base64 of 24 to 64 bytes")
