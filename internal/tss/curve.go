@@ -139,6 +139,21 @@ func (c Curve) combine(x *big.Int, p *tsscrypto.ECPoint, y *big.Int, q *tsscrypt
 	return fromEdwards(c.ec(), new(edwards25519.Point).VarTimeMultiScalarMult(scalars, points[:])), nil
 }
 
+// mult returns x*p. x must satisfy isScalar.
+func (c Curve) mult(x *big.Int, p *tsscrypto.ECPoint) (*tsscrypto.ECPoint, error) {
+	if c == Secp256k1 {
+		return p.ScalarMult(x), nil
+	}
+	q, err := new(edwards25519.Point).SetBytes(c.encodePoint(p))
+	if err != nil {
+		return nil, errPoint
+	}
+	s := edwardsScalar(x)
+	q.ScalarMult(s, q)
+	s.Set(edwards25519.NewScalar()) // it may have been a secret
+	return fromEdwards(c.ec(), q), nil
+}
+
 // newPartyKey returns a uniform scalar in [1, q), the x coordinate at which a party's
 // share is the value of the sharing polynomial.
 func newPartyKey(c Curve) (*big.Int, error) {

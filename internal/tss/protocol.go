@@ -3,6 +3,7 @@ package tss
 import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	eckeygen "github.com/bnb-chain/tss-lib/v2/ecdsa/keygen"
 	ecresharing "github.com/bnb-chain/tss-lib/v2/ecdsa/resharing"
@@ -39,6 +40,32 @@ type step struct {
 type protocol struct {
 	rounds int // as tss-lib numbers them
 	steps  map[protoreflect.FullName]step
+}
+
+// last returns the round of the last messages.
+func (p *protocol) last() int {
+	k := 0
+	for _, st := range p.steps {
+		k = max(k, st.round)
+	}
+	return k
+}
+
+// private reports whether a payload is a message to one party alone, which may carry a
+// share. What is no message of any protocol is not.
+func private(c Curve, payload []byte) bool {
+	var a anypb.Any
+	if proto.Unmarshal(payload, &a) != nil {
+		return false
+	}
+	for _, all := range []map[Curve]*protocol{keygens, resharings, signings} {
+		if p, ok := all[c]; ok {
+			if st, ok := p.steps[a.MessageName()]; ok {
+				return !st.broadcast
+			}
+		}
+	}
+	return false
 }
 
 func typeOf(m proto.Message) protoreflect.FullName { return proto.MessageName(m) }

@@ -92,6 +92,8 @@ type side struct {
 	// inspect sees every message, from outside and from inside the side, before tss-lib
 	// does. It may be nil. It is called by one goroutine at a time.
 	inspect func(lib.MessageContent) error
+	// gate is asked before a message of the protocol's last round leaves. It may be nil.
+	gate func(context.Context) error
 	// secrets are wiped when the side's last goroutine has returned.
 	secrets func()
 
@@ -271,6 +273,11 @@ func (s *side) route(ctx context.Context, t *seat, m lib.Message) error {
 	}
 	if !toPeer {
 		return nil
+	}
+	if s.gate != nil && st.round == s.proto.last() {
+		if err := s.gate(ctx); err != nil {
+			return err
+		}
 	}
 	return s.conn.Send(ctx, Message{Curve: s.curve, Payload: payload})
 }

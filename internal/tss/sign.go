@@ -24,6 +24,9 @@ type SignInput struct {
 	Record  *KeyRecord
 	Share   *KeyShare // not changed by the run
 	Payload []byte    // Secp256k1: a 32-byte digest; Ed25519: the message
+	// Gate is asked before the last message leaves, by which the other side has the
+	// signature. Its error ends the run, as it is. nil: nobody is.
+	Gate func(context.Context) error
 }
 
 // Signature is a finished signature, verified under the wallet's key.
@@ -73,7 +76,7 @@ func Sign(ctx context.Context, conn Conn, in SignInput, obs Observer) (*Signatur
 	params := lib.NewParameters(c.ec(), sorted(ids), ids[in.Party], 2, 1)
 	t := newSeat(onlyRole, keys[in.Party])
 	t.senders[onlyRole] = ids
-	s := &side{curve: c, me: in.Party, proto: signings[c], conn: conn, obs: obs, seats: []*seat{t}}
+	s := &side{curve: c, me: in.Party, proto: signings[c], conn: conn, obs: obs, seats: []*seat{t}, gate: in.Gate}
 
 	end := make(chan *common.SignatureData, 1)
 	var d *common.SignatureData

@@ -1,0 +1,499 @@
+package tss
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"math/big"
+
+	"github.com/google/uuid"
+
+	"github.com/mpcd/mpcd/internal/secret"
+)
+
+// Joint is one side's part in an operation whose sides are on two machines: the same
+// Keygen, Reshare and Sign as hosted, on one curve after the other, over a Link. Before
+// either side has anything, both confirm that they saw the same.
+type Joint struct {
+	Party     Party
+	Operation string // the same on both sides: CREATE, BACKUP, PROVISION or SIGN
+	SessionID string
+	Attempt   uint32
+
+	Curves  []Curve // of the keys that are made, or the one that is signed with
+	Purpose Purpose // of the new set
+	Share   *Share  // this side's, of the set that is used; nil for a new wallet
+	Payload []byte  // what is signed
+
+	// Of the server alone: the client hears of them.
+	WalletID   string
+	ShareSetID string // of the new set
+	Record     []byte // of the set that is used, encoded
+
+	PreParams func(context.Context) (*PreParams, error) // for a new ECDSA share
+	// Gate is asked before the signing's last message leaves, by which the other side has
+	// the signature; nil: nobody is.
+	Gate     func(context.Context) error
+	Progress func(c Curve, k, n int) // round k of n; 0 of 0: pre-params are being made. nil: nobody looks
+	Observer Observer                // Round is not used
+}
+
+// Joined is what a side has when both confirmed the run.
+type Joined struct {
+	WalletID  string
+	Record    []byte       // of the new set, encoded; nil when signing
+	Keys      []KeyRecord  // of the same
+	Share     *Share       // this side's of the new set, its to wipe; nil when signing
+	Encoded   secret.Bytes // the same, encoded; of the client
+	ShareHash [32]byte     // of the client's encoded share
+	Signature *Signature
+}
+
+// Run runs this side. It returns a *ProtocolError that names the other side, ctx's cause
+// as soon as ctx ends, or the Link's error. Nothing is durable when it returns.
+func (j *Joint) Run(ctx context.Context, link Link) (*Joined, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	c, err := newChannel(j, link, cancel)
+	if err != nil {
+		return nil, err
+	}
+	read := make(chan struct{})
+	go func() { // ends with ctx, or with the other side's last part
+		defer close(read)
+		c.read(ctx)
+	}()
+	out, err := j.run(ctx, c)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx) // the first error: others are its echo
+	}
+	cancel(nil)
+	<-read
+	if err != nil {
+		out.wipe()
+		return nil, err
+	}
+	return out, nil
+}
+
+func (o *Joined) wipe() {
+	if o != nil {
+		o.Share.Wipe()
+		o.Encoded.Wipe()
+	}
+}
+
+func (j *Joint) run(ctx context.Context, c *channel) (*Joined, error) {
+	rec, err := c.greet(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out *Joined
+	if j.Operation == OperationSign {
+		out, err = j.sign(ctx, c, rec)
+	} else {
+		out, err = j.generate(ctx, c, rec)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out, c.confirm(ctx, rec, out)
+}
+
+// OperationSign is the one Operation that makes no set.
+const OperationSign = "SIGN"
+
+func (j *Joint) sign(ctx context.Context, c *channel, rec *Record) (*Joined, error) {
+	if len(j.Curves) != 1 {
+		return nil, errors.New("a signing is on one curve")
+	}
+	key, ok := rec.Key(j.Curves[0])
+	if !ok || j.Share.Key(j.Curves[0]) == nil {
+		return nil, fmt.Errorf("%w: it has no %v key", ErrShareMismatch, j.Curves[0])
+	}
+	in := SignInput{Party: j.Party, Record: key, Share: j.Share.Key(j.Curves[0]), Payload: j.Payload, Gate: j.Gate}
+	sig, err := Sign(ctx, c.conn(j.Curves[0]), in, j.observer(j.Curves[0]))
+	return &Joined{WalletID: c.wallet, Signature: sig}, err
+}
+
+func (j *Joint) observer(c Curve) Observer {
+	obs := j.Observer
+	obs.Round = func(k, n int) {
+		if j.Progress != nil {
+			j.Progress(c, k, n)
+		}
+	}
+	return obs
+}
+
+// generate makes the new set's keys, and this side's share of it.
+func (j *Joint) generate(ctx context.Context, c *channel, old *Record) (*Joined, error) {
+	id := SetID{WalletID: c.wallet, ShareSetID: c.set, Purpose: j.Purpose}
+	made := Record{SetID: id}
+	out := &Joined{WalletID: c.wallet, Share: &Share{SetID: id, Party: j.Party}}
+	for i, curve := range j.Curves {
+		key, err := j.newKey(ctx, c, i, old)
+		if err != nil {
+			out.wipe()
+			return nil, fmt.Errorf("%v: %w", curve, err)
+		}
+		made.Keys = append(made.Keys, key.Record)
+		out.Share.Keys = append(out.Share.Keys, key.Share)
+	}
+	var err error
+	if out.Record, err = made.Encode(); err == nil {
+		out.Keys, out.Share.RecordHash = made.Keys, Hash(out.Record)
+		if j.Party == Client {
+			out.Encoded, err = out.Share.Encode()
+			out.ShareHash = sha256.Sum256(out.Encoded.Reveal())
+		}
+	}
+	if err != nil {
+		out.wipe()
+		return nil, err
+	}
+	return out, nil
+}
+
+func (j *Joint) newKey(ctx context.Context, c *channel, i int, old *Record) (*NewKey, error) {
+	curve := j.Curves[i]
+	var pre *PreParams
+	if curve == Secp256k1 {
+		if j.Progress != nil {
+			j.Progress(curve, 0, 0)
+		}
+		var err error
+		if pre, err = j.PreParams(ctx); err != nil {
+			return nil, err
+		}
+	}
+	var keys PartyKeys
+	keys[j.Party], keys[j.Party.Other()] = c.own.partyKey(i), c.peer.partyKey(i)
+	if old == nil {
+		if err := keys.check(curve, nil); err != nil {
+			return nil, c.blame(err)
+		}
+		return Keygen(ctx, c.conn(curve), KeygenInput{Curve: curve, Party: j.Party, Keys: keys, PreParams: pre}, j.observer(curve))
+	}
+	key, ok := old.Key(curve)
+	if !ok || j.Share.Key(curve) == nil {
+		return nil, fmt.Errorf("%w: it has no %v key", ErrShareMismatch, curve)
+	}
+	if err := keys.check(curve, key); err != nil {
+		return nil, c.blame(err)
+	}
+	in := ReshareInput{Party: j.Party, Old: key, Share: j.Share.Key(curve), NewKeys: keys, PreParams: pre}
+	return Reshare(ctx, c.conn(curve), in, j.observer(curve))
+}
+
+// source names the set that is used.
+func (j *Joint) source() string {
+	if j.Share == nil {
+		return ""
+	}
+	return j.Share.ShareSetID
+}
+
+// digest is that of what is signed.
+func (j *Joint) digest() []byte {
+	if j.Operation != OperationSign {
+		return nil
+	}
+	sum := sha256.Sum256(j.Payload)
+	return sum[:]
+}
+
+// channel is one run's use of a Link.
+type channel struct {
+	joint *Joint
+	link  Link
+	fail  context.CancelCauseFunc
+	key   sessionKey
+	own   *Hello
+
+	hello chan *Hello            // the other side's, once
+	parts map[Curve]chan Message // the other side's messages
+	ended chan endSeen           // the other side's End, once
+	mac   chan []byte            // the other side's MAC, once
+
+	// Of read alone: how far the other side is, and the hash over its parts.
+	state int
+	in    hash.Hash
+
+	out chan hash.Hash // over our parts; whoever sends holds it
+
+	met         chan struct{} // closed when what follows is known
+	peer        *Hello
+	wallet, set string // as the server said
+
+	sent, received []byte // both directions' hashes, when both have ended
+}
+
+// The states of the other side.
+const (
+	silent = iota
+	greeted
+	finished
+)
+
+type endSeen struct {
+	end *End
+	sum []byte
+}
+
+func newChannel(j *Joint, link Link, fail context.CancelCauseFunc) (*channel, error) {
+	key, err := newSessionKey()
+	if err != nil {
+		return nil, err
+	}
+	c := &channel{
+		joint: j, link: link, fail: fail, key: key,
+		hello: make(chan *Hello, 1), parts: map[Curve]chan Message{}, ended: make(chan endSeen, 1), mac: make(chan []byte, 1),
+		in: sha256.New(), out: make(chan hash.Hash, 1), met: make(chan struct{}),
+	}
+	for _, curve := range j.Curves {
+		c.parts[curve] = make(chan Message, pipeDepth)
+	}
+	c.out <- sha256.New()
+	return c, nil
+}
+
+func (c *channel) blame(err error) error {
+	return &ProtocolError{Culprit: c.joint.Party.Other(), Err: err}
+}
+
+// read takes the other side's parts, in their order, until its MAC.
+func (c *channel) read(ctx context.Context) {
+	for {
+		p, err := c.link.Recv(ctx)
+		if err == nil {
+			err = c.take(ctx, p)
+		}
+		if err != nil {
+			c.fail(err)
+			return
+		}
+		if p.MAC != nil {
+			return
+		}
+	}
+}
+
+// take puts a part where it is waited for. Its place in the order is checked: a hello, the
+// messages, an end, a MAC.
+func (c *channel) take(ctx context.Context, p Part) error {
+	p.put(c.in)
+	switch {
+	case p.Hello != nil && c.state == silent:
+		c.state = greeted
+		c.hello <- p.Hello
+		select { // before its hello is found good, nothing else of it is looked at
+		case <-c.met:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	case p.Message != nil && c.state == greeted:
+		return c.message(p.Message)
+	case p.End != nil && c.state == greeted:
+		c.state = finished
+		c.ended <- endSeen{p.End, c.in.Sum(nil)}
+	case p.MAC != nil && c.state == finished:
+		c.mac <- p.MAC
+	default:
+		return c.blame(errors.New("a part out of its order"))
+	}
+	return nil
+}
+
+func (c *channel) message(sealed *Sealable) error {
+	to, ok := c.parts[sealed.Curve]
+	if !ok {
+		return c.blame(errors.New("a message for a curve that the run has not"))
+	}
+	m, err := c.open(sealed)
+	if err != nil {
+		return err
+	}
+	select {
+	case to <- m:
+		return nil
+	default:
+		return c.blame(errors.New("more messages than the protocol has"))
+	}
+}
+
+// send sends a part, and adds it to our direction's hash in the same order.
+func (c *channel) send(ctx context.Context, p Part) error {
+	h := <-c.out
+	defer func() { c.out <- h }()
+	p.put(h)
+	return c.link.Send(ctx, p)
+}
+
+// curveConn is a channel as one curve's protocol sees it.
+type curveConn struct {
+	*channel
+	curve Curve
+}
+
+func (c *channel) conn(curve Curve) Conn { return curveConn{c, curve} }
+
+// Send implements Conn.
+func (c curveConn) Send(ctx context.Context, m Message) error {
+	sealed, err := c.seal(m)
+	if err != nil {
+		return err
+	}
+	return c.send(ctx, Part{Message: sealed})
+}
+
+// Recv implements Conn.
+func (c curveConn) Recv(ctx context.Context) (Message, error) {
+	select {
+	case m := <-c.parts[c.curve]:
+		return m, nil
+	case <-ctx.Done():
+		return Message{}, context.Cause(ctx)
+	}
+}
+
+// greet exchanges hellos, and returns the record of the set that is used; nil for a new
+// wallet.
+func (c *channel) greet(ctx context.Context) (*Record, error) {
+	j := c.joint
+	c.own = &Hello{Nonce: newNonce(), SessionKey: c.key.PublicKey().Bytes()}
+	var err error
+	var curves []Curve
+	if j.Operation != OperationSign {
+		curves = j.Curves
+	}
+	if c.own.PartyKeys, err = newPartyKeys(curves); err != nil {
+		return nil, err
+	}
+	if j.Party == Server {
+		c.own.WalletID, c.own.ShareSetID, c.own.Record = j.WalletID, j.ShareSetID, j.Record
+	}
+	if err := c.send(ctx, Part{Hello: c.own}); err != nil {
+		return nil, err
+	}
+	var peer *Hello
+	select {
+	case peer = <-c.hello:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if err := peer.check(j.Party.Other(), curves); err != nil {
+		return nil, c.blame(err)
+	}
+	said := c.own
+	if j.Party == Client {
+		said = peer
+	}
+	rec, err := j.about(said)
+	if err != nil {
+		return nil, err
+	}
+	c.peer, c.wallet, c.set = peer, said.WalletID, said.ShareSetID
+	close(c.met)
+	return rec, nil
+}
+
+// about holds what the server says of wallet and sets against what this side asked for and
+// has.
+func (j *Joint) about(said *Hello) (*Record, error) {
+	blame := func(text string) error { return &ProtocolError{Culprit: Server, Err: errors.New(text)} }
+	if err := uuid.Validate(said.WalletID); err != nil {
+		return nil, blame("a wallet without an id")
+	}
+	if j.Operation != OperationSign && uuid.Validate(said.ShareSetID) != nil || j.Operation == OperationSign && said.ShareSetID != "" {
+		return nil, blame("a new set without an id, or an id without a new set")
+	}
+	if j.Share == nil {
+		if len(said.Record) != 0 {
+			return nil, blame("a record of a set that is not used")
+		}
+		return nil, nil //nolint:nilnil // there is none
+	}
+	if said.WalletID != j.Share.WalletID || said.ShareSetID == j.Share.ShareSetID {
+		return nil, blame("another wallet, or the set that is used for a new one")
+	}
+	if Hash(said.Record) != j.Share.RecordHash {
+		return nil, blame("another record than the share commits to")
+	}
+	rec, err := ParseRecord(said.Record)
+	if err != nil {
+		return nil, fmt.Errorf("the record that the share commits to: %w", err)
+	}
+	return rec, rec.Check(j.Share, j.Party, said.Record)
+}
+
+// confirm ends the run: both sides say that they have done their part, and then, under a
+// key that only the two sides of the set have, what they saw.
+func (c *channel) confirm(ctx context.Context, used *Record, out *Joined) error {
+	j := c.joint
+	mine := &End{}
+	if j.Party == Client && out.Share != nil {
+		mine.ShareHash = out.ShareHash[:]
+	}
+	if err := c.send(ctx, Part{End: mine}); err != nil {
+		return err
+	}
+	var theirs endSeen
+	select {
+	case theirs = <-c.ended:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	h := <-c.out
+	c.sent, c.received = h.Sum(nil), theirs.sum
+	c.out <- h
+	switch {
+	case j.Party == Server && out.Share != nil && len(theirs.end.ShareHash) == sha256.Size:
+		copy(out.ShareHash[:], theirs.end.ShareHash)
+	case len(theirs.end.ShareHash) != 0 || j.Party == Server && out.Share != nil:
+		return c.blame(errors.New("an end of another form"))
+	}
+	key, share := c.macKey(used, out)
+	transcript := c.transcript(out.Record)
+	var macs [2][]byte
+	for p := range macs {
+		var err error
+		if macs[p], err = mac(transcript, key, share, Party(p)); err != nil {
+			return err
+		}
+	}
+	if err := c.send(ctx, Part{MAC: macs[j.Party]}); err != nil {
+		return err
+	}
+	select {
+	case got := <-c.mac:
+		if !hmac.Equal(got, macs[j.Party.Other()]) {
+			return c.blame(errors.New("the two sides did not see the same run"))
+		}
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// macKey returns the keys of the set that is used, or of the new one where none is.
+func (c *channel) macKey(used *Record, out *Joined) (*KeyRecord, *KeyShare) {
+	if used != nil {
+		return &used.Keys[0], c.joint.Share.Key(used.Keys[0].Curve)
+	}
+	return &out.Keys[0], &out.Share.Keys[0]
+}
+
+// shared returns x*Y in its encoding: what both sides of a set can compute, and nobody
+// else.
+func (c Curve) shared(x *big.Int, of *Public) ([]byte, error) {
+	p, err := c.mult(x, of.BigX)
+	if err != nil {
+		return nil, err
+	}
+	return bytes.Clone(c.encodePoint(p)), nil
+}

@@ -1,0 +1,247 @@
+package tss_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/mpcd/mpcd/internal/tss"
+	"github.com/mpcd/mpcd/internal/tss/tsstest"
+)
+
+// wire is a Link in memory. meddle stands between the two ends: what it returns goes on, in
+// the place of the part.
+type wire struct {
+	in     <-chan tss.Part
+	out    chan<- tss.Part
+	meddle func(tss.Part) []tss.Part
+}
+
+func (w *wire) Send(ctx context.Context, p tss.Part) error {
+	parts := []tss.Part{p}
+	if w.meddle != nil {
+		parts = w.meddle(p)
+	}
+	for _, p := range parts {
+		select {
+		case w.out <- p:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+func (w *wire) Recv(ctx context.Context) (tss.Part, error) {
+	select {
+	case p := <-w.in:
+		return p, nil
+	case <-ctx.Done():
+		return tss.Part{}, context.Cause(ctx)
+	}
+}
+
+// device is a client's side and a service's, on two ends of a wire.
+type device struct {
+	joints [2]*tss.Joint
+	meddle [2]func(tss.Part) []tss.Part // with what a side sends
+}
+
+// set is a share set as the two machines hold it.
+type set struct {
+	record []byte
+	shares [2]*tss.Share
+}
+
+func newDevice(operation string, from *set, curves ...tss.Curve) *device {
+	d := &device{}
+	session, source := uuid.NewString(), tsstest.NewSource()
+	purpose := tss.Signing
+	if operation == "BACKUP" {
+		purpose = tss.Backup
+	}
+	for p := range d.joints {
+		d.joints[p] = &tss.Joint{
+			Party: tss.Party(p), Operation: operation, SessionID: session, Attempt: 1, Curves: curves, Purpose: purpose, PreParams: source.PreParams,
+		}
+		if from != nil {
+			d.joints[p].Share = from.shares[p]
+		}
+	}
+	s := d.joints[tss.Server]
+	s.WalletID, s.ShareSetID = uuid.NewString(), uuid.NewString()
+	if from != nil {
+		s.WalletID, s.Record = from.shares[0].WalletID, from.record
+	}
+	return d
+}
+
+func (d *device) run(ctx context.Context) (out [2]*tss.Joined, errs [2]error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	up, down := make(chan tss.Part, 64), make(chan tss.Part, 64)
+	ends := [2]*wire{tss.Client: {in: down, out: up, meddle: d.meddle[tss.Client]}, tss.Server: {in: up, out: down, meddle: d.meddle[tss.Server]}}
+	var wg sync.WaitGroup
+	for p, j := range d.joints {
+		wg.Go(func() {
+			if out[p], errs[p] = j.Run(ctx, ends[p]); errs[p] != nil {
+				cancel() // as a session ends for both
+			}
+		})
+	}
+	wg.Wait()
+	return out, errs
+}
+
+func (d *device) made(t *testing.T) *set {
+	t.Helper()
+	out, errs := d.run(t.Context())
+	require.NoError(t, errors.Join(errs[:]...))
+	require.Equal(t, out[0].Record, out[1].Record)
+	require.Equal(t, out[tss.Client].ShareHash, out[tss.Server].ShareHash)
+	require.Zero(t, out[tss.Server].Encoded.Len())
+	rec, err := tss.ParseRecord(out[0].Record)
+	require.NoError(t, err)
+	s := &set{record: out[0].Record}
+	for p := range out {
+		require.NoError(t, rec.Check(out[p].Share, tss.Party(p), s.record))
+		s.shares[p] = out[p].Share
+	}
+	return s
+}
+
+// A wallet's whole life with its sides on two machines, on both curves (without the race
+// detector; the server room's tests have ECDSA too); and its sets are as
+// good for a hosted run.
+func TestJoint(t *testing.T) {
+	t.Parallel()
+	curves := tss.Curves()
+	if tss.Race { // an ECDSA run takes half a minute under it
+		curves = []tss.Curve{tss.Ed25519}
+	}
+	first := newDevice("CREATE", nil, curves...).made(t)
+	backup := newDevice("BACKUP", first, curves...).made(t)
+	second := newDevice("PROVISION", backup, curves...).made(t)
+	for _, s := range []*set{first, second} {
+		for _, c := range curves {
+			d := newDevice("SIGN", s, c)
+			payload := digest("device-held")
+			asked := 0
+			for _, j := range d.joints {
+				j.Payload = payload
+			}
+			d.joints[tss.Server].ShareSetID = ""
+			d.joints[tss.Server].Gate = func(context.Context) error { asked++; return nil }
+			out, errs := d.run(t.Context())
+			require.NoError(t, errors.Join(errs[:]...))
+			rec, err := tss.ParseRecord(s.record)
+			require.NoError(t, err)
+			key, _ := rec.Key(c)
+			for _, o := range out {
+				require.NoError(t, tss.Verify(c, key.PublicKey, payload, o.Signature))
+			}
+			require.Equal(t, 1, asked)
+			require.Equal(t, out[0].Signature, out[1].Signature)
+		}
+	}
+	rec, err := tss.ParseRecord(second.record)
+	require.NoError(t, err)
+	key, _ := rec.Key(tss.Ed25519)
+	shares := [2]*tss.KeyShare{second.shares[0].Key(tss.Ed25519), second.shares[1].Key(tss.Ed25519)}
+	_, err = tss.HostedSign(t.Context(), key, shares, []byte("hosted"), tss.Observer{})
+	require.NoError(t, err)
+}
+
+// A closed gate keeps the signature from the other side.
+func TestJointGate(t *testing.T) {
+	t.Parallel()
+	s := newDevice("CREATE", nil, tss.Ed25519).made(t)
+	for range 3 {
+		d := newDevice("SIGN", s, tss.Ed25519)
+		closed := errors.New("closed")
+		for _, j := range d.joints {
+			j.Payload = []byte("x")
+		}
+		d.joints[tss.Server].ShareSetID = ""
+		d.joints[tss.Server].Gate = func(context.Context) error { return closed }
+		out, errs := d.run(t.Context())
+		require.ErrorIs(t, errs[tss.Server], closed)
+		require.Error(t, errs[tss.Client])
+		require.Nil(t, out[tss.Client])
+	}
+}
+
+// Whoever stands between the two machines can end a run, and do nothing else: each part of
+// a run, of either side, altered, left out, sent twice, or swapped with the next.
+func TestJointMeddling(t *testing.T) {
+	t.Parallel()
+	s := newDevice("CREATE", nil, tss.Ed25519).made(t)
+	alter := func(p tss.Part) tss.Part {
+		flip := func(b []byte) []byte {
+			b = append([]byte{}, b...)
+			if len(b) == 0 {
+				return []byte{1}
+			}
+			b[len(b)/2] ^= 4
+			return b
+		}
+		switch {
+		case p.Hello != nil:
+			h := *p.Hello
+			h.Nonce = flip(h.Nonce)
+			p.Hello = &h
+		case p.Message != nil:
+			m := *p.Message
+			m.Payload = flip(m.Payload)
+			p.Message = &m
+		case p.End != nil:
+			p.End = &tss.End{ShareHash: flip(p.End.ShareHash)}
+		default:
+			p.MAC = flip(p.MAC)
+		}
+		return p
+	}
+	ways := map[string]func(tss.Part) []tss.Part{
+		"altered": func(p tss.Part) []tss.Part { return []tss.Part{alter(p)} },
+		"twice":   func(p tss.Part) []tss.Part { return []tss.Part{p, p} },
+		"doubled": func(p tss.Part) []tss.Part { return []tss.Part{p, alter(p)} },
+		"early":   func(p tss.Part) []tss.Part { return []tss.Part{{MAC: make([]byte, 32)}, p} },
+	}
+	for way, change := range ways {
+		for party := range 2 {
+			for n := 0; ; n++ {
+				d := newDevice("PROVISION", s, tss.Ed25519)
+				count, changed, isMAC := 0, false, false
+				d.meddle[party] = func(p tss.Part) []tss.Part {
+					if count++; count-1 == n {
+						changed, isMAC = true, p.MAC != nil
+						return change(p)
+					}
+					return []tss.Part{p}
+				}
+				out, errs := d.run(t.Context())
+				if !changed {
+					require.Greater(t, n, 5, "the run has more parts")
+					break
+				}
+				err := errors.Join(errs[:]...)
+				if isMAC && (way == "twice" || way == "doubled") {
+					require.NoError(t, err, "what comes after its last part is not read")
+					continue
+				}
+				require.Error(t, err, "%s %s %d", way, tss.Party(party), n)
+				other := 1 - party
+				if errs[other] != nil && !errors.Is(errs[other], context.Canceled) {
+					blamed := new(tss.ProtocolError)
+					require.ErrorAs(t, errs[other], &blamed, "%s %s %d", way, tss.Party(party), n)
+					require.Equal(t, tss.Party(party), blamed.Culprit)
+				}
+				require.Nil(t, out[other], "%s %s %d: the side that was lied to has a share", way, tss.Party(party), n)
+			}
+		}
+	}
+}
