@@ -24,7 +24,7 @@ const module = "github.com/mpcd/mpcd/"
 var mayImport = map[string][]string{
 	"cmd/mpcbench":         {"*"},
 	"cmd/mpcd":             {"*"},
-	"client":               {"gen/mpcd/v1", "internal/tss"},
+	"client":               {"gen/mpcd/v1", "internal/tss", "internal/wire"},
 	"internal/auth":        {"internal/secretfile", "internal/session"},
 	"gen/mpcd/v1":          {},
 	"internal/custodian":   {}, // the other side of the webhooks: it shares nothing with this one
@@ -37,7 +37,8 @@ var mayImport = map[string][]string{
 	"internal/seal":        {"internal/secretfile", "internal/session"},
 	"internal/secret":      {},
 	"internal/secretfile":  {},
-	"internal/server":      {"internal/session", "gen/mpcd/v1"},
+	"internal/server":      {"internal/session", "internal/wire", "gen/mpcd/v1"},
+	"internal/wire":        {"internal/tss", "gen/mpcd/v1"},
 	"internal/service":     {"*"},
 	"internal/session":     {"internal/tss"},
 	"internal/store":       {"internal/session"},
@@ -75,7 +76,7 @@ var belongs = map[string][]string{
 	"code.dny.dev/ssrf":                  {"internal/webhook"},
 	"github.com/standard-webhooks/":      {"internal/webhook", "internal/custodian"},
 	"github.com/stretchr/testify":        testOnly,
-	"github.com/mpcd/mpcd/gen/mpcd/v1":   {"internal/server", "internal/server/servertest", "client"},
+	"github.com/mpcd/mpcd/gen/mpcd/v1":   {"internal/server", "internal/server/servertest", "internal/wire", "client"},
 	"github.com/mpcd/mpcd/internal/seal": {"cmd/mpcd", "cmd/mpcbench", "internal/service", "internal/server/servertest"},
 }
 

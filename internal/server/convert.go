@@ -8,6 +8,7 @@ import (
 
 	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
 	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/wire"
 )
 
 // The enums of the session room have the API's numbers, which a test keeps.
@@ -33,6 +34,16 @@ func toProgress(id string, p *session.Progress) *pb.Progress {
 		QueuePosition: p.QueuePosition,
 		Attempt:       p.Attempt,
 	}
+}
+
+func toMessage(n *session.Numbered) *pb.ProtocolMessage {
+	m := wire.Message(n.Part)
+	m.Sequence, m.Ack = n.Sequence, n.Ack
+	return m
+}
+
+func toSignature(o *session.Outcome) *pb.SignResponse {
+	return &pb.SignResponse{Signature: o.Signature.Bytes[:], RecoveryId: uint32(o.Signature.RecoveryID), ShareSetId: o.SignedBy}
 }
 
 func toShareSet(s *session.ShareSet) *pb.ShareSet {

@@ -44,6 +44,7 @@ var publicErrors = map[string]public{
 	session.ErrProtocolAborted.Reason:  {codes.Aborted, "The protocol was aborted, and nothing was changed. Start again with a new request_id."},
 	session.ErrInterrupted.Reason:      {codes.Aborted, "The call was interrupted, and nothing was changed. Repeat it, a run with the same request_id: that begins its next attempt."},
 	session.ErrPermissionDenied.Reason: {codes.PermissionDenied, "You may not do this."},
+	session.ErrDeviceHeldWallet.Reason: {codes.FailedPrecondition, "The wallet is device-held: no share of it comes into the service. Let the device run its own side."},
 	session.ErrPolicyDenied.Reason:     {codes.PermissionDenied, "The wallet provider's policy does not allow this."},
 	session.ErrWebhookFailed.Reason:    {codes.Unavailable, "The wallet provider's own service, which keeps the backup's other half or authorises calls, did not do its part. Nothing was changed. Repeat the call with the same request_id: that begins its next attempt."},
 	session.ErrUnauthenticated.Reason:  {codes.Unauthenticated, "The service does not know who calls. Send one valid bearer token, or, over gRPC, use a client certificate that the service accepts."},

@@ -4,8 +4,6 @@ import (
 	"context"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
 	"github.com/mpcd/mpcd/internal/secret"
@@ -18,22 +16,20 @@ type handlers struct {
 	sessions *session.Service
 }
 
-var errDeviceHeld = status.Error(codes.Unimplemented, "device-held sessions are not built yet: send the share itself")
-
 // CreateWallet implements the RPC.
 func (h *handlers) CreateWallet(req *pb.CreateWalletRequest, stream grpc.ServerStreamingServer[pb.CreateWalletResponse]) error {
-	if req.GetDevice() != nil {
-		return errDeviceHeld
-	}
 	var p parser
 	r := session.CreateRequest{Start: p.start(req), Owner: p.name("owner", req.GetOwner(), maxOwner), Curves: p.curves("curves", req.GetCurves())}
 	if err := p.err(); err != nil {
 		return err
 	}
 	run, err := h.sessions.Create(stream.Context(), caller(stream.Context()), r)
-	return follow(stream.Context(), run, err, req.GetAfterSequence(), func(e event) error {
-		if e.progress != nil {
+	return follow(stream.Context(), run, err, req, func(e event) error {
+		switch {
+		case e.progress != nil:
 			return stream.Send(&pb.CreateWalletResponse{Event: &pb.CreateWalletResponse_Progress{Progress: e.progress}})
+		case e.message != nil:
+			return stream.Send(&pb.CreateWalletResponse{Event: &pb.CreateWalletResponse_Message{Message: e.message}})
 		}
 		out := &pb.CreateWalletResult{ShareSet: e.set, ClientShare: e.share, WalletId: e.walletID}
 		return stream.Send(&pb.CreateWalletResponse{Event: &pb.CreateWalletResponse_Outcome{Outcome: out}})
@@ -42,9 +38,6 @@ func (h *handlers) CreateWallet(req *pb.CreateWalletRequest, stream grpc.ServerS
 
 // BackupWallet implements the RPC.
 func (h *handlers) BackupWallet(req *pb.BackupWalletRequest, stream grpc.ServerStreamingServer[pb.BackupWalletResponse]) error {
-	if req.GetDevice() != nil {
-		return errDeviceHeld
-	}
 	var p parser
 	r := session.BackupRequest{
 		Start:        p.start(req),
@@ -59,9 +52,12 @@ func (h *handlers) BackupWallet(req *pb.BackupWalletRequest, stream grpc.ServerS
 		return err
 	}
 	run, err := h.sessions.Backup(stream.Context(), caller(stream.Context()), r)
-	return follow(stream.Context(), run, err, req.GetAfterSequence(), func(e event) error {
-		if e.progress != nil {
+	return follow(stream.Context(), run, err, req, func(e event) error {
+		switch {
+		case e.progress != nil:
 			return stream.Send(&pb.BackupWalletResponse{Event: &pb.BackupWalletResponse_Progress{Progress: e.progress}})
+		case e.message != nil:
+			return stream.Send(&pb.BackupWalletResponse{Event: &pb.BackupWalletResponse_Message{Message: e.message}})
 		}
 		out := &pb.BackupWalletResult{ShareSet: e.set, ClientShare: e.share}
 		return stream.Send(&pb.BackupWalletResponse{Event: &pb.BackupWalletResponse_Outcome{Outcome: out}})
@@ -70,9 +66,6 @@ func (h *handlers) BackupWallet(req *pb.BackupWalletRequest, stream grpc.ServerS
 
 // ProvisionWallet implements the RPC.
 func (h *handlers) ProvisionWallet(req *pb.ProvisionWalletRequest, stream grpc.ServerStreamingServer[pb.ProvisionWalletResponse]) error {
-	if req.GetDevice() != nil {
-		return errDeviceHeld
-	}
 	var p parser
 	r := session.ProvisionRequest{
 		Start:       p.start(req),
@@ -86,9 +79,12 @@ func (h *handlers) ProvisionWallet(req *pb.ProvisionWalletRequest, stream grpc.S
 		return err
 	}
 	run, err := h.sessions.Provision(stream.Context(), caller(stream.Context()), r)
-	return follow(stream.Context(), run, err, req.GetAfterSequence(), func(e event) error {
-		if e.progress != nil {
+	return follow(stream.Context(), run, err, req, func(e event) error {
+		switch {
+		case e.progress != nil:
 			return stream.Send(&pb.ProvisionWalletResponse{Event: &pb.ProvisionWalletResponse_Progress{Progress: e.progress}})
+		case e.message != nil:
+			return stream.Send(&pb.ProvisionWalletResponse{Event: &pb.ProvisionWalletResponse_Message{Message: e.message}})
 		}
 		out := &pb.ProvisionWalletResult{ShareSet: e.set, ClientShare: e.share}
 		return stream.Send(&pb.ProvisionWalletResponse{Event: &pb.ProvisionWalletResponse_Outcome{Outcome: out}})
@@ -97,22 +93,33 @@ func (h *handlers) ProvisionWallet(req *pb.ProvisionWalletRequest, stream grpc.S
 
 // event is a session's event in the messages that all three streams share.
 type event struct {
-	progress *pb.Progress // nil with the outcome
+	progress *pb.Progress
+	message  *pb.ProtocolMessage // for a device
+	outcome  *session.Outcome    // where neither of them is there
 	walletID string
 	set      *pb.ShareSet
 	share    []byte
 }
 
+// resumed is what a streaming request says of how far its caller is.
+type resumed interface {
+	GetAfterSequence() uint32
+	GetDevice() *pb.DeviceSide
+}
+
 // follow sends a run's events to one stream. The run goes on when the stream ends.
-func follow(ctx context.Context, run *session.Run, err error, after uint32, send func(event) error) error {
+func follow(ctx context.Context, run *session.Run, err error, from resumed, send func(event) error) error {
 	if err != nil {
 		return err
 	}
-	return run.Follow(ctx, after, func(e session.Event) error {
-		if e.Progress != nil {
+	return run.Follow(ctx, from.GetAfterSequence(), from.GetDevice().GetAck(), func(e session.Event) error {
+		switch {
+		case e.Progress != nil:
 			return send(event{progress: toProgress(run.SessionID(), e.Progress)})
+		case e.Part != nil:
+			return send(event{message: toMessage(e.Part)})
 		}
-		return send(event{walletID: e.Outcome.WalletID, set: toShareSet(&e.Outcome.Set), share: e.Outcome.ClientShare.Reveal()})
+		return send(event{outcome: e.Outcome, walletID: e.Outcome.WalletID, set: toShareSet(&e.Outcome.Set), share: e.Outcome.ClientShare.Reveal()})
 	})
 }
 
@@ -134,13 +141,57 @@ func (h *handlers) Sign(ctx context.Context, req *pb.SignRequest) (*pb.SignRespo
 		return nil, err
 	}
 	var resp *pb.SignResponse
-	err = run.Follow(ctx, 0, func(e session.Event) error {
-		if o := e.Outcome; o != nil {
-			resp = &pb.SignResponse{Signature: o.Signature.Bytes[:], RecoveryId: uint32(o.Signature.RecoveryID), ShareSetId: o.SignedBy}
+	err = run.Follow(ctx, 0, 0, func(e session.Event) error {
+		if e.Outcome != nil {
+			resp = toSignature(e.Outcome)
 		}
 		return nil
 	})
 	return resp, err
+}
+
+// SignWithDevice implements the RPC.
+func (h *handlers) SignWithDevice(req *pb.SignWithDeviceRequest, stream grpc.ServerStreamingServer[pb.SignWithDeviceResponse]) error {
+	var p parser
+	r := session.DeviceSignRequest{
+		RequestID: p.uuid("request_id", req.GetRequestId()),
+		WalletID:  p.uuid("wallet_id", req.GetWalletId()),
+		Curve:     p.curve("curve", req.GetCurve()),
+		Payload:   req.GetPayload(),
+	}
+	if req.GetDevice() == nil {
+		p.fault("device", "is required")
+	} else {
+		r.Device = p.device(req.GetDevice(), true)
+	}
+	if err := p.err(); err != nil {
+		return err
+	}
+	run, err := h.sessions.SignWithDevice(stream.Context(), caller(stream.Context()), r)
+	return follow(stream.Context(), run, err, req, func(e event) error {
+		switch {
+		case e.progress != nil:
+			return stream.Send(&pb.SignWithDeviceResponse{Event: &pb.SignWithDeviceResponse_Progress{Progress: e.progress}})
+		case e.message != nil:
+			return stream.Send(&pb.SignWithDeviceResponse{Event: &pb.SignWithDeviceResponse_Message{Message: e.message}})
+		}
+		return stream.Send(&pb.SignWithDeviceResponse{Event: &pb.SignWithDeviceResponse_Outcome{Outcome: toSignature(e.outcome)}})
+	})
+}
+
+// SendMessages implements the RPC.
+func (h *handlers) SendMessages(ctx context.Context, req *pb.SendMessagesRequest) (*pb.SendMessagesResponse, error) {
+	var p parser
+	sessionID, instance := p.uuid("session_id", req.GetSessionId()), p.uuid("instance", req.GetInstance())
+	parts := p.parts("messages", req.GetMessages())
+	if err := p.err(); err != nil {
+		return nil, err
+	}
+	ack, err := h.sessions.SendMessages(ctx, caller(ctx), sessionID, instance, req.GetAttempt(), parts)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.SendMessagesResponse{Ack: ack}, nil
 }
 
 // ConfirmShareSet implements the RPC.

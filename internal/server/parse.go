@@ -11,6 +11,7 @@ import (
 
 	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
 	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/wire"
 )
 
 // parser turns the fields of a request into the session room's types, and collects
@@ -60,12 +61,17 @@ type startFields interface {
 	GetRequestId() string
 	GetSealTo() string
 	GetDisplayName() string
+	GetDevice() *pb.DeviceSide
 }
 
 func (p *parser) start(r startFields) session.Start {
 	st := session.Start{
 		RequestID:   p.uuid("request_id", r.GetRequestId()),
 		DisplayName: p.name("display_name", r.GetDisplayName(), maxDisplayName),
+	}
+	if d := r.GetDevice(); d != nil {
+		_, isNew := r.(*pb.CreateWalletRequest)
+		st.Device = p.device(d, !isNew)
 	}
 	if to := r.GetSealTo(); to != "" {
 		rec, err := age.ParseX25519Recipient(to)
@@ -79,6 +85,35 @@ func (p *parser) start(r startFields) session.Start {
 		st.SealTo = rec
 	}
 	return st
+}
+
+// device reads who runs the client's side. fromSet says that the run starts from a set.
+func (p *parser) device(d *pb.DeviceSide, fromSet bool) *session.Device {
+	out := &session.Device{Instance: p.uuid("device.instance", d.GetInstance()), Attempt: d.GetAttempt(), Ack: d.GetAck()}
+	switch {
+	case fromSet:
+		out.ShareSetID = p.uuid("device.share_set_id", d.GetShareSetId())
+	case d.GetShareSetId() != "":
+		p.fault("device.share_set_id", "must be empty: a new wallet starts from no set")
+	}
+	return out
+}
+
+const maxParts = 64 // in one call; more than a run has
+
+func (p *parser) parts(field string, messages []*pb.ProtocolMessage) (out []session.Numbered) {
+	if len(messages) == 0 || len(messages) > maxParts {
+		p.fault(field, "must be 1 to %d messages", maxParts)
+		return nil
+	}
+	for i, m := range messages {
+		part, err := wire.Part(m)
+		if err != nil {
+			p.fault(fmt.Sprintf("%s[%d]", field, i), "must be one part of the protocol: %v", err)
+		}
+		out = append(out, session.Numbered{Sequence: m.GetSequence(), Ack: m.GetAck(), Part: part})
+	}
+	return out
 }
 
 func (p *parser) curve(field string, c pb.Curve) session.Curve {

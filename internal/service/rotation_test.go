@@ -125,7 +125,7 @@ type device struct {
 func outcome(t *testing.T, r *session.Run, err error) *session.Outcome {
 	require.NoError(t, err)
 	var out *session.Outcome
-	require.NoError(t, r.Follow(t.Context(), 0, func(e session.Event) error {
+	require.NoError(t, r.Follow(t.Context(), 0, 0, func(e session.Event) error {
 		if e.Outcome != nil {
 			out = e.Outcome
 		}

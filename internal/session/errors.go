@@ -36,6 +36,7 @@ var (
 	ErrSessionCancelled = &Error{"SESSION_CANCELLED"}
 	ErrInterrupted      = &Error{"INTERRUPTED"}
 	ErrPermissionDenied = &Error{"PERMISSION_DENIED"}
+	ErrDeviceHeldWallet = &Error{"DEVICE_HELD_WALLET"}
 	ErrPolicyDenied     = &Error{"POLICY_DENIED"}
 	ErrWebhookFailed    = &Error{"WEBHOOK_FAILED"}
 	ErrUnauthenticated  = &Error{"UNAUTHENTICATED"}
@@ -144,7 +145,7 @@ var byReason = func() map[string]*Error {
 		ErrInvalidArgument, ErrShareMalformed, ErrShareSetMismatch, ErrRequestIDReused, ErrWalletNotFound,
 		ErrShareSetNotFound, ErrSessionNotFound, ErrBackupNotFound, ErrShareSetPending, ErrShareSetRevoked,
 		ErrLastShareSet, ErrSessionExpired, ErrOverloaded, ErrShuttingDown, ErrProtocolAborted, ErrSessionCancelled, ErrInterrupted,
-		ErrPermissionDenied, ErrPolicyDenied, ErrWebhookFailed, ErrUnauthenticated, ErrRateLimited, ErrDataCorrupted, ErrInternal,
+		ErrPermissionDenied, ErrDeviceHeldWallet, ErrPolicyDenied, ErrWebhookFailed, ErrUnauthenticated, ErrRateLimited, ErrDataCorrupted, ErrInternal,
 	} {
 		m[e.Reason] = e
 	}

@@ -34,15 +34,18 @@ func (s *Service) Create(ctx context.Context, c Caller, req CreateRequest) (*Run
 	if err != nil {
 		return nil, err
 	}
-	return s.start(ctx, job{op: OpCreate, caller: c, requestID: req.RequestID, fingerprint: fp, prepare: func(context.Context) (*plan, error) {
+	return s.start(ctx, job{op: OpCreate, caller: c, requestID: req.RequestID, fingerprint: fp, device: req.Device, prepare: func(context.Context) (*plan, error) {
 		t := target{Start: req.Start, walletID: uuid.NewString(), owner: req.Owner, purpose: Signing, curves: req.Curves}
 		return &plan{walletID: t.walletID, steps: func(ctx context.Context, w *work) (*made, error) {
 			t.walletID = w.rec.WalletID // an earlier attempt's, where there was one
-			m, keys, err := s.generate(ctx, w, t, nil)
+			m, keys, err := s.make(ctx, w, t, nil)
 			if err != nil {
 				return nil, err
 			}
-			m.Wallet = &Wallet{ID: t.walletID, Owner: t.owner, Keys: keys, CreateTime: m.Set.CreateTime, HostedSince: m.Set.CreateTime}
+			m.Wallet = &Wallet{ID: t.walletID, Owner: t.owner, Keys: keys, CreateTime: m.Set.CreateTime}
+			if t.Device == nil {
+				m.Wallet.HostedSince = m.Set.CreateTime
+			}
 			return m, nil
 		}}, nil
 	}})
@@ -62,7 +65,10 @@ func (s *Service) Provision(ctx context.Context, c Caller, req ProvisionRequest)
 }
 
 func (s *Service) checkStart(st *Start) error {
-	if st.SealTo == nil && s.cfg.RequireSealTo {
+	if st.Device != nil && st.SealTo != nil {
+		return &FieldError{"seal_to", "must be empty: the device's new share comes from nobody"}
+	}
+	if st.Device == nil && st.SealTo == nil && s.cfg.RequireSealTo {
 		return &FieldError{"seal_to", "must be an age X25519 recipient (age1...), so that nothing but the caller can read the new share"}
 	}
 	return nil
@@ -95,13 +101,20 @@ func (s *Service) reshare(ctx context.Context, op Operation, c Caller, t target,
 	if err != nil {
 		return nil, err
 	}
-	return s.start(ctx, job{op: op, caller: c, requestID: t.RequestID, walletID: t.walletID, fingerprint: fp, prepare: func(ctx context.Context) (*plan, error) {
+	return s.start(ctx, job{op: op, caller: c, requestID: t.RequestID, walletID: t.walletID, fingerprint: fp, device: t.Device, prepare: func(ctx context.Context) (*plan, error) {
 		from := Signing
 		act := actBackup
 		if op == OpProvision {
 			from, act = Backup, actProvision
 		}
-		wallet, src, err := s.source(ctx, c, act, t.walletID, from, share)
+		var wallet *Wallet
+		var src *source
+		var err error
+		if t.Device != nil {
+			wallet, src, err = s.deviceSource(ctx, c, act, t.walletID, from, t.Device.ShareSetID)
+		} else {
+			wallet, src, err = s.source(ctx, c, act, t.walletID, from, share)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -119,7 +132,7 @@ func (s *Service) reshare(ctx context.Context, op Operation, c Caller, t target,
 			t.curves = append(t.curves, k.Curve)
 		}
 		return &plan{walletID: t.walletID, wipe: src.client.Wipe, steps: func(ctx context.Context, w *work) (*made, error) {
-			m, _, err := s.generate(ctx, w, t, src)
+			m, _, err := s.make(ctx, w, t, src)
 			return m, err
 		}}, nil
 	}})
@@ -133,6 +146,9 @@ func (s *Service) source(ctx context.Context, c Caller, a action, walletID strin
 		return nil, nil, err
 	}
 	if err := c.authorise(a, wallet); err != nil {
+		return nil, nil, err
+	}
+	if err := wallet.hosted(); err != nil {
 		return nil, nil, err
 	}
 	if want == Backup && len(wallet.Active(Backup)) == 0 {
@@ -173,10 +189,8 @@ func (s *Service) match(ctx context.Context, wallet *Wallet, want Purpose, clien
 	if len(client.Keys) != len(record.Keys) {
 		return nil, fmt.Errorf("%w: the share lacks a curve of its set", ErrShareMalformed)
 	}
-	for _, k := range record.Keys {
-		if !slices.ContainsFunc(wallet.Keys, func(w PublicKey) bool { return w.Curve == k.Curve && bytes.Equal(w.Key, k.PublicKey) }) {
-			return nil, fmt.Errorf("%w: record of set %s names another public key than its wallet", ErrDataCorrupted, set.ID)
-		}
+	if err := wallet.has(set.ID, record); err != nil {
+		return nil, err
 	}
 	// The state is told only to who proved to hold the share.
 	switch set.State {
@@ -187,6 +201,16 @@ func (s *Service) match(ctx context.Context, wallet *Wallet, want Purpose, clien
 	default:
 		return nil, fmt.Errorf("%w: set %s", ErrShareSetRevoked, set.ID)
 	}
+}
+
+// has holds a set's record against the wallet's keys.
+func (w *Wallet) has(setID string, record *tss.Record) error {
+	for _, k := range record.Keys {
+		if !slices.ContainsFunc(w.Keys, func(own PublicKey) bool { return own.Curve == k.Curve && bytes.Equal(own.Key, k.PublicKey) }) {
+			return fmt.Errorf("%w: record of set %s names another public key than its wallet", ErrDataCorrupted, setID)
+		}
+	}
+	return nil
 }
 
 // half reads the server's half of a set, and holds it against the set's record before
@@ -213,6 +237,14 @@ func (s *Service) half(ctx context.Context, owner string, src *source, w *work) 
 		return nil, fmt.Errorf("%w: server's half of set %s: %v", ErrDataCorrupted, src.set.ID, err) //nolint:errorlint // see above
 	}
 	return half, nil
+}
+
+// make makes a new share set, with the client's side here or on a device.
+func (s *Service) make(ctx context.Context, w *work, t target, src *source) (*made, []PublicKey, error) {
+	if t.Device != nil {
+		return s.joint(ctx, w, t, src)
+	}
+	return s.generate(ctx, w, t, src)
 }
 
 // generate makes a new share set: by key generation where src is nil, by resharing src
@@ -317,13 +349,30 @@ func (s *Service) keep(ctx context.Context, w *work, t target, src *source, reco
 	if err != nil {
 		return nil, fmt.Errorf("new client share: %w", err)
 	}
+	m, err := s.store(ctx, w, t, src, encoded, shares[tss.Server], sha256.Sum256(client.Reveal()))
+	if err != nil {
+		client.Wipe()
+		return nil, err
+	}
+	m.outcome.ClientShare = client
+	w.rec.Result, err = s.sealResult(w.rec, client, t.SealTo)
+	if err == nil && t.SealTo != nil {
+		m.outcome.ClientShare = secret.New(w.rec.Result.Data)
+		client.Wipe()
+	}
+	return m, err
+}
+
+// store brings a new set into the form in which it is committed, and its server's half to
+// its keeper.
+func (s *Service) store(ctx context.Context, w *work, t target, src *source, record []byte, half *tss.Share, client [32]byte) (*made, error) {
 	now := s.clock.wallNow()
 	set := &StoredSet{
 		ShareSet: ShareSet{
-			ID: record.ShareSetID, WalletID: t.walletID, Purpose: t.purpose, Method: t.method, State: SetPending,
+			ID: half.ShareSetID, WalletID: t.walletID, Purpose: t.purpose, Method: t.method, State: SetPending,
 			DisplayName: t.DisplayName, CreateTime: now, ExpireTime: s.clock.now().Add(s.cfg.ResultTTL),
 		},
-		Record: encoded, ClientShare: sha256.Sum256(client.Reveal()), SessionID: w.rec.ID,
+		Record: record, ClientShare: client, SessionID: w.rec.ID,
 	}
 	if src != nil {
 		set.ParentID = src.set.ID
@@ -332,18 +381,12 @@ func (s *Service) keep(ctx context.Context, w *work, t target, src *source, reco
 	if t.purpose == Backup {
 		keeper = s.Custodian
 	}
-	if set.Half, err = keeper.Deposit(ctx, t.owner, &set.ShareSet, shares[tss.Server]); err != nil {
-		client.Wipe()
+	var err error
+	if set.Half, err = keeper.Deposit(ctx, t.owner, &set.ShareSet, half); err != nil {
 		return nil, fmt.Errorf("deposit the server's half: %w", err)
 	}
-	m := &made{Made: Made{Set: set, Used: set.ParentID}, outcome: &Outcome{WalletID: t.walletID, Set: set.ShareSet, ClientShare: client}}
 	w.rec.ShareSetID, w.rec.ExpireTime = set.ID, set.ExpireTime
-	w.rec.Result, err = s.sealResult(w.rec, client, t.SealTo)
-	if err == nil && t.SealTo != nil {
-		m.outcome.ClientShare = secret.New(w.rec.Result.Data)
-		client.Wipe()
-	}
-	return m, err
+	return &made{Made: Made{Set: set, Used: set.ParentID}, outcome: &Outcome{WalletID: t.walletID, Set: set.ShareSet}}, nil
 }
 
 // sealResult encrypts what waits for the caller: to the caller's own recipient, which

@@ -22,7 +22,7 @@ func TestHeartbeat(t *testing.T) {
 		follow := func(after uint32) (seen *[]beat, ended chan error) {
 			seen, ended = new([]beat), make(chan error, 1)
 			go func() { // ends with the run
-				ended <- r.Follow(t.Context(), after, func(e Event) error {
+				ended <- r.Follow(t.Context(), after, 0, func(e Event) error {
 					if e.Progress != nil {
 						*seen = append(*seen, beat{time.Since(begun), e.Progress.Sequence})
 					}
@@ -61,7 +61,7 @@ func TestHeartbeatKeepsOrder(t *testing.T) {
 		var seen []uint32
 		ended := make(chan error, 1)
 		go func() { // ends with the run
-			ended <- r.Follow(t.Context(), 0, func(e Event) error {
+			ended <- r.Follow(t.Context(), 0, 0, func(e Event) error {
 				if e.Progress != nil {
 					seen = append(seen, e.Progress.Sequence)
 				}

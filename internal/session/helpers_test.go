@@ -29,7 +29,7 @@ func start() session.Start { return session.Start{RequestID: uuid.NewString()} }
 func ended(t testing.TB, r *session.Run, err error) (progress []session.Progress, out *session.Outcome, _ error) {
 	t.Helper()
 	require.NoError(t, err)
-	err = r.Follow(t.Context(), 0, func(e session.Event) error {
+	err = r.Follow(t.Context(), 0, 0, func(e session.Event) error {
 		if e.Progress != nil {
 			require.Nil(t, out)
 			progress = append(progress, *e.Progress)

@@ -30,7 +30,7 @@ func atGate(t testing.TB, cfg session.Config) (p *servertest.Parts, gate *server
 func watch(t testing.TB, r *session.Run) chan error {
 	t.Helper()
 	end := make(chan error, 1)
-	go func() { end <- r.Follow(t.Context(), 0, func(session.Event) error { return nil }) }() // ends with the run
+	go func() { end <- r.Follow(t.Context(), 0, 0, func(session.Event) error { return nil }) }() // ends with the run
 	return end
 }
 

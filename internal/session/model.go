@@ -222,11 +222,13 @@ type Outcome struct {
 	Set         ShareSet     // not for signing
 	ClientShare secret.Bytes // an age file where the caller gave a recipient
 	Signature   *tss.Signature
-	SignedBy    string // the share set that signed
+	SignedBy    string    // the share set that signed
+	Last        *Numbered // device-held: the service's last part
 }
 
 // Event is one message of a session's stream: exactly one field is set.
 type Event struct {
 	Progress *Progress
+	Part     *Numbered // for a device
 	Outcome  *Outcome
 }

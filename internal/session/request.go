@@ -13,6 +13,7 @@ type Start struct {
 	RequestID   string               // UUID, unique for each caller
 	SealTo      *age.X25519Recipient // nil: the outcome's share comes back in plaintext
 	DisplayName string               // of the device, shown in the set
+	Device      *Device              // runs the client's side; nil: the service does (hosted)
 }
 
 // CreateRequest asks for a wallet and its first SIGNING set.
@@ -46,6 +47,15 @@ type SignRequest struct {
 	Payload      []byte // Secp256k1: a 32-byte digest; Ed25519: the message
 }
 
+// DeviceSignRequest asks for a signature by a device that runs its own side.
+type DeviceSignRequest struct {
+	RequestID string
+	WalletID  string
+	Device    *Device // not nil; names the set
+	Curve     Curve
+	Payload   []byte // as in SignRequest
+}
+
 // fingerprint is a keyed MAC over all that a request says, by which a repeated call is
 // told from another call with the same request id, without keeping the share in it.
 func (s *Service) fingerprint(op Operation, fields ...[]byte) ([]byte, error) {
@@ -62,6 +72,9 @@ func (st *Start) fields() [][]byte {
 	to := ""
 	if st.SealTo != nil {
 		to = st.SealTo.String()
+	}
+	if st.Device != nil { // which of its instances calls is no part of what it asks for
+		return [][]byte{[]byte("device"), []byte(st.Device.ShareSetID), []byte(st.DisplayName)}
 	}
 	return [][]byte{[]byte(to), []byte(st.DisplayName)}
 }

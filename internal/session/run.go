@@ -19,8 +19,12 @@ type Run struct {
 	created     time.Time
 	attempt     uint32
 
+	// released is closed when the run is over and another attempt may begin.
+	released chan struct{}
+
 	mu      sync.Mutex // guards what follows
 	id      string
+	device  *device                 // the other end of a device-held run; nil: there is none
 	first   uint32                  // the last sequence of earlier attempts
 	stop    context.CancelCauseFunc // ends the attempt; nil before it runs
 	log     []Progress              // ordered by sequence; bounded, since every run has some dozens of steps
@@ -34,7 +38,7 @@ type Run struct {
 type runKey struct{ caller, requestID string }
 
 func newRun(key runKey, fingerprint []byte) *Run {
-	return &Run{key: key, fingerprint: fingerprint, ready: make(chan struct{}), changed: make(chan struct{}), attempt: 1}
+	return &Run{key: key, fingerprint: fingerprint, ready: make(chan struct{}), released: make(chan struct{}), changed: make(chan struct{}), attempt: 1}
 }
 
 // SessionID returns the session's id.
@@ -125,14 +129,15 @@ func (r *Run) cancel(err error) {
 // the same sequence, so that proxies keep the connection.
 const heartbeat = 20 * time.Second
 
-// Follow sends every progress after the given sequence number, then the outcome, and
-// returns nil; or it returns the run's error. It returns ctx's error once ctx is done,
+// Follow sends every progress after the given sequence number, and a device the parts of
+// the protocol after ack, then the outcome, and returns nil; or it returns the run's error. It returns ctx's error once ctx is done,
 // and send's error as it is; neither touches the run.
-func (r *Run) Follow(ctx context.Context, after uint32, send func(Event) error) error {
+func (r *Run) Follow(ctx context.Context, after, ack uint32, send func(Event) error) error {
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	for {
 		news, out, ended, changed, err := r.since(after)
+		parts := r.parts(ack) // after changed was read: what comes later wakes this loop
 		for _, p := range news {
 			if err := send(Event{Progress: &p}); err != nil {
 				return err
@@ -140,10 +145,22 @@ func (r *Run) Follow(ctx context.Context, after uint32, send func(Event) error) 
 			after = p.Sequence
 			beat.Reset(heartbeat)
 		}
+		for _, p := range parts {
+			if err := send(Event{Part: &p}); err != nil {
+				return err
+			}
+			ack = p.Sequence
+			beat.Reset(heartbeat)
+		}
 		switch {
 		case ended && err != nil:
 			return err
 		case ended:
+			if out.Last != nil && out.Last.Sequence > ack {
+				if err := send(Event{Part: out.Last}); err != nil {
+					return err
+				}
+			}
 			return send(Event{Outcome: out})
 		}
 		select {
@@ -171,4 +188,26 @@ func (r *Run) since(after uint32) (news []Progress, out *Outcome, ended bool, ch
 		}
 	}
 	return news, r.outcome, r.ended, r.changed, r.err
+}
+
+// parts returns what a device has not got yet.
+func (r *Run) parts(ack uint32) []Numbered {
+	r.mu.Lock()
+	d := r.device
+	r.mu.Unlock()
+	if d == nil {
+		return nil
+	}
+	return d.after(ack)
+}
+
+// join gives the run a device at its other end.
+func (r *Run) join(d *Device) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.device = newDevice(d.Instance, r.attempt, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.wake()
+	})
 }

@@ -12,7 +12,7 @@ import (
 
 // collect follows r from after on, to its end.
 func collect(ctx context.Context, r *Run, after uint32) (all []Event, err error) {
-	err = r.Follow(ctx, after, func(e Event) error {
+	err = r.Follow(ctx, after, 0, func(e Event) error {
 		all = append(all, e)
 		return nil
 	})
@@ -63,7 +63,7 @@ func TestFollowersSeeTheSame(t *testing.T) {
 		for i := range followers {
 			go func() { // ends with the run
 				var all []Event
-				err := r.Follow(t.Context(), 0, func(e Event) error {
+				err := r.Follow(t.Context(), 0, 0, func(e Event) error {
 					time.Sleep(time.Duration(i) * time.Second) // some are slow
 					all = append(all, e)
 					return nil
@@ -94,12 +94,12 @@ func TestFollowEnds(t *testing.T) {
 	r.report(Progress{})
 
 	ctx, cancel := context.WithCancelCause(t.Context())
-	err := r.Follow(ctx, 0, func(Event) error {
+	err := r.Follow(ctx, 0, 0, func(Event) error {
 		cancel(cause)
 		return nil
 	})
 	require.ErrorIs(t, err, cause)
-	require.ErrorIs(t, r.Follow(t.Context(), 0, func(Event) error { return cause }), cause, "send's error comes back as it is")
+	require.ErrorIs(t, r.Follow(t.Context(), 0, 0, func(Event) error { return cause }), cause, "send's error comes back as it is")
 
 	r.end(nil, ErrProtocolAborted)
 	all, err := collect(t.Context(), r, 0)

@@ -134,6 +134,7 @@ type job struct {
 	requestID   string
 	walletID    string // empty for a new wallet
 	fingerprint []byte
+	device      *Device // runs the client's side; nil: hosted
 	// prepare checks the request against the store, before anything is recorded. Its
 	// error goes to the caller, and leaves no session behind.
 	prepare func(ctx context.Context) (*plan, error)
@@ -161,10 +162,13 @@ func (s *Service) start(ctx context.Context, j job) (*Run, error) {
 	if !mine {
 		select {
 		case <-r.ready:
-			return r, nil
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
+		if belongs, err := s.belongs(ctx, r, j.device); belongs || err != nil {
+			return r, err
+		}
+		return s.start(ctx, j)
 	}
 	defer s.wg.Done()
 	started := false
@@ -237,6 +241,7 @@ func (s *Service) release(r *Run) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.live, r.key)
+	close(r.released)
 }
 
 // begin records the session and starts its goroutine, or fills r from the session that
@@ -258,6 +263,9 @@ func (s *Service) begin(ctx context.Context, j job, r *Run) (started bool, err e
 		if there.State != Interrupted {
 			return false, s.replay(ctx, r, there)
 		}
+	}
+	if j.device != nil && j.device.Attempt != 0 { // its parties are of one that is over
+		return false, fmt.Errorf("%w: attempt %d is over", ErrInterrupted, j.device.Attempt)
 	}
 	p, err := j.prepare(ctx)
 	if err != nil {
@@ -282,6 +290,9 @@ func (s *Service) begin(ctx context.Context, j job, r *Run) (started bool, err e
 	r.id, r.created, r.attempt = rec.ID, time.Now(), rec.Attempt
 	r.first = rec.Progress.Sequence
 	r.mu.Unlock()
+	if j.device != nil {
+		r.join(j.device)
+	}
 	if position := ticket.at(); position > 0 { // whoever has to wait is told so, however short it is
 		r.queued(position)
 	}

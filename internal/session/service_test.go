@@ -217,7 +217,7 @@ func TestPanicAtTheBeginning(t *testing.T) {
 	go func() { // ends with the beginning
 		r, err := p.Sessions.Create(t.Context(), alice, req)
 		if err == nil {
-			err = r.Follow(t.Context(), 0, func(session.Event) error { return nil })
+			err = r.Follow(t.Context(), 0, 0, func(session.Event) error { return nil })
 		}
 		attached <- err
 	}()

@@ -12,12 +12,8 @@ import (
 
 // Sign starts, or attaches to, a signing with an ACTIVE SIGNING set.
 func (s *Service) Sign(ctx context.Context, c Caller, req SignRequest) (*Run, error) {
-	if err := tss.CheckPayload(req.Curve, req.Payload); err != nil {
-		want := fmt.Sprintf("must have at most %d bytes", tss.MaxMessageBytes)
-		if req.Curve == Secp256k1 {
-			want = "must be a 32-byte digest, neither zero nor beyond the order of the curve"
-		}
-		return nil, &FieldError{"payload", want}
+	if err := checkPayload(req.Curve, req.Payload); err != nil {
+		return nil, err
 	}
 	fp, err := s.fingerprint(OpSign, []byte(req.WalletID), req.SigningShare.Reveal(), []byte{byte(req.Curve)}, req.Payload)
 	if err != nil {
@@ -61,13 +57,28 @@ func (s *Service) sign(ctx context.Context, w *work, owner string, src *source, 
 	if err != nil {
 		return nil, err
 	}
+	return s.signed(w, src, c, payloadDigest(c, payload), sig)
+}
+
+// signed brings a signature into the form in which it is committed and handed out.
+func (s *Service) signed(w *work, src *source, c Curve, digest []byte, sig *tss.Signature) (*made, error) {
 	result := secret.New(append(sig.Bytes[:], sig.RecoveryID))
 	w.rec.ShareSetID = src.set.ID
+	var err error
 	if w.rec.Result, err = s.sealResult(w.rec, result, nil); err != nil {
 		return nil, err
 	}
-	digest := payloadDigest(c, payload)
 	return &made{Made: Made{Used: src.set.ID}, audit: func(e Entry) Entry { return e.signed(c, digest) }, outcome: &Outcome{WalletID: w.rec.WalletID, Signature: sig, SignedBy: src.set.ID}}, nil
+}
+
+func checkPayload(c Curve, payload []byte) error {
+	if tss.CheckPayload(c, payload) == nil {
+		return nil
+	}
+	if c == Secp256k1 {
+		return &FieldError{"payload", "must be a 32-byte digest, neither zero nor beyond the order of the curve"}
+	}
+	return &FieldError{"payload", fmt.Sprintf("must have at most %d bytes", tss.MaxMessageBytes)}
 }
 
 // payloadDigest is what the audit log keeps of a payload, and a policy is told of it.

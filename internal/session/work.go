@@ -144,6 +144,10 @@ func (s *Service) outcome(ctx context.Context, rec *Session) (*Outcome, error) {
 		return nil, rec.Failure.err()
 	}
 	data := secret.New(rec.Result.Data)
+	last := decodeLast(rec.Result.Data)
+	if last != nil && rec.Result.SealedTo {
+		data = secret.Bytes{}
+	}
 	if !rec.Result.SealedTo {
 		var err error
 		if data, err = s.Sealer.Open(rec.Result.Data, ResultLabel(rec.WalletID, rec.ID)); err != nil {
@@ -163,5 +167,5 @@ func (s *Service) outcome(ctx context.Context, rec *Session) (*Outcome, error) {
 	if err != nil {
 		return nil, fmt.Errorf("share set of session %s: %w", rec.ID, err)
 	}
-	return &Outcome{WalletID: rec.WalletID, Set: set.ShareSet, ClientShare: data}, nil
+	return &Outcome{WalletID: rec.WalletID, Set: set.ShareSet, ClientShare: data, Last: last}, nil
 }

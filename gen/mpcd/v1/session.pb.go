@@ -568,7 +568,14 @@ func (x *Progress) GetAttempt() uint32 {
 type DeviceSide struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The share set that the run starts from. Empty for CreateWallet.
-	ShareSetId    string `protobuf:"bytes,1,opt,name=share_set_id,json=shareSetId,proto3" json:"share_set_id,omitempty"`
+	ShareSetId string `protobuf:"bytes,1,opt,name=share_set_id,json=shareSetId,proto3" json:"share_set_id,omitempty"`
+	// UUID: this one start of the device's parties. Whoever attaches with another one, such as an app that was restarted, begins
+	// the next attempt: tss-lib's state cannot be resumed.
+	Instance string `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	// The attempt that these parties belong to, to attach to it again; 0 to begin. Where it is over, the call ends with INTERRUPTED.
+	Attempt uint32 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// The highest sequence of the service's messages that the device has; the stream goes on after it.
+	Ack           uint32 `protobuf:"varint,4,opt,name=ack,proto3" json:"ack,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -610,16 +617,48 @@ func (x *DeviceSide) GetShareSetId() string {
 	return ""
 }
 
-// ProtocolMessage carries protocol messages between the two sides of a device-held session. Provisional until device-held
-// sessions are built.
+func (x *DeviceSide) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *DeviceSide) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *DeviceSide) GetAck() uint32 {
+	if x != nil {
+		return x.Ack
+	}
+	return 0
+}
+
+// ProtocolMessage is one of the parts that the two sides of a device-held session send each other: one hello, then tss-lib's own
+// messages, then one end, then one mac, each in its sender's order. docs/adr/0005 has the transcript and its keys.
 type ProtocolMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The message's number among those of its sender, counted from 1.
 	Sequence uint32 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// The highest number that the sender has received from the other side without a gap; 0 before the first.
 	Ack uint32 `protobuf:"varint,2,opt,name=ack,proto3" json:"ack,omitempty"`
-	// The encoded messages of one side's parties. Opaque outside of the two sides, and secret between them.
-	Payload       []byte `protobuf:"bytes,3,opt,name=payload,proto3" json:"payload,omitempty"`
+	// A message of tss-lib, as tss-lib encodes it (a google.protobuf.Any); where private is set, encrypted.
+	Payload []byte `protobuf:"bytes,3,opt,name=payload,proto3" json:"payload,omitempty"`
+	// The curve whose protocol the payload belongs to.
+	Curve Curve `protobuf:"varint,4,opt,name=curve,proto3,enum=mpcd.v1.Curve" json:"curve,omitempty"`
+	// The payload is for one party alone, and is encrypted to the receiver's session key: HPKE (RFC 9180), base mode,
+	// DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM; the encapsulated key, then the ciphertext.
+	Private bool `protobuf:"varint,5,opt,name=private,proto3" json:"private,omitempty"`
+	// Begins a side's messages.
+	Hello *Hello `protobuf:"bytes,6,opt,name=hello,proto3" json:"hello,omitempty"`
+	// Ends a side's messages.
+	End *End `protobuf:"bytes,7,opt,name=end,proto3" json:"end,omitempty"`
+	// The side's word on the transcript: HMAC-SHA256.
+	Mac           []byte `protobuf:"bytes,8,opt,name=mac,proto3" json:"mac,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -675,6 +714,179 @@ func (x *ProtocolMessage) GetPayload() []byte {
 	return nil
 }
 
+func (x *ProtocolMessage) GetCurve() Curve {
+	if x != nil {
+		return x.Curve
+	}
+	return Curve_CURVE_UNSPECIFIED
+}
+
+func (x *ProtocolMessage) GetPrivate() bool {
+	if x != nil {
+		return x.Private
+	}
+	return false
+}
+
+func (x *ProtocolMessage) GetHello() *Hello {
+	if x != nil {
+		return x.Hello
+	}
+	return nil
+}
+
+func (x *ProtocolMessage) GetEnd() *End {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+func (x *ProtocolMessage) GetMac() []byte {
+	if x != nil {
+		return x.Mac
+	}
+	return nil
+}
+
+// Hello says with whom, and about what, a run is.
+type Hello struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 32 random bytes.
+	Nonce []byte `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	// An X25519 public key of this attempt alone.
+	SessionKey []byte `protobuf:"bytes,2,opt,name=session_key,json=sessionKey,proto3" json:"session_key,omitempty"`
+	// The sender's party keys in the new set, 32 bytes for each of the run's curves, in their order. Empty when signing.
+	PartyKeys []byte `protobuf:"bytes,3,opt,name=party_keys,json=partyKeys,proto3" json:"party_keys,omitempty"`
+	// From the service alone: the wallet.
+	WalletId string `protobuf:"bytes,4,opt,name=wallet_id,json=walletId,proto3" json:"wallet_id,omitempty"`
+	// From the service alone: the new share set. Empty when signing.
+	ShareSetId string `protobuf:"bytes,5,opt,name=share_set_id,json=shareSetId,proto3" json:"share_set_id,omitempty"`
+	// From the service alone: the public record of the set that is used, to whose SHA-256 the device's share commits. Empty for a
+	// new wallet.
+	Record        []byte `protobuf:"bytes,6,opt,name=record,proto3" json:"record,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hello) Reset() {
+	*x = Hello{}
+	mi := &file_mpcd_v1_session_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hello) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hello) ProtoMessage() {}
+
+func (x *Hello) ProtoReflect() protoreflect.Message {
+	mi := &file_mpcd_v1_session_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hello.ProtoReflect.Descriptor instead.
+func (*Hello) Descriptor() ([]byte, []int) {
+	return file_mpcd_v1_session_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Hello) GetNonce() []byte {
+	if x != nil {
+		return x.Nonce
+	}
+	return nil
+}
+
+func (x *Hello) GetSessionKey() []byte {
+	if x != nil {
+		return x.SessionKey
+	}
+	return nil
+}
+
+func (x *Hello) GetPartyKeys() []byte {
+	if x != nil {
+		return x.PartyKeys
+	}
+	return nil
+}
+
+func (x *Hello) GetWalletId() string {
+	if x != nil {
+		return x.WalletId
+	}
+	return ""
+}
+
+func (x *Hello) GetShareSetId() string {
+	if x != nil {
+		return x.ShareSetId
+	}
+	return ""
+}
+
+func (x *Hello) GetRecord() []byte {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+// End says that a side has done its part of the protocol.
+type End struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From the device alone: the SHA-256 of its new share, by which it confirms the set later. Empty when signing.
+	ShareSha256   []byte `protobuf:"bytes,1,opt,name=share_sha256,json=shareSha256,proto3" json:"share_sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *End) Reset() {
+	*x = End{}
+	mi := &file_mpcd_v1_session_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *End) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*End) ProtoMessage() {}
+
+func (x *End) ProtoReflect() protoreflect.Message {
+	mi := &file_mpcd_v1_session_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use End.ProtoReflect.Descriptor instead.
+func (*End) Descriptor() ([]byte, []int) {
+	return file_mpcd_v1_session_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *End) GetShareSha256() []byte {
+	if x != nil {
+		return x.ShareSha256
+	}
+	return nil
+}
+
 var File_mpcd_v1_session_proto protoreflect.FileDescriptor
 
 const file_mpcd_v1_session_proto_rawDesc = "" +
@@ -713,15 +925,35 @@ const file_mpcd_v1_session_proto_rawDesc = "" +
 	"\bsequence\x18\t \x01(\rR\bsequence\x12%\n" +
 	"\x0equeue_position\x18\n" +
 	" \x01(\rR\rqueuePosition\x12\x18\n" +
-	"\aattempt\x18\v \x01(\rR\aattempt\".\n" +
+	"\aattempt\x18\v \x01(\rR\aattempt\"v\n" +
 	"\n" +
 	"DeviceSide\x12 \n" +
 	"\fshare_set_id\x18\x01 \x01(\tR\n" +
-	"shareSetId\"^\n" +
+	"shareSetId\x12\x1a\n" +
+	"\binstance\x18\x02 \x01(\tR\binstance\x12\x18\n" +
+	"\aattempt\x18\x03 \x01(\rR\aattempt\x12\x10\n" +
+	"\x03ack\x18\x04 \x01(\rR\x03ack\"\xf6\x01\n" +
 	"\x0fProtocolMessage\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\rR\bsequence\x12\x10\n" +
 	"\x03ack\x18\x02 \x01(\rR\x03ack\x12\x1d\n" +
-	"\apayload\x18\x03 \x01(\fB\x03\x80\x01\x01R\apayload*\xe9\x01\n" +
+	"\apayload\x18\x03 \x01(\fB\x03\x80\x01\x01R\apayload\x12$\n" +
+	"\x05curve\x18\x04 \x01(\x0e2\x0e.mpcd.v1.CurveR\x05curve\x12\x18\n" +
+	"\aprivate\x18\x05 \x01(\bR\aprivate\x12$\n" +
+	"\x05hello\x18\x06 \x01(\v2\x0e.mpcd.v1.HelloR\x05hello\x12\x1e\n" +
+	"\x03end\x18\a \x01(\v2\f.mpcd.v1.EndR\x03end\x12\x10\n" +
+	"\x03mac\x18\b \x01(\fR\x03mac\"\xb4\x01\n" +
+	"\x05Hello\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\fR\x05nonce\x12\x1f\n" +
+	"\vsession_key\x18\x02 \x01(\fR\n" +
+	"sessionKey\x12\x1d\n" +
+	"\n" +
+	"party_keys\x18\x03 \x01(\fR\tpartyKeys\x12\x1b\n" +
+	"\twallet_id\x18\x04 \x01(\tR\bwalletId\x12 \n" +
+	"\fshare_set_id\x18\x05 \x01(\tR\n" +
+	"shareSetId\x12\x16\n" +
+	"\x06record\x18\x06 \x01(\fR\x06record\"(\n" +
+	"\x03End\x12!\n" +
+	"\fshare_sha256\x18\x01 \x01(\fR\vshareSha256*\xe9\x01\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATUS_QUEUED\x10\x01\x12\x18\n" +
@@ -761,7 +993,7 @@ func file_mpcd_v1_session_proto_rawDescGZIP() []byte {
 }
 
 var file_mpcd_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_mpcd_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_mpcd_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_mpcd_v1_session_proto_goTypes = []any{
 	(Status)(0),                   // 0: mpcd.v1.Status
 	(Operation)(0),                // 1: mpcd.v1.Operation
@@ -771,25 +1003,30 @@ var file_mpcd_v1_session_proto_goTypes = []any{
 	(*Progress)(nil),              // 5: mpcd.v1.Progress
 	(*DeviceSide)(nil),            // 6: mpcd.v1.DeviceSide
 	(*ProtocolMessage)(nil),       // 7: mpcd.v1.ProtocolMessage
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
-	(Curve)(0),                    // 9: mpcd.v1.Curve
-	(*durationpb.Duration)(nil),   // 10: google.protobuf.Duration
+	(*Hello)(nil),                 // 8: mpcd.v1.Hello
+	(*End)(nil),                   // 9: mpcd.v1.End
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(Curve)(0),                    // 11: mpcd.v1.Curve
+	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
 }
 var file_mpcd_v1_session_proto_depIdxs = []int32{
 	1,  // 0: mpcd.v1.Session.operation:type_name -> mpcd.v1.Operation
 	2,  // 1: mpcd.v1.Session.state:type_name -> mpcd.v1.SessionState
 	5,  // 2: mpcd.v1.Session.progress:type_name -> mpcd.v1.Progress
 	4,  // 3: mpcd.v1.Session.error:type_name -> mpcd.v1.SessionError
-	8,  // 4: mpcd.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	8,  // 5: mpcd.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
+	10, // 4: mpcd.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	10, // 5: mpcd.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
 	0,  // 6: mpcd.v1.Progress.status:type_name -> mpcd.v1.Status
-	9,  // 7: mpcd.v1.Progress.curve:type_name -> mpcd.v1.Curve
-	10, // 8: mpcd.v1.Progress.elapsed:type_name -> google.protobuf.Duration
-	9,  // [9:9] is the sub-list for method output_type
-	9,  // [9:9] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	11, // 7: mpcd.v1.Progress.curve:type_name -> mpcd.v1.Curve
+	12, // 8: mpcd.v1.Progress.elapsed:type_name -> google.protobuf.Duration
+	11, // 9: mpcd.v1.ProtocolMessage.curve:type_name -> mpcd.v1.Curve
+	8,  // 10: mpcd.v1.ProtocolMessage.hello:type_name -> mpcd.v1.Hello
+	9,  // 11: mpcd.v1.ProtocolMessage.end:type_name -> mpcd.v1.End
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_mpcd_v1_session_proto_init() }
@@ -804,7 +1041,7 @@ func file_mpcd_v1_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mpcd_v1_session_proto_rawDesc), len(file_mpcd_v1_session_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

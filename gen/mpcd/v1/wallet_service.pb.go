@@ -1290,6 +1290,202 @@ func (x *SignResponse) GetShareSetId() string {
 	return ""
 }
 
+// SignWithDeviceRequest asks for one signature by a device that runs its own side.
+type SignWithDeviceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The wallet.
+	WalletId string `protobuf:"bytes,1,opt,name=wallet_id,json=walletId,proto3" json:"wallet_id,omitempty"`
+	// UUID, unique for the caller. The same id again attaches to the same session; with other parameters it is refused with
+	// REQUEST_ID_REUSED.
+	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The device, with the SIGNING set that signs.
+	Device *DeviceSide `protobuf:"bytes,3,opt,name=device,proto3" json:"device,omitempty"`
+	// The key to sign with.
+	Curve Curve `protobuf:"varint,4,opt,name=curve,proto3,enum=mpcd.v1.Curve" json:"curve,omitempty"`
+	// CURVE_SECP256K1: the digest to sign, 32 bytes. CURVE_ED25519: the message itself.
+	Payload []byte `protobuf:"bytes,5,opt,name=payload,proto3" json:"payload,omitempty"`
+	// To resume: replays only what comes after this sequence. The outcome is always replayed.
+	AfterSequence uint32 `protobuf:"varint,6,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignWithDeviceRequest) Reset() {
+	*x = SignWithDeviceRequest{}
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignWithDeviceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignWithDeviceRequest) ProtoMessage() {}
+
+func (x *SignWithDeviceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignWithDeviceRequest.ProtoReflect.Descriptor instead.
+func (*SignWithDeviceRequest) Descriptor() ([]byte, []int) {
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SignWithDeviceRequest) GetWalletId() string {
+	if x != nil {
+		return x.WalletId
+	}
+	return ""
+}
+
+func (x *SignWithDeviceRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *SignWithDeviceRequest) GetDevice() *DeviceSide {
+	if x != nil {
+		return x.Device
+	}
+	return nil
+}
+
+func (x *SignWithDeviceRequest) GetCurve() Curve {
+	if x != nil {
+		return x.Curve
+	}
+	return Curve_CURVE_UNSPECIFIED
+}
+
+func (x *SignWithDeviceRequest) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *SignWithDeviceRequest) GetAfterSequence() uint32 {
+	if x != nil {
+		return x.AfterSequence
+	}
+	return 0
+}
+
+// SignWithDeviceResponse is one message of the stream that reports on the session.
+type SignWithDeviceResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the message reports.
+	//
+	// Types that are valid to be assigned to Event:
+	//
+	//	*SignWithDeviceResponse_Progress
+	//	*SignWithDeviceResponse_Outcome
+	//	*SignWithDeviceResponse_Message
+	Event         isSignWithDeviceResponse_Event `protobuf_oneof:"event"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignWithDeviceResponse) Reset() {
+	*x = SignWithDeviceResponse{}
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignWithDeviceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignWithDeviceResponse) ProtoMessage() {}
+
+func (x *SignWithDeviceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignWithDeviceResponse.ProtoReflect.Descriptor instead.
+func (*SignWithDeviceResponse) Descriptor() ([]byte, []int) {
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *SignWithDeviceResponse) GetEvent() isSignWithDeviceResponse_Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *SignWithDeviceResponse) GetProgress() *Progress {
+	if x != nil {
+		if x, ok := x.Event.(*SignWithDeviceResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *SignWithDeviceResponse) GetOutcome() *SignResponse {
+	if x != nil {
+		if x, ok := x.Event.(*SignWithDeviceResponse_Outcome); ok {
+			return x.Outcome
+		}
+	}
+	return nil
+}
+
+func (x *SignWithDeviceResponse) GetMessage() *ProtocolMessage {
+	if x != nil {
+		if x, ok := x.Event.(*SignWithDeviceResponse_Message); ok {
+			return x.Message
+		}
+	}
+	return nil
+}
+
+type isSignWithDeviceResponse_Event interface {
+	isSignWithDeviceResponse_Event()
+}
+
+type SignWithDeviceResponse_Progress struct {
+	// How far the session is.
+	Progress *Progress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
+}
+
+type SignWithDeviceResponse_Outcome struct {
+	// The signature; the stream's last message.
+	Outcome *SignResponse `protobuf:"bytes,2,opt,name=outcome,proto3,oneof"`
+}
+
+type SignWithDeviceResponse_Message struct {
+	// A protocol message for the client's side.
+	Message *ProtocolMessage `protobuf:"bytes,3,opt,name=message,proto3,oneof"`
+}
+
+func (*SignWithDeviceResponse_Progress) isSignWithDeviceResponse_Event() {}
+
+func (*SignWithDeviceResponse_Outcome) isSignWithDeviceResponse_Event() {}
+
+func (*SignWithDeviceResponse_Message) isSignWithDeviceResponse_Event() {}
+
 // GetWalletRequest names a wallet.
 type GetWalletRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1301,7 +1497,7 @@ type GetWalletRequest struct {
 
 func (x *GetWalletRequest) Reset() {
 	*x = GetWalletRequest{}
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[15]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1313,7 +1509,7 @@ func (x *GetWalletRequest) String() string {
 func (*GetWalletRequest) ProtoMessage() {}
 
 func (x *GetWalletRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[15]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1326,7 +1522,7 @@ func (x *GetWalletRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetWalletRequest.ProtoReflect.Descriptor instead.
 func (*GetWalletRequest) Descriptor() ([]byte, []int) {
-	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{15}
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetWalletRequest) GetWalletId() string {
@@ -1347,7 +1543,7 @@ type GetWalletResponse struct {
 
 func (x *GetWalletResponse) Reset() {
 	*x = GetWalletResponse{}
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[16]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1359,7 +1555,7 @@ func (x *GetWalletResponse) String() string {
 func (*GetWalletResponse) ProtoMessage() {}
 
 func (x *GetWalletResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[16]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1372,7 +1568,7 @@ func (x *GetWalletResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetWalletResponse.ProtoReflect.Descriptor instead.
 func (*GetWalletResponse) Descriptor() ([]byte, []int) {
-	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{16}
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetWalletResponse) GetWallet() *Wallet {
@@ -1397,7 +1593,7 @@ type ListWalletsRequest struct {
 
 func (x *ListWalletsRequest) Reset() {
 	*x = ListWalletsRequest{}
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[17]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1409,7 +1605,7 @@ func (x *ListWalletsRequest) String() string {
 func (*ListWalletsRequest) ProtoMessage() {}
 
 func (x *ListWalletsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[17]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1422,7 +1618,7 @@ func (x *ListWalletsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWalletsRequest.ProtoReflect.Descriptor instead.
 func (*ListWalletsRequest) Descriptor() ([]byte, []int) {
-	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{17}
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListWalletsRequest) GetOwner() string {
@@ -1459,7 +1655,7 @@ type ListWalletsResponse struct {
 
 func (x *ListWalletsResponse) Reset() {
 	*x = ListWalletsResponse{}
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[18]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1667,7 @@ func (x *ListWalletsResponse) String() string {
 func (*ListWalletsResponse) ProtoMessage() {}
 
 func (x *ListWalletsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[18]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +1680,7 @@ func (x *ListWalletsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWalletsResponse.ProtoReflect.Descriptor instead.
 func (*ListWalletsResponse) Descriptor() ([]byte, []int) {
-	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{18}
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListWalletsResponse) GetWallets() []*Wallet {
@@ -1512,7 +1708,7 @@ type GetSessionRequest struct {
 
 func (x *GetSessionRequest) Reset() {
 	*x = GetSessionRequest{}
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[19]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1524,7 +1720,7 @@ func (x *GetSessionRequest) String() string {
 func (*GetSessionRequest) ProtoMessage() {}
 
 func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[19]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1537,7 +1733,7 @@ func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionRequest.ProtoReflect.Descriptor instead.
 func (*GetSessionRequest) Descriptor() ([]byte, []int) {
-	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{19}
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetSessionRequest) GetSessionId() string {
@@ -1558,7 +1754,7 @@ type GetSessionResponse struct {
 
 func (x *GetSessionResponse) Reset() {
 	*x = GetSessionResponse{}
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[20]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1570,7 +1766,7 @@ func (x *GetSessionResponse) String() string {
 func (*GetSessionResponse) ProtoMessage() {}
 
 func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[20]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1583,7 +1779,7 @@ func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionResponse.ProtoReflect.Descriptor instead.
 func (*GetSessionResponse) Descriptor() ([]byte, []int) {
-	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{20}
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetSessionResponse) GetSession() *Session {
@@ -1604,7 +1800,7 @@ type CancelSessionRequest struct {
 
 func (x *CancelSessionRequest) Reset() {
 	*x = CancelSessionRequest{}
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[21]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1616,7 +1812,7 @@ func (x *CancelSessionRequest) String() string {
 func (*CancelSessionRequest) ProtoMessage() {}
 
 func (x *CancelSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[21]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1629,7 +1825,7 @@ func (x *CancelSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelSessionRequest.ProtoReflect.Descriptor instead.
 func (*CancelSessionRequest) Descriptor() ([]byte, []int) {
-	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{21}
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CancelSessionRequest) GetSessionId() string {
@@ -1650,7 +1846,7 @@ type CancelSessionResponse struct {
 
 func (x *CancelSessionResponse) Reset() {
 	*x = CancelSessionResponse{}
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[22]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1662,7 +1858,7 @@ func (x *CancelSessionResponse) String() string {
 func (*CancelSessionResponse) ProtoMessage() {}
 
 func (x *CancelSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[22]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1675,7 +1871,7 @@ func (x *CancelSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelSessionResponse.ProtoReflect.Descriptor instead.
 func (*CancelSessionResponse) Descriptor() ([]byte, []int) {
-	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{22}
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CancelSessionResponse) GetSession() *Session {
@@ -1691,14 +1887,18 @@ type SendMessagesRequest struct {
 	// The session.
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// The messages, in the order of their sequence. Those that the service already has are passed over.
-	Messages      []*ProtocolMessage `protobuf:"bytes,2,rep,name=messages,proto3" json:"messages,omitempty"`
+	Messages []*ProtocolMessage `protobuf:"bytes,2,rep,name=messages,proto3" json:"messages,omitempty"`
+	// The attempt that they belong to.
+	Attempt uint32 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// The instance of the device that sends them, as in DeviceSide.
+	Instance      string `protobuf:"bytes,4,opt,name=instance,proto3" json:"instance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SendMessagesRequest) Reset() {
 	*x = SendMessagesRequest{}
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[23]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1710,7 +1910,7 @@ func (x *SendMessagesRequest) String() string {
 func (*SendMessagesRequest) ProtoMessage() {}
 
 func (x *SendMessagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[23]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1723,7 +1923,7 @@ func (x *SendMessagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendMessagesRequest.ProtoReflect.Descriptor instead.
 func (*SendMessagesRequest) Descriptor() ([]byte, []int) {
-	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{23}
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SendMessagesRequest) GetSessionId() string {
@@ -1740,6 +1940,20 @@ func (x *SendMessagesRequest) GetMessages() []*ProtocolMessage {
 	return nil
 }
 
+func (x *SendMessagesRequest) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *SendMessagesRequest) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
 // SendMessagesResponse says what the service has received.
 type SendMessagesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1751,7 +1965,7 @@ type SendMessagesResponse struct {
 
 func (x *SendMessagesResponse) Reset() {
 	*x = SendMessagesResponse{}
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[24]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1763,7 +1977,7 @@ func (x *SendMessagesResponse) String() string {
 func (*SendMessagesResponse) ProtoMessage() {}
 
 func (x *SendMessagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[24]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1776,7 +1990,7 @@ func (x *SendMessagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendMessagesResponse.ProtoReflect.Descriptor instead.
 func (*SendMessagesResponse) Descriptor() ([]byte, []int) {
-	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{24}
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SendMessagesResponse) GetAck() uint32 {
@@ -1875,7 +2089,20 @@ const file_mpcd_v1_wallet_service_proto_rawDesc = "" +
 	"\vrecovery_id\x18\x02 \x01(\rR\n" +
 	"recoveryId\x12 \n" +
 	"\fshare_set_id\x18\x03 \x01(\tR\n" +
-	"shareSetId\"/\n" +
+	"shareSetId\"\xe7\x01\n" +
+	"\x15SignWithDeviceRequest\x12\x1b\n" +
+	"\twallet_id\x18\x01 \x01(\tR\bwalletId\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\x12+\n" +
+	"\x06device\x18\x03 \x01(\v2\x13.mpcd.v1.DeviceSideR\x06device\x12$\n" +
+	"\x05curve\x18\x04 \x01(\x0e2\x0e.mpcd.v1.CurveR\x05curve\x12\x18\n" +
+	"\apayload\x18\x05 \x01(\fR\apayload\x12%\n" +
+	"\x0eafter_sequence\x18\x06 \x01(\rR\rafterSequence\"\xbb\x01\n" +
+	"\x16SignWithDeviceResponse\x12/\n" +
+	"\bprogress\x18\x01 \x01(\v2\x11.mpcd.v1.ProgressH\x00R\bprogress\x121\n" +
+	"\aoutcome\x18\x02 \x01(\v2\x15.mpcd.v1.SignResponseH\x00R\aoutcome\x124\n" +
+	"\amessage\x18\x03 \x01(\v2\x18.mpcd.v1.ProtocolMessageH\x00R\amessageB\a\n" +
+	"\x05event\"/\n" +
 	"\x10GetWalletRequest\x12\x1b\n" +
 	"\twallet_id\x18\x01 \x01(\tR\bwalletId\"<\n" +
 	"\x11GetWalletResponse\x12'\n" +
@@ -1897,20 +2124,23 @@ const file_mpcd_v1_wallet_service_proto_rawDesc = "" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\"C\n" +
 	"\x15CancelSessionResponse\x12*\n" +
-	"\asession\x18\x01 \x01(\v2\x10.mpcd.v1.SessionR\asession\"j\n" +
+	"\asession\x18\x01 \x01(\v2\x10.mpcd.v1.SessionR\asession\"\xa0\x01\n" +
 	"\x13SendMessagesRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x124\n" +
-	"\bmessages\x18\x02 \x03(\v2\x18.mpcd.v1.ProtocolMessageR\bmessages\"(\n" +
+	"\bmessages\x18\x02 \x03(\v2\x18.mpcd.v1.ProtocolMessageR\bmessages\x12\x18\n" +
+	"\aattempt\x18\x03 \x01(\rR\aattempt\x12\x1a\n" +
+	"\binstance\x18\x04 \x01(\tR\binstance\"(\n" +
 	"\x14SendMessagesResponse\x12\x10\n" +
-	"\x03ack\x18\x01 \x01(\rR\x03ack2\xd5\x06\n" +
+	"\x03ack\x18\x01 \x01(\rR\x03ack2\xaa\a\n" +
 	"\rWalletService\x12M\n" +
 	"\fCreateWallet\x12\x1c.mpcd.v1.CreateWalletRequest\x1a\x1d.mpcd.v1.CreateWalletResponse0\x01\x12M\n" +
 	"\fBackupWallet\x12\x1c.mpcd.v1.BackupWalletRequest\x1a\x1d.mpcd.v1.BackupWalletResponse0\x01\x12V\n" +
 	"\x0fProvisionWallet\x12\x1f.mpcd.v1.ProvisionWalletRequest\x1a .mpcd.v1.ProvisionWalletResponse0\x01\x12T\n" +
 	"\x0fConfirmShareSet\x12\x1f.mpcd.v1.ConfirmShareSetRequest\x1a .mpcd.v1.ConfirmShareSetResponse\x12Q\n" +
 	"\x0eRevokeShareSet\x12\x1e.mpcd.v1.RevokeShareSetRequest\x1a\x1f.mpcd.v1.RevokeShareSetResponse\x123\n" +
-	"\x04Sign\x12\x14.mpcd.v1.SignRequest\x1a\x15.mpcd.v1.SignResponse\x12B\n" +
+	"\x04Sign\x12\x14.mpcd.v1.SignRequest\x1a\x15.mpcd.v1.SignResponse\x12S\n" +
+	"\x0eSignWithDevice\x12\x1e.mpcd.v1.SignWithDeviceRequest\x1a\x1f.mpcd.v1.SignWithDeviceResponse0\x01\x12B\n" +
 	"\tGetWallet\x12\x19.mpcd.v1.GetWalletRequest\x1a\x1a.mpcd.v1.GetWalletResponse\x12H\n" +
 	"\vListWallets\x12\x1b.mpcd.v1.ListWalletsRequest\x1a\x1c.mpcd.v1.ListWalletsResponse\x12E\n" +
 	"\n" +
@@ -1930,7 +2160,7 @@ func file_mpcd_v1_wallet_service_proto_rawDescGZIP() []byte {
 	return file_mpcd_v1_wallet_service_proto_rawDescData
 }
 
-var file_mpcd_v1_wallet_service_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_mpcd_v1_wallet_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_mpcd_v1_wallet_service_proto_goTypes = []any{
 	(*CreateWalletRequest)(nil),     // 0: mpcd.v1.CreateWalletRequest
 	(*CreateWalletResponse)(nil),    // 1: mpcd.v1.CreateWalletResponse
@@ -1947,78 +2177,87 @@ var file_mpcd_v1_wallet_service_proto_goTypes = []any{
 	(*RevokeShareSetResponse)(nil),  // 12: mpcd.v1.RevokeShareSetResponse
 	(*SignRequest)(nil),             // 13: mpcd.v1.SignRequest
 	(*SignResponse)(nil),            // 14: mpcd.v1.SignResponse
-	(*GetWalletRequest)(nil),        // 15: mpcd.v1.GetWalletRequest
-	(*GetWalletResponse)(nil),       // 16: mpcd.v1.GetWalletResponse
-	(*ListWalletsRequest)(nil),      // 17: mpcd.v1.ListWalletsRequest
-	(*ListWalletsResponse)(nil),     // 18: mpcd.v1.ListWalletsResponse
-	(*GetSessionRequest)(nil),       // 19: mpcd.v1.GetSessionRequest
-	(*GetSessionResponse)(nil),      // 20: mpcd.v1.GetSessionResponse
-	(*CancelSessionRequest)(nil),    // 21: mpcd.v1.CancelSessionRequest
-	(*CancelSessionResponse)(nil),   // 22: mpcd.v1.CancelSessionResponse
-	(*SendMessagesRequest)(nil),     // 23: mpcd.v1.SendMessagesRequest
-	(*SendMessagesResponse)(nil),    // 24: mpcd.v1.SendMessagesResponse
-	(*DeviceSide)(nil),              // 25: mpcd.v1.DeviceSide
-	(Curve)(0),                      // 26: mpcd.v1.Curve
-	(*Progress)(nil),                // 27: mpcd.v1.Progress
-	(*ProtocolMessage)(nil),         // 28: mpcd.v1.ProtocolMessage
-	(*ShareSet)(nil),                // 29: mpcd.v1.ShareSet
-	(BackupMethod)(0),               // 30: mpcd.v1.BackupMethod
-	(*Wallet)(nil),                  // 31: mpcd.v1.Wallet
-	(*Session)(nil),                 // 32: mpcd.v1.Session
+	(*SignWithDeviceRequest)(nil),   // 15: mpcd.v1.SignWithDeviceRequest
+	(*SignWithDeviceResponse)(nil),  // 16: mpcd.v1.SignWithDeviceResponse
+	(*GetWalletRequest)(nil),        // 17: mpcd.v1.GetWalletRequest
+	(*GetWalletResponse)(nil),       // 18: mpcd.v1.GetWalletResponse
+	(*ListWalletsRequest)(nil),      // 19: mpcd.v1.ListWalletsRequest
+	(*ListWalletsResponse)(nil),     // 20: mpcd.v1.ListWalletsResponse
+	(*GetSessionRequest)(nil),       // 21: mpcd.v1.GetSessionRequest
+	(*GetSessionResponse)(nil),      // 22: mpcd.v1.GetSessionResponse
+	(*CancelSessionRequest)(nil),    // 23: mpcd.v1.CancelSessionRequest
+	(*CancelSessionResponse)(nil),   // 24: mpcd.v1.CancelSessionResponse
+	(*SendMessagesRequest)(nil),     // 25: mpcd.v1.SendMessagesRequest
+	(*SendMessagesResponse)(nil),    // 26: mpcd.v1.SendMessagesResponse
+	(*DeviceSide)(nil),              // 27: mpcd.v1.DeviceSide
+	(Curve)(0),                      // 28: mpcd.v1.Curve
+	(*Progress)(nil),                // 29: mpcd.v1.Progress
+	(*ProtocolMessage)(nil),         // 30: mpcd.v1.ProtocolMessage
+	(*ShareSet)(nil),                // 31: mpcd.v1.ShareSet
+	(BackupMethod)(0),               // 32: mpcd.v1.BackupMethod
+	(*Wallet)(nil),                  // 33: mpcd.v1.Wallet
+	(*Session)(nil),                 // 34: mpcd.v1.Session
 }
 var file_mpcd_v1_wallet_service_proto_depIdxs = []int32{
-	25, // 0: mpcd.v1.CreateWalletRequest.device:type_name -> mpcd.v1.DeviceSide
-	26, // 1: mpcd.v1.CreateWalletRequest.curves:type_name -> mpcd.v1.Curve
-	27, // 2: mpcd.v1.CreateWalletResponse.progress:type_name -> mpcd.v1.Progress
+	27, // 0: mpcd.v1.CreateWalletRequest.device:type_name -> mpcd.v1.DeviceSide
+	28, // 1: mpcd.v1.CreateWalletRequest.curves:type_name -> mpcd.v1.Curve
+	29, // 2: mpcd.v1.CreateWalletResponse.progress:type_name -> mpcd.v1.Progress
 	2,  // 3: mpcd.v1.CreateWalletResponse.outcome:type_name -> mpcd.v1.CreateWalletResult
-	28, // 4: mpcd.v1.CreateWalletResponse.message:type_name -> mpcd.v1.ProtocolMessage
-	29, // 5: mpcd.v1.CreateWalletResult.share_set:type_name -> mpcd.v1.ShareSet
-	25, // 6: mpcd.v1.BackupWalletRequest.device:type_name -> mpcd.v1.DeviceSide
-	30, // 7: mpcd.v1.BackupWalletRequest.backup_method:type_name -> mpcd.v1.BackupMethod
-	27, // 8: mpcd.v1.BackupWalletResponse.progress:type_name -> mpcd.v1.Progress
+	30, // 4: mpcd.v1.CreateWalletResponse.message:type_name -> mpcd.v1.ProtocolMessage
+	31, // 5: mpcd.v1.CreateWalletResult.share_set:type_name -> mpcd.v1.ShareSet
+	27, // 6: mpcd.v1.BackupWalletRequest.device:type_name -> mpcd.v1.DeviceSide
+	32, // 7: mpcd.v1.BackupWalletRequest.backup_method:type_name -> mpcd.v1.BackupMethod
+	29, // 8: mpcd.v1.BackupWalletResponse.progress:type_name -> mpcd.v1.Progress
 	5,  // 9: mpcd.v1.BackupWalletResponse.outcome:type_name -> mpcd.v1.BackupWalletResult
-	28, // 10: mpcd.v1.BackupWalletResponse.message:type_name -> mpcd.v1.ProtocolMessage
-	29, // 11: mpcd.v1.BackupWalletResult.share_set:type_name -> mpcd.v1.ShareSet
-	25, // 12: mpcd.v1.ProvisionWalletRequest.device:type_name -> mpcd.v1.DeviceSide
-	27, // 13: mpcd.v1.ProvisionWalletResponse.progress:type_name -> mpcd.v1.Progress
+	30, // 10: mpcd.v1.BackupWalletResponse.message:type_name -> mpcd.v1.ProtocolMessage
+	31, // 11: mpcd.v1.BackupWalletResult.share_set:type_name -> mpcd.v1.ShareSet
+	27, // 12: mpcd.v1.ProvisionWalletRequest.device:type_name -> mpcd.v1.DeviceSide
+	29, // 13: mpcd.v1.ProvisionWalletResponse.progress:type_name -> mpcd.v1.Progress
 	8,  // 14: mpcd.v1.ProvisionWalletResponse.outcome:type_name -> mpcd.v1.ProvisionWalletResult
-	28, // 15: mpcd.v1.ProvisionWalletResponse.message:type_name -> mpcd.v1.ProtocolMessage
-	29, // 16: mpcd.v1.ProvisionWalletResult.share_set:type_name -> mpcd.v1.ShareSet
-	31, // 17: mpcd.v1.ConfirmShareSetResponse.wallet:type_name -> mpcd.v1.Wallet
-	31, // 18: mpcd.v1.RevokeShareSetResponse.wallet:type_name -> mpcd.v1.Wallet
-	26, // 19: mpcd.v1.SignRequest.curve:type_name -> mpcd.v1.Curve
-	31, // 20: mpcd.v1.GetWalletResponse.wallet:type_name -> mpcd.v1.Wallet
-	31, // 21: mpcd.v1.ListWalletsResponse.wallets:type_name -> mpcd.v1.Wallet
-	32, // 22: mpcd.v1.GetSessionResponse.session:type_name -> mpcd.v1.Session
-	32, // 23: mpcd.v1.CancelSessionResponse.session:type_name -> mpcd.v1.Session
-	28, // 24: mpcd.v1.SendMessagesRequest.messages:type_name -> mpcd.v1.ProtocolMessage
-	0,  // 25: mpcd.v1.WalletService.CreateWallet:input_type -> mpcd.v1.CreateWalletRequest
-	3,  // 26: mpcd.v1.WalletService.BackupWallet:input_type -> mpcd.v1.BackupWalletRequest
-	6,  // 27: mpcd.v1.WalletService.ProvisionWallet:input_type -> mpcd.v1.ProvisionWalletRequest
-	9,  // 28: mpcd.v1.WalletService.ConfirmShareSet:input_type -> mpcd.v1.ConfirmShareSetRequest
-	11, // 29: mpcd.v1.WalletService.RevokeShareSet:input_type -> mpcd.v1.RevokeShareSetRequest
-	13, // 30: mpcd.v1.WalletService.Sign:input_type -> mpcd.v1.SignRequest
-	15, // 31: mpcd.v1.WalletService.GetWallet:input_type -> mpcd.v1.GetWalletRequest
-	17, // 32: mpcd.v1.WalletService.ListWallets:input_type -> mpcd.v1.ListWalletsRequest
-	19, // 33: mpcd.v1.WalletService.GetSession:input_type -> mpcd.v1.GetSessionRequest
-	21, // 34: mpcd.v1.WalletService.CancelSession:input_type -> mpcd.v1.CancelSessionRequest
-	23, // 35: mpcd.v1.WalletService.SendMessages:input_type -> mpcd.v1.SendMessagesRequest
-	1,  // 36: mpcd.v1.WalletService.CreateWallet:output_type -> mpcd.v1.CreateWalletResponse
-	4,  // 37: mpcd.v1.WalletService.BackupWallet:output_type -> mpcd.v1.BackupWalletResponse
-	7,  // 38: mpcd.v1.WalletService.ProvisionWallet:output_type -> mpcd.v1.ProvisionWalletResponse
-	10, // 39: mpcd.v1.WalletService.ConfirmShareSet:output_type -> mpcd.v1.ConfirmShareSetResponse
-	12, // 40: mpcd.v1.WalletService.RevokeShareSet:output_type -> mpcd.v1.RevokeShareSetResponse
-	14, // 41: mpcd.v1.WalletService.Sign:output_type -> mpcd.v1.SignResponse
-	16, // 42: mpcd.v1.WalletService.GetWallet:output_type -> mpcd.v1.GetWalletResponse
-	18, // 43: mpcd.v1.WalletService.ListWallets:output_type -> mpcd.v1.ListWalletsResponse
-	20, // 44: mpcd.v1.WalletService.GetSession:output_type -> mpcd.v1.GetSessionResponse
-	22, // 45: mpcd.v1.WalletService.CancelSession:output_type -> mpcd.v1.CancelSessionResponse
-	24, // 46: mpcd.v1.WalletService.SendMessages:output_type -> mpcd.v1.SendMessagesResponse
-	36, // [36:47] is the sub-list for method output_type
-	25, // [25:36] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	30, // 15: mpcd.v1.ProvisionWalletResponse.message:type_name -> mpcd.v1.ProtocolMessage
+	31, // 16: mpcd.v1.ProvisionWalletResult.share_set:type_name -> mpcd.v1.ShareSet
+	33, // 17: mpcd.v1.ConfirmShareSetResponse.wallet:type_name -> mpcd.v1.Wallet
+	33, // 18: mpcd.v1.RevokeShareSetResponse.wallet:type_name -> mpcd.v1.Wallet
+	28, // 19: mpcd.v1.SignRequest.curve:type_name -> mpcd.v1.Curve
+	27, // 20: mpcd.v1.SignWithDeviceRequest.device:type_name -> mpcd.v1.DeviceSide
+	28, // 21: mpcd.v1.SignWithDeviceRequest.curve:type_name -> mpcd.v1.Curve
+	29, // 22: mpcd.v1.SignWithDeviceResponse.progress:type_name -> mpcd.v1.Progress
+	14, // 23: mpcd.v1.SignWithDeviceResponse.outcome:type_name -> mpcd.v1.SignResponse
+	30, // 24: mpcd.v1.SignWithDeviceResponse.message:type_name -> mpcd.v1.ProtocolMessage
+	33, // 25: mpcd.v1.GetWalletResponse.wallet:type_name -> mpcd.v1.Wallet
+	33, // 26: mpcd.v1.ListWalletsResponse.wallets:type_name -> mpcd.v1.Wallet
+	34, // 27: mpcd.v1.GetSessionResponse.session:type_name -> mpcd.v1.Session
+	34, // 28: mpcd.v1.CancelSessionResponse.session:type_name -> mpcd.v1.Session
+	30, // 29: mpcd.v1.SendMessagesRequest.messages:type_name -> mpcd.v1.ProtocolMessage
+	0,  // 30: mpcd.v1.WalletService.CreateWallet:input_type -> mpcd.v1.CreateWalletRequest
+	3,  // 31: mpcd.v1.WalletService.BackupWallet:input_type -> mpcd.v1.BackupWalletRequest
+	6,  // 32: mpcd.v1.WalletService.ProvisionWallet:input_type -> mpcd.v1.ProvisionWalletRequest
+	9,  // 33: mpcd.v1.WalletService.ConfirmShareSet:input_type -> mpcd.v1.ConfirmShareSetRequest
+	11, // 34: mpcd.v1.WalletService.RevokeShareSet:input_type -> mpcd.v1.RevokeShareSetRequest
+	13, // 35: mpcd.v1.WalletService.Sign:input_type -> mpcd.v1.SignRequest
+	15, // 36: mpcd.v1.WalletService.SignWithDevice:input_type -> mpcd.v1.SignWithDeviceRequest
+	17, // 37: mpcd.v1.WalletService.GetWallet:input_type -> mpcd.v1.GetWalletRequest
+	19, // 38: mpcd.v1.WalletService.ListWallets:input_type -> mpcd.v1.ListWalletsRequest
+	21, // 39: mpcd.v1.WalletService.GetSession:input_type -> mpcd.v1.GetSessionRequest
+	23, // 40: mpcd.v1.WalletService.CancelSession:input_type -> mpcd.v1.CancelSessionRequest
+	25, // 41: mpcd.v1.WalletService.SendMessages:input_type -> mpcd.v1.SendMessagesRequest
+	1,  // 42: mpcd.v1.WalletService.CreateWallet:output_type -> mpcd.v1.CreateWalletResponse
+	4,  // 43: mpcd.v1.WalletService.BackupWallet:output_type -> mpcd.v1.BackupWalletResponse
+	7,  // 44: mpcd.v1.WalletService.ProvisionWallet:output_type -> mpcd.v1.ProvisionWalletResponse
+	10, // 45: mpcd.v1.WalletService.ConfirmShareSet:output_type -> mpcd.v1.ConfirmShareSetResponse
+	12, // 46: mpcd.v1.WalletService.RevokeShareSet:output_type -> mpcd.v1.RevokeShareSetResponse
+	14, // 47: mpcd.v1.WalletService.Sign:output_type -> mpcd.v1.SignResponse
+	16, // 48: mpcd.v1.WalletService.SignWithDevice:output_type -> mpcd.v1.SignWithDeviceResponse
+	18, // 49: mpcd.v1.WalletService.GetWallet:output_type -> mpcd.v1.GetWalletResponse
+	20, // 50: mpcd.v1.WalletService.ListWallets:output_type -> mpcd.v1.ListWalletsResponse
+	22, // 51: mpcd.v1.WalletService.GetSession:output_type -> mpcd.v1.GetSessionResponse
+	24, // 52: mpcd.v1.WalletService.CancelSession:output_type -> mpcd.v1.CancelSessionResponse
+	26, // 53: mpcd.v1.WalletService.SendMessages:output_type -> mpcd.v1.SendMessagesResponse
+	42, // [42:54] is the sub-list for method output_type
+	30, // [30:42] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_mpcd_v1_wallet_service_proto_init() }
@@ -2054,13 +2293,18 @@ func file_mpcd_v1_wallet_service_proto_init() {
 		(*ProvisionWalletResponse_Outcome)(nil),
 		(*ProvisionWalletResponse_Message)(nil),
 	}
+	file_mpcd_v1_wallet_service_proto_msgTypes[16].OneofWrappers = []any{
+		(*SignWithDeviceResponse_Progress)(nil),
+		(*SignWithDeviceResponse_Outcome)(nil),
+		(*SignWithDeviceResponse_Message)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mpcd_v1_wallet_service_proto_rawDesc), len(file_mpcd_v1_wallet_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,7 @@ const (
 	WalletService_ConfirmShareSet_FullMethodName = "/mpcd.v1.WalletService/ConfirmShareSet"
 	WalletService_RevokeShareSet_FullMethodName  = "/mpcd.v1.WalletService/RevokeShareSet"
 	WalletService_Sign_FullMethodName            = "/mpcd.v1.WalletService/Sign"
+	WalletService_SignWithDevice_FullMethodName  = "/mpcd.v1.WalletService/SignWithDevice"
 	WalletService_GetWallet_FullMethodName       = "/mpcd.v1.WalletService/GetWallet"
 	WalletService_ListWallets_FullMethodName     = "/mpcd.v1.WalletService/ListWallets"
 	WalletService_GetSession_FullMethodName      = "/mpcd.v1.WalletService/GetSession"
@@ -100,6 +101,12 @@ type WalletServiceClient interface {
 	// SHARE_SET_REVOKED, SHARE_SET_LOCKED, DEVICE_HELD_WALLET, REQUEST_ID_REUSED, SESSION_EXPIRED, PROTOCOL_ABORTED,
 	// INTERRUPTED.
 	Sign(ctx context.Context, in *SignRequest, opts ...grpc.CallOption) (*SignResponse, error)
+	// Signs with one curve's key, with the client's side on the device: its share is not in the request.
+	//
+	// May be called by the owner; with scope wallets:sign for any owner.
+	// Consumes an ACTIVE SIGNING set. Makes a signature, which both sides have at the end. Leaves every share set as it is.
+	// Errors: as those of Sign, but for those of a share.
+	SignWithDevice(ctx context.Context, in *SignWithDeviceRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SignWithDeviceResponse], error)
 	// Answers one wallet with its public keys and share sets.
 	//
 	// May be called by the owner; with scope wallets:read for any owner.
@@ -126,11 +133,12 @@ type WalletServiceClient interface {
 	// Errors: SESSION_NOT_FOUND.
 	CancelSession(ctx context.Context, in *CancelSessionRequest, opts ...grpc.CallOption) (*CancelSessionResponse, error)
 	// Hands the service the protocol messages of the client's side of a device-held session. The service's own come as the
-	// messages of the session's stream. Provisional until device-held sessions are built.
+	// messages of the session's stream.
 	//
 	// May be called by who started the session.
 	// Consumes the messages, each once however often it is sent. Leaves everything outside of the session alone.
-	// Errors: SESSION_NOT_FOUND, SESSION_EXPIRED, SESSION_CANCELLED, PROTOCOL_ABORTED.
+	// Errors: SESSION_NOT_FOUND, SESSION_EXPIRED, SESSION_CANCELLED, PROTOCOL_ABORTED, INTERRUPTED (another attempt, or another
+	// instance of the device, has taken over).
 	SendMessages(ctx context.Context, in *SendMessagesRequest, opts ...grpc.CallOption) (*SendMessagesResponse, error)
 }
 
@@ -228,6 +236,25 @@ func (c *walletServiceClient) Sign(ctx context.Context, in *SignRequest, opts ..
 	}
 	return out, nil
 }
+
+func (c *walletServiceClient) SignWithDevice(ctx context.Context, in *SignWithDeviceRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SignWithDeviceResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &WalletService_ServiceDesc.Streams[3], WalletService_SignWithDevice_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SignWithDeviceRequest, SignWithDeviceResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type WalletService_SignWithDeviceClient = grpc.ServerStreamingClient[SignWithDeviceResponse]
 
 func (c *walletServiceClient) GetWallet(ctx context.Context, in *GetWalletRequest, opts ...grpc.CallOption) (*GetWalletResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -345,6 +372,12 @@ type WalletServiceServer interface {
 	// SHARE_SET_REVOKED, SHARE_SET_LOCKED, DEVICE_HELD_WALLET, REQUEST_ID_REUSED, SESSION_EXPIRED, PROTOCOL_ABORTED,
 	// INTERRUPTED.
 	Sign(context.Context, *SignRequest) (*SignResponse, error)
+	// Signs with one curve's key, with the client's side on the device: its share is not in the request.
+	//
+	// May be called by the owner; with scope wallets:sign for any owner.
+	// Consumes an ACTIVE SIGNING set. Makes a signature, which both sides have at the end. Leaves every share set as it is.
+	// Errors: as those of Sign, but for those of a share.
+	SignWithDevice(*SignWithDeviceRequest, grpc.ServerStreamingServer[SignWithDeviceResponse]) error
 	// Answers one wallet with its public keys and share sets.
 	//
 	// May be called by the owner; with scope wallets:read for any owner.
@@ -371,11 +404,12 @@ type WalletServiceServer interface {
 	// Errors: SESSION_NOT_FOUND.
 	CancelSession(context.Context, *CancelSessionRequest) (*CancelSessionResponse, error)
 	// Hands the service the protocol messages of the client's side of a device-held session. The service's own come as the
-	// messages of the session's stream. Provisional until device-held sessions are built.
+	// messages of the session's stream.
 	//
 	// May be called by who started the session.
 	// Consumes the messages, each once however often it is sent. Leaves everything outside of the session alone.
-	// Errors: SESSION_NOT_FOUND, SESSION_EXPIRED, SESSION_CANCELLED, PROTOCOL_ABORTED.
+	// Errors: SESSION_NOT_FOUND, SESSION_EXPIRED, SESSION_CANCELLED, PROTOCOL_ABORTED, INTERRUPTED (another attempt, or another
+	// instance of the device, has taken over).
 	SendMessages(context.Context, *SendMessagesRequest) (*SendMessagesResponse, error)
 	mustEmbedUnimplementedWalletServiceServer()
 }
@@ -404,6 +438,9 @@ func (UnimplementedWalletServiceServer) RevokeShareSet(context.Context, *RevokeS
 }
 func (UnimplementedWalletServiceServer) Sign(context.Context, *SignRequest) (*SignResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Sign not implemented")
+}
+func (UnimplementedWalletServiceServer) SignWithDevice(*SignWithDeviceRequest, grpc.ServerStreamingServer[SignWithDeviceResponse]) error {
+	return status.Error(codes.Unimplemented, "method SignWithDevice not implemented")
 }
 func (UnimplementedWalletServiceServer) GetWallet(context.Context, *GetWalletRequest) (*GetWalletResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetWallet not implemented")
@@ -527,6 +564,17 @@ func _WalletService_Sign_Handler(srv interface{}, ctx context.Context, dec func(
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _WalletService_SignWithDevice_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(SignWithDeviceRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(WalletServiceServer).SignWithDevice(m, &grpc.GenericServerStream[SignWithDeviceRequest, SignWithDeviceResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type WalletService_SignWithDeviceServer = grpc.ServerStreamingServer[SignWithDeviceResponse]
 
 func _WalletService_GetWallet_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetWalletRequest)
@@ -672,6 +720,11 @@ var WalletService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "ProvisionWallet",
 			Handler:       _WalletService_ProvisionWallet_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "SignWithDevice",
+			Handler:       _WalletService_SignWithDevice_Handler,
 			ServerStreams: true,
 		},
 	},
