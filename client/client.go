@@ -10,6 +10,7 @@ import (
 
 	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
 	"github.com/mpcd/mpcd/internal/secret"
+	"github.com/mpcd/mpcd/internal/tss"
 )
 
 // StoreFunc keeps a new SIGNING share on this device. It returns nil only when the share
@@ -37,8 +38,10 @@ type Client struct {
 	curves      []Curve // what the app asked for; empty means all
 	clouds      map[BackupMethod]KeyStorage
 	workFactor  int // scrypt's log2(N) of new password backups
+	deviceHeld  bool
 
-	mu       sync.Mutex       // guards password and keys
+	mu       sync.Mutex       // guards what follows
+	ahead    []*tss.PreParams // made by Prewarm
 	password secret.Bytes     // empty until SetPassword
 	keys     map[keyID][]byte // the wallets' public keys, as first seen
 }

@@ -22,10 +22,13 @@ func (c *Client) CreateWallet(ctx context.Context, onProgress ProgressFunc) (*Sh
 		return nil, err
 	}
 	r := newReporter(onProgress, OperationCreate)
-	share, err := run(ctx, want{purpose: PurposeSigning, curves: curves}, r, (*mpcdv1.CreateWalletResponse).GetOutcome,
+	share, err := run(ctx, c, want{purpose: PurposeSigning, curves: curves}, r, (*mpcdv1.CreateWalletResponse).GetOutcome,
 		func(ctx context.Context, t ticket) (grpc.ServerStreamingClient[mpcdv1.CreateWalletResponse], error) {
 			req := &mpcdv1.CreateWalletRequest{
 				RequestId: t.requestID, SealTo: t.sealTo, AfterSequence: t.after, DisplayName: c.displayName, Owner: c.owner,
+			}
+			if t.device != nil {
+				req.ClientSide = &mpcdv1.CreateWalletRequest_Device{Device: t.device}
 			}
 			for _, curve := range c.curves {
 				req.Curves = append(req.Curves, curve.proto())
@@ -51,13 +54,18 @@ func (c *Client) BackupWallet(ctx context.Context, share *Share, method BackupMe
 		return nil, err
 	}
 	r := newReporter(onProgress, OperationBackup)
-	made, err := run(ctx, want{source: share, purpose: PurposeBackup, method: method, curves: share.curves}, r, (*mpcdv1.BackupWalletResponse).GetOutcome,
+	made, err := run(ctx, c, want{source: share, purpose: PurposeBackup, method: method, curves: share.curves}, r, (*mpcdv1.BackupWalletResponse).GetOutcome,
 		func(ctx context.Context, t ticket) (grpc.ServerStreamingClient[mpcdv1.BackupWalletResponse], error) {
-			return c.service.BackupWallet(ctx, &mpcdv1.BackupWalletRequest{
+			req := &mpcdv1.BackupWalletRequest{
 				WalletId: share.walletID, RequestId: t.requestID, SealTo: t.sealTo, AfterSequence: t.after,
-				ClientSide:  &mpcdv1.BackupWalletRequest_SigningShare{SigningShare: share.encoded.Reveal()},
 				DisplayName: c.displayName, BackupMethod: method.proto(),
-			})
+			}
+			if t.device != nil {
+				req.ClientSide = &mpcdv1.BackupWalletRequest_Device{Device: t.device}
+			} else {
+				req.ClientSide = &mpcdv1.BackupWalletRequest_SigningShare{SigningShare: share.encoded.Reveal()}
+			}
+			return c.service.BackupWallet(ctx, req)
 		})
 	if err != nil {
 		return nil, err
@@ -171,13 +179,17 @@ func (c *Client) provision(
 	if err := ready(backup); err != nil {
 		return nil, nil, err
 	}
-	share, err := run(ctx, want{source: backup, purpose: PurposeSigning, curves: backup.curves}, r, (*mpcdv1.ProvisionWalletResponse).GetOutcome,
+	share, err := run(ctx, c, want{source: backup, purpose: PurposeSigning, curves: backup.curves}, r, (*mpcdv1.ProvisionWalletResponse).GetOutcome,
 		func(ctx context.Context, t ticket) (grpc.ServerStreamingClient[mpcdv1.ProvisionWalletResponse], error) {
-			return c.service.ProvisionWallet(ctx, &mpcdv1.ProvisionWalletRequest{
-				WalletId: backup.walletID, RequestId: t.requestID, SealTo: t.sealTo, AfterSequence: t.after,
-				ClientSide:  &mpcdv1.ProvisionWalletRequest_BackupShare{BackupShare: backup.encoded.Reveal()},
-				DisplayName: c.displayName,
-			})
+			req := &mpcdv1.ProvisionWalletRequest{
+				WalletId: backup.walletID, RequestId: t.requestID, SealTo: t.sealTo, AfterSequence: t.after, DisplayName: c.displayName,
+			}
+			if t.device != nil {
+				req.ClientSide = &mpcdv1.ProvisionWalletRequest_Device{Device: t.device}
+			} else {
+				req.ClientSide = &mpcdv1.ProvisionWalletRequest_BackupShare{BackupShare: backup.encoded.Reveal()}
+			}
+			return c.service.ProvisionWallet(ctx, req)
 		})
 	if err != nil {
 		return nil, nil, err

@@ -29,7 +29,8 @@ type want struct {
 type ticket struct {
 	requestID string
 	sealTo    string
-	after     uint32 // the last sequence seen
+	device    *mpcdv1.DeviceSide // of a device-held run; nil: hosted
+	after     uint32             // the last sequence seen
 }
 
 // outcome is what the results of the three streaming RPCs have in common.
@@ -50,9 +51,12 @@ type opener[Resp any] func(context.Context, ticket) (grpc.ServerStreamingClient[
 
 // run takes one run from its request to the new share, which is still only in memory.
 // result is the response's GetOutcome.
-func run[Resp any, Out outcome, Event event[Resp]](
-	ctx context.Context, w want, r *reporter, result func(Event) Out, open opener[Resp],
+func run[Resp any, Out outcome, Event jointEvent[Resp, Out]](
+	ctx context.Context, c *Client, w want, r *reporter, result func(Event) Out, open opener[Resp],
 ) (*Share, error) {
+	if c.deviceHeld {
+		return runOnDevice[Resp, Out, Event](ctx, c, w, r, open)
+	}
 	// The share comes back encrypted to a key that lives as long as this call: what keeps or
 	// carries it on its way cannot read it.
 	key, err := age.GenerateX25519Identity()

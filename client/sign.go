@@ -37,6 +37,10 @@ func (c *Client) Sign(ctx context.Context, share *Share, curve Curve, payload []
 	if err := tss.CheckPayload(tc, payload); err != nil {
 		return nil, fmt.Errorf("client: %w: %w", ErrPayload, err)
 	}
+	if c.deviceHeld {
+		resp, err := c.signOnDevice(ctx, share, curve, tc, payload)
+		return c.signature(ctx, resp, err, share, curve, payload)
+	}
 	// Before the key, so that a wallet or set that cannot sign is the service's to explain.
 	// The same request id each time: it attaches to the first one's signing.
 	req := &mpcdv1.SignRequest{
@@ -44,6 +48,15 @@ func (c *Client) Sign(ctx context.Context, share *Share, curve Curve, payload []
 		Curve: curve.proto(), Payload: payload,
 	}
 	resp, err := again(ctx, func() (*mpcdv1.SignResponse, error) { return c.service.Sign(ctx, req) })
+	return c.signature(ctx, resp, err, share, curve, payload)
+}
+
+// signature holds an answer against the wallet's key.
+func (c *Client) signature(ctx context.Context, resp *mpcdv1.SignResponse, err error, share *Share, curve Curve, payload []byte) (*Signature, error) {
+	if err != nil {
+		return nil, err
+	}
+	tc, err := curve.tss()
 	if err != nil {
 		return nil, err
 	}

@@ -83,8 +83,6 @@ func notNow(req proto.Message, reason string) badCase {
 	return badCase{req: req, code: codes.FailedPrecondition, reason: reason}
 }
 
-func unbuilt(req proto.Message) badCase { return badCase{req: req, code: codes.Unimplemented} }
-
 // edit returns req after a change.
 func edit[M proto.Message](req M, change func(M)) M {
 	change(req)
@@ -184,7 +182,7 @@ func (f *stocked) badStates(add func(string, badCase)) {
 	add("session/unknown", notFound(&pb.GetSessionRequest{SessionId: uuid.NewString()}, "SESSION_NOT_FOUND"))
 }
 
-func (f *stocked) badFields(add func(string, badCase)) {
+func (f *stocked) badFields(t *testing.T, add func(string, badCase)) {
 	requests := func() map[string]proto.Message {
 		return map[string]proto.Message{
 			"create": createReq(), "backup": backupReq(f.first), "provision": provisionReq(f.backup), "sign": signReq(f.first),
@@ -254,16 +252,33 @@ func (f *stocked) badFields(add func(string, badCase)) {
 	add("provision/everything at once", invalid(&pb.ProvisionWalletRequest{WalletId: "a", SealTo: "b", DisplayName: "\n"},
 		"wallet_id", "request_id", "seal_to", "display_name", "backup_share"))
 
-	add("create/device-held", unbuilt(edit(createReq(), func(r *pb.CreateWalletRequest) {
+	instance := uuid.NewString()
+	add("create/device without an instance", invalid(edit(createReq(), func(r *pb.CreateWalletRequest) {
 		r.ClientSide = &pb.CreateWalletRequest_Device{Device: &pb.DeviceSide{}}
-	})))
-	add("backup/device-held", unbuilt(edit(backupReq(f.first), func(r *pb.BackupWalletRequest) {
-		r.ClientSide = &pb.BackupWalletRequest_Device{Device: &pb.DeviceSide{ShareSetId: f.first.set}}
-	})))
-	add("provision/device-held", unbuilt(edit(provisionReq(f.backup), func(r *pb.ProvisionWalletRequest) {
-		r.ClientSide = &pb.ProvisionWalletRequest_Device{Device: &pb.DeviceSide{ShareSetId: f.backup.set}}
-	})))
-	add("messages/not built", unbuilt(&pb.SendMessagesRequest{SessionId: uuid.NewString()}))
+	}), "device.instance"))
+	add("create/device with a set", invalid(edit(createReq(), func(r *pb.CreateWalletRequest) {
+		r.ClientSide = &pb.CreateWalletRequest_Device{Device: &pb.DeviceSide{Instance: instance, ShareSetId: f.first.set}}
+	}), "device.share_set_id"))
+	add("backup/device with nothing", invalid(edit(backupReq(f.first), func(r *pb.BackupWalletRequest) {
+		r.ClientSide = &pb.BackupWalletRequest_Device{Device: &pb.DeviceSide{}}
+	}), "device.instance", "device.share_set_id"))
+	withDevice := func(set string) *pb.ProvisionWalletRequest {
+		return edit(provisionReq(f.backup), func(r *pb.ProvisionWalletRequest) {
+			r.ClientSide = &pb.ProvisionWalletRequest_Device{Device: &pb.DeviceSide{Instance: instance, ShareSetId: set}}
+		})
+	}
+	add("provision/device with seal_to", invalid(set(withDevice(f.backup.set), "seal_to", recipient(t)), "seal_to"))
+	add("provision/device with a signing set", badCase{req: withDevice(f.first.set), code: codes.InvalidArgument, reason: "SHARE_SET_MISMATCH"})
+	add("provision/device with no such set", badCase{req: withDevice(uuid.NewString()), code: codes.NotFound, reason: "SHARE_SET_NOT_FOUND"})
+	add("provision/device with a pending set", notNow(withDevice(f.pendingBackup.set), "SHARE_SET_PENDING"))
+	add("sign/device missing", invalid(&pb.SignWithDeviceRequest{
+		WalletId: f.first.wallet, RequestId: uuid.NewString(), Curve: pb.Curve_CURVE_ED25519, Payload: []byte("x"),
+	}, "device"))
+	add("messages/none", invalid(&pb.SendMessagesRequest{SessionId: uuid.NewString(), Instance: instance}, "messages"))
+	add("messages/no such session", badCase{
+		req:  &pb.SendMessagesRequest{SessionId: uuid.NewString(), Instance: instance, Messages: []*pb.ProtocolMessage{{Sequence: 1, Mac: []byte("x")}}},
+		code: codes.NotFound, reason: "SESSION_NOT_FOUND",
+	})
 }
 
 // smallOrder is an age recipient with u = 0: every key agreement with it ends in zero,
@@ -314,7 +329,7 @@ func TestBadInput(t *testing.T) {
 			} else {
 				f.badShares(t, add)
 				f.badStates(add)
-				f.badFields(add)
+				f.badFields(t, add)
 				require.Greater(t, len(cases), 200)
 				good = append(good, f.second)
 			}

@@ -118,6 +118,7 @@ var routes = map[protoreflect.Name]string{
 	"ConfirmShareSet": "POST /v1/wallets/{wallet_id}/shareSets/{share_set_id}:confirm",
 	"RevokeShareSet":  "POST /v1/wallets/{wallet_id}/shareSets/{share_set_id}:revoke",
 	"Sign":            "POST /v1/wallets/{wallet_id}:sign",
+	"SignWithDevice":  "POST /v1/wallets/{wallet_id}:signWithDevice",
 	"GetWallet":       "GET /v1/wallets/{wallet_id}",
 	"ListWallets":     "GET /v1/wallets",
 	"GetSession":      "GET /v1/sessions/{session_id}",

@@ -32,34 +32,29 @@ type Numbered struct {
 	Part     Part
 }
 
-const (
-	// deviceParts is more than the parts of any run in one direction.
-	deviceParts = 64
-	// deviceSilence is how long a device may say nothing, while its run holds a slot. It is
-	// longer than any step takes on a phone.
-	deviceSilence = 2 * time.Minute
-)
-
-var errSilent = fmt.Errorf("%w: the device has said nothing for %v", ErrInterrupted, deviceSilence)
+// deviceParts is more than the parts of any run in one direction.
+const deviceParts = 64
 
 // device is the service's end of the link to one device, for one attempt. What was sent is
 // kept until the device has it; nothing is taken twice.
 type device struct {
 	instance string
 	attempt  uint32
-	wake     func()    // tells the run's followers that there is more to send
-	in       chan Part // what the device sent, in order
+	silence  time.Duration // after which it is gone
+	wake     func()        // tells the run's followers that there is more to send
+	in       chan Part     // what the device sent, in order
 
-	mu    sync.Mutex // guards what follows
-	next  uint32     // the sequence of the device's next part
-	sent  []Part     // those after acked
-	acked uint32
+	mu     sync.Mutex // guards what follows
+	next   uint32     // the sequence of the device's next part
+	sent   []Part     // those after acked
+	acked  uint32
+	newest Part // sent or not yet, acknowledged or not
 }
 
 var _ tss.Link = (*device)(nil)
 
-func newDevice(instance string, attempt uint32, wake func()) *device {
-	return &device{instance: instance, attempt: attempt, wake: wake, in: make(chan Part, deviceParts), next: 1}
+func newDevice(instance string, attempt uint32, silence time.Duration, wake func()) *device {
+	return &device{instance: instance, attempt: attempt, silence: silence, wake: wake, in: make(chan Part, deviceParts), next: 1}
 }
 
 // Send implements tss.Link.
@@ -69,7 +64,7 @@ func (d *device) Send(_ context.Context, p Part) error {
 		d.mu.Unlock()
 		return fmt.Errorf("%w: a device that takes nothing", ErrInterrupted)
 	}
-	d.sent = append(d.sent, p)
+	d.sent, d.newest = append(d.sent, p), p
 	d.mu.Unlock()
 	d.wake()
 	return nil
@@ -77,13 +72,13 @@ func (d *device) Send(_ context.Context, p Part) error {
 
 // Recv implements tss.Link.
 func (d *device) Recv(ctx context.Context) (Part, error) {
-	silence := time.NewTimer(deviceSilence)
+	silence := time.NewTimer(d.silence)
 	defer silence.Stop()
 	select {
 	case p := <-d.in:
 		return p, nil
 	case <-silence.C:
-		return Part{}, errSilent
+		return Part{}, fmt.Errorf("%w: the device has said nothing for %v", ErrInterrupted, d.silence)
 	case <-ctx.Done():
 		return Part{}, context.Cause(ctx)
 	}
@@ -93,8 +88,7 @@ func (d *device) Recv(ctx context.Context) (Part, error) {
 func (d *device) last() *Numbered {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	n := len(d.sent)
-	return &Numbered{Sequence: d.acked + uint32(n), Ack: d.next - 1, Part: d.sent[n-1]} //nolint:gosec // G115: at most deviceParts
+	return &Numbered{Sequence: d.acked + uint32(len(d.sent)), Ack: d.next - 1, Part: d.newest} //nolint:gosec // G115: at most deviceParts
 }
 
 const macLen = 32

@@ -202,10 +202,10 @@ func (r *Run) parts(ack uint32) []Numbered {
 }
 
 // join gives the run a device at its other end.
-func (r *Run) join(d *Device) {
+func (r *Run) join(d *Device, silence time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.device = newDevice(d.Instance, r.attempt, func() {
+	r.device = newDevice(d.Instance, r.attempt, silence, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.wake()

@@ -21,6 +21,7 @@ type Config struct {
 	Slots         int           // how many runs compute at once; one for each core
 	Queue         int           // how many runs wait for a slot at most; 256
 	PendingSets   int           // how many unconfirmed sets a wallet has at most; 16
+	DeviceSilence time.Duration // how long a device may say nothing while its run waits for it; 2 minutes
 	RequireSealTo bool          // refuse requests whose result would come back in plaintext
 	// Wall is the clock on the wall; time.Now. Tests make it jump.
 	Wall func() time.Time
@@ -35,6 +36,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.SessionTTL == 0 {
 		c.SessionTTL = 30 * 24 * time.Hour
+	}
+	if c.DeviceSilence == 0 {
+		c.DeviceSilence = 2 * time.Minute
 	}
 	if c.Slots == 0 {
 		c.Slots = runtime.GOMAXPROCS(0)
@@ -291,7 +295,7 @@ func (s *Service) begin(ctx context.Context, j job, r *Run) (started bool, err e
 	r.first = rec.Progress.Sequence
 	r.mu.Unlock()
 	if j.device != nil {
-		r.join(j.device)
+		r.join(j.device, s.cfg.DeviceSilence)
 	}
 	if position := ticket.at(); position > 0 { // whoever has to wait is told so, however short it is
 		r.queued(position)

@@ -1,0 +1,397 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/grpc"
+
+	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/tss"
+	"github.com/mpcd/mpcd/internal/wire"
+)
+
+// WithDeviceHeldShares runs the client's side of every operation on this device: its shares
+// never leave it, and only protocol messages pass. Wallets that are created so refuse
+// everything else for good. An operation takes this device's own time for its half of the
+// computation; Prewarm does a part of that ahead.
+func WithDeviceHeldShares() Option {
+	return func(c *Client) error {
+		c.deviceHeld = true
+		return nil
+	}
+}
+
+// Prewarm makes so many sets of pre-params ahead, of which a new share with a SECP256K1 key
+// needs one: seconds of this device's time that the operation then does without. They are
+// kept in memory and used once. onProgress, which may be nil, hears how many are made. It
+// returns ctx's error once ctx is done; what was made until then is kept.
+func (c *Client) Prewarm(ctx context.Context, sets int, onProgress func(made, of int)) error {
+	for i := range sets {
+		pre, err := tss.GeneratePreParams(ctx, runtime.GOMAXPROCS(0))
+		if err != nil {
+			return fmt.Errorf("client: %w", err)
+		}
+		c.mu.Lock()
+		c.ahead = append(c.ahead, pre)
+		c.mu.Unlock()
+		if onProgress != nil {
+			onProgress(i+1, sets)
+		}
+	}
+	return nil
+}
+
+// preParams takes a set that was made ahead, or makes one.
+func (c *Client) preParams(ctx context.Context) (*tss.PreParams, error) {
+	c.mu.Lock()
+	if n := len(c.ahead); n > 0 {
+		pre := c.ahead[n-1]
+		c.ahead = c.ahead[:n-1]
+		c.mu.Unlock()
+		return pre, nil
+	}
+	c.mu.Unlock()
+	return tss.GeneratePreParams(ctx, runtime.GOMAXPROCS(0))
+}
+
+// operations are the tss room's names of what a reporter's operation is.
+var operations = map[string]string{OperationCreate: "CREATE", OperationBackup: "BACKUP", OperationProvision: "PROVISION"}
+
+// runOnDevice takes one device-held run from its request to the new share.
+func runOnDevice[Resp any, Out outcome, Event jointEvent[Resp, Out]](
+	ctx context.Context, c *Client, w want, r *reporter, open opener[Resp],
+) (*Share, error) {
+	j := tss.Joint{Party: tss.Client, Operation: operations[r.last.Operation], Purpose: tss.Signing, PreParams: c.preParams}
+	if w.purpose == PurposeBackup {
+		j.Purpose = tss.Backup
+	}
+	for _, curve := range w.curves {
+		tc, err := curve.tss()
+		if err != nil {
+			return nil, err
+		}
+		j.Curves = append(j.Curves, tc)
+	}
+	set := ""
+	if w.source != nil {
+		source, err := tss.ParseShare(w.source.encoded.Reveal())
+		if err != nil {
+			return nil, fmt.Errorf("client: %w: %w", ErrNotAShare, err)
+		}
+		defer source.Wipe()
+		j.Share, set = source, source.ShareSetID
+	}
+	joined, out, err := together[Resp, Out, Event](ctx, c, j, set, r, open)
+	if err != nil {
+		return nil, err
+	}
+	defer joined.Share.Wipe()
+	defer joined.Encoded.Wipe()
+	share, err := ParseShare(joined.Encoded.Reveal())
+	if err != nil {
+		return nil, err
+	}
+	if err := w.check(out.GetShareSet(), share); err != nil {
+		share.Wipe()
+		return nil, err
+	}
+	return share, nil
+}
+
+// signOnDevice signs with this device's own side.
+func (c *Client) signOnDevice(ctx context.Context, share *Share, curve Curve, tc tss.Curve, payload []byte) (*mpcdv1.SignResponse, error) {
+	own, err := tss.ParseShare(share.encoded.Reveal())
+	if err != nil {
+		return nil, fmt.Errorf("client: %w: %w", ErrNotAShare, err)
+	}
+	defer own.Wipe()
+	j := tss.Joint{Party: tss.Client, Operation: tss.OperationSign, Curves: []tss.Curve{tc}, Share: own, Payload: payload}
+	_, out, err := together[mpcdv1.SignWithDeviceResponse, *mpcdv1.SignResponse](ctx, c, j, share.shareSetID, newReporter(nil, ""),
+		func(ctx context.Context, t ticket) (grpc.ServerStreamingClient[mpcdv1.SignWithDeviceResponse], error) {
+			return c.service.SignWithDevice(ctx, &mpcdv1.SignWithDeviceRequest{
+				WalletId: share.walletID, RequestId: t.requestID, Device: t.device, Curve: curve.proto(), Payload: payload, AfterSequence: t.after,
+			})
+		})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// jointEvent is what the responses of device-held runs have in common.
+type jointEvent[Resp any, Out comparable] interface {
+	*Resp
+	GetProgress() *mpcdv1.Progress
+	GetMessage() *mpcdv1.ProtocolMessage
+	GetOutcome() Out
+}
+
+// together carries out a device-held operation, over as many streams and attempts as it
+// takes. A new attempt begins with parties of its own: those of another one cannot go on.
+func together[Resp any, Out comparable, Event jointEvent[Resp, Out]](
+	ctx context.Context, c *Client, j tss.Joint, set string, r *reporter, open opener[Resp],
+) (*tss.Joined, Out, error) {
+	t := ticket{requestID: uuid.NewString()}
+	pace := newPace(patience)
+	for attempts := 1; ; attempts++ {
+		t.device = &mpcdv1.DeviceSide{ShareSetId: set, Instance: uuid.NewString()}
+		a := &attempt{client: c, joint: j, device: t.device, ended: make(chan struct{})}
+		out, err := followDevice[Resp, Out, Event](ctx, a, &t, r, open)
+		if err == nil {
+			return a.joined, out, nil
+		}
+		if Reason(err) != "INTERRUPTED" && Reason(err) != "WEBHOOK_FAILED" || attempts == maxAttempts {
+			return nil, out, err
+		}
+		wait, ok := pace.next(err)
+		if !ok {
+			return nil, out, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, out, fmt.Errorf("client: %w: %w", context.Cause(ctx), err)
+		}
+	}
+}
+
+// followDevice takes one attempt to its end, over as many streams as it takes.
+func followDevice[Resp any, Out comparable, Event jointEvent[Resp, Out]](
+	ctx context.Context, a *attempt, t *ticket, r *reporter, open opener[Resp],
+) (out Out, err error) {
+	ctx, a.fail = context.WithCancelCause(ctx)
+	defer a.stop(ctx)
+	pace := newPace(patience)
+	for {
+		out, err = attachDevice[Resp, Out, Event](ctx, a, t, r, open)
+		if cause := context.Cause(ctx); cause != nil {
+			return out, cause // the joint's own error, or the caller's end
+		}
+		if err == nil {
+			return out, a.finish(ctx)
+		}
+		wait, ok := pace.next(err)
+		if reason := Reason(err); !ok || reason == "INTERRUPTED" || reason == "WEBHOOK_FAILED" {
+			return out, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return out, context.Cause(ctx)
+		}
+	}
+}
+
+// attachDevice reads one stream of an attempt.
+func attachDevice[Resp any, Out comparable, Event jointEvent[Resp, Out]](
+	ctx context.Context, a *attempt, t *ticket, r *reporter, open opener[Resp],
+) (none Out, err error) {
+	stream, stop := context.WithCancel(ctx)
+	defer stop()
+	events, err := open(stream, *t)
+	if err != nil {
+		return none, serviceError(err)
+	}
+	for {
+		msg, err := events.Recv()
+		if errors.Is(err, io.EOF) {
+			return none, fmt.Errorf("client: %w", ErrNoOutcome)
+		}
+		if err != nil {
+			return none, serviceError(err)
+		}
+		if p := Event(msg).GetProgress(); p != nil {
+			t.after = max(t.after, p.GetSequence())
+			a.begin(ctx, p)
+			r.service(p)
+		}
+		if m := Event(msg).GetMessage(); m != nil {
+			if err := a.deliver(m); err != nil {
+				return none, err
+			}
+		}
+		if out := Event(msg).GetOutcome(); out != none {
+			_, _ = events.Recv() // reads the status, so that for the service the stream ended well
+			return out, nil
+		}
+	}
+}
+
+// attempt is this device's end of one attempt: its own side, and the link to the service.
+type attempt struct {
+	client  *Client
+	joint   tss.Joint
+	device  *mpcdv1.DeviceSide // ack is raised as messages come; the reading goroutine's alone
+	session string
+	fail    context.CancelCauseFunc
+
+	in     chan tss.Part // what came, in order
+	joined *tss.Joined   // set before ended is closed
+	err    error         // the same; read after wg
+	ended  chan struct{} // closed when the side has ended
+	wg     sync.WaitGroup
+
+	mu    sync.Mutex // guards what follows
+	queue []*mpcdv1.ProtocolMessage
+	next  uint32        // the sequence of the next one
+	ack   uint32        // the last of the service's that came
+	more  chan struct{} // has a value when the queue has grown
+}
+
+const maxInbox = 64 // more than the parts of a run
+
+// begin starts this side when the service has said which attempt it is.
+func (a *attempt) begin(ctx context.Context, p *mpcdv1.Progress) {
+	if a.session != "" {
+		return
+	}
+	a.session, a.device.Attempt = p.GetSessionId(), p.GetAttempt()
+	a.joint.SessionID, a.joint.Attempt = a.session, p.GetAttempt()
+	a.in, a.more, a.next = make(chan tss.Part, maxInbox), make(chan struct{}, 1), 1
+	a.wg.Go(func() { // ends with the side, which ends with ctx
+		defer close(a.ended)
+		if a.joined, a.err = a.joint.Run(ctx, a); a.err != nil {
+			a.fail(a.side())
+		}
+	})
+	a.wg.Go(func() { a.post(ctx) }) // ends with ctx
+}
+
+// finish waits for this side to have what the service has: nothing but the service's last
+// part can be missing. A signature stands for itself: it is held against the wallet's key.
+func (a *attempt) finish(ctx context.Context) error {
+	if a.session == "" {
+		return badAnswer("an outcome before the run has begun")
+	}
+	if a.joint.Operation == tss.OperationSign {
+		return nil
+	}
+	select {
+	case <-a.ended:
+		return a.side()
+	case <-time.After(shortly):
+		return badAnswer("an outcome without the service's word on what it saw")
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// side is how this side ended.
+func (a *attempt) side() error {
+	if p := new(tss.ProtocolError); errors.As(a.err, &p) {
+		return badAnswer("%w", a.err)
+	}
+	return a.err
+}
+
+// stop ends this side; and where it found the service's at fault, the run there too.
+func (a *attempt) stop(ctx context.Context) {
+	a.fail(nil)
+	a.wg.Wait()
+	if p := new(tss.ProtocolError); errors.As(a.err, &p) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shortly)
+		defer cancel()
+		// Whether it was heard changes nothing here.
+		_, _ = a.client.service.CancelSession(ctx, &mpcdv1.CancelSessionRequest{SessionId: a.session})
+	}
+}
+
+// deliver takes a message of the service's, once.
+func (a *attempt) deliver(m *mpcdv1.ProtocolMessage) error {
+	if a.session == "" {
+		return badAnswer("a message before the run has begun")
+	}
+	if m.GetSequence() != a.device.GetAck()+1 {
+		return nil // it came before
+	}
+	part, err := wire.Part(m)
+	if err != nil {
+		return badAnswer("%w", err)
+	}
+	select {
+	case a.in <- part:
+	default:
+		return badAnswer("more messages than the protocol has")
+	}
+	a.device.Ack++
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ack = a.device.GetAck()
+	a.drop(m.GetAck())
+	return nil
+}
+
+// drop forgets what the service has. It must be called with mu held.
+func (a *attempt) drop(ack uint32) {
+	a.queue = slices.DeleteFunc(a.queue, func(m *mpcdv1.ProtocolMessage) bool { return m.GetSequence() <= ack })
+}
+
+// Send implements tss.Link.
+func (a *attempt) Send(_ context.Context, p tss.Part) error {
+	m := wire.Message(p)
+	a.mu.Lock()
+	m.Sequence = a.next
+	a.next++
+	a.queue = append(a.queue, m)
+	a.mu.Unlock()
+	select {
+	case a.more <- struct{}{}:
+	default: // it is known already
+	}
+	return nil
+}
+
+// Recv implements tss.Link.
+func (a *attempt) Recv(ctx context.Context) (tss.Part, error) {
+	select {
+	case p := <-a.in:
+		return p, nil
+	case <-ctx.Done():
+		return tss.Part{}, context.Cause(ctx)
+	}
+}
+
+// post sends what is queued, all that there is in one call, until the service has it.
+func (a *attempt) post(ctx context.Context) {
+	for {
+		select {
+		case <-a.more:
+		case <-ctx.Done():
+			return
+		}
+		for {
+			req := a.pending()
+			if len(req.GetMessages()) == 0 {
+				break
+			}
+			resp, err := again(ctx, func() (*mpcdv1.SendMessagesResponse, error) { return a.client.service.SendMessages(ctx, req) })
+			if err != nil {
+				if ctx.Err() == nil {
+					a.fail(err)
+				}
+				return
+			}
+			a.mu.Lock()
+			a.drop(resp.GetAck())
+			a.mu.Unlock()
+		}
+	}
+}
+
+// pending is the call that sends what the service has not got.
+func (a *attempt) pending() *mpcdv1.SendMessagesRequest {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, m := range a.queue {
+		m.Ack = a.ack
+	}
+	return &mpcdv1.SendMessagesRequest{SessionId: a.session, Instance: a.device.GetInstance(), Attempt: a.joint.Attempt, Messages: slices.Clone(a.queue)}
+}
