@@ -92,6 +92,8 @@ type side struct {
 	// inspect sees every message, from outside and from inside the side, before tss-lib
 	// does. It may be nil. It is called by one goroutine at a time.
 	inspect func(lib.MessageContent) error
+	// ingress checks what comes from the other side. Only a test's side is without one.
+	ingress *ingress
 	// secrets are wiped when the side's last goroutine has returned.
 	secrets func()
 
@@ -272,6 +274,9 @@ func (s *side) route(ctx context.Context, t *seat, m lib.Message) error {
 	if !toPeer {
 		return nil
 	}
+	if s.ingress != nil {
+		s.ingress.note(m)
+	}
 	return s.conn.Send(ctx, Message{Curve: s.curve, Payload: payload})
 }
 
@@ -300,6 +305,9 @@ func (s *side) accept(ctx context.Context, m Message) error {
 	if m.Curve != s.curve {
 		return s.blame(fmt.Errorf("a message for %v", m.Curve))
 	}
+	if len(m.Payload) > maxWireBytes {
+		return s.blame(errors.New("a message that is too long"))
+	}
 	var a anypb.Any
 	if err := proto.Unmarshal(m.Payload, &a); err != nil {
 		return s.blame(errors.New("a message that cannot be decoded"))
@@ -312,6 +320,14 @@ func (s *side) accept(ctx context.Context, m Message) error {
 	again, err := s.repeated(name, a.GetValue())
 	if err != nil || again {
 		return err
+	}
+	if s.ingress != nil {
+		if err := s.ingress.check(&a, st, m.Payload); err != nil {
+			return s.blame(err)
+		}
+		if err := s.ingress.askFresh(); err != nil {
+			return err
+		}
 	}
 	for _, to := range s.seats {
 		if slices.Contains(st.to, to.role) {

@@ -74,6 +74,7 @@ func Sign(ctx context.Context, conn Conn, in SignInput, obs Observer) (*Signatur
 	t := newSeat(onlyRole, keys[in.Party])
 	t.senders[onlyRole] = ids
 	s := &side{curve: c, me: in.Party, proto: signings[c], conn: conn, obs: obs, seats: []*seat{t}}
+	s.ingress = &ingress{curve: c, me: in.Party, proto: s.proto, record: in.Record}
 
 	end := make(chan *common.SignatureData, 1)
 	var d *common.SignatureData
