@@ -270,8 +270,8 @@ func TestRow17SessionIDInRound1(t *testing.T) {
 		want   string
 	}{
 		"another ssid":  {func(m *ecresharing.DGRound1Message) { flip(m.GetSsid()) }, "another session id"},
-		"no ssid":       {func(m *ecresharing.DGRound1Message) { m.Ssid = nil }, "another session id"},
-		"a longer ssid": {func(m *ecresharing.DGRound1Message) { m.Ssid = append(m.GetSsid(), 0) }, "another session id"},
+		"no ssid":       {func(m *ecresharing.DGRound1Message) { m.Ssid = nil }, "session id"},
+		"a longer ssid": {func(m *ecresharing.DGRound1Message) { m.Ssid = append(m.GetSsid(), 0) }, "session id"},
 		"another x":     {func(m *ecresharing.DGRound1Message) { flip(m.GetEcdsaPubX()) }, "another public key"},
 		"another y":     {func(m *ecresharing.DGRound1Message) { flip(m.GetEcdsaPubY()) }, "another public key"},
 	} {

@@ -53,11 +53,15 @@ type KeygenInput struct {
 	Party     Party
 	Keys      PartyKeys
 	PreParams *PreParams // Secp256k1 only; used up by the run
+	// Fresh is asked once for the other side's Paillier N and NTilde, which passed every
+	// check, before tss-lib sees them: whether this wallet never had them. Its error ends
+	// the run and is returned as it is. nil: not asked; never called for Ed25519.
+	Fresh func(n, nTilde *big.Int) error `json:"-"`
 }
 
 // Keygen runs one side of a key generation. It returns a new share and the public
-// values, a *ProtocolError that names the other side, or ctx's cause at once when ctx
-// ends. Nothing is durable when it returns.
+// values, a *ProtocolError that names the other side, in.Fresh's error, or ctx's cause
+// at once when ctx ends. Nothing is durable when it returns.
 func Keygen(ctx context.Context, conn Conn, in KeygenInput, obs Observer) (*NewKey, error) {
 	if !in.Curve.Valid() || !in.Party.Valid() {
 		return nil, fmt.Errorf("unknown curve or party")
@@ -71,6 +75,7 @@ func Keygen(ctx context.Context, conn Conn, in KeygenInput, obs Observer) (*NewK
 	t.senders[onlyRole] = ids
 	params := lib.NewParameters(in.Curve.ec(), sorted(ids), ids[in.Party], 2, 1)
 	s := &side{curve: in.Curve, me: in.Party, proto: keygens[in.Curve], conn: conn, obs: obs, seats: []*seat{t}}
+	s.ingress = &ingress{curve: s.curve, me: s.me, proto: s.proto}
 
 	var result func() save
 	if in.Curve == Secp256k1 {
@@ -78,6 +83,7 @@ func Keygen(ctx context.Context, conn Conn, in KeygenInput, obs Observer) (*NewK
 		if err != nil {
 			return nil, err
 		}
+		s.ingress.newModuli(pre.PaillierSK.N, pre.NTildei, in.Fresh)
 		s.secrets = func() { wipePreParams(pre) }
 		end := make(chan *eckeygen.LocalPartySaveData, 1)
 		var d *eckeygen.LocalPartySaveData

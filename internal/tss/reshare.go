@@ -21,12 +21,15 @@ type ReshareInput struct {
 	Share     *KeyShare  // this side's share of it; not changed by the run
 	NewKeys   PartyKeys  // of the new set; different from the old set's
 	PreParams *PreParams // Secp256k1 only; used up by the run
+	// Fresh is as in KeygenInput.
+	Fresh func(n, nTilde *big.Int) error `json:"-"`
 }
 
 // Reshare runs one side of a resharing: its old party and its new one. The old share
 // stays as good as it was. It returns a new share of the same key and the public
 // values, ErrShareMismatch or ErrShareMalformed where the share is not the record's,
-// a *ProtocolError that names the other side, or ctx's cause at once when ctx ends.
+// a *ProtocolError that names the other side, in.Fresh's error, or ctx's cause at once
+// when ctx ends.
 // Nothing is durable when it returns.
 func Reshare(ctx context.Context, conn Conn, in ReshareInput, obs Observer) (*NewKey, error) {
 	if err := in.check(); err != nil {
@@ -37,6 +40,7 @@ func Reshare(ctx context.Context, conn Conn, in ReshareInput, obs Observer) (*Ne
 	newKeys := committee(in.NewKeys)
 	s := &side{curve: c, me: in.Party, proto: resharings[c], conn: conn, obs: obs}
 	s.inspect = checkRound1(in.Old)
+	s.ingress = &ingress{curve: c, me: in.Party, proto: s.proto}
 
 	place := func(r role) (*seat, *lib.ReSharingParameters) {
 		key := oldKeys[in.Party]
@@ -55,6 +59,7 @@ func Reshare(ctx context.Context, conn Conn, in ReshareInput, obs Observer) (*Ne
 		if err != nil {
 			return nil, err
 		}
+		s.ingress.newModuli(pre.PaillierSK.N, pre.NTildei, in.Fresh)
 		result = placeECDSA(s, place, ecSaveData(in.Old, in.Share, in.Party), pre)
 	} else {
 		result = placeEdDSA(s, place, edSaveData(in.Old, in.Share, in.Party))

@@ -94,6 +94,8 @@ type side struct {
 	inspect func(lib.MessageContent) error
 	// gate is asked before a message of the protocol's last round leaves. It may be nil.
 	gate func(context.Context) error
+	// ingress checks what comes from the other side. Only a test's side is without one.
+	ingress *ingress
 	// secrets are wiped when the side's last goroutine has returned.
 	secrets func()
 
@@ -279,6 +281,9 @@ func (s *side) route(ctx context.Context, t *seat, m lib.Message) error {
 			return err
 		}
 	}
+	if s.ingress != nil {
+		s.ingress.note(m)
+	}
 	return s.conn.Send(ctx, Message{Curve: s.curve, Payload: payload})
 }
 
@@ -307,6 +312,9 @@ func (s *side) accept(ctx context.Context, m Message) error {
 	if m.Curve != s.curve {
 		return s.blame(fmt.Errorf("a message for %v", m.Curve))
 	}
+	if len(m.Payload) > maxWireBytes {
+		return s.blame(errors.New("a message that is too long"))
+	}
 	var a anypb.Any
 	if err := proto.Unmarshal(m.Payload, &a); err != nil {
 		return s.blame(errors.New("a message that cannot be decoded"))
@@ -319,6 +327,14 @@ func (s *side) accept(ctx context.Context, m Message) error {
 	again, err := s.repeated(name, a.GetValue())
 	if err != nil || again {
 		return err
+	}
+	if s.ingress != nil {
+		if err := s.ingress.check(&a, st, m.Payload); err != nil {
+			return s.blame(err)
+		}
+		if err := s.ingress.askFresh(); err != nil {
+			return err
+		}
 	}
 	for _, to := range s.seats {
 		if slices.Contains(st.to, to.role) {

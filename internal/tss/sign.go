@@ -26,7 +26,7 @@ type SignInput struct {
 	Payload []byte    // Secp256k1: a 32-byte digest; Ed25519: the message
 	// Gate is asked before the last message leaves, by which the other side has the
 	// signature. Its error ends the run, as it is. nil: nobody is.
-	Gate func(context.Context) error
+	Gate func(context.Context) error `json:"-"`
 }
 
 // Signature is a finished signature, verified under the wallet's key.
@@ -77,6 +77,7 @@ func Sign(ctx context.Context, conn Conn, in SignInput, obs Observer) (*Signatur
 	t := newSeat(onlyRole, keys[in.Party])
 	t.senders[onlyRole] = ids
 	s := &side{curve: c, me: in.Party, proto: signings[c], conn: conn, obs: obs, seats: []*seat{t}, gate: in.Gate}
+	s.ingress = &ingress{curve: c, me: in.Party, proto: s.proto, record: in.Record}
 
 	end := make(chan *common.SignatureData, 1)
 	var d *common.SignatureData
