@@ -40,6 +40,8 @@ type walletCmd struct {
 type serviceFlags struct {
 	Addr string `help:"The service's gRPC address (default: ${default})." default:"127.0.0.1:9090" env:"MPCD_ADDR" placeholder:"ADDR"`
 	JSON bool   `help:"Print one JSON object on standard output."`
+	// DeviceHeld is for the commands that run a protocol; the others have no use for it.
+	DeviceHeld bool `help:"Run this device's side of the protocol here: its share is not sent. A wallet that is created so refuses everything else." env:"MPCD_DEVICE_HELD"`
 	connectionFlags
 }
 
@@ -56,6 +58,9 @@ func (f *serviceFlags) dial(opts ...client.Option) (*client.Client, func() error
 	conn, err := grpc.NewClient("passthrough:///"+f.Addr, how...)
 	if err != nil {
 		return nil, nil, err
+	}
+	if f.DeviceHeld {
+		opts = append(opts, client.WithDeviceHeldShares())
 	}
 	c, err := client.New(conn, opts...)
 	if err != nil {

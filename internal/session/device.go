@@ -2,9 +2,12 @@ package session
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"math/big"
 	"sync"
 	"time"
 
@@ -111,7 +114,7 @@ func (d *device) after(sequence uint32) (out []Numbered) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for i, p := range d.sent {
-		if n := d.acked + uint32(i) + 1; n > sequence { //nolint:gosec // G115: at most deviceParts
+		if n := d.acked + uint32(i) + 1; n > sequence {
 			out = append(out, Numbered{Sequence: n, Ack: d.next - 1, Part: p})
 		}
 	}
@@ -220,6 +223,7 @@ func (s *Service) joint(ctx context.Context, w *work, t target, src *source) (*m
 		WalletID: t.walletID, ShareSetID: uuid.NewString(), Observer: tss.Observer{Busy: w.busy},
 		PreParams: func(ctx context.Context) (*tss.PreParams, error) { return s.preParams(ctx, t.walletID) },
 		Progress:  func(c Curve, k, n int) { w.run.report(newSpan(c, t.curves).progress(k, n)) },
+		Fresh:     func(n, nTilde *big.Int) error { return s.fresh(ctx, t.walletID, n, nTilde) },
 	}
 	if src != nil {
 		half, err := s.half(ctx, t.owner, src, w)
@@ -250,6 +254,16 @@ func (s *Service) joint(ctx context.Context, w *work, t target, src *source) (*m
 		public = append(public, PublicKey{Curve: k.Curve, Key: k.PublicKey})
 	}
 	return m, public, nil
+}
+
+// fresh wants the device's moduli to be new to the wallet: attacks that plant a key need
+// it more than once.
+func (s *Service) fresh(ctx context.Context, walletID string, n, nTilde *big.Int) error {
+	err := s.Wallets.ReserveModuli(ctx, walletID, sha256.Sum256(n.Bytes()), sha256.Sum256(nTilde.Bytes()))
+	if errors.Is(err, ErrModulusUsed) {
+		return &tss.ProtocolError{Curve: Secp256k1, Round: 1, Culprit: tss.Client, Err: err}
+	}
+	return err
 }
 
 // SignWithDevice starts, or attaches to, a signing whose client's side is on a device.

@@ -118,8 +118,8 @@ func (r *reader) decommitment(parts [][]byte, n int) {
 	if r.list(what, parts, repeat(scalarLen, 1+2*n)); r.err != nil {
 		return
 	}
-	for i := 1; i < len(parts); i += 2 {
-		r.point(what, parts[i], parts[i+1])
+	for xy := range slices.Chunk(parts[1:], 2) {
+		r.point(what, xy[0], xy[1])
 	}
 }
 

@@ -41,7 +41,7 @@ func TestRow18Moduli(t *testing.T) {
 	prime, err := rand.Prime(rand.Reader, modulusBits)
 	require.NoError(t, err)
 	smooth := big.NewInt(3 * 5 * 17 * 257 * 65537) // the one that was accepted, but for its large factors
-	forged := new(big.Int).Div(good, smooth) // and a cofactor that makes it as long as a good one
+	forged := new(big.Int).Div(good, smooth)       // and a cofactor that makes it as long as a good one
 	forged.Mul(forged.SetBit(forged, 0, 1), smooth)
 	require.Equal(t, modulusBits, forged.BitLen())
 	for says, n := range map[string]*big.Int{

@@ -35,6 +35,8 @@ type Joint struct {
 	Record     []byte // of the set that is used, encoded
 
 	PreParams func(context.Context) (*PreParams, error) // for a new ECDSA share
+	// Fresh is as in KeygenInput.
+	Fresh func(n, nTilde *big.Int) error
 	// Gate is asked before the signing's last message leaves, by which the other side has
 	// the signature; nil: nobody is.
 	Gate     func(context.Context) error
@@ -177,7 +179,7 @@ func (j *Joint) newKey(ctx context.Context, c *channel, i int, old *Record) (*Ne
 		if err := keys.check(curve, nil); err != nil {
 			return nil, c.blame(err)
 		}
-		return Keygen(ctx, c.conn(curve), KeygenInput{Curve: curve, Party: j.Party, Keys: keys, PreParams: pre}, j.observer(curve))
+		return Keygen(ctx, c.conn(curve), KeygenInput{Curve: curve, Party: j.Party, Keys: keys, PreParams: pre, Fresh: j.Fresh}, j.observer(curve))
 	}
 	key, ok := old.Key(curve)
 	if !ok || j.Share.Key(curve) == nil {
@@ -186,7 +188,7 @@ func (j *Joint) newKey(ctx context.Context, c *channel, i int, old *Record) (*Ne
 	if err := keys.check(curve, key); err != nil {
 		return nil, c.blame(err)
 	}
-	in := ReshareInput{Party: j.Party, Old: key, Share: j.Share.Key(curve), NewKeys: keys, PreParams: pre}
+	in := ReshareInput{Party: j.Party, Old: key, Share: j.Share.Key(curve), NewKeys: keys, PreParams: pre, Fresh: j.Fresh}
 	return Reshare(ctx, c.conn(curve), in, j.observer(curve))
 }
 
