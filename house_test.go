@@ -27,6 +27,7 @@ var mayImport = map[string][]string{
 	"client":               {"gen/mpcd/v1", "internal/tss", "internal/wire"},
 	"internal/auth":        {"internal/secretfile", "internal/session"},
 	"gen/mpcd/v1":          {},
+	"gen/mpcd/worker/v1":   {"gen/mpcd/v1"},
 	"internal/custodian":   {}, // the other side of the webhooks: it shares nothing with this one
 	"internal/custody":     {"internal/session", "internal/tss", "internal/webhook"},
 	"internal/policy":      {"internal/session", "internal/webhook"},
@@ -39,6 +40,7 @@ var mayImport = map[string][]string{
 	"internal/secretfile":  {},
 	"internal/server":      {"internal/session", "internal/wire", "gen/mpcd/v1"},
 	"internal/wire":        {"internal/tss", "gen/mpcd/v1"},
+	"internal/worker":      {"internal/session", "internal/tss", "internal/wire", "gen/mpcd/worker/v1"},
 	"internal/service":     {"*"},
 	"internal/session":     {"internal/tss"},
 	"internal/store":       {"internal/session"},
@@ -76,7 +78,7 @@ var belongs = map[string][]string{
 	"code.dny.dev/ssrf":                  {"internal/webhook"},
 	"github.com/standard-webhooks/":      {"internal/webhook", "internal/custodian"},
 	"github.com/stretchr/testify":        testOnly,
-	"github.com/mpcd/mpcd/gen/mpcd/v1":   {"internal/server", "internal/server/servertest", "internal/wire", "client"},
+	"github.com/mpcd/mpcd/gen/mpcd/v1":   {"internal/server", "internal/server/servertest", "internal/wire", "client", "gen/mpcd/worker/v1"},
 	"github.com/mpcd/mpcd/internal/seal": {"cmd/mpcd", "cmd/mpcbench", "internal/service", "internal/server/servertest"},
 }
 

@@ -116,6 +116,7 @@ func embedded(ctx context.Context) (conn *grpc.ClientConn, stop func() error, er
 	svc, err := service.Open(ctx, service.Options{
 		DB: "sqlite://" + filepath.Join(dir, "demo.db"), Keyset: keyset, Auth: service.DevCaller,
 		Sessions: session.Config{RequireSealTo: true}, Pool: preparams.Config{MaxAge: time.Hour},
+		Worker: workerConfig(0, workerMemory, workerCPU),
 	}, log)
 	if err != nil {
 		return nil, nil, errors.Join(err, remove())

@@ -23,6 +23,7 @@ type cli struct {
 	Custodian custodianCmd `cmd:"" help:"Run a reference custodian: who keeps the other halves of backups himself."`
 	Audit     auditCmd     `cmd:"" help:"Show and verify the audit log."`
 	Loadtest  loadtestCmd  `cmd:"" help:"Make data for load tests."`
+	Worker    workerCmd    `cmd:"" hidden:"" help:"Serve one device-held run; the service starts these."`
 	Version   versionCmd   `cmd:"" help:"Print version, commit and Go version."`
 }
 

@@ -37,8 +37,14 @@ type serveCmd struct {
 	HTTPAddr  string `name:"http-addr" help:"Where the HTTP/JSON gateway is served (default: ${default})." default:"127.0.0.1:8080" placeholder:"ADDR" env:"MPCD_HTTP_ADDR"`
 	AdminAddr string `name:"admin-addr" help:"Where health and profiles are served; keep it internal (default: ${default})." default:"127.0.0.1:9464" placeholder:"ADDR" env:"MPCD_ADMIN_ADDR"`
 
-	Slots       setting[int]           `help:"How many runs compute at once; 0: one for each core." default:"0" env:"MPCD_SLOTS" placeholder:"N"`
-	RunTimeout  setting[time.Duration] `help:"Deadline of one run, waiting included (default: ${default})." default:"10m" env:"MPCD_RUN_TIMEOUT" placeholder:"TIME"`
+	Slots         setting[int]           `help:"How many runs compute at once; 0: one for each core." default:"0" env:"MPCD_SLOTS" placeholder:"N"`
+	RunTimeout    setting[time.Duration] `help:"Deadline of one run, waiting included (default: ${default})." default:"10m" env:"MPCD_RUN_TIMEOUT" placeholder:"TIME"`
+	DeviceRuns    setting[int]           `help:"How many device-held runs are under way at once, each in a worker process; 0: eight for each core." default:"0" env:"MPCD_DEVICE_RUNS" placeholder:"N"`
+	DeviceSilence setting[time.Duration] `help:"A device that says nothing for so long ends its run (default: ${default})." default:"2m" env:"MPCD_DEVICE_SILENCE" placeholder:"TIME"`
+	Workers       setting[int]           `help:"How many worker processes wait for a device-held run; more are started as they are needed (default: ${default})." default:"1" env:"MPCD_WORKERS" placeholder:"N"`
+	WorkerMemory  setting[int]           `help:"Memory of one worker process, in MiB: it dies at twice as much (default: ${default})." default:"256" env:"MPCD_WORKER_MEMORY" placeholder:"MIB"`
+	WorkerCPU     setting[time.Duration] `name:"worker-cpu" help:"Processor time of one worker process, after which it is killed (default: ${default})." default:"1m" env:"MPCD_WORKER_CPU" placeholder:"TIME"`
+
 	Queue       setting[int]           `help:"How many runs wait for their turn at most; more are refused with RetryInfo (default: ${default})." default:"256" env:"MPCD_QUEUE" placeholder:"N"`
 	PendingSets setting[int]           `help:"How many unconfirmed share sets a wallet has at most (default: ${default})." default:"16" env:"MPCD_PENDING_SETS" placeholder:"N"`
 	SessionTTL  setting[time.Duration] `name:"session-ttl" help:"How long an ended session is remembered, without secrets (default: ${default})." default:"720h" env:"MPCD_SESSION_TTL" placeholder:"TIME"`
@@ -112,7 +118,7 @@ func (s *serveCmd) checkValues(f *faults) {
 		setting setting[int]
 		least   int
 	}{
-		{"--slots", s.Slots, 0}, {"--queue", s.Queue, 1}, {"--pending-sets", s.PendingSets, 1},
+		{"--slots", s.Slots, 0}, {"--device-runs", s.DeviceRuns, 0}, {"--workers", s.Workers, 0}, {"--worker-memory", s.WorkerMemory, 64}, {"--queue", s.Queue, 1}, {"--pending-sets", s.PendingSets, 1},
 		{"--preparams-depth", s.PreparamsDepth, 0}, {"--preparams-workers", s.PreparamsWorkers, 0},
 	} {
 		if x.setting.err == nil && x.setting.value < x.least {
@@ -123,7 +129,9 @@ func (s *serveCmd) checkValues(f *faults) {
 		flag    string
 		setting setting[time.Duration]
 		least   time.Duration
-	}{{"--run-timeout", s.RunTimeout, 1}, {"--result-ttl", s.ResultTTL, 1}, {"--session-ttl", s.SessionTTL, 1}, {"--preparams-max-age", s.PreparamsMaxAge, 1}, {"--grace", s.Grace, 0}} {
+	}{
+		{"--device-silence", s.DeviceSilence, time.Second}, {"--worker-cpu", s.WorkerCPU, time.Second}, {"--run-timeout", s.RunTimeout, 1}, {"--result-ttl", s.ResultTTL, 1}, {"--session-ttl", s.SessionTTL, 1}, {"--preparams-max-age", s.PreparamsMaxAge, 1}, {"--grace", s.Grace, 0},
+	} {
 		if x.setting.err == nil && x.setting.value < x.least {
 			f.add("%s: %v is too short", x.flag, x.setting.value)
 		}
@@ -132,7 +140,8 @@ func (s *serveCmd) checkValues(f *faults) {
 		flag string
 		err  error
 	}{
-		{"--dev", s.Dev.err}, {"--slots", s.Slots.err}, {"--queue", s.Queue.err}, {"--pending-sets", s.PendingSets.err}, {"--session-ttl", s.SessionTTL.err}, {"--run-timeout", s.RunTimeout.err}, {"--result-ttl", s.ResultTTL.err},
+		{"--dev", s.Dev.err}, {"--slots", s.Slots.err}, {"--device-runs", s.DeviceRuns.err}, {"--device-silence", s.DeviceSilence.err}, {"--workers", s.Workers.err},
+		{"--worker-memory", s.WorkerMemory.err}, {"--worker-cpu", s.WorkerCPU.err}, {"--queue", s.Queue.err}, {"--pending-sets", s.PendingSets.err}, {"--session-ttl", s.SessionTTL.err}, {"--run-timeout", s.RunTimeout.err}, {"--result-ttl", s.ResultTTL.err},
 		{"--grace", s.Grace.err}, {"--preparams-depth", s.PreparamsDepth.err}, {"--preparams-max-age", s.PreparamsMaxAge.err},
 		{"--preparams-workers", s.PreparamsWorkers.err}, {"--log-level", s.LogLevel.err},
 	} {
@@ -182,9 +191,11 @@ func (s *serveCmd) Run(ctx context.Context, f *faults) (err error) {
 	cfg := session.Config{
 		RunTimeout: s.RunTimeout.value, ResultTTL: s.ResultTTL.value, SessionTTL: s.SessionTTL.value,
 		Slots: s.Slots.value, Queue: s.Queue.value, PendingSets: s.PendingSets.value, RequireSealTo: !s.Dev.value,
+		DeviceRuns: s.DeviceRuns.value, DeviceSilence: s.DeviceSilence.value,
 	}
 	pool := preparams.Config{Depth: s.PreparamsDepth.value, MaxAge: s.PreparamsMaxAge.value, Workers: s.PreparamsWorkers.value}
 	options.DB, options.Keyset, options.Sessions, options.Pool, options.Auth, options.Server = s.DB, keyset, cfg, pool, door.auth, door.config
+	options.Worker = workerConfig(s.Workers.value, s.WorkerMemory.value, s.WorkerCPU.value)
 	svc, err := service.Open(ctx, options, log)
 	if err != nil {
 		return err

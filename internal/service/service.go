@@ -26,6 +26,7 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 	"github.com/mpcd/mpcd/internal/store"
 	"github.com/mpcd/mpcd/internal/webhook"
+	"github.com/mpcd/mpcd/internal/worker"
 )
 
 // Service is everything between a database and a server.
@@ -34,6 +35,7 @@ type Service struct {
 	Sessions *session.Service
 	Server   *server.Server
 	Pool     *preparams.Pool
+	workers  *worker.Pool
 	stop     func() // ends what goes on in the background, and waits for it
 }
 
@@ -49,8 +51,11 @@ type Options struct {
 	// are kept here. With a Recipient they leave encrypted to it.
 	Custodian *webhook.Client
 	Recipient *age.X25519Recipient
-	Policy    *webhook.Client      // reaches an authoriser; nil: there is none
-	Wrap      func(*session.Ports) // puts something in front of the parts, such as a benchmark's clocks; nil: nothing
+	// Worker says what runs the service's side of device-held runs. Without Args they run in
+	// this process.
+	Worker worker.Config
+	Policy *webhook.Client      // reaches an authoriser; nil: there is none
+	Wrap   func(*session.Ports) // puts something in front of the parts, such as a benchmark's clocks; nil: nothing
 }
 
 // Open wires the rooms together. The caller closes it.
@@ -69,12 +74,18 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 	ports := session.Ports{
 		Wallets: st, Sessions: st, Keeping: st, Sealer: sealer, Halves: keeper, Custodian: keeper, PreParams: pool, Log: log,
 	}
+	workers := worker.NewPool(o.Worker, log)
+	if len(o.Worker.Args) > 0 {
+		ports.Joint = workers.Run
+	}
 	o.outside(&ports, keeper)
 	sessions, err := session.New(ctx, ports, o.Sessions)
 	if err != nil {
+		workers.Close()
 		return nil, errors.Join(err, st.Close())
 	}
 	registry := prometheus.NewRegistry()
+	registry.MustRegister(workerMetrics(workers)...)
 	resealer := seal.NewResealer(sealer, st, log)
 	registry.MustRegister(pool, rowsLeft(resealer), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	webhooks := o.webhooks()
@@ -97,6 +108,7 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 		Store:    st,
 		Sessions: sessions,
 		Pool:     pool,
+		workers:  workers,
 		Server:   server.New(sessions, o.Auth, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), log, o.Server),
 		stop: func() {
 			stop()
@@ -128,6 +140,23 @@ func (o *Options) outside(ports *session.Ports, keeper *custody.Managed) {
 	}
 }
 
+// workerMetrics show the processes of device-held runs.
+func workerMetrics(p *worker.Pool) (all []prometheus.Collector) {
+	for state, count := range map[string]func(worker.Stats) int{
+		"warm": func(s worker.Stats) int { return s.Warm },
+		"busy": func(s worker.Stats) int { return s.Busy },
+	} {
+		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: "mpcd", Name: "workers", Help: "Worker processes of device-held runs.", ConstLabels: prometheus.Labels{"state": state},
+		}, func() float64 { return float64(count(p.Stats())) }))
+	}
+	return append(all, prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Namespace: "mpcd", Name: "worker_starts_total", Help: "Worker processes that were started.",
+	}, func() float64 { return float64(p.Stats().Started) }), prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Namespace: "mpcd", Name: "worker_deaths_total", Help: "Worker processes that died in a run: something got past every check, or a limit was reached.",
+	}, func() float64 { return float64(p.Stats().Died) }))
+}
+
 // rowsLeft shows how far a rotation of the keyset has come.
 func rowsLeft(r *seal.Resealer) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -139,6 +168,7 @@ func rowsLeft(r *seal.Resealer) prometheus.Collector {
 func (s *Service) Close() error {
 	s.stop()
 	s.Sessions.Close()
+	s.workers.Close()
 	if err := s.Store.Close(); err != nil {
 		return fmt.Errorf("close the database: %w", err)
 	}

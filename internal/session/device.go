@@ -234,7 +234,7 @@ func (s *Service) joint(ctx context.Context, w *work, t target, src *source) (*m
 		j.Share, j.Record = half, src.set.Record
 	}
 	w.run.report(newSpan(t.curves[0], t.curves).progress(0, 0))
-	out, err := j.Run(ctx, w.run.device)
+	out, err := s.Joint(ctx, &j, w.run.device)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -310,7 +310,7 @@ func (s *Service) signJointly(ctx context.Context, w *work, owner string, src *s
 		Progress: func(_ Curve, k, n int) { w.run.report(sp.progress(k, n)) },
 		Gate:     func(ctx context.Context) error { return s.mayLeave(ctx, w.rec, src, c, digest) },
 	}
-	out, err := j.Run(ctx, w.run.device)
+	out, err := s.Joint(ctx, &j, w.run.device)
 	if err != nil {
 		return nil, err
 	}

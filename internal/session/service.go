@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/mpcd/mpcd/internal/tss"
 )
 
 // Config holds the settings of a Service. Zero values mean the defaults.
@@ -19,7 +21,8 @@ type Config struct {
 	ResultTTL     time.Duration // how long a set waits for its confirmation; 15 minutes
 	SessionTTL    time.Duration // how long an ended session is remembered; 30 days
 	Slots         int           // how many runs compute at once; one for each core
-	Queue         int           // how many runs wait for a slot at most; 256
+	DeviceRuns    int           // how many device-held runs are under way at once: most of their time they wait; 8 for each core
+	Queue         int           // how many runs wait for a slot at most, hosted and device-held; 256
 	PendingSets   int           // how many unconfirmed sets a wallet has at most; 16
 	DeviceSilence time.Duration // how long a device may say nothing while its run waits for it; 2 minutes
 	RequireSealTo bool          // refuse requests whose result would come back in plaintext
@@ -42,6 +45,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Slots == 0 {
 		c.Slots = runtime.GOMAXPROCS(0)
+	}
+	if c.DeviceRuns == 0 {
+		c.DeviceRuns = 8 * runtime.GOMAXPROCS(0)
 	}
 	if c.Queue == 0 {
 		c.Queue = 256
@@ -66,6 +72,9 @@ type Ports struct {
 	PreParams PreParams
 	Log       *slog.Logger
 	Policy    Policy // nil: scopes and ownership are all
+	// Joint runs the service's side of a device-held run, as (*tss.Joint).Run does, but
+	// better in a process of its own; nil: here.
+	Joint func(context.Context, *tss.Joint, tss.Link) (*tss.Joined, error)
 }
 
 // Service runs sessions. Its methods may be called by any number of goroutines.
@@ -73,7 +82,8 @@ type Service struct {
 	Ports
 	cfg       Config
 	clock     clock
-	admission *admission
+	admission *admission // of hosted runs
+	devices   *admission // of device-held ones: a device that is slow takes no slot from those that compute
 
 	// ctx is the context of every run: a caller's context ends its stream, not its run.
 	ctx    context.Context
@@ -97,9 +107,12 @@ func New(ctx context.Context, ports Ports, cfg Config) (*Service, error) {
 	if n > 0 {
 		ports.Log.Warn("sessions were interrupted by a restart", "count", n)
 	}
+	if ports.Joint == nil {
+		ports.Joint = func(ctx context.Context, j *tss.Joint, link tss.Link) (*tss.Joined, error) { return j.Run(ctx, link) }
+	}
 	s := &Service{Ports: ports, cfg: cfg.withDefaults(), live: make(map[runKey]*Run)}
 	s.clock = newClock(s.cfg.Wall)
-	s.admission = newAdmission(s.cfg.Slots, s.cfg.Queue)
+	s.admission, s.devices = newAdmission(s.cfg.Slots, s.cfg.Queue), newAdmission(s.cfg.DeviceRuns, s.cfg.Queue)
 	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	return s, nil
 }
@@ -276,7 +289,11 @@ func (s *Service) begin(ctx context.Context, j job, r *Run) (started bool, err e
 		s.refused(ctx, Entry{Caller: j.caller.Name, Action: "session.begin", WalletID: j.walletID, Detail: j.op.String()}, err)
 		return false, err
 	}
-	ticket, err := s.admission.enter(j.caller.Name, j.op)
+	queue := s.admission
+	if j.device != nil {
+		queue = s.devices
+	}
+	ticket, err := queue.enter(j.caller.Name, j.op)
 	if err != nil {
 		p.end()
 		return false, err

@@ -91,11 +91,16 @@ func (s *Service) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out
 	}
 	// tss-lib cannot be stopped: after a cancellation the slot stays taken until what it
 	// computes has ended.
-	s.PreParams.Pause()
+	hosted := w.run.device == nil // a device must not keep the pool from being filled by being slow
+	if hosted {
+		s.PreParams.Pause()
+	}
 	defer s.wg.Go(func() {
 		w.busy.Wait()
 		t.leave()
-		s.PreParams.Resume()
+		if hosted {
+			s.PreParams.Resume()
+		}
 	})
 	w.rec.State = Running
 	if err := s.Sessions.Update(ctx, w.rec, s.entry(w.rec, "session.run")); err != nil {

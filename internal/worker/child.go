@@ -1,0 +1,156 @@
+package worker
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+
+	workerv1 "github.com/mpcd/mpcd/gen/mpcd/worker/v1"
+)
+
+// child is one worker process, as the service has it.
+type child struct {
+	cmd    *exec.Cmd
+	in     *os.File // to it
+	out    *bufio.Reader
+	raw    *os.File // behind out
+	stderr *tail
+	exited chan struct{} // closed when the process is gone; then cmd.ProcessState is set
+
+	say  sync.Mutex // guards writes to in
+	over sync.Once  // of hangUp
+}
+
+// self is this same program, also where its file was replaced while it runs.
+func self() (string, error) {
+	if runtime.GOOS == "linux" {
+		return "/proc/self/exe", nil
+	}
+	return os.Executable()
+}
+
+// start starts a process that is killed when ctx ends, and reaped in a goroutine of wg.
+func start(ctx context.Context, wg *sync.WaitGroup, cfg Config) (*child, error) {
+	path, err := self()
+	if err != nil {
+		return nil, err
+	}
+	theirs, in, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("a pipe to a worker: %w", err)
+	}
+	raw, theirOut, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("a pipe from a worker: %w", err), theirs.Close(), in.Close())
+	}
+	c := &child{in: in, raw: raw, out: bufio.NewReader(raw), stderr: new(tail), exited: make(chan struct{})}
+	c.cmd = exec.CommandContext(ctx, path) //nolint:gosec // G204: it is this program
+	c.cmd.Args = append(append([]string(nil), cfg.Args...),
+		"--memory="+strconv.FormatInt(cfg.Limits.Memory, 10), "--cpu="+cfg.Limits.CPU.String())
+	// Nothing of our own environment, which may name secrets. nil would be all of it.
+	c.cmd.Env = []string{"GOTRACEBACK=single"}
+	c.cmd.Dir = "/"
+	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = theirs, theirOut, c.stderr
+	err = c.cmd.Start()
+	// Theirs, or nobody's.
+	err = errors.Join(err, theirs.Close(), theirOut.Close())
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("start a worker: %w", err), in.Close(), raw.Close())
+	}
+	wg.Go(func() { // ends with the process
+		_ = c.cmd.Wait() // what it says is in ProcessState
+		close(c.exited)
+	})
+	return c, nil
+}
+
+func (c *child) alive() bool {
+	select {
+	case <-c.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+// kill ends the process at once. Safe to call more than once, and after its end.
+func (c *child) kill() { _ = c.cmd.Process.Kill() }
+
+// hangUp kills the process and closes the pipes. Safe to call more than once.
+func (c *child) hangUp() {
+	c.over.Do(func() {
+		c.kill()
+		_ = c.in.Close() // nothing waits in a pipe's file
+		_ = c.raw.Close()
+	})
+}
+
+func (c *child) tell(f *workerv1.ToWorker) error {
+	c.say.Lock()
+	defer c.say.Unlock()
+	return write(c.in, f)
+}
+
+func (c *child) next() (*workerv1.FromWorker, error) {
+	f := new(workerv1.FromWorker)
+	return f, read(c.out, f)
+}
+
+// state says how the process ended, and where it was: the names of functions, without
+// their arguments or what it panicked with, which may come from a device.
+func (c *child) state() string {
+	<-c.exited
+	s := c.cmd.ProcessState
+	text := fmt.Sprintf("%v after %v of processor time", s, (s.UserTime() + s.SystemTime()).Round(1e6))
+	if at := c.stderr.functions(); len(at) > 0 {
+		text += ", in " + strings.Join(at, " < ")
+	}
+	return text
+}
+
+// tail keeps the beginning of what a worker says on standard error.
+type tail struct {
+	mu sync.Mutex // guards b
+	b  []byte
+}
+
+const maxTail = 16 << 10
+
+// Write implements io.Writer. It takes everything.
+func (t *tail) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.b = append(t.b, b[:min(len(b), maxTail-len(t.b))]...)
+	return len(b), nil
+}
+
+// maxFrames is how many functions of a crash are named.
+const maxFrames = 6
+
+// functions names the functions of the first goroutine of a Go crash, the innermost first.
+func (t *tail) functions() (names []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, stack, ok := bytes.Cut(t.b, []byte("\ngoroutine "))
+	if !ok {
+		return nil
+	}
+	for line := range strings.Lines(string(stack)) {
+		name, _, call := strings.Cut(strings.TrimSpace(line), "(")
+		switch {
+		case strings.TrimSpace(line) == "" || len(names) == maxFrames:
+			return names
+		case call && !strings.HasPrefix(line, "\t") && !strings.Contains(name, " ") && !strings.HasPrefix(name, "panic"):
+			names = append(names, name[strings.LastIndex(name, "/")+1:])
+		}
+	}
+	return names
+}

@@ -1,0 +1,204 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// Limits are what one worker may use.
+type Limits struct {
+	Memory int64         // bytes: what the Go runtime tries to stay below; the process dies at twice as much
+	CPU    time.Duration // of processor time, over all cores
+}
+
+// headroom is how many times its memory a worker may take before it dies.
+const headroom = 2
+
+// Config is what a Pool is made of.
+type Config struct {
+	// Args are the arguments, with the program's name first, that make a process of this
+	// same program call Main with Limits.
+	Args   []string
+	Limits Limits
+	Warm   int // how many workers wait for a run; 0: each is started when it is needed
+}
+
+// Pool starts workers. Its methods may be called by any number of goroutines.
+type Pool struct {
+	cfg    Config
+	log    *slog.Logger
+	ctx    context.Context // of the filler and of every worker
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // the filler, and each worker's reaper
+	low    chan struct{}  // has a value when a warm worker was taken
+
+	mu    sync.Mutex // guards what follows
+	warm  []*child
+	busy  int
+	stats Stats
+}
+
+// Stats counts workers.
+type Stats struct {
+	Warm, Busy int // now
+	Started    int // since the pool was made
+	Died       int // of them, in a run and not by our hand
+}
+
+// NewPool returns a pool that starts its warm workers in the background. The caller closes it.
+func NewPool(cfg Config, log *slog.Logger) *Pool {
+	p := &Pool{cfg: cfg, log: log, low: make(chan struct{}, 1)}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.low <- struct{}{}
+	p.wg.Go(p.fill) // ends with Close
+	return p
+}
+
+// Stats returns how many workers there are.
+func (p *Pool) Stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.stats
+	s.Warm, s.Busy = len(p.warm), p.busy
+	return s
+}
+
+// Close kills the workers, and returns when there are none. Runs that are under way fail.
+func (p *Pool) Close() {
+	p.cancel()
+	p.wg.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.warm {
+		c.hangUp()
+	}
+	p.warm = nil
+}
+
+// retryAfter is how long the filler waits when a worker does not start.
+const retryAfter = time.Second
+
+// fill keeps the warm workers complete.
+func (p *Pool) fill() {
+	for {
+		select {
+		case <-p.low:
+		case <-p.ctx.Done():
+			return
+		}
+		for p.missing() {
+			c, err := p.launch(p.ctx)
+			if err == nil {
+				p.put(c)
+				continue
+			}
+			if p.ctx.Err() != nil {
+				return
+			}
+			p.log.Error("a worker process for device-held runs does not start", "error", err)
+			select {
+			case <-time.After(retryAfter):
+			case <-p.ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// missing drops the warm workers that somebody has killed, and reports whether there are
+// too few.
+func (p *Pool) missing() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	there := p.warm[:0]
+	for _, c := range p.warm {
+		if c.alive() {
+			there = append(there, c)
+		} else {
+			c.hangUp()
+		}
+	}
+	p.warm = there
+	return len(there) < p.cfg.Warm
+}
+
+func (p *Pool) put(c *child) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.warm = append(p.warm, c)
+}
+
+// take returns a worker that waits for a run: a warm one, or else a new one.
+func (p *Pool) take(ctx context.Context) (*child, error) {
+	p.mu.Lock()
+	for len(p.warm) > 0 {
+		c := p.warm[0]
+		p.warm = p.warm[1:]
+		if c.alive() {
+			p.busy++
+			p.mu.Unlock()
+			offer(p.low, struct{}{})
+			return c, nil
+		}
+		c.hangUp()
+	}
+	p.mu.Unlock()
+	offer(p.low, struct{}{})
+	c, err := p.launch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	p.busy++
+	p.mu.Unlock()
+	return c, nil
+}
+
+// giveUp ends a worker that take returned, and returns when it has.
+func (p *Pool) giveUp(c *child) {
+	c.hangUp()
+	<-c.exited
+	p.mu.Lock()
+	p.busy--
+	p.mu.Unlock()
+}
+
+var errNotReady = errors.New("another frame")
+
+// readyWithin bounds a worker's start: it is some 50 ms, on a machine that does much else.
+const readyWithin = 30 * time.Second
+
+// launch starts a worker and waits until it is ready.
+func (p *Pool) launch(ctx context.Context) (*child, error) {
+	if p.ctx.Err() != nil {
+		return nil, errors.New("the pool of workers is closed")
+	}
+	c, err := start(p.ctx, &p.wg, p.cfg)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	p.stats.Started++
+	p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	stop := context.AfterFunc(ctx, c.kill)
+	defer stop()
+	f, err := c.next()
+	if err == nil && f.GetReady() != nil {
+		return c, nil
+	}
+	if err == nil {
+		err = errNotReady
+	}
+	c.hangUp()
+	<-c.exited
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return nil, fmt.Errorf("a worker that says something else than that it is ready (%w); it ended with %s", err, c.state())
+}

@@ -1,0 +1,253 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/big"
+	"sync/atomic"
+
+	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/tss"
+	"github.com/mpcd/mpcd/internal/wire"
+
+	workerv1 "github.com/mpcd/mpcd/gen/mpcd/worker/v1"
+)
+
+// Run is j.Run in a process of its own: it returns what that returns. A worker that dies
+// after it heard from the device is the device's fault, a *tss.ProtocolError; one that
+// died before is nobody's, session.ErrInterrupted. The process is gone when Run returns.
+func (p *Pool) Run(ctx context.Context, j *tss.Joint, link tss.Link) (*tss.Joined, error) {
+	c, err := p.take(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w: no worker: %w", session.ErrInterrupted, err)
+	}
+	defer p.giveUp(c)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(ctx, c.kill)()
+	r := &run{joint: j, link: link, child: c}
+	first, err := r.start()
+	if err != nil {
+		return nil, err
+	}
+	err = c.tell(first)
+	clear(first.GetStart().GetShare())
+	if err != nil {
+		return nil, fmt.Errorf("%w: a worker that was killed while it waited", session.ErrInterrupted)
+	}
+	relayed := make(chan struct{})
+	go func() { // ends with ctx
+		defer close(relayed)
+		if err := r.relay(ctx); err != nil {
+			cancel(err)
+		}
+	}()
+	out, err := r.listen(ctx)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause // the first error: others are its echo
+	} else if errors.Is(err, errDied) {
+		err = r.died(p)
+	}
+	cancel(nil)
+	<-relayed
+	return out, err
+}
+
+// run is one run, as the service sees it.
+type run struct {
+	joint *tss.Joint
+	link  tss.Link
+	child *child
+	heard atomic.Bool // the worker got something of the device's
+	at    tss.ProtocolError
+	own   error // why the service said no
+}
+
+func (r *run) start() (*workerv1.ToWorker, error) {
+	j := r.joint
+	s := &workerv1.Start{
+		Operation: j.Operation, SessionId: j.SessionID, Attempt: j.Attempt, Purpose: uint32(j.Purpose), Payload: j.Payload,
+		WalletId: j.WalletID, ShareSetId: j.ShareSetID, Record: j.Record,
+	}
+	for _, c := range j.Curves {
+		s.Curves = append(s.Curves, uint32(c))
+	}
+	if j.Share != nil {
+		share, err := j.Share.Encode()
+		if err != nil {
+			return nil, err
+		}
+		s.Share = share.Reveal()
+	}
+	return &workerv1.ToWorker{What: &workerv1.ToWorker_Start{Start: s}}, nil
+}
+
+// relay brings the worker what the device says, until ctx is done or the worker gone.
+func (r *run) relay(ctx context.Context) error {
+	for {
+		part, err := r.link.Recv(ctx)
+		if err != nil {
+			return err
+		}
+		r.heard.Store(true)
+		if r.child.tell(&workerv1.ToWorker{What: &workerv1.ToWorker_Part{Part: wire.Message(part)}}) != nil {
+			return nil //nolint:nilerr // the listener finds out how it ended
+		}
+	}
+}
+
+var errDied = errors.New("the worker has died")
+
+// listen does what the worker says, until it says how the run ended.
+func (r *run) listen(ctx context.Context) (*tss.Joined, error) {
+	for {
+		f, err := r.child.next()
+		if err != nil {
+			r.child.kill() // where it is not dead, it says what cannot be read
+			return nil, errDied
+		}
+		switch what := f.GetWhat().(type) {
+		case *workerv1.FromWorker_Part:
+			part, err := wire.Part(what.Part)
+			if err != nil {
+				return nil, fmt.Errorf("a worker's part: %w", err)
+			}
+			if err := r.link.Send(ctx, part); err != nil {
+				return nil, err
+			}
+		case *workerv1.FromWorker_Step:
+			r.step(what.Step)
+		case *workerv1.FromWorker_Ask:
+			if err := r.answer(ctx, what.Ask); err != nil {
+				return nil, err
+			}
+		case *workerv1.FromWorker_Done:
+			return r.done(what.Done)
+		case *workerv1.FromWorker_Failed:
+			return nil, r.failed(what.Failed)
+		default:
+			return nil, errors.New("a worker that says what it must not")
+		}
+	}
+}
+
+func (r *run) step(s *workerv1.Step) {
+	r.at.Curve, r.at.Round = tss.Curve(s.GetCurve()), int(s.GetRound()) //nolint:gosec // G115: a number of the tss room's
+	if r.joint.Progress != nil {
+		r.joint.Progress(r.at.Curve, r.at.Round, int(s.GetRounds()))
+	}
+}
+
+// answer asks whom the joint would have asked. Its error is the pipe's.
+func (r *run) answer(ctx context.Context, q *workerv1.Ask) error {
+	a, err := r.resolve(ctx, q)
+	if err != nil {
+		r.own, a = err, &workerv1.Answer{}
+	}
+	err = r.child.tell(&workerv1.ToWorker{What: &workerv1.ToWorker_Answer{Answer: a}})
+	clear(a.GetPreParams())
+	if err != nil {
+		return errDied
+	}
+	return nil
+}
+
+func (r *run) resolve(ctx context.Context, q *workerv1.Ask) (*workerv1.Answer, error) {
+	switch what := q.GetWhat().(type) {
+	case *workerv1.Ask_PreParams:
+		pp, err := r.joint.PreParams(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer pp.Wipe()
+		encoded, err := pp.Encode()
+		if err != nil {
+			return nil, err
+		}
+		return &workerv1.Answer{Ok: true, PreParams: encoded.Reveal()}, nil
+	case *workerv1.Ask_Fresh:
+		if r.joint.Fresh != nil {
+			if err := r.joint.Fresh(new(big.Int).SetBytes(what.Fresh.GetN()), new(big.Int).SetBytes(what.Fresh.GetNTilde())); err != nil {
+				return nil, err
+			}
+		}
+		return &workerv1.Answer{Ok: true}, nil
+	case *workerv1.Ask_Gate:
+		if r.joint.Gate != nil {
+			if err := r.joint.Gate(ctx); err != nil {
+				return nil, err
+			}
+		}
+		return &workerv1.Answer{Ok: true}, nil
+	}
+	return nil, errors.New("a worker that asks what it must not")
+}
+
+// done holds what the worker made against its record before anybody has it.
+func (r *run) done(d *workerv1.Done) (*tss.Joined, error) {
+	out := &tss.Joined{WalletID: r.joint.WalletID}
+	if r.joint.Operation == tss.OperationSign {
+		var err error
+		out.Signature, err = r.signature(d)
+		return out, err
+	}
+	defer clear(d.GetShare())
+	record, err := tss.ParseRecord(d.GetRecord())
+	if err != nil {
+		return nil, fmt.Errorf("a worker's record: %w", err)
+	}
+	if out.Share, err = tss.ParseShare(d.GetShare()); err != nil {
+		return nil, fmt.Errorf("a worker's share: %w", err)
+	}
+	if err = record.Check(out.Share, tss.Server, d.GetRecord()); err == nil && copy(out.ShareHash[:], d.GetShareHash()) != len(out.ShareHash) {
+		err = errors.New("no hash of the device's share")
+	}
+	if err != nil {
+		out.Share.Wipe()
+		return nil, fmt.Errorf("a worker's share: %w", err)
+	}
+	out.Record, out.Keys = d.GetRecord(), record.Keys
+	return out, nil
+}
+
+func (r *run) signature(d *workerv1.Done) (*tss.Signature, error) {
+	sig := &tss.Signature{RecoveryID: uint8(d.GetRecoveryId())} //nolint:gosec // G115: 0 to 3, as Verify sees to
+	if len(d.GetSignature()) != len(sig.Bytes) {
+		return nil, errors.New("a worker's signature has another length")
+	}
+	copy(sig.Bytes[:], d.GetSignature())
+	record, err := tss.ParseRecord(r.joint.Record)
+	if err != nil {
+		return nil, err
+	}
+	key, ok := record.Key(r.joint.Curves[0])
+	if !ok {
+		return nil, errors.New("a worker's signature is on no curve of the set")
+	}
+	return sig, tss.Verify(key.Curve, key.PublicKey, r.joint.Payload, sig)
+}
+
+func (r *run) failed(f *workerv1.Failed) error {
+	switch {
+	case r.own != nil:
+		return r.own
+	case f.GetDevice():
+		return &tss.ProtocolError{Curve: tss.Curve(f.GetCurve()), Round: int(f.GetRound()), Culprit: tss.Client, Err: errors.New(f.GetText())} //nolint:gosec // G115: a number of the tss room's
+	}
+	return fmt.Errorf("a worker failed: %s", f.GetText())
+}
+
+// died says whose fault a death is.
+func (r *run) died(p *Pool) error {
+	p.mu.Lock()
+	p.stats.Died++
+	p.mu.Unlock()
+	state := r.child.state()
+	if !r.heard.Load() || p.ctx.Err() != nil {
+		return fmt.Errorf("%w: the worker was killed, or died before it heard from the device: %s", session.ErrInterrupted, state)
+	}
+	at := r.at
+	at.Culprit, at.Err = tss.Client, fmt.Errorf("the worker died: %s", state)
+	return &at
+}

@@ -1,0 +1,224 @@
+// Package worker runs the service's side of a device-held run in a process of its own.
+//
+// tss-lib panics in goroutines that nothing can recover, and cannot be stopped in
+// mid-computation (docs/adr/0005). The checks of every message stand before it; should
+// one of them have a hole, what a hostile device breaks is its own worker: a Pool starts
+// one process for each run, gives it a limited amount of memory and processor time, and
+// kills it when the run is cancelled. Main is what runs in there.
+//
+// Both are the same program. They talk through pipes; shares and pre-params go that way
+// and no other: a worker has no arguments but its limits, an empty environment, and
+// nothing on disk. It is of one run alone, and ends when the pipe does, so that none
+// outlives the service. The service trusts it no further than its own tss room: what it
+// makes is parsed, and held against the record, once more.
+package worker
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/big"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"github.com/mpcd/mpcd/internal/secret"
+	"github.com/mpcd/mpcd/internal/tss"
+	"github.com/mpcd/mpcd/internal/wire"
+
+	workerv1 "github.com/mpcd/mpcd/gen/mpcd/worker/v1"
+)
+
+// Main serves one run, which comes through in, and returns when its end is written to
+// out. It ends the process when in does: then there is nobody any more to work for.
+func Main(in io.Reader, out io.Writer, limits Limits) error {
+	// The service decides when a worker ends: a signal to the whole group is not for it.
+	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	if err := limits.apply(); err != nil {
+		return err
+	}
+	p := &process{
+		out: out, start: make(chan *workerv1.Start, 1), parts: make(chan tss.Part, pending), answers: make(chan *workerv1.Answer, 1),
+	}
+	go p.read(in) // ends the process
+	if err := p.say(&workerv1.FromWorker{What: &workerv1.FromWorker_Ready{Ready: &workerv1.Ready{}}}); err != nil {
+		return err
+	}
+	return p.run(context.Background(), <-p.start)
+}
+
+// pending is more than the parts of any run in one direction.
+const pending = 64
+
+// process is the worker's end of the pipes.
+type process struct {
+	start   chan *workerv1.Start
+	parts   chan tss.Part
+	answers chan *workerv1.Answer
+
+	asking sync.Mutex // one question at a time
+	mu     sync.Mutex // guards out
+	out    io.Writer
+}
+
+// exitOrphan is the exit code of a worker whose service is gone, or says what it cannot.
+const exitOrphan = 3
+
+func (p *process) read(in io.Reader) {
+	for {
+		var f workerv1.ToWorker
+		if read(in, &f) != nil || !p.take(&f) {
+			os.Exit(exitOrphan) // at once, whatever tss-lib computes
+		}
+	}
+}
+
+// take puts a frame where it is waited for. It reports whether it has a place.
+func (p *process) take(f *workerv1.ToWorker) bool {
+	switch what := f.GetWhat().(type) {
+	case *workerv1.ToWorker_Start:
+		return offer(p.start, what.Start)
+	case *workerv1.ToWorker_Part:
+		part, err := wire.Part(what.Part)
+		return err == nil && offer(p.parts, part)
+	case *workerv1.ToWorker_Answer:
+		return offer(p.answers, what.Answer)
+	}
+	return false
+}
+
+func offer[T any](to chan<- T, v T) bool {
+	select {
+	case to <- v:
+		return true
+	default:
+		return false
+	}
+}
+
+func (p *process) say(f *workerv1.FromWorker) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return write(p.out, f)
+}
+
+// Send implements tss.Link.
+func (p *process) Send(_ context.Context, part tss.Part) error {
+	return p.say(&workerv1.FromWorker{What: &workerv1.FromWorker_Part{Part: wire.Message(part)}})
+}
+
+// Recv implements tss.Link.
+func (p *process) Recv(ctx context.Context) (tss.Part, error) {
+	select {
+	case part := <-p.parts:
+		return part, nil
+	case <-ctx.Done():
+		return tss.Part{}, context.Cause(ctx)
+	}
+}
+
+// errRefused stands for a reason that the service knows.
+var errRefused = errors.New("the service said no")
+
+// ask asks the service, and fails with errRefused where it says no.
+func (p *process) ask(ctx context.Context, q *workerv1.Ask) (*workerv1.Answer, error) {
+	p.asking.Lock()
+	defer p.asking.Unlock()
+	if err := p.say(&workerv1.FromWorker{What: &workerv1.FromWorker_Ask{Ask: q}}); err != nil {
+		return nil, err
+	}
+	select {
+	case a := <-p.answers:
+		if !a.GetOk() {
+			return nil, errRefused
+		}
+		return a, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (p *process) preParams(ctx context.Context) (*tss.PreParams, error) {
+	a, err := p.ask(ctx, &workerv1.Ask{What: &workerv1.Ask_PreParams{PreParams: &workerv1.PreParams{}}})
+	if err != nil {
+		return nil, err
+	}
+	encoded := secret.New(a.GetPreParams())
+	defer encoded.Wipe()
+	return tss.ParsePreParams(encoded)
+}
+
+// run takes a run to its end.
+func (p *process) run(ctx context.Context, s *workerv1.Start) error {
+	f := &workerv1.FromWorker{}
+	done, err := p.joint(ctx, s)
+	if err == nil {
+		defer clear(done.GetShare())
+		f.What = &workerv1.FromWorker_Done{Done: done}
+	} else {
+		f.What = &workerv1.FromWorker_Failed{Failed: failed(err)}
+	}
+	return p.say(f)
+}
+
+// joint runs the side.
+func (p *process) joint(ctx context.Context, s *workerv1.Start) (*workerv1.Done, error) {
+	j := &tss.Joint{
+		Party: tss.Server, Operation: s.GetOperation(), SessionID: s.GetSessionId(), Attempt: s.GetAttempt(), Purpose: tss.Purpose(s.GetPurpose()), //nolint:gosec // G115: a number of the tss room's
+		Payload: s.GetPayload(), WalletID: s.GetWalletId(), ShareSetID: s.GetShareSetId(), Record: s.GetRecord(),
+		PreParams: p.preParams,
+		Fresh: func(n, nTilde *big.Int) error {
+			_, err := p.ask(ctx, &workerv1.Ask{What: &workerv1.Ask_Fresh{Fresh: &workerv1.Moduli{N: n.Bytes(), NTilde: nTilde.Bytes()}}})
+			return err
+		},
+		Gate: func(ctx context.Context) error {
+			_, err := p.ask(ctx, &workerv1.Ask{What: &workerv1.Ask_Gate{Gate: &workerv1.Gate{}}})
+			return err
+		},
+		Progress: func(c tss.Curve, k, n int) {
+			// Who cannot be told of a step is gone: the reader ends the process.
+			_ = p.say(&workerv1.FromWorker{What: &workerv1.FromWorker_Step{Step: &workerv1.Step{Curve: uint32(c), Round: uint32(k), Rounds: uint32(n)}}}) //nolint:gosec // G115: some rounds
+		},
+	}
+	for _, c := range s.GetCurves() {
+		j.Curves = append(j.Curves, tss.Curve(c)) //nolint:gosec // G115: a number of the tss room's
+	}
+	if len(s.GetShare()) > 0 {
+		share, err := tss.ParseShare(s.GetShare())
+		clear(s.GetShare())
+		if err != nil {
+			return nil, err
+		}
+		defer share.Wipe()
+		j.Share = share
+	}
+	out, err := j.Run(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return done(out)
+}
+
+// done is what the service gets of a run that succeeded.
+func done(out *tss.Joined) (*workerv1.Done, error) {
+	if sig := out.Signature; sig != nil {
+		return &workerv1.Done{Signature: sig.Bytes[:], RecoveryId: uint32(sig.RecoveryID)}, nil
+	}
+	defer out.Share.Wipe()
+	share, err := out.Share.Encode()
+	if err != nil {
+		return nil, err
+	}
+	return &workerv1.Done{Record: out.Record, Share: share.Reveal(), ShareHash: out.ShareHash[:]}, nil
+}
+
+func failed(err error) *workerv1.Failed {
+	var p *tss.ProtocolError
+	if errors.As(err, &p) {
+		return &workerv1.Failed{
+			Device: p.Culprit == tss.Client, Curve: uint32(p.Curve), Round: uint32(p.Round), Text: p.Err.Error(), //nolint:gosec // G115: some rounds
+		}
+	}
+	return &workerv1.Failed{Text: err.Error()}
+}

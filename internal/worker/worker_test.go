@@ -1,0 +1,496 @@
+package worker_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/tss"
+	"github.com/mpcd/mpcd/internal/tss/tsstest"
+	"github.com/mpcd/mpcd/internal/worker"
+)
+
+// What this test binary does where it is started as something else. All but "parent" are
+// real workers; some have a fault beside the run.
+var roles = map[string]func(){
+	"worker": func() {},
+	"panics": func() {
+		go func() { // out of reach of recover, as in tss-lib
+			time.Sleep(50 * time.Millisecond)
+			panic("what a device sent")
+		}()
+	},
+	"spins": func() {
+		go func() { // an exponent without bounds
+			n := new(big.Int).Lsh(big.NewInt(1), 1<<20)
+			new(big.Int).Exp(big.NewInt(3), n, n.Add(n, big.NewInt(1)))
+		}()
+	},
+	"grows": func() {
+		go func() {
+			var all [][]byte
+			for {
+				all = append(all, bytes.Repeat([]byte{1}, 1<<20))
+				_ = all
+				time.Sleep(100 * time.Microsecond)
+			}
+		}()
+	},
+	"mute": func() { select {} },
+}
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "parent" {
+		parent()
+		return
+	}
+	if len(os.Args) > 1 && roles[os.Args[1]] != nil {
+		var l worker.Limits
+		f := flag.NewFlagSet("worker", flag.ExitOnError)
+		f.Int64Var(&l.Memory, "memory", 0, "")
+		f.DurationVar(&l.CPU, "cpu", 0, "")
+		_ = f.Parse(os.Args[2:])
+		roles[os.Args[1]]()
+		if err := worker.Main(os.Stdin, os.Stdout, l); err != nil {
+			os.Exit(1)
+		}
+		return
+	}
+	// tss-lib's logger starts it, for good.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/ipfs/go-log/writer.(*MirrorWriter).logRoutine"))
+}
+
+const mib = 1 << 20
+
+func newPool(t *testing.T, role string, warm int) *worker.Pool {
+	t.Helper()
+	p := worker.NewPool(worker.Config{
+		Args: []string{"mpcd", role}, Warm: warm, Limits: worker.Limits{Memory: 256 * mib, CPU: time.Minute},
+	}, slog.New(slog.DiscardHandler))
+	t.Cleanup(p.Close)
+	return p
+}
+
+// link is an end of a wire in memory.
+type link struct {
+	in  <-chan tss.Part
+	out chan<- tss.Part
+}
+
+func (l link) Send(_ context.Context, p tss.Part) error {
+	l.out <- p
+	return nil
+}
+
+func (l link) Recv(ctx context.Context) (tss.Part, error) {
+	select {
+	case p := <-l.in:
+		return p, nil
+	case <-ctx.Done():
+		return tss.Part{}, context.Cause(ctx)
+	}
+}
+
+func wire() (client, server link) {
+	up, down := make(chan tss.Part, 64), make(chan tss.Part, 64)
+	return link{down, up}, link{up, down}
+}
+
+// set is a share set as the two machines hold it.
+type set struct {
+	record []byte
+	shares [2]*tss.Share
+}
+
+// pair makes both sides of a run.
+func pair(operation string, from *set, curves ...tss.Curve) (client, server *tss.Joint) {
+	id, source := uuid.NewString(), tsstest.NewSource()
+	both := [2]*tss.Joint{}
+	for p := range both {
+		both[p] = &tss.Joint{
+			Party: tss.Party(p), Operation: operation, SessionID: id, Attempt: 1, Curves: curves, Purpose: tss.Signing, PreParams: source.PreParams,
+		}
+		if operation == "BACKUP" {
+			both[p].Purpose = tss.Backup
+		}
+		if operation == tss.OperationSign {
+			both[p].Payload = bytes.Repeat([]byte{7}, 32)
+		}
+		if from != nil {
+			both[p].Share = from.shares[p]
+		}
+	}
+	server = both[tss.Server]
+	server.WalletID = uuid.NewString()
+	if operation != tss.OperationSign {
+		server.ShareSetID = uuid.NewString()
+	}
+	if from != nil {
+		server.WalletID, server.Record = from.shares[0].WalletID, from.record
+	}
+	return both[tss.Client], server
+}
+
+// together runs the client's side here and the server's in a worker.
+func together(ctx context.Context, p *worker.Pool, client, server *tss.Joint) (out [2]*tss.Joined, errs [2]error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	a, b := wire()
+	var wg sync.WaitGroup
+	wg.Go(func() { out[tss.Client], errs[tss.Client] = client.Run(ctx, a) })
+	wg.Go(func() {
+		if out[tss.Server], errs[tss.Server] = p.Run(ctx, server, b); errs[tss.Server] != nil {
+			cancel()
+		}
+	})
+	wg.Wait()
+	return out, errs
+}
+
+func made(t *testing.T, p *worker.Pool, client, server *tss.Joint) *set {
+	t.Helper()
+	out, errs := together(t.Context(), p, client, server)
+	require.NoError(t, errors.Join(errs[:]...))
+	require.Equal(t, out[tss.Client].Record, out[tss.Server].Record)
+	require.Equal(t, out[tss.Client].ShareHash, out[tss.Server].ShareHash)
+	s := &set{record: out[tss.Server].Record}
+	for i := range out {
+		s.shares[i] = out[i].Share
+	}
+	return s
+}
+
+// A wallet's life with the service's side in workers: each is used once, and none is left.
+func TestLife(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t, "worker", 1)
+	var rounds []string
+	client, server := pair("CREATE", nil, tss.Ed25519)
+	server.Progress = func(c tss.Curve, k, n int) { rounds = append(rounds, fmt.Sprintf("%v %d/%d", c, k, n)) }
+	first := made(t, pool, client, server)
+	require.Equal(t, []string{"ED25519 1/3", "ED25519 2/3", "ED25519 3/3"}, rounds)
+	client, server = pair("BACKUP", first, tss.Ed25519)
+	backup := made(t, pool, client, server)
+	client, server = pair("PROVISION", backup, tss.Ed25519)
+	second := made(t, pool, client, server)
+	for _, s := range []*set{first, second} {
+		client, server := pair(tss.OperationSign, s, tss.Ed25519)
+		asked := 0
+		server.Gate = func(context.Context) error { asked++; return nil }
+		out, errs := together(t.Context(), pool, client, server)
+		require.NoError(t, errors.Join(errs[:]...))
+		require.Equal(t, out[0].Signature, out[1].Signature)
+		require.Equal(t, 1, asked)
+	}
+	require.Zero(t, pool.Stats().Busy)
+	require.Zero(t, pool.Stats().Died)
+	require.GreaterOrEqual(t, pool.Stats().Started, 5)
+}
+
+// On SECP256K1 the worker asks for pre-params, and for whether the device's moduli are new.
+// It has memory enough for the largest run.
+func TestECDSA(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t, "worker", 0)
+	client, server := pair("CREATE", nil, tss.Secp256k1)
+	var n, nTilde *big.Int
+	server.Fresh = func(a, b *big.Int) error { n, nTilde = a, b; return nil }
+	s := made(t, pool, client, server)
+	record, err := tss.ParseRecord(s.record)
+	require.NoError(t, err)
+	key, _ := record.Key(tss.Secp256k1)
+	require.Zero(t, n.Cmp(key.Parties[tss.Client].PaillierN))
+	require.Zero(t, nTilde.Cmp(key.Parties[tss.Client].NTilde))
+}
+
+// What the service refuses, it refuses with its own error, and the other side gets nothing.
+func TestTheServiceSaysNo(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t, "worker", 0)
+	no := errors.New("no")
+	client, server := pair("CREATE", nil, tss.Ed25519)
+	from := made(t, pool, client, server)
+	for name, x := range map[string]struct {
+		operation string
+		curve     tss.Curve
+		refuse    func(*tss.Joint)
+	}{
+		"pre-params":    {"CREATE", tss.Secp256k1, func(j *tss.Joint) { j.PreParams = func(context.Context) (*tss.PreParams, error) { return nil, no } }},
+		"moduli":        {"CREATE", tss.Secp256k1, func(j *tss.Joint) { j.Fresh = func(*big.Int, *big.Int) error { return no } }},
+		"the signature": {tss.OperationSign, tss.Ed25519, func(j *tss.Joint) { j.Gate = func(context.Context) error { return no } }},
+	} {
+		var source *set
+		if x.operation == tss.OperationSign {
+			source = from
+		}
+		client, server := pair(x.operation, source, x.curve)
+		x.refuse(server)
+		out, errs := together(t.Context(), pool, client, server)
+		require.ErrorIs(t, errs[tss.Server], no, name)
+		require.Error(t, errs[tss.Client], name)
+		require.Nil(t, out[tss.Client], name)
+	}
+	require.Zero(t, pool.Stats().Died)
+}
+
+// A device's fault in the protocol is told as it would be without a worker.
+func TestTheDevicesFault(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t, "worker", 0)
+	a, b := wire()
+	_, server := pair("CREATE", nil, tss.Ed25519)
+	require.NoError(t, a.Send(t.Context(), tss.Part{MAC: make([]byte, 32)}))
+	_, err := pool.Run(t.Context(), server, b)
+	var p *tss.ProtocolError
+	require.ErrorAs(t, err, &p)
+	require.Equal(t, tss.Client, p.Culprit)
+	require.EqualError(t, p.Err, "a part out of its order")
+}
+
+// hello is a device that begins, and then says nothing.
+func hello(t *testing.T) (server *tss.Joint, end link) {
+	t.Helper()
+	client, server := pair("CREATE", nil, tss.Ed25519)
+	up, down := make(chan tss.Part, 64), make(chan tss.Part, 64)
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _ = client.Run(ctx, link{make(chan tss.Part), up}) }) // its hello, into nothing
+	up <- <-up
+	stop()
+	wg.Wait()
+	return server, link{up, down}
+}
+
+// What breaks a worker, breaks a session: it names the device, and where the worker was, and
+// not what it was told. The next run has another worker.
+func TestDeaths(t *testing.T) {
+	t.Parallel()
+	for role, x := range map[string]struct {
+		limits worker.Limits
+		says   string
+	}{
+		"panics": {worker.Limits{Memory: 256 * mib, CPU: time.Minute}, "worker_test.init.func2"},
+		"spins":  {worker.Limits{Memory: 256 * mib, CPU: time.Second}, "signal: killed after "},
+		"grows":  {worker.Limits{Memory: 128 * mib, CPU: time.Minute}, "exit status 2"},
+	} {
+		t.Run(role, func(t *testing.T) {
+			t.Parallel()
+			pool := worker.NewPool(worker.Config{Args: []string{"mpcd", role}, Limits: x.limits}, slog.New(slog.DiscardHandler))
+			defer pool.Close()
+			server, end := hello(t)
+			out, err := pool.Run(t.Context(), server, end)
+			require.Nil(t, out)
+			var p *tss.ProtocolError
+			require.ErrorAs(t, err, &p)
+			require.Equal(t, tss.Client, p.Culprit)
+			require.ErrorContains(t, err, x.says)
+			require.NotContains(t, err.Error(), "what a device sent")
+			require.Equal(t, 1, pool.Stats().Died)
+			require.Zero(t, pool.Stats().Busy)
+		})
+	}
+}
+
+// workers returns the ids of the processes that a test's pool has started.
+func workers(t *testing.T, parent int) (pids []int) {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/stat")
+	require.NoError(t, err)
+	for _, name := range all {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			continue // it has ended
+		}
+		_, rest, _ := strings.Cut(string(b), ") ")
+		fields := strings.Fields(rest)
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(name)))
+		if ppid, _ := strconv.Atoi(fields[1]); ppid == parent && fields[0] != "Z" {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// killed is what becomes of a run whose worker somebody kills.
+func killed(t *testing.T, after func(link)) error {
+	t.Helper()
+	pool := newPool(t, "worker", 0)
+	_, server := pair("CREATE", nil, tss.Ed25519)
+	a, b := wire()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := pool.Run(t.Context(), server, b)
+		ended <- err
+	}()
+	<-a.in // the worker's hello: it is there
+	after(a)
+	for _, pid := range workers(t, os.Getpid()) {
+		cmd, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err == nil && bytes.HasPrefix(cmd, []byte("mpcd\x00worker\x00")) {
+			require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+		}
+	}
+	return <-ended
+}
+
+// Not parallel: it kills every worker of this process.
+func TestKilled(t *testing.T) {
+	err := killed(t, func(link) {})
+	require.ErrorIs(t, err, session.ErrInterrupted, "it has heard nothing: nobody is to blame")
+	require.NotErrorAs(t, err, new(*tss.ProtocolError))
+	err = killed(t, func(a link) {
+		_, end := hello(t)
+		require.NoError(t, a.Send(t.Context(), <-end.in))
+		<-a.in // it answers
+	})
+	var p *tss.ProtocolError
+	require.ErrorAs(t, err, &p)
+	require.Equal(t, tss.Client, p.Culprit)
+	require.ErrorContains(t, err, "signal: killed")
+
+	// One that dies while it waits for a run costs nothing.
+	pool := newPool(t, "worker", 1)
+	require.Eventually(t, func() bool { return pool.Stats().Warm == 1 }, 10*time.Second, time.Millisecond)
+	for _, pid := range workers(t, os.Getpid()) {
+		require.NoError(t, syscall.Kill(pid, syscall.SIGTERM), "a signal that is for the service")
+		require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+	}
+	require.Eventually(t, func() bool { return len(workers(t, os.Getpid())) == 0 }, 10*time.Second, time.Millisecond)
+	client, server := pair("CREATE", nil, tss.Ed25519)
+	made(t, pool, client, server)
+}
+
+// A cancelled run's worker is gone when Run returns, whatever it was computing. Not parallel: it
+// counts processes.
+func TestCancel(t *testing.T) {
+	pool := newPool(t, "spins", 0)
+	server, end := hello(t)
+	cause := errors.New("cancelled")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	down := make(chan tss.Part, 64)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := pool.Run(ctx, server, link{end.in, down})
+		ended <- err
+	}()
+	<-down
+	require.Len(t, workers(t, os.Getpid()), 1)
+	cancel(cause)
+	require.ErrorIs(t, <-ended, cause)
+	require.Empty(t, workers(t, os.Getpid()))
+	require.Zero(t, pool.Stats().Died)
+}
+
+// SIGTERM to the whole group, as systemd and a terminal send it, is for the service: it lets
+// runs end. Not parallel.
+func TestSignalsAreForTheService(t *testing.T) {
+	pool := newPool(t, "worker", 1)
+	require.Eventually(t, func() bool { return pool.Stats().Warm == 1 }, 10*time.Second, time.Millisecond)
+	for _, pid := range workers(t, os.Getpid()) {
+		for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+			require.NoError(t, syscall.Kill(pid, s))
+		}
+	}
+	client, server := pair("CREATE", nil, tss.Ed25519)
+	made(t, pool, client, server)
+	require.Zero(t, pool.Stats().Died)
+}
+
+// A worker's arguments are its limits, and its environment is empty: nothing of the service's
+// comes there but through the pipe. Not parallel.
+func TestNothingOnTheOutside(t *testing.T) {
+	t.Setenv("MPCD_SECRET", "hunter2")
+	pool := newPool(t, "worker", 1)
+	require.Eventually(t, func() bool { return pool.Stats().Warm == 1 }, 10*time.Second, time.Millisecond)
+	pids := workers(t, os.Getpid())
+	require.Len(t, pids, 1)
+	read := func(name string) string {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pids[0], name))
+		require.NoError(t, err)
+		return string(b)
+	}
+	require.Equal(t, "mpcd\x00worker\x00--memory=268435456\x00--cpu=1m0s\x00", read("cmdline"))
+	require.Equal(t, "GOTRACEBACK=single\x00", read("environ"))
+	limits := read("limits")
+	require.Regexp(t, `Max cpu time +60 +60 `, limits)
+	require.Regexp(t, `Max data size +536870912 +536870912 `, limits)
+	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pids[0]))
+	require.NoError(t, err)
+	for _, f := range files {
+		to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", pids[0], f.Name()))
+		require.NoError(t, err)
+		require.NotContains(t, to, "socket:", "it has no way out but its pipes")
+	}
+}
+
+// A worker that does not get ready is no worker, and the caller is not left waiting.
+func TestMute(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t, "mute", 1)
+	server, end := hello(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err := pool.Run(ctx, server, end)
+	require.ErrorIs(t, err, session.ErrInterrupted)
+	none := worker.NewPool(worker.Config{Args: []string{"mpcd", "--no-such-flag"}, Warm: 1}, slog.New(slog.DiscardHandler))
+	defer none.Close()
+	server, end = hello(t)
+	_, err = none.Run(t.Context(), server, end)
+	require.ErrorIs(t, err, session.ErrInterrupted)
+	require.ErrorContains(t, err, "exit status")
+}
+
+// parent is a service that has one worker that waits and one in a run.
+func parent() {
+	pool := worker.NewPool(worker.Config{Args: []string{"mpcd", "spins"}, Warm: 1, Limits: worker.Limits{Memory: 256 * mib, CPU: time.Minute}}, slog.New(slog.DiscardHandler))
+	_, server := pair("CREATE", nil, tss.Ed25519)
+	a, b := wire()
+	go func() { _, _ = pool.Run(context.Background(), server, b) }()
+	<-a.in
+	for pool.Stats().Warm == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	_, _ = os.Stdout.WriteString("ready\n")
+	select {}
+}
+
+// No worker outlives its service, also where that had no time to say goodbye, and where the
+// worker is in the middle of a computation that cannot be stopped.
+func TestOrphans(t *testing.T) {
+	t.Parallel()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "parent")
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	_, err = bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	pids := workers(t, cmd.Process.Pid)
+	require.Len(t, pids, 2)
+	require.NoError(t, cmd.Process.Kill())
+	require.Error(t, cmd.Wait())
+	for _, pid := range pids {
+		require.Eventually(t, func() bool {
+			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+			return err != nil || strings.Contains(string(b), ") Z ")
+		}, 10*time.Second, time.Millisecond, "worker %d", pid)
+	}
+}
