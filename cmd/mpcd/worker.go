@@ -26,7 +26,7 @@ func (w *workerCmd) Run() error {
 
 // workerConfig makes workers of this program; memory in MiB.
 func workerConfig(warm, memory int, cpu time.Duration) worker.Config {
-	return worker.Config{Args: []string{"mpcd", "worker"}, Limits: worker.Limits{Memory: int64(memory) << 20, CPU: cpu}, Warm: warm}
+	return worker.Config{Args: []string{os.Args[0], "worker"}, Limits: worker.Limits{Memory: int64(memory) << 20, CPU: cpu}, Warm: warm}
 }
 
 // What a worker needs: the largest run takes some 60 MiB and 4 seconds on a usual core.

@@ -34,6 +34,7 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 	"github.com/mpcd/mpcd/internal/store"
 	"github.com/mpcd/mpcd/internal/tss/tsstest"
+	"github.com/mpcd/mpcd/internal/worker"
 )
 
 // Config says how a service differs from the usual one. The zero value is the usual one.
@@ -48,6 +49,7 @@ type Config struct {
 	Wrap     func(*session.Ports) // puts something in front of the real parts
 	Metrics  http.Handler         // nil: none
 	Dial     []grpc.DialOption    // more of them
+	Workers  *worker.Config       // device-held runs have processes of their own (see Main); nil: they are in the test's
 }
 
 // Parts are a service without its server.
@@ -58,6 +60,7 @@ type Parts struct {
 	Dir      string
 	Database string // path of the file
 	Log      *Log
+	Workers  *worker.Pool // nil: there is none
 	stop     func()
 }
 
@@ -107,6 +110,10 @@ func open(t testing.TB, cfg Config) *Parts {
 		Wallets: p.Store, Sessions: p.Store, Keeping: p.Store, Sealer: sealer, Halves: keeper, Custodian: keeper,
 		PreParams: tsstest.NewSource(), Log: p.Log.Logger(),
 	}
+	if cfg.Workers != nil {
+		p.Workers = worker.NewPool(*cfg.Workers, p.Log.Logger())
+		ports.Joint = p.Workers.Run
+	}
 	if cfg.Wrap != nil {
 		cfg.Wrap(&ports)
 	}
@@ -114,6 +121,9 @@ func open(t testing.TB, cfg Config) *Parts {
 	require.NoError(t, err)
 	p.stop = sync.OnceFunc(func() {
 		p.Sessions.Close()
+		if p.Workers != nil {
+			p.Workers.Close()
+		}
 		require.NoError(t, p.Store.Close())
 	})
 	return p

@@ -1,0 +1,268 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mpcd/mpcd/client"
+	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/server/servertest"
+)
+
+// memory is what stood in the memory of processes, at several times: the pages that could
+// be written and held anything.
+type memory struct {
+	mu    sync.Mutex // guards what follows
+	pages map[string][][]byte
+}
+
+const page = 4 << 10
+
+// take adds what stands in a process now, under a name. One that has ended has nothing.
+func (m *memory) take(name string, pid int) {
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		return
+	}
+	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
+	if err != nil {
+		return
+	}
+	defer mem.Close() //nolint:errcheck // only read
+	table, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", pid))
+	if err != nil {
+		return
+	}
+	defer table.Close() //nolint:errcheck // only read
+	var all []byte
+	for line := range strings.Lines(string(maps)) {
+		var from, to uint64
+		var mode string
+		if _, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); err != nil || !strings.HasPrefix(mode, "rw") {
+			continue
+		}
+		all = append(all, region(mem, table, from, to)...)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.pages[name] = append(m.pages[name], all)
+}
+
+// region reads the pages that are there: most of what a Go program has mapped is not.
+func region(mem, table *os.File, from, to uint64) (all []byte) {
+	entries := make([]byte, (to-from)/page*8)
+	if _, err := table.ReadAt(entries, int64(from/page*8)); err != nil { //nolint:gosec // G115: an address of a process
+		return nil
+	}
+	for i := range (to - from) / page {
+		if entries[8*i+7]&(1<<7|1<<6) == 0 { // neither present nor swapped out
+			continue
+		}
+		b := make([]byte, page)
+		if _, err := mem.ReadAt(b, int64(from+i*page)); err == nil { //nolint:gosec // G115: as above
+			all = append(all, b...)
+		}
+	}
+	return all
+}
+
+// show says where a share's secrets ever stood.
+func (m *memory) show(share []byte) (names []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name, all := range m.pages {
+		for i, b := range all {
+			if how := servertest.Leaks(b, share); len(how) > 0 {
+				names = append(names, fmt.Sprintf("%s, picture %d: %v", name, i, how))
+			}
+		}
+	}
+	return names
+}
+
+// workers are the processes that a service has started.
+func workers(t *testing.T, service int) (pids []int) {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/stat")
+	require.NoError(t, err)
+	for _, name := range all {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			continue // it has ended
+		}
+		_, rest, _ := strings.Cut(string(b), ") ")
+		if f := strings.Fields(rest); len(f) > 1 && f[0] != "Z" && f[1] == strconv.Itoa(service) {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name)))
+			require.NoError(t, err)
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// scanned is a service whose memory and files are looked at all the time.
+type scanned struct {
+	*watched
+	memory memory
+}
+
+func newScanned(t *testing.T) *scanned {
+	t.Helper()
+	w := &watched{t: t, dir: t.TempDir(), seen: pictures{}}
+	w.start()
+	return &scanned{watched: w, memory: memory{pages: map[string][][]byte{}}}
+}
+
+// scan takes a picture of everything: of the service, its workers, its files.
+func (s *scanned) scan() {
+	s.memory.take("the service", s.svc.cmd.Process.Pid)
+	for _, pid := range workers(s.t, s.svc.cmd.Process.Pid) {
+		s.memory.take("a worker", pid)
+	}
+	s.look()
+}
+
+// looking is a stream at each of whose protocol messages everything is looked at.
+type looking struct {
+	grpc.ClientStream
+	scan func()
+}
+
+func (l looking) RecvMsg(m any) error {
+	err := l.ClientStream.RecvMsg(m)
+	if x, ok := m.(interface {
+		GetMessage() *mpcdv1.ProtocolMessage
+	}); ok && x.GetMessage() != nil {
+		l.scan()
+	}
+	return err
+}
+
+// device is the SDK of a device that keeps its shares.
+func (s *scanned) device(cloud client.KeyStorage) *client.Client {
+	conn, err := grpc.NewClient("passthrough:///"+s.svc.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			stream, err := streamer(ctx, desc, cc, method, opts...)
+			return looking{stream, s.scan}, err
+		}))
+	require.NoError(s.t, err)
+	s.t.Cleanup(func() { _ = conn.Close() })
+	c, err := client.New(conn, client.WithDeviceHeldShares(), client.WithCurves(client.CurveEd25519), client.WithCloudKey(client.MethodICloud, cloud),
+		client.WithStore(func(context.Context, *client.Share) error { return nil }))
+	require.NoError(s.t, err)
+	return c
+}
+
+// drawer is a cloud storage in memory.
+type drawer struct{ sync.Map }
+
+func (d *drawer) PutKey(_ context.Context, id, key string) error {
+	d.Store(id, key)
+	return nil
+}
+
+func (d *drawer) GetKey(_ context.Context, id string) (string, error) {
+	if key, ok := d.Load(id); ok {
+		return key.(string), nil
+	}
+	return "", errors.New("no key")
+}
+
+// requireAbsent wants a share nowhere, and what is no secret everywhere: the search works.
+func (s *scanned) requireAbsent(shares ...[]byte) {
+	for i, share := range shares {
+		require.Empty(s.t, s.memory.show(share), "share %d", i)
+		require.Empty(s.t, s.seen.show(share), "share %d", i)
+	}
+	id, err := client.ParseShare(shares[0])
+	require.NoError(s.t, err)
+	for _, name := range []string{"the service", "a worker"} {
+		require.NotEmpty(s.t, s.memory.pages[name])
+		found := false
+		for _, b := range s.memory.pages[name] {
+			found = found || bytes.Contains(b, []byte(id.WalletID()))
+		}
+		require.True(s.t, found, "%s knows the wallet's id", name)
+	}
+}
+
+// In device-held runs the client's share is never in the service's memory, a worker's, or any
+// file of theirs: at no message of any run, and not afterwards.
+func TestDeviceHeldShareIsNowhere(t *testing.T) {
+	t.Parallel()
+	s := newScanned(t)
+	cloud := &drawer{}
+	phone := s.device(cloud)
+	first, err := phone.CreateWallet(t.Context(), nil)
+	require.NoError(t, err)
+	b, err := phone.BackupWallet(t.Context(), first, client.MethodICloud, nil)
+	require.NoError(t, err)
+	require.NoError(t, phone.ConfirmBackup(t.Context(), b, b.CipherText))
+	backup, err := phone.DecryptBackup(t.Context(), b.CipherText, client.MethodICloud)
+	require.NoError(t, err)
+	second, err := phone.ProvisionWallet(t.Context(), b.CipherText, client.MethodICloud, nil)
+	require.NoError(t, err)
+	for _, share := range []*client.Share{first, second} {
+		_, err := phone.Sign(t.Context(), share, client.CurveEd25519, []byte("x"))
+		require.NoError(t, err)
+	}
+	s.scan()
+	s.requireAbsent(first.Bytes(), backup.Bytes(), second.Bytes())
+}
+
+// The same on SECP256K1, whose shares have the primes of a Paillier key too. The device is a
+// process: under the race detector this one would take minutes.
+func TestDeviceHeldECDSAShareIsNowhere(t *testing.T) {
+	t.Parallel()
+	s := newScanned(t)
+	file := filepath.Join(t.TempDir(), "phone.share")
+	phone := exec.CommandContext(t.Context(), "mpcd", "wallet", "create", "--device-held", "--curves=SECP256K1", "--share="+file)
+	phone.Env = append(os.Environ(), "MPCD_ADDR="+s.svc.grpc)
+	require.NoError(t, phone.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- phone.Wait() }() // with the process
+	for pictured := 0; ; pictured++ {
+		select {
+		case err := <-ended:
+			require.NoError(t, err)
+			require.Greater(t, pictured, 3)
+			s.scan()
+			share, err := os.ReadFile(file)
+			require.NoError(t, err)
+			s.requireAbsent(share)
+			return
+		case <-time.After(time.Second):
+			s.scan()
+		}
+	}
+}
+
+// The positive control: the same search finds a client's share in a hosted run, where it has
+// to be.
+func TestHostedShareIsInMemory(t *testing.T) {
+	t.Parallel()
+	s := newScanned(t)
+	s.api.each = nil
+	_, backup := s.api.stocked(t)
+	s.api.each = func(proto.Message) { s.scan() }
+	_, err := s.api.provision(t.Context(), backup, uuid.NewString(), "")
+	require.NoError(t, err)
+	require.NotEmpty(t, s.memory.show(backup.share))
+	require.Empty(t, s.seen.show(backup.share), "in no file even so")
+}
