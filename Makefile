@@ -31,7 +31,7 @@ test: deps tools check-build check-gen check-proto check-format check-vet lint c
 .PHONY: bench
 bench: ## Measures mpcd beside bare tss-lib: 20 minutes, on a machine that does nothing else.
 	@mkdir -p .bench
-	@go build -buildvcs=false -o .bench/mpcbench ./cmd/mpcbench
+	@go build -buildvcs=false -o .bench/ ./cmd/mpcbench ./cmd/mpcd
 	@.bench/mpcbench --json .bench/bench.json --markdown .bench/bench.md --plot docs/bench-concurrency.png $(BENCH)
 
 .PHONY: test-crash

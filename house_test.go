@@ -78,7 +78,7 @@ var belongs = map[string][]string{
 	"code.dny.dev/ssrf":                  {"internal/webhook"},
 	"github.com/standard-webhooks/":      {"internal/webhook", "internal/custodian"},
 	"github.com/stretchr/testify":        testOnly,
-	"github.com/mpcd/mpcd/gen/mpcd/v1":   {"internal/server", "internal/server/servertest", "internal/wire", "client", "gen/mpcd/worker/v1"},
+	"github.com/mpcd/mpcd/gen/mpcd/v1":   {"internal/server", "internal/server/servertest", "internal/wire", "client", "cmd/mpcbench", "gen/mpcd/worker/v1"},
 	"github.com/mpcd/mpcd/internal/seal": {"cmd/mpcd", "cmd/mpcbench", "internal/service", "internal/server/servertest"},
 }
 

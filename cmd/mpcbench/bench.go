@@ -72,6 +72,7 @@ var sections = []section{
 	{"concurrency", "several callers at once", false, (*bench).concurrency},
 	{"queue", "crowds that wait for their turn", false, (*bench).queue},
 	{"wire", "bytes of one provision", false, (*bench).wire},
+	{"device", "a provision whose client's side runs on the device", true, (*bench).device},
 }
 
 // sectionNames lists them all.

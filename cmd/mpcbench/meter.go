@@ -11,6 +11,8 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
+
+	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
 )
 
 // call is one ProvisionWallet call as its caller sees it. Bytes are gRPC's: messages with
@@ -28,6 +30,7 @@ type call struct {
 type meter struct {
 	sent, received atomic.Int64 // bytes of TCP payload
 	refused        atomic.Int64 // calls that were told when to come again
+	own            atomic.Int64 // bytes of tss-lib's own messages, in both directions
 
 	mu    sync.Mutex // guards calls, and the calls in flight
 	calls []*call    // those that have ended
@@ -43,8 +46,37 @@ func (m *meter) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Cont
 	return context.WithValue(ctx, callKey{}, new(call))
 }
 
+// hpkeBytes is what encryption to a device adds to a message: a key and a tag.
+const hpkeBytes = 32 + 16
+
+// count adds the messages of tss-lib's that pass in one of gRPC's.
+func (m *meter) count(payload any) {
+	var all []*mpcdv1.ProtocolMessage
+	switch p := payload.(type) {
+	case interface {
+		GetMessage() *mpcdv1.ProtocolMessage
+	}:
+		all = append(all, p.GetMessage())
+	case *mpcdv1.SendMessagesRequest:
+		all = p.GetMessages()
+	}
+	for _, x := range all {
+		n := len(x.GetPayload())
+		if x.GetPrivate() {
+			n -= hpkeBytes
+		}
+		m.own.Add(int64(n))
+	}
+}
+
 // HandleRPC implements stats.Handler.
 func (m *meter) HandleRPC(ctx context.Context, s stats.RPCStats) {
+	switch s := s.(type) {
+	case *stats.InPayload:
+		m.count(s.Payload)
+	case *stats.OutPayload:
+		m.count(s.Payload)
+	}
 	c, ok := ctx.Value(callKey{}).(*call)
 	if !ok {
 		return

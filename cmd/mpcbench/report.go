@@ -25,6 +25,7 @@ type Report struct {
 	Crowds   []*Crowd             `json:"crowds,omitempty"`
 	Wire     *Wire                `json:"wire,omitempty"`
 	Overhead *Overhead            `json:"overhead,omitempty"`
+	Device   *Device              `json:"device,omitempty"`
 }
 
 // keep takes over from an earlier report on the same machine what this run did not measure.
@@ -67,6 +68,9 @@ func (r *Report) keep(path string) error {
 		}
 		if s.name == "overhead" && old.Overhead != nil {
 			r.Overhead, r.Begun[s.name] = old.Overhead, begun
+		}
+		if s.name == "device" && old.Device != nil {
+			r.Device, r.Begun[s.name] = old.Device, begun
 		}
 		if s.name == "wire" && old.Wire != nil {
 			r.Wire, r.Begun[s.name] = old.Wire, begun

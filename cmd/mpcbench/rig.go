@@ -30,7 +30,7 @@ type rig struct {
 	svc   *service.Service
 	addr  string
 	stop  func() error
-	keys  cloud
+	keys  *cloud
 	creds credentials.TransportCredentials
 	token credentials.PerRPCCredentials // nil: callers name themselves
 }
@@ -68,8 +68,8 @@ func openRig(ctx context.Context, fill int, more ...func(*service.Options)) (*ri
 	}
 	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	served := make(chan error, 1)
-	go func() { served <- svc.Server.Serve(serving, server.Listeners{GRPC: lis}, time.Second) }() // ends with cancel
-	r := &rig{svc: svc, addr: lis.Addr().String(), creds: insecure.NewCredentials()}              // loopback
+	go func() { served <- svc.Server.Serve(serving, server.Listeners{GRPC: lis}, time.Second) }()      // ends with cancel
+	r := &rig{svc: svc, addr: lis.Addr().String(), creds: insecure.NewCredentials(), keys: new(cloud)} // loopback
 	r.stop = func() error {
 		cancel()
 		return errors.Join(<-served, svc.Close(), remove())
@@ -99,7 +99,7 @@ func (r *rig) dialAs(ctx context.Context, who string, opts ...client.Option) (*c
 		return nil, err
 	}
 	kept := func(context.Context, *client.Share) error { return nil } // a device would write it to its key store
-	c, err := client.New(conn, append(opts, client.WithStore(kept), client.WithCloudKey(method, &r.keys))...)
+	c, err := client.New(conn, append(opts, client.WithStore(kept), client.WithCloudKey(method, r.keys))...)
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
@@ -135,8 +135,8 @@ func (c *cloud) GetKey(_ context.Context, id string) (string, error) {
 }
 
 // wallet makes a wallet and returns the ciphertext of a backup of it.
-func (r *rig) wallet(ctx context.Context, curves []client.Curve) (cipherText string, err error) {
-	c, err := r.dial(ctx, client.WithCurves(curves...))
+func (r *rig) wallet(ctx context.Context, curves []client.Curve, more ...client.Option) (cipherText string, err error) {
+	c, err := r.dial(ctx, append(more, client.WithCurves(curves...))...)
 	if err != nil {
 		return "", err
 	}

@@ -34,6 +34,9 @@ func (r *Report) tables() []*table {
 	if r.Wire != nil {
 		all = append(all, r.wireTable())
 	}
+	if r.Device != nil {
+		all = append(all, r.deviceTable())
+	}
 	return all
 }
 
@@ -149,6 +152,27 @@ func (r *Report) wireTable() *table {
 	bytes := func(s Summary) string { return fmt.Sprintf("%.0f", s.Median) }
 	t.add(fmt.Sprintf("gRPC: ProvisionWallet, %.0f messages back", w.Messages.Median), bytes(w.Sent), bytes(w.Received))
 	t.add("TCP: the whole SDK call, with ConfirmShareSet and HTTP/2", bytes(w.TCPSent), bytes(w.TCPGot))
+	return t
+}
+
+func (r *Report) deviceTable() *table {
+	d := r.Device
+	t := &table{
+		title: fmt.Sprintf("A device-held provision, %s, beside a hosted one of the same service, measured in turn: %d pairs", d.Curves, len(d.Held)),
+		head:  []string{"", "device-held: median (quartiles)", "hosted", "ratio of medians", "ratio of each pair: median (least to most)"},
+	}
+	for _, x := range []struct {
+		name string
+		c    Comparison
+	}{{"wall, s", d.Wall}, {"CPU of the service with its workers, s", d.CPU}} {
+		each := x.c.Ratio.Pairwise
+		t.add(x.name, spread(x.c.Ours), spread(x.c.Theirs), number(x.c.Ratio.OfMedians), fmt.Sprintf("%s (%s to %s)", number(each.Median), number(each.Min), number(each.Max)))
+	}
+	t.add("wall, SECP256K1, s", spread(d.NearSum), "", "", "")
+	t.add(fmt.Sprintf("the same with %s s of delay each way", number(d.Delay)), spread(d.FarSum), "", "", "")
+	t.add("bytes of TCP, SECP256K1", fmt.Sprintf("%.0f", d.WireSum.Median), "", "", "")
+	t.add("bytes of tss-lib's own messages in them", fmt.Sprintf("%.0f", d.OwnSum.Median), "", "", "")
+	t.add(fmt.Sprintf("start of a worker process, ms, of %d", d.Ready.N), fmt.Sprintf("%s (%s to %s)", number(d.Ready.Median*1e3), number(d.Ready.Q1*1e3), number(d.Ready.Q3*1e3)), "", "", "")
 	return t
 }
 

@@ -21,6 +21,7 @@ type bound struct {
 const (
 	noUnit       = ""
 	milliseconds = "ms"
+	seconds      = "s"
 	megabytes    = "MB" // 10^6 bytes
 )
 
@@ -56,6 +57,24 @@ var bounds = []bound{
 		}
 		return float64(l.PeakBytes) / 1e6, true
 	}},
+	{"device-held provision, wall / hosted", noUnit, 1.15, ofDevice(func(d *Device) float64 { return d.Wall.Ratio.OfMedians })},
+	{"the service's CPU in a device-held provision / in a hosted one", noUnit, 0.60, ofDevice(func(d *Device) float64 { return d.CPU.Ratio.OfMedians })},
+	{"a worker's start, median", milliseconds, 150, ofDevice(func(d *Device) float64 { return d.Ready.Median * 1e3 })},
+	{"what 100 ms of delay each way add to a device-held provision, SECP256K1, medians", seconds, 2, ofDevice(func(d *Device) float64 {
+		return d.FarSum.Median - d.NearSum.Median
+	})},
+	{"bytes of a device-held provision, SECP256K1 / tss-lib's own messages", noUnit, 1.10, ofDevice(func(d *Device) float64 {
+		return d.WireSum.Median / d.OwnSum.Median
+	})},
+}
+
+func ofDevice(figure func(*Device) float64) func(*Report) (float64, bool) {
+	return func(r *Report) (float64, bool) {
+		if r.Device == nil {
+			return 0, false
+		}
+		return figure(r.Device), true
+	}
 }
 
 func wallRatio(pair string) func(*Report) (float64, bool) {
