@@ -71,7 +71,7 @@ func life(t *testing.T, s *servertest.Service, curves ...client.Curve) (first, s
 func TestDeviceHeldLife(t *testing.T) {
 	t.Parallel()
 	log := servertest.NewLog()
-	s := servertest.Start(t, servertest.Config{Log: log, Sessions: session.Config{RequireSealTo: true}})
+	s := servertest.Start(t, servertest.Config{Log: log, Sessions: session.Config{RequireSealTo: true}, Workers: servertest.Workers(1)})
 	first, second, backup := life(t, s, client.CurveEd25519)
 	w := done[*pb.GetWalletResponse](t, overGRPC(t, s, nil, &pb.GetWalletRequest{WalletId: first.WalletID()})).GetWallet()
 	require.Nil(t, w.GetHostedSince())
@@ -188,7 +188,7 @@ func deviceReq(h held, instance string) *pb.ProvisionWalletRequest {
 // without blame, and frees its slot; who is not the device's user cannot speak for it.
 func TestDeviceGoesSilent(t *testing.T) {
 	t.Parallel()
-	f := start(t, servertest.Config{Sessions: session.Config{DeviceSilence: 2 * time.Second, Slots: 1}})
+	f := start(t, servertest.Config{Sessions: session.Config{DeviceSilence: 2 * time.Second, DeviceRuns: 1}, Workers: servertest.Workers(1)})
 	before := wallet(t, f.Service, f.backup.wallet)
 	one, two := uuid.NewString(), uuid.NewString()
 	req := deviceReq(f.backup, one)
@@ -229,7 +229,35 @@ func TestDeviceGoesSilent(t *testing.T) {
 	late.GetDevice().Attempt = 2 // its parties are of an attempt that is over
 	refused(t, overGRPC(t, f.Service, alice, late), codes.Aborted, "INTERRUPTED")
 	require.True(t, proto.Equal(before, wallet(t, f.Service, f.backup.wallet)))
+	require.Zero(t, f.Workers.Stats().Busy)
 	signs(t, f.Service, before, f.second)
+}
+
+// A run that is cancelled in the middle has no worker any more when its callers hear of it.
+func TestDeviceHeldCancel(t *testing.T) {
+	t.Parallel()
+	f := start(t, servertest.Config{Workers: servertest.Workers(0)})
+	before := wallet(t, f.Service, f.backup.wallet)
+	req := deviceReq(f.backup, uuid.NewString())
+	stream, err := f.ProvisionWallet(servertest.As(t.Context(), "alice"), req)
+	require.NoError(t, err)
+	for began := false; !began; {
+		m, err := stream.Recv()
+		require.NoError(t, err)
+		began = m.GetMessage() != nil
+	}
+	rec, err := f.Store.ByRequest(t.Context(), "alice", req.GetRequestId())
+	require.NoError(t, err)
+	require.Equal(t, 1, f.Workers.Stats().Busy)
+	_, err = f.CancelSession(servertest.As(t.Context(), "alice"), &pb.CancelSessionRequest{SessionId: rec.ID})
+	require.NoError(t, err)
+	for err == nil {
+		_, err = stream.Recv()
+	}
+	require.Equal(t, codes.Canceled, status.Code(err))
+	require.Eventually(t, func() bool { return f.Workers.Stats().Busy == 0 }, 10*time.Second, time.Millisecond)
+	require.Zero(t, f.Workers.Stats().Died)
+	require.True(t, proto.Equal(before, wallet(t, f.Service, f.backup.wallet)))
 }
 
 func onlyProgress(a answer) (out []proto.Message) {
