@@ -21,6 +21,7 @@ type Config struct {
 	Slots         int           // how many runs compute at once; one for each core
 	Queue         int           // how many runs wait for a slot at most; 256
 	PendingSets   int           // how many unconfirmed sets a wallet has at most; 16
+	Aborts        int           // aborts blamed on the client after which a set is locked; 5
 	DeviceSilence time.Duration // how long a device may say nothing while its run waits for it; 2 minutes
 	RequireSealTo bool          // refuse requests whose result would come back in plaintext
 	// Wall is the clock on the wall; time.Now. Tests make it jump.
@@ -36,6 +37,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.SessionTTL == 0 {
 		c.SessionTTL = 30 * 24 * time.Hour
+	}
+	if c.Aborts == 0 {
+		c.Aborts = 5
 	}
 	if c.DeviceSilence == 0 {
 		c.DeviceSilence = 2 * time.Minute
@@ -147,6 +151,7 @@ type job struct {
 // plan is a request that may run.
 type plan struct {
 	walletID string
+	uses     string // the set that is reshared or signs; empty for a new wallet
 	// steps does the work and returns what is to be committed.
 	steps func(ctx context.Context, w *work) (*made, error)
 	// wipe ends the secrets that the plan holds. It may be nil.
@@ -312,7 +317,7 @@ func (s *Service) settle(ctx context.Context, there *Session) (*Session, error) 
 		return there, nil
 	}
 	there.State, there.Failure = Interrupted, failure(ErrInterrupted)
-	err := s.Sessions.Update(ctx, there, s.ended(there, "session.end", ErrInterrupted))
+	err := s.Sessions.Update(ctx, there, nil, s.ended(there, "session.end", ErrInterrupted))
 	if errors.Is(err, ErrSuperseded) { // cancelled in the meantime
 		return s.Sessions.Session(ctx, there.ID)
 	}

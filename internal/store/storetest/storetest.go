@@ -206,7 +206,7 @@ func start(t *testing.T, b Backend, s *session.Session) {
 	require.NoError(t, err)
 	require.True(t, created)
 	s.State = session.Running
-	require.NoError(t, b.Update(t.Context(), s, Audit("update", s.WalletID)))
+	require.NoError(t, b.Update(t.Context(), s, nil, Audit("update", s.WalletID)))
 }
 
 func wallet(id, owner string) *session.Wallet {
