@@ -336,6 +336,11 @@ func audit(t *testing.T, b Backend) {
 	audited(t, b, s.WalletID, confirm, "")
 	audited(t, b, s.WalletID, nothing(confirm))
 	_, second := AddSet(t, b, w.ID, made.ID)
+	release := func(e session.Entry) error { return b.Release(ctx, w.ID, made.ID, e) }
+	audited(t, b, w.ID, nothing(release))
+	broken, blame := broken(t, b, made)
+	audited(t, b, w.ID, func(e session.Entry) error { return b.Update(ctx, broken, blame, e) }, "")
+	audited(t, b, w.ID, release, "")
 	revoke := func(ids ...string) func(session.Entry) error {
 		return func(e session.Entry) error { return b.Revoke(ctx, w.ID, now(), pick(ids...), e) }
 	}

@@ -350,6 +350,17 @@ func durable(t *testing.T, open Open) {
 	require.NoError(t, err)
 	require.Equal(t, []byte("value"), v)
 	activate(t, b, made)
+	var locked *session.Blame
+	for range budget {
+		reopen()
+		locked = abort(t, b, made)
+	}
+	reopen()
+	require.Equal(t, uint32(budget), set(t, b, w.ID, made.ID).Aborts)
+	require.Equal(t, locked.Lock.Time, set(t, b, w.ID, made.ID).LockTime)
+	require.NoError(t, b.Release(t.Context(), w.ID, made.ID, Audit("release", w.ID)))
+	reopen()
+	require.False(t, set(t, b, w.ID, made.ID).Locked())
 	_, second := AddSet(t, b, w.ID, made.ID)
 	at := now()
 	require.NoError(t, b.Revoke(t.Context(), w.ID, at, pick(made.ID), Audit("revoke", w.ID)))
