@@ -22,6 +22,11 @@ const budget = 5
 // garbage is what no device of ours would say.
 func garbage() *pb.ProtocolMessage { return &pb.ProtocolMessage{Sequence: 1, Mac: []byte("x")} }
 
+type startsARun interface {
+	proto.Message
+	GetRequestId() string
+}
+
 func deviceBackupReq(h held) *pb.BackupWalletRequest {
 	req := backupReq(h)
 	req.ClientSide = &pb.BackupWalletRequest_Device{Device: &pb.DeviceSide{ShareSetId: h.set, Instance: uuid.NewString()}}
@@ -35,12 +40,12 @@ func deviceSignReq(h held) *pb.SignWithDeviceRequest {
 	}
 }
 
-// uses are the requests that use a set: all are refused while it is locked.
-func usesOf(h held, purpose session.Purpose) []proto.Message {
+// usesOf are the requests that use a set: all are refused while it is locked.
+func usesOf(h held, purpose session.Purpose) []startsARun {
 	if purpose == session.Backup {
-		return []proto.Message{provisionReq(h), deviceReq(h, uuid.NewString())}
+		return []startsARun{provisionReq(h), deviceReq(h, uuid.NewString())}
 	}
-	return []proto.Message{signReq(h), deviceSignReq(h), backupReq(h), deviceBackupReq(h)}
+	return []startsARun{signReq(h), deviceSignReq(h), backupReq(h), deviceBackupReq(h)}
 }
 
 // attacked runs what a device breaks until the set that it used is locked, over both
@@ -75,7 +80,9 @@ func staysLocked(t *testing.T, f *stocked, h held, purpose session.Purpose) {
 		for _, req := range usesOf(h, purpose) {
 			a := do(t, f.Service, alice, req)
 			refused(t, a, codes.FailedPrecondition, "SHARE_SET_LOCKED")
-			require.Empty(t, a.messages, "before any work")
+			require.Empty(t, a.messages)
+			_, err := f.Store.ByRequest(t.Context(), "alice", req.GetRequestId())
+			require.ErrorIs(t, err, session.ErrSessionNotFound, "it is refused before any work")
 			require.Contains(t, a.status.Message(), "Provision a new set from a backup")
 			require.Contains(t, a.status.Message(), "ask an admin to release it")
 		}
