@@ -209,7 +209,7 @@ const (
 	// Made and stored, but nobody has confirmed that the client's share is stored too. It cannot sign or be reshared, and is
 	// erased at its expire_time.
 	ShareSetState_SHARE_SET_STATE_PENDING ShareSetState = 1
-	// Confirmed: it can be used for its purpose.
+	// Confirmed: it can be used for its purpose, unless it is locked (see lock_time).
 	ShareSetState_SHARE_SET_STATE_ACTIVE ShareSetState = 2
 	// The server's half is erased. It can never be used again.
 	ShareSetState_SHARE_SET_STATE_REVOKED ShareSetState = 3
@@ -428,7 +428,7 @@ type ShareSet struct {
 	// When the set was revoked; only when REVOKED.
 	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
 	// When the set was locked: it had been used in too many sessions that its client broke. A locked set cannot sign or be
-	// reshared until ReleaseShareSet. Unset while it is not locked.
+	// reshared until ReleaseShareSet. Unset while it is not locked; a set that is revoked keeps it.
 	LockTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=lock_time,json=lockTime,proto3" json:"lock_time,omitempty"`
 	// How many sessions that used the set ended with PROTOCOL_ABORTED and culprit CLIENT since it was made, or last released.
 	// Sessions that succeed do not lower it.
