@@ -58,7 +58,7 @@ func (s *Service) run(r *Run, rec *Session, p *plan, t *ticket) {
 	if errors.Is(err, ErrInterrupted) || errors.Is(err, ErrWebhookFailed) { // the next attempt may do better
 		rec.State = Interrupted
 	}
-	uerr := s.Sessions.Update(context.WithoutCancel(ctx), rec, s.ended(rec, "session.end", err))
+	uerr := s.Sessions.Update(context.WithoutCancel(ctx), rec, s.blame(rec, p.uses, err), s.ended(rec, "session.end", err))
 	if errors.Is(uerr, ErrSuperseded) { // somebody cancelled it, and may not have told everybody yet
 		if there, gerr := s.Sessions.Session(context.WithoutCancel(ctx), rec.ID); gerr == nil && there.State == Cancelled {
 			err = there.Err()
@@ -102,8 +102,14 @@ func (s *Service) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out
 			s.PreParams.Resume()
 		}
 	})
+	// While it waited, the runs before it may have locked the set.
+	if p.uses != "" {
+		if err := s.still(ctx, p.walletID, p.uses); err != nil {
+			return nil, err
+		}
+	}
 	w.rec.State = Running
-	if err := s.Sessions.Update(ctx, w.rec, s.entry(w.rec, "session.run")); err != nil {
+	if err := s.Sessions.Update(ctx, w.rec, nil, s.entry(w.rec, "session.run")); err != nil {
 		return nil, err
 	}
 	m, err := p.steps(ctx, w)
@@ -111,6 +117,15 @@ func (s *Service) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out
 		return nil, err
 	}
 	return s.commit(ctx, w, m)
+}
+
+// still wants the set that a run uses to be usable even now.
+func (s *Service) still(ctx context.Context, walletID, used string) error {
+	set, err := s.Wallets.Set(ctx, walletID, used)
+	if err != nil {
+		return err
+	}
+	return set.usable()
 }
 
 // commit ends the session with success: its end, the new set and the wallet, where one
