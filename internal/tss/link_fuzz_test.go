@@ -1,0 +1,132 @@
+package tss
+
+import (
+	"bytes"
+	"crypto/ecdh"
+	"crypto/hpke"
+	"crypto/sha256"
+	"math/big"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	edkeygen "github.com/bnb-chain/tss-lib/v2/eddsa/keygen"
+	edresharing "github.com/bnb-chain/tss-lib/v2/eddsa/resharing"
+)
+
+// fuzzJoint returns a joint of one of the operations, with the committed set where it uses one.
+func fuzzJoint(s *Set, operation byte, party Party) *Joint {
+	j := &Joint{
+		Party: party, Operation: []string{"CREATE", "BACKUP", "PROVISION", OperationSign}[operation%4],
+		SessionID: "d7a9c1f5-55a5-4a3e-9a65-2b4b2a0f3a11", Attempt: 1, Curves: Curves(),
+	}
+	if operation%4 != 0 {
+		j.Share = s.Shares[party]
+	}
+	return j
+}
+
+// newCurves are those for which a hello has party keys.
+func (j *Joint) newCurves() []Curve {
+	if j.Operation == OperationSign {
+		return nil
+	}
+	return j.Curves
+}
+
+// Whatever a hello says, a side that takes it has a session key, party keys that are
+// scalars, and only of the server's, ids and the very record that its share commits to.
+func FuzzHello(f *testing.F) {
+	s := Vector(f, Signing)
+	scalars := bytes.Repeat([]byte{7}, 2*scalarLen)
+	nonce, id := bytes.Repeat([]byte{1}, nonceLen), "0b9e3b0c-1f2c-4a52-8a56-8a7d4c0c2b11"
+	f.Add(byte(0), byte(Client), nonce, nonce, scalars, id, id, []byte(nil))
+	f.Add(byte(1), byte(Client), nonce, nonce, scalars, s.Record.WalletID, id, s.Encoded)
+	f.Add(byte(2), byte(Client), nonce, nonce, scalars, s.Record.WalletID, s.Record.ShareSetID, s.Encoded)
+	f.Add(byte(3), byte(Client), nonce, nonce, []byte(nil), s.Record.WalletID, "", s.Encoded)
+	f.Add(byte(2), byte(Server), nonce, nonce, scalars, "", "", []byte(nil))
+	f.Add(byte(3), byte(Server), nonce, nonce, []byte(nil), "", "", []byte(nil))
+	f.Fuzz(func(t *testing.T, operation, me byte, nonce, key, partyKeys []byte, wallet, set string, record []byte) {
+		j := fuzzJoint(s, operation, Party(me%2))
+		h := &Hello{Nonce: nonce, SessionKey: key, PartyKeys: partyKeys, WalletID: wallet, ShareSetID: set, Record: record}
+		if h.check(j.Party.Other(), j.newCurves()) != nil {
+			return
+		}
+		require.Len(t, nonce, 32)
+		require.Len(t, key, 32)
+		require.Len(t, partyKeys, 32*len(j.newCurves()))
+		for i, c := range j.newCurves() {
+			x := new(big.Int).SetBytes(partyKeys[32*i : 32*i+32])
+			require.True(t, x.Sign() > 0 && x.Cmp(c.Order()) < 0)
+		}
+		if j.Party == Server {
+			require.Empty(t, wallet+set)
+			require.Empty(t, record)
+			return
+		}
+		rec, err := j.about(h)
+		if err != nil {
+			require.Nil(t, rec)
+			return
+		}
+		require.NoError(t, uuid.Validate(wallet))
+		require.Equal(t, j.Operation == OperationSign, set == "")
+		require.Equal(t, j.Share == nil, rec == nil)
+		if rec != nil {
+			require.Equal(t, j.Share.WalletID, wallet)
+			require.NotEqual(t, j.Share.ShareSetID, set)
+			require.True(t, bytes.Equal(s.Encoded, record))
+		}
+	})
+}
+
+// fuzzChannel returns a client's channel whose session key is the same in every process.
+func fuzzChannel(t testing.TB, s *Set) *channel {
+	seed := sha256.Sum256([]byte("a fuzz target's key"))
+	raw, err := ecdh.X25519().NewPrivateKey(seed[:])
+	require.NoError(t, err)
+	key, err := hpke.NewDHKEMPrivateKey(raw)
+	require.NoError(t, err)
+	return &channel{joint: fuzzJoint(s, 2, Client), key: sessionKey{key}}
+}
+
+// Whatever comes as a sealed message, what opens is what the other side sealed, and
+// nothing that is private came in the clear.
+func FuzzOpen(f *testing.F) {
+	s := Vector(f, Signing)
+	messages, err := ReadMessages()
+	require.NoError(f, err)
+	ours := fuzzChannel(f, s)
+	theirs := &channel{joint: fuzzJoint(s, 2, Server), peer: &Hello{SessionKey: ours.key.PublicKey().Bytes()}}
+	var sealed [][]byte // what the other side sealed, opened
+	add := func(m Message) {
+		out, err := theirs.seal(m)
+		require.NoError(f, err)
+		if out.Private {
+			sealed = append(sealed, m.Payload)
+		}
+		f.Add(byte(out.Curve), out.Private, out.Payload)
+		f.Add(byte(Secp256k1+Ed25519-out.Curve), out.Private, out.Payload)
+		f.Add(byte(out.Curve), !out.Private, out.Payload)
+		f.Add(byte(out.Curve), false, m.Payload)
+	}
+	add(Message{Ed25519, messages[typeOf(&edresharing.DGRound3Message1{})]})
+	add(Message{Ed25519, messages[typeOf(&edkeygen.KGRound2Message1{})]})
+	add(Message{Ed25519, messages[typeOf(&edresharing.DGRound3Message2{})]})
+	require.Len(f, sealed, 2)
+	f.Fuzz(func(t *testing.T, curve byte, private bool, payload []byte) {
+		m, err := ours.open(&Sealable{Curve: Curve(curve), Private: private, Payload: payload})
+		if err != nil {
+			requireBlame(t, err, Server)
+			return
+		}
+		require.Equal(t, Curve(curve), m.Curve)
+		if private {
+			require.Contains(t, sealed, m.Payload)
+			return
+		}
+		require.Equal(t, payload, m.Payload)
+		require.NotContains(t, sealed, m.Payload)
+	})
+}
