@@ -176,11 +176,15 @@ func attachDevice[Resp any, Out comparable, Event jointEvent[Resp, Out]](
 	}()
 	for {
 		var ev recv[Resp]
+		var ok bool
 		select {
-		case ev = <-in:
 		case <-a.slow:
 			r.making()
 			continue
+		case ev, ok = <-in:
+		}
+		if !ok {
+			return none, context.Cause(ctx)
 		}
 		if errors.Is(ev.err, io.EOF) {
 			return none, fmt.Errorf("client: %w", ErrNoOutcome)
@@ -211,8 +215,8 @@ type recv[Resp any] struct {
 	err error
 }
 
-// received reads a stream up to its end. What it returns is closed when its goroutine has
-// ended, which it does with the stream, or with ctx.
+// received reads a stream up to its end, or to ctx's. What it returns is closed when its
+// goroutine has ended.
 func received[Resp any](ctx context.Context, events grpc.ServerStreamingClient[Resp]) <-chan recv[Resp] {
 	in := make(chan recv[Resp])
 	go func() {
