@@ -97,7 +97,7 @@ func (c *Client) Prewarm(ctx context.Context, sets int, onProgress func(ready, o
 	if onProgress == nil {
 		onProgress = func(int, int) {}
 	}
-	onProgress(min(ready, sets), sets)
+	onProgress(ready, sets)
 	for ; ready < sets; ready++ {
 		pre, err := c.newPreParams(ctx)
 		if err != nil {
