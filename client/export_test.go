@@ -23,5 +23,4 @@ const (
 	DefaultWorkFactor = defaultWorkFactor
 	MaxWorkFactor     = maxWorkFactor
 	MaxCipherText     = maxCipherText
-	MaxSealed         = maxSealedPreParam
 )

@@ -153,10 +153,7 @@ func (c *Client) madeAhead(ctx context.Context) *tss.PreParams {
 // another id is not another set:
 //
 //	-> mpcd-pre-params <id>
-const (
-	preParamsStanza   = "mpcd-pre-params"
-	maxSealedPreParam = 8 << 10 // a real one has a quarter of it
-)
+const preParamsStanza = "mpcd-pre-params"
 
 // shelf is the app's store of pre-params, which is not believed: what comes from it may be
 // old, cut, swapped, or somebody else's.
@@ -277,9 +274,6 @@ var (
 // open opens a sealed set, and checks it in full. It fails with errOtherKey, or with another
 // error when what is sealed is not a set that was kept under id.
 func (s *shelf) open(id string, sealed []byte) (*tss.PreParams, error) {
-	if len(sealed) > maxSealedPreParam {
-		return nil, errNoSet
-	}
 	plain, err := decrypt(sealed, s.key)
 	encoded := secret.New(plain)
 	defer encoded.Wipe()

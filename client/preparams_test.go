@@ -309,8 +309,7 @@ func TestStoreGivesSomethingElse(t *testing.T) {
 		"no set inside":            {sealed: sealTo(t, key, []byte("x"), id)},
 		"nothing inside":           {sealed: sealTo(t, key, nil, id)},
 		"a set that is none":       {sealed: sealTo(t, key, weak, id)},
-		"too long":                 {sealed: sealTo(t, key, make([]byte, client.MaxSealed), id)},
-		"too long inside":          {sealed: sealTo(t, key, make([]byte, client.MaxSealed/2+1), id)},
+		"too long":                 {sealed: sealTo(t, key, append(bytes.Clone(encoded), make([]byte, 1<<20)...), id)},
 		"somebody else's":          {sealed: sealTo(t, other, encoded, id), stays: true},
 	} {
 		t.Run(name, func(t *testing.T) {
