@@ -135,8 +135,9 @@ func together[Resp any, Out comparable, Event jointEvent[Resp, Out]](
 func followDevice[Resp any, Out comparable, Event jointEvent[Resp, Out]](
 	ctx context.Context, a *attempt, t *ticket, r *reporter, open opener[Resp],
 ) (out Out, err error) {
+	caller := ctx
 	ctx, a.fail = context.WithCancelCause(ctx)
-	defer a.stop(ctx)
+	defer func() { a.stop(caller, err != nil && caller.Err() != nil) }()
 	pace := newPace(patience)
 	for {
 		out, err = attachDevice[Resp, Out, Event](ctx, a, t, r, open)
@@ -329,11 +330,12 @@ func (a *attempt) side() error {
 	return a.err
 }
 
-// stop ends this side; and where it found the service's at fault, the run there too.
-func (a *attempt) stop(ctx context.Context) {
+// stop ends this side; and where it found the service's at fault, or its caller wants no
+// more, the run there too: without this side it would wait for nothing.
+func (a *attempt) stop(ctx context.Context, unwanted bool) {
 	a.fail(nil)
 	a.wg.Wait()
-	if p := new(tss.ProtocolError); errors.As(a.err, &p) {
+	if p := new(tss.ProtocolError); a.session != "" && (unwanted || errors.As(a.err, &p)) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shortly)
 		defer cancel()
 		// Whether it was heard changes nothing here.

@@ -137,6 +137,28 @@ func TestMakingPreParamsIsShown(t *testing.T) {
 	require.NotZero(t, first)
 }
 
+// A run ends with its context, wherever that finds it.
+func TestDeviceHeldRunIsCancelled(t *testing.T) {
+	var cancel context.CancelFunc
+	var mu sync.Mutex // guards cancel
+	service := servertest.Start(t, servertest.Config{Dial: []grpc.DialOption{onMessage(func() {
+		mu.Lock()
+		defer mu.Unlock()
+		cancel()
+	})}})
+	c, err := client.New(service.Conn, client.WithDeviceHeldShares(), client.WithCurves(client.CurveEd25519),
+		client.WithStore(func(context.Context, *client.Share) error { return errors.New("no run gets so far") }))
+	require.NoError(t, err)
+	for range 20 {
+		ctx, stop := context.WithCancel(t.Context())
+		mu.Lock()
+		cancel = stop
+		mu.Unlock()
+		_, err := c.CreateWallet(ctx, nil)
+		require.ErrorIs(t, err, context.Canceled)
+	}
+}
+
 // watchedStream shows progress before the SDK has it.
 type watchedStream struct {
 	grpc.ClientStream

@@ -162,7 +162,7 @@ type shelf struct {
 	key   *age.X25519Identity
 
 	mu    sync.Mutex      // guards taken
-	taken map[string]bool // ids that an operation of this client has, or is about to have
+	taken map[string]bool // ids that this client has taken, or need not look at again
 }
 
 // Format implements fmt.Formatter: a shelf has a key.
@@ -228,7 +228,6 @@ func (s *shelf) take(ctx context.Context) *tss.PreParams {
 		}
 		pre, opened := s.open(id, sealed)
 		if errors.Is(opened, errOtherKey) {
-			s.release(id)
 			continue
 		}
 		deleted, err := s.store.DeletePreParams(ctx, id)
@@ -243,7 +242,7 @@ func (s *shelf) take(ctx context.Context) *tss.PreParams {
 	return nil
 }
 
-// claim reports whether nobody else of this client has the set with the id.
+// claim reports whether no other operation of this client has the set with the id.
 func (s *shelf) claim(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

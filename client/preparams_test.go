@@ -29,6 +29,7 @@ type cupboard struct {
 	sets    map[string][]byte
 	calls   []string
 	fail    map[string]error // by method
+	listed  func()           // called, without mu, when sets were listed
 	deleted func()           // called, without mu, when a set is gone
 	lies    bool             // it says that sets are deleted, and keeps them
 }
@@ -54,8 +55,13 @@ func (c *cupboard) PutPreParams(_ context.Context, id string, sealed []byte) err
 
 func (c *cupboard) PreParams(context.Context) (map[string][]byte, error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	return maps.Clone(c.sets), c.begin("list")
+	sets, err, then := maps.Clone(c.sets), c.begin("list"), c.listed
+	c.listed = nil
+	c.mu.Unlock()
+	if then != nil {
+		then()
+	}
+	return sets, err
 }
 
 func (c *cupboard) DeletePreParams(_ context.Context, id string) (bool, error) {
@@ -392,12 +398,10 @@ func TestNoSetIsTakenTwice(t *testing.T) {
 			}
 			wg.Wait()
 			require.NoError(t, errors.Join(warmed...))
-			for c := clients[0]; ; { // what is left
-				pre := c.TakePreParams(t.Context())
-				if pre == nil {
-					break
+			for range tsstest.NewSource().Len() + 1 { // what is left
+				if pre := clients[0].TakePreParams(t.Context()); pre != nil {
+					taken = append(taken, modulus(pre))
 				}
-				taken = append(taken, modulus(pre))
 			}
 			require.Len(t, taken, s.made)
 			require.LessOrEqual(t, s.made, tsstest.NewSource().Len(), "each committed set was made once")
@@ -405,6 +409,28 @@ func TestNoSetIsTakenTwice(t *testing.T) {
 			require.Len(t, slices.Compact(taken), s.made)
 		})
 	}
+}
+
+// Another client is faster, between the listing and the deleting: the store tells.
+func TestAnotherClientIsFaster(t *testing.T) {
+	store, key, s := newCupboard(), newKey(t), newSource(t, 0)
+	one, two := newWarm(t, store, key, s), newWarm(t, store, key, s)
+	require.NoError(t, one.Prewarm(t.Context(), 1, nil))
+	var got *tss.PreParams
+	store.listed = func() { got = two.TakePreParams(t.Context()) }
+	require.Nil(t, one.TakePreParams(t.Context()))
+	require.NotNil(t, got)
+}
+
+// What was taken is not ready, even where the store still has it.
+func TestTakenSetDoesNotCount(t *testing.T) {
+	store, s := newCupboard(), newSource(t, 0)
+	store.lies = true
+	c := newWarm(t, store, newKey(t), s)
+	require.NoError(t, c.Prewarm(t.Context(), 1, nil))
+	require.NotNil(t, c.TakePreParams(t.Context()))
+	require.NoError(t, c.Prewarm(t.Context(), 1, nil))
+	require.Equal(t, 2, s.made)
 }
 
 // Two at once make no more than the larger of them wants.
