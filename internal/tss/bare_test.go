@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/big"
 	"reflect"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"testing"
@@ -38,6 +39,7 @@ type bare struct {
 	curve  Curve
 	proto  *protocol
 	record *KeyRecord // as in ingress
+	n      *big.Int   // the hostile side's N, which came in a message before
 	seats  [2][]*seat // by Party
 
 	// full, if set, makes of what the hostile side has to say what a side with keys of the
@@ -67,8 +69,8 @@ type mail struct {
 }
 
 // run drives the parties until nobody has anything to say. It returns the first error, or
-// what a party panicked with.
-func (b *bare) run(t *testing.T) (err error, panicked any) {
+// the stack of the first panic.
+func (b *bare) run(t *testing.T) (stack string, err error) {
 	b.sent = batch{}
 	for p, side := range b.seats {
 		for _, s := range side {
@@ -85,8 +87,8 @@ func (b *bare) run(t *testing.T) (err error, panicked any) {
 		st := b.proto.steps[next.name]
 		m, err := lib.ParseWireMessage(next.payload, next.to.senders[st.from][next.from], st.broadcast)
 		require.NoError(t, err)
-		if err, panicked := update(next.to.party, m); err != nil || panicked != nil {
-			return err, panicked
+		if stack, err := update(next.to.party, m); err != nil || stack != "" {
+			return stack, err
 		}
 		for p, side := range b.seats {
 			if slices.Contains(side, next.to) {
@@ -94,16 +96,20 @@ func (b *bare) run(t *testing.T) (err error, panicked any) {
 			}
 		}
 	}
-	return nil, nil
+	return "", nil
 }
 
 // update gives a message to a party, and recovers as side.call does.
-func update(p lib.Party, m lib.ParsedMessage) (err error, panicked any) {
-	defer func() { panicked = recover() }()
+func update(p lib.Party, m lib.ParsedMessage) (stack string, err error) {
+	defer func() {
+		if recover() != nil {
+			stack = string(debug.Stack())
+		}
+	}()
 	if _, e := p.Update(m); e != nil {
-		return e, nil
+		return "", e
 	}
-	return nil, nil
+	return "", nil
 }
 
 // collect takes what s has emitted.
@@ -172,7 +178,7 @@ func (b *bare) release(t *testing.T) {
 
 // check asks our ingress, in the state in which the victim is, about a message.
 func (b *bare) check(t *testing.T, m proto.Message) error {
-	g := &ingress{curve: b.curve, me: victim, proto: b.proto, record: b.record, sent: map[protoreflect.FullName]bool{}}
+	g := &ingress{curve: b.curve, me: victim, proto: b.proto, record: b.record, n: b.n, sent: map[protoreflect.FullName]bool{}}
 	for name, m := range b.sent {
 		g.sent[name] = true
 		if r3, ok := m.(*ecsigning.SignRound3Message); ok {
@@ -317,9 +323,9 @@ func TestBareHonest(t *testing.T) {
 				require.NoError(t, b.check(t, m), name)
 			}
 		}
-		err, panicked := b.run(t)
+		stack, err := b.run(t)
 		require.NoError(t, err, name)
-		require.Nil(t, panicked, name)
+		require.Empty(t, stack, name)
 		for _, side := range b.seats {
 			require.True(t, side[0].ended(), name)
 			require.False(t, locked(side[0].party), name)
@@ -339,9 +345,9 @@ func TestRow18BareSmallKeys(t *testing.T) {
 			verdict = b.check(t, m)
 		}
 	}
-	err, panicked := b.run(t)
+	stack, err := b.run(t)
 	require.NoError(t, err)
-	require.Nil(t, panicked)
+	require.Empty(t, stack)
 	got := <-ends[victim]
 	require.NotNil(t, got.Xi)
 	require.Equal(t, pre[hostile].PaillierSK.N, got.PaillierPKs[0].N)
