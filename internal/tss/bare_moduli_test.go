@@ -1,8 +1,10 @@
 package tss
 
 import (
+	"bytes"
 	"crypto/rand"
 	"math/big"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -16,6 +18,8 @@ import (
 	"github.com/bnb-chain/tss-lib/v2/crypto/modproof"
 	eckeygen "github.com/bnb-chain/tss-lib/v2/ecdsa/keygen"
 	ecresharing "github.com/bnb-chain/tss-lib/v2/ecdsa/resharing"
+	edkeygen "github.com/bnb-chain/tss-lib/v2/eddsa/keygen"
+	lib "github.com/bnb-chain/tss-lib/v2/tss"
 )
 
 // forgeModProof makes a modulus proof that tss-lib takes for the product of factors, which
@@ -198,4 +202,37 @@ func TestRow18BareForgedProofInKeygen(t *testing.T) {
 func b256k1(x *big.Int) [2][]byte {
 	p := Secp256k1.baseMult(x)
 	return [2][]byte{p.X().Bytes(), p.Y().Bytes()}
+}
+
+// tss-lib.md, row 20: integers of any size are well-formed to tss-lib, and kept by a real
+// party to be computed with, for as long as that takes: a share of 64 KiB, and a W1 of 512.
+func TestRow20Bare(t *testing.T) {
+	t.Parallel()
+	long := func(n int) []byte { return bytes.Repeat([]byte{0x5a}, n) }
+	fac := slices.Repeat([][]byte{{7}}, len(facLimits))
+	fac[8] = long(512 << 10)
+	resharing, _ := bareResharing(t, small(t))
+	for _, x := range []struct {
+		b       *bare
+		m       lib.MessageContent
+		refused string
+	}{
+		{bareEdKeygen(), &edkeygen.KGRound2Message1{Share: long(64 << 10)}, "share has 65536 bytes, want 1 to 32"},
+		{resharing, &ecresharing.DGRound4Message1{FacProof: fac}, "factor proof has 524288 bytes, want 1 to 353"},
+	} {
+		st := x.b.proto.steps[typeOf(x.m)]
+		side := x.b.seats[victim]
+		to := side[len(side)-1]
+		require.True(t, x.m.ValidateBasic())
+		m, err := lib.ParseWireMessage(payload(t, x.m), to.senders[st.from][hostile], st.broadcast)
+		require.NoError(t, err)
+		ok, e := to.party.StoreMessage(m)
+		require.Nil(t, e)
+		require.True(t, ok)
+		x.b.sent = batch{}
+		for name := range x.b.proto.steps { // of all rounds: it is no matter of the time
+			x.b.sent[name] = nil
+		}
+		require.ErrorContains(t, x.b.check(t, x.m), x.refused)
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -32,6 +33,8 @@ type bareCase struct {
 	run func(*testing.T, *bareReport)
 	// at is where tss-lib panics.
 	at string
+	// called: not by a real party, but as a round calls it, in a goroutine of ours.
+	called bool
 	// recovered: in the goroutine that called it, and the party's mutex stays locked.
 	// Otherwise the process dies.
 	recovered bool
@@ -98,6 +101,7 @@ func TestRow19Bare(t *testing.T) {
 				require.Equal(t, 2, exit.ExitCode(), "%s%s", &stdout, &stderr)
 				require.Contains(t, at, "panic: ")
 				require.NotContains(t, stdout.String(), "locked")
+				require.Equal(t, !c.called, strings.Contains(at, "created by github.com/bnb-chain/tss-lib/v2/"), at)
 			}
 			require.Contains(t, at, "/tss-lib/v2@v2.0.2/"+c.at+" ")
 			require.Contains(t, stdout.String(), "refused: "+c.refused+"\n")
@@ -198,7 +202,7 @@ func bareKeygenCases() map[string]bareCase {
 				require.NoError(t, err)
 				call(&eckeygen.KGRound2Message1{Share: []byte{7}}, vs)
 			},
-			at: "crypto/vss/feldman_vss.go:101", refused: "KGRound2Message2: decommitment has 1 parts, want 5",
+			at: "crypto/vss/feldman_vss.go:101", called: true, refused: "KGRound2Message2: decommitment has 1 parts, want 5",
 		},
 		"ECDSA keygen: a share of zero mod q": {
 			run: func(t *testing.T, r *bareReport) {
@@ -208,7 +212,7 @@ func bareKeygenCases() map[string]bareCase {
 				r.judge("KGRound2Message1", b.check(t, m), honest)
 				call(m, vss.Vs{five, five})
 			},
-			at: "crypto/ecpoint.go:111", refused: "KGRound2Message1: share is not in (0, q)",
+			at: "crypto/ecpoint.go:111", called: true, refused: "KGRound2Message1: share is not in (0, q)",
 		},
 	}
 }
