@@ -351,6 +351,20 @@ func (f *fake) RevokeShareSet(_ context.Context, req *mpcdv1.RevokeShareSetReque
 	return &mpcdv1.RevokeShareSetResponse{Wallet: f.answer(w)}, nil
 }
 
+func (f *fake) ReleaseShareSet(_ context.Context, req *mpcdv1.ReleaseShareSetRequest) (*mpcdv1.ReleaseShareSetResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.begin("ReleaseShareSet"); err != nil {
+		return nil, err
+	}
+	s, w := f.sets[req.GetShareSetId()], f.wallets[req.GetWalletId()]
+	if s == nil || w == nil {
+		return nil, refusal(codes.NotFound, "SHARE_SET_NOT_FOUND", "there is no such share set")
+	}
+	s.pb.LockTime, s.pb.Aborts = nil, 0
+	return &mpcdv1.ReleaseShareSetResponse{Wallet: f.answer(w)}, nil
+}
+
 func (f *fake) Sign(ctx context.Context, req *mpcdv1.SignRequest) (*mpcdv1.SignResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -17,7 +17,10 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/mpcd/mpcd/client"
+
 	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
 	"github.com/mpcd/mpcd/internal/tss"
 )
@@ -503,6 +506,36 @@ func TestRevoke(t *testing.T) {
 	require.True(t, f.revoked[0].GetKeepDescendants())
 	require.True(t, f.revoked[0].GetAllowLast())
 	_, err = c.Revoke(t.Context(), share.WalletID(), uuid.NewString())
+	require.Equal(t, "SHARE_SET_NOT_FOUND", client.Reason(err))
+}
+
+// A lock is shown, and released; a service that says it is gone while it is not is not believed.
+func TestRelease(t *testing.T) {
+	f, conn := newFake(t)
+	c := newClient(t, f, conn)
+	share, _ := backedUp(t, c)
+	at := time.Now().UTC()
+	f.mu.Lock()
+	locked := f.sets[share.ShareSetID()].pb
+	locked.LockTime, locked.Aborts = timestamppb.New(at), 5
+	f.mu.Unlock()
+	w, err := c.GetWallet(t.Context(), share.WalletID())
+	require.NoError(t, err)
+	set := w.ShareSet(share.ShareSetID())
+	require.True(t, set.Locked())
+	require.Equal(t, at, set.LockTime)
+	require.Equal(t, uint32(5), set.Aborts)
+	require.False(t, w.ShareSets[1].Locked())
+
+	f.lieWallet = func(w *mpcdv1.Wallet) { w.ShareSets[0].LockTime = timestamppb.New(at) }
+	_, err = c.Release(t.Context(), share.WalletID(), share.ShareSetID())
+	require.ErrorIs(t, err, client.ErrBadAnswer)
+	f.lieWallet = nil
+	w, err = c.Release(t.Context(), share.WalletID(), share.ShareSetID())
+	require.NoError(t, err)
+	require.False(t, w.ShareSet(share.ShareSetID()).Locked())
+	require.Zero(t, w.ShareSet(share.ShareSetID()).Aborts)
+	_, err = c.Release(t.Context(), share.WalletID(), uuid.NewString())
 	require.Equal(t, "SHARE_SET_NOT_FOUND", client.Reason(err))
 }
 

@@ -40,7 +40,13 @@ type ShareSet struct {
 	CreateTime  time.Time
 	ExpireTime  time.Time // while PENDING: when it is erased
 	RevokeTime  time.Time
+	LockTime    time.Time // while locked: since when
+	Aborts      uint32    // sessions that its client broke, since it was made or released
 }
+
+// Locked reports whether the service refuses to sign with the set or to reshare it, with
+// SHARE_SET_LOCKED, because its client broke too many sessions.
+func (s *ShareSet) Locked() bool { return !s.LockTime.IsZero() }
 
 // ShareSet returns the share set with the id, or nil.
 func (w *Wallet) ShareSet(id string) *ShareSet {
@@ -135,6 +141,23 @@ func (c *Client) Revoke(ctx context.Context, walletID, shareSetID string, opts .
 	return w, nil
 }
 
+// Release unlocks a share set that is locked because its client broke too many sessions. It
+// needs scope wallets:admin: the wallet's owner may not. It answers the wallet.
+func (c *Client) Release(ctx context.Context, walletID, shareSetID string) (*Wallet, error) {
+	resp, err := c.service.ReleaseShareSet(ctx, &mpcdv1.ReleaseShareSetRequest{WalletId: walletID, ShareSetId: shareSetID})
+	if err != nil {
+		return nil, serviceError(err)
+	}
+	w, err := c.wallet(resp.GetWallet(), walletID)
+	if err != nil {
+		return nil, err
+	}
+	if set := w.ShareSet(shareSetID); set == nil || set.Locked() {
+		return nil, badAnswer("the share set is locked after it was released")
+	}
+	return w, nil
+}
+
 // keyID names one key of one wallet.
 type keyID struct {
 	walletID string
@@ -194,6 +217,7 @@ func (c *Client) wallet(p *mpcdv1.Wallet, id string) (*Wallet, error) {
 			ID: s.GetShareSetId(), Purpose: purposeOf(s.GetPurpose()), Method: methodOf(s.GetBackupMethod()),
 			State: stateOf(s.GetState()), ParentID: s.GetParentShareSetId(), DisplayName: s.GetDisplayName(),
 			CreateTime: timeOf(s.GetCreateTime()), ExpireTime: timeOf(s.GetExpireTime()), RevokeTime: timeOf(s.GetRevokeTime()),
+			LockTime: timeOf(s.GetLockTime()), Aborts: s.GetAborts(),
 		})
 	}
 	if err := c.PinKeys(id, w.PublicKeys...); err != nil {

@@ -138,10 +138,10 @@ func (s *scanned) scan() {
 	s.look()
 }
 
-// looking is a stream at each of whose protocol messages everything is looked at.
+// looking is a stream at each of whose protocol messages something is looked at.
 type looking struct {
 	grpc.ClientStream
-	scan func()
+	each func()
 }
 
 func (l looking) RecvMsg(m any) error {
@@ -149,23 +149,25 @@ func (l looking) RecvMsg(m any) error {
 	if x, ok := m.(interface {
 		GetMessage() *mpcdv1.ProtocolMessage
 	}); ok && x.GetMessage() != nil {
-		l.scan()
+		l.each()
 	}
 	return err
 }
 
-// device is the SDK of a device that keeps its shares.
-func (s *scanned) device(cloud client.KeyStorage) *client.Client {
-	conn, err := grpc.NewClient("passthrough:///"+s.svc.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()),
+// newDevice is the SDK of a device that keeps its shares. each is called at every protocol
+// message that comes.
+func newDevice(t *testing.T, svc *running, cloud client.KeyStorage, each func()) *client.Client {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+svc.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 			stream, err := streamer(ctx, desc, cc, method, opts...)
-			return looking{stream, s.scan}, err
+			return looking{stream, each}, err
 		}))
-	require.NoError(s.t, err)
-	s.t.Cleanup(func() { _ = conn.Close() })
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
 	c, err := client.New(conn, client.WithDeviceHeldShares(), client.WithCurves(client.CurveEd25519), client.WithCloudKey(client.MethodICloud, cloud),
 		client.WithStore(func(context.Context, *client.Share) error { return nil }))
-	require.NoError(s.t, err)
+	require.NoError(t, err)
 	return c
 }
 
@@ -208,7 +210,7 @@ func TestDeviceHeldShareIsNowhere(t *testing.T) {
 	t.Parallel()
 	s := newScanned(t)
 	cloud := &drawer{}
-	phone := s.device(cloud)
+	phone := newDevice(t, s.svc, cloud, s.scan)
 	first, err := phone.CreateWallet(t.Context(), nil)
 	require.NoError(t, err)
 	b, err := phone.BackupWallet(t.Context(), first, client.MethodICloud, nil)

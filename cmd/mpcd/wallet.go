@@ -34,6 +34,7 @@ type walletCmd struct {
 	Show      showCmd      `cmd:"" help:"Show a wallet, its keys and share sets."`
 	List      listCmd      `cmd:"" help:"List wallets."`
 	Revoke    revokeCmd    `cmd:"" help:"Revoke a share set and what was made from it."`
+	Release   releaseCmd   `cmd:"" help:"Unlock a share set whose client broke too many sessions; needs scope wallets:admin."`
 }
 
 // serviceFlags are those of every command that calls the service.
@@ -505,6 +506,8 @@ type shareSetView struct {
 	Parent  string              `json:"parent,omitempty"`
 	Device  string              `json:"device,omitempty"`
 	Created time.Time           `json:"createTime"`
+	Locked  *time.Time          `json:"lockTime,omitempty"`
+	Aborts  uint32              `json:"aborts,omitempty"`
 }
 
 func viewWallet(w *client.Wallet) walletView {
@@ -516,7 +519,11 @@ func viewWallet(w *client.Wallet) walletView {
 		v.Keys = append(v.Keys, demoKey{k.Curve, hex.EncodeToString(k.Bytes)})
 	}
 	for _, s := range w.ShareSets {
-		v.ShareSets = append(v.ShareSets, shareSetView{s.ID, s.Purpose, s.Method, s.State, s.ParentID, s.DisplayName, s.CreateTime})
+		view := shareSetView{ID: s.ID, Purpose: s.Purpose, Method: s.Method, State: s.State, Parent: s.ParentID, Device: s.DisplayName, Created: s.CreateTime, Aborts: s.Aborts}
+		if s.Locked() {
+			view.Locked = &s.LockTime
+		}
+		v.ShareSets = append(v.ShareSets, view)
 	}
 	return v
 }
@@ -528,10 +535,21 @@ func (v *walletView) text() string {
 		fmt.Fprintf(&b, "  key  %-9s  %s\n", k.Curve, k.PublicKey)
 	}
 	for _, s := range v.ShareSets {
-		about := slices.DeleteFunc([]string{string(s.Method), s.Device}, func(x string) bool { return x == "" })
+		about := slices.DeleteFunc([]string{string(s.Method), s.Device, s.budget()}, func(x string) bool { return x == "" })
 		b.WriteString(strings.TrimRight(fmt.Sprintf("  set  %s  %-7s  %-7s  %s", s.ID, s.Purpose, s.State, strings.Join(about, "  ")), " ") + "\n")
 	}
 	return b.String()
+}
+
+// budget is what a set's client has used up of it; empty for most.
+func (s *shareSetView) budget() string {
+	switch {
+	case s.Locked != nil:
+		return fmt.Sprintf("LOCKED %s, aborts: %d", s.Locked.Format(time.RFC3339), s.Aborts)
+	case s.Aborts > 0:
+		return fmt.Sprintf("aborts: %d", s.Aborts)
+	}
+	return ""
 }
 
 type showCmd struct {
@@ -596,5 +614,18 @@ func (cmd *revokeCmd) Run(ctx context.Context) error {
 	}
 	return cmd.quiet(func(c *client.Client) (any, string, error) {
 		return printed(c.Revoke(ctx, cmd.Wallet, cmd.Set, opts...))
+	})
+}
+
+type releaseCmd struct {
+	serviceFlags
+	Wallet string `help:"The wallet's id." required:"" placeholder:"ID"`
+	Set    string `help:"The share set's id." required:"" placeholder:"ID"`
+}
+
+// Run releases a share set.
+func (cmd *releaseCmd) Run(ctx context.Context) error {
+	return cmd.quiet(func(c *client.Client) (any, string, error) {
+		return printed(c.Release(ctx, cmd.Wallet, cmd.Set))
 	})
 }

@@ -71,6 +71,9 @@ var accessTable = []accessRow{
 	{"RevokeShareSet with `allow_last`", func(f *shelf) proto.Message {
 		return &pb.RevokeShareSetRequest{WalletId: f.first.wallet, ShareSetId: uuid.NewString(), AllowLast: true}
 	}, "SHARE_SET_NOT_FOUND", []string{"PERMISSION_DENIED", "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", yes}},
+	{"ReleaseShareSet", func(f *shelf) proto.Message {
+		return edit(releaseReq(f.first), func(r *pb.ReleaseShareSetRequest) { r.ShareSetId = uuid.NewString() })
+	}, "SHARE_SET_NOT_FOUND", []string{"PERMISSION_DENIED", "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", yes}},
 	{"Sign", func(f *shelf) proto.Message { return signReq(f.first.with([]byte("x"))) }, "SHARE_MALFORMED",
 		[]string{yes, "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", yes, "WALLET_NOT_FOUND"}},
 	{"SignWithDevice", func(f *shelf) proto.Message {

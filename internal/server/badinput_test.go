@@ -173,9 +173,15 @@ func (f *stocked) badStates(add func(string, badCase)) {
 	add("revoke/last set, allowed by nobody", badCase{
 		req: edit(revokeReq(f.half), func(r *pb.RevokeShareSetRequest) { r.AllowLast = true }), code: codes.PermissionDenied, reason: "PERMISSION_DENIED",
 	})
+	for what, h := range map[string]held{"unknown set": {f.first.wallet, uuid.NewString(), nil}, "set of another wallet": {f.half.wallet, f.first.set, nil}} {
+		c := notFound(releaseReq(h), "SHARE_SET_NOT_FOUND")
+		c.as = rootCaller
+		add("release/"+what, c)
+	}
+	add("release/allowed by nobody", badCase{req: releaseReq(f.first), code: codes.PermissionDenied, reason: "PERMISSION_DENIED"})
 	for name, req := range map[string]proto.Message{
 		"backup": backupReq(f.first), "provision": provisionReq(f.backup), "sign": signReq(f.first), "confirm": confirmReq(f.pending),
-		"revoke": revokeReq(f.second), "get": &pb.GetWalletRequest{},
+		"revoke": revokeReq(f.second), "release": releaseReq(f.second), "get": &pb.GetWalletRequest{},
 	} {
 		add(name+"/unknown wallet", notFound(set(req, "wallet_id", uuid.NewString()), "WALLET_NOT_FOUND"))
 	}
@@ -186,7 +192,7 @@ func (f *stocked) badFields(t *testing.T, add func(string, badCase)) {
 	requests := func() map[string]proto.Message {
 		return map[string]proto.Message{
 			"create": createReq(), "backup": backupReq(f.first), "provision": provisionReq(f.backup), "sign": signReq(f.first),
-			"confirm": confirmReq(f.pending), "revoke": revokeReq(f.second),
+			"confirm": confirmReq(f.pending), "revoke": revokeReq(f.second), "release": releaseReq(f.second),
 			"get": &pb.GetWalletRequest{WalletId: f.first.wallet}, "session": &pb.GetSessionRequest{},
 		}
 	}
@@ -298,11 +304,17 @@ func method0(req proto.Message) protoreflect.Name {
 	return protoreflect.Name(strings.TrimSuffix(string(req.ProtoReflect().Descriptor().Name()), "Request"))
 }
 
+// rootCaller is an admin of all wallets, who may do nothing else.
+var rootCaller = &session.Caller{Name: "root", Scopes: []session.Scope{session.ScopeAdmin}}
+
 func (f *stocked) badWithRevoked(add func(string, badCase)) {
 	revoked, revokedBackup := f.second, f.pendingBackup
 	add("provision/from a revoked set", notNow(provisionReq(revokedBackup), "SHARE_SET_REVOKED"))
 	add("backup/from a revoked set", notNow(backupReq(revoked), "SHARE_SET_REVOKED"))
 	add("sign/with a revoked set", notNow(signReq(revoked), "SHARE_SET_REVOKED"))
+	release := notNow(releaseReq(revoked), "SHARE_SET_REVOKED")
+	release.as = rootCaller
+	add("release/a revoked set", release)
 	// Who does not hold the share is not told what state its set is in.
 	add("sign/with a forged share of a revoked set", malformed(signReq(revoked.flipped(1, 1))))
 	add("confirm/revoked set", notNow(confirmReq(revoked), "SHARE_SET_REVOKED"))

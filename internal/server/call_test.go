@@ -117,6 +117,7 @@ var routes = map[protoreflect.Name]string{
 	"ProvisionWallet": "POST /v1/wallets/{wallet_id}:provision",
 	"ConfirmShareSet": "POST /v1/wallets/{wallet_id}/shareSets/{share_set_id}:confirm",
 	"RevokeShareSet":  "POST /v1/wallets/{wallet_id}/shareSets/{share_set_id}:revoke",
+	"ReleaseShareSet": "POST /v1/wallets/{wallet_id}/shareSets/{share_set_id}:release",
 	"Sign":            "POST /v1/wallets/{wallet_id}:sign",
 	"SignWithDevice":  "POST /v1/wallets/{wallet_id}:signWithDevice",
 	"GetWallet":       "GET /v1/wallets/{wallet_id}",

@@ -57,6 +57,8 @@ func toShareSet(s *session.ShareSet) *pb.ShareSet {
 		DisplayName:      s.DisplayName,
 		ExpireTime:       timestamp(s.ExpireTime),
 		RevokeTime:       timestamp(s.RevokeTime),
+		LockTime:         timestamp(s.LockTime),
+		Aborts:           s.Aborts,
 	}
 }
 

@@ -71,7 +71,7 @@ func life(t *testing.T, s *servertest.Service, curves ...client.Curve) (first, s
 func TestDeviceHeldLife(t *testing.T) {
 	t.Parallel()
 	log := servertest.NewLog()
-	s := servertest.Start(t, servertest.Config{Log: log, Sessions: session.Config{RequireSealTo: true}})
+	s := servertest.Start(t, servertest.Config{Log: log, Sessions: session.Config{RequireSealTo: true}, Workers: servertest.Workers(1)})
 	first, second, backup := life(t, s, client.CurveEd25519)
 	w := done[*pb.GetWalletResponse](t, overGRPC(t, s, nil, &pb.GetWalletRequest{WalletId: first.WalletID()})).GetWallet()
 	require.Nil(t, w.GetHostedSince())
@@ -188,7 +188,7 @@ func deviceReq(h held, instance string) *pb.ProvisionWalletRequest {
 // without blame, and frees its slot; who is not the device's user cannot speak for it.
 func TestDeviceGoesSilent(t *testing.T) {
 	t.Parallel()
-	f := start(t, servertest.Config{Sessions: session.Config{DeviceSilence: 2 * time.Second, Slots: 1}})
+	f := start(t, servertest.Config{Sessions: session.Config{DeviceSilence: 2 * time.Second, DeviceRuns: 1}, Workers: servertest.Workers(1)})
 	before := wallet(t, f.Service, f.backup.wallet)
 	one, two := uuid.NewString(), uuid.NewString()
 	req := deviceReq(f.backup, one)
@@ -229,7 +229,35 @@ func TestDeviceGoesSilent(t *testing.T) {
 	late.GetDevice().Attempt = 2 // its parties are of an attempt that is over
 	refused(t, overGRPC(t, f.Service, alice, late), codes.Aborted, "INTERRUPTED")
 	require.True(t, proto.Equal(before, wallet(t, f.Service, f.backup.wallet)))
+	require.Zero(t, f.Workers.Stats().Busy)
 	signs(t, f.Service, before, f.second)
+}
+
+// A run that is cancelled in the middle has no worker any more when its callers hear of it.
+func TestDeviceHeldCancel(t *testing.T) {
+	t.Parallel()
+	f := start(t, servertest.Config{Workers: servertest.Workers(0)})
+	before := wallet(t, f.Service, f.backup.wallet)
+	req := deviceReq(f.backup, uuid.NewString())
+	stream, err := f.ProvisionWallet(servertest.As(t.Context(), "alice"), req)
+	require.NoError(t, err)
+	for began := false; !began; {
+		m, err := stream.Recv()
+		require.NoError(t, err)
+		began = m.GetMessage() != nil
+	}
+	rec, err := f.Store.ByRequest(t.Context(), "alice", req.GetRequestId())
+	require.NoError(t, err)
+	require.Equal(t, 1, f.Workers.Stats().Busy)
+	_, err = f.CancelSession(servertest.As(t.Context(), "alice"), &pb.CancelSessionRequest{SessionId: rec.ID})
+	require.NoError(t, err)
+	for err == nil {
+		_, err = stream.Recv()
+	}
+	require.Equal(t, codes.Canceled, status.Code(err))
+	require.Eventually(t, func() bool { return f.Workers.Stats().Busy == 0 }, 10*time.Second, time.Millisecond)
+	require.Zero(t, f.Workers.Stats().Died)
+	require.True(t, proto.Equal(before, wallet(t, f.Service, f.backup.wallet)))
 }
 
 func onlyProgress(a answer) (out []proto.Message) {
@@ -245,7 +273,7 @@ func onlyProgress(a answer) (out []proto.Message) {
 // name, and nothing else.
 func TestDeviceSendsGarbage(t *testing.T) {
 	t.Parallel()
-	f := start(t, servertest.Config{})
+	f := start(t, servertest.Config{Sessions: session.Config{Aborts: 100}})
 	before := wallet(t, f.Service, f.backup.wallet)
 	hello := &pb.Hello{Nonce: make([]byte, 32), SessionKey: make([]byte, 32), PartyKeys: make([]byte, 32)}
 	for name, messages := range map[string][]*pb.ProtocolMessage{
@@ -260,25 +288,49 @@ func TestDeviceSendsGarbage(t *testing.T) {
 		"not for us":          {{Sequence: 1, Hello: goodHello(t)}, {Sequence: 2, Payload: make([]byte, 100), Curve: pb.Curve_CURVE_ED25519, Private: true}},
 		"a second hello":      {{Sequence: 1, Hello: goodHello(t)}, {Sequence: 2, Hello: goodHello(t)}},
 	} {
-		instance := uuid.NewString()
-		ended := make(chan answer, 1)
-		req := deviceReq(f.backup, instance)
-		go func() { ended <- overGRPC(t, f.Service, alice, req) }() //nolint:testifylint // it ends with the run
-		require.Eventually(t, func() bool {
-			rec, err := f.Store.ByRequest(t.Context(), "alice", req.GetRequestId())
-			if err != nil || rec.State != session.Running {
-				return false
-			}
-			a := overGRPC(t, f.Service, alice, &pb.SendMessagesRequest{SessionId: rec.ID, Instance: instance, Attempt: 1, Messages: messages})
-			return a.status.Code() == codes.OK
-		}, 10*time.Second, 5*time.Millisecond, name)
-		got := <-ended
+		got := deviceSays(t, f.Service, overGRPC, deviceReq(f.backup, uuid.NewString()), messages...)
 		refused(t, got, codes.Aborted, "PROTOCOL_ABORTED")
 		i, _ := info(t, got.status)
 		require.Equal(t, "CLIENT", i.GetMetadata()["culprit"], name)
 	}
-	require.True(t, proto.Equal(before, wallet(t, f.Service, f.backup.wallet)))
+	after := wallet(t, f.Service, f.backup.wallet)
+	require.Equal(t, uint32(10), shareSet(after, f.backup).GetAborts())
+	shareSet(after, f.backup).Aborts = 0
+	require.True(t, proto.Equal(before, after))
 	signs(t, f.Service, before, f.second)
+}
+
+// deviceRun is a request for a run whose client's side is on a device.
+type deviceRun interface {
+	proto.Message
+	GetRequestId() string
+	GetDevice() *pb.DeviceSide
+}
+
+// deviceSays starts a run as alice's device, sends messages once it listens, and returns how
+// it ended.
+func deviceSays(t testing.TB, s *servertest.Service, do call, req deviceRun, messages ...*pb.ProtocolMessage) answer {
+	t.Helper()
+	ended := make(chan answer, 1)
+	go func() { ended <- do(t, s, alice, req) }() // ends with the run
+	require.Eventually(t, func() bool {
+		rec, err := s.Store.ByRequest(t.Context(), "alice", req.GetRequestId())
+		if err != nil || rec.State != session.Running {
+			return false
+		}
+		a := do(t, s, alice, &pb.SendMessagesRequest{SessionId: rec.ID, Instance: req.GetDevice().GetInstance(), Attempt: 1, Messages: messages})
+		return a.status.Code() == codes.OK
+	}, 10*time.Second, 5*time.Millisecond)
+	return <-ended
+}
+
+func shareSet(w *pb.Wallet, h held) *pb.ShareSet {
+	for _, s := range w.GetShareSets() {
+		if s.GetShareSetId() == h.set {
+			return s
+		}
+	}
+	return nil
 }
 
 func goodHello(t *testing.T) *pb.Hello {

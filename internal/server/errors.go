@@ -36,6 +36,7 @@ var publicErrors = map[string]public{
 	session.ErrBackupNotFound.Reason:   {codes.FailedPrecondition, "The wallet has no finished backup. Call BackupWallet, store its ciphertext, then ConfirmShareSet."},
 	session.ErrShareSetPending.Reason:  {codes.FailedPrecondition, "The share set was not confirmed. Store its client share, then call ConfirmShareSet."},
 	session.ErrShareSetRevoked.Reason:  {codes.FailedPrecondition, "The share set was revoked: the service's half of it is erased. Provision a new one from a backup."},
+	session.ErrShareSetLocked.Reason:   {codes.FailedPrecondition, "The share set is locked: too many sessions that used it were aborted through the client's fault. Provision a new set from a backup that is not locked, or ask an admin to release it."},
 	session.ErrLastShareSet.Reason:     {codes.FailedPrecondition, "It is the wallet's last usable set of its purpose. Make another one first; an admin may set allow_last."},
 	session.ErrSessionExpired.Reason:   {codes.FailedPrecondition, "The session's result was confirmed, or its time is up. Start again with a new request_id."},
 	session.ErrOverloaded.Reason:       {codes.ResourceExhausted, "Too many runs are waiting. Try again after the time in RetryInfo; the same request_id may be used."},

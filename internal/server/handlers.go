@@ -225,6 +225,20 @@ func (h *handlers) RevokeShareSet(ctx context.Context, req *pb.RevokeShareSetReq
 	return &pb.RevokeShareSetResponse{Wallet: toWallet(w)}, nil
 }
 
+// ReleaseShareSet implements the RPC.
+func (h *handlers) ReleaseShareSet(ctx context.Context, req *pb.ReleaseShareSetRequest) (*pb.ReleaseShareSetResponse, error) {
+	var p parser
+	walletID, setID := p.uuid("wallet_id", req.GetWalletId()), p.uuid("share_set_id", req.GetShareSetId())
+	if err := p.err(); err != nil {
+		return nil, err
+	}
+	w, err := h.sessions.Release(ctx, caller(ctx), walletID, setID)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.ReleaseShareSetResponse{Wallet: toWallet(w)}, nil
+}
+
 // GetWallet implements the RPC.
 func (h *handlers) GetWallet(ctx context.Context, req *pb.GetWalletRequest) (*pb.GetWalletResponse, error) {
 	var p parser

@@ -60,6 +60,10 @@ func revokeReq(h held) *pb.RevokeShareSetRequest {
 	return &pb.RevokeShareSetRequest{WalletId: h.wallet, ShareSetId: h.set}
 }
 
+func releaseReq(h held) *pb.ReleaseShareSetRequest {
+	return &pb.ReleaseShareSetRequest{WalletId: h.wallet, ShareSetId: h.set}
+}
+
 // outcome is what the results of the streaming RPCs have in common.
 type outcome interface {
 	GetShareSet() *pb.ShareSet

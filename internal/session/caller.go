@@ -31,6 +31,7 @@ const (
 	actProvision action = "provision"
 	actConfirm   action = "confirm"
 	actRevoke    action = "revoke"
+	actRelease   action = "release a set of" // an owner needs the scope too
 	actSign      action = "sign"
 	actRead      action = "read"
 	actSession   action = "use" // look at, cancel, attach to, or feed a session
@@ -47,6 +48,7 @@ var scopeFor = map[action]Scope{
 	actProvision: ScopeWrite,
 	actConfirm:   ScopeWrite,
 	actRevoke:    ScopeAdmin,
+	actRelease:   ScopeAdmin,
 	actSign:      ScopeSign,
 	actRead:      ScopeRead,
 	actSession:   ownerOnly,

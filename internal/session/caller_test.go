@@ -11,7 +11,7 @@ func TestRights(t *testing.T) {
 	t.Parallel()
 	want := map[action]Scope{
 		actCreate: ScopeWrite, actBackup: ScopeWrite, actProvision: ScopeWrite, actConfirm: ScopeWrite,
-		actRevoke: ScopeAdmin, actSign: ScopeSign, actRead: ScopeRead, actSession: "",
+		actRevoke: ScopeAdmin, actRelease: ScopeAdmin, actSign: ScopeSign, actRead: ScopeRead, actSession: "",
 	}
 	require.Equal(t, want, scopeFor)
 	w := &Wallet{ID: "w", Owner: "alice"}

@@ -289,7 +289,7 @@ func (s *Service) SignWithDevice(ctx context.Context, c Caller, req DeviceSignRe
 		}); err != nil {
 			return nil, err
 		}
-		return &plan{walletID: wallet.ID, steps: func(ctx context.Context, w *work) (*made, error) {
+		return &plan{walletID: wallet.ID, uses: src.set.ID, steps: func(ctx context.Context, w *work) (*made, error) {
 			return s.signJointly(ctx, w, wallet.Owner, src, req.Curve, req.Payload)
 		}}, nil
 	}})
@@ -320,12 +320,8 @@ func (s *Service) signJointly(ctx context.Context, w *work, owner string, src *s
 // mayLeave is the last word before the device has a signature: the set must still be one
 // that may sign, and who signs what must be durable.
 func (s *Service) mayLeave(ctx context.Context, rec *Session, src *source, c Curve, digest []byte) error {
-	set, err := s.Wallets.Set(ctx, rec.WalletID, src.set.ID)
-	if err != nil {
-		return err
-	}
-	if set.State != SetActive {
-		return fmt.Errorf("%w: set %s, while it signed", ErrShareSetRevoked, set.ID)
+	if _, err := s.usable(ctx, rec.WalletID, src.set.ID); err != nil {
+		return fmt.Errorf("while it signed: %w", err)
 	}
 	e := s.entry(rec, "session.release")
 	e.ShareSetID, e.Detail = src.set.ID, rec.Operation.String()+" "+c.String()+" "+hex.EncodeToString(digest)
@@ -352,12 +348,8 @@ func (s *Service) deviceSource(ctx context.Context, c Caller, a action, walletID
 	if set.Purpose != want {
 		return nil, nil, fmt.Errorf("%w: set %s is of purpose %v", ErrShareSetMismatch, setID, set.Purpose)
 	}
-	switch set.State {
-	case SetActive:
-	case SetPending:
-		return nil, nil, fmt.Errorf("%w: set %s", ErrShareSetPending, setID)
-	default:
-		return nil, nil, fmt.Errorf("%w: set %s", ErrShareSetRevoked, setID)
+	if err := set.usable(); err != nil {
+		return nil, nil, err
 	}
 	record, err := tss.ParseRecord(set.Record)
 	if err != nil {

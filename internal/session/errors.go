@@ -28,6 +28,7 @@ var (
 	ErrBackupNotFound   = &Error{"BACKUP_NOT_FOUND"}
 	ErrShareSetPending  = &Error{"SHARE_SET_PENDING"}
 	ErrShareSetRevoked  = &Error{"SHARE_SET_REVOKED"}
+	ErrShareSetLocked   = &Error{"SHARE_SET_LOCKED"}
 	ErrLastShareSet     = &Error{"LAST_SHARE_SET"}
 	ErrSessionExpired   = &Error{"SESSION_EXPIRED"}
 	ErrOverloaded       = &Error{"OVERLOADED"}
@@ -144,7 +145,7 @@ var byReason = func() map[string]*Error {
 	for _, e := range []*Error{
 		ErrInvalidArgument, ErrShareMalformed, ErrShareSetMismatch, ErrRequestIDReused, ErrWalletNotFound,
 		ErrShareSetNotFound, ErrSessionNotFound, ErrBackupNotFound, ErrShareSetPending, ErrShareSetRevoked,
-		ErrLastShareSet, ErrSessionExpired, ErrOverloaded, ErrShuttingDown, ErrProtocolAborted, ErrSessionCancelled, ErrInterrupted,
+		ErrShareSetLocked, ErrLastShareSet, ErrSessionExpired, ErrOverloaded, ErrShuttingDown, ErrProtocolAborted, ErrSessionCancelled, ErrInterrupted,
 		ErrPermissionDenied, ErrDeviceHeldWallet, ErrPolicyDenied, ErrWebhookFailed, ErrUnauthenticated, ErrRateLimited, ErrDataCorrupted, ErrInternal,
 	} {
 		m[e.Reason] = e

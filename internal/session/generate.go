@@ -131,7 +131,7 @@ func (s *Service) reshare(ctx context.Context, op Operation, c Caller, t target,
 		for _, k := range src.record.Keys {
 			t.curves = append(t.curves, k.Curve)
 		}
-		return &plan{walletID: t.walletID, wipe: src.client.Wipe, steps: func(ctx context.Context, w *work) (*made, error) {
+		return &plan{walletID: t.walletID, uses: src.set.ID, wipe: src.client.Wipe, steps: func(ctx context.Context, w *work) (*made, error) {
 			m, _, err := s.make(ctx, w, t, src)
 			return m, err
 		}}, nil
@@ -193,14 +193,10 @@ func (s *Service) match(ctx context.Context, wallet *Wallet, want Purpose, clien
 		return nil, err
 	}
 	// The state is told only to who proved to hold the share.
-	switch set.State {
-	case SetActive:
-		return &source{set: set, record: record, client: client}, nil
-	case SetPending:
-		return nil, fmt.Errorf("%w: set %s", ErrShareSetPending, set.ID)
-	default:
-		return nil, fmt.Errorf("%w: set %s", ErrShareSetRevoked, set.ID)
+	if err := set.usable(); err != nil {
+		return nil, err
 	}
+	return &source{set: set, record: record, client: client}, nil
 }
 
 // has holds a set's record against the wallet's keys.

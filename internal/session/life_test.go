@@ -176,8 +176,8 @@ type slowCancel struct {
 	then func()
 }
 
-func (s *slowCancel) Update(ctx context.Context, n *session.Session, e session.Entry) error {
-	err := s.Sessions.Update(ctx, n, e)
+func (s *slowCancel) Update(ctx context.Context, n *session.Session, b *session.Blame, e session.Entry) error {
+	err := s.Sessions.Update(ctx, n, b, e)
 	if n.State == session.Cancelled && err == nil {
 		s.then()
 	}

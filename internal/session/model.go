@@ -1,6 +1,7 @@
 package session
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -153,6 +154,24 @@ type ShareSet struct {
 	CreateTime  time.Time
 	ExpireTime  time.Time // when a PENDING set is erased; zero once confirmed
 	RevokeTime  time.Time // zero unless revoked
+	LockTime    time.Time // zero unless locked
+	Aborts      uint32    // runs that its client broke, since it was made or released
+}
+
+// Locked reports whether the set's client broke so many runs that it may do no more of them.
+func (s *ShareSet) Locked() bool { return !s.LockTime.IsZero() }
+
+// usable returns nil for a set that may sign or be reshared.
+func (s *ShareSet) usable() error {
+	switch {
+	case s.State == SetPending:
+		return fmt.Errorf("%w: set %s", ErrShareSetPending, s.ID)
+	case s.State != SetActive:
+		return fmt.Errorf("%w: set %s", ErrShareSetRevoked, s.ID)
+	case s.Locked():
+		return fmt.Errorf("%w: set %s, since %v", ErrShareSetLocked, s.ID, s.LockTime)
+	}
+	return nil
 }
 
 // StoredSet is a share set with what the store keeps for it.

@@ -30,6 +30,10 @@ type Wallets interface {
 	// as it is. Sets that are revoked already stay as they are. Each set that goes gets an
 	// entry like e with its own id.
 	Revoke(ctx context.Context, walletID string, at time.Time, pick func([]ShareSet) ([]string, error), e Entry) error
+	// Release unlocks a set and sets its aborts to 0. Where it has none, it changes nothing
+	// and writes no entry. It returns ErrShareSetNotFound where the set is not there, and
+	// ErrShareSetRevoked where it is REVOKED.
+	Release(ctx context.Context, walletID, shareSetID string, e Entry) error
 	// ReserveModuli notes, by their SHA-256, moduli that a run of the wallet is about to
 	// use. It returns ErrModulusUsed, and notes none, where any was noted before.
 	ReserveModuli(ctx context.Context, walletID string, sums ...[32]byte) error
@@ -52,12 +56,14 @@ type Sessions interface {
 	ByShareSet(ctx context.Context, shareSetID string) (*Session, error)
 	// Session returns a session by its id, or ErrSessionNotFound.
 	Session(ctx context.Context, sessionID string) (*Session, error)
-	// Update stores state, progress and failure of the attempt that s names. It returns
-	// ErrSuperseded where the stored session has ended, or is at another attempt.
-	Update(ctx context.Context, s *Session, e Entry) error
+	// Update stores state, progress and failure of the attempt that s names, and b where it
+	// is not nil. It returns ErrSuperseded where the stored session has ended, or is at
+	// another attempt: then nothing is counted either.
+	Update(ctx context.Context, s *Session, b *Blame, e Entry) error
 	// Commit ends a session with success: state, progress, result and share set id, and in
-	// the same transaction what it made. It returns ErrSuperseded like Update, and
-	// ErrShareSetRevoked where the set that it used is not ACTIVE any more.
+	// the same transaction what it made. It returns ErrSuperseded like Update,
+	// ErrShareSetRevoked where the set that it used is not ACTIVE any more, and
+	// ErrShareSetLocked where it was locked.
 	Commit(ctx context.Context, s *Session, m Made, e Entry) error
 }
 
@@ -66,6 +72,15 @@ type Made struct {
 	Set    *StoredSet // nil for signing
 	Wallet *Wallet    // nil unless new
 	Used   string     // the set that was reshared or signed with; "" for a new wallet
+}
+
+// Blame is a run that the client broke, on the account of the set that was used: one more
+// of its aborts. With the one that makes them Limit or more, the set is locked, from Lock's
+// time on, and Lock is written.
+type Blame struct {
+	ShareSetID string
+	Limit      int
+	Lock       Entry
 }
 
 // Housekeeper is the store's side of what happens by the clock, and of the audit log.

@@ -24,6 +24,7 @@ type Config struct {
 	DeviceRuns    int           // how many device-held runs are under way at once: most of their time they wait; 8 for each core
 	Queue         int           // how many runs wait for a slot at most, hosted and device-held; 256
 	PendingSets   int           // how many unconfirmed sets a wallet has at most; 16
+	Aborts        int           // aborts blamed on the client after which a set is locked; 5
 	DeviceSilence time.Duration // how long a device may say nothing while its run waits for it; 2 minutes
 	RequireSealTo bool          // refuse requests whose result would come back in plaintext
 	// Wall is the clock on the wall; time.Now. Tests make it jump.
@@ -39,6 +40,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.SessionTTL == 0 {
 		c.SessionTTL = 30 * 24 * time.Hour
+	}
+	if c.Aborts == 0 {
+		c.Aborts = 5
 	}
 	if c.DeviceSilence == 0 {
 		c.DeviceSilence = 2 * time.Minute
@@ -160,6 +164,7 @@ type job struct {
 // plan is a request that may run.
 type plan struct {
 	walletID string
+	uses     string // the set that is reshared or signs; empty for a new wallet
 	// steps does the work and returns what is to be committed.
 	steps func(ctx context.Context, w *work) (*made, error)
 	// wipe ends the secrets that the plan holds. It may be nil.
@@ -329,7 +334,7 @@ func (s *Service) settle(ctx context.Context, there *Session) (*Session, error) 
 		return there, nil
 	}
 	there.State, there.Failure = Interrupted, failure(ErrInterrupted)
-	err := s.Sessions.Update(ctx, there, s.ended(there, "session.end", ErrInterrupted))
+	err := s.Sessions.Update(ctx, there, nil, s.ended(there, "session.end", ErrInterrupted))
 	if errors.Is(err, ErrSuperseded) { // cancelled in the meantime
 		return s.Sessions.Session(ctx, there.ID)
 	}

@@ -142,13 +142,13 @@ func (s *sessions) Begin(ctx context.Context, n *session.Session, e session.Entr
 	return s.Sessions.Begin(ctx, n, e)
 }
 
-func (s *sessions) Update(ctx context.Context, n *session.Session, e session.Entry) error {
+func (s *sessions) Update(ctx context.Context, n *session.Session, b *session.Blame, e session.Entry) error {
 	if s.update != nil {
 		if err := s.update(n); err != nil {
 			return err
 		}
 	}
-	return s.Sessions.Update(ctx, n, e)
+	return s.Sessions.Update(ctx, n, b, e)
 }
 
 func (s *sessions) Commit(ctx context.Context, n *session.Session, m session.Made, e session.Entry) error {

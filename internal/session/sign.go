@@ -35,7 +35,7 @@ func (s *Service) Sign(ctx context.Context, c Caller, req SignRequest) (*Run, er
 			src.client.Wipe()
 			return nil, err
 		}
-		return &plan{walletID: wallet.ID, wipe: src.client.Wipe, steps: func(ctx context.Context, w *work) (*made, error) {
+		return &plan{walletID: wallet.ID, uses: src.set.ID, wipe: src.client.Wipe, steps: func(ctx context.Context, w *work) (*made, error) {
 			return s.sign(ctx, w, wallet.Owner, src, req.Curve, req.Payload)
 		}}, nil
 	}})

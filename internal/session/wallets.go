@@ -83,7 +83,7 @@ func (s *Service) Cancel(ctx context.Context, c Caller, sessionID string) (*Sess
 		return rec, err
 	}
 	rec.State, rec.Failure = Cancelled, failure(ErrSessionCancelled)
-	err = s.Sessions.Update(ctx, rec, s.ended(rec, "session.cancel", ErrSessionCancelled))
+	err = s.Sessions.Update(ctx, rec, nil, s.ended(rec, "session.cancel", ErrSessionCancelled))
 	if errors.Is(err, ErrSuperseded) { // it ended in the meantime, or began another attempt
 		return s.Cancel(ctx, c, sessionID)
 	}
@@ -188,6 +188,31 @@ func (s *Service) revoke(ctx context.Context, c Caller, walletID, shareSetID str
 		return nil, err
 	}
 	return s.wallet(ctx, c, actRevoke, walletID)
+}
+
+// Release unlocks a set that is locked because its client broke too many runs, and forgets
+// them. It is an admin's alone: a thief with the owner's token would release what it has
+// locked. Releasing a set that is not locked is fine.
+func (s *Service) Release(ctx context.Context, c Caller, walletID, shareSetID string) (*Wallet, error) {
+	w, err := s.unlock(ctx, c, walletID, shareSetID)
+	if err != nil {
+		s.refused(ctx, Entry{Caller: c.Name, Action: "share_set.release", WalletID: walletID, ShareSetID: shareSetID}, err)
+	}
+	return w, err
+}
+
+func (s *Service) unlock(ctx context.Context, c Caller, walletID, shareSetID string) (*Wallet, error) {
+	if _, err := s.wallet(ctx, c, actRelease, walletID); err != nil {
+		return nil, err
+	}
+	if !c.has(ScopeAdmin) {
+		return nil, fmt.Errorf("%w: to release a set needs scope %s, for its owner too", ErrPermissionDenied, ScopeAdmin)
+	}
+	e := Entry{Time: s.clock.wallNow(), Caller: c.Name, Action: "share_set.release", WalletID: walletID, ShareSetID: shareSetID, Outcome: outcomeOK}
+	if err := s.Wallets.Release(ctx, walletID, shareSetID, e); err != nil {
+		return nil, err
+	}
+	return s.wallet(ctx, c, actRelease, walletID)
 }
 
 func pickRevoked(sets []ShareSet, id string, keepDescendants, allowLast bool) ([]string, error) {

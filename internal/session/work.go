@@ -58,7 +58,7 @@ func (s *Service) run(r *Run, rec *Session, p *plan, t *ticket) {
 	if errors.Is(err, ErrInterrupted) || errors.Is(err, ErrWebhookFailed) { // the next attempt may do better
 		rec.State = Interrupted
 	}
-	uerr := s.Sessions.Update(context.WithoutCancel(ctx), rec, s.ended(rec, "session.end", err))
+	uerr := s.Sessions.Update(context.WithoutCancel(ctx), rec, s.blame(rec, p.uses, err), s.ended(rec, "session.end", err))
 	if errors.Is(uerr, ErrSuperseded) { // somebody cancelled it, and may not have told everybody yet
 		if there, gerr := s.Sessions.Session(context.WithoutCancel(ctx), rec.ID); gerr == nil && there.State == Cancelled {
 			err = there.Err()
@@ -102,8 +102,14 @@ func (s *Service) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out
 			s.PreParams.Resume()
 		}
 	})
+	// While it waited, the runs before it may have locked the set.
+	if p.uses != "" {
+		if err := s.still(ctx, w.run, p); err != nil {
+			return nil, err
+		}
+	}
 	w.rec.State = Running
-	if err := s.Sessions.Update(ctx, w.rec, s.entry(w.rec, "session.run")); err != nil {
+	if err := s.Sessions.Update(ctx, w.rec, nil, s.entry(w.rec, "session.run")); err != nil {
 		return nil, err
 	}
 	m, err := p.steps(ctx, w)
@@ -111,6 +117,45 @@ func (s *Service) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out
 		return nil, err
 	}
 	return s.commit(ctx, w, m)
+}
+
+// still wants the set that a run uses to be usable even now. No more device-held runs of a
+// set are under way than it has aborts left: else many at once would get around the limit.
+func (s *Service) still(ctx context.Context, r *Run, p *plan) error {
+	underWay := 0
+	if r.device != nil {
+		underWay = s.enter(r, p.uses) // before the set is read: an abort is stored before its run leaves
+	}
+	set, err := s.usable(ctx, p.walletID, p.uses)
+	if err == nil && underWay > 0 && int(set.Aborts)+underWay > s.cfg.Aborts {
+		err = fmt.Errorf("%w: set %s has as many device-held runs under way as it has aborts left", ErrInterrupted, set.ID)
+	}
+	if err != nil {
+		s.enter(r, "")
+	}
+	return err
+}
+
+// usable returns a set that may be used.
+func (s *Service) usable(ctx context.Context, walletID, setID string) (*StoredSet, error) {
+	set, err := s.Wallets.Set(ctx, walletID, setID)
+	if err != nil {
+		return nil, err
+	}
+	return set, set.usable()
+}
+
+// enter notes the set that a run computes with, and returns how many do with the same.
+func (s *Service) enter(r *Run, uses string) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.uses = uses
+	for _, other := range s.live {
+		if other.uses == uses {
+			n++
+		}
+	}
+	return n
 }
 
 // commit ends the session with success: its end, the new set and the wallet, where one

@@ -121,12 +121,15 @@ func one(ctx context.Context, tx *sql.Tx, where string, args ...any) (*session.S
 }
 
 // Update implements session.Sessions. It returns ErrSessionNotFound where there is none.
-func (s *Store) Update(ctx context.Context, n *session.Session, e session.Entry) error {
+func (s *Store) Update(ctx context.Context, n *session.Session, b *session.Blame, e session.Entry) error {
 	return s.write(ctx, "update session "+n.ID, func(tx *sql.Tx) error {
 		if err := advance(ctx, tx, n, ""); err != nil {
 			return err
 		}
-		return record(ctx, tx, e)
+		if err := record(ctx, tx, e); err != nil || b == nil {
+			return err
+		}
+		return blame(ctx, tx, n.WalletID, b)
 	})
 }
 
@@ -151,7 +154,8 @@ func advance(ctx context.Context, tx *sql.Tx, n *session.Session, more string, a
 
 // Commit implements session.Sessions. The set that was used must still be ACTIVE: whoever
 // revokes a set takes its descendants with it, and one that came into being a moment
-// later would have escaped; and what a revoked set signs must not leave.
+// later would have escaped; and what a revoked set signs must not leave. Nor may what a locked
+// one does: the runs that go on beside those that locked it may be the same attack's.
 func (s *Store) Commit(ctx context.Context, n *session.Session, m session.Made, e session.Entry) error {
 	what := "commit session " + n.ID
 	if err := checkCommit(n, m); err != nil {
@@ -162,7 +166,7 @@ func (s *Store) Commit(ctx context.Context, n *session.Session, m session.Made, 
 			return err
 		}
 		if m.Used != "" {
-			if err := active(ctx, tx, n.WalletID, m.Used); err != nil {
+			if err := usable(ctx, tx, n.WalletID, m.Used); err != nil {
 				return err
 			}
 		}
@@ -232,17 +236,16 @@ func insertSet(ctx context.Context, tx *sql.Tx, set *session.StoredSet) error {
 	return nil
 }
 
-// active wants a set of the wallet to be ACTIVE.
-func active(ctx context.Context, tx *sql.Tx, walletID, shareSetID string) error {
-	var state session.SetState
-	err := tx.QueryRowContext(ctx, "SELECT state FROM share_sets WHERE wallet_id = ? AND id = ?", walletID, shareSetID).Scan(&state)
+// usable wants a set of the wallet to be ACTIVE, and not locked.
+func usable(ctx context.Context, tx *sql.Tx, walletID, shareSetID string) error {
+	set, err := setIn(ctx, tx, walletID, shareSetID)
 	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return fmt.Errorf("%w: %s, which was used", session.ErrShareSetNotFound, shareSetID)
 	case err != nil:
-		return err
-	case state != session.SetActive:
+		return fmt.Errorf("%w: %s, which was used", err, shareSetID)
+	case set.State != session.SetActive:
 		return fmt.Errorf("%w: %s, which was used", session.ErrShareSetRevoked, shareSetID)
+	case set.Locked():
+		return fmt.Errorf("%w: %s, which was used", session.ErrShareSetLocked, shareSetID)
 	}
 	return nil
 }

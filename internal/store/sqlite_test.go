@@ -313,6 +313,30 @@ func TestNewerSchemaIsASentinel(t *testing.T) {
 	require.ErrorIs(t, err, store.ErrNewerSchema)
 }
 
+// Sets that an earlier release stored have their whole budget.
+func TestSetsFromBeforeTheAbortBudget(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "mpcd.db")
+	s := open(t, path)
+	_, set := storetest.NewWallet(t, s, "owner")
+	before, err := s.Wallet(t.Context(), set.WalletID)
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	db := sqlite(t, path)
+	for _, back := range []string{
+		"ALTER TABLE share_sets DROP COLUMN lock_time", "ALTER TABLE share_sets DROP COLUMN aborts", "DELETE FROM goose_db_version WHERE version_id = 4",
+	} {
+		_, err := db.ExecContext(t.Context(), back)
+		require.NoError(t, err, back)
+	}
+	s = open(t, path)
+	after, err := s.Wallet(t.Context(), set.WalletID)
+	require.NoError(t, err)
+	require.Equal(t, before, after)
+	require.Zero(t, after.Sets[0].Aborts)
+	require.NoError(t, s.Close())
+}
+
 // Damage that shows only when a page is read is named as what it is, not as an outage.
 func TestDamagedPages(t *testing.T) {
 	t.Parallel()

@@ -84,13 +84,13 @@ type walletKey struct {
 
 func scanKey(r row, k *walletKey) error { return r.Scan(&k.walletID, &k.Curve, &k.Key) }
 
-const setColumns = "id, wallet_id, purpose, method, state, coalesce(parent_id, ''), display_name, create_time, expire_time, revoke_time"
+const setColumns = "id, wallet_id, purpose, method, state, coalesce(parent_id, ''), display_name, create_time, expire_time, revoke_time, lock_time, aborts"
 
 func scanSet(r row, s *session.ShareSet) error { return r.Scan(setFields(s)...) }
 
 func setFields(s *session.ShareSet) []any {
 	return []any{&s.ID, &s.WalletID, &s.Purpose, &s.Method, &s.State, &s.ParentID, &s.DisplayName,
-		timeColumn{&s.CreateTime}, timeColumn{&s.ExpireTime}, timeColumn{&s.RevokeTime}}
+		timeColumn{&s.CreateTime}, timeColumn{&s.ExpireTime}, timeColumn{&s.RevokeTime}, timeColumn{&s.LockTime}, &s.Aborts}
 }
 
 // Set implements session.Wallets.
@@ -116,6 +116,15 @@ func (s *Store) Set(ctx context.Context, walletID, shareSetID string) (*session.
 		return nil, err
 	}
 	return &set, nil
+}
+
+// setIn returns a set without what only a run needs, or ErrShareSetNotFound.
+func setIn(ctx context.Context, tx *sql.Tx, walletID, shareSetID string) (set session.ShareSet, err error) {
+	err = scanSet(tx.QueryRowContext(ctx, "SELECT "+setColumns+" FROM share_sets WHERE wallet_id = ? AND id = ?", walletID, shareSetID), &set)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = session.ErrShareSetNotFound
+	}
+	return set, err
 }
 
 func scanHalf(r row, h *session.Sealed) error { return r.Scan(&h.Curve, &h.Ciphertext) }
@@ -218,6 +227,40 @@ func revoke(ctx context.Context, tx *sql.Tx, shareSetID string, at time.Time) er
 	_, err := exec(ctx, tx, `UPDATE session_results SET data = NULL WHERE data IS NOT NULL AND session_id IN
 		(SELECT id FROM sessions WHERE share_set_id = ? AND share_set_id <> '')`, shareSetID)
 	return err
+}
+
+// Release implements session.Wallets.
+func (s *Store) Release(ctx context.Context, walletID, shareSetID string, e session.Entry) error {
+	return s.write(ctx, "release share set "+shareSetID, func(tx *sql.Tx) error {
+		set, err := setIn(ctx, tx, walletID, shareSetID)
+		if err != nil {
+			return err
+		}
+		switch {
+		case set.State == session.SetRevoked: // what locked it stays to be seen
+			return session.ErrShareSetRevoked
+		case set.Aborts == 0:
+			return nil
+		}
+		if _, err := exec(ctx, tx, "UPDATE share_sets SET aborts = 0, lock_time = NULL WHERE wallet_id = ? AND id = ?", walletID, shareSetID); err != nil {
+			return err
+		}
+		return record(ctx, tx, e)
+	})
+}
+
+// blame counts a run that the client broke, and locks the set with the one that reaches the
+// limit. A set that was revoked meanwhile has nothing left to lock.
+func blame(ctx context.Context, tx *sql.Tx, walletID string, b *session.Blame) error {
+	if _, err := exec(ctx, tx, "UPDATE share_sets SET aborts = aborts + 1 WHERE wallet_id = ? AND id = ?", walletID, b.ShareSetID); err != nil {
+		return err
+	}
+	locked, err := exec(ctx, tx, "UPDATE share_sets SET lock_time = ? WHERE wallet_id = ? AND id = ? AND state = ? AND lock_time IS NULL AND aborts >= ?",
+		micros(b.Lock.Time), walletID, b.ShareSetID, session.SetActive, b.Limit)
+	if err != nil || locked == 0 {
+		return err
+	}
+	return record(ctx, tx, b.Lock)
 }
 
 // eraseResult erases what waits in the session that made a set.

@@ -209,7 +209,7 @@ const (
 	// Made and stored, but nobody has confirmed that the client's share is stored too. It cannot sign or be reshared, and is
 	// erased at its expire_time.
 	ShareSetState_SHARE_SET_STATE_PENDING ShareSetState = 1
-	// Confirmed: it can be used for its purpose.
+	// Confirmed: it can be used for its purpose, unless it is locked (see lock_time).
 	ShareSetState_SHARE_SET_STATE_ACTIVE ShareSetState = 2
 	// The server's half is erased. It can never be used again.
 	ShareSetState_SHARE_SET_STATE_REVOKED ShareSetState = 3
@@ -426,7 +426,13 @@ type ShareSet struct {
 	// When the service erases the set unless it is confirmed before; only while PENDING.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// When the set was revoked; only when REVOKED.
-	RevokeTime    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
+	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
+	// When the set was locked: it had been used in too many sessions that its client broke. A locked set cannot sign or be
+	// reshared until ReleaseShareSet. Unset while it is not locked; a set that is revoked keeps it.
+	LockTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=lock_time,json=lockTime,proto3" json:"lock_time,omitempty"`
+	// How many sessions that used the set ended with PROTOCOL_ABORTED and culprit CLIENT since it was made, or last released.
+	// Sessions that succeed do not lower it.
+	Aborts        uint32 `protobuf:"varint,11,opt,name=aborts,proto3" json:"aborts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -524,6 +530,20 @@ func (x *ShareSet) GetRevokeTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ShareSet) GetLockTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LockTime
+	}
+	return nil
+}
+
+func (x *ShareSet) GetAborts() uint32 {
+	if x != nil {
+		return x.Aborts
+	}
+	return 0
+}
+
 var File_mpcd_v1_wallet_proto protoreflect.FileDescriptor
 
 const file_mpcd_v1_wallet_proto_rawDesc = "" +
@@ -542,7 +562,7 @@ const file_mpcd_v1_wallet_proto_rawDesc = "" +
 	"\tPublicKey\x12$\n" +
 	"\x05curve\x18\x01 \x01(\x0e2\x0e.mpcd.v1.CurveR\x05curve\x12\x1d\n" +
 	"\n" +
-	"public_key\x18\x02 \x01(\fR\tpublicKey\"\xcb\x03\n" +
+	"public_key\x18\x02 \x01(\fR\tpublicKey\"\x9c\x04\n" +
 	"\bShareSet\x12 \n" +
 	"\fshare_set_id\x18\x01 \x01(\tR\n" +
 	"shareSetId\x12*\n" +
@@ -556,7 +576,10 @@ const file_mpcd_v1_wallet_proto_rawDesc = "" +
 	"\vexpire_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12;\n" +
 	"\vrevoke_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"revokeTime*F\n" +
+	"revokeTime\x127\n" +
+	"\tlock_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\blockTime\x12\x16\n" +
+	"\x06aborts\x18\v \x01(\rR\x06aborts*F\n" +
 	"\x05Curve\x12\x15\n" +
 	"\x11CURVE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fCURVE_SECP256K1\x10\x01\x12\x11\n" +
@@ -615,11 +638,12 @@ var file_mpcd_v1_wallet_proto_depIdxs = []int32{
 	7,  // 8: mpcd.v1.ShareSet.create_time:type_name -> google.protobuf.Timestamp
 	7,  // 9: mpcd.v1.ShareSet.expire_time:type_name -> google.protobuf.Timestamp
 	7,  // 10: mpcd.v1.ShareSet.revoke_time:type_name -> google.protobuf.Timestamp
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	7,  // 11: mpcd.v1.ShareSet.lock_time:type_name -> google.protobuf.Timestamp
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_mpcd_v1_wallet_proto_init() }

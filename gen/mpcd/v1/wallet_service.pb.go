@@ -1143,6 +1143,107 @@ func (x *RevokeShareSetResponse) GetWallet() *Wallet {
 	return nil
 }
 
+// ReleaseShareSetRequest names the set to release.
+type ReleaseShareSetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The wallet.
+	WalletId string `protobuf:"bytes,1,opt,name=wallet_id,json=walletId,proto3" json:"wallet_id,omitempty"`
+	// The set to release.
+	ShareSetId    string `protobuf:"bytes,2,opt,name=share_set_id,json=shareSetId,proto3" json:"share_set_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseShareSetRequest) Reset() {
+	*x = ReleaseShareSetRequest{}
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseShareSetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseShareSetRequest) ProtoMessage() {}
+
+func (x *ReleaseShareSetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseShareSetRequest.ProtoReflect.Descriptor instead.
+func (*ReleaseShareSetRequest) Descriptor() ([]byte, []int) {
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ReleaseShareSetRequest) GetWalletId() string {
+	if x != nil {
+		return x.WalletId
+	}
+	return ""
+}
+
+func (x *ReleaseShareSetRequest) GetShareSetId() string {
+	if x != nil {
+		return x.ShareSetId
+	}
+	return ""
+}
+
+// ReleaseShareSetResponse answers the wallet with the set not locked.
+type ReleaseShareSetResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The wallet.
+	Wallet        *Wallet `protobuf:"bytes,1,opt,name=wallet,proto3" json:"wallet,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseShareSetResponse) Reset() {
+	*x = ReleaseShareSetResponse{}
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseShareSetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseShareSetResponse) ProtoMessage() {}
+
+func (x *ReleaseShareSetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseShareSetResponse.ProtoReflect.Descriptor instead.
+func (*ReleaseShareSetResponse) Descriptor() ([]byte, []int) {
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ReleaseShareSetResponse) GetWallet() *Wallet {
+	if x != nil {
+		return x.Wallet
+	}
+	return nil
+}
+
 // SignRequest asks for one signature.
 type SignRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1163,7 +1264,7 @@ type SignRequest struct {
 
 func (x *SignRequest) Reset() {
 	*x = SignRequest{}
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[13]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1175,7 +1276,7 @@ func (x *SignRequest) String() string {
 func (*SignRequest) ProtoMessage() {}
 
 func (x *SignRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[13]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1188,7 +1289,7 @@ func (x *SignRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignRequest.ProtoReflect.Descriptor instead.
 func (*SignRequest) Descriptor() ([]byte, []int) {
-	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{13}
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SignRequest) GetWalletId() string {
@@ -1241,7 +1342,7 @@ type SignResponse struct {
 
 func (x *SignResponse) Reset() {
 	*x = SignResponse{}
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[14]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1253,7 +1354,7 @@ func (x *SignResponse) String() string {
 func (*SignResponse) ProtoMessage() {}
 
 func (x *SignResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[14]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1266,7 +1367,7 @@ func (x *SignResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignResponse.ProtoReflect.Descriptor instead.
 func (*SignResponse) Descriptor() ([]byte, []int) {
-	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{14}
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SignResponse) GetSignature() []byte {
@@ -1312,7 +1413,7 @@ type SignWithDeviceRequest struct {
 
 func (x *SignWithDeviceRequest) Reset() {
 	*x = SignWithDeviceRequest{}
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[15]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1324,7 +1425,7 @@ func (x *SignWithDeviceRequest) String() string {
 func (*SignWithDeviceRequest) ProtoMessage() {}
 
 func (x *SignWithDeviceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[15]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1337,7 +1438,7 @@ func (x *SignWithDeviceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignWithDeviceRequest.ProtoReflect.Descriptor instead.
 func (*SignWithDeviceRequest) Descriptor() ([]byte, []int) {
-	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{15}
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SignWithDeviceRequest) GetWalletId() string {
@@ -1399,7 +1500,7 @@ type SignWithDeviceResponse struct {
 
 func (x *SignWithDeviceResponse) Reset() {
 	*x = SignWithDeviceResponse{}
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[16]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1411,7 +1512,7 @@ func (x *SignWithDeviceResponse) String() string {
 func (*SignWithDeviceResponse) ProtoMessage() {}
 
 func (x *SignWithDeviceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[16]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1424,7 +1525,7 @@ func (x *SignWithDeviceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignWithDeviceResponse.ProtoReflect.Descriptor instead.
 func (*SignWithDeviceResponse) Descriptor() ([]byte, []int) {
-	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{16}
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SignWithDeviceResponse) GetEvent() isSignWithDeviceResponse_Event {
@@ -1497,7 +1598,7 @@ type GetWalletRequest struct {
 
 func (x *GetWalletRequest) Reset() {
 	*x = GetWalletRequest{}
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[17]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1509,7 +1610,7 @@ func (x *GetWalletRequest) String() string {
 func (*GetWalletRequest) ProtoMessage() {}
 
 func (x *GetWalletRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[17]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1522,7 +1623,7 @@ func (x *GetWalletRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetWalletRequest.ProtoReflect.Descriptor instead.
 func (*GetWalletRequest) Descriptor() ([]byte, []int) {
-	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{17}
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetWalletRequest) GetWalletId() string {
@@ -1543,7 +1644,7 @@ type GetWalletResponse struct {
 
 func (x *GetWalletResponse) Reset() {
 	*x = GetWalletResponse{}
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[18]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1555,7 +1656,7 @@ func (x *GetWalletResponse) String() string {
 func (*GetWalletResponse) ProtoMessage() {}
 
 func (x *GetWalletResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[18]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1568,7 +1669,7 @@ func (x *GetWalletResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetWalletResponse.ProtoReflect.Descriptor instead.
 func (*GetWalletResponse) Descriptor() ([]byte, []int) {
-	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{18}
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetWalletResponse) GetWallet() *Wallet {
@@ -1593,7 +1694,7 @@ type ListWalletsRequest struct {
 
 func (x *ListWalletsRequest) Reset() {
 	*x = ListWalletsRequest{}
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[19]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +1706,7 @@ func (x *ListWalletsRequest) String() string {
 func (*ListWalletsRequest) ProtoMessage() {}
 
 func (x *ListWalletsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[19]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +1719,7 @@ func (x *ListWalletsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWalletsRequest.ProtoReflect.Descriptor instead.
 func (*ListWalletsRequest) Descriptor() ([]byte, []int) {
-	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{19}
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListWalletsRequest) GetOwner() string {
@@ -1655,7 +1756,7 @@ type ListWalletsResponse struct {
 
 func (x *ListWalletsResponse) Reset() {
 	*x = ListWalletsResponse{}
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[20]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +1768,7 @@ func (x *ListWalletsResponse) String() string {
 func (*ListWalletsResponse) ProtoMessage() {}
 
 func (x *ListWalletsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[20]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1680,7 +1781,7 @@ func (x *ListWalletsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWalletsResponse.ProtoReflect.Descriptor instead.
 func (*ListWalletsResponse) Descriptor() ([]byte, []int) {
-	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{20}
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListWalletsResponse) GetWallets() []*Wallet {
@@ -1708,7 +1809,7 @@ type GetSessionRequest struct {
 
 func (x *GetSessionRequest) Reset() {
 	*x = GetSessionRequest{}
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[21]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1720,7 +1821,7 @@ func (x *GetSessionRequest) String() string {
 func (*GetSessionRequest) ProtoMessage() {}
 
 func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[21]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1733,7 +1834,7 @@ func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionRequest.ProtoReflect.Descriptor instead.
 func (*GetSessionRequest) Descriptor() ([]byte, []int) {
-	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{21}
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetSessionRequest) GetSessionId() string {
@@ -1754,7 +1855,7 @@ type GetSessionResponse struct {
 
 func (x *GetSessionResponse) Reset() {
 	*x = GetSessionResponse{}
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[22]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +1867,7 @@ func (x *GetSessionResponse) String() string {
 func (*GetSessionResponse) ProtoMessage() {}
 
 func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[22]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +1880,7 @@ func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionResponse.ProtoReflect.Descriptor instead.
 func (*GetSessionResponse) Descriptor() ([]byte, []int) {
-	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{22}
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetSessionResponse) GetSession() *Session {
@@ -1800,7 +1901,7 @@ type CancelSessionRequest struct {
 
 func (x *CancelSessionRequest) Reset() {
 	*x = CancelSessionRequest{}
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[23]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1812,7 +1913,7 @@ func (x *CancelSessionRequest) String() string {
 func (*CancelSessionRequest) ProtoMessage() {}
 
 func (x *CancelSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[23]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1825,7 +1926,7 @@ func (x *CancelSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelSessionRequest.ProtoReflect.Descriptor instead.
 func (*CancelSessionRequest) Descriptor() ([]byte, []int) {
-	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{23}
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CancelSessionRequest) GetSessionId() string {
@@ -1846,7 +1947,7 @@ type CancelSessionResponse struct {
 
 func (x *CancelSessionResponse) Reset() {
 	*x = CancelSessionResponse{}
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[24]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1858,7 +1959,7 @@ func (x *CancelSessionResponse) String() string {
 func (*CancelSessionResponse) ProtoMessage() {}
 
 func (x *CancelSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[24]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1871,7 +1972,7 @@ func (x *CancelSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelSessionResponse.ProtoReflect.Descriptor instead.
 func (*CancelSessionResponse) Descriptor() ([]byte, []int) {
-	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{24}
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CancelSessionResponse) GetSession() *Session {
@@ -1898,7 +1999,7 @@ type SendMessagesRequest struct {
 
 func (x *SendMessagesRequest) Reset() {
 	*x = SendMessagesRequest{}
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[25]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1910,7 +2011,7 @@ func (x *SendMessagesRequest) String() string {
 func (*SendMessagesRequest) ProtoMessage() {}
 
 func (x *SendMessagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[25]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1923,7 +2024,7 @@ func (x *SendMessagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendMessagesRequest.ProtoReflect.Descriptor instead.
 func (*SendMessagesRequest) Descriptor() ([]byte, []int) {
-	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{25}
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SendMessagesRequest) GetSessionId() string {
@@ -1965,7 +2066,7 @@ type SendMessagesResponse struct {
 
 func (x *SendMessagesResponse) Reset() {
 	*x = SendMessagesResponse{}
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[26]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1977,7 +2078,7 @@ func (x *SendMessagesResponse) String() string {
 func (*SendMessagesResponse) ProtoMessage() {}
 
 func (x *SendMessagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[26]
+	mi := &file_mpcd_v1_wallet_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1990,7 +2091,7 @@ func (x *SendMessagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendMessagesResponse.ProtoReflect.Descriptor instead.
 func (*SendMessagesResponse) Descriptor() ([]byte, []int) {
-	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{26}
+	return file_mpcd_v1_wallet_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SendMessagesResponse) GetAck() uint32 {
@@ -2076,6 +2177,12 @@ const file_mpcd_v1_wallet_service_proto_rawDesc = "" +
 	"\n" +
 	"allow_last\x18\x04 \x01(\bR\tallowLast\"A\n" +
 	"\x16RevokeShareSetResponse\x12'\n" +
+	"\x06wallet\x18\x01 \x01(\v2\x0f.mpcd.v1.WalletR\x06wallet\"W\n" +
+	"\x16ReleaseShareSetRequest\x12\x1b\n" +
+	"\twallet_id\x18\x01 \x01(\tR\bwalletId\x12 \n" +
+	"\fshare_set_id\x18\x02 \x01(\tR\n" +
+	"shareSetId\"B\n" +
+	"\x17ReleaseShareSetResponse\x12'\n" +
 	"\x06wallet\x18\x01 \x01(\v2\x0f.mpcd.v1.WalletR\x06wallet\"\xb3\x01\n" +
 	"\vSignRequest\x12\x1b\n" +
 	"\twallet_id\x18\x01 \x01(\tR\bwalletId\x12\x1d\n" +
@@ -2132,13 +2239,14 @@ const file_mpcd_v1_wallet_service_proto_rawDesc = "" +
 	"\aattempt\x18\x03 \x01(\rR\aattempt\x12\x1a\n" +
 	"\binstance\x18\x04 \x01(\tR\binstance\"(\n" +
 	"\x14SendMessagesResponse\x12\x10\n" +
-	"\x03ack\x18\x01 \x01(\rR\x03ack2\xaa\a\n" +
+	"\x03ack\x18\x01 \x01(\rR\x03ack2\x80\b\n" +
 	"\rWalletService\x12M\n" +
 	"\fCreateWallet\x12\x1c.mpcd.v1.CreateWalletRequest\x1a\x1d.mpcd.v1.CreateWalletResponse0\x01\x12M\n" +
 	"\fBackupWallet\x12\x1c.mpcd.v1.BackupWalletRequest\x1a\x1d.mpcd.v1.BackupWalletResponse0\x01\x12V\n" +
 	"\x0fProvisionWallet\x12\x1f.mpcd.v1.ProvisionWalletRequest\x1a .mpcd.v1.ProvisionWalletResponse0\x01\x12T\n" +
 	"\x0fConfirmShareSet\x12\x1f.mpcd.v1.ConfirmShareSetRequest\x1a .mpcd.v1.ConfirmShareSetResponse\x12Q\n" +
-	"\x0eRevokeShareSet\x12\x1e.mpcd.v1.RevokeShareSetRequest\x1a\x1f.mpcd.v1.RevokeShareSetResponse\x123\n" +
+	"\x0eRevokeShareSet\x12\x1e.mpcd.v1.RevokeShareSetRequest\x1a\x1f.mpcd.v1.RevokeShareSetResponse\x12T\n" +
+	"\x0fReleaseShareSet\x12\x1f.mpcd.v1.ReleaseShareSetRequest\x1a .mpcd.v1.ReleaseShareSetResponse\x123\n" +
 	"\x04Sign\x12\x14.mpcd.v1.SignRequest\x1a\x15.mpcd.v1.SignResponse\x12S\n" +
 	"\x0eSignWithDevice\x12\x1e.mpcd.v1.SignWithDeviceRequest\x1a\x1f.mpcd.v1.SignWithDeviceResponse0\x01\x12B\n" +
 	"\tGetWallet\x12\x19.mpcd.v1.GetWalletRequest\x1a\x1a.mpcd.v1.GetWalletResponse\x12H\n" +
@@ -2160,7 +2268,7 @@ func file_mpcd_v1_wallet_service_proto_rawDescGZIP() []byte {
 	return file_mpcd_v1_wallet_service_proto_rawDescData
 }
 
-var file_mpcd_v1_wallet_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_mpcd_v1_wallet_service_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_mpcd_v1_wallet_service_proto_goTypes = []any{
 	(*CreateWalletRequest)(nil),     // 0: mpcd.v1.CreateWalletRequest
 	(*CreateWalletResponse)(nil),    // 1: mpcd.v1.CreateWalletResponse
@@ -2175,89 +2283,94 @@ var file_mpcd_v1_wallet_service_proto_goTypes = []any{
 	(*ConfirmShareSetResponse)(nil), // 10: mpcd.v1.ConfirmShareSetResponse
 	(*RevokeShareSetRequest)(nil),   // 11: mpcd.v1.RevokeShareSetRequest
 	(*RevokeShareSetResponse)(nil),  // 12: mpcd.v1.RevokeShareSetResponse
-	(*SignRequest)(nil),             // 13: mpcd.v1.SignRequest
-	(*SignResponse)(nil),            // 14: mpcd.v1.SignResponse
-	(*SignWithDeviceRequest)(nil),   // 15: mpcd.v1.SignWithDeviceRequest
-	(*SignWithDeviceResponse)(nil),  // 16: mpcd.v1.SignWithDeviceResponse
-	(*GetWalletRequest)(nil),        // 17: mpcd.v1.GetWalletRequest
-	(*GetWalletResponse)(nil),       // 18: mpcd.v1.GetWalletResponse
-	(*ListWalletsRequest)(nil),      // 19: mpcd.v1.ListWalletsRequest
-	(*ListWalletsResponse)(nil),     // 20: mpcd.v1.ListWalletsResponse
-	(*GetSessionRequest)(nil),       // 21: mpcd.v1.GetSessionRequest
-	(*GetSessionResponse)(nil),      // 22: mpcd.v1.GetSessionResponse
-	(*CancelSessionRequest)(nil),    // 23: mpcd.v1.CancelSessionRequest
-	(*CancelSessionResponse)(nil),   // 24: mpcd.v1.CancelSessionResponse
-	(*SendMessagesRequest)(nil),     // 25: mpcd.v1.SendMessagesRequest
-	(*SendMessagesResponse)(nil),    // 26: mpcd.v1.SendMessagesResponse
-	(*DeviceSide)(nil),              // 27: mpcd.v1.DeviceSide
-	(Curve)(0),                      // 28: mpcd.v1.Curve
-	(*Progress)(nil),                // 29: mpcd.v1.Progress
-	(*ProtocolMessage)(nil),         // 30: mpcd.v1.ProtocolMessage
-	(*ShareSet)(nil),                // 31: mpcd.v1.ShareSet
-	(BackupMethod)(0),               // 32: mpcd.v1.BackupMethod
-	(*Wallet)(nil),                  // 33: mpcd.v1.Wallet
-	(*Session)(nil),                 // 34: mpcd.v1.Session
+	(*ReleaseShareSetRequest)(nil),  // 13: mpcd.v1.ReleaseShareSetRequest
+	(*ReleaseShareSetResponse)(nil), // 14: mpcd.v1.ReleaseShareSetResponse
+	(*SignRequest)(nil),             // 15: mpcd.v1.SignRequest
+	(*SignResponse)(nil),            // 16: mpcd.v1.SignResponse
+	(*SignWithDeviceRequest)(nil),   // 17: mpcd.v1.SignWithDeviceRequest
+	(*SignWithDeviceResponse)(nil),  // 18: mpcd.v1.SignWithDeviceResponse
+	(*GetWalletRequest)(nil),        // 19: mpcd.v1.GetWalletRequest
+	(*GetWalletResponse)(nil),       // 20: mpcd.v1.GetWalletResponse
+	(*ListWalletsRequest)(nil),      // 21: mpcd.v1.ListWalletsRequest
+	(*ListWalletsResponse)(nil),     // 22: mpcd.v1.ListWalletsResponse
+	(*GetSessionRequest)(nil),       // 23: mpcd.v1.GetSessionRequest
+	(*GetSessionResponse)(nil),      // 24: mpcd.v1.GetSessionResponse
+	(*CancelSessionRequest)(nil),    // 25: mpcd.v1.CancelSessionRequest
+	(*CancelSessionResponse)(nil),   // 26: mpcd.v1.CancelSessionResponse
+	(*SendMessagesRequest)(nil),     // 27: mpcd.v1.SendMessagesRequest
+	(*SendMessagesResponse)(nil),    // 28: mpcd.v1.SendMessagesResponse
+	(*DeviceSide)(nil),              // 29: mpcd.v1.DeviceSide
+	(Curve)(0),                      // 30: mpcd.v1.Curve
+	(*Progress)(nil),                // 31: mpcd.v1.Progress
+	(*ProtocolMessage)(nil),         // 32: mpcd.v1.ProtocolMessage
+	(*ShareSet)(nil),                // 33: mpcd.v1.ShareSet
+	(BackupMethod)(0),               // 34: mpcd.v1.BackupMethod
+	(*Wallet)(nil),                  // 35: mpcd.v1.Wallet
+	(*Session)(nil),                 // 36: mpcd.v1.Session
 }
 var file_mpcd_v1_wallet_service_proto_depIdxs = []int32{
-	27, // 0: mpcd.v1.CreateWalletRequest.device:type_name -> mpcd.v1.DeviceSide
-	28, // 1: mpcd.v1.CreateWalletRequest.curves:type_name -> mpcd.v1.Curve
-	29, // 2: mpcd.v1.CreateWalletResponse.progress:type_name -> mpcd.v1.Progress
+	29, // 0: mpcd.v1.CreateWalletRequest.device:type_name -> mpcd.v1.DeviceSide
+	30, // 1: mpcd.v1.CreateWalletRequest.curves:type_name -> mpcd.v1.Curve
+	31, // 2: mpcd.v1.CreateWalletResponse.progress:type_name -> mpcd.v1.Progress
 	2,  // 3: mpcd.v1.CreateWalletResponse.outcome:type_name -> mpcd.v1.CreateWalletResult
-	30, // 4: mpcd.v1.CreateWalletResponse.message:type_name -> mpcd.v1.ProtocolMessage
-	31, // 5: mpcd.v1.CreateWalletResult.share_set:type_name -> mpcd.v1.ShareSet
-	27, // 6: mpcd.v1.BackupWalletRequest.device:type_name -> mpcd.v1.DeviceSide
-	32, // 7: mpcd.v1.BackupWalletRequest.backup_method:type_name -> mpcd.v1.BackupMethod
-	29, // 8: mpcd.v1.BackupWalletResponse.progress:type_name -> mpcd.v1.Progress
+	32, // 4: mpcd.v1.CreateWalletResponse.message:type_name -> mpcd.v1.ProtocolMessage
+	33, // 5: mpcd.v1.CreateWalletResult.share_set:type_name -> mpcd.v1.ShareSet
+	29, // 6: mpcd.v1.BackupWalletRequest.device:type_name -> mpcd.v1.DeviceSide
+	34, // 7: mpcd.v1.BackupWalletRequest.backup_method:type_name -> mpcd.v1.BackupMethod
+	31, // 8: mpcd.v1.BackupWalletResponse.progress:type_name -> mpcd.v1.Progress
 	5,  // 9: mpcd.v1.BackupWalletResponse.outcome:type_name -> mpcd.v1.BackupWalletResult
-	30, // 10: mpcd.v1.BackupWalletResponse.message:type_name -> mpcd.v1.ProtocolMessage
-	31, // 11: mpcd.v1.BackupWalletResult.share_set:type_name -> mpcd.v1.ShareSet
-	27, // 12: mpcd.v1.ProvisionWalletRequest.device:type_name -> mpcd.v1.DeviceSide
-	29, // 13: mpcd.v1.ProvisionWalletResponse.progress:type_name -> mpcd.v1.Progress
+	32, // 10: mpcd.v1.BackupWalletResponse.message:type_name -> mpcd.v1.ProtocolMessage
+	33, // 11: mpcd.v1.BackupWalletResult.share_set:type_name -> mpcd.v1.ShareSet
+	29, // 12: mpcd.v1.ProvisionWalletRequest.device:type_name -> mpcd.v1.DeviceSide
+	31, // 13: mpcd.v1.ProvisionWalletResponse.progress:type_name -> mpcd.v1.Progress
 	8,  // 14: mpcd.v1.ProvisionWalletResponse.outcome:type_name -> mpcd.v1.ProvisionWalletResult
-	30, // 15: mpcd.v1.ProvisionWalletResponse.message:type_name -> mpcd.v1.ProtocolMessage
-	31, // 16: mpcd.v1.ProvisionWalletResult.share_set:type_name -> mpcd.v1.ShareSet
-	33, // 17: mpcd.v1.ConfirmShareSetResponse.wallet:type_name -> mpcd.v1.Wallet
-	33, // 18: mpcd.v1.RevokeShareSetResponse.wallet:type_name -> mpcd.v1.Wallet
-	28, // 19: mpcd.v1.SignRequest.curve:type_name -> mpcd.v1.Curve
-	27, // 20: mpcd.v1.SignWithDeviceRequest.device:type_name -> mpcd.v1.DeviceSide
-	28, // 21: mpcd.v1.SignWithDeviceRequest.curve:type_name -> mpcd.v1.Curve
-	29, // 22: mpcd.v1.SignWithDeviceResponse.progress:type_name -> mpcd.v1.Progress
-	14, // 23: mpcd.v1.SignWithDeviceResponse.outcome:type_name -> mpcd.v1.SignResponse
-	30, // 24: mpcd.v1.SignWithDeviceResponse.message:type_name -> mpcd.v1.ProtocolMessage
-	33, // 25: mpcd.v1.GetWalletResponse.wallet:type_name -> mpcd.v1.Wallet
-	33, // 26: mpcd.v1.ListWalletsResponse.wallets:type_name -> mpcd.v1.Wallet
-	34, // 27: mpcd.v1.GetSessionResponse.session:type_name -> mpcd.v1.Session
-	34, // 28: mpcd.v1.CancelSessionResponse.session:type_name -> mpcd.v1.Session
-	30, // 29: mpcd.v1.SendMessagesRequest.messages:type_name -> mpcd.v1.ProtocolMessage
-	0,  // 30: mpcd.v1.WalletService.CreateWallet:input_type -> mpcd.v1.CreateWalletRequest
-	3,  // 31: mpcd.v1.WalletService.BackupWallet:input_type -> mpcd.v1.BackupWalletRequest
-	6,  // 32: mpcd.v1.WalletService.ProvisionWallet:input_type -> mpcd.v1.ProvisionWalletRequest
-	9,  // 33: mpcd.v1.WalletService.ConfirmShareSet:input_type -> mpcd.v1.ConfirmShareSetRequest
-	11, // 34: mpcd.v1.WalletService.RevokeShareSet:input_type -> mpcd.v1.RevokeShareSetRequest
-	13, // 35: mpcd.v1.WalletService.Sign:input_type -> mpcd.v1.SignRequest
-	15, // 36: mpcd.v1.WalletService.SignWithDevice:input_type -> mpcd.v1.SignWithDeviceRequest
-	17, // 37: mpcd.v1.WalletService.GetWallet:input_type -> mpcd.v1.GetWalletRequest
-	19, // 38: mpcd.v1.WalletService.ListWallets:input_type -> mpcd.v1.ListWalletsRequest
-	21, // 39: mpcd.v1.WalletService.GetSession:input_type -> mpcd.v1.GetSessionRequest
-	23, // 40: mpcd.v1.WalletService.CancelSession:input_type -> mpcd.v1.CancelSessionRequest
-	25, // 41: mpcd.v1.WalletService.SendMessages:input_type -> mpcd.v1.SendMessagesRequest
-	1,  // 42: mpcd.v1.WalletService.CreateWallet:output_type -> mpcd.v1.CreateWalletResponse
-	4,  // 43: mpcd.v1.WalletService.BackupWallet:output_type -> mpcd.v1.BackupWalletResponse
-	7,  // 44: mpcd.v1.WalletService.ProvisionWallet:output_type -> mpcd.v1.ProvisionWalletResponse
-	10, // 45: mpcd.v1.WalletService.ConfirmShareSet:output_type -> mpcd.v1.ConfirmShareSetResponse
-	12, // 46: mpcd.v1.WalletService.RevokeShareSet:output_type -> mpcd.v1.RevokeShareSetResponse
-	14, // 47: mpcd.v1.WalletService.Sign:output_type -> mpcd.v1.SignResponse
-	16, // 48: mpcd.v1.WalletService.SignWithDevice:output_type -> mpcd.v1.SignWithDeviceResponse
-	18, // 49: mpcd.v1.WalletService.GetWallet:output_type -> mpcd.v1.GetWalletResponse
-	20, // 50: mpcd.v1.WalletService.ListWallets:output_type -> mpcd.v1.ListWalletsResponse
-	22, // 51: mpcd.v1.WalletService.GetSession:output_type -> mpcd.v1.GetSessionResponse
-	24, // 52: mpcd.v1.WalletService.CancelSession:output_type -> mpcd.v1.CancelSessionResponse
-	26, // 53: mpcd.v1.WalletService.SendMessages:output_type -> mpcd.v1.SendMessagesResponse
-	42, // [42:54] is the sub-list for method output_type
-	30, // [30:42] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	32, // 15: mpcd.v1.ProvisionWalletResponse.message:type_name -> mpcd.v1.ProtocolMessage
+	33, // 16: mpcd.v1.ProvisionWalletResult.share_set:type_name -> mpcd.v1.ShareSet
+	35, // 17: mpcd.v1.ConfirmShareSetResponse.wallet:type_name -> mpcd.v1.Wallet
+	35, // 18: mpcd.v1.RevokeShareSetResponse.wallet:type_name -> mpcd.v1.Wallet
+	35, // 19: mpcd.v1.ReleaseShareSetResponse.wallet:type_name -> mpcd.v1.Wallet
+	30, // 20: mpcd.v1.SignRequest.curve:type_name -> mpcd.v1.Curve
+	29, // 21: mpcd.v1.SignWithDeviceRequest.device:type_name -> mpcd.v1.DeviceSide
+	30, // 22: mpcd.v1.SignWithDeviceRequest.curve:type_name -> mpcd.v1.Curve
+	31, // 23: mpcd.v1.SignWithDeviceResponse.progress:type_name -> mpcd.v1.Progress
+	16, // 24: mpcd.v1.SignWithDeviceResponse.outcome:type_name -> mpcd.v1.SignResponse
+	32, // 25: mpcd.v1.SignWithDeviceResponse.message:type_name -> mpcd.v1.ProtocolMessage
+	35, // 26: mpcd.v1.GetWalletResponse.wallet:type_name -> mpcd.v1.Wallet
+	35, // 27: mpcd.v1.ListWalletsResponse.wallets:type_name -> mpcd.v1.Wallet
+	36, // 28: mpcd.v1.GetSessionResponse.session:type_name -> mpcd.v1.Session
+	36, // 29: mpcd.v1.CancelSessionResponse.session:type_name -> mpcd.v1.Session
+	32, // 30: mpcd.v1.SendMessagesRequest.messages:type_name -> mpcd.v1.ProtocolMessage
+	0,  // 31: mpcd.v1.WalletService.CreateWallet:input_type -> mpcd.v1.CreateWalletRequest
+	3,  // 32: mpcd.v1.WalletService.BackupWallet:input_type -> mpcd.v1.BackupWalletRequest
+	6,  // 33: mpcd.v1.WalletService.ProvisionWallet:input_type -> mpcd.v1.ProvisionWalletRequest
+	9,  // 34: mpcd.v1.WalletService.ConfirmShareSet:input_type -> mpcd.v1.ConfirmShareSetRequest
+	11, // 35: mpcd.v1.WalletService.RevokeShareSet:input_type -> mpcd.v1.RevokeShareSetRequest
+	13, // 36: mpcd.v1.WalletService.ReleaseShareSet:input_type -> mpcd.v1.ReleaseShareSetRequest
+	15, // 37: mpcd.v1.WalletService.Sign:input_type -> mpcd.v1.SignRequest
+	17, // 38: mpcd.v1.WalletService.SignWithDevice:input_type -> mpcd.v1.SignWithDeviceRequest
+	19, // 39: mpcd.v1.WalletService.GetWallet:input_type -> mpcd.v1.GetWalletRequest
+	21, // 40: mpcd.v1.WalletService.ListWallets:input_type -> mpcd.v1.ListWalletsRequest
+	23, // 41: mpcd.v1.WalletService.GetSession:input_type -> mpcd.v1.GetSessionRequest
+	25, // 42: mpcd.v1.WalletService.CancelSession:input_type -> mpcd.v1.CancelSessionRequest
+	27, // 43: mpcd.v1.WalletService.SendMessages:input_type -> mpcd.v1.SendMessagesRequest
+	1,  // 44: mpcd.v1.WalletService.CreateWallet:output_type -> mpcd.v1.CreateWalletResponse
+	4,  // 45: mpcd.v1.WalletService.BackupWallet:output_type -> mpcd.v1.BackupWalletResponse
+	7,  // 46: mpcd.v1.WalletService.ProvisionWallet:output_type -> mpcd.v1.ProvisionWalletResponse
+	10, // 47: mpcd.v1.WalletService.ConfirmShareSet:output_type -> mpcd.v1.ConfirmShareSetResponse
+	12, // 48: mpcd.v1.WalletService.RevokeShareSet:output_type -> mpcd.v1.RevokeShareSetResponse
+	14, // 49: mpcd.v1.WalletService.ReleaseShareSet:output_type -> mpcd.v1.ReleaseShareSetResponse
+	16, // 50: mpcd.v1.WalletService.Sign:output_type -> mpcd.v1.SignResponse
+	18, // 51: mpcd.v1.WalletService.SignWithDevice:output_type -> mpcd.v1.SignWithDeviceResponse
+	20, // 52: mpcd.v1.WalletService.GetWallet:output_type -> mpcd.v1.GetWalletResponse
+	22, // 53: mpcd.v1.WalletService.ListWallets:output_type -> mpcd.v1.ListWalletsResponse
+	24, // 54: mpcd.v1.WalletService.GetSession:output_type -> mpcd.v1.GetSessionResponse
+	26, // 55: mpcd.v1.WalletService.CancelSession:output_type -> mpcd.v1.CancelSessionResponse
+	28, // 56: mpcd.v1.WalletService.SendMessages:output_type -> mpcd.v1.SendMessagesResponse
+	44, // [44:57] is the sub-list for method output_type
+	31, // [31:44] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_mpcd_v1_wallet_service_proto_init() }
@@ -2293,7 +2406,7 @@ func file_mpcd_v1_wallet_service_proto_init() {
 		(*ProvisionWalletResponse_Outcome)(nil),
 		(*ProvisionWalletResponse_Message)(nil),
 	}
-	file_mpcd_v1_wallet_service_proto_msgTypes[16].OneofWrappers = []any{
+	file_mpcd_v1_wallet_service_proto_msgTypes[18].OneofWrappers = []any{
 		(*SignWithDeviceResponse_Progress)(nil),
 		(*SignWithDeviceResponse_Outcome)(nil),
 		(*SignWithDeviceResponse_Message)(nil),
@@ -2304,7 +2417,7 @@ func file_mpcd_v1_wallet_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mpcd_v1_wallet_service_proto_rawDesc), len(file_mpcd_v1_wallet_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

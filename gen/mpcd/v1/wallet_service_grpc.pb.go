@@ -26,6 +26,7 @@ const (
 	WalletService_ProvisionWallet_FullMethodName = "/mpcd.v1.WalletService/ProvisionWallet"
 	WalletService_ConfirmShareSet_FullMethodName = "/mpcd.v1.WalletService/ConfirmShareSet"
 	WalletService_RevokeShareSet_FullMethodName  = "/mpcd.v1.WalletService/RevokeShareSet"
+	WalletService_ReleaseShareSet_FullMethodName = "/mpcd.v1.WalletService/ReleaseShareSet"
 	WalletService_Sign_FullMethodName            = "/mpcd.v1.WalletService/Sign"
 	WalletService_SignWithDevice_FullMethodName  = "/mpcd.v1.WalletService/SignWithDevice"
 	WalletService_GetWallet_FullMethodName       = "/mpcd.v1.WalletService/GetWallet"
@@ -93,6 +94,14 @@ type WalletServiceClient interface {
 	// against copies of the server's half that lie elsewhere, in a database backup or with a webhook custodian.
 	// Errors: WALLET_NOT_FOUND, SHARE_SET_NOT_FOUND, LAST_SHARE_SET (no ACTIVE set of the same purpose would be left).
 	RevokeShareSet(ctx context.Context, in *RevokeShareSetRequest, opts ...grpc.CallOption) (*RevokeShareSetResponse, error)
+	// Unlocks a share set that is locked because its client broke too many sessions, and sets their count to 0.
+	//
+	// May be called with scope wallets:admin, for any owner. The owner itself may not, since with a stolen token a thief would
+	// release what it has locked: without that scope it gets PERMISSION_DENIED.
+	// Consumes and makes nothing. Leaves all other sets alone. Releasing a set that is not locked sets the count to 0 and
+	// succeeds.
+	// Errors: WALLET_NOT_FOUND, SHARE_SET_NOT_FOUND, SHARE_SET_REVOKED.
+	ReleaseShareSet(ctx context.Context, in *ReleaseShareSetRequest, opts ...grpc.CallOption) (*ReleaseShareSetResponse, error)
 	// Signs with one curve's key, with the client's share from the request.
 	//
 	// May be called by the owner; with scope wallets:sign for any owner.
@@ -221,6 +230,16 @@ func (c *walletServiceClient) RevokeShareSet(ctx context.Context, in *RevokeShar
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RevokeShareSetResponse)
 	err := c.cc.Invoke(ctx, WalletService_RevokeShareSet_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *walletServiceClient) ReleaseShareSet(ctx context.Context, in *ReleaseShareSetRequest, opts ...grpc.CallOption) (*ReleaseShareSetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReleaseShareSetResponse)
+	err := c.cc.Invoke(ctx, WalletService_ReleaseShareSet_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -364,6 +383,14 @@ type WalletServiceServer interface {
 	// against copies of the server's half that lie elsewhere, in a database backup or with a webhook custodian.
 	// Errors: WALLET_NOT_FOUND, SHARE_SET_NOT_FOUND, LAST_SHARE_SET (no ACTIVE set of the same purpose would be left).
 	RevokeShareSet(context.Context, *RevokeShareSetRequest) (*RevokeShareSetResponse, error)
+	// Unlocks a share set that is locked because its client broke too many sessions, and sets their count to 0.
+	//
+	// May be called with scope wallets:admin, for any owner. The owner itself may not, since with a stolen token a thief would
+	// release what it has locked: without that scope it gets PERMISSION_DENIED.
+	// Consumes and makes nothing. Leaves all other sets alone. Releasing a set that is not locked sets the count to 0 and
+	// succeeds.
+	// Errors: WALLET_NOT_FOUND, SHARE_SET_NOT_FOUND, SHARE_SET_REVOKED.
+	ReleaseShareSet(context.Context, *ReleaseShareSetRequest) (*ReleaseShareSetResponse, error)
 	// Signs with one curve's key, with the client's share from the request.
 	//
 	// May be called by the owner; with scope wallets:sign for any owner.
@@ -435,6 +462,9 @@ func (UnimplementedWalletServiceServer) ConfirmShareSet(context.Context, *Confir
 }
 func (UnimplementedWalletServiceServer) RevokeShareSet(context.Context, *RevokeShareSetRequest) (*RevokeShareSetResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RevokeShareSet not implemented")
+}
+func (UnimplementedWalletServiceServer) ReleaseShareSet(context.Context, *ReleaseShareSetRequest) (*ReleaseShareSetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReleaseShareSet not implemented")
 }
 func (UnimplementedWalletServiceServer) Sign(context.Context, *SignRequest) (*SignResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Sign not implemented")
@@ -543,6 +573,24 @@ func _WalletService_RevokeShareSet_Handler(srv interface{}, ctx context.Context,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(WalletServiceServer).RevokeShareSet(ctx, req.(*RevokeShareSetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _WalletService_ReleaseShareSet_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReleaseShareSetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WalletServiceServer).ReleaseShareSet(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WalletService_ReleaseShareSet_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WalletServiceServer).ReleaseShareSet(ctx, req.(*ReleaseShareSetRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -680,6 +728,10 @@ var WalletService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RevokeShareSet",
 			Handler:    _WalletService_RevokeShareSet_Handler,
+		},
+		{
+			MethodName: "ReleaseShareSet",
+			Handler:    _WalletService_ReleaseShareSet_Handler,
 		},
 		{
 			MethodName: "Sign",

@@ -70,6 +70,11 @@ func Run(t *testing.T, open Open) {
 		"commit/all or nothing":      commitAtomic,
 		"commit/parent not active":   commitParent,
 		"commit/used set not active": commitUsed,
+		"commit/used set locked":     commitLocked,
+		"aborts":                     aborts,
+		"aborts/all or nothing":      abortsAtomic,
+		"aborts/race":                abortsRace,
+		"release":                    release,
 		"restart":                    restart,
 		"restart/race":               restartRace,
 		"by share set":               byShareSet,
@@ -206,7 +211,7 @@ func start(t *testing.T, b Backend, s *session.Session) {
 	require.NoError(t, err)
 	require.True(t, created)
 	s.State = session.Running
-	require.NoError(t, b.Update(t.Context(), s, Audit("update", s.WalletID)))
+	require.NoError(t, b.Update(t.Context(), s, nil, Audit("update", s.WalletID)))
 }
 
 func wallet(id, owner string) *session.Wallet {

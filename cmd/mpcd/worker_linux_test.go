@@ -1,0 +1,67 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/mpcd/mpcd/client"
+)
+
+// once is a scan that does something at the first protocol message, and then nothing.
+func once(do func()) func() {
+	var o sync.Once
+	return func() { o.Do(do) }
+}
+
+// gone waits until processes have ended.
+func gone(t *testing.T, pids []int) {
+	t.Helper()
+	for _, pid := range pids {
+		require.Eventually(t, func() bool {
+			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+			return err != nil || strings.Contains(string(b), ") Z ")
+		}, 10*time.Second, time.Millisecond, "worker %d", pid)
+	}
+}
+
+// A worker that breaks costs its session and nothing else: it ends as the device's fault, and the
+// next run has another worker. A service that is killed leaves none.
+func TestWorkers(t *testing.T) {
+	t.Parallel()
+	svc, err := startService(t.TempDir(), "mpcd", os.Environ(), "--dev")
+	require.NoError(t, err)
+	t.Cleanup(svc.kill)
+	pid := svc.cmd.Process.Pid
+	killing := newDevice(t, svc, &drawer{}, once(func() {
+		for _, w := range workers(t, pid) { // the one in the run, and the one that waits
+			require.NoError(t, syscall.Kill(w, syscall.SIGABRT))
+		}
+	}))
+	_, err = killing.CreateWallet(t.Context(), nil)
+	require.Equal(t, "PROTOCOL_ABORTED", client.Reason(err), "%v", err)
+	failed := svc.logged("session failed")
+	require.Contains(t, failed["error"], "caused by CLIENT: the worker died: ")
+
+	phone := newDevice(t, svc, &drawer{}, func() {})
+	share, err := phone.CreateWallet(t.Context(), nil)
+	require.NoError(t, err)
+	_, err = phone.Sign(t.Context(), share, client.CurveEd25519, []byte("x"))
+	require.NoError(t, err)
+
+	var left []int
+	orphaned := newDevice(t, svc, &drawer{}, once(func() {
+		left = workers(t, pid)
+		svc.kill()
+	}))
+	_, err = orphaned.CreateWallet(t.Context(), nil)
+	require.Error(t, err)
+	require.NotEmpty(t, left)
+	gone(t, left)
+}

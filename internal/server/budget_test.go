@@ -1,0 +1,236 @@
+package server_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mpcd/mpcd/client"
+	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/server/servertest"
+	"github.com/mpcd/mpcd/internal/session"
+)
+
+// budget is how many aborts a set has where nobody says otherwise.
+const budget = 5
+
+// garbage is what no device of ours would say.
+func garbage() *pb.ProtocolMessage { return &pb.ProtocolMessage{Sequence: 1, Mac: []byte("x")} }
+
+type startsARun interface {
+	proto.Message
+	GetRequestId() string
+}
+
+func deviceBackupReq(h held) *pb.BackupWalletRequest {
+	req := backupReq(h)
+	req.ClientSide = &pb.BackupWalletRequest_Device{Device: &pb.DeviceSide{ShareSetId: h.set, Instance: uuid.NewString()}}
+	return req
+}
+
+func deviceSignReq(h held) *pb.SignWithDeviceRequest {
+	return &pb.SignWithDeviceRequest{
+		WalletId: h.wallet, RequestId: uuid.NewString(), Curve: pb.Curve_CURVE_ED25519, Payload: []byte("hello"),
+		Device: &pb.DeviceSide{ShareSetId: h.set, Instance: uuid.NewString()},
+	}
+}
+
+// usesOf are the requests that use a set: all are refused while it is locked.
+func usesOf(h held, purpose session.Purpose) []startsARun {
+	if purpose == session.Backup {
+		return []startsARun{provisionReq(h), deviceReq(h, uuid.NewString())}
+	}
+	return []startsARun{signReq(h), deviceSignReq(h), backupReq(h), deviceBackupReq(h)}
+}
+
+// attacked runs what a device breaks until the set that it used is locked, over both
+// transports in turn, and returns the sessions.
+func attacked(t *testing.T, f *stocked, h held, broken ...func() deviceRun) (ids []string) {
+	t.Helper()
+	for i := range budget {
+		set := shareSet(wallet(t, f.Service, h.wallet), h)
+		require.Equal(t, uint32(i), set.GetAborts())
+		require.Nil(t, set.GetLockTime())
+		req, do := broken[i%len(broken)](), overGRPC
+		if i%2 == 1 {
+			do = overHTTP
+		}
+		got := deviceSays(t, f.Service, do, req, garbage())
+		refused(t, got, codes.Aborted, "PROTOCOL_ABORTED")
+		rec, err := f.Store.ByRequest(t.Context(), "alice", req.GetRequestId())
+		require.NoError(t, err)
+		ids = append(ids, rec.ID)
+	}
+	return ids
+}
+
+// staysLocked wants a set to serve nobody, over either transport, and the caller to be told
+// what to do.
+func staysLocked(t *testing.T, f *stocked, h held, purpose session.Purpose) {
+	t.Helper()
+	set := shareSet(wallet(t, f.Service, h.wallet), h)
+	require.Equal(t, pb.ShareSetState_SHARE_SET_STATE_ACTIVE, set.GetState())
+	require.NotNil(t, set.GetLockTime())
+	for _, do := range transports {
+		for _, req := range usesOf(h, purpose) {
+			a := do(t, f.Service, alice, req)
+			refused(t, a, codes.FailedPrecondition, "SHARE_SET_LOCKED")
+			require.Empty(t, a.messages)
+			_, err := f.Store.ByRequest(t.Context(), "alice", req.GetRequestId())
+			require.ErrorIs(t, err, session.ErrSessionNotFound, "it is refused before any work")
+			require.Contains(t, a.status.Message(), "Provision a new set from a backup")
+			require.Contains(t, a.status.Message(), "ask an admin to release it")
+		}
+	}
+	require.Equal(t, set.GetAborts(), shareSet(wallet(t, f.Service, h.wallet), h).GetAborts(), "to be refused is no abort")
+}
+
+// A device that breaks its runs locks its SIGNING set. The wallet's other sets go on, and a
+// new one comes from the backup; the locked one stays locked until an admin releases it.
+func TestAbortsLockASigningSet(t *testing.T) {
+	t.Parallel()
+	f := start(t, servertest.Config{})
+	before := wallet(t, f.Service, f.second.wallet)
+	ids := attacked(t, f, f.second,
+		func() deviceRun { return deviceSignReq(f.second) }, func() deviceRun { return deviceBackupReq(f.second) })
+	staysLocked(t, f, f.second, session.Signing)
+	// Who does not hold the share is not told that its set is locked.
+	refused(t, overGRPC(t, f.Service, alice, signReq(f.second.flipped(1, 1))), codes.InvalidArgument, "SHARE_MALFORMED")
+
+	lines, err := f.Store.Audit(t.Context(), f.second.wallet)
+	require.NoError(t, err)
+	var locks []session.Entry
+	for _, l := range lines {
+		if l.Action == "share_set.lock" {
+			locks = append(locks, l.Entry)
+		}
+	}
+	require.Len(t, locks, 1)
+	require.Equal(t, session.Entry{
+		Time: shareSet(wallet(t, f.Service, f.second.wallet), f.second).GetLockTime().AsTime(), Caller: "alice", Action: "share_set.lock",
+		WalletID: f.second.wallet, ShareSetID: f.second.set, SessionID: ids[budget-1], Outcome: "ok", Detail: "SIGN culprit CLIENT",
+	}, locks[0])
+
+	signs(t, f.Service, before, f.first)
+	third := confirm(t, f.Service, provision(t, f.Service, f.backup))
+	signs(t, f.Service, before, third)
+	confirm(t, f.Service, backup(t, f.Service, third))
+	require.Zero(t, shareSet(wallet(t, f.Service, third.wallet), third).GetAborts())
+	staysLocked(t, f, f.second, session.Signing)
+	for _, other := range []held{f.first, f.backup, f.pending, f.pendingBackup} {
+		require.Zero(t, shareSet(wallet(t, f.Service, other.wallet), other).GetAborts())
+	}
+
+	for _, do := range transports {
+		refused(t, do(t, f.Service, alice, releaseReq(f.second)), codes.PermissionDenied, "PERMISSION_DENIED")
+		refused(t, do(t, f.Service, &session.Caller{Name: "mallory"}, releaseReq(f.second)), codes.NotFound, "WALLET_NOT_FOUND")
+	}
+	staysLocked(t, f, f.second, session.Signing)
+	for _, do := range transports { // the second changes nothing
+		w := done[*pb.ReleaseShareSetResponse](t, do(t, f.Service, rootCaller, releaseReq(f.second))).GetWallet()
+		require.True(t, proto.Equal(shareSet(before, f.second), shareSet(w, f.second)), "as it was before the attack")
+		require.True(t, proto.Equal(w, wallet(t, f.Service, f.second.wallet)))
+	}
+	signs(t, f.Service, before, f.second)
+	attacked(t, f, f.second, func() deviceRun { return deviceSignReq(f.second) })
+	staysLocked(t, f, f.second, session.Signing)
+}
+
+// The same with a BACKUP set; and a locked set can be revoked.
+func TestAbortsLockABackupSet(t *testing.T) {
+	t.Parallel()
+	f := start(t, servertest.Config{})
+	before := wallet(t, f.Service, f.backup.wallet)
+	confirm(t, f.Service, f.pendingBackup)
+	attacked(t, f, f.backup, func() deviceRun { return deviceReq(f.backup, uuid.NewString()) })
+	staysLocked(t, f, f.backup, session.Backup)
+	signs(t, f.Service, before, f.second) // it was made from the locked one, before
+	signs(t, f.Service, before, confirm(t, f.Service, provision(t, f.Service, f.pendingBackup)))
+	done[*pb.ReleaseShareSetResponse](t, overHTTP(t, f.Service, rootCaller, releaseReq(f.backup)))
+	signs(t, f.Service, before, confirm(t, f.Service, provision(t, f.Service, f.backup)))
+	attacked(t, f, f.backup, func() deviceRun { return deviceReq(f.backup, uuid.NewString()) })
+	revokeAlone := edit(revokeReq(f.backup), func(r *pb.RevokeShareSetRequest) { r.KeepDescendants = true })
+	done[*pb.RevokeShareSetResponse](t, overGRPC(t, f.Service, alice, revokeAlone))
+	refused(t, overGRPC(t, f.Service, alice, provisionReq(f.backup)), codes.FailedPrecondition, "SHARE_SET_REVOKED")
+	refused(t, overGRPC(t, f.Service, rootCaller, releaseReq(f.backup)), codes.FailedPrecondition, "SHARE_SET_REVOKED")
+}
+
+// As many device-held runs of a set are under way as it has aborts left, and no more: many at
+// once do not get around the limit. Another set's are not counted.
+func TestAbortsAreNotExceededByRunsAtOnce(t *testing.T) {
+	t.Parallel()
+	f := start(t, servertest.Config{Sessions: session.Config{Aborts: 2, DeviceSilence: time.Minute}})
+	one, two := silent(t, f.Service, deviceSignReq(f.first)), silent(t, f.Service, deviceSignReq(f.first))
+	for _, req := range []proto.Message{deviceSignReq(f.first), deviceBackupReq(f.first)} {
+		refused(t, overGRPC(t, f.Service, alice, req), codes.Aborted, "INTERRUPTED")
+	}
+	silent(t, f.Service, deviceSignReq(f.second))()
+	one()
+	silent(t, f.Service, deviceSignReq(f.first))()
+	two()
+	require.Zero(t, shareSet(wallet(t, f.Service, f.first.wallet), f.first).GetAborts())
+}
+
+// silent starts a run of a device that says nothing, and returns what ends it.
+func silent(t testing.TB, s *servertest.Service, req deviceRun) (end func()) {
+	t.Helper()
+	ended := make(chan answer, 1)
+	go func() { ended <- overGRPC(t, s, alice, req) }() // ends with the run
+	var id string
+	require.Eventually(t, func() bool {
+		rec, err := s.Store.ByRequest(t.Context(), "alice", req.GetRequestId())
+		if err == nil {
+			id = rec.ID
+		}
+		return err == nil && rec.State == session.Running
+	}, 10*time.Second, time.Millisecond)
+	return func() {
+		done[*pb.CancelSessionResponse](t, overGRPC(t, s, alice, &pb.CancelSessionRequest{SessionId: id}))
+		<-ended
+	}
+}
+
+// A device that is in mid-run when its set is locked gets no signature and no new set.
+func TestDeviceIsInMidRunWhenItsSetIsLocked(t *testing.T) {
+	t.Parallel()
+	gate := servertest.NewGate()
+	f := start(t, servertest.Config{Auth: servertest.Always("alice"), Wrap: func(p *session.Ports) {
+		p.Halves = &servertest.Custodian{Custodian: p.Halves, BeforeFetch: gate.Wait}
+	}})
+	phone := newDevicePhone(t, f.Service, &keychain{})
+	share, err := client.ParseShare(f.second.share)
+	require.NoError(t, err)
+	ends := make(chan error, 2)
+	go func() { // ends with its run
+		sig, err := phone.Sign(t.Context(), share, client.CurveEd25519, []byte("hello"))
+		if sig != nil {
+			t.Error("the device has a signature")
+		}
+		ends <- err
+	}()
+	go func() { // ends with its run
+		b, err := phone.BackupWallet(t.Context(), share, client.MethodICloud, nil)
+		if b != nil {
+			t.Error("the device has a backup")
+		}
+		ends <- err
+	}()
+	<-gate.Came
+	<-gate.Came
+	before := wallet(t, f.Service, f.second.wallet)
+	f.Lock(t, f.second.wallet, f.second.set)
+	gate.Open() // both have looked at their set by now
+	for range 2 {
+		require.Equal(t, "SHARE_SET_LOCKED", client.Reason(<-ends))
+	}
+	require.Len(t, wallet(t, f.Service, f.second.wallet).GetShareSets(), len(before.GetShareSets()))
+	lines, err := f.Store.Audit(t.Context(), f.second.wallet)
+	require.NoError(t, err)
+	for _, l := range lines {
+		require.NotEqual(t, "session.release", l.Action, "the last message that makes a signature never left")
+	}
+}

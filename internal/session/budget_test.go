@@ -1,0 +1,273 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/mpcd/mpcd/internal/server/servertest"
+	"github.com/mpcd/mpcd/internal/session"
+)
+
+// blamed are runs that end as if a side had broken the protocol at their last step.
+type blamed struct {
+	mu      sync.Mutex // guards what follows
+	culprit string     // empty: nobody
+}
+
+func (b *blamed) on(culprit string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.culprit = culprit
+}
+
+func (b *blamed) commit() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.culprit == "" {
+		return nil
+	}
+	return &session.AbortedError{Culprit: b.culprit, Round: 2, Err: errFault}
+}
+
+func (b *blamed) wrap(p *session.Ports) {
+	p.Sessions = &sessions{Sessions: p.Sessions, commit: b.commit}
+}
+
+func setOf(t testing.TB, p *servertest.Parts, h held) *session.StoredSet {
+	t.Helper()
+	set, err := p.Store.Set(t.Context(), h.wallet, h.set)
+	require.NoError(t, err)
+	return set
+}
+
+// backupOf asks for one more backup from a signing set.
+func backupOf(h held) session.BackupRequest {
+	return session.BackupRequest{Start: start(), WalletID: h.wallet, SigningShare: signWith(h).SigningShare, Method: session.Custom}
+}
+
+// Runs of all kinds that the client broke are on the account of the set that they used, and
+// of no other. Who else is to blame, or how a run ended otherwise, costs nothing, and good
+// runs pay nothing back.
+func TestAbortsAreCounted(t *testing.T) {
+	t.Parallel()
+	var fault blamed
+	p, first, backup := open(t, servertest.Config{Sessions: session.Config{Aborts: 4}, Wrap: fault.wrap})
+	confirmed(t, p, backup)
+	run := map[string]func() (*session.Run, error){
+		"sign":      func() (*session.Run, error) { return p.Sessions.Sign(t.Context(), alice, signWith(first)) },
+		"backup":    func() (*session.Run, error) { return p.Sessions.Backup(t.Context(), alice, backupOf(first)) },
+		"provision": func() (*session.Run, error) { return p.Sessions.Provision(t.Context(), alice, provisionOf(backup)) },
+		"create": func() (*session.Run, error) {
+			return p.Sessions.Create(t.Context(), alice, session.CreateRequest{Start: start(), Curves: []session.Curve{session.Ed25519}})
+		},
+	}
+	for i, step := range []struct {
+		what, culprit string
+		first, backup uint32 // what is counted after it
+	}{
+		{"sign", "CLIENT", 1, 0},
+		{"sign", "", 1, 0},
+		{"sign", "SERVER", 1, 0},
+		{"backup", "CLIENT", 2, 0},
+		{"provision", "CLIENT", 2, 1},
+		{"create", "CLIENT", 2, 1},
+		{"provision", "", 2, 1},
+		{"sign", "CLIENT", 3, 1},
+	} {
+		fault.on(step.culprit)
+		r, err := run[step.what]()
+		_, _, err = ended(t, r, err)
+		require.Equal(t, step.culprit != "", errors.Is(err, session.ErrProtocolAborted), "step %d: %v", i, err)
+		require.Equal(t, step.first, setOf(t, p, first).Aborts, "step %d", i)
+		require.Equal(t, step.backup, setOf(t, p, backup).Aborts, "step %d", i)
+	}
+	require.False(t, setOf(t, p, first).Locked())
+
+	fault.on("CLIENT")
+	r, err := run["sign"]()
+	_, _, err = ended(t, r, err)
+	require.ErrorIs(t, err, session.ErrProtocolAborted, "it is not the one that is refused")
+	locked := setOf(t, p, first)
+	require.True(t, locked.Locked())
+	fault.on("")
+	for _, what := range []string{"sign", "backup"} {
+		_, err = run[what]()
+		require.ErrorIs(t, err, session.ErrShareSetLocked, "%s: before any work", what)
+	}
+	r, err = run["provision"]()
+	second := confirmed(t, p, made(t, r, err))
+	require.Zero(t, setOf(t, p, second).Aborts)
+	r, err = p.Sessions.Sign(t.Context(), alice, signWith(second))
+	_, _, err = ended(t, r, err)
+	require.NoError(t, err)
+	require.Equal(t, locked, setOf(t, p, first), "it stays locked")
+
+	lines, err := p.Store.Audit(t.Context(), first.wallet)
+	require.NoError(t, err)
+	var locks, blames []string
+	for _, l := range lines {
+		switch {
+		case l.Action == "share_set.lock":
+			require.Equal(t, locked.LockTime, l.Time)
+			locks = append(locks, fmt.Sprint(l.Caller, " ", l.ShareSetID == first.set, " ", l.Outcome, l.Reason, " ", l.Detail))
+		case l.Reason == "PROTOCOL_ABORTED":
+			blames = append(blames, l.Detail)
+		}
+	}
+	require.Equal(t, []string{"alice true ok SIGN culprit CLIENT"}, locks)
+	require.Equal(t, []string{
+		"SIGN culprit CLIENT", "SIGN culprit SERVER", "BACKUP culprit CLIENT", "PROVISION culprit CLIENT", "SIGN culprit CLIENT", "SIGN culprit CLIENT",
+	}, blames)
+	_, _, err = p.Store.VerifyAudit(t.Context())
+	require.NoError(t, err)
+}
+
+// Without a setting it takes five.
+func TestAbortsByDefault(t *testing.T) {
+	t.Parallel()
+	var fault blamed
+	p, first, _ := open(t, servertest.Config{Wrap: fault.wrap})
+	fault.on("CLIENT")
+	for range 5 {
+		require.False(t, setOf(t, p, first).Locked())
+		r, err := p.Sessions.Sign(t.Context(), alice, signWith(first))
+		_, _, err = ended(t, r, err)
+		require.ErrorIs(t, err, session.ErrProtocolAborted)
+	}
+	require.True(t, setOf(t, p, first).Locked())
+}
+
+// An abort whose end could not be stored did not happen: the same request runs again.
+func TestAbortThatIsNotStored(t *testing.T) {
+	t.Parallel()
+	var fault blamed
+	full := once(errFault)
+	p, first, _ := open(t, servertest.Config{Sessions: session.Config{Aborts: 1}, Wrap: func(p *session.Ports) {
+		p.Sessions = &sessions{Sessions: p.Sessions, commit: fault.commit, update: func(rec *session.Session) error {
+			if rec.State == session.Failed {
+				return full()
+			}
+			return nil
+		}}
+	}})
+	fault.on("CLIENT")
+	req := signWith(first)
+	r, err := p.Sessions.Sign(t.Context(), alice, req)
+	_, _, err = ended(t, r, err)
+	require.ErrorIs(t, err, session.ErrInterrupted)
+	require.Zero(t, setOf(t, p, first).Aborts)
+	r, err = p.Sessions.Sign(t.Context(), alice, req)
+	_, _, err = ended(t, r, err)
+	require.ErrorIs(t, err, session.ErrProtocolAborted)
+	require.Equal(t, uint32(1), setOf(t, p, first).Aborts)
+	r, err = p.Sessions.Sign(t.Context(), alice, req)
+	_, _, err = ended(t, r, err)
+	require.ErrorIs(t, err, session.ErrProtocolAborted, "it is final, and attaching to it is no run")
+	require.Equal(t, uint32(1), setOf(t, p, first).Aborts)
+}
+
+// A run that is under way when its set is locked makes nothing, and one that waited for its
+// turn does not begin.
+func TestLockInFlight(t *testing.T) {
+	t.Parallel()
+	gate := servertest.NewGate()
+	p, first, backup := open(t, servertest.Config{Sessions: session.Config{Slots: 3}, Wrap: func(p *session.Ports) {
+		p.Halves = &servertest.Custodian{Custodian: p.Halves, BeforeFetch: gate.Wait}
+		p.Custodian = &servertest.Custodian{Custodian: p.Custodian, BeforeFetch: gate.Wait}
+	}})
+	confirmed(t, p, backup)
+	var runs []*session.Run
+	for _, start := range []func() (*session.Run, error){
+		func() (*session.Run, error) { return p.Sessions.Sign(t.Context(), alice, signWith(first)) },
+		func() (*session.Run, error) { return p.Sessions.Backup(t.Context(), alice, backupOf(first)) },
+		func() (*session.Run, error) { return p.Sessions.Provision(t.Context(), alice, provisionOf(backup)) },
+	} {
+		r, err := start()
+		require.NoError(t, err)
+		<-gate.Came
+		runs = append(runs, r)
+	}
+	waiting, err := p.Sessions.Sign(t.Context(), alice, signWith(first))
+	require.NoError(t, err)
+	before := found(t, p, first)
+	p.Lock(t, first.wallet, first.set)
+	p.Lock(t, backup.wallet, backup.set)
+	gate.Open() // each of the three has looked at its set by now
+	for _, r := range append(runs, waiting) {
+		progress, out, err := ended(t, r, nil)
+		require.ErrorIs(t, err, session.ErrShareSetLocked)
+		require.Nil(t, out)
+		rec := stateOf(t, p, r.SessionID())
+		require.Equal(t, session.Failed, rec.State)
+		require.Nil(t, rec.Result)
+		if r == waiting {
+			for _, step := range progress {
+				require.Equal(t, session.StatusQueued, step.Status, "it did nothing")
+			}
+		}
+	}
+	require.Len(t, found(t, p, first).Sets, len(before.Sets))
+	require.Equal(t, uint32(1), setOf(t, p, first).Aborts, "to be refused is no abort")
+}
+
+func found(t testing.TB, p *servertest.Parts, h held) *session.Wallet {
+	t.Helper()
+	w, err := p.Store.Wallet(t.Context(), h.wallet)
+	require.NoError(t, err)
+	return w
+}
+
+// Only an admin releases a set, and what it does is in the audit log. A locked set can be
+// revoked all the same.
+func TestRelease(t *testing.T) {
+	t.Parallel()
+	p, first, backup := open(t, servertest.Config{})
+	confirmed(t, p, backup)
+	admin := session.Caller{Name: "root", Scopes: []session.Scope{session.ScopeAdmin}}
+	ctx := context.WithoutCancel(t.Context())
+	p.Lock(t, first.wallet, first.set)
+	for who, c := range map[*session.Error]session.Caller{
+		session.ErrPermissionDenied: {Name: "alice", Scopes: []session.Scope{session.ScopeRead, session.ScopeWrite, session.ScopeSign}},
+		session.ErrWalletNotFound:   {Name: "mallory", Scopes: []session.Scope{session.ScopeRead, session.ScopeWrite, session.ScopeSign}},
+	} {
+		_, err := p.Sessions.Release(ctx, c, first.wallet, first.set)
+		require.ErrorIs(t, err, who)
+	}
+	require.True(t, setOf(t, p, first).Locked())
+	_, err := p.Sessions.Sign(ctx, alice, signWith(first))
+	require.ErrorIs(t, err, session.ErrShareSetLocked)
+	for range 2 { // the second time changes nothing
+		w, err := p.Sessions.Release(ctx, admin, first.wallet, first.set)
+		require.NoError(t, err)
+		require.False(t, w.Sets[0].Locked())
+		require.Zero(t, w.Sets[0].Aborts)
+	}
+	r, err := p.Sessions.Sign(ctx, alice, signWith(first))
+	_, _, err = ended(t, r, err)
+	require.NoError(t, err)
+
+	r, err = p.Sessions.Provision(ctx, alice, provisionOf(backup))
+	second := confirmed(t, p, made(t, r, err))
+	p.Lock(t, second.wallet, second.set)
+	_, err = p.Sessions.Revoke(ctx, alice, second.wallet, second.set, false, false)
+	require.NoError(t, err)
+	_, err = p.Sessions.Sign(ctx, alice, signWith(second))
+	require.ErrorIs(t, err, session.ErrShareSetRevoked)
+	_, err = p.Sessions.Release(ctx, admin, second.wallet, second.set)
+	require.ErrorIs(t, err, session.ErrShareSetRevoked)
+
+	lines, err := p.Store.Audit(ctx, first.wallet)
+	require.NoError(t, err)
+	var got []string
+	for _, l := range lines {
+		if l.Action == "share_set.release" {
+			got = append(got, fmt.Sprint(l.Caller, " ", l.ShareSetID == first.set, " ", l.Outcome, " ", l.Reason))
+		}
+	}
+	require.Equal(t, []string{"alice true refused PERMISSION_DENIED", "root true ok ", "root false refused SHARE_SET_REVOKED"}, got)
+}

@@ -1,0 +1,196 @@
+package storetest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/mpcd/mpcd/internal/session"
+)
+
+// budget is how many aborts lock a set in these tests.
+const budget = 3
+
+// broken returns a session that used a set and that its client broke, as it is to be stored.
+func broken(t *testing.T, b Backend, set *session.StoredSet) (*session.Session, *session.Blame) {
+	t.Helper()
+	s := NewSession(set.WalletID, session.OpProvision)
+	start(t, b, s)
+	s.State, s.Failure = session.Failed, &session.Failure{Reason: "PROTOCOL_ABORTED", Culprit: "CLIENT", Round: 2}
+	lock := Audit("lock", set.WalletID)
+	lock.ShareSetID, lock.SessionID = set.ID, s.ID
+	return s, &session.Blame{ShareSetID: set.ID, Limit: budget, Lock: lock}
+}
+
+// abort stores the end of one such session.
+func abort(t *testing.T, b Backend, set *session.StoredSet) *session.Blame {
+	t.Helper()
+	s, blame := broken(t, b, set)
+	require.NoError(t, b.Update(t.Context(), s, blame, Audit("end", s.WalletID)))
+	require.Equal(t, s, stored(t, b, s.ID))
+	return blame
+}
+
+// locks counts the entries that say that a set was locked.
+func locks(t *testing.T, b Backend, walletID string) (all []session.Entry) {
+	t.Helper()
+	lines, err := b.Audit(t.Context(), walletID)
+	require.NoError(t, err)
+	for _, l := range lines {
+		if l.Action == "test.lock" {
+			all = append(all, l.Entry)
+		}
+	}
+	return all
+}
+
+// A set is locked by the abort that uses its budget up, and not before; what succeeds in
+// between does not fill it again; other sets have their own.
+func aborts(t *testing.T, b Backend) {
+	first := active(t, b)
+	_, second := AddSet(t, b, first.WalletID, first.ID)
+	activate(t, b, second)
+	other := found(t, b, first.WalletID).Sets[1]
+	for n := uint32(1); n < budget; n++ {
+		abort(t, b, first)
+		got := set(t, b, first.WalletID, first.ID)
+		require.Equal(t, n, got.Aborts)
+		require.False(t, got.Locked())
+		s := NewSession(first.WalletID, session.OpSign) // with a set that is still good
+		start(t, b, s)
+		Succeed(s, first.ID, []byte("result"))
+		require.NoError(t, b.Commit(t.Context(), s, session.Made{Used: first.ID}, Audit("commit", s.WalletID)))
+	}
+	require.Empty(t, locks(t, b, first.WalletID))
+	last := abort(t, b, first)
+	got := set(t, b, first.WalletID, first.ID)
+	require.Equal(t, uint32(budget), got.Aborts)
+	require.Equal(t, last.Lock.Time, got.LockTime)
+	require.Equal(t, session.SetActive, got.State)
+	require.Equal(t, first.Half, got.Half, "nothing is erased")
+	require.Equal(t, []session.Entry{last.Lock}, locks(t, b, first.WalletID))
+
+	abort(t, b, first) // of a session that ran beside
+	again := set(t, b, first.WalletID, first.ID)
+	require.Equal(t, uint32(budget+1), again.Aborts)
+	require.Equal(t, got.LockTime, again.LockTime)
+	require.Len(t, locks(t, b, first.WalletID), 1, "it was locked once")
+	require.Equal(t, []session.ShareSet{again.ShareSet, other}, found(t, b, first.WalletID).Sets)
+
+	// Sets that were revoked while a session used them, or are not there, lock nothing, and
+	// the session's end is stored all the same.
+	require.NoError(t, b.Revoke(t.Context(), first.WalletID, now(), pick(second.ID), Audit("revoke", first.WalletID)))
+	for range budget {
+		abort(t, b, second)
+	}
+	gone := *second
+	gone.ID = uuid.NewString()
+	abort(t, b, &gone)
+	require.False(t, set(t, b, second.WalletID, second.ID).Locked())
+	require.Len(t, locks(t, b, first.WalletID), 1)
+}
+
+// The count stands and falls with the session's end.
+func abortsAtomic(t *testing.T, b Backend) {
+	first := active(t, b)
+	for range budget - 1 {
+		abort(t, b, first)
+	}
+	before := set(t, b, first.WalletID, first.ID)
+	s, blame := broken(t, b, first)
+	running := stored(t, b, s.ID)
+	for name, spoil := range map[string]func(end, lock *session.Entry){
+		"the end's entry":  func(end, _ *session.Entry) { end.Outcome = "good" },
+		"the lock's entry": func(_, lock *session.Entry) { lock.Outcome = "good" },
+	} {
+		end, bad := Audit("end", s.WalletID), *blame
+		spoil(&end, &bad.Lock)
+		require.Error(t, b.Update(t.Context(), s, &bad, end), name)
+		require.Equal(t, running, stored(t, b, s.ID), name)
+		require.Equal(t, before, set(t, b, first.WalletID, first.ID), name)
+	}
+	late := *s
+	late.Attempt++
+	require.ErrorIs(t, b.Update(t.Context(), &late, blame, Audit("end", s.WalletID)), session.ErrSuperseded)
+	require.Equal(t, before, set(t, b, first.WalletID, first.ID), "another attempt's")
+	require.NoError(t, b.Update(t.Context(), s, blame, Audit("end", s.WalletID)))
+	after := set(t, b, first.WalletID, first.ID)
+	require.True(t, after.Locked())
+	require.ErrorIs(t, b.Update(t.Context(), s, blame, Audit("end", s.WalletID)), session.ErrSuperseded)
+	require.Equal(t, after, set(t, b, first.WalletID, first.ID), "a session ends once")
+}
+
+// Sessions that end at once are each counted, and one of them locks the set.
+func abortsRace(t *testing.T, b Backend) {
+	first := active(t, b)
+	sessions, blames := make([]*session.Session, racers), make([]*session.Blame, racers)
+	for i := range sessions {
+		sessions[i], blames[i] = broken(t, b, first)
+	}
+	race(t, func(i int) bool {
+		return assert.NoError(t, b.Update(t.Context(), sessions[i], blames[i], Audit("end", first.WalletID)))
+	})
+	require.Equal(t, uint32(racers), set(t, b, first.WalletID, first.ID).Aborts)
+	require.Len(t, locks(t, b, first.WalletID), 1)
+}
+
+// What a locked set was used for does not come into being.
+func commitLocked(t *testing.T, b Backend) {
+	first := active(t, b)
+	sign, reshare := NewSession(first.WalletID, session.OpSign), NewSession(first.WalletID, session.OpBackup)
+	start(t, b, sign)
+	start(t, b, reshare)
+	for range budget {
+		abort(t, b, first)
+	}
+	made := NewSet(reshare, first.ID)
+	for s, m := range map[*session.Session]session.Made{sign: {Used: first.ID}, reshare: Making(made, nil)} {
+		end := *s
+		Succeed(&end, first.ID, []byte("result"))
+		if m.Set != nil {
+			end.ShareSetID = m.Set.ID
+		}
+		require.ErrorIs(t, b.Commit(t.Context(), &end, m, Audit("commit", s.WalletID)), session.ErrShareSetLocked)
+		require.Equal(t, s, stored(t, b, s.ID))
+		require.Len(t, found(t, b, first.WalletID).Sets, 1)
+	}
+	require.NoError(t, b.Release(t.Context(), first.WalletID, first.ID, Audit("release", first.WalletID)))
+	Succeed(sign, first.ID, []byte("result"))
+	require.NoError(t, b.Commit(t.Context(), sign, session.Made{Used: first.ID}, Audit("commit", sign.WalletID)), "it runs on")
+}
+
+// A released set has its whole budget again. Nothing else about it changes.
+func release(t *testing.T, b Backend) {
+	first, other := active(t, b), active(t, b)
+	let := func(id string) error {
+		return b.Release(t.Context(), first.WalletID, id, Audit("release", first.WalletID))
+	}
+	fresh := set(t, b, first.WalletID, first.ID)
+	for aborted := range budget + 2 { // not at all, in part, locked
+		for range aborted {
+			abort(t, b, first)
+		}
+		require.Equal(t, aborted >= budget, set(t, b, first.WalletID, first.ID).Locked())
+		require.NoError(t, let(first.ID))
+		require.Equal(t, fresh, set(t, b, first.WalletID, first.ID))
+	}
+	for _, id := range []string{uuid.NewString(), other.ID, ""} {
+		require.ErrorIs(t, let(id), session.ErrShareSetNotFound)
+	}
+	_, pending := AddSet(t, b, first.WalletID, first.ID)
+	require.NoError(t, let(pending.ID))
+	require.Equal(t, pending, set(t, b, first.WalletID, pending.ID))
+
+	for range budget {
+		abort(t, b, first)
+	}
+	locked := set(t, b, first.WalletID, first.ID)
+	at := now().Add(time.Minute)
+	require.NoError(t, b.Revoke(t.Context(), first.WalletID, at, pick(first.ID), Audit("revoke", first.WalletID)))
+	require.ErrorIs(t, let(first.ID), session.ErrShareSetRevoked)
+	locked.State, locked.RevokeTime, locked.Half = session.SetRevoked, at, nil
+	require.Equal(t, locked, set(t, b, first.WalletID, first.ID), "why it had been locked is still to be seen")
+}
