@@ -75,25 +75,25 @@ type stranger struct {
 // to the service it is a hash.
 func (s *stranger) create(curves []pb.Curve) []byte {
 	r := s.begin("CREATE", nil, curves)
-	out := r.follow(&pb.CreateWalletRequest{RequestId: uuid.NewString(), Curves: curves, ClientSide: &pb.CreateWalletRequest_Device{Device: r.device}})
-	return s.confirm(r, out.(*pb.CreateWalletResult).GetShareSet()) //nolint:forcetypeassert // a panic fails the test as well
+	set, _ := r.follow(&pb.CreateWalletRequest{RequestId: uuid.NewString(), Curves: curves, ClientSide: &pb.CreateWalletRequest_Device{Device: r.device}})
+	return s.confirm(r, set)
 }
 
 func (s *stranger) backup(signing []byte) []byte {
 	from := s.decode(signing)
 	r := s.begin("BACKUP", signing, from.curves())
-	out := r.follow(&pb.BackupWalletRequest{
+	set, _ := r.follow(&pb.BackupWalletRequest{
 		RequestId: uuid.NewString(), WalletId: from.WalletID, BackupMethod: pb.BackupMethod_BACKUP_METHOD_CUSTOM,
 		ClientSide: &pb.BackupWalletRequest_Device{Device: r.device},
 	})
-	return s.confirm(r, out.(*pb.BackupWalletResult).GetShareSet()) //nolint:forcetypeassert // a panic fails the test as well
+	return s.confirm(r, set)
 }
 
 func (s *stranger) provision(backup []byte) []byte {
 	from := s.decode(backup)
 	r := s.begin("PROVISION", backup, from.curves())
-	out := r.follow(&pb.ProvisionWalletRequest{RequestId: uuid.NewString(), WalletId: from.WalletID, ClientSide: &pb.ProvisionWalletRequest_Device{Device: r.device}})
-	return s.confirm(r, out.(*pb.ProvisionWalletResult).GetShareSet()) //nolint:forcetypeassert // a panic fails the test as well
+	set, _ := r.follow(&pb.ProvisionWalletRequest{RequestId: uuid.NewString(), WalletId: from.WalletID, ClientSide: &pb.ProvisionWalletRequest_Device{Device: r.device}})
+	return s.confirm(r, set)
 }
 
 // confirm says that the new share is stored, by its hash.
@@ -108,8 +108,8 @@ func (s *stranger) sign(signing []byte, curve pb.Curve, payload []byte) {
 	from := s.decode(signing)
 	r := s.begin("SIGN", signing, []pb.Curve{curve})
 	r.payload = payload
-	out := r.follow(&pb.SignWithDeviceRequest{RequestId: uuid.NewString(), WalletId: from.WalletID, Device: r.device, Curve: curve, Payload: payload})
-	require.Equal(s.t, r.signature, out.(*pb.SignResponse).GetSignature()) //nolint:forcetypeassert // a panic fails the test as well
+	_, signature := r.follow(&pb.SignWithDeviceRequest{RequestId: uuid.NewString(), WalletId: from.WalletID, Device: r.device, Curve: curve, Payload: payload})
+	require.Equal(s.t, r.signature, signature)
 	public := from.publicKey(curve)
 	if curve == pb.Curve_CURVE_ED25519 {
 		require.True(s.t, ed25519.Verify(public, payload, r.signature))
@@ -175,17 +175,13 @@ func (s *stranger) begin(operation string, source []byte, curves []pb.Curve) *st
 	return r
 }
 
-// follow takes the run from its request to its outcome.
-func (r *strangerRun) follow(req proto.Message) proto.Message {
+// follow takes the run from its request to its outcome: a new set, or a signature.
+func (r *strangerRun) follow(req proto.Message) (set *pb.ShareSet, signature []byte) {
 	next, err := r.wire.open(r.t.Context(), req)
 	require.NoError(r.t, err)
 	for {
-		event, err := next()
+		e, err := next()
 		require.NoError(r.t, err)
-		e := event.(interface { //nolint:forcetypeassert // a panic fails the test as well
-			GetProgress() *pb.Progress
-			GetMessage() *pb.ProtocolMessage
-		})
 		if p := e.GetProgress(); p != nil && r.session == "" {
 			r.session, r.attempt = p.GetSessionId(), p.GetAttempt()
 			r.say(&pb.ProtocolMessage{Hello: r.hello})
@@ -194,11 +190,11 @@ func (r *strangerRun) follow(req proto.Message) proto.Message {
 			r.hear(m)
 		}
 		r.post()
-		if out := strangerOutcome(event); out != nil {
+		if set, signature = outcomeOf(e); set != nil || signature != nil {
 			require.True(r.t, r.confirmed, "the service said that it saw the same")
 			_, err := next()
 			require.ErrorIs(r.t, err, io.EOF)
-			return out
+			return set, signature
 		}
 	}
 }
@@ -357,7 +353,7 @@ func (r *strangerRun) mac(role string) []byte {
 // addFields adds each field after its length.
 func addFields(h hash.Hash, fields ...[]byte) {
 	for _, f := range fields {
-		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(f)))) //nolint:gosec // G115: no field is that long
+		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(f))))
 		h.Write(f)
 	}
 }
@@ -381,36 +377,35 @@ func addToHash(h hash.Hash, m *pb.ProtocolMessage) {
 // strangerWire is a way to the service.
 type strangerWire interface {
 	// open makes a streaming call, and returns what reads its next event.
-	open(ctx context.Context, req proto.Message) (func() (proto.Message, error), error)
+	open(ctx context.Context, req proto.Message) (func() (strangerEvent, error), error)
 	call(ctx context.Context, req, resp proto.Message) error
 }
 
-func strangerOutcome(event proto.Message) proto.Message {
-	switch e := event.(type) {
+// strangerEvent is a response of any of the streaming calls.
+type strangerEvent interface {
+	proto.Message
+	GetProgress() *pb.Progress
+	GetMessage() *pb.ProtocolMessage
+}
+
+func outcomeOf(e strangerEvent) (set *pb.ShareSet, signature []byte) {
+	switch e := e.(type) {
 	case *pb.CreateWalletResponse:
-		if out := e.GetOutcome(); out != nil {
-			return out
-		}
+		return e.GetOutcome().GetShareSet(), nil
 	case *pb.BackupWalletResponse:
-		if out := e.GetOutcome(); out != nil {
-			return out
-		}
+		return e.GetOutcome().GetShareSet(), nil
 	case *pb.ProvisionWalletResponse:
-		if out := e.GetOutcome(); out != nil {
-			return out
-		}
+		return e.GetOutcome().GetShareSet(), nil
 	case *pb.SignWithDeviceResponse:
-		if out := e.GetOutcome(); out != nil {
-			return out
-		}
+		return nil, e.GetOutcome().GetSignature()
 	}
-	return nil
+	return nil, nil
 }
 
 // strangerGRPC uses the generated stubs.
 type strangerGRPC struct{ service pb.WalletServiceClient }
 
-func (w strangerGRPC) open(ctx context.Context, req proto.Message) (func() (proto.Message, error), error) {
+func (w strangerGRPC) open(ctx context.Context, req proto.Message) (func() (strangerEvent, error), error) {
 	switch req := req.(type) {
 	case *pb.CreateWalletRequest:
 		return events(w.service.CreateWallet(ctx, req))
@@ -426,9 +421,9 @@ func (w strangerGRPC) open(ctx context.Context, req proto.Message) (func() (prot
 
 func events[R any, M interface {
 	*R
-	proto.Message
-}](stream grpc.ServerStreamingClient[R], err error) (func() (proto.Message, error), error) {
-	return func() (proto.Message, error) {
+	strangerEvent
+}](stream grpc.ServerStreamingClient[R], err error) (func() (strangerEvent, error), error) {
+	return func() (strangerEvent, error) {
 		m, err := stream.Recv()
 		return M(m), err
 	}, err
@@ -454,9 +449,9 @@ type strangerHTTP struct {
 	base   string
 }
 
-func (w strangerHTTP) open(ctx context.Context, req proto.Message) (func() (proto.Message, error), error) {
+func (w strangerHTTP) open(ctx context.Context, req proto.Message) (func() (strangerEvent, error), error) {
 	var path string
-	var event proto.Message
+	var event strangerEvent
 	switch req := req.(type) {
 	case *pb.CreateWalletRequest:
 		path, event = "/wallets", new(pb.CreateWalletResponse)
@@ -472,7 +467,7 @@ func (w strangerHTTP) open(ctx context.Context, req proto.Message) (func() (prot
 		return nil, err
 	}
 	lines := json.NewDecoder(body)
-	return func() (proto.Message, error) {
+	return func() (strangerEvent, error) {
 		var line struct{ Result, Error json.RawMessage }
 		if err := lines.Decode(&line); err != nil {
 			return nil, errors.Join(err, body.Close())

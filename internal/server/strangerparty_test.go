@@ -24,6 +24,9 @@ import (
 	"github.com/fxamacker/cbor/v2"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
 )
@@ -73,7 +76,7 @@ func (ids strangerIDs) parameters(c pb.Curve) *lib.Parameters {
 
 // committees says whose each message of a resharing is, and for whom: nothing on the wire
 // does. Names are without their packages; those of both curves are here.
-var committees = map[string]struct{ from, to string }{
+var committees = map[protoreflect.Name]struct{ from, to string }{
 	"DGRound1Message":  {"old", "new"},
 	"DGRound2Message":  {"new", "old"}, // of ED25519
 	"DGRound2Message1": {"new", "new"},
@@ -86,9 +89,9 @@ var committees = map[string]struct{ from, to string }{
 }
 
 // between returns the committees of a message's sender and receivers.
-func between(name string) (from, to string) {
-	if r, ok := committees[name[strings.LastIndex(name, ".")+1:]]; ok {
-		return r.from, r.to
+func between(name protoreflect.Name) (from, to string) {
+	if c, ok := committees[name]; ok {
+		return c.from, c.to
 	}
 	return "only", "only"
 }
@@ -109,11 +112,10 @@ func (s *strangerTSS) take(payload []byte, private bool) {
 // deliver gives a message to those of our parties that it is for. from is our own party
 // that sent it, or nil for the service's.
 func (s *strangerTSS) deliver(payload []byte, private bool, from *strangerParty) {
+	var message anypb.Any
+	require.NoError(s.t, proto.Unmarshal(payload, &message))
+	sender, to := between(message.MessageName().Name())
 	for _, p := range s.parties {
-		ids := p.ids[p.committee] // the sender's name does not matter here, only what the message is
-		parsed, err := lib.ParseWireMessage(payload, ids.theirs, !private)
-		require.NoError(s.t, err)
-		sender, to := between(parsed.Type())
 		if p == from || !strings.Contains(to, p.committee) {
 			continue
 		}
@@ -121,30 +123,39 @@ func (s *strangerTSS) deliver(payload []byte, private bool, from *strangerParty)
 		if from != nil {
 			id = p.ids[sender].ours
 		}
-		parsed, err = lib.ParseWireMessage(payload, id, !private)
+		parsed, err := lib.ParseWireMessage(payload, id, !private)
 		require.NoError(s.t, err)
 		_, failure := p.Update(parsed)
 		s.check(failure)
 	}
 }
 
-// pump takes what our parties emitted to where it is to go, until they wait again.
+// pump takes what our parties emitted to where it is to go, until they wait again. What our
+// old party has for our new one alone stays here.
 func (s *strangerTSS) pump() {
 	for len(s.out) > 0 {
 		m := <-s.out
 		payload, routing, err := m.WireBytes()
 		require.NoError(s.t, err)
-		from := s.parties[slices.IndexFunc(s.parties, func(p *strangerParty) bool { return bytes.Equal(p.PartyID().GetKey(), m.GetFrom().GetKey()) })]
 		private := !routing.IsBroadcast
-		// A share that our old party has for our new one stays here.
-		own := private && slices.ContainsFunc(s.parties, func(p *strangerParty) bool { return bytes.Equal(p.PartyID().GetKey(), m.GetTo()[0].GetKey()) })
-		if own || !private {
-			s.deliver(payload, private, from)
+		stays := private && s.party(m.GetTo()[0]) != nil
+		if stays || !private {
+			s.deliver(payload, private, s.party(m.GetFrom()))
 		}
-		if !own {
+		if !stays {
 			s.emit(s.curve, payload, private)
 		}
 	}
+}
+
+// party returns our party of that id, or nil.
+func (s *strangerTSS) party(id *lib.PartyID) *strangerParty {
+	for _, p := range s.parties {
+		if bytes.Equal(p.PartyID().GetKey(), id.GetKey()) {
+			return p
+		}
+	}
+	return nil
 }
 
 func (s *strangerTSS) check(err *lib.Error) {
@@ -208,6 +219,8 @@ func (r *strangerRun) place(s *strangerTSS, i int, committee string) (*strangerP
 	return p, lib.NewReSharingParameters(tssCurve(s.curve), lib.NewPeerContext(ids["old"].sorted), lib.NewPeerContext(ids["new"].sorted), ids[committee].ours, 2, 1, 2, 1)
 }
 
+// The old party gets a copy of the share that is its own, since it zeroes it at its end; the
+// new one nothing but fresh pre-params. The old one's save data is not looked at.
 func (r *strangerRun) reshareSECP256K1(s *strangerTSS, i int) {
 	oldEnd, newEnd := make(chan *eckeygen.LocalPartySaveData, 1), make(chan *eckeygen.LocalPartySaveData, 1)
 	p, params := r.place(s, i, "old")
@@ -352,7 +365,7 @@ func encodePoint(c pb.Curve, p *crypto.ECPoint) []byte {
 	}
 	out := p.Y().FillBytes(make([]byte, 32))
 	slices.Reverse(out)
-	out[31] |= byte(p.X().Bit(0)) << 7 //nolint:gosec // G115: one bit
+	out[31] |= byte(p.X().Bit(0)) << 7
 	return out
 }
 
@@ -365,11 +378,13 @@ func (s *stranger) preParams() *eckeygen.LocalPreParams {
 	s.used++
 	encoded, err := hex.DecodeString(lines[len(lines)-s.used])
 	require.NoError(s.t, err)
-	var fields map[int]any
+	var fields map[int]cbor.RawMessage
 	require.NoError(s.t, cbor.Unmarshal(encoded, &fields))
 	var x [10]*big.Int
 	for i := 2; i < len(x); i++ {
-		x[i] = new(big.Int).SetBytes(fields[i].([]byte)) //nolint:forcetypeassert // a panic fails the test as well
+		var b []byte
+		require.NoError(s.t, cbor.Unmarshal(fields[i], &b))
+		x[i] = new(big.Int).SetBytes(b)
 	}
 	one := big.NewInt(1)
 	double := func(p *big.Int) *big.Int { return new(big.Int).Add(new(big.Int).Lsh(p, 1), one) }
