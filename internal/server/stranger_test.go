@@ -179,24 +179,28 @@ func (s *stranger) begin(operation string, source []byte, curves []pb.Curve) *st
 func (r *strangerRun) follow(req proto.Message) (set *pb.ShareSet, signature []byte) {
 	next, err := r.wire.open(r.t.Context(), req)
 	require.NoError(r.t, err)
-	for {
+	for set == nil && signature == nil {
 		e, err := next()
 		require.NoError(r.t, err)
-		if p := e.GetProgress(); p != nil && r.session == "" {
-			r.session, r.attempt = p.GetSessionId(), p.GetAttempt()
-			r.say(&pb.ProtocolMessage{Hello: r.hello})
-		}
-		if m := e.GetMessage(); m != nil {
-			r.hear(m)
-		}
-		r.post()
-		if set, signature = outcomeOf(e); set != nil || signature != nil {
-			require.True(r.t, r.confirmed, "the service said that it saw the same")
-			_, err := next()
-			require.ErrorIs(r.t, err, io.EOF)
-			return set, signature
-		}
+		r.answer(e)
+		set, signature = outcomeOf(e)
 	}
+	require.True(r.t, r.confirmed, "the service said that it saw the same")
+	_, err = next()
+	require.ErrorIs(r.t, err, io.EOF)
+	return set, signature
+}
+
+// answer does what an event asks for.
+func (r *strangerRun) answer(e strangerEvent) {
+	if p := e.GetProgress(); p != nil && r.session == "" {
+		r.session, r.attempt = p.GetSessionId(), p.GetAttempt()
+		r.say(&pb.ProtocolMessage{Hello: r.hello})
+	}
+	if m := e.GetMessage(); m != nil {
+		r.hear(m)
+	}
+	r.post()
 }
 
 // say puts a message into the queue and into the hash of what we said.
