@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -100,12 +101,12 @@ func TestMakingPreParamsIsShown(t *testing.T) {
 			return nil
 		}}
 	}}
-	first := uint32(0) // the sequence of the service's first round
+	var first atomic.Uint32 // the sequence of the service's first round
 	cfg.Dial = append(cfg.Dial, grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 		stream, err := streamer(ctx, desc, cc, method, opts...)
 		return &watchedStream{stream, func(p *mpcdv1.Progress) {
-			if p.GetRounds() > 0 && first == 0 {
-				first = p.GetSequence()
+			if p.GetRounds() > 0 {
+				first.CompareAndSwap(0, p.GetSequence())
 			}
 		}}, err
 	}))
@@ -122,19 +123,19 @@ func TestMakingPreParamsIsShown(t *testing.T) {
 	var steps []client.Progress
 	_, err := c.CreateWallet(ctx, func(p client.Progress) {
 		steps = append(steps, p)
-		if first != 0 && p.Sequence == first {
+		if p.Sequence != 0 && p.Sequence == first.Load() {
 			there.Do(func() { close(shown) })
 		}
 	})
 	require.ErrorIs(t, err, context.Canceled)
 	require.True(t, madeHere(steps), steps)
 	for _, p := range steps {
-		if p.Sequence == first {
+		if p.Sequence == first.Load() {
 			require.Equal(t, client.StatusGenerating, p.Status)
 			require.Zero(t, p.Rounds, "pre-params are being made")
 		}
 	}
-	require.NotZero(t, first)
+	require.NotZero(t, first.Load())
 }
 
 // A run ends with its context, wherever that finds it.
@@ -149,7 +150,7 @@ func TestDeviceHeldRunIsCancelled(t *testing.T) {
 	c, err := client.New(service.Conn, client.WithDeviceHeldShares(), client.WithCurves(client.CurveEd25519),
 		client.WithStore(func(context.Context, *client.Share) error { return errors.New("no run gets so far") }))
 	require.NoError(t, err)
-	for range 20 {
+	for range 12 {
 		ctx, stop := context.WithCancel(t.Context())
 		mu.Lock()
 		cancel = stop

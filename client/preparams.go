@@ -37,9 +37,10 @@ type PreParamsStore interface {
 
 // WithPreParamsStore keeps the sets of Prewarm across restarts of the app, sealed to a key,
 // an age identity (AGE-SECRET-KEY-1..., see NewPreParamsKey) that the app keeps where the
-// platform keeps secrets, on this device alone. Who has the key can read a set and, from the
-// set, the share that is made with it, and can pass a set of his own off as the app's; so can
-// who knows its recipient (age1...). Several clients may share a store, and a key.
+// platform keeps secrets, on this device alone. Who has the key can read the sets, which are
+// as secret as the shares that are made with them; who knows its recipient (age1...) can pass
+// a set of his own off as the app's, so that is a secret too. Several clients may share a
+// store, and a key.
 //
 // An operation takes a set by deleting it from the store: nothing that is computed from it
 // leaves the device before that is durable, and a set that cannot be deleted is not used. A
@@ -77,8 +78,9 @@ func NewPreParamsKey() (string, error) {
 // the app is idle; operations may go on meanwhile, and those that find no set make their own.
 //
 // The sets are in the store of WithPreParamsStore, and without one in memory; each is used
-// once. onProgress, which may be nil, hears how many of the sets are ready, first how many
-// were. Of two calls at the same time the second waits for the first.
+// once. onProgress, which may be nil, hears how many sets are ready of how many are wanted,
+// first how many were, which may be more. Of two calls at the same time the second waits for
+// the first.
 //
 // It returns ctx's error once ctx is done, and the store's error at once: what was kept until
 // then is kept. It counts what is there as it begins, and makes nothing up for sets that are

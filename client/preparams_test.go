@@ -296,7 +296,7 @@ func TestStoreGivesSomethingElse(t *testing.T) {
 		b[at] ^= 1
 		return b
 	}
-	// One bit of h1: everything is there, and it is not a set.
+	// One bit of a number: everything is there, and it is not a set.
 	weak := flipped(encoded, bytes.Index(encoded, numbers[0])+100)
 	for name, c := range map[string]struct {
 		sealed []byte
