@@ -35,7 +35,7 @@ func FuzzPart(f *testing.F) {
 		{Mac: key, Private: true},
 		{Payload: key, Curve: 7},
 		{Hello: &pb.Hello{}, End: &pb.End{}},
-		{Payload: make([]byte, maxPayload+1)},
+		{Payload: make([]byte, maxMessage+1)},
 	} {
 		b, err := proto.Marshal(m)
 		require.NoError(f, err)
@@ -60,7 +60,7 @@ func FuzzPart(f *testing.F) {
 		require.Equal(t, 1, set)
 		again := Message(p)
 		if p.Message != nil {
-			require.LessOrEqual(t, len(p.Message.Payload), maxPayload)
+			require.LessOrEqual(t, len(p.Message.Payload), maxMessage)
 			require.True(t, p.Message.Curve == 0 || p.Message.Curve.Valid())
 			if p.Message.Curve == 0 { // an unknown one
 				again.Curve = m.GetCurve()
