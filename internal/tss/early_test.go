@@ -1,0 +1,35 @@
+package tss
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// tss-lib.md, row 15: whichever side is ours, and in every protocol, a message that needs one
+// of ours that has not left yet is refused whatever it holds; what needs none is looked at.
+func TestRow15EveryEarlyMessage(t *testing.T) {
+	t.Parallel()
+	forEachProtocol(t, func(t *testing.T, c Curve, p *protocol) {
+		for name, st := range p.steps {
+			b := payload(t, wellFormed(t, name))
+			var a anypb.Any
+			require.NoError(t, proto.Unmarshal(b, &a))
+			for _, me := range []Party{Client, Server} {
+				g := &ingress{curve: c, me: me, proto: p, record: &KeyRecord{Curve: c}}
+				for i := range g.record.Parties {
+					g.record.Parties[i].PaillierN = primorial()
+				}
+				const early = "a message that comes before its time"
+				err := g.check(&a, st, b)
+				if st.round > 1 {
+					require.EqualError(t, err, early, name)
+				} else if err != nil {
+					require.NotEqual(t, early, err.Error(), name)
+				}
+			}
+		}
+	})
+}
