@@ -245,3 +245,35 @@ func TestJointMeddling(t *testing.T) {
 		}
 	}
 }
+
+// A run is bound to its session, attempt and operation, and to the set that it makes
+// (tss-lib.md, row 17): two sides that do not mean the same have nothing when it ends,
+// although every message of the protocol was good in both.
+func TestRow17Bound(t *testing.T) {
+	t.Parallel()
+	s := newDevice("CREATE", nil, tss.Ed25519).made(t)
+	for what, x := range map[string]struct {
+		operation string
+		change    func(*tss.Joint)
+	}{
+		// An Ed25519 signing has no message to one party alone, whose encryption knows these.
+		"the session":   {"SIGN", func(j *tss.Joint) { j.SessionID = uuid.NewString() }},
+		"the attempt":   {"SIGN", func(j *tss.Joint) { j.Attempt++ }},
+		"the operation": {"PROVISION", func(j *tss.Joint) { j.Operation = "BACKUP" }},
+		"the purpose":   {"PROVISION", func(j *tss.Joint) { j.Purpose = tss.Backup }},
+	} {
+		for party := range 2 {
+			d := newDevice(x.operation, s, tss.Ed25519)
+			if x.operation == "SIGN" {
+				d.joints[tss.Server].ShareSetID = ""
+			}
+			for _, j := range d.joints {
+				j.Payload = []byte("bound")
+			}
+			x.change(d.joints[party])
+			out, errs := d.run(t.Context())
+			require.ErrorContains(t, errors.Join(errs[:]...), "did not see the same run", what)
+			require.Equal(t, [2]*tss.Joined{}, out, what)
+		}
+	}
+}
