@@ -179,7 +179,7 @@ func TestAbortsAreNotExceededByRunsAtOnce(t *testing.T) {
 func silent(t testing.TB, s *servertest.Service, req deviceRun) (end func()) {
 	t.Helper()
 	ended := make(chan answer, 1)
-	go func() { ended <- overGRPC(t, s, alice, req) }() // ends with the run
+	go func() { ended <- overGRPC(t, s, alice, req) }() //nolint:testifylint // it ends with the run
 	var id string
 	require.Eventually(t, func() bool {
 		rec, err := s.Store.ByRequest(t.Context(), "alice", req.GetRequestId())

@@ -46,9 +46,9 @@ type bareCase struct {
 type bareReport struct{ t *testing.T }
 
 func (bareReport) judge(name protoreflect.Name, tampered, honest error) {
-	fmt.Printf("%s: honest: %v\n", name, honest)
+	_, _ = fmt.Fprintf(os.Stdout, "%s: honest: %v\n", name, honest)
 	if tampered != nil {
-		fmt.Println("refused:", tampered)
+		_, _ = fmt.Fprintln(os.Stdout, "refused:", tampered)
 	}
 }
 
@@ -56,11 +56,11 @@ func (bareReport) judge(name protoreflect.Name, tampered, honest error) {
 func (r *bareReport) party(b *bare, tamper func(batch)) {
 	b.tamper, b.judge = tamper, r.judge
 	stack, err := b.run(r.t)
-	fmt.Println(stack)
+	_, _ = fmt.Fprintln(os.Stdout, stack)
 	require.NoError(r.t, err)
 	require.NotEmpty(r.t, stack)
 	side := b.seats[victim]
-	fmt.Println("locked:", locked(side[len(side)-1].party))
+	_, _ = fmt.Fprintln(os.Stdout, "locked:", locked(side[len(side)-1].party))
 }
 
 // bareChild names the case that TestBareChild runs.

@@ -184,8 +184,8 @@ func fuzzMessage(f *testing.F, m proto.Message) {
 		if i > 0 && i < len(limits)-1 && i%50 != 2 && len(limits) > 50 {
 			continue
 		}
-		edit := binary.BigEndian.AppendUint16([]byte{editFill}, uint16(i))                //nolint:gosec // G115: below 600
-		f.Add(a.GetValue(), binary.BigEndian.AppendUint16(edit, uint16(n+1)|editFillMod)) //nolint:gosec // G115: below 1024
+		edit := binary.BigEndian.AppendUint16([]byte{editFill}, uint16(i))
+		f.Add(a.GetValue(), binary.BigEndian.AppendUint16(edit, uint16(n+1)|editFillMod))
 	}
 	f.Fuzz(func(t *testing.T, content, edit []byte) {
 		payload := wrapped(typePrefix+string(name), content)
@@ -281,13 +281,13 @@ func change(m protoreflect.Message, op byte, which int, arg []byte) {
 	case editPrepend:
 		v.set(append(slices.Clone(arg), old...))
 	case editFill:
-		v.set(slices.Repeat(arg[:1], int(argNumber.Uint64()%editFillMod))) //nolint:gosec // G115: below 1024
+		v.set(slices.Repeat(arg[:1], int(argNumber.Uint64()%editFillMod)))
 	case editAdd:
 		v.set(number.Add(number, argNumber).Bytes())
 	case editMultiply:
 		v.set(number.Mul(number, argNumber).Bytes())
 	case editSwap:
-		other := all[int(argNumber.Uint64()%uint64(len(all)))] //nolint:gosec // G115: below a length
+		other := all[int(argNumber.Uint64()%uint64(len(all)))]
 		v.set(slices.Clone(other.get()))
 		other.set(old)
 	case editDelete:
@@ -454,7 +454,7 @@ func (x *passed) point(bx, by []byte) {
 	left := new(big.Int).Sub(yy, xx)
 	left.Sub(left, mulMod(edwardsD, mulMod(xx, yy))).Sub(left, big.NewInt(1))
 	require.Zero(x.t, left.Mod(left, p).Sign())
-	require.True(x.t, px.Sign() != 0, "of order 1 or 2")
+	require.NotZero(x.t, px.Sign(), "of order 1 or 2")
 	end := edwardsTimes(x.order(), [3]*big.Int{px, py, big.NewInt(1)})
 	require.True(x.t, end[0].Sign() == 0 && end[1].Cmp(end[2]) == 0, "it has a part of small order")
 }
@@ -578,8 +578,8 @@ func FuzzIngress(f *testing.F) {
 		if len(s.messages[name]) < 1<<12 { // the others have targets of their own
 			var a anypb.Any
 			require.NoError(f, proto.Unmarshal(s.messages[name], &a))
-			f.Add(uint8(i), ^uint16(0), a.GetTypeUrl(), a.GetValue()) //nolint:gosec // G115: 32 types
-			f.Add(uint8(i), uint16(1), a.GetTypeUrl(), a.GetValue())  //nolint:gosec // G115: 32 types
+			f.Add(uint8(i), ^uint16(0), a.GetTypeUrl(), a.GetValue())
+			f.Add(uint8(i), uint16(1), a.GetTypeUrl(), a.GetValue())
 		}
 	}
 	f.Fuzz(func(t *testing.T, which uint8, sent uint16, url string, content []byte) {
