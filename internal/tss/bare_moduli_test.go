@@ -97,6 +97,29 @@ func plantedFactors(t *testing.T) []*big.Int {
 	}
 }
 
+// tss-lib.md, row 18: real parties reshare to a Paillier N of 512 bits and an NTilde of
+// 64. Nothing of tss-lib's looks at a size there; in a key generation it does.
+func TestRow18BareSmallKeys(t *testing.T) {
+	t.Parallel()
+	pre := small(t)
+	b, ends := bareResharing(t, pre)
+	var verdict error
+	b.tamper = func(all batch) {
+		if m, ok := all[typeOf(&ecresharing.DGRound2Message1{})]; ok {
+			verdict = b.check(t, m)
+		}
+	}
+	stack, err := b.run(t)
+	require.NoError(t, err)
+	require.Empty(t, stack)
+	got := <-ends[victim]
+	require.NotNil(t, got.Xi)
+	require.Equal(t, pre[hostile].PaillierSK.N, got.PaillierPKs[0].N)
+	require.Equal(t, 512, got.PaillierPKs[0].N.BitLen())
+	require.Equal(t, 64, got.NTildej[0].BitLen())
+	require.EqualError(t, verdict, "DGRound2Message1: N is not odd with 2048 bits")
+}
+
 // tss-lib.md, row 18: real parties reshare, and the victim takes 3*5*17*257*65537*p*q for a
 // Paillier N of its new set, with a modulus proof and a factor proof. The other keys are
 // small, so that it is cheap.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"fmt"
+	"io"
 	"maps"
 	"math/big"
 	"os"
@@ -43,12 +44,20 @@ type bareCase struct {
 }
 
 // bareReport is what the process has to say before it dies.
-type bareReport struct{ t *testing.T }
+type bareReport struct {
+	t   *testing.T
+	out io.Writer
+}
 
-func (bareReport) judge(name protoreflect.Name, tampered, honest error) {
-	_, _ = fmt.Fprintf(os.Stdout, "%s: honest: %v\n", name, honest)
+func (r *bareReport) say(format string, args ...any) {
+	_, err := fmt.Fprintf(r.out, format+"\n", args...)
+	require.NoError(r.t, err)
+}
+
+func (r *bareReport) judge(name protoreflect.Name, tampered, honest error) {
+	r.say("%s: honest: %v", name, honest)
 	if tampered != nil {
-		_, _ = fmt.Fprintln(os.Stdout, "refused:", tampered)
+		r.say("refused: %v", tampered)
 	}
 }
 
@@ -56,11 +65,11 @@ func (bareReport) judge(name protoreflect.Name, tampered, honest error) {
 func (r *bareReport) party(b *bare, tamper func(batch)) {
 	b.tamper, b.judge = tamper, r.judge
 	stack, err := b.run(r.t)
-	_, _ = fmt.Fprintln(os.Stdout, stack)
+	r.say("%s", stack)
 	require.NoError(r.t, err)
 	require.NotEmpty(r.t, stack)
 	side := b.seats[victim]
-	_, _ = fmt.Fprintln(os.Stdout, "locked:", locked(side[len(side)-1].party))
+	r.say("locked: %v", locked(side[len(side)-1].party))
 }
 
 // bareChild names the case that TestBareChild runs.
@@ -72,7 +81,7 @@ func TestBareChild(t *testing.T) {
 	if !ok {
 		t.Skip("run by TestRow19Bare")
 	}
-	c.run(t, &bareReport{t})
+	c.run(t, &bareReport{t, os.Stdout})
 }
 
 // tss-lib.md, row 19: each message does to parties of tss-lib what the row says, and our

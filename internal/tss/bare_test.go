@@ -2,7 +2,6 @@ package tss
 
 import (
 	"crypto/rand"
-	"fmt"
 	"maps"
 	"math/big"
 	"reflect"
@@ -331,27 +330,4 @@ func TestBareHonest(t *testing.T) {
 			require.False(t, locked(side[0].party), name)
 		}
 	}
-}
-
-// tss-lib.md, row 18: real parties reshare to a Paillier N of 512 bits and an NTilde of
-// 64. Nothing of tss-lib's looks at a size there; in a key generation it does.
-func TestRow18BareSmallKeys(t *testing.T) {
-	t.Parallel()
-	pre := small(t)
-	b, ends := bareResharing(t, pre)
-	var verdict error
-	b.tamper = func(all batch) {
-		if m, ok := all[typeOf(&ecresharing.DGRound2Message1{})]; ok {
-			verdict = b.check(t, m)
-		}
-	}
-	stack, err := b.run(t)
-	require.NoError(t, err)
-	require.Empty(t, stack)
-	got := <-ends[victim]
-	require.NotNil(t, got.Xi)
-	require.Equal(t, pre[hostile].PaillierSK.N, got.PaillierPKs[0].N)
-	require.Equal(t, 512, got.PaillierPKs[0].N.BitLen())
-	require.Equal(t, 64, got.NTildej[0].BitLen())
-	require.EqualError(t, verdict, fmt.Sprintf("DGRound2Message1: %s", "N is not odd with 2048 bits"))
 }
