@@ -277,3 +277,29 @@ func TestRow17Bound(t *testing.T) {
 		}
 	}
 }
+
+// Who has nothing of the set that is used, on the way between the two machines, cannot end a
+// run for one side with that side's own word, or with none.
+func TestJointReflectedMAC(t *testing.T) {
+	t.Parallel()
+	s := newDevice("CREATE", nil, tss.Ed25519).made(t)
+	for party := range 2 {
+		d := newDevice("PROVISION", s, tss.Ed25519)
+		own := make(chan []byte, 1)
+		d.meddle[party] = func(p tss.Part) []tss.Part {
+			if p.MAC != nil {
+				own <- p.MAC
+			}
+			return []tss.Part{p}
+		}
+		d.meddle[1-party] = func(p tss.Part) []tss.Part {
+			if p.MAC != nil {
+				p.MAC = <-own
+			}
+			return []tss.Part{p}
+		}
+		out, errs := d.run(t.Context())
+		require.Nil(t, out[party])
+		require.ErrorContains(t, errs[party], "did not see the same run")
+	}
+}
