@@ -140,7 +140,11 @@ func followDevice[Resp any, Out comparable, Event jointEvent[Resp, Out]](
 	defer func() { a.stop(caller, err != nil && caller.Err() != nil) }()
 	pace := newPace(patience)
 	for {
+		had := t.after + a.device.GetAck()
 		out, err = attachDevice[Resp, Out, Event](ctx, a, t, r, open)
+		if t.after+a.device.GetAck() > had {
+			pace = newPace(patience) // it moved on: a new drop is not one more failure
+		}
 		if cause := context.Cause(ctx); cause != nil {
 			return out, cause // the joint's own error, or the caller's end
 		}

@@ -75,6 +75,10 @@ func TestDeviceHeldLife(t *testing.T) {
 	first, second, backup := life(t, s, client.CurveEd25519)
 	w := done[*pb.GetWalletResponse](t, overGRPC(t, s, nil, &pb.GetWalletRequest{WalletId: first.WalletID()})).GetWallet()
 	require.Nil(t, w.GetHostedSince())
+	again := &pb.ConfirmShareSetRequest{WalletId: first.WalletID(), ShareSetId: second.ShareSetID()}
+	done[*pb.ConfirmShareSetResponse](t, overGRPC(t, s, nil, again)) // the transcript said it
+	again.ShareSha256 = make([]byte, 32)
+	refused(t, overGRPC(t, s, nil, again), codes.InvalidArgument, "SHARE_SET_MISMATCH")
 	require.Len(t, w.GetShareSets(), 3)
 	require.Equal(t, w.GetShareSets()[1].GetShareSetId(), w.GetShareSets()[2].GetParentShareSetId())
 

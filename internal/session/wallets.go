@@ -115,15 +115,20 @@ func (s *Service) Confirm(ctx context.Context, c Caller, walletID, shareSetID st
 }
 
 func (s *Service) confirm(ctx context.Context, c Caller, walletID, shareSetID string, shareSHA256 []byte) (*Wallet, error) {
-	if _, err := s.wallet(ctx, c, actConfirm, walletID); err != nil {
+	wallet, err := s.wallet(ctx, c, actConfirm, walletID)
+	if err != nil {
 		return nil, s.orSwept(ctx, c, shareSetID, err)
 	}
 	set, err := s.Wallets.Set(ctx, walletID, shareSetID)
 	if err != nil {
 		return nil, s.orSwept(ctx, c, shareSetID, err)
 	}
+	// Of a wallet that was never hosted, the transcript has shown that the device has the share.
+	shown := len(shareSHA256) == 0 && wallet.HostedSince.IsZero()
 	switch {
-	case subtle.ConstantTimeCompare(set.ClientShare[:], shareSHA256) != 1:
+	case len(shareSHA256) == 0 && !shown:
+		return nil, &FieldError{"share_sha256", "must be the 32-byte SHA-256 of the plaintext client share"}
+	case !shown && subtle.ConstantTimeCompare(set.ClientShare[:], shareSHA256) != 1:
 		return nil, fmt.Errorf("%w: the hash is not that of set %s's client share", ErrShareSetMismatch, shareSetID)
 	case set.State == SetRevoked:
 		return nil, fmt.Errorf("%w: set %s", ErrShareSetRevoked, shareSetID)

@@ -152,6 +152,9 @@ func pair(operation string, from *set, curves ...tss.Curve) (client, server *tss
 
 // together runs the client's side here and the server's in a worker.
 func together(ctx context.Context, p *worker.Pool, client, server *tss.Joint) (out [2]*tss.Joined, errs [2]error) {
+	var busy sync.WaitGroup // what tss-lib still computes here when the run is over
+	defer busy.Wait()
+	client.Observer.Busy = &busy
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a, b := wire()

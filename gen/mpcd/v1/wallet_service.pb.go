@@ -920,8 +920,8 @@ type ConfirmShareSetRequest struct {
 	WalletId string `protobuf:"bytes,1,opt,name=wallet_id,json=walletId,proto3" json:"wallet_id,omitempty"`
 	// The set to confirm.
 	ShareSetId string `protobuf:"bytes,2,opt,name=share_set_id,json=shareSetId,proto3" json:"share_set_id,omitempty"`
-	// SHA-256 of the plaintext client share, 32 bytes: its holder really has it. Not the hash of an encrypted share. Empty
-	// for a set of a device-held session, whose transcript confirms it.
+	// SHA-256 of the plaintext client share, 32 bytes: its holder really has it. Not the hash of an encrypted share. May be empty
+	// for a wallet that was created device-held: there the run's transcript has confirmed it.
 	ShareSha256   []byte `protobuf:"bytes,3,opt,name=share_sha256,json=shareSha256,proto3" json:"share_sha256,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
