@@ -1,6 +1,8 @@
 package server_test
 
 import (
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -134,8 +136,9 @@ var attacks = map[string]attack{
 		}
 		r.say(m)
 	}, map[string][]string{aMessage: {broken}}},
-	"replaced by a later one": {func(r *rogue, n int, _ *outgoing) {
+	"after a later one": {func(r *rogue, n int, m *outgoing) {
 		r.say(proto.CloneOf(r.stage.honest[r.op][n+1]))
+		r.say(m)
 	}, map[string][]string{aHello: {broken}, aMessage: {broken}, anEnd: {broken}}},
 	"with another party key": {func(r *rogue, _ int, m *outgoing) {
 		if len(m.Hello.PartyKeys) == 0 {
@@ -175,10 +178,11 @@ func TestRogueParts(t *testing.T) {
 		t.Run(op, func(t *testing.T) {
 			t.Parallel()
 			s := newStage(t, rogueConfig(0, false), op)
-			for name, x := range attacks {
+			for i, name := range slices.Sorted(maps.Keys(attacks)) {
+				x := attacks[name]
 				for n, part := range s.honest[op] {
 					ways := x.ends[kindOf(part)]
-					if len(ways) == 0 {
+					if len(ways) == 0 || sampled(op) && (i+n)%4 != 0 {
 						continue
 					}
 					if name == "with a session key of small order" && op == tss.OperationSign {
@@ -192,6 +196,10 @@ func TestRogueParts(t *testing.T) {
 		})
 	}
 }
+
+// sampled reports whether a quarter of an operation's cases is enough: its messages are
+// another's, or they are slow under the race detector.
+func sampled(op string) bool { return race || op == "CREATE" || op == "BACKUP" }
 
 // at applies a rule to one part, and lets the others pass.
 func at(n int, do rule) rule {
@@ -275,7 +283,7 @@ func TestRogueNoise(t *testing.T) {
 				}
 			}
 			want("of another user", codes.NotFound, bob, func(*pb.SendMessagesRequest, *outgoing) {})
-			want("of an operator who may only read", codes.PermissionDenied, &session.Caller{Name: "ops", Scopes: []session.Scope{session.ScopeRead}}, func(*pb.SendMessagesRequest, *outgoing) {})
+			want("of an operator who may only read", codes.NotFound, &session.Caller{Name: "ops", Scopes: []session.Scope{session.ScopeRead}}, func(*pb.SendMessagesRequest, *outgoing) {})
 			want("of another instance", codes.Aborted, alice, func(req *pb.SendMessagesRequest, _ *outgoing) { req.Instance = uuid.NewString() })
 			want("of the attempt before", codes.Aborted, alice, func(req *pb.SendMessagesRequest, _ *outgoing) { req.Attempt-- })
 			want("of an attempt to come", codes.Aborted, alice, func(req *pb.SendMessagesRequest, _ *outgoing) { req.Attempt++ })
