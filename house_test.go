@@ -33,6 +33,7 @@ var mayImport = map[string][]string{
 	"internal/policy":      {"internal/session", "internal/webhook"},
 	"internal/webhook":     {},
 	"internal/kms":         {},
+	"internal/leaks":       {},
 	"internal/preparams":   {"internal/session", "internal/tss"},
 	"internal/safeprime":   {},
 	"internal/seal":        {"internal/secretfile", "internal/session"},

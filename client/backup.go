@@ -118,19 +118,20 @@ func (l cloudLock) recipient(ctx context.Context, shareSetID string) (age.Recipi
 	if err := l.storage.PutKey(ctx, shareSetID, key.String()); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoKey, err)
 	}
-	return namedRecipient{key.Recipient(), shareSetID}, nil
+	return namedRecipient{key.Recipient(), setStanza, shareSetID}, nil
 }
 
-// namedRecipient adds the stanza that names the key.
+// namedRecipient adds a stanza with the name of what is encrypted, which nobody can take
+// off: age authenticates the header.
 type namedRecipient struct {
 	*age.X25519Recipient
-	shareSetID string
+	stanza, id string
 }
 
 // Wrap implements age.Recipient.
 func (r namedRecipient) Wrap(fileKey []byte) ([]*age.Stanza, error) {
 	stanzas, err := r.X25519Recipient.Wrap(fileKey)
-	return append(stanzas, &age.Stanza{Type: setStanza, Args: []string{r.shareSetID}}), err
+	return append(stanzas, &age.Stanza{Type: r.stanza, Args: []string{r.id}}), err
 }
 
 func (l cloudLock) identity(ctx context.Context, file []byte) (age.Identity, error) {
@@ -138,7 +139,7 @@ func (l cloudLock) identity(ctx context.Context, file []byte) (age.Identity, err
 	if err != nil {
 		return nil, notABackup("it is not an age file", err)
 	}
-	id, ok := setOf(header)
+	id, ok := nameOf(header, setStanza)
 	if !ok {
 		return nil, notABackup("it does not name its key; was it made with another method?", nil)
 	}
@@ -156,11 +157,11 @@ func (l cloudLock) identity(ctx context.Context, file []byte) (age.Identity, err
 
 func (l cloudLock) noMatch([]string) error { return ErrWrongKey }
 
-// setOf finds the share set id in an age header. It comes from outside: only a UUID is
+// nameOf finds the id in an age header's stanza. It comes from outside: only a UUID is
 // handed to the app's storage.
-func setOf(header []byte) (string, bool) {
+func nameOf(header []byte, stanza string) (string, bool) {
 	for line := range strings.Lines(string(header)) {
-		id, ok := strings.CutPrefix(line, "-> "+setStanza+" ")
+		id, ok := strings.CutPrefix(line, "-> "+stanza+" ")
 		if !ok {
 			continue
 		}

@@ -39,6 +39,10 @@ type Client struct {
 	clouds      map[BackupMethod]KeyStorage
 	workFactor  int // scrypt's log2(N) of new password backups
 	deviceHeld  bool
+	shelf       *shelf        // where Prewarm keeps its sets; nil: in ahead
+	prewarming  chan struct{} // has a value while a Prewarm works
+
+	newPreParams func(context.Context) (*tss.PreParams, error) // searches primes, but for tests
 
 	mu       sync.Mutex       // guards what follows
 	ahead    []*tss.PreParams // made by Prewarm
@@ -56,10 +60,12 @@ func New(conn grpc.ClientConnInterface, opts ...Option) (*Client, error) {
 		return nil, errors.New("client: no connection")
 	}
 	c := &Client{
-		service:    mpcdv1.NewWalletServiceClient(conn),
-		clouds:     make(map[BackupMethod]KeyStorage),
-		workFactor: defaultWorkFactor,
-		keys:       make(map[keyID][]byte),
+		service:      mpcdv1.NewWalletServiceClient(conn),
+		clouds:       make(map[BackupMethod]KeyStorage),
+		workFactor:   defaultWorkFactor,
+		keys:         make(map[keyID][]byte),
+		prewarming:   make(chan struct{}, 1),
+		newPreParams: func(ctx context.Context) (*tss.PreParams, error) { return tss.GeneratePreParams(ctx, 0) },
 	}
 	for _, opt := range opts {
 		if err := opt(c); err != nil {

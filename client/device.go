@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -29,39 +29,6 @@ func WithDeviceHeldShares() Option {
 	}
 }
 
-// Prewarm makes so many sets of pre-params ahead, of which a new share with a SECP256K1 key
-// needs one: seconds of this device's time that the operation then does without. They are
-// kept in memory and used once. onProgress, which may be nil, hears how many are made. It
-// returns ctx's error once ctx is done; what was made until then is kept.
-func (c *Client) Prewarm(ctx context.Context, sets int, onProgress func(made, of int)) error {
-	for i := range sets {
-		pre, err := tss.GeneratePreParams(ctx, runtime.GOMAXPROCS(0))
-		if err != nil {
-			return fmt.Errorf("client: %w", err)
-		}
-		c.mu.Lock()
-		c.ahead = append(c.ahead, pre)
-		c.mu.Unlock()
-		if onProgress != nil {
-			onProgress(i+1, sets)
-		}
-	}
-	return nil
-}
-
-// preParams takes a set that was made ahead, or makes one.
-func (c *Client) preParams(ctx context.Context) (*tss.PreParams, error) {
-	c.mu.Lock()
-	if n := len(c.ahead); n > 0 {
-		pre := c.ahead[n-1]
-		c.ahead = c.ahead[:n-1]
-		c.mu.Unlock()
-		return pre, nil
-	}
-	c.mu.Unlock()
-	return tss.GeneratePreParams(ctx, runtime.GOMAXPROCS(0))
-}
-
 // operations are the tss room's names of what a reporter's operation is.
 var operations = map[string]string{OperationCreate: "CREATE", OperationBackup: "BACKUP", OperationProvision: "PROVISION"}
 
@@ -69,7 +36,7 @@ var operations = map[string]string{OperationCreate: "CREATE", OperationBackup: "
 func runOnDevice[Resp any, Out outcome, Event jointEvent[Resp, Out]](
 	ctx context.Context, c *Client, w want, r *reporter, open opener[Resp],
 ) (*Share, error) {
-	j := tss.Joint{Party: tss.Client, Operation: operations[r.last.Operation], Purpose: tss.Signing, PreParams: c.preParams}
+	j := tss.Joint{Party: tss.Client, Operation: operations[r.last.Operation], Purpose: tss.Signing}
 	if w.purpose == PurposeBackup {
 		j.Purpose = tss.Backup
 	}
@@ -143,7 +110,8 @@ func together[Resp any, Out comparable, Event jointEvent[Resp, Out]](
 	pace := newPace(patience)
 	for attempts := 1; ; attempts++ {
 		t.device = &mpcdv1.DeviceSide{ShareSetId: set, Instance: uuid.NewString()}
-		a := &attempt{client: c, joint: j, device: t.device, ended: make(chan struct{})}
+		a := &attempt{client: c, joint: j, device: t.device, ended: make(chan struct{}), slow: make(chan struct{}, 1)}
+		a.joint.PreParams = a.preParams
 		out, err := followDevice[Resp, Out, Event](ctx, a, &t, r, open)
 		if err == nil {
 			return a.joined, out, nil
@@ -167,8 +135,9 @@ func together[Resp any, Out comparable, Event jointEvent[Resp, Out]](
 func followDevice[Resp any, Out comparable, Event jointEvent[Resp, Out]](
 	ctx context.Context, a *attempt, t *ticket, r *reporter, open opener[Resp],
 ) (out Out, err error) {
+	caller := ctx
 	ctx, a.fail = context.WithCancelCause(ctx)
-	defer a.stop(ctx)
+	defer func() { a.stop(caller, err != nil && caller.Err() != nil) }()
 	pace := newPace(patience)
 	for {
 		out, err = attachDevice[Resp, Out, Event](ctx, a, t, r, open)
@@ -200,29 +169,72 @@ func attachDevice[Resp any, Out comparable, Event jointEvent[Resp, Out]](
 	if err != nil {
 		return none, serviceError(err)
 	}
+	in := received(stream, events)
+	defer func() {
+		stop()
+		for range in { // until its goroutine has ended
+		}
+	}()
 	for {
-		msg, err := events.Recv()
-		if errors.Is(err, io.EOF) {
+		var ev recv[Resp]
+		var ok bool
+		select {
+		case <-a.slow:
+			r.making()
+			continue
+		case ev, ok = <-in:
+		}
+		if !ok {
+			return none, context.Cause(ctx)
+		}
+		if errors.Is(ev.err, io.EOF) {
 			return none, fmt.Errorf("client: %w", ErrNoOutcome)
 		}
-		if err != nil {
-			return none, serviceError(err)
+		if ev.err != nil {
+			return none, serviceError(ev.err)
 		}
-		if p := Event(msg).GetProgress(); p != nil {
+		if p := Event(ev.msg).GetProgress(); p != nil {
 			t.after = max(t.after, p.GetSequence())
 			a.begin(ctx, p)
-			r.service(p)
+			r.service(a.shown(p))
 		}
-		if m := Event(msg).GetMessage(); m != nil {
+		if m := Event(ev.msg).GetMessage(); m != nil {
 			if err := a.deliver(m); err != nil {
 				return none, err
 			}
 		}
-		if out := Event(msg).GetOutcome(); out != none {
-			_, _ = events.Recv() // reads the status, so that for the service the stream ended well
+		if out := Event(ev.msg).GetOutcome(); out != none {
+			<-in // reads the status, so that for the service the stream ended well
 			return out, nil
 		}
 	}
+}
+
+// recv is what came of one read of a stream.
+type recv[Resp any] struct {
+	msg *Resp
+	err error
+}
+
+// received reads a stream up to its end, or to ctx's. What it returns is closed when its
+// goroutine has ended.
+func received[Resp any](ctx context.Context, events grpc.ServerStreamingClient[Resp]) <-chan recv[Resp] {
+	in := make(chan recv[Resp])
+	go func() {
+		defer close(in)
+		for {
+			msg, err := events.Recv()
+			select {
+			case in <- recv[Resp]{msg, err}:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return in
 }
 
 // attempt is this device's end of one attempt: its own side, and the link to the service.
@@ -232,6 +244,8 @@ type attempt struct {
 	device  *mpcdv1.DeviceSide // ack is raised as messages come; the reading goroutine's alone
 	session string
 	fail    context.CancelCauseFunc
+	slow    chan struct{} // has a value when this side has begun to make pre-params
+	making  atomic.Bool   // while it does
 
 	in     chan tss.Part // what came, in order
 	joined *tss.Joined   // set before ended is closed
@@ -265,6 +279,30 @@ func (a *attempt) begin(ctx context.Context, p *mpcdv1.Progress) {
 	a.wg.Go(func() { a.post(ctx) }) // ends with ctx
 }
 
+// preParams is this side's source of them: a set that was made ahead, or one that is made
+// while the service waits, which takes seconds and is shown.
+func (a *attempt) preParams(ctx context.Context) (*tss.PreParams, error) {
+	if pre := a.client.madeAhead(ctx); pre != nil {
+		return pre, nil
+	}
+	a.making.Store(true)
+	defer a.making.Store(false)
+	select {
+	case a.slow <- struct{}{}:
+	default: // it is known already
+	}
+	return a.client.newPreParams(ctx)
+}
+
+// shown is how a step of the service's is shown: its first round cannot end before this
+// device has its pre-params, so that until then the run is where it makes them.
+func (a *attempt) shown(p *mpcdv1.Progress) *mpcdv1.Progress {
+	if a.making.Load() && p.GetStatus() == mpcdv1.Status_STATUS_GENERATING_SHARE {
+		p.Round, p.Rounds = 0, 0
+	}
+	return p
+}
+
 // finish waits for this side to have what the service has: nothing but the service's last
 // part can be missing. A signature stands for itself: it is held against the wallet's key.
 func (a *attempt) finish(ctx context.Context) error {
@@ -292,11 +330,12 @@ func (a *attempt) side() error {
 	return a.err
 }
 
-// stop ends this side; and where it found the service's at fault, the run there too.
-func (a *attempt) stop(ctx context.Context) {
+// stop ends this side; and where it found the service's at fault, or its caller wants no
+// more, the run there too: without this side it would wait for nothing.
+func (a *attempt) stop(ctx context.Context, unwanted bool) {
 	a.fail(nil)
 	a.wg.Wait()
-	if p := new(tss.ProtocolError); errors.As(a.err, &p) {
+	if p := new(tss.ProtocolError); a.session != "" && (unwanted || errors.As(a.err, &p)) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shortly)
 		defer cancel()
 		// Whether it was heard changes nothing here.

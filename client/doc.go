@@ -10,6 +10,7 @@
 // A new share set counts only when both halves are safe: the SDK hands the new share to
 // the app's store first and confirms the set to the service after that. It asks for every
 // share encrypted to a key that it makes for the one call, holds every answer against what
-// it asked for, and verifies every signature. It trusts the app's storage and callbacks; it
-// keeps nothing on disk, logs nothing and starts no goroutine that outlives a call.
+// it asked for, and verifies every signature. With WithDeviceHeldShares it runs the client's
+// side itself, so that no share leaves the device. It trusts the app's storage and callbacks;
+// it keeps nothing on disk, logs nothing and starts no goroutine that outlives a call.
 package client

@@ -1,7 +1,22 @@
 package client
 
+import (
+	"context"
+
+	"github.com/mpcd/mpcd/internal/tss"
+)
+
 // SetWorkFactor makes password backups cheap, so that tests do not spend a second on each.
 func (c *Client) SetWorkFactor(logN int) { c.workFactor = logN }
+
+// SetPreParamsSource says where new pre-params come from, so that tests search no primes.
+func (c *Client) SetPreParamsSource(source func(context.Context) (*tss.PreParams, error)) {
+	c.newPreParams = source
+}
+
+// TakePreParams is what an operation does when it needs a set. It returns nil when none was
+// made ahead.
+func (c *Client) TakePreParams(ctx context.Context) *tss.PreParams { return c.madeAhead(ctx) }
 
 // The bounds on ciphertexts, for tests to cross.
 const (

@@ -104,6 +104,13 @@ func (r *reporter) service(p *mpcdv1.Progress) {
 	})
 }
 
+// making reports that this device has no pre-params and makes them, which the service knows
+// nothing of.
+func (r *reporter) making() {
+	r.send(Progress{Status: StatusGenerating, Percent: r.last.Percent, Curve: string(CurveSecp256k1),
+		SessionID: r.last.SessionID, Sequence: r.last.Sequence, Attempt: r.last.Attempt})
+}
+
 func (r *reporter) send(p Progress) {
 	p.Operation = r.last.Operation
 	p.Percent = max(p.Percent, r.last.Percent)

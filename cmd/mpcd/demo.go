@@ -28,7 +28,8 @@ import (
 )
 
 type demoCmd struct {
-	JSON bool `help:"Print one JSON object and nothing else on standard output."`
+	JSON       bool `help:"Print one JSON object and nothing else on standard output."`
+	DeviceHeld bool `help:"Run the devices' sides of the protocol on the devices, and show after each step what was found where."`
 }
 
 // demoResult is what the demo did, in the shape that docs and checks rely on.
@@ -41,6 +42,7 @@ type demoResult struct {
 	Password   string             `json:"password"`
 	Signatures []demoSignature    `json:"signatures"`
 	Seconds    map[string]float64 `json:"seconds"`
+	Held       []demoHeld         `json:"held,omitempty"` // with --device-held, after each step
 }
 
 type demoProgress struct {
@@ -75,19 +77,19 @@ type demoSignature struct {
 // Run plays a wallet's life in one process: a service on an embedded database, a first
 // device, a backup, and a second device that has nothing but the backup and its password.
 func (d *demoCmd) Run(ctx context.Context) (err error) {
-	conn, stop, err := embedded(ctx)
+	svc, err := startEmbedded(ctx)
 	if ctx.Err() != nil && err != nil {
 		return errInterrupted // its own words are the database's
 	}
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, stop()) }()
+	defer func() { err = errors.Join(err, svc.stop()) }()
 	show := newView(os.Stdout, false)
 	if d.JSON {
 		show = newView(os.Stderr, true)
 	}
-	p := &play{conn: conn, show: show, result: demoResult{Seconds: map[string]float64{}}}
+	p := &play{embedded: svc, deviceHeld: d.DeviceHeld, show: show, result: demoResult{Seconds: map[string]float64{}}}
 	if err := p.all(ctx); ctx.Err() != nil {
 		return errInterrupted
 	} else if err != nil {
@@ -99,137 +101,161 @@ func (d *demoCmd) Run(ctx context.Context) (err error) {
 	return p.result.show()
 }
 
-// embedded starts a service in this process and connects to it through memory. Its
-// database is in a temporary folder, its keyset nowhere.
-func embedded(ctx context.Context) (conn *grpc.ClientConn, stop func() error, err error) {
-	dir, err := os.MkdirTemp("", "mpcd-demo-")
-	if err != nil {
-		return nil, nil, err
+// embedded is a service in this process, and a connection to it through memory.
+type embedded struct {
+	*service.Service
+	conn *grpc.ClientConn
+	dir  string // a temporary folder, with its database and the devices' folders
+	stop func() error
+}
+
+func (e *embedded) database() string { return filepath.Join(e.dir, "demo.db") }
+
+// startEmbedded starts a service. Its keyset is nowhere but in memory.
+func startEmbedded(ctx context.Context) (e *embedded, err error) {
+	e = &embedded{}
+	if e.dir, err = os.MkdirTemp("", "mpcd-demo-"); err != nil {
+		return nil, err
 	}
-	remove := func() error { return os.RemoveAll(dir) }
+	remove := func() error { return os.RemoveAll(e.dir) }
 	keyset, err := seal.Ephemeral()
 	if err != nil {
-		return nil, nil, errors.Join(err, remove())
+		return nil, errors.Join(err, remove())
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	// No pool: each run makes its own pre-params, while somebody watches.
-	svc, err := service.Open(ctx, service.Options{
-		DB: "sqlite://" + filepath.Join(dir, "demo.db"), Keyset: keyset, Auth: service.DevCaller,
+	e.Service, err = service.Open(ctx, service.Options{
+		DB: "sqlite://" + e.database(), Keyset: keyset, Auth: service.DevCaller,
 		Sessions: session.Config{RequireSealTo: true}, Pool: preparams.Config{MaxAge: time.Hour},
 		Worker: workerConfig(0, workerMemory, workerCPU),
 	}, log)
 	if err != nil {
-		return nil, nil, errors.Join(err, remove())
+		return nil, errors.Join(err, remove())
 	}
 	pipe := bufconn.Listen(1 << 20)
 	served := make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	go func() { served <- svc.Server.Serve(ctx, server.Listeners{GRPC: pipe}, time.Second) }() // ends with stop
-	stop = func() error {
+	go func() { served <- e.Server.Serve(ctx, server.Listeners{GRPC: pipe}, time.Second) }() // ends with stop
+	end := func() error {
 		cancel()
-		return errors.Join(<-served, svc.Close(), remove())
+		return errors.Join(<-served, e.Close(), remove())
 	}
-	conn, err = grpc.NewClient("passthrough:///demo",
+	e.conn, err = grpc.NewClient("passthrough:///demo",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return pipe.DialContext(ctx) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()), // memory, not a network
 	)
 	if err != nil {
-		return nil, nil, errors.Join(err, stop())
+		return nil, errors.Join(err, end())
 	}
-	end := stop
-	return conn, func() error { return errors.Join(conn.Close(), end()) }, nil
+	e.stop = func() error { return errors.Join(e.conn.Close(), end()) }
+	return e, nil
 }
 
 // play is the demo while it runs.
 type play struct {
-	conn   *grpc.ClientConn
-	show   *view
-	result demoResult
+	*embedded
+	deviceHeld    bool
+	first, second *demoDevice
+	show          *view
+	result        demoResult
 }
 
-// device returns the SDK as one device would use it, and where its share will be.
-func (p *play) device(name string) (*client.Client, *[]byte, error) {
-	stored := new([]byte)
-	c, err := client.New(p.conn, client.WithDisplayName(name), client.WithStore(func(_ context.Context, s *client.Share) error {
-		*stored = s.Bytes() // an app would use the platform's key store
+// demoDevice is the SDK as one device would use it.
+type demoDevice struct {
+	*client.Client
+	name  string
+	share []byte       // an app would use the platform's key store
+	ahead preParamsDir // its pre-params; empty: it needs none
+}
+
+func (p *play) device(name string) (*demoDevice, error) {
+	d := &demoDevice{name: name}
+	opts := []client.Option{client.WithDisplayName(name), client.WithStore(func(_ context.Context, s *client.Share) error {
+		d.share = s.Bytes()
 		return nil
-	}))
-	return c, stored, err
+	})}
+	if p.deviceHeld {
+		key, err := client.NewPreParamsKey() // an app would keep it, in the platform's key store
+		if err != nil {
+			return nil, err
+		}
+		d.ahead = preParamsDir(filepath.Join(p.dir, name))
+		if err := os.Mkdir(string(d.ahead), 0o700); err != nil {
+			return nil, err
+		}
+		opts = append(opts, client.WithDeviceHeldShares(), client.WithPreParamsStore(d.ahead, key))
+	}
+	var err error
+	if d.Client, err = client.New(p.conn, opts...); err != nil {
+		return nil, err
+	}
+	return d, d.SetPassword(p.result.Password)
 }
 
-// operation times one operation and keeps its progress.
+func (p *play) all(ctx context.Context) (err error) {
+	p.result.Password = rand.Text()
+	if p.first, err = p.device("first"); err != nil {
+		return err
+	}
+	if p.second, err = p.device("second"); err != nil {
+		return err
+	}
+	for _, s := range []struct {
+		name string
+		run  func(context.Context) error
+	}{{"prewarm", p.prewarm}, {"create", p.create}, {"backup", p.backup}, {"provision", p.provision}, {"sign", p.sign}} {
+		if s.name == "prewarm" && !p.deviceHeld {
+			continue // the service has all sides
+		}
+		start := time.Now()
+		if err := s.run(ctx); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		p.result.Seconds[s.name] = time.Since(start).Seconds()
+		if err := p.look(ctx, s.name); err != nil {
+			return fmt.Errorf("after %s: %w", s.name, err)
+		}
+	}
+	return nil
+}
+
+// operation shows one operation and keeps its progress.
 func (p *play) operation(name string, run func(client.ProgressFunc) error) error {
 	report, end := p.show.operation(name)
-	start := time.Now()
 	err := run(func(pr client.Progress) {
 		p.result.Progress = append(p.result.Progress, demoProgress{pr.Status, pr.Done, pr.Percent, pr.Operation, pr.Curve, pr.Round, pr.Rounds})
 		report(pr)
 	})
 	end(err)
-	p.result.Seconds[name] = time.Since(start).Seconds()
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	return nil
+	return err
 }
 
-func (p *play) all(ctx context.Context) error {
-	first, firstShare, err := p.device("first")
-	if err != nil {
-		return err
-	}
-	second, secondShare, err := p.device("second")
-	if err != nil {
-		return err
-	}
-	p.result.Password = rand.Text()
-	if err := errors.Join(first.SetPassword(p.result.Password), second.SetPassword(p.result.Password)); err != nil {
-		return err
-	}
-	if err := p.create(ctx, first); err != nil {
-		return err
-	}
-	if err := p.backup(ctx, first, *firstShare); err != nil {
-		return err
-	}
-	// The second device has the ciphertext and the password, and nothing else.
-	err = p.operation("provision", func(report client.ProgressFunc) error {
-		share, err := second.ProvisionWallet(ctx, p.result.CipherText, client.MethodPassword, report)
-		if err == nil {
-			p.result.ShareSets = append(p.result.ShareSets, demoShareSet{share.ShareSetID(), share.Purpose(), "second"})
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	// The old set is as good as it was, now that there is a second one.
-	start := time.Now()
+// prewarm makes the pre-params of what each device will do: two new shares, and one.
+func (p *play) prewarm(ctx context.Context) error {
 	for _, d := range []struct {
-		client *client.Client
-		share  []byte
-	}{{first, *firstShare}, {second, *secondShare}} {
-		if err := p.sign(ctx, d.client, d.share); err != nil {
-			return fmt.Errorf("sign: %w", err)
+		*demoDevice
+		sets int
+	}{{p.first, 2}, {p.second, 1}} {
+		if _, _, err := prewarm(ctx, d.Client, d.sets, p.show); err != nil {
+			return err
 		}
 	}
-	p.result.Seconds["sign"] = time.Since(start).Seconds()
 	return nil
 }
 
-func (p *play) create(ctx context.Context, first *client.Client) error {
+func (p *play) create(ctx context.Context) error {
 	err := p.operation("create", func(report client.ProgressFunc) error {
-		share, err := first.CreateWallet(ctx, report)
+		share, err := p.first.CreateWallet(ctx, report)
 		if err == nil {
 			p.result.WalletID = share.WalletID()
-			p.result.ShareSets = append(p.result.ShareSets, demoShareSet{share.ShareSetID(), share.Purpose(), "first"})
+			p.result.ShareSets = append(p.result.ShareSets, demoShareSet{share.ShareSetID(), share.Purpose(), p.first.name})
 		}
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	w, err := first.GetWallet(ctx, p.result.WalletID)
+	w, err := p.first.GetWallet(ctx, p.result.WalletID)
 	if err != nil {
 		return err
 	}
@@ -239,41 +265,56 @@ func (p *play) create(ctx context.Context, first *client.Client) error {
 	return nil
 }
 
-func (p *play) backup(ctx context.Context, first *client.Client, stored []byte) error {
+func (p *play) backup(ctx context.Context) error {
 	return p.operation("backup", func(report client.ProgressFunc) error {
-		share, err := client.ParseShare(stored)
+		share, err := client.ParseShare(p.first.share)
 		if err != nil {
 			return err
 		}
-		b, err := first.BackupWallet(ctx, share, client.MethodPassword, report)
+		b, err := p.first.BackupWallet(ctx, share, client.MethodPassword, report)
 		if err != nil {
 			return err
 		}
 		p.result.CipherText = b.CipherText // an app would send it to its own API, and read it back
 		p.result.ShareSets = append(p.result.ShareSets, demoShareSet{ID: b.ShareSetID, Purpose: client.PurposeBackup})
-		return first.ConfirmBackup(ctx, b, p.result.CipherText)
+		return p.first.ConfirmBackup(ctx, b, p.result.CipherText)
 	})
 }
 
-// sign signs with one device on all curves.
-func (p *play) sign(ctx context.Context, c *client.Client, stored []byte) error {
-	share, err := client.ParseShare(stored)
-	if err != nil {
-		return err
-	}
-	for _, curve := range share.Curves() {
-		payload := []byte("mpcd demo: " + share.ShareSetID())
-		if curve == client.CurveSecp256k1 {
-			digest := sha256.Sum256(payload)
-			payload = digest[:]
+// provision gives the second device a share: it has the ciphertext and the password, and
+// nothing else.
+func (p *play) provision(ctx context.Context) error {
+	return p.operation("provision", func(report client.ProgressFunc) error {
+		share, err := p.second.ProvisionWallet(ctx, p.result.CipherText, client.MethodPassword, report)
+		if err == nil {
+			p.result.ShareSets = append(p.result.ShareSets, demoShareSet{share.ShareSetID(), share.Purpose(), p.second.name})
 		}
-		sig, err := c.Sign(ctx, share, curve, payload) // fails unless the signature verifies
+		return err
+	})
+}
+
+// sign signs with both devices on all curves: the old set is as good as it was, now that
+// there is a second one.
+func (p *play) sign(ctx context.Context) error {
+	for _, d := range []*demoDevice{p.first, p.second} {
+		share, err := client.ParseShare(d.share)
 		if err != nil {
 			return err
 		}
-		p.result.Signatures = append(p.result.Signatures, demoSignature{
-			sig.ShareSetID, curve, hex.EncodeToString(payload), hex.EncodeToString(sig.Bytes), true,
-		})
+		for _, curve := range share.Curves() {
+			payload := []byte("mpcd demo: " + share.ShareSetID())
+			if curve == client.CurveSecp256k1 {
+				digest := sha256.Sum256(payload)
+				payload = digest[:]
+			}
+			sig, err := d.Sign(ctx, share, curve, payload) // fails unless the signature verifies
+			if err != nil {
+				return err
+			}
+			p.result.Signatures = append(p.result.Signatures, demoSignature{
+				sig.ShareSetID, curve, hex.EncodeToString(payload), hex.EncodeToString(sig.Bytes), true,
+			})
+		}
 	}
 	return nil
 }
@@ -291,6 +332,9 @@ func (r *demoResult) show() error {
 		out += fmt.Sprintf("  set %s  %-9s  %s...\n", s.ShareSetID, s.Curve, s.Signature[:32])
 	}
 	out += fmt.Sprintf("backup: an age file, opened by the password %s\n", r.Password)
+	if s, ok := r.Seconds["prewarm"]; ok {
+		out += fmt.Sprintf("seconds, before all that, for the devices' pre-params: %.1f\n", s)
+	}
 	out += fmt.Sprintf("seconds: create %.1f, backup %.1f, provision %.1f, %d signatures %.1f\n",
 		r.Seconds["create"], r.Seconds["backup"], r.Seconds["provision"], len(r.Signatures), r.Seconds["sign"])
 	_, err := fmt.Print(out)

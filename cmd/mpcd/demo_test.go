@@ -6,19 +6,109 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/mpcd/mpcd/client"
+	"github.com/mpcd/mpcd/internal/tss"
 )
 
 // TestDemoJSON holds the demo against what docs and checks rely on, with nothing of mpcd
 // but the reading of a share: OpenSSL verifies, and the age command decrypts.
 func TestDemoJSON(t *testing.T) {
 	t.Parallel()
+	got := runDemo(t)
+	for _, name := range []string{"create", "backup", "provision", "sign"} {
+		require.Positive(t, got.Seconds[name], name)
+	}
+	require.Len(t, got.Seconds, 4)
+	require.Empty(t, got.Held)
+}
+
+// TestDemoDeviceHeldJSON is the same with the devices' sides on the devices, and what was
+// found on each side after each step.
+func TestDemoDeviceHeldJSON(t *testing.T) {
+	t.Parallel()
+	got := runDemo(t, "--device-held")
+	first, backup, second := got.ShareSets[0].ID, got.ShareSets[1].ID, got.ShareSets[2].ID
+	steps := []struct {
+		after     string
+		preParams [2]int
+		shares    [2]string // of the devices
+		halves    []string
+	}{
+		{"prewarm", [2]int{2, 1}, [2]string{}, []string{}},
+		{"create", [2]int{1, 1}, [2]string{first, ""}, []string{first}},
+		{"backup", [2]int{0, 1}, [2]string{first, ""}, []string{first, backup}},
+		{"provision", [2]int{0, 0}, [2]string{first, second}, []string{first, backup, second}},
+		{"sign", [2]int{0, 0}, [2]string{first, second}, []string{first, backup, second}},
+	}
+	require.Len(t, got.Held, len(steps))
+	for i, want := range steps {
+		h := got.Held[i]
+		require.Equal(t, want.after, h.After)
+		require.Positive(t, got.Seconds[want.after])
+		for j, name := range []string{"first", "second"} {
+			d := h.Devices[j]
+			require.Equal(t, name, d.Device)
+			require.Equal(t, want.preParams[j], d.PreParams, "%s %s", want.after, name)
+			require.Equal(t, want.shares[j], d.ShareSetID, "%s %s", want.after, name)
+		}
+		halves, shares := []string{}, 0
+		for _, half := range h.Service {
+			require.Positive(t, half.Bytes)
+			halves = append(halves, half.ShareSetID)
+			shares++ // of the client's for each of the server's
+		}
+		require.Equal(t, want.halves, halves, want.after)
+		require.Equal(t, shares, h.Never.Shares, want.after)
+		require.Positive(t, h.Never.Bytes)
+		require.Zero(t, h.Never.Found)
+		require.False(t, h.Never.Hosted)
+		require.Equal(t, i >= 2, h.Backup != nil)
+		if h.Backup != nil {
+			require.Equal(t, heldBackup{backup, client.PurposeBackup, len(got.CipherText)}, *h.Backup)
+		}
+		for _, id := range halves {
+			require.Contains(t, h.text(), id)
+		}
+	}
+}
+
+// What the demo says it did not find, it would have found; and it fails then.
+func TestDemoSearchFindsAShare(t *testing.T) {
+	t.Parallel()
+	keys, err := tss.HostedKeygen(t.Context(), tss.Ed25519, [2]*tss.PreParams{}, tss.Observer{})
+	require.NoError(t, err)
+	id := tss.SetID{WalletID: uuid.NewString(), ShareSetID: uuid.NewString(), Purpose: tss.Signing}
+	encoded, err := (&tss.Share{SetID: id, Party: tss.Client, Keys: []tss.KeyShare{keys[tss.Client].Share}}).Encode()
+	require.NoError(t, err)
+	share := encoded.Reveal()
+	db := filepath.Join(t.TempDir(), "demo.db")
+	search := func(text []byte) (demoHeld, error) {
+		require.NoError(t, os.WriteFile(db+"-wal", text, 0o600))
+		h := demoHeld{Service: []heldHalf{{ShareSetID: id.ShareSetID}}}
+		return h, h.search(db, [][]byte{share})
+	}
+	require.NoError(t, os.WriteFile(db, []byte("header"), 0o600))
+	h, err := search([]byte(id.ShareSetID))
+	require.NoError(t, err)
+	require.Equal(t, heldNever{Shares: 1, Bytes: len("header") + 36}, h.Never)
+	h, err = search(append([]byte(id.ShareSetID), share...))
+	require.EqualError(t, err, "a share that is a device's is with the service")
+	require.Equal(t, 1, h.Never.Found)
+	_, err = search(nil)
+	require.EqualError(t, err, "the service's files could not be searched")
+}
+
+// runDemo runs the demo and checks what its two forms have in common.
+func runDemo(t *testing.T, flags ...string) demoResult {
+	t.Helper()
 	requireTools(t, "openssl", "age", "age-plugin-batchpass")
-	cmd := exec.CommandContext(t.Context(), "mpcd", "demo", "--json")
+	cmd := exec.CommandContext(t.Context(), "mpcd", append([]string{"demo", "--json"}, flags...)...)
 	tmp := t.TempDir()
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
 	var stdout, stderr bytes.Buffer
@@ -40,9 +130,6 @@ func TestDemoJSON(t *testing.T) {
 		{got.ShareSets[1].ID, client.PurposeBackup, ""},
 		{got.ShareSets[2].ID, client.PurposeSigning, "second"},
 	}, got.ShareSets)
-	for _, name := range []string{"create", "backup", "provision", "sign"} {
-		require.Positive(t, got.Seconds[name], name)
-	}
 	t.Run("progress", func(t *testing.T) { checkProgress(t, got.Progress) })
 	t.Run("signatures", func(t *testing.T) { checkSignatures(t, &got) })
 	t.Run("backup", func(t *testing.T) { checkCipherText(t, &got) })
@@ -50,6 +137,7 @@ func TestDemoJSON(t *testing.T) {
 	left, err := os.ReadDir(tmp)
 	require.NoError(t, err)
 	require.Empty(t, left, "the demo takes its database with it")
+	return got
 }
 
 // checkProgress wants product.md's words in product.md's order.

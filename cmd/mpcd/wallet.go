@@ -31,6 +31,7 @@ type walletCmd struct {
 	Provision provisionCmd `cmd:"" help:"Make a new share for another device from a backup."`
 	Recover   recoverCmd   `cmd:"" help:"Provision, then revoke the sets of lost devices."`
 	Sign      signCmd      `cmd:"" help:"Sign with a share."`
+	Prewarm   prewarmCmd   `cmd:"" help:"Make a device's pre-params ahead, for commands with --device-held."`
 	Show      showCmd      `cmd:"" help:"Show a wallet, its keys and share sets."`
 	List      listCmd      `cmd:"" help:"List wallets."`
 	Revoke    revokeCmd    `cmd:"" help:"Revoke a share set and what was made from it."`
@@ -43,6 +44,8 @@ type serviceFlags struct {
 	JSON bool   `help:"Print one JSON object on standard output."`
 	// DeviceHeld is for the commands that run a protocol; the others have no use for it.
 	DeviceHeld bool `help:"Run this device's side of the protocol here: its share is not sent. A wallet that is created so refuses everything else." env:"MPCD_DEVICE_HELD"`
+	// Ahead is for those of them that make a share, with DeviceHeld.
+	Ahead ahead `embed:"" prefix:"preparams-"`
 	connectionFlags
 }
 
@@ -56,18 +59,32 @@ func (f *serviceFlags) dial(opts ...client.Option) (*client.Client, func() error
 	if err != nil {
 		return nil, nil, usageError{err}
 	}
-	conn, err := grpc.NewClient("passthrough:///"+f.Addr, how...)
+	opts, err = f.deviceHeld(opts)
 	if err != nil {
 		return nil, nil, err
 	}
-	if f.DeviceHeld {
-		opts = append(opts, client.WithDeviceHeldShares())
+	conn, err := grpc.NewClient("passthrough:///"+f.Addr, how...)
+	if err != nil {
+		return nil, nil, err
 	}
 	c, err := client.New(conn, opts...)
 	if err != nil {
 		return nil, nil, errors.Join(usageError{err}, conn.Close())
 	}
 	return c, conn.Close, nil
+}
+
+// deviceHeld adds to the options what --device-held asks for.
+func (f *serviceFlags) deviceHeld(opts []client.Option) ([]client.Option, error) {
+	if !f.DeviceHeld {
+		return opts, nil
+	}
+	opts = append(opts, client.WithDeviceHeldShares())
+	if err := f.Ahead.check("preparams-"); err != nil || f.Ahead.Dir == "" {
+		return opts, err
+	}
+	store, err := f.Ahead.option()
+	return append(opts, store), err
 }
 
 // call connects, shows the progress of one operation and prints its result: as JSON, or
@@ -158,11 +175,7 @@ func writeNew(path string, b []byte) error {
 	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return syncDir(filepath.Dir(path))
 }
 
 func readShare(path string) (*client.Share, error) {

@@ -1,9 +1,8 @@
 package server_test
 
 import (
-	"context"
-	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -160,18 +159,47 @@ func TestAbortsLockABackupSet(t *testing.T) {
 	refused(t, overGRPC(t, f.Service, rootCaller, releaseReq(f.backup)), codes.FailedPrecondition, "SHARE_SET_REVOKED")
 }
 
+// As many device-held runs of a set are under way as it has aborts left, and no more: many at
+// once do not get around the limit. Another set's are not counted.
+func TestAbortsAreNotExceededByRunsAtOnce(t *testing.T) {
+	t.Parallel()
+	f := start(t, servertest.Config{Sessions: session.Config{Aborts: 2, DeviceSilence: time.Minute}})
+	one, two := silent(t, f.Service, deviceSignReq(f.first)), silent(t, f.Service, deviceSignReq(f.first))
+	for _, req := range []proto.Message{deviceSignReq(f.first), deviceBackupReq(f.first)} {
+		refused(t, overGRPC(t, f.Service, alice, req), codes.Aborted, "INTERRUPTED")
+	}
+	silent(t, f.Service, deviceSignReq(f.second))()
+	one()
+	silent(t, f.Service, deviceSignReq(f.first))()
+	two()
+	require.Zero(t, shareSet(wallet(t, f.Service, f.first.wallet), f.first).GetAborts())
+}
+
+// silent starts a run of a device that says nothing, and returns what ends it.
+func silent(t testing.TB, s *servertest.Service, req deviceRun) (end func()) {
+	t.Helper()
+	ended := make(chan answer, 1)
+	go func() { ended <- overGRPC(t, s, alice, req) }() // ends with the run
+	var id string
+	require.Eventually(t, func() bool {
+		rec, err := s.Store.ByRequest(t.Context(), "alice", req.GetRequestId())
+		if err == nil {
+			id = rec.ID
+		}
+		return err == nil && rec.State == session.Running
+	}, 10*time.Second, time.Millisecond)
+	return func() {
+		done[*pb.CancelSessionResponse](t, overGRPC(t, s, alice, &pb.CancelSessionRequest{SessionId: id}))
+		<-ended
+	}
+}
+
 // A device that is in mid-run when its set is locked gets no signature and no new set.
 func TestDeviceIsInMidRunWhenItsSetIsLocked(t *testing.T) {
 	t.Parallel()
 	gate := servertest.NewGate()
-	var came atomic.Int32
-	f := start(t, servertest.Config{Auth: servertest.Always("alice"), Sessions: session.Config{Slots: 4, Aborts: 1}, Wrap: func(p *session.Ports) {
-		p.Halves = &servertest.Custodian{Custodian: p.Halves, BeforeFetch: func(ctx context.Context) error {
-			if came.Add(1) > 2 { // the third is the one that is broken
-				return nil
-			}
-			return gate.Wait(ctx)
-		}}
+	f := start(t, servertest.Config{Auth: servertest.Always("alice"), Wrap: func(p *session.Ports) {
+		p.Halves = &servertest.Custodian{Custodian: p.Halves, BeforeFetch: gate.Wait}
 	}})
 	phone := newDevicePhone(t, f.Service, &keychain{})
 	share, err := client.ParseShare(f.second.share)
@@ -194,7 +222,7 @@ func TestDeviceIsInMidRunWhenItsSetIsLocked(t *testing.T) {
 	<-gate.Came
 	<-gate.Came
 	before := wallet(t, f.Service, f.second.wallet)
-	refused(t, deviceSays(t, f.Service, overGRPC, deviceSignReq(f.second), garbage()), codes.Aborted, "PROTOCOL_ABORTED")
+	f.Lock(t, f.second.wallet, f.second.set)
 	gate.Open() // both have looked at their set by now
 	for range 2 {
 		require.Equal(t, "SHARE_SET_LOCKED", client.Reason(<-ends))

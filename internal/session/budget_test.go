@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
-	"time"
 
-	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/mpcd/mpcd/internal/server/servertest"
@@ -173,22 +171,6 @@ func TestAbortThatIsNotStored(t *testing.T) {
 	require.Equal(t, uint32(1), setOf(t, p, first).Aborts)
 }
 
-// lock uses a set's budget up, behind the service's back.
-func lock(t testing.TB, p *servertest.Parts, h held) {
-	t.Helper()
-	rec := &session.Session{
-		ID: uuid.NewString(), Caller: "alice", RequestID: uuid.NewString(), Fingerprint: []byte("f"), WalletID: h.wallet,
-		Operation: session.OpSign, State: session.Running, Attempt: 1, CreateTime: time.Now(),
-	}
-	e := session.Entry{Time: time.Now(), Action: "test", WalletID: h.wallet, Outcome: "ok"}
-	_, created, err := p.Store.Begin(t.Context(), rec, e)
-	require.NoError(t, err)
-	require.True(t, created)
-	rec.State, rec.Failure = session.Failed, &session.Failure{Reason: "PROTOCOL_ABORTED", Culprit: "CLIENT"}
-	require.NoError(t, p.Store.Update(t.Context(), rec, &session.Blame{ShareSetID: h.set, Limit: 1, Lock: e}, e))
-	require.True(t, setOf(t, p, h).Locked())
-}
-
 // A run that is under way when its set is locked makes nothing, and one that waited for its
 // turn does not begin.
 func TestLockInFlight(t *testing.T) {
@@ -213,8 +195,8 @@ func TestLockInFlight(t *testing.T) {
 	waiting, err := p.Sessions.Sign(t.Context(), alice, signWith(first))
 	require.NoError(t, err)
 	before := found(t, p, first)
-	lock(t, p, first)
-	lock(t, p, backup)
+	p.Lock(t, first.wallet, first.set)
+	p.Lock(t, backup.wallet, backup.set)
 	gate.Open() // each of the three has looked at its set by now
 	for _, r := range append(runs, waiting) {
 		progress, out, err := ended(t, r, nil)
@@ -248,7 +230,7 @@ func TestRelease(t *testing.T) {
 	confirmed(t, p, backup)
 	admin := session.Caller{Name: "root", Scopes: []session.Scope{session.ScopeAdmin}}
 	ctx := context.WithoutCancel(t.Context())
-	lock(t, p, first)
+	p.Lock(t, first.wallet, first.set)
 	for who, c := range map[*session.Error]session.Caller{
 		session.ErrPermissionDenied: {Name: "alice", Scopes: []session.Scope{session.ScopeRead, session.ScopeWrite, session.ScopeSign}},
 		session.ErrWalletNotFound:   {Name: "mallory", Scopes: []session.Scope{session.ScopeRead, session.ScopeWrite, session.ScopeSign}},
@@ -271,7 +253,7 @@ func TestRelease(t *testing.T) {
 
 	r, err = p.Sessions.Provision(ctx, alice, provisionOf(backup))
 	second := confirmed(t, p, made(t, r, err))
-	lock(t, p, second)
+	p.Lock(t, second.wallet, second.set)
 	_, err = p.Sessions.Revoke(ctx, alice, second.wallet, second.set, false, false)
 	require.NoError(t, err)
 	_, err = p.Sessions.Sign(ctx, alice, signWith(second))

@@ -320,7 +320,7 @@ func (s *Service) signJointly(ctx context.Context, w *work, owner string, src *s
 // mayLeave is the last word before the device has a signature: the set must still be one
 // that may sign, and who signs what must be durable.
 func (s *Service) mayLeave(ctx context.Context, rec *Session, src *source, c Curve, digest []byte) error {
-	if err := s.still(ctx, rec.WalletID, src.set.ID); err != nil {
+	if _, err := s.usable(ctx, rec.WalletID, src.set.ID); err != nil {
 		return fmt.Errorf("while it signed: %w", err)
 	}
 	e := s.entry(rec, "session.release")

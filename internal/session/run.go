@@ -19,6 +19,8 @@ type Run struct {
 	created     time.Time
 	attempt     uint32
 
+	uses string // the set that a device-held run computes with; guarded by Service.mu
+
 	// released is closed when the run is over and another attempt may begin.
 	released chan struct{}
 

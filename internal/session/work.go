@@ -104,7 +104,7 @@ func (s *Service) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out
 	})
 	// While it waited, the runs before it may have locked the set.
 	if p.uses != "" {
-		if err := s.still(ctx, p.walletID, p.uses); err != nil {
+		if err := s.still(ctx, w.run, p); err != nil {
 			return nil, err
 		}
 	}
@@ -119,13 +119,43 @@ func (s *Service) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out
 	return s.commit(ctx, w, m)
 }
 
-// still wants the set that a run uses to be usable even now.
-func (s *Service) still(ctx context.Context, walletID, used string) error {
-	set, err := s.Wallets.Set(ctx, walletID, used)
-	if err != nil {
-		return err
+// still wants the set that a run uses to be usable even now. No more device-held runs of a
+// set are under way than it has aborts left: else many at once would get around the limit.
+func (s *Service) still(ctx context.Context, r *Run, p *plan) error {
+	underWay := 0
+	if r.device != nil {
+		underWay = s.enter(r, p.uses) // before the set is read: an abort is stored before its run leaves
 	}
-	return set.usable()
+	set, err := s.usable(ctx, p.walletID, p.uses)
+	if err == nil && underWay > 0 && int(set.Aborts)+underWay > s.cfg.Aborts {
+		err = fmt.Errorf("%w: set %s has as many device-held runs under way as it has aborts left", ErrInterrupted, set.ID)
+	}
+	if err != nil {
+		s.enter(r, "")
+	}
+	return err
+}
+
+// usable returns a set that may be used.
+func (s *Service) usable(ctx context.Context, walletID, setID string) (*StoredSet, error) {
+	set, err := s.Wallets.Set(ctx, walletID, setID)
+	if err != nil {
+		return nil, err
+	}
+	return set, set.usable()
+}
+
+// enter notes the set that a run computes with, and returns how many do with the same.
+func (s *Service) enter(r *Run, uses string) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.uses = uses
+	for _, other := range s.live {
+		if other.uses == uses {
+			n++
+		}
+	}
+	return n
 }
 
 // commit ends the session with success: its end, the new set and the wallet, where one

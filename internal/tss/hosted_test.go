@@ -210,7 +210,7 @@ func TestDeadline(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
 
-var write = flag.Bool("write", false, "make new vectors and messages and write them to "+tss.VectorsFile+" and "+tss.HonestFile)
+var write = flag.Bool("write", false, "make new vectors and write them to "+tss.VectorsFile)
 
 // Today's code reads yesterday's shares: the committed ones parse, fit their records,
 // encode again to the same bytes, and sign.

@@ -260,34 +260,3 @@ func TestRow15Early(t *testing.T) {
 	require.True(t, g.due(steps[typeOf(&ecsigning.SignRound2Message{})]))
 	require.False(t, g.due(steps[typeOf(&ecsigning.SignRound9Message{})]))
 }
-
-// Whatever an other side sends, the validator does not panic; what it lets through is in
-// the bounds of honest messages.
-func FuzzIngress(f *testing.F) {
-	all := []*protocol{keygens[Secp256k1], keygens[Ed25519], resharings[Secp256k1], resharings[Ed25519], signings[Secp256k1], signings[Ed25519]}
-	curves := []Curve{Secp256k1, Ed25519, Secp256k1, Ed25519, Secp256k1, Ed25519}
-	for i, p := range all {
-		for name := range p.steps {
-			f.Add(uint8(i), typePrefix+string(name), []byte{0x0a, 0x01, 0x07})
-		}
-	}
-	f.Fuzz(func(t *testing.T, which uint8, url string, content []byte) {
-		i := int(which) % len(all)
-		g := &ingress{curve: curves[i], proto: all[i], n: big.NewInt(15), record: &KeyRecord{Curve: curves[i]}}
-		for i := range g.record.Parties {
-			g.record.Parties[i].PaillierN = big.NewInt(15)
-		}
-		a := &anypb.Any{TypeUrl: url, Value: content}
-		payload, err := proto.Marshal(a)
-		if err != nil {
-			return
-		}
-		st, ok := all[i].steps[a.MessageName()]
-		if !ok {
-			return
-		}
-		if g.check(a, st, payload) == nil {
-			require.LessOrEqual(t, len(payload), maxWireBytes)
-		}
-	})
-}

@@ -172,6 +172,7 @@ func (j *Joint) newKey(ctx context.Context, c *channel, i int, old *Record) (*Ne
 		if pre, err = j.PreParams(ctx); err != nil {
 			return nil, err
 		}
+		defer pre.Wipe() // nothing is left of it where a run has taken it
 	}
 	var keys PartyKeys
 	keys[j.Party], keys[j.Party.Other()] = c.own.partyKey(i), c.peer.partyKey(i)

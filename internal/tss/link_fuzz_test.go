@@ -1,65 +1,132 @@
 package tss
 
 import (
+	"bytes"
+	"crypto/ecdh"
+	"crypto/hpke"
+	"crypto/sha256"
+	"math/big"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	edkeygen "github.com/bnb-chain/tss-lib/v2/eddsa/keygen"
 	edresharing "github.com/bnb-chain/tss-lib/v2/eddsa/resharing"
 )
 
-// Whatever a hello says, it is refused, or what it says of the wallet and its sets fits what
-// this side has: for the device that hears the service's, and the other way round.
+// fuzzJoint returns a joint of one of the operations, with the committed set where it uses one.
+func fuzzJoint(s *Set, operation byte, party Party) *Joint {
+	j := &Joint{
+		Party: party, Operation: []string{"CREATE", "BACKUP", "PROVISION", OperationSign}[operation%4],
+		SessionID: "d7a9c1f5-55a5-4a3e-9a65-2b4b2a0f3a11", Attempt: 1, Curves: Curves(),
+	}
+	if operation%4 != 0 {
+		j.Share = s.Shares[party]
+	}
+	return j
+}
+
+// newCurves are those for which a hello has party keys.
+func (j *Joint) newCurves() []Curve {
+	if j.Operation == OperationSign {
+		return nil
+	}
+	return j.Curves
+}
+
+// Whatever a hello says, a side that takes it has a session key, party keys that are
+// scalars, and only of the server's, ids and the very record that its share commits to.
 func FuzzHello(f *testing.F) {
-	set := Vector(f, Backup)
-	keys, err := newPartyKeys(Curves())
-	require.NoError(f, err)
-	id := "7c1b9f0e-3f0a-4f6e-9d4c-2f4b6f1f4a11"
-	f.Add(true, newNonce(), make([]byte, keyLen), keys, set.Record.WalletID, id, set.Encoded)
-	f.Add(false, newNonce(), make([]byte, keyLen), keys, "", "", []byte(nil))
-	f.Fuzz(func(t *testing.T, fromServer bool, nonce, key, partyKeys []byte, wallet, setID string, record []byte) {
-		x := &Hello{Nonce: nonce, SessionKey: key, PartyKeys: partyKeys, WalletID: wallet, ShareSetID: setID, Record: record}
-		from := Client
-		if fromServer {
-			from = Server
-		}
-		if x.check(from, Curves()) != nil {
+	s := Vector(f, Signing)
+	scalars := bytes.Repeat([]byte{7}, 2*scalarLen)
+	nonce, id := bytes.Repeat([]byte{1}, nonceLen), "0b9e3b0c-1f2c-4a52-8a56-8a7d4c0c2b11"
+	f.Add(byte(0), byte(Client), nonce, nonce, scalars, id, id, []byte(nil))
+	f.Add(byte(1), byte(Client), nonce, nonce, scalars, s.Record.WalletID, id, s.Encoded)
+	f.Add(byte(2), byte(Client), nonce, nonce, scalars, s.Record.WalletID, s.Record.ShareSetID, s.Encoded)
+	f.Add(byte(3), byte(Client), nonce, nonce, []byte(nil), s.Record.WalletID, "", s.Encoded)
+	f.Add(byte(2), byte(Server), nonce, nonce, scalars, "", "", []byte(nil))
+	f.Add(byte(3), byte(Server), nonce, nonce, []byte(nil), "", "", []byte(nil))
+	f.Fuzz(func(t *testing.T, operation, me byte, nonce, key, partyKeys []byte, wallet, set string, record []byte) {
+		j := fuzzJoint(s, operation, Party(me%2))
+		h := &Hello{Nonce: nonce, SessionKey: key, PartyKeys: partyKeys, WalletID: wallet, ShareSetID: set, Record: record}
+		if h.check(j.Party.Other(), j.newCurves()) != nil {
 			return
 		}
-		require.Len(t, x.Nonce, nonceLen)
-		for i, c := range Curves() {
-			require.True(t, c.isScalar(x.partyKey(i)))
+		require.Len(t, nonce, 32)
+		require.Len(t, key, 32)
+		require.Len(t, partyKeys, 32*len(j.newCurves()))
+		for i, c := range j.newCurves() {
+			x := new(big.Int).SetBytes(partyKeys[32*i : 32*i+32])
+			require.True(t, x.Sign() > 0 && x.Cmp(c.Order()) < 0)
 		}
-		if from == Client {
-			require.Empty(t, x.WalletID+x.ShareSetID)
+		if j.Party == Server {
+			require.Empty(t, wallet+set)
+			require.Empty(t, record)
 			return
 		}
-		j := &Joint{Party: Client, Operation: "PROVISION", Share: set.Shares[Client]}
-		rec, err := j.about(x)
+		rec, err := j.about(h)
 		if err != nil {
+			require.Nil(t, rec)
 			return
 		}
-		require.Equal(t, set.Encoded, x.Record, "only the record that the share commits to")
-		require.Equal(t, set.Record.WalletID, x.WalletID)
-		require.NotEqual(t, set.Record.ShareSetID, x.ShareSetID)
-		require.NoError(t, rec.Check(set.Shares[Client], Client, x.Record))
+		require.NoError(t, uuid.Validate(wallet))
+		require.Equal(t, j.Operation == OperationSign, set == "")
+		require.Equal(t, j.Share == nil, rec == nil)
+		if rec != nil {
+			require.Equal(t, j.Share.WalletID, wallet)
+			require.NotEqual(t, j.Share.ShareSetID, set)
+			require.True(t, bytes.Equal(s.Encoded, record))
+		}
 	})
 }
 
-// Nothing opens but what was sealed to this run's key: the fuzzer has none.
-func FuzzPrivate(f *testing.F) {
-	key, err := newSessionKey()
+// fuzzChannel returns a client's channel whose session key is the same in every process.
+func fuzzChannel(t testing.TB, s *Set) *channel {
+	seed := sha256.Sum256([]byte("a fuzz target's key"))
+	raw, err := ecdh.X25519().NewPrivateKey(seed[:])
+	require.NoError(t, err)
+	key, err := hpke.NewDHKEMPrivateKey(raw)
+	require.NoError(t, err)
+	return &channel{joint: fuzzJoint(s, 2, Client), key: sessionKey{key}}
+}
+
+// Whatever comes as a sealed message, what opens is what the other side sealed, and
+// nothing that is private came in the clear.
+func FuzzOpen(f *testing.F) {
+	s := Vector(f, Signing)
+	messages, err := ReadMessages()
 	require.NoError(f, err)
-	c := &channel{joint: &Joint{Party: Server, SessionID: "s", Attempt: 1}, key: key}
-	all := honest(f)
-	f.Add(true, all[typeOf(&edresharing.DGRound3Message1{})])
-	f.Add(false, all[typeOf(&edresharing.DGRound3Message1{})])
-	f.Fuzz(func(t *testing.T, sealed bool, payload []byte) {
-		_, err := c.open(&Sealable{Curve: Ed25519, Private: sealed, Payload: payload})
-		if sealed {
-			require.Error(t, err)
-		} else if err == nil {
-			require.False(t, private(Ed25519, payload))
+	ours := fuzzChannel(f, s)
+	theirs := &channel{joint: fuzzJoint(s, 2, Server), peer: &Hello{SessionKey: ours.key.PublicKey().Bytes()}}
+	var sealed [][]byte // what the other side sealed, opened
+	add := func(m Message) {
+		out, err := theirs.seal(m)
+		require.NoError(f, err)
+		if out.Private {
+			sealed = append(sealed, m.Payload)
 		}
+		f.Add(byte(out.Curve), out.Private, out.Payload)
+		f.Add(byte(Secp256k1+Ed25519-out.Curve), out.Private, out.Payload)
+		f.Add(byte(out.Curve), !out.Private, out.Payload)
+		f.Add(byte(out.Curve), false, m.Payload)
+	}
+	add(Message{Ed25519, messages[typeOf(&edresharing.DGRound3Message1{})]})
+	add(Message{Ed25519, messages[typeOf(&edkeygen.KGRound2Message1{})]})
+	add(Message{Ed25519, messages[typeOf(&edresharing.DGRound3Message2{})]})
+	require.Len(f, sealed, 2)
+	f.Fuzz(func(t *testing.T, curve byte, private bool, payload []byte) {
+		m, err := ours.open(&Sealable{Curve: Curve(curve), Private: private, Payload: payload})
+		if err != nil {
+			requireBlame(t, err, Server)
+			return
+		}
+		require.Equal(t, Curve(curve), m.Curve)
+		if private {
+			require.Contains(t, sealed, m.Payload)
+			return
+		}
+		require.Equal(t, payload, m.Payload)
+		require.NotContains(t, sealed, m.Payload)
 	})
 }

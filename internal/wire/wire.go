@@ -9,13 +9,15 @@ package wire
 import (
 	"errors"
 
+	"google.golang.org/protobuf/proto"
+
 	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// maxPayload bounds one message of tss-lib, in bytes: the largest of an honest run, with
-// its DLN proofs, has some 140 KiB.
-const maxPayload = 256 << 10
+// maxMessage bounds a message, in bytes, whatever part it is: the largest of an honest run,
+// with its DLN proofs, has some 140 KiB. A worker's frame holds any that passes.
+const maxMessage = 256 << 10
 
 // Message returns a part as the API has it, without its numbers.
 func Message(p tss.Part) *pb.ProtocolMessage {
@@ -37,6 +39,9 @@ var errForm = errors.New("it is not one part: a hello, a payload, an end or a ma
 
 // Part returns what a message says.
 func Part(m *pb.ProtocolMessage) (tss.Part, error) {
+	if proto.Size(m) > maxMessage {
+		return tss.Part{}, errors.New("it is larger than any of the protocol")
+	}
 	var parts []tss.Part
 	if h := m.GetHello(); h != nil {
 		parts = append(parts, tss.Part{Hello: &tss.Hello{
@@ -55,9 +60,6 @@ func Part(m *pb.ProtocolMessage) (tss.Part, error) {
 	}
 	if len(parts) != 1 || len(m.GetPayload()) == 0 && (m.GetPrivate() || m.GetCurve() != 0) {
 		return tss.Part{}, errForm
-	}
-	if len(m.GetPayload()) > maxPayload {
-		return tss.Part{}, errors.New("its payload is larger than any of the protocol")
 	}
 	return parts[0], nil
 }

@@ -91,7 +91,11 @@ func (r *run) relay(ctx context.Context) error {
 			return err
 		}
 		r.heard.Store(true)
-		if r.child.tell(&workerv1.ToWorker{What: &workerv1.ToWorker_Part{Part: wire.Message(part)}}) != nil {
+		err = r.child.tell(&workerv1.ToWorker{What: &workerv1.ToWorker_Part{Part: wire.Message(part)}})
+		if errors.Is(err, errFrame) {
+			return &tss.ProtocolError{Culprit: tss.Client, Err: err}
+		}
+		if err != nil {
 			return nil //nolint:nilerr // the listener finds out how it ended
 		}
 	}

@@ -266,6 +266,20 @@ func TestTheDevicesFault(t *testing.T) {
 	require.EqualError(t, p.Err, "a part out of its order")
 }
 
+// A part that no frame holds is the device's fault too, and not left lying.
+func TestLongPart(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t, "worker", 0)
+	a, b := wire()
+	_, server := pair("CREATE", nil, tss.Ed25519)
+	require.NoError(t, a.Send(t.Context(), tss.Part{MAC: make([]byte, 1<<20)}))
+	_, err := pool.Run(t.Context(), server, b)
+	var p *tss.ProtocolError
+	require.ErrorAs(t, err, &p)
+	require.Equal(t, tss.Client, p.Culprit)
+	require.EqualError(t, p.Err, "a frame that is too long")
+}
+
 // hello is a device that begins, and then says nothing.
 func hello(t *testing.T) (server *tss.Joint, end link) {
 	t.Helper()
