@@ -31,12 +31,12 @@ import (
 // that the run was broken is not enough, it must be for this.
 type known struct {
 	op    string
-	do    rule
+	do    trick
 	cause string
 }
 
 // editing changes a message that travels in the clear, where it is of type M.
-func editing[M proto.Message](change func(r *rogue, m M)) rule {
+func editing[M proto.Message](change func(r *rogue, m M)) trick {
 	return func(r *rogue, _ int, m *outgoing) {
 		if x, ok := said(m.GetPayload()).(M); ok {
 			change(r, x)
@@ -47,7 +47,7 @@ func editing[M proto.Message](change func(r *rogue, m M)) rule {
 }
 
 // planting puts a message in the place of the k-th that is sealed, from 0.
-func planting(k int, what func(r *rogue) proto.Message) rule {
+func planting(k int, what func(r *rogue) proto.Message) trick {
 	return func(r *rogue, n int, m *outgoing) {
 		private := -1
 		for _, p := range r.sent[:n+1] {
@@ -88,7 +88,7 @@ var (
 
 // offCurve is a point's coordinates, changed.
 func offCurve(parts [][]byte) [][]byte {
-	parts[1] = flip(parts[1], 1, 1)
+	parts[1] = bitFlip(parts[1], 1, 1)
 	return parts
 }
 
@@ -185,7 +185,7 @@ func (r *rogue) serversMAC() []byte {
 // stopped runs an attack and requires that it is stopped for what it is.
 func (s *stage) stopped(t testing.TB, name string, r *rogue, cause string) {
 	t.Helper()
-	way := r.ends(t, broken)
+	way := r.ends(t, brokenOff)
 	line := s.Log.Wait(t, "session failed", r.id)
 	require.Contains(t, line, cause, name)
 	_, why, _ := strings.Cut(line, `"error":`)
@@ -213,13 +213,13 @@ func TestRogueStolenToken(t *testing.T) {
 	heard := make(chan answer, 1)
 	victim := s.rogue(t, "PROVISION", nil)
 	thief := proto.CloneOf(victim.req.(*pb.ProvisionWalletRequest)) //nolint:errcheck,forcetypeassert // it is one
-	victim.rule = func(r *rogue, n int, m *outgoing) {
+	victim.trick = func(r *rogue, n int, m *outgoing) {
 		if n == 0 {
 			go func() { heard <- overGRPC(t, s.Service, alice, thief) }() //nolint:testifylint // it ends with the run
 		}
 		r.say(m)
 	}
-	way := victim.ends(t, fine)
+	way := victim.ends(t, succeeded)
 	private := 0
 	for _, m := range (<-heard).messages {
 		ev, ok := m.(deviceEvent)
@@ -242,7 +242,7 @@ func TestRogueStolenToken(t *testing.T) {
 	// As an instance of its own it takes over, and has no share to go on with.
 	victim = s.rogue(t, "PROVISION", nil)
 	reached, ended := make(chan struct{}), make(chan answer, 1)
-	victim.rule = func(r *rogue, n int, m *outgoing) {
+	victim.trick = func(r *rogue, n int, m *outgoing) {
 		if n < 3 {
 			r.say(m)
 		} else if n == 3 {
@@ -256,7 +256,7 @@ func TestRogueStolenToken(t *testing.T) {
 	thief.GetDevice().Instance = uuid.NewString()
 	instead.req = thief
 	instead.holds(t, s.pendingBackup) // another share than the set's
-	instead.rule = func(r *rogue, n int, m *outgoing) {
+	instead.trick = func(r *rogue, n int, m *outgoing) {
 		r.say(m)
 		if n == 0 { // its parties refuse the record of a set that is not theirs: it goes on by itself
 			for _, old := range victim.sent[1:] {
@@ -265,7 +265,7 @@ func TestRogueStolenToken(t *testing.T) {
 		}
 	}
 	instead.uses = s.backup.set
-	way = instead.ends(t, broken, left)
+	way = instead.ends(t, brokenOff, gaveUp)
 	refused(t, <-ended, codes.Aborted, "INTERRUPTED")
 	require.Nil(t, instead.joined)
 	s.requireClean(t, way)
@@ -290,7 +290,7 @@ func preParams(t testing.TB, number int) func(context.Context) (*tss.PreParams, 
 const lastSet = 11
 
 // ecRogue is alice's device for an operation on SECP256K1.
-func (s *stage) ecRogue(t testing.TB, op string, h held, do rule) *rogue {
+func (s *stage) ecRogue(t testing.TB, op string, h held, do trick) *rogue {
 	t.Helper()
 	r := s.rogue(t, op, do)
 	r.joint.Curves, r.joint.PreParams = []tss.Curve{tss.Secp256k1}, preParams(t, lastSet)
@@ -339,17 +339,21 @@ func TestRogueModuli(t *testing.T) {
 		change func(r *rogue, m *eckeygen.KGRound1Message)
 		cause  string
 	}{
-		"N with a small factor":    {func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = planted(m.GetPaillierN()) }, "N has a small factor"},
-		"6N":                       {func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = times(m.GetPaillierN(), 6) }, "N has 257 bytes"},
-		"an even N":                {func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = flip(m.GetPaillierN(), 1, 1) }, "N is not odd with 2048 bits"},
-		"no N":                     {func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = nil }, "N has 0 bytes"},
-		"N of 8 KiB":               {func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = append([]byte{1}, make([]byte, 8<<10)...) }, "N has 8193 bytes"},
-		"a prime N":                {func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = prime.Bytes() }, "N is not composite"},
-		"the service's own N":      {func(r *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = saidBy[*eckeygen.KGRound1Message](r).GetPaillierN() }, "N has a factor in common with our own"},
-		"the service's own NTilde": {func(r *rogue, m *eckeygen.KGRound1Message) { m.NTilde = saidBy[*eckeygen.KGRound1Message](r).GetNTilde() }, "NTilde has a factor in common with our own"},
-		"N for NTilde":             {func(_ *rogue, m *eckeygen.KGRound1Message) { m.NTilde = m.GetPaillierN() }, "N and NTilde have a common factor"},
-		"h1 for h2":                {func(_ *rogue, m *eckeygen.KGRound1Message) { m.H2 = m.GetH1() }, "h1 equals h2"},
-		"a negative DLN length":    {func(_ *rogue, m *eckeygen.KGRound1Message) { m.Dlnproof_1[0] = []byte{255, 255} }, "dlnproof_1 has 2 bytes"},
+		"N with a small factor": {func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = planted(m.GetPaillierN()) }, "N has a small factor"},
+		"6N":                    {func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = times(m.GetPaillierN(), 6) }, "N has 257 bytes"},
+		"an even N":             {func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = bitFlip(m.GetPaillierN(), 1, 1) }, "N is not odd with 2048 bits"},
+		"no N":                  {func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = nil }, "N has 0 bytes"},
+		"N of 8 KiB":            {func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = append([]byte{1}, make([]byte, 8<<10)...) }, "N has 8193 bytes"},
+		"a prime N":             {func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = prime.Bytes() }, "N is not composite"},
+		"the service's own N": {func(r *rogue, m *eckeygen.KGRound1Message) {
+			m.PaillierN = saidBy[*eckeygen.KGRound1Message](r).GetPaillierN()
+		}, "N has a factor in common with our own"},
+		"the service's own NTilde": {func(r *rogue, m *eckeygen.KGRound1Message) {
+			m.NTilde = saidBy[*eckeygen.KGRound1Message](r).GetNTilde()
+		}, "NTilde has a factor in common with our own"},
+		"N for NTilde":          {func(_ *rogue, m *eckeygen.KGRound1Message) { m.NTilde = m.GetPaillierN() }, "N and NTilde have a common factor"},
+		"h1 for h2":             {func(_ *rogue, m *eckeygen.KGRound1Message) { m.H2 = m.GetH1() }, "h1 equals h2"},
+		"a negative DLN length": {func(_ *rogue, m *eckeygen.KGRound1Message) { m.Dlnproof_1[0] = []byte{255, 255} }, "dlnproof_1 has 2 bytes"},
 	} {
 		s.stopped(t, name, s.ecRogue(t, "CREATE", held{}, editing(x.change)), x.cause)
 	}
@@ -395,7 +399,7 @@ func TestRogueECDSA(t *testing.T) {
 			}
 			r.say(m)
 		}, "a second, different SignRound7Message"},
-		"another session id": {"BACKUP", editing(func(_ *rogue, m *ecresharing.DGRound1Message) { m.Ssid = flip(m.GetSsid(), 1, 2) }), "session id"},
+		"another session id": {"BACKUP", editing(func(_ *rogue, m *ecresharing.DGRound1Message) { m.Ssid = bitFlip(m.GetSsid(), 1, 2) }), "session id"},
 		"N with a small factor, reshared": {"BACKUP", editing(func(_ *rogue, m *ecresharing.DGRound2Message1) {
 			m.PaillierN = planted(m.GetPaillierN())
 		}), "N has a small factor"},

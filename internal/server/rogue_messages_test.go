@@ -37,7 +37,7 @@ func kindOf(m *outgoing) string {
 }
 
 // flip changes one bit of a field: the byte at num/den of its length.
-func flip(b []byte, num, den int) []byte {
+func bitFlip(b []byte, num, den int) []byte {
 	if len(b) == 0 {
 		return []byte{1}
 	}
@@ -51,31 +51,31 @@ func alter(m *outgoing, num, den int) *outgoing {
 	m = proto.CloneOf(m)
 	switch kindOf(m) {
 	case aHello:
-		m.Hello.Nonce = flip(m.Hello.Nonce, num, den)
+		m.Hello.Nonce = bitFlip(m.GetHello().GetNonce(), num, den)
 	case aMessage:
-		m.Payload = flip(m.Payload, num, den)
+		m.Payload = bitFlip(m.GetPayload(), num, den)
 	case anEnd:
-		m.End.ShareSha256 = flip(m.End.ShareSha256, num, den)
+		m.End.ShareSha256 = bitFlip(m.GetEnd().GetShareSha256(), num, den)
 	default:
-		m.Mac = flip(m.Mac, num, den)
+		m.Mac = bitFlip(m.GetMac(), num, den)
 	}
 	return m
 }
 
 // attack is one thing that is done to one part of a run.
 type attack struct {
-	do rule
+	do trick
 	// ends are the ways in which the run may end, by the part's kind; there is none for a
 	// kind to which it is not done.
 	ends map[string][]string
 }
 
-// all is for what is done to every kind of part, and always ends one way.
-func all(way string) map[string][]string {
+// always is for what is done to every kind of part, and always ends one way.
+func always(way string) map[string][]string {
 	return map[string][]string{aHello: {way}, aMessage: {way}, anEnd: {way}, aMAC: {way}}
 }
 
-func sayAltered(num, den int) rule {
+func sayAltered(num, den int) trick {
 	return func(r *rogue, _ int, m *outgoing) { r.say(alter(m, num, den)) }
 }
 
@@ -84,17 +84,17 @@ func large() []byte { return make([]byte, 200<<10) }
 
 // attacks are done to each part of each run.
 var attacks = map[string]attack{
-	"altered at its start":  {sayAltered(0, 1), all(broken)},
-	"altered in the middle": {sayAltered(1, 2), all(broken)},
-	"altered at its end":    {sayAltered(1, 1), all(broken)},
+	"altered at its start":  {sayAltered(0, 1), always(brokenOff)},
+	"altered in the middle": {sayAltered(1, 2), always(brokenOff)},
+	"altered at its end":    {sayAltered(1, 1), always(brokenOff)},
 	"said again": {func(r *rogue, _ int, m *outgoing) {
 		r.say(m)
 		r.say(proto.CloneOf(m))
-	}, map[string][]string{aHello: {broken}, aMessage: {broken}, anEnd: {broken}, aMAC: {fine}}}, // after the last part nothing is read
+	}, map[string][]string{aHello: {brokenOff}, aMessage: {brokenOff}, anEnd: {brokenOff}, aMAC: {succeeded}}}, // after the last part nothing is read
 	"said again, altered": {func(r *rogue, _ int, m *outgoing) {
 		r.say(m)
 		r.say(alter(m, 1, 1))
-	}, map[string][]string{aHello: {broken}, aMessage: {broken}, anEnd: {broken}, aMAC: {fine}}},
+	}, map[string][]string{aHello: {brokenOff}, aMessage: {brokenOff}, anEnd: {brokenOff}, aMAC: {succeeded}}},
 	"too large for its protocol": {func(r *rogue, _ int, m *outgoing) {
 		switch kindOf(m) {
 		case aHello:
@@ -107,7 +107,7 @@ var attacks = map[string]attack{
 			m.Mac = large()
 		}
 		r.say(m)
-	}, all(broken)},
+	}, always(brokenOff)},
 	"of another kind": {func(r *rogue, _ int, m *outgoing) {
 		switch kindOf(m) {
 		case aHello, aMAC:
@@ -115,19 +115,19 @@ var attacks = map[string]attack{
 		default:
 			r.say(&outgoing{Mac: make([]byte, 32)})
 		}
-	}, all(broken)},
+	}, always(brokenOff)},
 	"with its private flag flipped": {func(r *rogue, _ int, m *outgoing) {
 		m.Private = !m.GetPrivate()
 		r.say(m)
-	}, map[string][]string{aMessage: {broken}}},
+	}, map[string][]string{aMessage: {brokenOff}}},
 	"of a curve that the run has not": {func(r *rogue, _ int, m *outgoing) {
 		m.Curve = pb.Curve_CURVE_SECP256K1
 		r.say(m)
-	}, map[string][]string{aMessage: {broken}}},
+	}, map[string][]string{aMessage: {brokenOff}}},
 	"of no curve": {func(r *rogue, _ int, m *outgoing) {
 		m.Curve = 77
 		r.say(m)
-	}, map[string][]string{aMessage: {broken}}},
+	}, map[string][]string{aMessage: {brokenOff}}},
 	"of another protocol": {func(r *rogue, _ int, m *outgoing) {
 		if m.GetPrivate() {
 			m.Payload = r.sealed(r.foreign(true))
@@ -135,38 +135,35 @@ var attacks = map[string]attack{
 			m.Payload = r.foreign(false)
 		}
 		r.say(m)
-	}, map[string][]string{aMessage: {broken}}},
+	}, map[string][]string{aMessage: {brokenOff}}},
 	"after a later one": {func(r *rogue, n int, m *outgoing) {
 		r.say(proto.CloneOf(r.stage.honest[r.op][n+1]))
 		r.say(m)
-	}, map[string][]string{aHello: {broken}, aMessage: {broken}, anEnd: {broken}}},
+	}, map[string][]string{aHello: {brokenOff}, aMessage: {brokenOff}, anEnd: {brokenOff}}},
 	"with another party key": {func(r *rogue, _ int, m *outgoing) {
-		if len(m.Hello.PartyKeys) == 0 {
-			m.Hello.PartyKeys = make([]byte, 31)
-		}
-		m.Hello.PartyKeys[len(m.Hello.PartyKeys)-1] ^= 1
+		m.Hello.PartyKeys = bitFlip(m.GetHello().GetPartyKeys(), 1, 1)
 		r.say(m)
-	}, map[string][]string{aHello: {broken, left}}}, // its own parties compute with the one that they have
+	}, map[string][]string{aHello: {brokenOff, gaveUp}}}, // its own parties compute with the one that they have
 	"with another session key": {func(r *rogue, _ int, m *outgoing) {
-		m.Hello.SessionKey = flip(m.Hello.SessionKey, 1, 2)
+		m.Hello.SessionKey = bitFlip(m.GetHello().GetSessionKey(), 1, 2)
 		r.say(m)
-	}, map[string][]string{aHello: {broken, left}}}, // its own parties cannot open what is for them
+	}, map[string][]string{aHello: {brokenOff, gaveUp}}}, // its own parties cannot open what is for them
 	"with a session key of small order": {func(r *rogue, _ int, m *outgoing) {
 		m.Hello.SessionKey = make([]byte, 32)
 		r.say(m)
-	}, map[string][]string{aHello: {broken}}},
+	}, map[string][]string{aHello: {brokenOff}}},
 	"with the wallet's id": {func(r *rogue, _ int, m *outgoing) {
 		m.Hello.WalletId = r.stage.first.wallet
 		r.say(m)
-	}, map[string][]string{aHello: {broken}}},
+	}, map[string][]string{aHello: {brokenOff}}},
 	"with a set's id": {func(r *rogue, _ int, m *outgoing) {
 		m.Hello.ShareSetId = uuid.NewString()
 		r.say(m)
-	}, map[string][]string{aHello: {broken}}},
+	}, map[string][]string{aHello: {brokenOff}}},
 	"with a record": {func(r *rogue, _ int, m *outgoing) {
 		m.Hello.Record = large()
 		r.say(m)
-	}, map[string][]string{aHello: {broken}}},
+	}, map[string][]string{aHello: {brokenOff}}},
 }
 
 // Each part of each operation, and each thing that can be done to it that the service must
@@ -201,8 +198,8 @@ func TestRogueParts(t *testing.T) {
 // another's, or they are slow under the race detector.
 func sampled(op string) bool { return race || op == "CREATE" || op == "BACKUP" }
 
-// at applies a rule to one part, and lets the others pass.
-func at(n int, do rule) rule {
+// at plays a trick on one part, and lets the others pass.
+func at(n int, do trick) trick {
 	return func(r *rogue, k int, m *outgoing) {
 		if k == n {
 			do(r, k, m)
@@ -223,9 +220,9 @@ func TestRogueLate(t *testing.T) {
 			brief := &stage{stocked: start(t, rogueConfig(time.Second, false)), honest: s.honest}
 			brief.before = wallet(t, brief.Service, brief.second.wallet)
 			for n, part := range s.honest[op] {
-				on, want := brief, silent
+				on, want := brief, unblamed
 				if k := kindOf(part); k == aHello || k == anEnd {
-					on, want = s, broken // what follows it is out of its order
+					on, want = s, brokenOff // what follows it is out of its order
 				}
 				var kept *outgoing
 				r := on.rogue(t, op, at(n, func(_ *rogue, _ int, m *outgoing) { kept = m }))
@@ -253,7 +250,7 @@ func TestRogueLate(t *testing.T) {
 						r.say(m)
 					}
 				})
-				way = r.ends(t, broken, silent)
+				way = r.ends(t, brokenOff, unblamed)
 				t.Logf("%s: parts %d and %d, swapped: %s", op, n, n+1, way)
 				brief.requireClean(t, way)
 			}
@@ -304,7 +301,7 @@ func TestRogueNoise(t *testing.T) {
 			r.say(m)
 			want("the same number again", codes.OK, alice, func(_ *pb.SendMessagesRequest, p *outgoing) { p.Sequence-- })
 		})
-		way := r.ends(t, fine)
+		way := r.ends(t, succeeded)
 		require.Empty(t, odd, op)
 		s.requireClean(t, way)
 	}
@@ -323,7 +320,7 @@ func TestRogueAcknowledgesWhatItHasNot(t *testing.T) {
 			r.shout(alice, r.words(m))
 		}
 	})
-	way := r.ends(t, fine, silent)
+	way := r.ends(t, succeeded, unblamed)
 	t.Log(way)
 	s.requireClean(t, way)
 }
@@ -339,7 +336,7 @@ func TestRogueEarlierAttempt(t *testing.T) {
 				continue
 			}
 			first, took := s.rogue(t, op, nil), make(chan struct{})
-			first.rule = func(r *rogue, k int, m *outgoing) {
+			first.trick = func(r *rogue, k int, m *outgoing) {
 				if k < n {
 					r.say(m)
 				} else if k == n {
@@ -347,7 +344,7 @@ func TestRogueEarlierAttempt(t *testing.T) {
 				}
 			}
 			ended := make(chan answer, 1)
-			go func() { ended <- first.run(t) }()
+			go func() { ended <- first.run(t) }() //nolint:testifylint // it ends when the second begins
 			<-took
 
 			second := s.rogue(t, op, func(r *rogue, k int, m *outgoing) {
@@ -363,12 +360,12 @@ func TestRogueEarlierAttempt(t *testing.T) {
 			again := proto.Clone(first.req).(deviceRun) //nolint:errcheck,forcetypeassert // it is one
 			again.GetDevice().Instance = uuid.NewString()
 			second.req = again
-			ways := []string{broken}
+			ways := []string{brokenOff}
 			if equal(first.sent[n-1], s.honest[op][n-1]) {
-				ways = []string{fine}
+				ways = []string{succeeded}
 			}
 			if n == 1 && op != tss.OperationSign {
-				ways = []string{left} // its own parties cannot open what is for the first ones
+				ways = []string{gaveUp} // its own parties cannot open what is for the first ones
 			}
 			way := second.ends(t, ways...)
 			refused(t, <-ended, codes.Aborted, "INTERRUPTED")

@@ -61,19 +61,19 @@ func newStage(t testing.TB, cfg servertest.Config, operations ...string) *stage 
 	return s
 }
 
-// rule is what a rogue does where an honest device would send its part n, from 0. It runs
-// in the goroutine of its parties. A nil rule sends it.
-type rule func(r *rogue, n int, m *outgoing)
+// trick is what a rogue does where an honest device would send its part n, from 0. It runs
+// in the goroutine of its parties. A nil trick sends it.
+type trick func(r *rogue, n int, m *outgoing)
 
 // rogue is a device whose parties are the SDK's own, and whose link is not: what it sends
-// is what its rule says.
+// is what its trick makes of it.
 type rogue struct {
 	stage *stage
 	op    string
 	uses  string // the set
 	req   deviceRun
 	joint tss.Joint
-	rule  rule
+	trick trick
 	id    string // the session's, once it began
 
 	in chan tss.Part
@@ -88,9 +88,9 @@ type rogue struct {
 }
 
 // rogue returns alice's device for one operation on ED25519 and the shelf's sets.
-func (s *stage) rogue(t testing.TB, op string, do rule) *rogue {
+func (s *stage) rogue(t testing.TB, op string, do trick) *rogue {
 	t.Helper()
-	r := &rogue{stage: s, op: op, rule: do, in: make(chan tss.Part, 64)}
+	r := &rogue{stage: s, op: op, trick: do, in: make(chan tss.Part, 64)}
 	r.joint = tss.Joint{
 		Party: tss.Client, Operation: op, Curves: []tss.Curve{tss.Ed25519}, Purpose: tss.Signing, PreParams: tsstest.NewSource().PreParams,
 	}
@@ -191,10 +191,10 @@ func (r *rogue) Send(_ context.Context, p tss.Part) error {
 	n := len(r.sent)
 	r.sent = append(r.sent, proto.CloneOf(m))
 	r.mu.Unlock()
-	if r.rule == nil {
+	if r.trick == nil {
 		r.say(m)
 	} else {
-		r.rule(r, n, m)
+		r.trick(r, n, m)
 	}
 	return nil
 }
@@ -274,10 +274,10 @@ func (r *rogue) end(t testing.TB) (end session.Entry) {
 
 // The ways in which a run ends.
 const (
-	broken = "PROTOCOL_ABORTED"  // by the device, which is named
-	silent = "INTERRUPTED"       // without blame
-	left   = "SESSION_CANCELLED" // by the device, whose own parties cannot go on
-	fine   = "OK"
+	brokenOff = "PROTOCOL_ABORTED"  // by the device, which is named
+	unblamed  = "INTERRUPTED"       // without blame
+	gaveUp    = "SESSION_CANCELLED" // by the device, whose own parties cannot go on
+	succeeded = "OK"
 )
 
 // ends requires that the run ends in one of these ways, and that what is told, noted and
@@ -286,20 +286,20 @@ func (r *rogue) ends(t testing.TB, ways ...string) string {
 	t.Helper()
 	counted := r.aborts(t)
 	a := r.run(t)
-	way, culprit := fine, ""
+	way, culprit := succeeded, ""
 	if i, _ := info(t, a.status); i != nil {
 		way, culprit = i.GetReason(), i.GetMetadata()["culprit"]
 	}
 	require.Contains(t, ways, way, "%v", a.status)
 	end := r.end(t)
-	if way == fine {
+	if way == succeeded {
 		require.Equal(t, "ok", end.Outcome)
 		require.NoError(t, r.err)
 	} else {
 		require.Equal(t, "failed", end.Outcome)
 		require.Equal(t, way, end.Reason)
 	}
-	if way == broken {
+	if way == brokenOff {
 		require.Equal(t, "CLIENT", culprit)
 		require.Equal(t, r.op+" culprit CLIENT", end.Detail)
 		counted++
@@ -328,7 +328,7 @@ func (r *rogue) aborts(t testing.TB) uint32 {
 func (s *stage) requireClean(t testing.TB, way string) {
 	t.Helper()
 	now := wallet(t, s.Service, s.before.GetWalletId())
-	if way == fine {
+	if way == succeeded {
 		s.before = now
 	}
 	for i, set := range now.GetShareSets() {
@@ -377,12 +377,12 @@ func children(t testing.TB) (n int) {
 	return n
 }
 
-// A rogue without a rule is an honest device.
-func TestRogueWithoutARule(t *testing.T) {
+// A rogue without a trick is an honest device.
+func TestRogueWithoutATrick(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, rogueConfig(0, false), "CREATE", "BACKUP", "PROVISION", tss.OperationSign)
 	for op, sent := range s.honest {
 		t.Log(op, len(sent))
 	}
-	s.requireClean(t, fine)
+	s.requireClean(t, succeeded)
 }
