@@ -8,3 +8,6 @@ import "github.com/mpcd/mpcd/client"
 // a password takes ten seconds, and there are three; client's and cmd/mpcd's tests make
 // PASSWORD backups too.
 const lifeMethod = client.MethodICloud
+
+// race says whether the race detector looks on: protocol runs are slow then.
+const race = true

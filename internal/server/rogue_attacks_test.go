@@ -1,0 +1,436 @@
+package server_test
+
+import (
+	"context"
+	"crypto/ecdh"
+	"crypto/hpke"
+	"crypto/rand"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+
+	eckeygen "github.com/bnb-chain/tss-lib/v2/ecdsa/keygen"
+	ecresharing "github.com/bnb-chain/tss-lib/v2/ecdsa/resharing"
+	ecsigning "github.com/bnb-chain/tss-lib/v2/ecdsa/signing"
+	edkeygen "github.com/bnb-chain/tss-lib/v2/eddsa/keygen"
+	edresharing "github.com/bnb-chain/tss-lib/v2/eddsa/resharing"
+	edsigning "github.com/bnb-chain/tss-lib/v2/eddsa/signing"
+	lib "github.com/bnb-chain/tss-lib/v2/tss"
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/tss"
+	"github.com/mpcd/mpcd/internal/tss/tsstest"
+)
+
+// known is an attack on what a message says, and what the service's log must say of it:
+// that the run was broken is not enough, it must be for this.
+type known struct {
+	op    string
+	do    trick
+	cause string
+}
+
+// editing changes a message that travels in the clear, where it is of type M.
+func editing[M proto.Message](change func(r *rogue, m M)) trick {
+	return func(r *rogue, _ int, m *outgoing) {
+		if x, ok := said(m.GetPayload()).(M); ok {
+			change(r, x)
+			m.Payload = payload(x)
+		}
+		r.say(m)
+	}
+}
+
+// planting puts a message in the place of the k-th that is sealed, from 0.
+func planting(k int, what func(r *rogue) proto.Message) trick {
+	return func(r *rogue, n int, m *outgoing) {
+		private := -1
+		for _, p := range r.sent[:n+1] {
+			if p.GetPrivate() {
+				private++
+			}
+		}
+		if m.GetPrivate() && private == k {
+			m.Payload = r.sealed(payload(what(r)))
+		}
+		r.say(m)
+	}
+}
+
+// saidBy waits for the service to say a message of type M, and returns it.
+func saidBy[M proto.Message](r *rogue) (found M) {
+	for range 60_000 {
+		r.mu.Lock()
+		for _, m := range r.heard {
+			if x, ok := said(m.GetPayload()).(M); ok {
+				found = x
+			}
+		}
+		r.mu.Unlock()
+		if any(found) != any(*new(M)) {
+			return found
+		}
+		time.Sleep(time.Millisecond)
+	}
+	panic("the service has not said it")
+}
+
+var (
+	edOrder = lib.Edwards().Params().N
+	ecOrder = lib.S256().Params().N
+	huge    = append([]byte{1}, make([]byte, 64<<10)...)
+)
+
+// offCurve is a point's coordinates, changed.
+func offCurve(parts [][]byte) [][]byte {
+	parts[1] = bitFlip(parts[1], 1, 1)
+	return parts
+}
+
+// knownEd are the attacks on the protocols of ED25519.
+var knownEd = map[string]known{
+	"keygen: a share of q":     {"CREATE", planting(0, func(*rogue) proto.Message { return &edkeygen.KGRound2Message1{Share: edOrder.Bytes()} }), "share is not in (0, q)"},
+	"keygen: no share":         {"CREATE", planting(0, func(*rogue) proto.Message { return &edkeygen.KGRound2Message1{} }), "share has 0 bytes"},
+	"keygen: a share of 64KiB": {"CREATE", planting(0, func(*rogue) proto.Message { return &edkeygen.KGRound2Message1{Share: huge} }), "share has 65537 bytes"},
+	"keygen: another share":    {"CREATE", planting(0, func(*rogue) proto.Message { return &edkeygen.KGRound2Message1{Share: []byte{7}} }), "caused by CLIENT"},
+	"keygen: a point off the curve": {"CREATE", editing(func(_ *rogue, m *edkeygen.KGRound2Message2) {
+		m.DeCommitment = offCurve(m.GetDeCommitment())
+	}), "decommitment is not a point"},
+	"keygen: a Schnorr response of zero": {"CREATE", editing(func(_ *rogue, m *edkeygen.KGRound2Message2) { m.ProofT = edOrder.Bytes() }), "t is not in (0, q)"},
+	"resharing: a share of q":            {"PROVISION", planting(0, func(*rogue) proto.Message { return &edresharing.DGRound3Message1{Share: edOrder.Bytes()} }), "share is not in (0, q)"},
+	"resharing: no share":                {"PROVISION", planting(0, func(*rogue) proto.Message { return &edresharing.DGRound3Message1{} }), "share has 0 bytes"},
+	"resharing: a share of 64KiB":        {"PROVISION", planting(0, func(*rogue) proto.Message { return &edresharing.DGRound3Message1{Share: huge} }), "share has 65537 bytes"},
+	"resharing: another share":           {"BACKUP", planting(0, func(*rogue) proto.Message { return &edresharing.DGRound3Message1{Share: []byte{7}} }), "caused by CLIENT"},
+	"resharing: another wallet's key": {"PROVISION", editing(func(_ *rogue, m *edresharing.DGRound1Message) {
+		m.EddsaPubX, m.EddsaPubY = lib.Edwards().Params().Gx.Bytes(), lib.Edwards().Params().Gy.Bytes()
+	}), "caused by CLIENT"},
+	"resharing: a point off the curve": {"BACKUP", editing(func(_ *rogue, m *edresharing.DGRound3Message2) {
+		m.VDecommitment = offCurve(m.GetVDecommitment())
+	}), "decommitment is not a point"},
+	"resharing: three coefficients": {"PROVISION", editing(func(_ *rogue, m *edresharing.DGRound3Message2) {
+		m.VDecommitment = append(m.GetVDecommitment(), m.GetVDecommitment()[1:3]...)
+	}), "decommitment has 7 parts"},
+	"signing: R off the curve": {tss.OperationSign, editing(func(_ *rogue, m *edsigning.SignRound2Message) {
+		m.DeCommitment = offCurve(m.GetDeCommitment())
+	}), "decommitment is not a point"},
+	"signing: R of order two": {tss.OperationSign, editing(func(_ *rogue, m *edsigning.SignRound2Message) {
+		p := lib.Edwards().Params().P
+		m.DeCommitment[1], m.DeCommitment[2] = p.Bytes(), new(big.Int).Sub(p, big.NewInt(1)).Bytes()
+	}), "decommitment is not a point"},
+	"signing: a Schnorr response of zero": {tss.OperationSign, editing(func(_ *rogue, m *edsigning.SignRound2Message) { m.ProofT = edOrder.Bytes() }), "t is not in (0, q)"},
+	"signing: an s of zero":               {tss.OperationSign, editing(func(_ *rogue, m *edsigning.SignRound3Message) { m.S = edOrder.Bytes() }), "s is not in (0, q)"},
+	"signing: an s of 64KiB":              {tss.OperationSign, editing(func(_ *rogue, m *edsigning.SignRound3Message) { m.S = huge }), "s has 65537 bytes"},
+	"signing: another s":                  {tss.OperationSign, editing(func(_ *rogue, m *edsigning.SignRound3Message) { m.S = []byte{7} }), "caused by CLIENT"},
+	"signing: round 2 replaced in round 3": {tss.OperationSign, func(r *rogue, n int, m *outgoing) {
+		if _, ok := said(m.GetPayload()).(*edsigning.SignRound3Message); ok {
+			again := proto.CloneOf(r.sent[n-1])
+			x := said(again.GetPayload()).(*edsigning.SignRound2Message) //nolint:errcheck,forcetypeassert // it is what comes before
+			x.ProofT = []byte{7}
+			again.Payload = payload(x)
+			r.say(again)
+		}
+		r.say(m)
+	}, "a second, different SignRound2Message"},
+	"confirmation: the service's own word, echoed": {"PROVISION", func(r *rogue, _ int, m *outgoing) {
+		if kindOf(m) == aMAC {
+			m.Mac = r.serversMAC()
+		}
+		r.say(m)
+	}, "the two sides did not see the same run"},
+	"confirmation: of another share": {"BACKUP", func(r *rogue, _ int, m *outgoing) {
+		if kindOf(m) == anEnd {
+			m.End.ShareSha256 = make([]byte, 32)
+		}
+		r.say(m)
+	}, "the two sides did not see the same run"},
+	"an end without a share's hash": {"CREATE", func(r *rogue, _ int, m *outgoing) {
+		if kindOf(m) == anEnd {
+			m.End.ShareSha256 = nil
+		}
+		r.say(m)
+	}, "an end of another form"},
+	"an earlier run, replayed in its pace": {tss.OperationSign, func(r *rogue, n int, _ *outgoing) {
+		r.say(proto.CloneOf(r.stage.honest[r.op][n]))
+	}, "caused by CLIENT"},
+	"an earlier run, replayed at once": {"PROVISION", func(r *rogue, n int, _ *outgoing) {
+		if n == 0 {
+			var all []*outgoing
+			for _, m := range r.stage.honest[r.op] {
+				all = append(all, proto.CloneOf(m))
+			}
+			r.say(all...)
+		}
+	}, "caused by CLIENT"},
+}
+
+// serversMAC waits for the service's last part.
+func (r *rogue) serversMAC() []byte {
+	for range 60_000 {
+		r.mu.Lock()
+		last := r.heard[len(r.heard)-1]
+		r.mu.Unlock()
+		if len(last.GetMac()) > 0 {
+			return last.GetMac()
+		}
+		time.Sleep(time.Millisecond)
+	}
+	panic("the service has not confirmed")
+}
+
+// stopped runs an attack and requires that it is stopped for what it is.
+func (s *stage) stopped(t testing.TB, name string, r *rogue, cause string) {
+	t.Helper()
+	way := r.ends(t, brokenOff)
+	line := s.Log.Wait(t, "session failed", r.id)
+	require.Contains(t, line, cause, name)
+	_, why, _ := strings.Cut(line, `"error":`)
+	t.Logf("%s: %.160s", name, why)
+	s.requireClean(t, way)
+}
+
+// Each known attack on the protocols of ED25519, with the service's side in a process of
+// its own: it is stopped for what it is, and the process lives.
+func TestRogueKnownAttacks(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, rogueConfig(0, true), tss.OperationSign, "PROVISION")
+	for name, x := range knownEd {
+		s.stopped(t, name, s.rogue(t, x.op, x.do), x.cause)
+	}
+	s.Stop()
+	require.Zero(t, children(t), "no worker is left")
+}
+
+// Who has the token, and the request with its id, but not the device: it can end the
+// attempt, without blame, and it can listen; what it hears is not for it.
+func TestRogueStolenToken(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, rogueConfig(0, true))
+	heard := make(chan answer, 1)
+	victim := s.rogue(t, "PROVISION", nil)
+	thief := proto.CloneOf(victim.req.(*pb.ProvisionWalletRequest)) //nolint:errcheck,forcetypeassert // it is one
+	victim.trick = func(r *rogue, n int, m *outgoing) {
+		if n == 0 {
+			go func() { heard <- overGRPC(t, s.Service, alice, thief) }() //nolint:testifylint // it ends with the run
+		}
+		r.say(m)
+	}
+	way := victim.ends(t, succeeded)
+	private := 0
+	for _, m := range (<-heard).messages {
+		ev, ok := m.(deviceEvent)
+		require.True(t, ok)
+		if !ev.GetMessage().GetPrivate() {
+			continue
+		}
+		private++
+		require.Nil(t, said(ev.GetMessage().GetPayload()))
+		for _, from := range []string{"CLIENT", "SERVER"} {
+			own, err := hpke.DHKEM(ecdh.X25519()).GenerateKey()
+			require.NoError(t, err)
+			_, err = hpke.Open(own, hpke.HKDFSHA256(), hpke.AES256GCM(), victim.info(from), ev.GetMessage().GetPayload())
+			require.Error(t, err)
+		}
+	}
+	require.Positive(t, private, "a message with a share of the new sharing passed")
+	s.requireClean(t, way)
+
+	// As an instance of its own it takes over, and has no share to go on with.
+	victim = s.rogue(t, "PROVISION", nil)
+	reached, ended := make(chan struct{}), make(chan answer, 1)
+	victim.trick = func(r *rogue, n int, m *outgoing) {
+		if n < 3 {
+			r.say(m)
+		} else if n == 3 {
+			close(reached)
+		}
+	}
+	go func() { ended <- victim.run(t) }() //nolint:testifylint // it ends when the thief comes
+	<-reached
+	instead := s.rogue(t, "PROVISION", nil)
+	thief = proto.CloneOf(victim.req.(*pb.ProvisionWalletRequest)) //nolint:errcheck,forcetypeassert // it is one
+	thief.GetDevice().Instance = uuid.NewString()
+	instead.req = thief
+	instead.holds(t, s.pendingBackup) // another share than the set's
+	instead.trick = func(r *rogue, n int, m *outgoing) {
+		r.say(m)
+		if n == 0 { // its parties refuse the record of a set that is not theirs: it goes on by itself
+			for _, old := range victim.sent[1:] {
+				r.say(proto.CloneOf(old))
+			}
+		}
+	}
+	instead.uses = s.backup.set
+	way = instead.ends(t, brokenOff, gaveUp)
+	refused(t, <-ended, codes.Aborted, "INTERRUPTED")
+	require.Nil(t, instead.joined)
+	s.requireClean(t, way)
+}
+
+// preParams are the committed set of that number.
+func preParams(t testing.TB, number int) func(context.Context) (*tss.PreParams, error) {
+	t.Helper()
+	return func(ctx context.Context) (pp *tss.PreParams, err error) {
+		source := tsstest.NewSource()
+		for range number + 1 {
+			if pp, err = source.PreParams(ctx); err != nil {
+				return nil, err
+			}
+		}
+		return pp, nil
+	}
+}
+
+// The service takes its own pre-params from the beginning of the committed ones, the
+// device from their end.
+const lastSet = 11
+
+// ecRogue is alice's device for an operation on SECP256K1.
+func (s *stage) ecRogue(t testing.TB, op string, h held, do trick) *rogue {
+	t.Helper()
+	r := s.rogue(t, op, do)
+	r.joint.Curves, r.joint.PreParams = []tss.Curve{tss.Secp256k1}, preParams(t, lastSet)
+	switch req := r.req.(type) {
+	case *pb.CreateWalletRequest:
+		req.Curves = []pb.Curve{pb.Curve_CURVE_SECP256K1}
+		return r
+	case *pb.SignWithDeviceRequest:
+		r.joint.Payload = digest("hello")
+		req.WalletId, req.Payload, req.Curve = h.wallet, r.joint.Payload, pb.Curve_CURVE_SECP256K1
+		req.Device.ShareSetId = h.set
+	case *pb.BackupWalletRequest:
+		req.WalletId, req.GetDevice().ShareSetId = h.wallet, h.set
+	}
+	r.holds(t, h)
+	return r
+}
+
+func slow(t testing.TB) {
+	t.Helper()
+	if race {
+		t.Skip("an ECDSA run takes half a minute under the race detector; internal/tss has each guard's own test")
+	}
+}
+
+// planted returns a modulus of n's length with the factor 3.
+func planted(n []byte) []byte {
+	x := new(big.Int).Div(new(big.Int).SetBytes(n), big.NewInt(3))
+	if x.Bit(0) == 0 {
+		x.Sub(x, big.NewInt(1))
+	}
+	return x.Mul(x, big.NewInt(3)).Bytes()
+}
+
+// Each way to plant a Paillier key, in the message that brings a new wallet's.
+func TestRogueModuli(t *testing.T) {
+	t.Parallel()
+	slow(t)
+	prime, err := rand.Prime(rand.Reader, 2048)
+	require.NoError(t, err)
+	times := func(b []byte, k int64) []byte {
+		return new(big.Int).Mul(new(big.Int).SetBytes(b), big.NewInt(k)).Bytes()
+	}
+	s := newStage(t, rogueConfig(0, true))
+	for name, x := range map[string]struct {
+		change func(r *rogue, m *eckeygen.KGRound1Message)
+		cause  string
+	}{
+		"N with a small factor": {func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = planted(m.GetPaillierN()) }, "N has a small factor"},
+		"6N":                    {func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = times(m.GetPaillierN(), 6) }, "N has 257 bytes"},
+		"an even N":             {func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = bitFlip(m.GetPaillierN(), 1, 1) }, "N is not odd with 2048 bits"},
+		"no N":                  {func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = nil }, "N has 0 bytes"},
+		"N of 8 KiB":            {func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = append([]byte{1}, make([]byte, 8<<10)...) }, "N has 8193 bytes"},
+		"a prime N":             {func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = prime.Bytes() }, "N is not composite"},
+		"the service's own N": {func(r *rogue, m *eckeygen.KGRound1Message) {
+			m.PaillierN = saidBy[*eckeygen.KGRound1Message](r).GetPaillierN()
+		}, "N has a factor in common with our own"},
+		"the service's own NTilde": {func(r *rogue, m *eckeygen.KGRound1Message) {
+			m.NTilde = saidBy[*eckeygen.KGRound1Message](r).GetNTilde()
+		}, "NTilde has a factor in common with our own"},
+		"N for NTilde":          {func(_ *rogue, m *eckeygen.KGRound1Message) { m.NTilde = m.GetPaillierN() }, "N and NTilde have a common factor"},
+		"h1 for h2":             {func(_ *rogue, m *eckeygen.KGRound1Message) { m.H2 = m.GetH1() }, "h1 equals h2"},
+		"a negative DLN length": {func(_ *rogue, m *eckeygen.KGRound1Message) { m.Dlnproof_1[0] = []byte{255, 255} }, "dlnproof_1 has 2 bytes"},
+	} {
+		s.stopped(t, name, s.ecRogue(t, "CREATE", held{}, editing(x.change)), x.cause)
+	}
+}
+
+// An ECDSA wallet's keys are signed with, and reshared, by a device that attacks.
+func TestRogueECDSA(t *testing.T) {
+	t.Parallel()
+	slow(t)
+	s := newStage(t, rogueConfig(0, true))
+	h := confirm(t, s.Service, create(t, s.Service, pb.Curve_CURVE_SECP256K1))
+	before := wallet(t, s.Service, h.wallet)
+	ones := func(n int) (all [][]byte) {
+		for range n {
+			all = append(all, []byte{1})
+		}
+		return all
+	}
+	s1 := ones(12)
+	s1[6], s1[10], s1[11] = ecOrder.Bytes(), lib.S256().Params().Gx.Bytes(), lib.S256().Params().Gy.Bytes()
+	facProof := ones(11)
+	for name, x := range map[string]known{
+		"a ciphertext that is no unit": {tss.OperationSign, planting(0, func(r *rogue) proto.Message {
+			return &ecsigning.SignRound1Message1{C: r.ownN(), RangeProofAlice: ones(6)}
+		}), "c is not a unit mod N^2"},
+		"a range proof of nothing": {tss.OperationSign, planting(0, func(*rogue) proto.Message {
+			return &ecsigning.SignRound1Message1{C: []byte{2}, RangeProofAlice: ones(6)}
+		}), "caused by CLIENT"},
+		"S1 of zero mod q": {tss.OperationSign, planting(1, func(*rogue) proto.Message {
+			return &ecsigning.SignRound2Message{C1: []byte{2}, C2: []byte{2}, ProofBob: ones(10), ProofBobWc: s1}
+		}), "S1 that is zero mod q"},
+		"a theta that cancels": {tss.OperationSign, editing(func(r *rogue, m *ecsigning.SignRound3Message) {
+			theirs := new(big.Int).SetBytes(saidBy[*ecsigning.SignRound3Message](r).GetTheta())
+			m.Theta = theirs.Sub(ecOrder, theirs).Bytes()
+		}), "theta cancels ours"},
+		"R off the curve": {tss.OperationSign, editing(func(_ *rogue, m *ecsigning.SignRound4Message) {
+			m.DeCommitment = offCurve(m.GetDeCommitment())
+		}), "decommitment is not a point"},
+		"a Schnorr response of zero": {tss.OperationSign, editing(func(_ *rogue, m *ecsigning.SignRound4Message) { m.ProofT = ecOrder.Bytes() }), "t is not in (0, q)"},
+		"round 7 replaced in round 9": {tss.OperationSign, func(r *rogue, n int, m *outgoing) {
+			if _, ok := said(m.GetPayload()).(*ecsigning.SignRound9Message); ok {
+				r.say(&outgoing{Curve: m.GetCurve(), Payload: payload(&ecsigning.SignRound7Message{Commitment: []byte{7}})})
+			}
+			r.say(m)
+		}, "a second, different SignRound7Message"},
+		"another session id": {"BACKUP", editing(func(_ *rogue, m *ecresharing.DGRound1Message) { m.Ssid = bitFlip(m.GetSsid(), 1, 2) }), "session id"},
+		"N with a small factor, reshared": {"BACKUP", editing(func(_ *rogue, m *ecresharing.DGRound2Message1) {
+			m.PaillierN = planted(m.GetPaillierN())
+		}), "N has a small factor"},
+		"a modulus proof with a W that is a residue": {"BACKUP", editing(func(_ *rogue, m *ecresharing.DGRound2Message1) { m.ModProof[0] = []byte{4} }), "non-residue"},
+		"a factor proof of nothing": {"BACKUP", planting(1, func(*rogue) proto.Message {
+			return &ecresharing.DGRound4Message1{FacProof: facProof}
+		}), "caused by CLIENT"},
+	} {
+		s.stopped(t, name, s.ecRogue(t, x.op, h, x.do), x.cause)
+	}
+	// The moduli of the run that came as far as the last proof count as used; so do those
+	// that came with the wallet, the committed sets 0 and 1.
+	for _, number := range []int{lastSet, 0, 1} {
+		r := s.ecRogue(t, "BACKUP", h, nil)
+		r.joint.PreParams = preParams(t, number)
+		s.stopped(t, "moduli of an earlier run", r, "modulus")
+	}
+	now := wallet(t, s.Service, h.wallet)
+	require.Positive(t, now.GetShareSets()[0].GetAborts())
+	now.GetShareSets()[0].Aborts = 0
+	require.True(t, proto.Equal(before, now))
+	s.ecRogue(t, tss.OperationSign, h, nil).well(t)
+}
+
+// ownN is the modulus of the device's Paillier key in the set that signs.
+func (r *rogue) ownN() []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rec, err := tss.ParseRecord(r.heard[0].GetHello().GetRecord())
+	if err != nil {
+		panic(err) // the service's record is good
+	}
+	return rec.Keys[0].Parties[tss.Client].PaillierN.Bytes()
+}

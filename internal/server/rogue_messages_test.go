@@ -1,0 +1,381 @@
+package server_test
+
+import (
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/tss"
+)
+
+// The kinds of parts.
+const (
+	aHello   = "hello"
+	aMessage = "message"
+	anEnd    = "end"
+	aMAC     = "mac"
+)
+
+func kindOf(m *outgoing) string {
+	switch {
+	case m.GetHello() != nil:
+		return aHello
+	case m.GetEnd() != nil:
+		return anEnd
+	case len(m.GetMac()) > 0:
+		return aMAC
+	}
+	return aMessage
+}
+
+// flip changes one bit of a field: the byte at num/den of its length.
+func bitFlip(b []byte, num, den int) []byte {
+	if len(b) == 0 {
+		return []byte{1}
+	}
+	b = append([]byte{}, b...)
+	b[min(len(b)-1, len(b)*num/den)] ^= 1
+	return b
+}
+
+// alter changes a bit of what a part holds.
+func alter(m *outgoing, num, den int) *outgoing {
+	m = proto.CloneOf(m)
+	switch kindOf(m) {
+	case aHello:
+		m.Hello.Nonce = bitFlip(m.GetHello().GetNonce(), num, den)
+	case aMessage:
+		m.Payload = bitFlip(m.GetPayload(), num, den)
+	case anEnd:
+		m.End.ShareSha256 = bitFlip(m.GetEnd().GetShareSha256(), num, den)
+	default:
+		m.Mac = bitFlip(m.GetMac(), num, den)
+	}
+	return m
+}
+
+// attack is one thing that is done to one part of a run.
+type attack struct {
+	do trick
+	// ends are the ways in which the run may end, by the part's kind; there is none for a
+	// kind to which it is not done.
+	ends map[string][]string
+}
+
+// always is for what is done to every kind of part, and always ends one way.
+func always(way string) map[string][]string {
+	return map[string][]string{aHello: {way}, aMessage: {way}, anEnd: {way}, aMAC: {way}}
+}
+
+func sayAltered(num, den int) trick {
+	return func(r *rogue, _ int, m *outgoing) { r.say(alter(m, num, den)) }
+}
+
+// large is more than any part of a run holds, and less than a call may carry.
+func large() []byte { return make([]byte, 200<<10) }
+
+// attacks are done to each part of each run.
+var attacks = map[string]attack{
+	"altered at its start":  {sayAltered(0, 1), always(brokenOff)},
+	"altered in the middle": {sayAltered(1, 2), always(brokenOff)},
+	"altered at its end":    {sayAltered(1, 1), always(brokenOff)},
+	"said again": {func(r *rogue, _ int, m *outgoing) {
+		r.say(m)
+		r.say(proto.CloneOf(m))
+	}, map[string][]string{aHello: {brokenOff}, aMessage: {brokenOff}, anEnd: {brokenOff}, aMAC: {succeeded}}}, // after the last part nothing is read
+	"said again, altered": {func(r *rogue, _ int, m *outgoing) {
+		r.say(m)
+		r.say(alter(m, 1, 1))
+	}, map[string][]string{aHello: {brokenOff}, aMessage: {brokenOff}, anEnd: {brokenOff}, aMAC: {succeeded}}},
+	"too large for its protocol": {func(r *rogue, _ int, m *outgoing) {
+		switch kindOf(m) {
+		case aHello:
+			m.Hello.Nonce = large()
+		case aMessage:
+			m.Payload = large()
+		case anEnd:
+			m.End.ShareSha256 = large()
+		default:
+			m.Mac = large()
+		}
+		r.say(m)
+	}, always(brokenOff)},
+	"of another kind": {func(r *rogue, _ int, m *outgoing) {
+		switch kindOf(m) {
+		case aHello, aMAC:
+			r.say(&outgoing{End: &pb.End{}})
+		default:
+			r.say(&outgoing{Mac: make([]byte, 32)})
+		}
+	}, always(brokenOff)},
+	"with its private flag flipped": {func(r *rogue, _ int, m *outgoing) {
+		m.Private = !m.GetPrivate()
+		r.say(m)
+	}, map[string][]string{aMessage: {brokenOff}}},
+	"of a curve that the run has not": {func(r *rogue, _ int, m *outgoing) {
+		m.Curve = pb.Curve_CURVE_SECP256K1
+		r.say(m)
+	}, map[string][]string{aMessage: {brokenOff}}},
+	"of no curve": {func(r *rogue, _ int, m *outgoing) {
+		m.Curve = 77
+		r.say(m)
+	}, map[string][]string{aMessage: {brokenOff}}},
+	"of another protocol": {func(r *rogue, _ int, m *outgoing) {
+		if m.GetPrivate() {
+			m.Payload = r.sealed(r.foreign(true))
+		} else {
+			m.Payload = r.foreign(false)
+		}
+		r.say(m)
+	}, map[string][]string{aMessage: {brokenOff}}},
+	"after a later one": {func(r *rogue, n int, m *outgoing) {
+		r.say(proto.CloneOf(r.stage.honest[r.op][n+1]))
+		r.say(m)
+	}, map[string][]string{aHello: {brokenOff}, aMessage: {brokenOff}, anEnd: {brokenOff}}},
+	"with another party key": {func(r *rogue, _ int, m *outgoing) {
+		m.Hello.PartyKeys = bitFlip(m.GetHello().GetPartyKeys(), 1, 1)
+		r.say(m)
+	}, map[string][]string{aHello: {brokenOff, gaveUp}}}, // its own parties compute with the one that they have
+	"with another session key": {func(r *rogue, _ int, m *outgoing) {
+		m.Hello.SessionKey = bitFlip(m.GetHello().GetSessionKey(), 1, 2)
+		r.say(m)
+	}, map[string][]string{aHello: {brokenOff, gaveUp}}}, // its own parties cannot open what is for them
+	"with a session key of small order": {func(r *rogue, _ int, m *outgoing) {
+		m.Hello.SessionKey = make([]byte, 32)
+		r.say(m)
+	}, map[string][]string{aHello: {brokenOff}}},
+	"with the wallet's id": {func(r *rogue, _ int, m *outgoing) {
+		m.Hello.WalletId = r.stage.first.wallet
+		r.say(m)
+	}, map[string][]string{aHello: {brokenOff}}},
+	"with a set's id": {func(r *rogue, _ int, m *outgoing) {
+		m.Hello.ShareSetId = uuid.NewString()
+		r.say(m)
+	}, map[string][]string{aHello: {brokenOff}}},
+	"with a record": {func(r *rogue, _ int, m *outgoing) {
+		m.Hello.Record = large()
+		r.say(m)
+	}, map[string][]string{aHello: {brokenOff}}},
+}
+
+// Each part of each operation, and each thing that can be done to it that the service must
+// notice: the run ends with PROTOCOL_ABORTED, the device is named, and nothing else has
+// happened.
+func TestRogueParts(t *testing.T) {
+	t.Parallel()
+	for _, op := range []string{"CREATE", "BACKUP", "PROVISION", tss.OperationSign} {
+		t.Run(op, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t, rogueConfig(0, false), op)
+			for i, name := range slices.Sorted(maps.Keys(attacks)) {
+				x := attacks[name]
+				for n, part := range s.honest[op] {
+					ways := x.ends[kindOf(part)]
+					if len(ways) == 0 || sampled(op) && (i+n)%4 != 0 {
+						continue
+					}
+					if name == "with a session key of small order" && op == tss.OperationSign {
+						continue // there is no message that would be encrypted to it
+					}
+					way := s.rogue(t, op, at(n, x.do)).ends(t, ways...)
+					t.Logf("%s: part %d, a %s, %s: %s", op, n, kindOf(part), name, way)
+					s.requireClean(t, way)
+				}
+			}
+		})
+	}
+}
+
+// sampled reports whether a quarter of an operation's cases is enough: its messages are
+// another's, or they are slow under the race detector.
+func sampled(op string) bool { return race || op == "CREATE" || op == "BACKUP" }
+
+// at plays a trick on one part, and lets the others pass.
+func at(n int, do trick) trick {
+	return func(r *rogue, k int, m *outgoing) {
+		if k == n {
+			do(r, k, m)
+		} else {
+			r.say(m)
+		}
+	}
+}
+
+// What the service waits for and does not get is nobody's fault, as long as what comes
+// after it is not out of its order. Sent when the run is over, it changes nothing more.
+func TestRogueLate(t *testing.T) {
+	t.Parallel()
+	for _, op := range []string{"CREATE", "BACKUP", "PROVISION", tss.OperationSign} {
+		t.Run(op, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t, rogueConfig(0, false), op)
+			brief := &stage{stocked: start(t, rogueConfig(time.Second, false)), honest: s.honest}
+			brief.before = wallet(t, brief.Service, brief.second.wallet)
+			for n, part := range s.honest[op] {
+				on, want := brief, unblamed
+				if k := kindOf(part); k == aHello || k == anEnd {
+					on, want = s, brokenOff // what follows it is out of its order
+				}
+				var kept *outgoing
+				r := on.rogue(t, op, at(n, func(_ *rogue, _ int, m *outgoing) { kept = m }))
+				way := r.ends(t, want)
+				r.say(kept)
+				require.Len(t, r.refused, 1, "only the late one")
+				require.Equal(t, codes.Aborted, r.refused[0].Code(), "%v", r.refused[0])
+				i, _ := info(t, r.refused[0])
+				require.Equal(t, want, i.GetReason())
+				t.Logf("%s: part %d, a %s, left out: %s", op, n, kindOf(part), way)
+				on.requireClean(t, way)
+
+				if n+1 == len(s.honest[op]) {
+					break
+				}
+				// Swapped with the next, where there is a next one without it.
+				kept = nil
+				r = brief.rogue(t, op, func(r *rogue, k int, m *outgoing) {
+					switch k {
+					case n:
+						kept = m
+					case n + 1:
+						r.say(m, kept)
+					default:
+						r.say(m)
+					}
+				})
+				way = r.ends(t, brokenOff, unblamed)
+				t.Logf("%s: parts %d and %d, swapped: %s", op, n, n+1, way)
+				brief.requireClean(t, way)
+			}
+		})
+	}
+}
+
+// What is not taken does not harm a run: the same again under its own number, numbers that
+// are not next, acknowledgements of what was never sent, calls of others and for other
+// parties, and what no call may carry. It goes around every part of every operation, each
+// with a poisoned copy.
+func TestRogueNoise(t *testing.T) {
+	t.Parallel()
+	bob := &session.Caller{Name: "bob"}
+	s := newStage(t, rogueConfig(0, false), "CREATE")
+	for _, op := range []string{"CREATE", "BACKUP", "PROVISION", tss.OperationSign} {
+		var odd []string // what was answered in another way than it should
+		r := s.rogue(t, op, func(r *rogue, _ int, m *outgoing) {
+			poison := alter(m, 1, 1)
+			want := func(what string, code codes.Code, as *session.Caller, change func(*pb.SendMessagesRequest, *outgoing)) {
+				p := proto.CloneOf(poison)
+				p.Sequence = r.next + 1
+				req := r.words(p)
+				change(req, p)
+				if st := r.shout(as, req); st.Code() != code {
+					odd = append(odd, what+": "+st.String())
+				}
+			}
+			want("of another user", codes.NotFound, bob, func(*pb.SendMessagesRequest, *outgoing) {})
+			want("of an operator who may only read", codes.NotFound, &session.Caller{Name: "ops", Scopes: []session.Scope{session.ScopeRead}}, func(*pb.SendMessagesRequest, *outgoing) {})
+			want("of another instance", codes.Aborted, alice, func(req *pb.SendMessagesRequest, _ *outgoing) { req.Instance = uuid.NewString() })
+			want("of the attempt before", codes.Aborted, alice, func(req *pb.SendMessagesRequest, _ *outgoing) { req.Attempt-- })
+			want("of an attempt to come", codes.Aborted, alice, func(req *pb.SendMessagesRequest, _ *outgoing) { req.Attempt++ })
+			want("for a session that is not", codes.NotFound, alice, func(req *pb.SendMessagesRequest, _ *outgoing) { req.SessionId = uuid.NewString() })
+			want("of two kinds", codes.InvalidArgument, alice, func(_ *pb.SendMessagesRequest, p *outgoing) {
+				p.Mac, p.End = []byte("x"), &pb.End{}
+			})
+			want("larger than any", codes.InvalidArgument, alice, func(_ *pb.SendMessagesRequest, p *outgoing) {
+				p.Hello, p.End, p.Mac, p.Payload, p.Curve = nil, nil, nil, make([]byte, 300<<10), pb.Curve_CURVE_ED25519
+			})
+			want("larger than a call", codes.ResourceExhausted, alice, func(_ *pb.SendMessagesRequest, p *outgoing) { p.Payload = make([]byte, 3<<20) })
+			for _, sequence := range []uint32{0, r.next + 2, r.next + 1000, 1<<32 - 1} {
+				want("out of its sequence", codes.OK, alice, func(_ *pb.SendMessagesRequest, p *outgoing) { p.Sequence = sequence })
+			}
+			for _, ack := range []uint32{uint32(len(r.heard)) + 1000, 1<<32 - 1} {
+				want("with a wild ack", codes.OK, alice, func(_ *pb.SendMessagesRequest, p *outgoing) { p.Sequence, p.Ack = 0, ack })
+			}
+			r.say(m)
+			want("the same number again", codes.OK, alice, func(_ *pb.SendMessagesRequest, p *outgoing) { p.Sequence-- })
+		})
+		way := r.ends(t, succeeded)
+		require.Empty(t, odd, op)
+		s.requireClean(t, way)
+	}
+}
+
+// A device that acknowledges what it has not got loses it, and hurts nobody else: the run
+// ends without blame.
+func TestRogueAcknowledgesWhatItHasNot(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, rogueConfig(time.Second, false))
+	r := s.rogue(t, "PROVISION", func(r *rogue, _ int, m *outgoing) {
+		r.say(m)
+		m.Ack = r.next + 1
+		for i := range uint32(64) {
+			m.Ack = i
+			r.shout(alice, r.words(m))
+		}
+	})
+	way := r.ends(t, succeeded, unblamed)
+	t.Log(way)
+	s.requireClean(t, way)
+}
+
+// A device that starts again begins another attempt. What its first parties said is of no
+// use in it, under the old attempt's number or the new one's, nor in any later run.
+func TestRogueEarlierAttempt(t *testing.T) {
+	t.Parallel()
+	for _, op := range []string{"BACKUP", "PROVISION", tss.OperationSign} {
+		s := newStage(t, rogueConfig(0, false), op)
+		for n := range s.honest[op] {
+			if n == 0 {
+				continue
+			}
+			first, took := s.rogue(t, op, nil), make(chan struct{})
+			first.trick = func(r *rogue, k int, m *outgoing) {
+				if k < n {
+					r.say(m)
+				} else if k == n {
+					close(took)
+				}
+			}
+			ended := make(chan answer, 1)
+			go func() { ended <- first.run(t) }() //nolint:testifylint // it ends when the second begins
+			<-took
+
+			second := s.rogue(t, op, func(r *rogue, k int, m *outgoing) {
+				if k != n-1 {
+					r.say(m)
+					return
+				}
+				old := first.words(proto.CloneOf(first.sent[k]))
+				old.Messages[0].Sequence = r.next + 1
+				r.shout(alice, old) // under its own number
+				r.say(proto.CloneOf(first.sent[k]))
+			})
+			again := proto.Clone(first.req).(deviceRun) //nolint:errcheck,forcetypeassert // it is one
+			again.GetDevice().Instance = uuid.NewString()
+			second.req = again
+			ways := []string{brokenOff}
+			if equal(first.sent[n-1], s.honest[op][n-1]) {
+				ways = []string{succeeded}
+			}
+			if n == 1 && op != tss.OperationSign {
+				ways = []string{gaveUp} // its own parties cannot open what is for the first ones
+			}
+			way := second.ends(t, ways...)
+			refused(t, <-ended, codes.Aborted, "INTERRUPTED")
+			require.Equal(t, first.id, second.id, "one session")
+			require.Equal(t, uint32(2), second.joint.Attempt)
+			require.NotEmpty(t, second.refused)
+			i, _ := info(t, second.refused[0])
+			require.Equal(t, "INTERRUPTED", i.GetReason())
+			t.Logf("%s: part %d of attempt 1 in attempt 2: %s", op, n-1, way)
+			s.requireClean(t, way)
+		}
+	}
+}

@@ -1,0 +1,388 @@
+package server_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/server/servertest"
+	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/tss"
+	"github.com/mpcd/mpcd/internal/tss/tsstest"
+	"github.com/mpcd/mpcd/internal/wire"
+)
+
+// stage is a service whose devices are hostile, one run after the other.
+type stage struct {
+	*stocked
+	before *pb.Wallet             // the shelf's wallet, which no broken run changes
+	honest map[string][]*outgoing // what a device sent in an honest run of each operation
+}
+
+// outgoing is one part of a device's, without its numbers.
+type outgoing = pb.ProtocolMessage
+
+// rogueConfig is that of every service that is attacked: its sets are not locked, however
+// often.
+func rogueConfig(silence time.Duration, workers bool) servertest.Config {
+	cfg := servertest.Config{Sessions: session.Config{Aborts: 1 << 20, DeviceSilence: silence}}
+	if workers {
+		cfg.Workers = servertest.Workers(1)
+	}
+	return cfg
+}
+
+// newStage starts a service. An honest run of each operation shows what there is to attack.
+func newStage(t testing.TB, cfg servertest.Config, operations ...string) *stage {
+	t.Helper()
+	s := &stage{stocked: start(t, cfg), honest: map[string][]*outgoing{}}
+	for _, op := range operations {
+		r := s.rogue(t, op, nil)
+		r.well(t)
+		require.GreaterOrEqual(t, len(r.sent), 6, "a hello, messages of three rounds, an end and a mac")
+		s.honest[op] = r.sent
+	}
+	s.before = wallet(t, s.Service, s.second.wallet)
+	return s
+}
+
+// trick is what a rogue does where an honest device would send its part n, from 0. It runs
+// in the goroutine of its parties. A nil trick sends it.
+type trick func(r *rogue, n int, m *outgoing)
+
+// rogue is a device whose parties are the SDK's own, and whose link is not: what it sends
+// is what its trick makes of it.
+type rogue struct {
+	stage *stage
+	op    string
+	uses  string // the set
+	req   deviceRun
+	joint tss.Joint
+	trick trick
+	id    string // the session's, once it began
+
+	in chan tss.Part
+
+	mu      sync.Mutex // guards what follows
+	sent    []*outgoing
+	heard   []*pb.ProtocolMessage // of the service
+	next    uint32                // the last sequence that was used
+	refused []*status.Status      // calls of SendMessages
+	joined  *tss.Joined
+	err     error // its own parties'
+}
+
+// rogue returns alice's device for one operation on ED25519 and the shelf's sets.
+func (s *stage) rogue(t testing.TB, op string, do trick) *rogue {
+	t.Helper()
+	r := &rogue{stage: s, op: op, trick: do, in: make(chan tss.Part, 64)}
+	r.joint = tss.Joint{
+		Party: tss.Client, Operation: op, Curves: []tss.Curve{tss.Ed25519}, Purpose: tss.Signing, PreParams: tsstest.NewSource().PreParams,
+	}
+	var from held
+	switch op {
+	case "CREATE":
+		req := createReq()
+		req.ClientSide = &pb.CreateWalletRequest_Device{Device: &pb.DeviceSide{Instance: uuid.NewString()}}
+		r.req = req
+		return r
+	case "BACKUP":
+		from, r.joint.Purpose, r.req = s.first, tss.Backup, deviceBackupReq(s.first)
+	case "PROVISION":
+		from, r.req = s.backup, deviceReq(s.backup, uuid.NewString())
+	case tss.OperationSign:
+		from, r.joint.Payload, r.req = s.second, []byte("hello"), deviceSignReq(s.second)
+	}
+	r.holds(t, from)
+	return r
+}
+
+func (r *rogue) holds(t testing.TB, h held) {
+	t.Helper()
+	var err error
+	r.joint.Share, err = tss.ParseShare(h.share)
+	require.NoError(t, err)
+	r.uses = h.set
+}
+
+// deviceEvent is what the responses of device-held runs have in common.
+type deviceEvent interface {
+	proto.Message
+	withProgress
+	GetMessage() *pb.ProtocolMessage
+}
+
+// run takes the run to its end. Where its own parties fall out before they have said all,
+// the device gives up, as the SDK does.
+func (r *rogue) run(t testing.TB) (a answer) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(servertest.As(t.Context(), "alice"), 3*time.Minute)
+	defer cancel()
+	m := method(t, r.req)
+	stream, err := r.stage.Conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, fmt.Sprintf("/%s/%s", m.Parent().FullName(), m.Name()))
+	require.NoError(t, err)
+	require.NoError(t, stream.SendMsg(r.req))
+	require.NoError(t, stream.CloseSend())
+	var parties sync.WaitGroup
+	for {
+		resp := newResponse(t, m)
+		if err := stream.RecvMsg(resp); err != nil {
+			if !errors.Is(err, io.EOF) {
+				cancel()
+				a.status = status.Convert(err)
+			} else {
+				a.status = status.New(codes.OK, "")
+			}
+			parties.Wait()
+			return a
+		}
+		a.messages = append(a.messages, resp)
+		ev, ok := resp.(deviceEvent)
+		require.True(t, ok)
+		if p := ev.GetProgress(); p != nil && r.id == "" {
+			r.id, r.joint.SessionID, r.joint.Attempt = p.GetSessionId(), p.GetSessionId(), p.GetAttempt()
+			parties.Go(func() { r.act(ctx) }) // ends with the stream
+		}
+		r.hear(ev.GetMessage())
+	}
+}
+
+func (r *rogue) act(ctx context.Context) {
+	r.joined, r.err = r.joint.Run(ctx, r)
+	if r.err == nil || ctx.Err() != nil {
+		return
+	}
+	if n := len(r.sent); n == 0 || r.sent[n-1].GetMac() == nil {
+		_, _ = r.stage.CancelSession(ctx, &pb.CancelSessionRequest{SessionId: r.id}) // the stream says how it ended
+	}
+}
+
+func (r *rogue) hear(m *pb.ProtocolMessage) {
+	if m == nil {
+		return
+	}
+	r.mu.Lock()
+	r.heard = append(r.heard, m)
+	r.mu.Unlock()
+	if p, err := wire.Part(m); err == nil {
+		r.in <- p
+	}
+}
+
+// Send implements tss.Link.
+func (r *rogue) Send(_ context.Context, p tss.Part) error {
+	m := wire.Message(p)
+	r.mu.Lock()
+	n := len(r.sent)
+	r.sent = append(r.sent, proto.CloneOf(m))
+	r.mu.Unlock()
+	if r.trick == nil {
+		r.say(m)
+	} else {
+		r.trick(r, n, m)
+	}
+	return nil
+}
+
+// Recv implements tss.Link.
+func (r *rogue) Recv(ctx context.Context) (tss.Part, error) {
+	select {
+	case p := <-r.in:
+		return p, nil
+	case <-ctx.Done():
+		return tss.Part{}, context.Cause(ctx)
+	}
+}
+
+// say sends parts as the next ones.
+func (r *rogue) say(all ...*outgoing) {
+	r.mu.Lock()
+	for _, m := range all {
+		r.next++
+		m.Sequence, m.Ack = r.next, uint32(len(r.heard))
+	}
+	r.mu.Unlock()
+	r.shout(alice, r.words(all...))
+}
+
+// words is the call that sends parts as they are.
+func (r *rogue) words(all ...*outgoing) *pb.SendMessagesRequest {
+	return &pb.SendMessagesRequest{SessionId: r.id, Instance: r.req.GetDevice().GetInstance(), Attempt: r.joint.Attempt, Messages: all}
+}
+
+// shout makes a call as anybody, and returns how it went.
+func (r *rogue) shout(as *session.Caller, req *pb.SendMessagesRequest) *status.Status {
+	_, err := r.stage.SendMessages(servertest.As(context.Background(), as.Name, as.Scopes...), req)
+	if err != nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.refused = append(r.refused, status.Convert(err))
+	}
+	return status.Convert(err)
+}
+
+// well requires that the run succeeded, on both sides.
+func (r *rogue) well(t testing.TB) {
+	t.Helper()
+	a := r.run(t)
+	require.Equal(t, codes.OK, a.status.Code(), "%v", a.status)
+	require.NoError(t, r.err)
+	require.NotNil(t, r.joined)
+	require.Equal(t, session.Succeeded, r.record(t).State)
+}
+
+func (r *rogue) record(t testing.TB) *session.Session {
+	t.Helper()
+	rec, err := r.stage.Store.Session(t.Context(), r.id)
+	require.NoError(t, err)
+	return rec
+}
+
+// end is the audit log's last word on the run.
+func (r *rogue) end(t testing.TB) (end session.Entry) {
+	t.Helper()
+	rec, ends := r.record(t), uint32(0)
+	lines, err := r.stage.Store.Audit(t.Context(), rec.WalletID)
+	require.NoError(t, err)
+	for _, l := range lines {
+		switch l.Action {
+		case "session.end", "session.commit", "session.cancel":
+			if l.SessionID == r.id {
+				ends++
+				end = l.Entry
+			}
+		}
+	}
+	require.Equal(t, rec.Attempt, ends, "each attempt ended, once")
+	return end
+}
+
+// The ways in which a run ends.
+const (
+	brokenOff = "PROTOCOL_ABORTED"  // by the device, which is named
+	unblamed  = "INTERRUPTED"       // without blame
+	gaveUp    = "SESSION_CANCELLED" // by the device, whose own parties cannot go on
+	succeeded = "OK"
+)
+
+// ends requires that the run ends in one of these ways, and that what is told, noted and
+// counted goes with it. It returns the one.
+func (r *rogue) ends(t testing.TB, ways ...string) string {
+	t.Helper()
+	counted := r.aborts(t)
+	a := r.run(t)
+	way, culprit := succeeded, ""
+	if i, _ := info(t, a.status); i != nil {
+		way, culprit = i.GetReason(), i.GetMetadata()["culprit"]
+	}
+	require.Contains(t, ways, way, "%v", a.status)
+	end := r.end(t)
+	if way == succeeded {
+		require.Equal(t, "ok", end.Outcome)
+		require.NoError(t, r.err)
+	} else {
+		require.Equal(t, "failed", end.Outcome)
+		require.Equal(t, way, end.Reason)
+	}
+	if way == brokenOff {
+		require.Equal(t, "CLIENT", culprit)
+		require.Equal(t, r.op+" culprit CLIENT", end.Detail)
+		counted++
+	} else {
+		require.Empty(t, culprit)
+		require.NotContains(t, end.Detail, "culprit")
+	}
+	if r.uses != "" {
+		require.Equal(t, counted, r.aborts(t))
+	}
+	return way
+}
+
+// aborts is how many of its runs are blamed on the device that has the set.
+func (r *rogue) aborts(t testing.TB) uint32 {
+	t.Helper()
+	if r.uses == "" {
+		return 0
+	}
+	return shareSet(wallet(t, r.stage.Service, r.joint.Share.WalletID), held{set: r.uses}).GetAborts()
+}
+
+// requireClean requires that what was done to the service has left nothing: no run, no
+// worker, no change to the wallet; and that the next honest run, with an old set, succeeds.
+// A run that went well has changed the wallet, which is then as it must stay.
+func (s *stage) requireClean(t testing.TB, way string) {
+	t.Helper()
+	now := wallet(t, s.Service, s.before.GetWalletId())
+	if way == succeeded {
+		s.before = now
+	}
+	for i, set := range now.GetShareSets() {
+		if i < len(s.before.GetShareSets()) {
+			set.Aborts = s.before.GetShareSets()[i].GetAborts()
+		}
+	}
+	require.True(t, proto.Equal(s.before, now), "something was stored")
+	require.Eventually(t, func() bool { return busyWorkers(t, s) == 0 }, 20*time.Second, time.Millisecond, "a worker is busy")
+	s.rogue(t, tss.OperationSign, nil).well(t)
+	require.Eventually(t, func() bool { return busyWorkers(t, s) == 0 }, 20*time.Second, time.Millisecond, "a worker is busy")
+}
+
+// busyWorkers counts the workers that are in a run. None has died: whatever a device says
+// is refused before tss-lib crashes on it.
+func busyWorkers(t testing.TB, s *stage) int {
+	t.Helper()
+	if s.Workers == nil {
+		return 0
+	}
+	stats := s.Workers.Stats()
+	require.Zero(t, stats.Died)
+	return stats.Busy
+}
+
+// children are the process's worker processes, by the kernel's account.
+func children(t testing.TB) (n int) {
+	t.Helper()
+	all, err := os.ReadDir("/proc")
+	require.NoError(t, err)
+	for _, e := range all {
+		if _, err := strconv.Atoi(e.Name()); err != nil {
+			continue
+		}
+		stat, err := os.ReadFile("/proc/" + e.Name() + "/stat")
+		if err != nil { // it has ended
+			continue
+		}
+		_, rest, _ := strings.Cut(string(stat), ") ")
+		fields := strings.Fields(rest)
+		cmd, err := os.ReadFile("/proc/" + e.Name() + "/cmdline")
+		if err == nil && len(fields) > 1 && fields[1] == strconv.Itoa(os.Getpid()) && strings.Contains(string(cmd), "worker") {
+			n++
+		}
+	}
+	return n
+}
+
+// A rogue without a trick is an honest device.
+func TestRogueWithoutATrick(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, rogueConfig(0, false), "CREATE", "BACKUP", "PROVISION", tss.OperationSign)
+	for op, sent := range s.honest {
+		t.Log(op, len(sent))
+	}
+	s.requireClean(t, succeeded)
+}
