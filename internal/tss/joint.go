@@ -10,8 +10,6 @@ import (
 	"hash"
 	"math/big"
 
-	"github.com/google/uuid"
-
 	"github.com/mpcd/mpcd/internal/secret"
 )
 
@@ -409,10 +407,14 @@ func (c *channel) greet(ctx context.Context) (*Record, error) {
 // has.
 func (j *Joint) about(said *Hello) (*Record, error) {
 	blame := func(text string) error { return &ProtocolError{Culprit: Server, Err: errors.New(text)} }
-	if err := uuid.Validate(said.WalletID); err != nil {
+	isID := func(s string) bool { // in its one spelling: two of the same id would pass for two sets
+		_, err := packUUID(s)
+		return err == nil
+	}
+	if !isID(said.WalletID) {
 		return nil, blame("a wallet without an id")
 	}
-	if j.Operation != OperationSign && uuid.Validate(said.ShareSetID) != nil || j.Operation == OperationSign && said.ShareSetID != "" {
+	if j.Operation != OperationSign && !isID(said.ShareSetID) || j.Operation == OperationSign && said.ShareSetID != "" {
 		return nil, blame("a new set without an id, or an id without a new set")
 	}
 	if j.Share == nil {
@@ -431,7 +433,13 @@ func (j *Joint) about(said *Hello) (*Record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the record that the share commits to: %w", err)
 	}
-	return rec, rec.Check(j.Share, j.Party, said.Record)
+	if err := rec.Check(j.Share, j.Party, said.Record); err != nil {
+		return nil, err
+	}
+	if j.Share.Key(rec.Keys[0].Curve) == nil { // both sides confirm the run with it
+		return nil, fmt.Errorf("%w: it has no %v key", ErrShareMismatch, rec.Keys[0].Curve)
+	}
+	return rec, nil
 }
 
 // confirm ends the run: both sides say that they have done their part, and then, under a
