@@ -221,9 +221,11 @@ type channel struct {
 	ended chan endSeen           // the other side's End, once
 	mac   chan []byte            // the other side's MAC, once
 
-	// Of read alone: how far the other side is, and the hash over its parts.
+	// Of read alone: how far the other side is, the hash over its parts, and how many
+	// messages each curve's protocol may still get.
 	state int
 	in    hash.Hash
+	left  map[Curve]int
 
 	out chan hash.Hash // over our parts; whoever sends holds it
 
@@ -254,10 +256,10 @@ func newChannel(j *Joint, link Link, fail context.CancelCauseFunc) (*channel, er
 	c := &channel{
 		joint: j, link: link, fail: fail, key: key,
 		hello: make(chan *Hello, 1), parts: map[Curve]chan Message{}, ended: make(chan endSeen, 1), mac: make(chan []byte, 1),
-		in: sha256.New(), out: make(chan hash.Hash, 1), met: make(chan struct{}),
+		in: sha256.New(), left: map[Curve]int{}, out: make(chan hash.Hash, 1), met: make(chan struct{}),
 	}
 	for _, curve := range j.Curves {
-		c.parts[curve] = make(chan Message, pipeDepth)
+		c.parts[curve], c.left[curve] = make(chan Message, pipeDepth), pipeDepth
 	}
 	c.out <- sha256.New()
 	return c, nil
@@ -315,16 +317,16 @@ func (c *channel) message(sealed *Sealable) error {
 	if !ok {
 		return c.blame(errors.New("a message for a curve that the run has not"))
 	}
-	m, err := c.open(sealed)
-	if err != nil {
-		return err
-	}
-	select {
-	case to <- m:
-		return nil
-	default:
+	// The same message again is a no-op to the protocol, but each costs an opening.
+	if c.left[sealed.Curve] == 0 {
 		return c.blame(errors.New("more messages than the protocol has"))
 	}
+	c.left[sealed.Curve]--
+	m, err := c.open(sealed)
+	if err == nil {
+		to <- m // it has room for all of them
+	}
+	return err
 }
 
 // send sends a part, and adds it to our direction's hash in the same order.

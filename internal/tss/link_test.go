@@ -132,3 +132,26 @@ func TestJointOfHalfAShare(t *testing.T) {
 	_, err = j.about(&Hello{WalletID: s.Record.WalletID, Record: s.Encoded})
 	require.ErrorIs(t, err, ErrShareMismatch)
 }
+
+// However fast they are taken, no more messages come than a protocol can have, and nobody
+// makes us open more: the same one, again and again, ends the run.
+func TestJointFlood(t *testing.T) {
+	t.Parallel()
+	s := Vector(t, Signing)
+	messages, err := ReadMessages()
+	require.NoError(t, err)
+	c, err := newChannel(fuzzJoint(s, 2, Server), nil, nil)
+	require.NoError(t, err)
+	c.state = greeted
+	from := &channel{joint: fuzzJoint(s, 2, Client), peer: &Hello{SessionKey: c.key.PublicKey().Bytes()}}
+	sealed, err := from.seal(Message{Ed25519, messages[typeOf(&edresharing.DGRound3Message1{})]})
+	require.NoError(t, err)
+	require.True(t, sealed.Private)
+	for range pipeDepth {
+		require.NoError(t, c.take(t.Context(), Part{Message: sealed}))
+		<-c.parts[Ed25519]
+	}
+	err = c.take(t.Context(), Part{Message: sealed})
+	requireBlame(t, err, Client)
+	require.ErrorContains(t, err, "more messages than the protocol has")
+}
