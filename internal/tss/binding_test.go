@@ -2,6 +2,7 @@ package tss_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -42,16 +43,19 @@ func TestRow17Session(t *testing.T) {
 		"another session":   {tss.OperationSign, func(j *tss.Joint) { j.SessionID += "0" }},
 		"another attempt":   {tss.OperationSign, func(j *tss.Joint) { j.Attempt++ }},
 		"another operation": {"PROVISION", func(j *tss.Joint) { j.Operation = "BACKUP" }},
+		"another purpose":   {"PROVISION", func(j *tss.Joint) { j.Purpose = tss.Backup }},
 	} {
-		d := newDevice(x.operation, s, tss.Ed25519)
-		for _, j := range d.joints {
-			j.Payload = []byte("x")
+		for p := range 2 {
+			d := newDevice(x.operation, s, tss.Ed25519)
+			for _, j := range d.joints {
+				j.Payload = []byte("x")
+			}
+			if x.operation == tss.OperationSign {
+				d.joints[tss.Server].ShareSetID = ""
+			}
+			x.change(d.joints[p])
+			t.Run(fmt.Sprint(what, " ", tss.Party(p)), func(t *testing.T) { requireNothing(t, d, sawOther) })
 		}
-		if x.operation == tss.OperationSign {
-			d.joints[tss.Server].ShareSetID = ""
-		}
-		x.change(d.joints[tss.Client])
-		t.Run(what, func(t *testing.T) { requireNothing(t, d, sawOther) })
 	}
 }
 

@@ -10,8 +10,6 @@ import (
 	"hash"
 	"math/big"
 
-	"github.com/google/uuid"
-
 	"github.com/mpcd/mpcd/internal/secret"
 )
 
@@ -223,9 +221,11 @@ type channel struct {
 	ended chan endSeen           // the other side's End, once
 	mac   chan []byte            // the other side's MAC, once
 
-	// Of read alone: how far the other side is, and the hash over its parts.
+	// Of read alone: how far the other side is, the hash over its parts, and how many
+	// messages each curve's protocol may still get.
 	state int
 	in    hash.Hash
+	left  map[Curve]int
 
 	out chan hash.Hash // over our parts; whoever sends holds it
 
@@ -256,10 +256,10 @@ func newChannel(j *Joint, link Link, fail context.CancelCauseFunc) (*channel, er
 	c := &channel{
 		joint: j, link: link, fail: fail, key: key,
 		hello: make(chan *Hello, 1), parts: map[Curve]chan Message{}, ended: make(chan endSeen, 1), mac: make(chan []byte, 1),
-		in: sha256.New(), out: make(chan hash.Hash, 1), met: make(chan struct{}),
+		in: sha256.New(), left: map[Curve]int{}, out: make(chan hash.Hash, 1), met: make(chan struct{}),
 	}
 	for _, curve := range j.Curves {
-		c.parts[curve] = make(chan Message, pipeDepth)
+		c.parts[curve], c.left[curve] = make(chan Message, pipeDepth), pipeDepth
 	}
 	c.out <- sha256.New()
 	return c, nil
@@ -317,16 +317,16 @@ func (c *channel) message(sealed *Sealable) error {
 	if !ok {
 		return c.blame(errors.New("a message for a curve that the run has not"))
 	}
-	m, err := c.open(sealed)
-	if err != nil {
-		return err
-	}
-	select {
-	case to <- m:
-		return nil
-	default:
+	// The same message again is a no-op to the protocol, but each costs an opening.
+	if c.left[sealed.Curve] == 0 {
 		return c.blame(errors.New("more messages than the protocol has"))
 	}
+	c.left[sealed.Curve]--
+	m, err := c.open(sealed)
+	if err == nil {
+		to <- m // it has room for all of them
+	}
+	return err
 }
 
 // send sends a part, and adds it to our direction's hash in the same order.
@@ -409,10 +409,14 @@ func (c *channel) greet(ctx context.Context) (*Record, error) {
 // has.
 func (j *Joint) about(said *Hello) (*Record, error) {
 	blame := func(text string) error { return &ProtocolError{Culprit: Server, Err: errors.New(text)} }
-	if err := uuid.Validate(said.WalletID); err != nil {
+	isID := func(s string) bool { // in its one spelling: two of the same id would pass for two sets
+		_, err := packUUID(s)
+		return err == nil
+	}
+	if !isID(said.WalletID) {
 		return nil, blame("a wallet without an id")
 	}
-	if j.Operation != OperationSign && uuid.Validate(said.ShareSetID) != nil || j.Operation == OperationSign && said.ShareSetID != "" {
+	if j.Operation != OperationSign && !isID(said.ShareSetID) || j.Operation == OperationSign && said.ShareSetID != "" {
 		return nil, blame("a new set without an id, or an id without a new set")
 	}
 	if j.Share == nil {
@@ -431,7 +435,13 @@ func (j *Joint) about(said *Hello) (*Record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the record that the share commits to: %w", err)
 	}
-	return rec, rec.Check(j.Share, j.Party, said.Record)
+	if err := rec.Check(j.Share, j.Party, said.Record); err != nil {
+		return nil, err
+	}
+	if j.Share.Key(rec.Keys[0].Curve) == nil { // both sides confirm the run with it
+		return nil, fmt.Errorf("%w: it has no %v key", ErrShareMismatch, rec.Keys[0].Curve)
+	}
+	return rec, nil
 }
 
 // confirm ends the run: both sides say that they have done their part, and then, under a

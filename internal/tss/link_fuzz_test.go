@@ -6,6 +6,7 @@ import (
 	"crypto/hpke"
 	"crypto/sha256"
 	"math/big"
+	"strings"
 	"testing"
 
 	"github.com/google/uuid"
@@ -45,6 +46,7 @@ func FuzzHello(f *testing.F) {
 	f.Add(byte(1), byte(Client), nonce, nonce, scalars, s.Record.WalletID, id, s.Encoded)
 	f.Add(byte(2), byte(Client), nonce, nonce, scalars, s.Record.WalletID, s.Record.ShareSetID, s.Encoded)
 	f.Add(byte(3), byte(Client), nonce, nonce, []byte(nil), s.Record.WalletID, "", s.Encoded)
+	f.Add(byte(2), byte(Client), nonce, nonce, scalars, s.Record.WalletID, strings.ToUpper(s.Record.ShareSetID), s.Encoded)
 	f.Add(byte(2), byte(Server), nonce, nonce, scalars, "", "", []byte(nil))
 	f.Add(byte(3), byte(Server), nonce, nonce, []byte(nil), "", "", []byte(nil))
 	f.Fuzz(func(t *testing.T, operation, me byte, nonce, key, partyKeys []byte, wallet, set string, record []byte) {
@@ -70,12 +72,14 @@ func FuzzHello(f *testing.F) {
 			require.Nil(t, rec)
 			return
 		}
-		require.NoError(t, uuid.Validate(wallet))
+		id, err := uuid.Parse(wallet)
+		require.NoError(t, err)
+		require.Equal(t, id.String(), wallet)
 		require.Equal(t, j.Operation == OperationSign, set == "")
 		require.Equal(t, j.Share == nil, rec == nil)
 		if rec != nil {
 			require.Equal(t, j.Share.WalletID, wallet)
-			require.NotEqual(t, j.Share.ShareSetID, set)
+			require.False(t, strings.EqualFold(j.Share.ShareSetID, set))
 			require.True(t, bytes.Equal(s.Encoded, record))
 		}
 	})

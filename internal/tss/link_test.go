@@ -2,6 +2,7 @@ package tss
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -73,4 +74,84 @@ func TestSmallOrderSessionKey(t *testing.T) {
 		_, err = ours.open(&Sealable{Curve: Ed25519, Private: true, Payload: append(bytes.Clone(key), make([]byte, 64)...)})
 		requireBlame(t, err, Server)
 	}
+}
+
+// What a hostile server says of wallet and sets, in the place of what is true: the client,
+// which may have nothing else to go by, refuses it. The id of the set that is used, spelled
+// otherwise, would pass for a new one, and a share of that one for the other.
+func TestHelloOfServer(t *testing.T) {
+	t.Parallel()
+	s, other := Vector(t, Signing), Vector(t, Backup)
+	wallet, used, fresh := s.Record.WalletID, s.Record.ShareSetID, "0b9e3b0c-1f2c-4a52-8a56-8a7d4c0c2b11"
+	const provision, sign = 2, 3
+	for what, x := range map[string]struct {
+		operation byte
+		said      Hello
+	}{
+		"the used set's id":                  {provision, Hello{WalletID: wallet, ShareSetID: used, Record: s.Encoded}},
+		"the used set's id in capitals":      {provision, Hello{WalletID: wallet, ShareSetID: strings.ToUpper(used), Record: s.Encoded}},
+		"the used set's id in braces":        {provision, Hello{WalletID: wallet, ShareSetID: "{" + used + "}", Record: s.Encoded}},
+		"the used set's id as a URN":         {provision, Hello{WalletID: wallet, ShareSetID: "urn:uuid:" + used, Record: s.Encoded}},
+		"the used set's id without dashes":   {provision, Hello{WalletID: wallet, ShareSetID: strings.ReplaceAll(used, "-", ""), Record: s.Encoded}},
+		"no new set":                         {provision, Hello{WalletID: wallet, Record: s.Encoded}},
+		"another wallet":                     {provision, Hello{WalletID: fresh, ShareSetID: fresh, Record: s.Encoded}},
+		"another set's record":               {provision, Hello{WalletID: wallet, ShareSetID: fresh, Record: other.Encoded}},
+		"no record":                          {provision, Hello{WalletID: wallet, ShareSetID: fresh}},
+		"a new set when signing":             {sign, Hello{WalletID: wallet, ShareSetID: fresh, Record: s.Encoded}},
+		"no wallet":                          {sign, Hello{Record: s.Encoded}},
+		"a record for a new wallet":          {0, Hello{WalletID: fresh, ShareSetID: fresh, Record: s.Encoded}},
+		"a new wallet's id in another way":   {0, Hello{WalletID: strings.ToUpper(fresh), ShareSetID: fresh}},
+		"a new wallet's set in another way":  {0, Hello{WalletID: fresh, ShareSetID: strings.ToUpper(fresh)}},
+		"a new wallet's id with a separator": {0, Hello{WalletID: "../" + fresh, ShareSetID: fresh}},
+	} {
+		_, err := fuzzJoint(s, x.operation, Client).about(&x.said)
+		require.Error(t, err, what)
+		requireBlame(t, err, Server)
+	}
+	for operation, said := range map[byte]*Hello{
+		0:         {WalletID: fresh, ShareSetID: fresh},
+		provision: {WalletID: wallet, ShareSetID: fresh, Record: s.Encoded},
+		sign:      {WalletID: wallet, Record: s.Encoded},
+	} {
+		_, err := fuzzJoint(s, operation, Client).about(said)
+		require.NoError(t, err)
+	}
+}
+
+// A share of one curve alone, of a set that has more, cannot confirm a run: it is refused
+// before there is one.
+func TestJointOfHalfAShare(t *testing.T) {
+	t.Parallel()
+	s := Vector(t, Signing)
+	require.Equal(t, Secp256k1, s.Record.Keys[0].Curve)
+	j := fuzzJoint(s, 3, Client)
+	j.Curves = []Curve{Ed25519}
+	var err error
+	j.Share, err = j.Share.Only(Ed25519)
+	require.NoError(t, err)
+	_, err = j.about(&Hello{WalletID: s.Record.WalletID, Record: s.Encoded})
+	require.ErrorIs(t, err, ErrShareMismatch)
+}
+
+// However fast they are taken, no more messages come than a protocol can have, and nobody
+// makes us open more: the same one, again and again, ends the run.
+func TestJointFlood(t *testing.T) {
+	t.Parallel()
+	s := Vector(t, Signing)
+	messages, err := ReadMessages()
+	require.NoError(t, err)
+	c, err := newChannel(fuzzJoint(s, 2, Server), nil, nil)
+	require.NoError(t, err)
+	c.state = greeted
+	from := &channel{joint: fuzzJoint(s, 2, Client), peer: &Hello{SessionKey: c.key.PublicKey().Bytes()}}
+	sealed, err := from.seal(Message{Ed25519, messages[typeOf(&edresharing.DGRound3Message1{})]})
+	require.NoError(t, err)
+	require.True(t, sealed.Private)
+	for range pipeDepth {
+		require.NoError(t, c.take(t.Context(), Part{Message: sealed}))
+		<-c.parts[Ed25519]
+	}
+	err = c.take(t.Context(), Part{Message: sealed})
+	requireBlame(t, err, Client)
+	require.ErrorContains(t, err, "more messages than the protocol has")
 }
