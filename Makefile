@@ -38,6 +38,10 @@ bench: ## Measures mpcd beside bare tss-lib: 20 minutes, on a machine that does 
 test-crash: ## Kills the service at least 100 times in mid-run, and writes docs/CRASH-TEST.md.
 	@MPCD_CRASH_KILLS=$${MPCD_CRASH_KILLS:-108} MPCD_CRASH_REPORT=$(CURDIR)/docs/CRASH-TEST.md go test -count=1 -run '^TestCrash$$' -timeout 80m -v ./cmd/mpcd
 
+.PHONY: fuzz
+fuzz: ## Fuzzes each decoder of a device's messages for FUZZTIME, 10 minutes by default: three hours on two cores.
+	@scripts/fuzz $${FUZZTIME:-10m}
+
 .PHONY: load
 load: $(BIN)/ghz ## Loads a service of its own with ghz, and keeps the reports in .load/.
 	@scripts/load
