@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -96,26 +95,6 @@ func (m *memory) show(share []byte) (names []string) {
 	return names
 }
 
-// workers are the processes that a service has started.
-func workers(t *testing.T, service int) (pids []int) {
-	t.Helper()
-	all, err := filepath.Glob("/proc/[0-9]*/stat")
-	require.NoError(t, err)
-	for _, name := range all {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			continue // it has ended
-		}
-		_, rest, _ := strings.Cut(string(b), ") ")
-		if f := strings.Fields(rest); len(f) > 1 && f[0] != "Z" && f[1] == strconv.Itoa(service) {
-			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name)))
-			require.NoError(t, err)
-			pids = append(pids, pid)
-		}
-	}
-	return pids
-}
-
 // scanned is a service whose memory and files are looked at all the time.
 type scanned struct {
 	*watched
@@ -132,7 +111,7 @@ func newScanned(t *testing.T) *scanned {
 // scan takes a picture of everything: of the service, its workers, its files.
 func (s *scanned) scan() {
 	s.memory.take("the service", s.svc.cmd.Process.Pid)
-	for _, pid := range workers(s.t, s.svc.cmd.Process.Pid) {
+	for _, pid := range servertest.Children(s.t, s.svc.cmd.Process.Pid) {
 		s.memory.take("a worker", pid)
 	}
 	s.look()

@@ -1,34 +1,21 @@
 package main
 
 import (
-	"fmt"
 	"os"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/mpcd/mpcd/client"
+	"github.com/mpcd/mpcd/internal/server/servertest"
 )
 
 // once is a scan that does something at the first protocol message, and then nothing.
 func once(do func()) func() {
 	var o sync.Once
 	return func() { o.Do(do) }
-}
-
-// gone waits until processes have ended.
-func gone(t *testing.T, pids []int) {
-	t.Helper()
-	for _, pid := range pids {
-		require.Eventually(t, func() bool {
-			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-			return err != nil || strings.Contains(string(b), ") Z ")
-		}, 10*time.Second, time.Millisecond, "worker %d", pid)
-	}
 }
 
 // A worker that breaks costs its session and nothing else: it ends as the device's fault, and the
@@ -40,7 +27,7 @@ func TestWorkers(t *testing.T) {
 	t.Cleanup(svc.kill)
 	pid := svc.cmd.Process.Pid
 	killing := newDevice(t, svc, &drawer{}, once(func() {
-		for _, w := range workers(t, pid) { // the one in the run, and the one that waits
+		for _, w := range servertest.Children(t, pid) { // the one in the run, and the one that waits
 			require.NoError(t, syscall.Kill(w, syscall.SIGABRT))
 		}
 	}))
@@ -57,11 +44,11 @@ func TestWorkers(t *testing.T) {
 
 	var left []int
 	orphaned := newDevice(t, svc, &drawer{}, once(func() {
-		left = workers(t, pid)
+		left = servertest.Children(t, pid)
 		svc.kill()
 	}))
 	_, err = orphaned.CreateWallet(t.Context(), nil)
 	require.Error(t, err)
 	require.NotEmpty(t, left)
-	gone(t, left)
+	servertest.Gone(t, left)
 }

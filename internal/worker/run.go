@@ -18,24 +18,15 @@ import (
 // after it heard from the device is the device's fault, a *tss.ProtocolError; one that
 // died before is nobody's, session.ErrInterrupted. The process is gone when Run returns.
 func (p *Pool) Run(ctx context.Context, j *tss.Joint, link tss.Link) (*tss.Joined, error) {
-	c, err := p.take(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("%w: no worker: %w", session.ErrInterrupted, err)
-	}
-	defer p.giveUp(c)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(ctx, c.kill)()
-	r := &run{joint: j, link: link, child: c}
-	first, err := r.start()
+	r := &run{joint: j, link: link}
+	first, err := r.begin(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	err = c.tell(first)
-	clear(first.GetStart().GetShare())
-	if err != nil {
-		return nil, fmt.Errorf("%w: a worker that was killed while it waited", session.ErrInterrupted)
-	}
+	defer p.giveUp(r.child)
+	defer context.AfterFunc(ctx, r.child.kill)()
 	relayed := make(chan struct{})
 	go func() { // ends with ctx
 		defer close(relayed)
@@ -43,7 +34,7 @@ func (p *Pool) Run(ctx context.Context, j *tss.Joint, link tss.Link) (*tss.Joine
 			cancel(err)
 		}
 	}()
-	out, err := r.listen(ctx)
+	out, err := r.listen(ctx, first)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause // the first error: others are its echo
 	} else if errors.Is(err, errDied) {
@@ -52,6 +43,45 @@ func (p *Pool) Run(ctx context.Context, j *tss.Joint, link tss.Link) (*tss.Joine
 	cancel(nil)
 	<-relayed
 	return out, err
+}
+
+// begin gives the run to a worker, and returns the first that it says of it. One that was
+// killed while it waited for a run costs another start, and no run: nothing of the device's
+// reaches a worker before it spoke.
+func (r *run) begin(ctx context.Context, p *Pool) (first *workerv1.FromWorker, err error) {
+	for range startTries {
+		if r.child, err = p.take(ctx); err != nil {
+			break
+		}
+		stop := context.AfterFunc(ctx, r.child.kill)
+		if first, err = r.open(); err == nil {
+			stop()
+			return first, nil
+		}
+		stop()
+		p.giveUp(r.child)
+		if cause := context.Cause(ctx); cause != nil {
+			return nil, cause
+		}
+	}
+	return nil, fmt.Errorf("%w: no worker: %w", session.ErrInterrupted, err)
+}
+
+// startTries is how many workers may die before one begins.
+const startTries = 3
+
+// open tells the worker what its run is.
+func (r *run) open() (*workerv1.FromWorker, error) {
+	start, err := r.start()
+	if err != nil {
+		return nil, err
+	}
+	err = r.child.tell(start)
+	clear(start.GetStart().GetShare())
+	if err != nil {
+		return nil, err
+	}
+	return r.child.next()
 }
 
 // run is one run, as the service sees it.
@@ -103,13 +133,15 @@ func (r *run) relay(ctx context.Context) error {
 
 var errDied = errors.New("the worker has died")
 
-// listen does what the worker says, until it says how the run ended.
-func (r *run) listen(ctx context.Context) (*tss.Joined, error) {
-	for {
-		f, err := r.child.next()
-		if err != nil {
-			r.child.kill() // where it is not dead, it says what cannot be read
-			return nil, errDied
+// listen does what the worker says, until it says how the run ended. f is the first.
+func (r *run) listen(ctx context.Context, f *workerv1.FromWorker) (*tss.Joined, error) {
+	for ; ; f = nil {
+		if f == nil {
+			var err error
+			if f, err = r.child.next(); err != nil {
+				r.child.kill() // where it is not dead, it says what cannot be read
+				return nil, errDied
+			}
 		}
 		switch what := f.GetWhat().(type) {
 		case *workerv1.FromWorker_Part:

@@ -11,9 +11,6 @@ import (
 	"math/big"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -23,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/mpcd/mpcd/internal/server/servertest"
 	"github.com/mpcd/mpcd/internal/session"
 	"github.com/mpcd/mpcd/internal/tss"
 	"github.com/mpcd/mpcd/internal/tss/tsstest"
@@ -327,26 +325,6 @@ func TestDeaths(t *testing.T) {
 	}
 }
 
-// workers returns the ids of the processes that a test's pool has started.
-func workers(t *testing.T, parent int) (pids []int) {
-	t.Helper()
-	all, err := filepath.Glob("/proc/[0-9]*/stat")
-	require.NoError(t, err)
-	for _, name := range all {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			continue // it has ended
-		}
-		_, rest, _ := strings.Cut(string(b), ") ")
-		fields := strings.Fields(rest)
-		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(name)))
-		if ppid, _ := strconv.Atoi(fields[1]); ppid == parent && fields[0] != "Z" {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
-}
-
 // killed is what becomes of a run whose worker somebody kills.
 func killed(t *testing.T, after func(link)) error {
 	t.Helper()
@@ -360,7 +338,7 @@ func killed(t *testing.T, after func(link)) error {
 	}()
 	<-a.in // the worker's hello: it is there
 	after(a)
-	for _, pid := range workers(t, os.Getpid()) {
+	for _, pid := range servertest.Children(t, os.Getpid()) {
 		cmd, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		if err == nil && bytes.HasPrefix(cmd, []byte("mpcd\x00worker\x00")) {
 			require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
@@ -387,11 +365,11 @@ func TestKilled(t *testing.T) {
 	// One that dies while it waits for a run costs nothing.
 	pool := newPool(t, "worker", 1)
 	require.Eventually(t, func() bool { return pool.Stats().Warm == 1 }, 10*time.Second, time.Millisecond)
-	for _, pid := range workers(t, os.Getpid()) {
+	for _, pid := range servertest.Children(t, os.Getpid()) {
 		require.NoError(t, syscall.Kill(pid, syscall.SIGTERM), "a signal that is for the service")
 		require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 	}
-	require.Eventually(t, func() bool { return len(workers(t, os.Getpid())) == 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(servertest.Children(t, os.Getpid())) == 0 }, 10*time.Second, time.Millisecond)
 	client, server := pair("CREATE", nil, tss.Ed25519)
 	made(t, pool, client, server)
 }
@@ -410,10 +388,10 @@ func TestCancel(t *testing.T) {
 		ended <- err
 	}()
 	<-down
-	require.Len(t, workers(t, os.Getpid()), 1)
+	require.Len(t, servertest.Children(t, os.Getpid()), 1)
 	cancel(cause)
 	require.ErrorIs(t, <-ended, cause)
-	require.Empty(t, workers(t, os.Getpid()))
+	require.Empty(t, servertest.Children(t, os.Getpid()))
 	require.Zero(t, pool.Stats().Died)
 }
 
@@ -422,7 +400,7 @@ func TestCancel(t *testing.T) {
 func TestSignalsAreForTheService(t *testing.T) {
 	pool := newPool(t, "worker", 1)
 	require.Eventually(t, func() bool { return pool.Stats().Warm == 1 }, 10*time.Second, time.Millisecond)
-	for _, pid := range workers(t, os.Getpid()) {
+	for _, pid := range servertest.Children(t, os.Getpid()) {
 		for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
 			require.NoError(t, syscall.Kill(pid, s))
 		}
@@ -438,7 +416,7 @@ func TestNothingOnTheOutside(t *testing.T) {
 	t.Setenv("MPCD_SECRET", "hunter2")
 	pool := newPool(t, "worker", 1)
 	require.Eventually(t, func() bool { return pool.Stats().Warm == 1 }, 10*time.Second, time.Millisecond)
-	pids := workers(t, os.Getpid())
+	pids := servertest.Children(t, os.Getpid())
 	require.Len(t, pids, 1)
 	read := func(name string) string {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pids[0], name))
@@ -500,14 +478,9 @@ func TestOrphans(t *testing.T) {
 	require.NoError(t, cmd.Start())
 	_, err = bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
-	pids := workers(t, cmd.Process.Pid)
+	pids := servertest.Children(t, cmd.Process.Pid)
 	require.Len(t, pids, 2)
 	require.NoError(t, cmd.Process.Kill())
 	require.Error(t, cmd.Wait())
-	for _, pid := range pids {
-		require.Eventually(t, func() bool {
-			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-			return err != nil || strings.Contains(string(b), ") Z ")
-		}, 10*time.Second, time.Millisecond, "worker %d", pid)
-	}
+	servertest.Gone(t, pids)
 }
