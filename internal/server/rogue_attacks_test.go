@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/session"
 	"github.com/mpcd/mpcd/internal/tss"
 	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
@@ -201,8 +202,9 @@ func TestRogueKnownAttacks(t *testing.T) {
 	for name, x := range knownEd {
 		s.stopped(t, name, s.rogue(t, x.op, x.do), x.cause)
 	}
+	require.Len(t, s.children(t), 1, "the warm one")
 	s.Stop()
-	require.Zero(t, children(t), "no worker is left")
+	require.Empty(t, s.children(t))
 }
 
 // Who has the token, and the request with its id, but not the device: it can end the
@@ -433,4 +435,54 @@ func (r *rogue) ownN() []byte {
 		panic(err) // the service's record is good
 	}
 	return rec.Keys[0].Parties[tss.Client].PaillierN.Bytes()
+}
+
+// slowKeeping notes a signature when the test lets it.
+type slowKeeping struct {
+	session.Housekeeper
+	wait func()
+}
+
+func (k slowKeeping) Record(ctx context.Context, e session.Entry) error {
+	if e.Action == "session.release" {
+		k.wait()
+	}
+	return k.Housekeeper.Record(ctx, e)
+}
+
+// A device breaks the run while the service notes that it is about to sign: the worker says
+// why it ended, and is gone when it is answered. It has not died, and what it said counts.
+func TestRogueBreaksARunWhileItsWorkerAsks(t *testing.T) {
+	t.Parallel()
+	asked, ended := make(chan struct{}), make(chan struct{})
+	cfg := rogueConfig(0, true)
+	cfg.Workers.Warm = 0
+	cfg.Wrap = func(p *session.Ports) {
+		p.Keeping = slowKeeping{p.Keeping, func() {
+			close(asked)
+			<-ended
+		}}
+	}
+	s := newStage(t, cfg)
+	r := s.rogue(t, tss.OperationSign, editing(func(_ *rogue, m *edsigning.SignRound3Message) {
+		<-asked
+		m.S = []byte{7}
+	}))
+	gone := make(chan bool, 1)
+	go func() { // ends with the worker
+		defer close(ended)
+		<-asked
+		for range 20_000 {
+			if len(s.children(t)) == 0 { //nolint:testifylint // /proc is there
+				gone <- true
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+		gone <- false
+	}()
+	r.ends(t, brokenOff)
+	require.True(t, <-gone)
+	require.Contains(t, s.Log.Wait(t, "session failed", r.id), "signature verification failed")
+	require.Zero(t, s.Workers.Stats().Died)
 }

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,6 +32,7 @@ import (
 // stage is a service whose devices are hostile, one run after the other.
 type stage struct {
 	*stocked
+	worker string                 // an argument of its workers alone; empty: it has none
 	before *pb.Wallet             // the shelf's wallet, which no broken run changes
 	honest map[string][]*outgoing // what a device sent in an honest run of each operation
 }
@@ -43,14 +46,20 @@ func rogueConfig(silence time.Duration, workers bool) servertest.Config {
 	cfg := servertest.Config{Sessions: session.Config{Aborts: 1 << 20, DeviceSilence: silence}}
 	if workers {
 		cfg.Workers = servertest.Workers(1)
+		cfg.Workers.Limits.Memory += rogueServices.Add(1) // by which its workers are known
 	}
 	return cfg
 }
+
+var rogueServices atomic.Int64
 
 // newStage starts a service. An honest run of each operation shows what there is to attack.
 func newStage(t testing.TB, cfg servertest.Config, operations ...string) *stage {
 	t.Helper()
 	s := &stage{stocked: start(t, cfg), honest: map[string][]*outgoing{}}
+	if cfg.Workers != nil {
+		s.worker = "--memory=" + strconv.FormatInt(cfg.Workers.Limits.Memory, 10)
+	}
 	for _, op := range operations {
 		r := s.rogue(t, op, nil)
 		r.well(t)
@@ -74,7 +83,9 @@ type rogue struct {
 	req   deviceRun
 	joint tss.Joint
 	trick trick
-	id    string // the session's, once it began
+	// givesUp makes it cancel the run, as the SDK does, when its own parties cannot go on.
+	givesUp bool
+	id      string // the session's, once it began
 
 	in chan tss.Part
 
@@ -127,8 +138,7 @@ type deviceEvent interface {
 	GetMessage() *pb.ProtocolMessage
 }
 
-// run takes the run to its end. Where its own parties fall out before they have said all,
-// the device gives up, as the SDK does.
+// run takes the run to its end.
 func (r *rogue) run(t testing.TB) (a answer) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(servertest.As(t.Context(), "alice"), 3*time.Minute)
@@ -164,10 +174,7 @@ func (r *rogue) run(t testing.TB) (a answer) {
 
 func (r *rogue) act(ctx context.Context) {
 	r.joined, r.err = r.joint.Run(ctx, r)
-	if r.err == nil || ctx.Err() != nil {
-		return
-	}
-	if n := len(r.sent); n == 0 || r.sent[n-1].GetMac() == nil {
+	if r.err != nil && ctx.Err() == nil && r.givesUp {
 		_, _ = r.stage.CancelSession(ctx, &pb.CancelSessionRequest{SessionId: r.id}) // the stream says how it ended
 	}
 }
@@ -285,6 +292,7 @@ const (
 func (r *rogue) ends(t testing.TB, ways ...string) string {
 	t.Helper()
 	counted := r.aborts(t)
+	r.givesUp = slices.Contains(ways, gaveUp)
 	a := r.run(t)
 	way, culprit := succeeded, ""
 	if i, _ := info(t, a.status); i != nil {
@@ -310,6 +318,9 @@ func (r *rogue) ends(t testing.TB, ways ...string) string {
 	if r.uses != "" {
 		require.Equal(t, counted, r.aborts(t))
 	}
+	if r.op == "CREATE" && way != succeeded {
+		refused(t, overGRPC(t, r.stage.Service, alice, &pb.GetWalletRequest{WalletId: r.record(t).WalletID}), codes.NotFound, "WALLET_NOT_FOUND")
+	}
 	return way
 }
 
@@ -322,40 +333,49 @@ func (r *rogue) aborts(t testing.TB) uint32 {
 	return shareSet(wallet(t, r.stage.Service, r.joint.Share.WalletID), held{set: r.uses}).GetAborts()
 }
 
-// requireClean requires that what was done to the service has left nothing: no run, no
-// worker, no change to the wallet; and that the next honest run, with an old set, succeeds.
-// A run that went well has changed the wallet, which is then as it must stay.
+// requireClean requires that what was done to the service has left nothing: no worker, no
+// change to the wallet, or the one new set of a run that went well; and that the next
+// honest run, with an old set, succeeds. The package's goleak looks for goroutines.
 func (s *stage) requireClean(t testing.TB, way string) {
 	t.Helper()
+	s.requireIdle(t)
 	now := wallet(t, s.Service, s.before.GetWalletId())
+	old := proto.CloneOf(now)
+	old.ShareSets = old.GetShareSets()[:len(s.before.GetShareSets())]
+	for i, set := range old.GetShareSets() {
+		set.Aborts = s.before.GetShareSets()[i].GetAborts()
+	}
+	require.True(t, proto.Equal(s.before, old), "what was there has changed")
+	made := now.GetShareSets()[len(old.GetShareSets()):]
 	if way == succeeded {
-		s.before = now
+		require.LessOrEqual(t, len(made), 1)
+	} else {
+		require.Empty(t, made, "something was stored")
 	}
-	for i, set := range now.GetShareSets() {
-		if i < len(s.before.GetShareSets()) {
-			set.Aborts = s.before.GetShareSets()[i].GetAborts()
-		}
+	for _, set := range made {
+		require.Equal(t, pb.ShareSetState_SHARE_SET_STATE_PENDING, set.GetState())
 	}
-	require.True(t, proto.Equal(s.before, now), "something was stored")
-	require.Eventually(t, func() bool { return busyWorkers(t, s) == 0 }, 20*time.Second, time.Millisecond, "a worker is busy")
+	s.before = now
 	s.rogue(t, tss.OperationSign, nil).well(t)
-	require.Eventually(t, func() bool { return busyWorkers(t, s) == 0 }, 20*time.Second, time.Millisecond, "a worker is busy")
+	s.requireIdle(t)
 }
 
-// busyWorkers counts the workers that are in a run. None has died: whatever a device says
-// is refused before tss-lib crashes on it.
-func busyWorkers(t testing.TB, s *stage) int {
+// requireIdle requires that no worker is in a run, by the service's account and the
+// kernel's, and that none has died: whatever a device says is refused before tss-lib
+// crashes on it.
+func (s *stage) requireIdle(t testing.TB) {
 	t.Helper()
 	if s.Workers == nil {
-		return 0
+		return
 	}
-	stats := s.Workers.Stats()
-	require.Zero(t, stats.Died)
-	return stats.Busy
+	require.Eventually(t, func() bool {
+		return s.Workers.Stats().Busy == 0 && len(s.children(t)) <= 1 // the warm one
+	}, 20*time.Second, time.Millisecond, "a worker is left")
+	require.Zero(t, s.Workers.Stats().Died)
 }
 
-// children are the process's worker processes, by the kernel's account.
-func children(t testing.TB) (n int) {
+// children are the process ids of the service's workers.
+func (s *stage) children(t testing.TB) (ids []string) {
 	t.Helper()
 	all, err := os.ReadDir("/proc")
 	require.NoError(t, err)
@@ -363,18 +383,12 @@ func children(t testing.TB) (n int) {
 		if _, err := strconv.Atoi(e.Name()); err != nil {
 			continue
 		}
-		stat, err := os.ReadFile("/proc/" + e.Name() + "/stat")
-		if err != nil { // it has ended
-			continue
-		}
-		_, rest, _ := strings.Cut(string(stat), ") ")
-		fields := strings.Fields(rest)
-		cmd, err := os.ReadFile("/proc/" + e.Name() + "/cmdline")
-		if err == nil && len(fields) > 1 && fields[1] == strconv.Itoa(os.Getpid()) && strings.Contains(string(cmd), "worker") {
-			n++
+		args, err := os.ReadFile("/proc/" + e.Name() + "/cmdline")
+		if err == nil && slices.Contains(strings.Split(string(args), "\x00"), s.worker) {
+			ids = append(ids, e.Name())
 		}
 	}
-	return n
+	return ids
 }
 
 // A rogue without a trick is an honest device.

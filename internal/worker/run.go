@@ -155,9 +155,7 @@ func (r *run) listen(ctx context.Context, f *workerv1.FromWorker) (*tss.Joined, 
 		case *workerv1.FromWorker_Step:
 			r.step(what.Step)
 		case *workerv1.FromWorker_Ask:
-			if err := r.answer(ctx, what.Ask); err != nil {
-				return nil, err
-			}
+			r.answer(ctx, what.Ask)
 		case *workerv1.FromWorker_Done:
 			return r.done(what.Done)
 		case *workerv1.FromWorker_Failed:
@@ -175,18 +173,15 @@ func (r *run) step(s *workerv1.Step) {
 	}
 }
 
-// answer asks whom the joint would have asked. Its error is the pipe's.
-func (r *run) answer(ctx context.Context, q *workerv1.Ask) error {
+// answer asks whom the joint would have asked. A worker whose run the device broke in the
+// meantime is not there to be told: what it said last is still in the pipe.
+func (r *run) answer(ctx context.Context, q *workerv1.Ask) {
 	a, err := r.resolve(ctx, q)
 	if err != nil {
 		r.own, a = err, &workerv1.Answer{}
 	}
-	err = r.child.tell(&workerv1.ToWorker{What: &workerv1.ToWorker_Answer{Answer: a}})
+	_ = r.child.tell(&workerv1.ToWorker{What: &workerv1.ToWorker_Answer{Answer: a}}) // the listener finds out how it ended
 	clear(a.GetPreParams())
-	if err != nil {
-		return errDied
-	}
-	return nil
 }
 
 func (r *run) resolve(ctx context.Context, q *workerv1.Ask) (*workerv1.Answer, error) {
