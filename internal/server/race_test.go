@@ -2,7 +2,11 @@
 
 package server_test
 
-import "github.com/mpcd/mpcd/client"
+import (
+	"time"
+
+	"github.com/mpcd/mpcd/client"
+)
 
 // lifeMethod is the method of the whole life's backup. Under the race detector one try of
 // a password takes ten seconds, and there are three; client's and cmd/mpcd's tests make
@@ -11,3 +15,7 @@ const lifeMethod = client.MethodICloud
 
 // race says whether the race detector looks on: protocol runs are slow then.
 const race = true
+
+// briefly is how long a device may be silent where a test waits for it to be: longer than an
+// honest one ever is.
+const briefly = 15 * time.Second

@@ -261,8 +261,8 @@ func TestRogueStolenToken(t *testing.T) {
 	instead.trick = func(r *rogue, n int, m *outgoing) {
 		r.say(m)
 		if n == 0 { // its parties refuse the record of a set that is not theirs: it goes on by itself
-			for _, old := range victim.sent[1:] {
-				r.say(proto.CloneOf(old))
+			for k := 1; k <= 3; k++ {
+				r.say(victim.part(k))
 			}
 		}
 	}

@@ -206,6 +206,20 @@ func (r *rogue) Send(_ context.Context, p tss.Part) error {
 	return nil
 }
 
+// part is what its parties said as part n, from 0.
+func (r *rogue) part(n int) *outgoing {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return proto.CloneOf(r.sent[n])
+}
+
+// refusals are how the calls of SendMessages went that were refused.
+func (r *rogue) refusals() []*status.Status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.refused)
+}
+
 // Recv implements tss.Link.
 func (r *rogue) Recv(ctx context.Context) (tss.Part, error) {
 	select {
