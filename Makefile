@@ -131,3 +131,5 @@ check-modules:
 check-test: deps tools
 	$(call heading,go test -race)
 	@CGO_ENABLED=1 go test -race -count=1 -timeout=60m ./...
+	$(call heading,go test: what takes minutes under the race detector)
+	@go test -count=1 -timeout=20m -run '^TestRogue(ECDSA|Moduli)$$' ./internal/server

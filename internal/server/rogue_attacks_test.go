@@ -311,10 +311,11 @@ func (s *stage) ecRogue(t testing.TB, op string, h held, do trick) *rogue {
 	return r
 }
 
+// slow leaves a test to the pass of make test that is without the race detector.
 func slow(t testing.TB) {
 	t.Helper()
 	if race {
-		t.Skip("an ECDSA run takes half a minute under the race detector; internal/tss has each guard's own test")
+		t.Skip("an ECDSA run takes half a minute under the race detector: make test runs this without it")
 	}
 }
 
