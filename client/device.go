@@ -264,8 +264,6 @@ type attempt struct {
 	more  chan struct{} // has a value when the queue has grown
 }
 
-const maxInbox = 64 // more than the parts of a run
-
 // begin starts this side when the service has said which attempt it is.
 func (a *attempt) begin(ctx context.Context, p *mpcdv1.Progress) {
 	if a.session != "" {
@@ -273,7 +271,7 @@ func (a *attempt) begin(ctx context.Context, p *mpcdv1.Progress) {
 	}
 	a.session, a.device.Attempt = p.GetSessionId(), p.GetAttempt()
 	a.joint.SessionID, a.joint.Attempt = a.session, p.GetAttempt()
-	a.in, a.more, a.next = make(chan tss.Part, maxInbox), make(chan struct{}, 1), 1
+	a.in, a.more, a.next = make(chan tss.Part, tss.MaxParts), make(chan struct{}, 1), 1
 	a.wg.Go(func() { // ends with the side, which ends with ctx
 		defer close(a.ended)
 		if a.joined, a.err = a.joint.Run(ctx, a); a.err != nil {

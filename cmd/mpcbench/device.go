@@ -77,23 +77,11 @@ func role(ctx context.Context, args []string) (played bool, err error) {
 }
 
 func workerRole(args []string) error {
-	var l worker.Limits
-	for _, a := range args {
-		name, value, _ := strings.Cut(a, "=")
-		var err error
-		switch name {
-		case "--memory":
-			l.Memory, err = strconv.ParseInt(value, 10, 64)
-		case "--cpu":
-			l.CPU, err = time.ParseDuration(value)
-		default:
-			err = fmt.Errorf("unexpected argument %q", a)
-		}
-		if err != nil {
-			return err
-		}
+	limits, err := worker.ParseLimits(args)
+	if err != nil {
+		return err
 	}
-	return worker.Main(os.Stdin, os.Stdout, l)
+	return worker.Main(os.Stdin, os.Stdout, limits)
 }
 
 // serveRole is a service that says where it is, and has as many sets of pre-params as each

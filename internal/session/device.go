@@ -35,9 +35,6 @@ type Numbered struct {
 	Part     Part
 }
 
-// deviceParts is more than the parts of any run in one direction.
-const deviceParts = 64
-
 // device is the service's end of the link to one device, for one attempt. What was sent is
 // kept until the device has it; nothing is taken twice.
 type device struct {
@@ -57,13 +54,13 @@ type device struct {
 var _ tss.Link = (*device)(nil)
 
 func newDevice(instance string, attempt uint32, silence time.Duration, wake func()) *device {
-	return &device{instance: instance, attempt: attempt, silence: silence, wake: wake, in: make(chan Part, deviceParts), next: 1}
+	return &device{instance: instance, attempt: attempt, silence: silence, wake: wake, in: make(chan Part, tss.MaxParts), next: 1}
 }
 
 // Send implements tss.Link.
 func (d *device) Send(_ context.Context, p Part) error {
 	d.mu.Lock()
-	if len(d.sent) == deviceParts {
+	if len(d.sent) == tss.MaxParts {
 		d.mu.Unlock()
 		return fmt.Errorf("%w: a device that takes nothing", ErrInterrupted)
 	}
@@ -91,7 +88,7 @@ func (d *device) Recv(ctx context.Context) (Part, error) {
 func (d *device) last() *Numbered {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return &Numbered{Sequence: d.acked + uint32(len(d.sent)), Ack: d.next - 1, Part: d.newest} //nolint:gosec // G115: at most deviceParts
+	return &Numbered{Sequence: d.acked + uint32(len(d.sent)), Ack: d.next - 1, Part: d.newest} //nolint:gosec // G115: at most tss.MaxParts
 }
 
 const macLen = 32
@@ -143,7 +140,7 @@ func (d *device) take(parts []Numbered) (ack uint32, err error) {
 
 // forget drops what the device has. It must be called with mu held.
 func (d *device) forget(ack uint32) {
-	if n := uint32(len(d.sent)); ack > d.acked && ack <= d.acked+n { //nolint:gosec // G115: at most deviceParts
+	if n := uint32(len(d.sent)); ack > d.acked && ack <= d.acked+n { //nolint:gosec // G115: at most tss.MaxParts
 		d.sent = d.sent[ack-d.acked:]
 		d.acked = ack
 	}

@@ -18,10 +18,6 @@ type Conn interface {
 	Recv(ctx context.Context) (Message, error)
 }
 
-// pipeDepth is more than the messages of any whole 2-of-2 run in one direction (10),
-// so that Send never waits.
-const pipeDepth = 32
-
 type pipeEnd struct {
 	in  <-chan Message
 	out chan<- Message
@@ -29,7 +25,7 @@ type pipeEnd struct {
 
 // Pipe returns the two ends of an in-memory Conn.
 func Pipe() (client, server Conn) {
-	up, down := make(chan Message, pipeDepth), make(chan Message, pipeDepth)
+	up, down := make(chan Message, MaxParts), make(chan Message, MaxParts)
 	return &pipeEnd{in: down, out: up}, &pipeEnd{in: up, out: down}
 }
 

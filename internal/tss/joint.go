@@ -259,7 +259,7 @@ func newChannel(j *Joint, link Link, fail context.CancelCauseFunc) (*channel, er
 		in: sha256.New(), left: map[Curve]int{}, out: make(chan hash.Hash, 1), met: make(chan struct{}),
 	}
 	for _, curve := range j.Curves {
-		c.parts[curve], c.left[curve] = make(chan Message, pipeDepth), pipeDepth
+		c.parts[curve], c.left[curve] = make(chan Message, MaxParts), MaxParts
 	}
 	c.out <- sha256.New()
 	return c, nil

@@ -15,6 +15,10 @@ import (
 	"math/big"
 )
 
+// MaxParts is more than the parts of any whole run in one direction: who keeps as many never
+// has to wait for the other side.
+const MaxParts = 64
+
 // Part is one unit of what the two sides of a run send each other where they are on two
 // machines. Exactly one of its fields is set. In each direction there is one Hello, then
 // the protocol's messages, then one End, then one MAC.

@@ -147,7 +147,7 @@ func TestJointFlood(t *testing.T) {
 	sealed, err := from.seal(Message{Ed25519, messages[typeOf(&edresharing.DGRound3Message1{})]})
 	require.NoError(t, err)
 	require.True(t, sealed.Private)
-	for range pipeDepth {
+	for range MaxParts {
 		require.NoError(t, c.take(t.Context(), Part{Message: sealed}))
 		<-c.parts[Ed25519]
 	}

@@ -9,7 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"strconv"
+	"slices"
 	"strings"
 	"sync"
 
@@ -53,8 +53,7 @@ func start(ctx context.Context, wg *sync.WaitGroup, cfg Config) (*child, error) 
 	}
 	c := &child{in: in, raw: raw, out: bufio.NewReader(raw), stderr: new(tail), exited: make(chan struct{})}
 	c.cmd = exec.CommandContext(ctx, path) //nolint:gosec // G204: it is this program
-	c.cmd.Args = append(append([]string(nil), cfg.Args...),
-		"--memory="+strconv.FormatInt(cfg.Limits.Memory, 10), "--cpu="+cfg.Limits.CPU.String())
+	c.cmd.Args = slices.Concat(cfg.Args, cfg.Limits.args())
 	// Nothing of our own environment, which may name secrets. nil would be all of it.
 	c.cmd.Env = []string{"GOTRACEBACK=single"}
 	c.cmd.Dir = "/"

@@ -3,8 +3,11 @@ package worker
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -13,6 +16,21 @@ import (
 type Limits struct {
 	Memory int64         // bytes: what the Go runtime tries to stay below; the process dies at twice as much
 	CPU    time.Duration // of processor time, over all cores
+}
+
+// args are the arguments that tell a worker its limits.
+func (l Limits) args() []string {
+	return []string{"--memory=" + strconv.FormatInt(l.Memory, 10), "--cpu=" + l.CPU.String()}
+}
+
+// ParseLimits reads the arguments that a Pool adds to Config.Args, for programs without a
+// parser of their own.
+func ParseLimits(args []string) (l Limits, err error) {
+	f := flag.NewFlagSet("worker", flag.ContinueOnError)
+	f.SetOutput(io.Discard)
+	f.Int64Var(&l.Memory, "memory", 0, "")
+	f.DurationVar(&l.CPU, "cpu", 0, "")
+	return l, f.Parse(args)
 }
 
 // headroom is how many times its memory a worker may take before it dies.
@@ -82,6 +100,8 @@ func (p *Pool) Close() {
 // retryAfter is how long the filler waits when a worker does not start.
 const retryAfter = time.Second
 
+const hint = "device-held runs fail until one does; see the memory limit of workers (--worker-memory), and how many processes and how much memory the service's unit or container may have"
+
 // fill keeps the warm workers complete.
 func (p *Pool) fill() {
 	for {
@@ -99,7 +119,7 @@ func (p *Pool) fill() {
 			if p.ctx.Err() != nil {
 				return
 			}
-			p.log.Error("a worker process for device-held runs does not start", "error", err)
+			p.log.Error("a worker process for device-held runs does not start", "error", err, "hint", hint)
 			select {
 			case <-time.After(retryAfter):
 			case <-p.ctx.Done():

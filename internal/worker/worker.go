@@ -39,7 +39,7 @@ func Main(in io.Reader, out io.Writer, limits Limits) error {
 		return err
 	}
 	p := &process{
-		out: out, start: make(chan *workerv1.Start, 1), parts: make(chan tss.Part, pending), answers: make(chan *workerv1.Answer, 1),
+		out: out, start: make(chan *workerv1.Start, 1), parts: make(chan tss.Part, tss.MaxParts), answers: make(chan *workerv1.Answer, 1),
 	}
 	go p.read(in) // ends the process
 	if err := p.say(&workerv1.FromWorker{What: &workerv1.FromWorker_Ready{Ready: &workerv1.Ready{}}}); err != nil {
@@ -47,9 +47,6 @@ func Main(in io.Reader, out io.Writer, limits Limits) error {
 	}
 	return p.run(context.Background(), <-p.start)
 }
-
-// pending is more than the parts of any run in one direction.
-const pending = 64
 
 // process is the worker's end of the pipes.
 type process struct {

@@ -1,7 +1,6 @@
 package servertest
 
 import (
-	"flag"
 	"os"
 	"time"
 
@@ -17,12 +16,11 @@ func Main() {
 	if len(os.Args) < 2 || os.Args[1] != workerArg {
 		return
 	}
-	var l worker.Limits
-	f := flag.NewFlagSet(workerArg, flag.ExitOnError)
-	f.Int64Var(&l.Memory, "memory", 0, "")
-	f.DurationVar(&l.CPU, "cpu", 0, "")
-	_ = f.Parse(os.Args[2:]) // exits
-	if err := worker.Main(os.Stdin, os.Stdout, l); err != nil {
+	limits, err := worker.ParseLimits(os.Args[2:])
+	if err == nil {
+		err = worker.Main(os.Stdin, os.Stdout, limits)
+	}
+	if err != nil {
 		os.Exit(1)
 	}
 	os.Exit(0)
