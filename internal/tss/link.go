@@ -115,7 +115,7 @@ func (c *channel) privateInfo(from Party) []byte {
 // encrypted to the other side's session key (HPKE, RFC 9180), so that what ends TLS on the
 // way learns no share, and what was recorded opens for no other run.
 func (c *channel) seal(m Message) (*Sealable, error) {
-	out := &Sealable{Curve: m.Curve, Private: private(m.Curve, m.Payload), Payload: m.Payload}
+	out := &Sealable{Curve: m.Curve, Private: private(m.Payload), Payload: m.Payload}
 	if !out.Private {
 		return out, nil
 	}
@@ -138,7 +138,7 @@ func (c *channel) open(m *Sealable) (Message, error) {
 			return out, c.blame(errors.New("a message that is not encrypted to this run's key"))
 		}
 	}
-	if private(out.Curve, out.Payload) != m.Private {
+	if private(out.Payload) != m.Private {
 		return out, c.blame(errors.New("a message to one party that came in the clear, or another that did not"))
 	}
 	return out, nil

@@ -53,13 +53,13 @@ func (p *protocol) last() int {
 
 // private reports whether a payload is a message to one party alone, which may carry a
 // share. What is no message of any protocol is not.
-func private(c Curve, payload []byte) bool {
+func private(payload []byte) bool {
 	var a anypb.Any
 	if proto.Unmarshal(payload, &a) != nil {
 		return false
 	}
 	for _, all := range []map[Curve]*protocol{keygens, resharings, signings} {
-		if p, ok := all[c]; ok {
+		for _, p := range all {
 			if st, ok := p.steps[a.MessageName()]; ok {
 				return !st.broadcast
 			}
