@@ -115,7 +115,8 @@ func (c *channel) privateInfo(from Party) []byte {
 // encrypted to the other side's session key (HPKE, RFC 9180), so that what ends TLS on the
 // way learns no share, and what was recorded opens for no other run.
 func (c *channel) seal(m Message) (*Sealable, error) {
-	out := &Sealable{Curve: m.Curve, Private: private(m.Payload), Payload: m.Payload}
+	_, is := private(m.Payload)
+	out := &Sealable{Curve: m.Curve, Private: is, Payload: m.Payload}
 	if !out.Private {
 		return out, nil
 	}
@@ -138,7 +139,7 @@ func (c *channel) open(m *Sealable) (Message, error) {
 			return out, c.blame(errors.New("a message that is not encrypted to this run's key"))
 		}
 	}
-	if private(out.Payload) != m.Private {
+	if of, is := private(out.Payload); is != m.Private || is && of != out.Curve {
 		return out, c.blame(errors.New("a message to one party that came in the clear, or another that did not"))
 	}
 	return out, nil

@@ -52,20 +52,20 @@ func (p *protocol) last() int {
 }
 
 // private reports whether a payload is a message to one party alone, which may carry a
-// share. What is no message of any protocol is not.
-func private(payload []byte) bool {
+// share, and of which curve. What is no message of any protocol is not.
+func private(payload []byte) (of Curve, is bool) {
 	var a anypb.Any
 	if proto.Unmarshal(payload, &a) != nil {
-		return false
+		return 0, false
 	}
 	for _, all := range []map[Curve]*protocol{keygens, resharings, signings} {
-		for _, p := range all {
+		for c, p := range all {
 			if st, ok := p.steps[a.MessageName()]; ok {
-				return !st.broadcast
+				return c, !st.broadcast
 			}
 		}
 	}
-	return false
+	return 0, false
 }
 
 func typeOf(m proto.Message) protoreflect.FullName { return proto.MessageName(m) }
