@@ -30,7 +30,10 @@ func ParseLimits(args []string) (l Limits, err error) {
 	f.SetOutput(io.Discard)
 	f.Int64Var(&l.Memory, "memory", 0, "")
 	f.DurationVar(&l.CPU, "cpu", 0, "")
-	return l, f.Parse(args)
+	if err = f.Parse(args); err == nil && f.NArg() > 0 {
+		err = fmt.Errorf("unexpected argument %q", f.Arg(0))
+	}
+	return l, err
 }
 
 // headroom is how many times its memory a worker may take before it dies.
@@ -100,6 +103,7 @@ func (p *Pool) Close() {
 // retryAfter is how long the filler waits when a worker does not start.
 const retryAfter = time.Second
 
+// hint is what an operator can do about that.
 const hint = "device-held runs fail until one does; see the memory limit of workers (--worker-memory), and how many processes and how much memory the service's unit or container may have"
 
 // fill keeps the warm workers complete.

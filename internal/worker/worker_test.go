@@ -106,6 +106,17 @@ func newPool(t *testing.T, role string, warm int) *worker.Pool {
 	return p
 }
 
+func TestParseLimits(t *testing.T) {
+	t.Parallel()
+	l, err := worker.ParseLimits([]string{"--memory=268435456", "--cpu=1m30s"})
+	require.NoError(t, err)
+	require.Equal(t, worker.Limits{Memory: 256 * mib, CPU: 90 * time.Second}, l)
+	for _, bad := range []string{"--memory=much", "--cpu=90", "--disk=1", "more"} {
+		_, err := worker.ParseLimits([]string{"--memory=1", bad})
+		require.Error(t, err, bad)
+	}
+}
+
 // link is an end of a wire in memory.
 type link struct {
 	in  <-chan tss.Part
@@ -127,7 +138,7 @@ func (l link) Recv(ctx context.Context) (tss.Part, error) {
 }
 
 func wire() (client, server link) {
-	up, down := make(chan tss.Part, 64), make(chan tss.Part, 64)
+	up, down := make(chan tss.Part, tss.MaxParts), make(chan tss.Part, tss.MaxParts)
 	return link{down, up}, link{up, down}
 }
 
@@ -302,7 +313,7 @@ func TestLongPart(t *testing.T) {
 // hello is a device that begins, and then says nothing.
 func hello(ctx context.Context) (server *tss.Joint, end link) {
 	client, server := pair("CREATE", nil, tss.Ed25519)
-	up, down := make(chan tss.Part, 64), make(chan tss.Part, 64)
+	up, down := make(chan tss.Part, tss.MaxParts), make(chan tss.Part, tss.MaxParts)
 	ctx, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { _, _ = client.Run(ctx, link{make(chan tss.Part), up}) }) // its hello, into nothing
@@ -320,9 +331,9 @@ func TestDeaths(t *testing.T) {
 		limits worker.Limits
 		says   string
 	}{
-		"panics": {worker.Limits{Memory: 256 * mib, CPU: time.Minute}, "worker_test.init.func2"},
+		"panics": {worker.Limits{Memory: 256 * mib, CPU: time.Minute}, `worker_test\.init\.func2`},
 		"spins":  {worker.Limits{Memory: 256 * mib, CPU: time.Second}, "signal: killed after "},
-		"grows":  {worker.Limits{Memory: 256 * mib, CPU: time.Minute}, "exit status "}, // 2; 66 where the race detector finds no memory first
+		"grows":  {worker.Limits{Memory: 256 * mib, CPU: time.Minute}, "exit status (2|66) after "}, // the race detector's: 66
 	} {
 		t.Run(role, func(t *testing.T) {
 			t.Parallel()
@@ -334,7 +345,7 @@ func TestDeaths(t *testing.T) {
 			var p *tss.ProtocolError
 			require.ErrorAs(t, err, &p)
 			require.Equal(t, tss.Client, p.Culprit)
-			require.ErrorContains(t, err, x.says)
+			require.Regexp(t, x.says, err.Error())
 			require.NotContains(t, err.Error(), "what a device sent")
 			require.Equal(t, 1, pool.Stats().Died)
 			require.Zero(t, pool.Stats().Busy)
@@ -398,7 +409,7 @@ func TestCancel(t *testing.T) {
 	server, end := hello(t.Context())
 	cause := errors.New("cancelled")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	down := make(chan tss.Part, 64)
+	down := make(chan tss.Part, tss.MaxParts)
 	ended := make(chan error, 1)
 	go func() {
 		_, err := pool.Run(ctx, server, link{end.in, down})
