@@ -127,13 +127,11 @@ check-modules:
 	$(call heading,go mod verify)
 	@go mod verify
 
-# What others wrote that computes and shares nothing: the race detector, which looks at all that
-# it is called from, makes these several times slower, and there is nothing in them for it.
+# What others wrote that computes and shares nothing. The race detector would make these several
+# times slower, and has nothing to find in them.
 ARITHMETIC = github.com/agl/ed25519/... github.com/decred/dcrd/dcrec/... filippo.io/edwards25519/... golang.org/x/crypto/scrypt
 
 .PHONY: check-test
 check-test: deps tools
 	$(call heading,go test -race)
 	@CGO_ENABLED=1 go test -race $(foreach p,$(ARITHMETIC),-gcflags=$(p)=-race=false) -count=1 -timeout=60m ./...
-	$(call heading,go test: what takes minutes under the race detector)
-	@go test -count=1 -timeout=20m -run '^TestRogue(ECDSA|Moduli)$$' ./internal/server

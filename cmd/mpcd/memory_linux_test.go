@@ -225,7 +225,7 @@ func TestDeviceHeldShareIsNowhere(t *testing.T) {
 }
 
 // The same on SECP256K1, whose shares have the primes of a Paillier key too. The device is a
-// process: under the race detector this one would take minutes.
+// process of its own, as it is released.
 func TestDeviceHeldECDSAShareIsNowhere(t *testing.T) {
 	t.Parallel()
 	s := newScanned(t)

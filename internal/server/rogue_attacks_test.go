@@ -311,14 +311,6 @@ func (s *stage) ecRogue(t testing.TB, op string, h held, do trick) *rogue {
 	return r
 }
 
-// slow leaves a test to the pass of make test that is without the race detector.
-func slow(t testing.TB) {
-	t.Helper()
-	if race {
-		t.Skip("an ECDSA run takes half a minute under the race detector: make test runs this without it")
-	}
-}
-
 // planted returns a modulus of n's length with the factor 3.
 func planted(n []byte) []byte {
 	x := new(big.Int).Div(new(big.Int).SetBytes(n), big.NewInt(3))
@@ -331,7 +323,6 @@ func planted(n []byte) []byte {
 // Each way to plant a Paillier key, in the message that brings a new wallet's.
 func TestRogueModuli(t *testing.T) {
 	t.Parallel()
-	slow(t)
 	prime, err := rand.Prime(rand.Reader, 2048)
 	require.NoError(t, err)
 	times := func(b []byte, k int64) []byte {
@@ -365,7 +356,6 @@ func TestRogueModuli(t *testing.T) {
 // An ECDSA wallet's keys are signed with, and reshared, by a device that attacks.
 func TestRogueECDSA(t *testing.T) {
 	t.Parallel()
-	slow(t)
 	s := newStage(t, rogueConfig(0, true))
 	h := confirm(t, s.Service, create(t, s.Service, pb.Curve_CURVE_SECP256K1))
 	before := wallet(t, s.Service, h.wallet)

@@ -194,16 +194,12 @@ func TestRogueParts(t *testing.T) {
 }
 
 // sample is of how many of an operation's cases one is tried: the messages of some are
-// another's, and all are slow under the race detector.
+// another's.
 func sample(op string) int {
-	n := 1
 	if op == "CREATE" || op == "BACKUP" {
-		n = 4
+		return 4
 	}
-	if race {
-		n *= 4
-	}
-	return n
+	return 1
 }
 
 // at plays a trick on one part, and lets the others pass.
@@ -228,9 +224,6 @@ func TestRogueLate(t *testing.T) {
 			brief := &stage{stocked: start(t, rogueConfig(briefly, false)), honest: s.honest}
 			brief.before = wallet(t, brief.Service, brief.second.wallet)
 			for n, part := range s.honest[op] {
-				if race && n%3 != len(op)%3 { // each waits for the silence to end, or two
-					continue
-				}
 				on, want := brief, unblamed
 				if k := kindOf(part); k == aHello || k == anEnd {
 					on, want = s, brokenOff // what follows it is out of its order
@@ -343,7 +336,7 @@ func TestRogueEarlierAttempt(t *testing.T) {
 	for _, op := range []string{"PROVISION", tss.OperationSign} {
 		s := newStage(t, rogueConfig(0, false), op)
 		for n := range s.honest[op] {
-			if n == 0 || race && n%3 != 1 {
+			if n == 0 {
 				continue
 			}
 			first, took := s.rogue(t, op, nil), make(chan struct{})

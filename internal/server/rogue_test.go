@@ -37,6 +37,10 @@ type stage struct {
 	honest map[string][]*outgoing // what a device sent in an honest run of each operation
 }
 
+// briefly is how long a device may be silent where a test waits for it to be: longer than an
+// honest one ever is, under the race detector on a busy machine too.
+const briefly = 5 * time.Second
+
 // outgoing is one part of a device's, without its numbers.
 type outgoing = pb.ProtocolMessage
 

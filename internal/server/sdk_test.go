@@ -91,14 +91,14 @@ func TestWholeLifeWithTheSDK(t *testing.T) {
 
 	require.NoError(t, first.SetPassword("correct horse battery staple"))
 	var backing steps
-	backup, err := first.BackupWallet(t.Context(), share, lifeMethod, backing.add)
+	backup, err := first.BackupWallet(t.Context(), share, client.MethodPassword, backing.add)
 	require.NoError(t, err)
 	require.NoError(t, first.ConfirmBackup(t.Context(), backup, backup.CipherText))
 	backing.check(t, "Reading share", "Parsing share", "Generating share", "Encrypting share", "Storing share", "Done")
 
 	require.NoError(t, second.SetPassword("correct horse battery staple"))
 	var provisioning steps
-	other, err := second.ProvisionWallet(t.Context(), backup.CipherText, lifeMethod, provisioning.add)
+	other, err := second.ProvisionWallet(t.Context(), backup.CipherText, client.MethodPassword, provisioning.add)
 	require.NoError(t, err)
 	require.Len(t, second.stored, 1)
 	words := []string{"Reading share", "Decrypting share", "Reading share", "Parsing share", "Generating share", "Storing share", "Done"}

@@ -46,9 +46,6 @@ func TestRow17Session(t *testing.T) {
 		"another purpose":   {"PROVISION", func(j *tss.Joint) { j.Purpose = tss.Backup }},
 	} {
 		for p := range 2 {
-			if tss.Race && p == int(tss.Server) {
-				continue
-			}
 			d := newDevice(x.operation, s, tss.Ed25519)
 			for _, j := range d.joints {
 				j.Payload = []byte("x")

@@ -170,9 +170,6 @@ func reshared(t testing.TB, c tss.Curve) *resharing {
 // computes ends by itself: Busy falls to zero, and goleak finds nothing.
 func TestCancel(t *testing.T) {
 	rounds := map[tss.Curve][]int{tss.Ed25519: {1, 3}, tss.Secp256k1: {2, 4}}
-	if tss.Race { // of the long computations only the shorter one
-		rounds[tss.Secp256k1] = []int{2}
-	}
 	for c, at := range rounds {
 		t.Run(c.String(), func(t *testing.T) {
 			t.Parallel()

@@ -114,15 +114,11 @@ func (d *device) made(t *testing.T) *set {
 	return s
 }
 
-// A wallet's whole life with its sides on two machines, on both curves (without the race
-// detector; the server room's tests have ECDSA too); and its sets are as
-// good for a hosted run.
+// A wallet's whole life with its sides on two machines, on both curves; and its sets are
+// as good for a hosted run.
 func TestJoint(t *testing.T) {
 	t.Parallel()
 	curves := tss.Curves()
-	if tss.Race { // an ECDSA run takes half a minute under it
-		curves = []tss.Curve{tss.Ed25519}
-	}
 	first := newDevice("CREATE", nil, curves...).made(t)
 	backup := newDevice("BACKUP", first, curves...).made(t)
 	second := newDevice("PROVISION", backup, curves...).made(t)
@@ -211,13 +207,9 @@ func TestJointMeddling(t *testing.T) {
 		"doubled": func(p tss.Part) []tss.Part { return []tss.Part{p, alter(p)} },
 		"early":   func(p tss.Part) []tss.Part { return []tss.Part{{MAC: make([]byte, 32)}, p} },
 	}
-	step := 1
-	if tss.Race {
-		step = 4
-	}
 	for way, change := range ways {
 		for party := range 2 {
-			for n := party * (step - 1); ; n += step {
+			for n := 0; ; n++ {
 				d := newDevice("PROVISION", s, tss.Ed25519)
 				count, changed, isMAC := 0, false, false
 				d.meddle[party] = func(p tss.Part) []tss.Part {

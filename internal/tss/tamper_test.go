@@ -399,10 +399,7 @@ func TestTamperEdDSA(t *testing.T) {
 				t.Run(from.String(), func(t *testing.T) {
 					t.Parallel()
 					set := tss.Vector(t, tss.Signing)
-					for i, a := range attacks(t, honest, from) {
-						if tss.Race && i%18 != int(from)*9 {
-							continue
-						}
+					for _, a := range attacks(t, honest, from) {
 						e := duel(t, a.network(), s.start(t, set, nil))
 						require.Error(t, e.errs[from.Other()], a.name)
 						e.requireBlamed(t, from, "")
@@ -423,10 +420,7 @@ func TestWithheld(t *testing.T) {
 			t.Parallel()
 			honest := s.honest(t)
 			for from := range honest {
-				for i, name := range names(honest[from]) {
-					if tss.Race && i%4 != from {
-						continue
-					}
+				for _, name := range names(honest[from]) {
 					n := &network{from: tss.Party(from), target: name, apply: func(tss.Message) []tss.Message { return nil }}
 					e := duel(t, n, s.start(t, tss.Vector(t, tss.Signing), nil))
 					require.ErrorIs(t, e.errs[1-from], context.DeadlineExceeded, name)
@@ -448,9 +442,6 @@ func TestRow16Repeated(t *testing.T) {
 			t.Parallel()
 			twice := func(m tss.Message) []tss.Message { return []tss.Message{m, m} }
 			for _, from := range []tss.Party{tss.Client, tss.Server} {
-				if tss.Race && from == tss.Server {
-					continue
-				}
 				n := &network{from: from, target: everyType, apply: twice}
 				e := duel(t, n, s.start(t, tss.Vector(t, tss.Signing), nil))
 				e.requireOK(t)
@@ -479,9 +470,6 @@ func TestRow16Repeated(t *testing.T) {
 func TestRow21CulpritIsTheOther(t *testing.T) {
 	t.Parallel()
 	for _, from := range []tss.Party{tss.Client, tss.Server} {
-		if tss.Race && from == tss.Server {
-			continue
-		}
 		rec, both := tss.Vector(t, tss.Signing).Key(t, tss.Ed25519)
 		wrong := both[from].Xi()
 		wrong.Xor(wrong, big.NewInt(1))
@@ -519,9 +507,6 @@ func TestTamperECDSA(t *testing.T) {
 		{1, resharing + "DGRound3Message1", "share", -1},
 	} {
 		from := tss.Party(i % 2)
-		if tss.Race && x.field == "share" {
-			continue // an Ed25519 share is checked in the same way
-		}
 		t.Run(fmt.Sprintf("%v %s %s", from, x.target.Name(), x.field), func(t *testing.T) {
 			t.Parallel()
 			s := subjects(tss.Secp256k1)[x.subject]
