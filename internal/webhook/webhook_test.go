@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -224,9 +225,10 @@ func TestHangs(t *testing.T) {
 			c := r.client(t, func(cfg *webhook.Config) { cfg.Timing.Try = 100 * time.Millisecond })
 			_, err := send(t.Context(), c, true)
 			require.ErrorContains(t, err, "try 5: it did not answer within 100ms")
-			ids := r.came()
-			require.Len(t, ids, 5)
-			require.NotEqual(t, ids[0], ids[1], "a question that is tried again is a new message")
+			// On a busy machine a try may end before its message was read.
+			ids := slices.Sorted(slices.Values(r.came()))
+			require.Greater(t, len(ids), 1)
+			require.Len(t, slices.Compact(slices.Clone(ids)), len(ids), "a question that is tried again is a new message")
 		})
 	}
 	t.Run("the caller goes", func(t *testing.T) {
