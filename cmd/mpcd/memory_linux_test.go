@@ -6,9 +6,11 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -29,34 +31,34 @@ import (
 // be written and held anything.
 type memory struct {
 	mu    sync.Mutex // guards what follows
-	pages map[string]*pages
+	pages map[string]pages
+	buf   []byte // of region, used again
 }
 
 // pages are those that differ, each with the beginning of the one behind it, so that
 // nothing is cut in two. Most stay as they are from one picture to the next.
-type pages struct {
-	seen map[[sha256.Size]byte]bool
-	all  []byte
-}
+type pages map[[sha256.Size]byte][]byte
 
 const (
 	page    = 4 << 10
 	overlap = 512 // more than the longest spelling of a secret
 )
 
-func (p *pages) add(region []byte) {
-	for at := 0; at < len(region); at += page {
-		b := region[at:min(at+page+overlap, len(region))]
-		if sum := sha256.Sum256(b); !p.seen[sum] {
-			p.seen[sum] = true
-			p.all = append(p.all, b...)
+func (p pages) add(run []byte) {
+	for at := 0; at < len(run); at += page {
+		b := run[at:min(at+page+overlap, len(run))]
+		if sum := sha256.Sum256(b); p[sum] == nil {
+			p[sum] = bytes.Clone(b)
 		}
 	}
 }
 
+// all are the pages in one piece.
+func (p pages) all() []byte { return slices.Concat(slices.Collect(maps.Values(p))...) }
+
 // take adds what stands in a process now, under a name. One that has ended has nothing.
 func (m *memory) take(name string, pid int) {
-	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	table, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {
 		return
 	}
@@ -65,42 +67,60 @@ func (m *memory) take(name string, pid int) {
 		return
 	}
 	defer mem.Close() //nolint:errcheck // only read
-	table, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", pid))
+	entries, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", pid))
 	if err != nil {
 		return
 	}
-	defer table.Close() //nolint:errcheck // only read
+	defer entries.Close() //nolint:errcheck // only read
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.pages[name] == nil {
-		m.pages[name] = &pages{seen: map[[sha256.Size]byte]bool{}}
+		m.pages[name] = pages{}
 	}
-	for line := range strings.Lines(string(maps)) {
+	for line := range strings.Lines(string(table)) {
 		var from, to uint64
 		var mode string
 		if _, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); err != nil || !strings.HasPrefix(mode, "rw") {
 			continue
 		}
-		m.pages[name].add(region(mem, table, from, to))
+		for _, run := range present(entries, from, to) {
+			for run.from < run.to {
+				b := m.read(mem, run)
+				m.pages[name].add(b)
+				run.from += max(uint64(len(b)), page) // over a page that went away meanwhile
+			}
+		}
 	}
 }
 
-// region reads the pages that are there: most of what a Go program has mapped is not.
-func region(mem, table *os.File, from, to uint64) (all []byte) {
+// span is a part of an address space.
+type span struct{ from, to uint64 }
+
+// present returns the runs of pages that are there: most of what a Go program has mapped is not.
+func present(table *os.File, from, to uint64) (runs []span) {
 	entries := make([]byte, (to-from)/page*8)
 	if _, err := table.ReadAt(entries, int64(from/page*8)); err != nil {
 		return nil
 	}
-	for i := range (to - from) / page {
-		if entries[8*i+7]&(1<<7|1<<6) == 0 { // neither present nor swapped out
+	for at := from; at < to; at += page {
+		if entries[(at-from)/page*8+7]&(1<<7|1<<6) == 0 { // neither present nor swapped out
 			continue
 		}
-		b := make([]byte, page)
-		if _, err := mem.ReadAt(b, int64(from+i*page)); err == nil {
-			all = append(all, b...)
+		if n := len(runs); n > 0 && runs[n-1].to == at {
+			runs[n-1].to += page
+		} else {
+			runs = append(runs, span{at, at + page})
 		}
 	}
-	return all
+	return runs
+}
+
+// read returns what stands in a run of pages, up to one that is there no more. It is good
+// until the next call.
+func (m *memory) read(mem *os.File, run span) []byte {
+	m.buf = slices.Grow(m.buf[:0], int(run.to-run.from))[:run.to-run.from]
+	n, _ := mem.ReadAt(m.buf, int64(run.from))
+	return m.buf[:n]
 }
 
 // show says where a share's secrets ever stood.
@@ -108,7 +128,7 @@ func (m *memory) show(share []byte) (names []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for name, p := range m.pages {
-		if how := servertest.Leaks(p.all, share); len(how) > 0 {
+		if how := servertest.Leaks(p.all(), share); len(how) > 0 {
 			names = append(names, fmt.Sprintf("%s: %v", name, how))
 		}
 	}
@@ -125,7 +145,7 @@ func newScanned(t *testing.T) *scanned {
 	t.Helper()
 	w := &watched{t: t, dir: t.TempDir(), seen: pictures{}}
 	w.start()
-	return &scanned{watched: w, memory: memory{pages: map[string]*pages{}}}
+	return &scanned{watched: w, memory: memory{pages: map[string]pages{}}}
 }
 
 // scan takes a picture of everything: of the service, its workers, its files.
@@ -195,7 +215,7 @@ func (s *scanned) requireAbsent(shares ...[]byte) {
 	require.NoError(s.t, err)
 	for _, name := range []string{"the service", "a worker"} {
 		require.NotNil(s.t, s.memory.pages[name])
-		found := bytes.Contains(s.memory.pages[name].all, []byte(id.WalletID()))
+		found := bytes.Contains(s.memory.pages[name].all(), []byte(id.WalletID()))
 		require.True(s.t, found, "%s knows the wallet's id", name)
 	}
 }
