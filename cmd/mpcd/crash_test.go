@@ -122,6 +122,7 @@ func newCrashRig(t *testing.T) *crashRig {
 	require.NoError(t, err)
 	c := &crashRig{t: t, dir: t.TempDir(), addr: l.Addr().String(), held: map[string]*client.Share{}}
 	require.NoError(t, l.Close())
+	require.NoError(t, seed(t.Context(), c.dir, crashSets))
 	require.NoError(t, c.start())
 	t.Cleanup(func() { c.svc.kill() })
 	c.conn, err = grpc.NewClient("passthrough:///"+c.addr,
@@ -133,6 +134,10 @@ func newCrashRig(t *testing.T) *crashRig {
 	t.Cleanup(func() { _ = c.conn.Close() })
 	return c
 }
+
+// crashSets is how many sets of pre-params are there when it begins: those of the first wallets,
+// and more than the depth, so that the filler begins in the midst of the kills.
+const crashSets = 8
 
 // start starts the service, with a filler that is killed with it.
 func (c *crashRig) start() (err error) {

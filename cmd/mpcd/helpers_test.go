@@ -6,6 +6,7 @@ import (
 	"encoding/asn1"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -202,21 +203,35 @@ func cmdStop(ts *testscript.TestScript, _ bool, args []string) {
 func cmdSeed(ts *testscript.TestScript, _ bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	dir, ctx := ts.Getenv("WORK"), context.Background()
-	ts.Check(seal.Create(filepath.Join(dir, "mpcd.keyset")))
+	ts.Check(seed(context.Background(), ts.Getenv("WORK"), n))
+}
+
+// seed is cmdSeed for the service that is started next in dir.
+func seed(ctx context.Context, dir string, n int) error {
+	if err := seal.Create(filepath.Join(dir, "mpcd.keyset")); err != nil {
+		return err
+	}
 	keys, err := seal.Load(filepath.Join(dir, "mpcd.keyset"))
-	ts.Check(err)
+	if err != nil {
+		return err
+	}
 	svc, err := service.Open(ctx, service.Options{
 		DB: "sqlite://" + filepath.Join(dir, "mpcd.db"), Keyset: keys, Auth: service.DevCaller, Pool: preparams.Config{MaxAge: time.Hour},
 	}, slog.New(slog.DiscardHandler))
-	ts.Check(err)
+	if err != nil {
+		return err
+	}
 	source := tsstest.NewSource()
 	for range n {
 		set, err := source.PreParams(ctx)
-		ts.Check(err)
-		ts.Check(svc.Pool.Add(ctx, set))
+		if err == nil {
+			err = svc.Pool.Add(ctx, set)
+		}
+		if err != nil {
+			return errors.Join(err, svc.Close())
+		}
 	}
-	ts.Check(svc.Close())
+	return svc.Close()
 }
 
 // cmdMode checks a file's mode: mode 0600 FILE.

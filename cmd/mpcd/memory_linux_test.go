@@ -144,6 +144,7 @@ type scanned struct {
 func newScanned(t *testing.T) *scanned {
 	t.Helper()
 	w := &watched{t: t, dir: t.TempDir(), seen: pictures{}}
+	require.NoError(t, seed(t.Context(), w.dir, 1))
 	w.start()
 	return &scanned{watched: w, memory: memory{pages: map[string]pages{}}}
 }
@@ -264,7 +265,7 @@ func TestDeviceHeldECDSAShareIsNowhere(t *testing.T) {
 			require.NoError(t, err)
 			s.requireAbsent(share)
 			return
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(250 * time.Millisecond):
 			s.scan()
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"sync"
 
 	"filippo.io/edwards25519"
 	"filippo.io/edwards25519/field"
@@ -97,8 +98,12 @@ func (c Curve) ec() elliptic.Curve {
 	if c == Secp256k1 {
 		return lib.S256()
 	}
-	return lib.Edwards()
+	return edwards()
 }
+
+// edwards is made once: tss-lib makes it anew each time, which costs more than what most
+// callers want it for.
+var edwards = sync.OnceValue(lib.Edwards)
 
 // order returns the prime order of the group, q.
 func (c Curve) order() *big.Int { return c.ec().Params().N }

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
 )
 
 // Limits are what one worker may use.
@@ -100,14 +102,12 @@ func (p *Pool) Close() {
 	p.warm = nil
 }
 
-// retryAfter is how long the filler waits when a worker does not start.
-const retryAfter = time.Second
-
-// hint is what an operator can do about that.
+// hint is what an operator can do about a worker that does not start.
 const hint = "device-held runs fail until one does; see the memory limit of workers (--worker-memory), and how many processes and how much memory the service's unit or container may have"
 
 // fill keeps the warm workers complete.
 func (p *Pool) fill() {
+	pause := backoff.NewExponentialBackOff() // between tries that fail: up to a minute
 	for {
 		select {
 		case <-p.low:
@@ -118,6 +118,7 @@ func (p *Pool) fill() {
 			c, err := p.launch(p.ctx)
 			if err == nil {
 				p.put(c)
+				pause.Reset()
 				continue
 			}
 			if p.ctx.Err() != nil {
@@ -125,7 +126,7 @@ func (p *Pool) fill() {
 			}
 			p.log.Error("a worker process for device-held runs does not start", "error", err, "hint", hint)
 			select {
-			case <-time.After(retryAfter):
+			case <-time.After(pause.NextBackOff()):
 			case <-p.ctx.Done():
 				return
 			}
