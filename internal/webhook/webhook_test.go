@@ -255,7 +255,7 @@ func TestCircuit(t *testing.T) {
 			w.WriteHeader(http.StatusInternalServerError)
 		}
 	})
-	c := r.client(t, func(cfg *webhook.Config) { cfg.Timing.Open = 200 * time.Millisecond })
+	c := r.client(t, func(cfg *webhook.Config) { cfg.Timing.Open = 2 * time.Second })
 	for range 2 {
 		require.Equal(t, "closed", c.Circuit())
 		_, err := send(t.Context(), c, false)
