@@ -18,7 +18,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/mpcd/mpcd/client"
-	"github.com/mpcd/mpcd/internal/server/servertest"
+	"github.com/mpcd/mpcd/internal/leaks"
 	"github.com/mpcd/mpcd/internal/tss"
 	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
@@ -207,10 +207,10 @@ func TestStoreHoldsNothingInTheClear(t *testing.T) {
 	id := store.ids()[0]
 	sealed := store.sets[id]
 	for _, n := range append(numbers, []byte(key)) {
-		require.Empty(t, servertest.Leaks(sealed, n))
+		require.Empty(t, leaks.Find(sealed, n))
 	}
 	for _, n := range numbers {
-		require.NotEmpty(t, servertest.Leaks(encoded, n), "the control")
+		require.NotEmpty(t, leaks.Find(encoded, n), "the control")
 	}
 	identity, err := age.ParseX25519Identity(key)
 	require.NoError(t, err)

@@ -23,9 +23,9 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/mpcd/mpcd/internal/leaks"
 	"github.com/mpcd/mpcd/internal/preparams"
 	"github.com/mpcd/mpcd/internal/seal"
-	"github.com/mpcd/mpcd/internal/server/servertest"
 	"github.com/mpcd/mpcd/internal/service"
 	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
@@ -332,7 +332,7 @@ func unhex(s string) []byte {
 func cmdHolds(ts *testscript.TestScript, neg bool, args []string) {
 	share := []byte(ts.ReadFile(args[0]))
 	for _, name := range args[1:] {
-		if how := servertest.Leaks([]byte(ts.ReadFile(name)), share); (len(how) > 0) == neg {
+		if how := leaks.Find([]byte(ts.ReadFile(name)), share); (len(how) > 0) == neg {
 			ts.Fatalf("%s in %s: %q", args[0], name, how)
 		}
 	}

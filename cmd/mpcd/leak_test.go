@@ -14,7 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
-	"github.com/mpcd/mpcd/internal/server/servertest"
+	"github.com/mpcd/mpcd/internal/leaks"
 )
 
 // pictures are all that stood in the files of a folder, at several times.
@@ -41,7 +41,7 @@ func (p pictures) take(t *testing.T, dir string) {
 func (p pictures) show(share []byte) (names []string) {
 	for name, all := range p {
 		for _, b := range all {
-			if len(servertest.Leaks(b, share)) > 0 {
+			if len(leaks.Find(b, share)) > 0 {
 				names = append(names, name)
 				break
 			}

@@ -24,6 +24,7 @@ import (
 
 	"github.com/mpcd/mpcd/client"
 	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/leaks"
 	"github.com/mpcd/mpcd/internal/server/servertest"
 )
 
@@ -128,7 +129,7 @@ func (m *memory) show(share []byte) (names []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for name, p := range m.pages {
-		if how := servertest.Leaks(p.all(), share); len(how) > 0 {
+		if how := leaks.Find(p.all(), share); len(how) > 0 {
 			names = append(names, fmt.Sprintf("%s: %v", name, how))
 		}
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/mpcd/mpcd/client"
 	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/leaks"
 	"github.com/mpcd/mpcd/internal/server/servertest"
 	"github.com/mpcd/mpcd/internal/session"
 )
@@ -90,7 +91,7 @@ func TestDeviceHeldLife(t *testing.T) {
 	}
 	log.Wait(t, "SignWithDevice")
 	for _, share := range []*client.Share{first, second, backup} {
-		require.Empty(t, servertest.Leaks([]byte(log.String()), share.Bytes()))
+		require.Empty(t, leaks.Find([]byte(log.String()), share.Bytes()))
 	}
 	for _, req := range hosted {
 		for _, do := range transports {
@@ -112,7 +113,7 @@ func TestDeviceHeldLife(t *testing.T) {
 	for _, name := range []string{s.Database, s.Database + "-wal"} {
 		if b, err := os.ReadFile(name); err == nil {
 			for _, share := range []*client.Share{first, second, backup} {
-				require.Empty(t, servertest.Leaks(b, share.Bytes()))
+				require.Empty(t, leaks.Find(b, share.Bytes()))
 			}
 		}
 	}

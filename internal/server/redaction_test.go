@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/leaks"
 	"github.com/mpcd/mpcd/internal/server/servertest"
 	"github.com/mpcd/mpcd/internal/session"
 )
@@ -36,7 +37,7 @@ func leaksNothing(t testing.TB, s *servertest.Parts, shares ...[]byte) {
 	require.GreaterOrEqual(t, len(files), 2)
 	for name, text := range files {
 		for i, share := range shares {
-			require.Empty(t, servertest.Leaks(text, share), "share %d in %s", i, name)
+			require.Empty(t, leaks.Find(text, share), "share %d in %s", i, name)
 		}
 	}
 }
@@ -81,7 +82,7 @@ func TestSharesAreNeitherLoggedNorStored(t *testing.T) {
 		"raw": "xx" + string(s.backup.share) + "yy", "hex": hex.EncodeToString(s.backup.share[7:]), "JSON": string(asJSON),
 		"decimal": "xi=" + new(big.Int).SetBytes(s.backup.share[len(s.backup.share)-32:]).String(), "as bytes": fmt.Sprintf("%d", s.backup.share),
 	} {
-		require.NotEmpty(t, servertest.Leaks([]byte(text), s.backup.share), name)
-		require.Empty(t, servertest.Leaks([]byte(text), fresh.share), name)
+		require.NotEmpty(t, leaks.Find([]byte(text), s.backup.share), name)
+		require.Empty(t, leaks.Find([]byte(text), fresh.share), name)
 	}
 }
