@@ -33,7 +33,7 @@ import (
 type memory struct {
 	mu    sync.Mutex // guards what follows
 	pages map[string]pages
-	buf   []byte // of region, used again
+	buf   []byte // of read, used again
 }
 
 // pages are those that differ, each with the beginning of the one behind it, so that
