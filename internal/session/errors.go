@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/mpcd/mpcd/internal/tss"
 )
@@ -77,6 +78,22 @@ func (e *DeniedError) Error() string { return fmt.Sprintf("%v: %s", ErrPolicyDen
 // Is makes a DeniedError an ErrPolicyDenied.
 func (e *DeniedError) Is(target error) bool { return target == ErrPolicyDenied }
 
+// WebhookError is a WEBHOOK_FAILED that says whether the same call may succeed later.
+type WebhookError struct {
+	Permanent  bool          // the receiver refused the message: repeating it changes nothing until its operator acts
+	RetryAfter time.Duration // from the receiver, until which trying again is pointless; 0 where it did not say
+	Err        error         // for the log
+}
+
+// Error implements error.
+func (e *WebhookError) Error() string { return fmt.Sprintf("%v: %v", ErrWebhookFailed, e.Err) }
+
+// Is makes a WebhookError an ErrWebhookFailed.
+func (e *WebhookError) Is(target error) bool { return target == ErrWebhookFailed }
+
+// Unwrap returns the cause.
+func (e *WebhookError) Unwrap() error { return e.Err }
+
 // AbortedError is a PROTOCOL_ABORTED with what is known of its cause.
 type AbortedError struct {
 	Culprit string // CLIENT or SERVER
@@ -102,7 +119,10 @@ func Reason(err error) string {
 	var a *AbortedError
 	var o *OverloadedError
 	var d *DeniedError
+	var w *WebhookError
 	switch {
+	case errors.As(err, &w):
+		return ErrWebhookFailed.Reason
 	case errors.As(err, &d):
 		return ErrPolicyDenied.Reason
 	case errors.As(err, &f):
