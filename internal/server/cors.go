@@ -19,14 +19,23 @@ func cors(origins []string, next http.Handler) http.Handler {
 	if len(origins) == 0 {
 		return next
 	}
-	h := rscors.New(rscors.Options{
-		AllowedOrigins: origins,
-		AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost},
-		AllowedHeaders: []string{"Authorization", "Content-Type", "X-Request-Id", "Traceparent"},
-		ExposedHeaders: []string{"X-Request-Id", "Retry-After", "WWW-Authenticate"},
-		MaxAge:         600, // seconds
-	}).Handler(next)
+	with := func(methods ...string) http.Handler {
+		return rscors.New(rscors.Options{
+			AllowedOrigins: origins,
+			AllowedMethods: methods,
+			AllowedHeaders: []string{"Authorization", "Content-Type", "X-Request-Id", "Traceparent"},
+			ExposedHeaders: []string{"X-Request-Id", "Retry-After", "WWW-Authenticate"},
+			MaxAge:         600, // seconds
+		}).Handler(next)
+	}
+	preflight := with(http.MethodGet, http.MethodHead, http.MethodPost)
+	// That a path does not take a method is an answer that a page may read too.
+	actual := with(http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodOptions {
+			actual.ServeHTTP(w, r)
+			return
+		}
 		const header = "Access-Control-Request-Headers"
 		if asked := r.Header.Get(header); asked != "" {
 			// rs/cors wants them as browsers send them; others need not sort them.
@@ -34,7 +43,7 @@ func cors(origins []string, next http.Handler) http.Handler {
 			slices.Sort(names)
 			r.Header.Set(header, strings.Join(names, ","))
 		}
-		h.ServeHTTP(w, r)
+		preflight.ServeHTTP(w, r)
 	})
 }
 

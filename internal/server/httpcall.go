@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -38,7 +39,13 @@ type httpCall struct {
 	// in the request message, as in device.share_set_id.
 	sent    map[string]string
 	faults  requestError // what is wrong with the body or the query; to be answered with what the service finds
-	refused int          // the HTTP status of a call that the gateway itself refuses; 0: it does not
+	refused *refusal     // nil: it is the service that answers
+}
+
+// refusal is the gateway's own answer to a call that does not come to the service.
+type refusal struct {
+	code   int // of HTTP
+	status *status.Status
 }
 
 type httpCallKey struct{}
@@ -89,10 +96,11 @@ func (c *httpCall) unknown(at place, name, want string) {
 	c.fault(at.field(name, name), "%s", want)
 }
 
-// refuse makes the gateway itself answer, with an HTTP status.
+// refuse makes the gateway itself answer, with an HTTP status. The error is for
+// grpc-gateway, which keeps no more of it than that there is one.
 func (c *httpCall) refuse(code int, format string, args ...any) error {
-	c.refused = code
-	return invalid(codes.InvalidArgument, fmt.Sprintf(format, args...)).Err()
+	c.refused = &refusal{code, invalid(codes.InvalidArgument, fmt.Sprintf(format, args...))}
+	return c.refused.status.Err()
 }
 
 // readQuery reads the query's parameters into m: the fields that neither the path nor a

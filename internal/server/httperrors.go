@@ -28,12 +28,12 @@ import (
 // message.
 func gatewayError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
 	call := httpCallOf(ctx)
-	st := call.inHTTPWords(withReason(status.Convert(err)))
-	code := runtime.HTTPStatusFromCode(st.Code())
-	if call.refused != 0 {
-		code = call.refused
+	if call.refused != nil {
+		answer(w, r, call.refused.code, call.refused.status)
+		return
 	}
-	answer(w, r, code, st)
+	st := call.inHTTPWords(withReason(status.Convert(err)))
+	answer(w, r, runtime.HTTPStatusFromCode(st.Code()), st)
 }
 
 // streamError is the status that ends a stream that has begun.
