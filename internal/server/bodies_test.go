@@ -74,7 +74,7 @@ func TestBadBodies(t *testing.T) {
 		return `{"requestId":"` + uuid.NewString() + `","backupShare":"` + secret + `"` + extra + `}`
 	}
 	before := wallet(t, f.Service, f.first.wallet)
-	for name, c := range map[string]struct {
+	cases := map[string]struct {
 		body, says string
 		code       int
 	}{
@@ -105,9 +105,9 @@ func TestBadBodies(t *testing.T) {
 		"more than 2 MiB":                    {good(`,"displayName":"` + strings.Repeat("a", 2<<20) + `"`), "more than 2097152 bytes", 413},
 		"more than 2 MiB after the JSON":     {good("") + strings.Repeat(" ", 2<<20) + secret, "more than 2097152 bytes", 413},
 		"more after the JSON":                {good("") + "{}", "not JSON", 400},
-	} {
+	}
+	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			st, _ := flat(t, f.Service, c.code, http.MethodPost, "/v1/wallets/"+f.first.wallet+":provision", nil, c.body)
 			require.Equal(t, codes.InvalidArgument, st.Code())
 			require.Equal(t, "INVALID_ARGUMENT", flatReason(t, st))
@@ -118,16 +118,12 @@ func TestBadBodies(t *testing.T) {
 			require.NotContains(t, st.String(), secret[:20])
 		})
 	}
-	t.Run("empty", func(t *testing.T) {
-		for _, body := range []string{"", " \r\n", "{}", `{"requestId":null}`} {
-			a := exchange(t, f.Service, provisionReq(f.backup), http.MethodPost, "/v1/wallets/"+f.first.wallet+":provision", []byte(body))
-			refused(t, a, codes.InvalidArgument, "INVALID_ARGUMENT", "request_id", "backup_share")
-		}
-	})
-	t.Cleanup(func() { // after the parallel ones
-		require.NotContains(t, f.Log.String(), secret[:20])
-		require.True(t, proto.Equal(before, wallet(t, f.Service, f.first.wallet)))
-	})
+	for _, body := range []string{"", " \r\n", "{}", `{"requestId":null}`} {
+		a := exchange(t, f.Service, provisionReq(f.backup), http.MethodPost, "/v1/wallets/"+f.first.wallet+":provision", []byte(body))
+		refused(t, a, codes.InvalidArgument, "INVALID_ARGUMENT", "request_id", "backup_share")
+	}
+	require.NotContains(t, f.Log.String(), secret[:20])
+	require.True(t, proto.Equal(before, wallet(t, f.Service, f.first.wallet)))
 }
 
 // Each fault of a request is answered at once, whether it is one of JSON, of a type, of
@@ -143,16 +139,18 @@ func TestAllFaultsAtOnce(t *testing.T) {
 		"stream":                 {path + ":provision", `{"requestId":"x","displayName":1,"sealTo":"me","backupShare":"!","afterSequence":-1,"colour":1}`, []string{"requestId", "displayName", "sealTo", "backupShare", "afterSequence", "colour"}},
 		"unary":                  {path + ":sign", `{"requestId":"x","curve":"P256","signingShare":7,"payload":"-+"}`, []string{"requestId", "curve", "signingShare", "payload"}},
 		"as sent":                {path + ":sign", `{"request_id":"x","curve":[],"signing_share":7}`, []string{"request_id", "curve", "signing_share"}},
+		"not sent, in its style": {path + ":provision", `{"seal_to":"me"}`, []string{"seal_to", "request_id", "backup_share"}},
 		"in both spellings":      {path + ":provision", `{"request_id":"x","displayName":1,"backup_share":1}`, []string{"request_id", "displayName", "backup_share"}},
 		"what is not there":      {path + ":provision", `{"sealTo":"me"}`, []string{"sealTo", "requestId", "backupShare"}},
 		"path and body":          {"/v1/wallets/x/shareSets/y:confirm", `{"shareSha256":"AAAA","share_sha":1}`, []string{"walletId", "shareSetId", "shareSha256", "share_sha"}},
+		"path, in its style":     {"/v1/wallets/x/shareSets/y:confirm", `{"share_sha256":"AAAA","shareSHA":1}`, []string{"wallet_id", "share_set_id", "share_sha256", "shareSHA"}},
 		"nested":                 {path + ":provision", `{"requestId":"x","device":{"shareSetId":"y","instance":3,"attempt":"z"}}`, []string{"requestId", "device.shareSetId", "device.instance", "device.attempt"}},
 		"nested, as sent":        {path + ":backup", `{"requestId":"x","device":{"share_set_id":"y"},"backupMethod":"PAPER"}`, []string{"requestId", "device.share_set_id", "device.instance", "backupMethod"}},
 		"nothing is said twice":  {path + ":signWithDevice", `{"requestId":"x","device":"phone","curve":9,"payload":1}`, []string{"requestId", "device", "curve", "payload"}},
 		"elements":               {"/v1/wallets", `{"requestId":1,"curves":["CURVE_ED25519","P256",null,4]}`, []string{"requestId", "curves[1]", "curves[2]", "curves[3]"}},
 		"a list that is none":    {"/v1/wallets", `{"requestId":1,"curves":"CURVE_ED25519"}`, []string{"requestId", "curves"}},
 		"messages":               {"/v1/sessions/x/messages", `{"messages":[{"payload":"!","curve":"P256"},{"hello":{"sessionKey":"=","nonce":"AA"}},7],"instance":8}`, []string{"sessionId", "messages[0].payload", "messages[0].curve", "messages[1].hello.sessionKey", "messages[2]", "instance"}},
-		"messages, as sent":      {"/v1/sessions/x/messages", `{"messages":[{"hello":{"session_key":7}}],"instance":8}`, []string{"sessionId", "messages[0].hello.session_key", "instance"}},
+		"messages, as sent":      {"/v1/sessions/x/messages", `{"messages":[{"hello":{"session_key":7}}],"instance":8}`, []string{"session_id", "messages[0].hello.session_key", "instance"}},
 		"query and body":         {path + ":provision?colour=red&requestId=1&backup_share=2", `{"sealTo":"me","displayName":7}`, []string{"sealTo", "displayName", "colour", "requestId", "backup_share"}},
 		"another id in the body": {path + ":sign", `{"walletId":"` + uuid.NewString() + `","curve":7}`, []string{"walletId", "curve", "requestId"}},
 	} {
@@ -163,7 +161,7 @@ func TestAllFaultsAtOnce(t *testing.T) {
 			require.ElementsMatch(t, c.fields, slices.Collect(maps.Keys(wrong(st))), st.Message())
 			for field, says := range wrong(st) {
 				require.Contains(t, st.Message(), field+" "+says, "the sentence has the same names")
-				require.NotRegexp(t, `[a-z]_[a-z]`, says)
+				require.NotContains(t, says, "proto")
 			}
 		})
 	}
@@ -176,14 +174,6 @@ func TestAllFaultsAtOnce(t *testing.T) {
 	})
 	require.NoError(t, err)
 	done[*pb.SignResponse](t, exchange(t, f.Service, signReq(f.first), http.MethodPost, path+":sign", body))
-	// A sentence without a field of its own has the caller's names too.
-	body, err = json.Marshal(map[string]any{"request_id": f.pendingReq.GetRequestId(), "backup_share": f.backup.share, "display_name": "other"})
-	require.NoError(t, err)
-	a := exchange(t, f.Service, f.pendingReq, http.MethodPost, path+":provision", body)
-	refused(t, a, codes.InvalidArgument, "REQUEST_ID_REUSED")
-	require.Contains(t, a.status.Message(), "This request_id was used")
-	a = exchange(t, f.Service, f.pendingReq, http.MethodPost, path+":provision", bytes.ReplaceAll(body, []byte("request_id"), []byte("requestId")))
-	require.Contains(t, a.status.Message(), "This requestId was used")
 }
 
 // No call runs when its body or query was at fault, whatever else is right with it.

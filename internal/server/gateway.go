@@ -76,14 +76,9 @@ func incomingHeader(key string) (string, bool) {
 func outgoingHeader(string) (string, bool) { return "", false }
 
 // forward is called before a response is sent, and before a stream begins (without one).
-func forward(ctx context.Context, w http.ResponseWriter, resp proto.Message) error {
+func forward(_ context.Context, w http.ResponseWriter, resp proto.Message) error {
 	if resp == nil {
 		w.Header().Set("X-Accel-Buffering", "no") // nginx would hold a stream's progress back
-	}
-	if r, ok := resp.(interface{ GetSession() *pb.Session }); ok {
-		if failed := r.GetSession().GetError(); failed != nil {
-			failed.Message = httpCallOf(ctx).words(failed.GetMessage())
-		}
 	}
 	return nil
 }

@@ -225,6 +225,15 @@ type begun struct {
 	err   error         // what came instead of it: io.EOF
 }
 
+// SendMsg implements grpc.ClientStream. A service that refuses a call without reading it may
+// have done so already: Header has its status, and not that it reads no more.
+func (s *begun) SendMsg(m any) error {
+	if err := s.ClientStream.SendMsg(m); !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
+}
+
 // Header implements grpc.ClientStream. It is called once, and before RecvMsg.
 func (s *begun) Header() (metadata.MD, error) {
 	md, err := s.ClientStream.Header()

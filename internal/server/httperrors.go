@@ -32,13 +32,13 @@ func gatewayError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler,
 		answer(w, r, call.refused.code, call.refused.status)
 		return
 	}
-	st := call.inHTTPWords(withReason(status.Convert(err)))
+	st := call.inCallersNames(withReason(status.Convert(err)))
 	answer(w, r, runtime.HTTPStatusFromCode(st.Code()), st)
 }
 
 // streamError is the status that ends a stream that has begun.
 func streamError(ctx context.Context, err error) *status.Status {
-	return httpCallOf(ctx).inHTTPWords(withReason(status.Convert(err)))
+	return httpCallOf(ctx).inCallersNames(withReason(status.Convert(err)))
 }
 
 // noRoute answers a request that is no call: its path has other methods, or there is no
@@ -137,21 +137,36 @@ var jsonNames = func() map[string]string {
 
 var protoName = regexp.MustCompile(`\b[a-z][a-z0-9]*(?:_[a-z0-9]+)+\b`)
 
-// words returns a sentence of the service with the names of fields as the caller knows
-// them: as it sent them, or else as JSON has them.
-func (c *httpCall) words(sentence string) string {
-	return protoName.ReplaceAllStringFunc(sentence, func(name string) string {
+// words returns what the service says of a field with the names of fields as the caller
+// spells them.
+func (c *httpCall) words(text string) string {
+	return protoName.ReplaceAllStringFunc(text, func(name string) string {
 		if sent, ok := c.sent[name]; ok {
 			return sent
 		}
-		if name, ok := jsonNames[name]; ok {
-			return name
+		if inJSON, ok := jsonNames[name]; ok && !c.snake() {
+			return inJSON
 		}
 		return name
 	})
 }
 
-// name returns a field's path as the caller knows it.
+// snake reports whether the caller spells names as the proto files do. JSON takes them too.
+func (c *httpCall) snake() bool {
+	snake := false
+	for path, sent := range c.sent {
+		if jsonNames[path[strings.LastIndexByte(path, '.')+1:]] == "" {
+			continue // it is no field
+		}
+		if strings.ToLower(sent) != sent {
+			return false
+		}
+		snake = snake || strings.Contains(sent, "_")
+	}
+	return snake
+}
+
+// name returns a field's path as the caller spells it.
 func (c *httpCall) name(path string) string {
 	if sent, ok := c.sent[path]; ok {
 		return sent
@@ -165,10 +180,10 @@ func (c *httpCall) name(path string) string {
 	return c.words(path)
 }
 
-// inHTTPWords returns a status of the service with the caller's names for fields.
-func (c *httpCall) inHTTPWords(st *status.Status) *status.Status {
+// inCallersNames returns a status of the service with the caller's names for the fields
+// that are at fault.
+func (c *httpCall) inCallersNames(st *status.Status) *status.Status {
 	p := st.Proto()
-	p.Message = c.words(p.GetMessage())
 	for i, detail := range p.GetDetails() {
 		var bad errdetails.BadRequest
 		if !detail.MessageIs(&bad) || detail.UnmarshalTo(&bad) != nil {
@@ -179,7 +194,7 @@ func (c *httpCall) inHTTPWords(st *status.Status) *status.Status {
 		}
 		renamed, err := anypb.New(&bad)
 		if err != nil {
-			continue // the names of the proto files, which the caller may use as well
+			continue // the names of the proto files, which JSON takes too
 		}
 		p.Details[i] = renamed
 		p.Message = invalidSentence(bad.GetFieldViolations())
