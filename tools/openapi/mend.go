@@ -84,14 +84,14 @@ func mend(files []*pluginpb.CodeGeneratorResponse_File, overlayPath string, stre
 	return files, nil
 }
 
-// mendOperation names the operation after its RPC and its body after the request message, and says what it answers.
+// mendOperation names the operation's body after the RPC's request message, and says what it answers. The operationId keeps
+// the service's name: generators name types <operationId>Request and <operationId>Response, which are names of schemas here.
 func mendOperation(op, schemas, failures object, streams map[string]bool) error {
 	_, rpc, _ := strings.Cut(op["operationId"].(string), "_")
 	stream, known := streams[rpc]
 	if !known {
 		return fmt.Errorf("operation %v is of no RPC", op["operationId"])
 	}
-	op["operationId"] = rpc
 	body, hasBody := op["requestBody"].(object)
 	if hasBody {
 		media := body["content"].(object)["application/json"].(object)
