@@ -1,4 +1,4 @@
-// One wallet's life over gRPC with stubs made by protoc-gen-es: node grpc.mjs http://127.0.0.1:9090. Prints one JSON object.
+// One wallet's life over gRPC, with stubs of protoc-gen-es: node grpc.mjs http://127.0.0.1:9090. Prints JSON.
 import { randomUUID } from "node:crypto";
 import { createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
@@ -44,9 +44,11 @@ locker.setPassphrase(password);
 unlocker.addPassphrase(password);
 const file = armor.encode(await locker.encrypt(backup.share)); // what a customer's own API keeps
 const backupShare = await unlocker.decrypt(armor.decode(file));
-const second = await run("provisionWallet", { walletId, clientSide: { case: "backupShare", value: backupShare }, displayName: "second" });
-const message = sha256(new TextEncoder().encode("hello")), verified = [];
-for (const device of [first, second]) for (const { curve } of device.wallet.publicKeys) verified.push(await sign(device, curve, message));
+const fromBackup = { case: "backupShare", value: backupShare };
+const second = await run("provisionWallet", { walletId, clientSide: fromBackup, displayName: "second" });
+const digest = sha256(new TextEncoder().encode("hello")), verified = [];
+for (const device of [first, second])
+  for (const { curve } of device.wallet.publicKeys) verified.push(await sign(device, curve, digest));
 const { wallet } = await service.revokeShareSet({ walletId, shareSetId: first.shareSetId, keepDescendants: true });
 const states = wallet.shareSets.map((s) => `SHARE_SET_STATE_${ShareSetState[s.state]}`);
 console.log(JSON.stringify({ walletId, verified, states }));

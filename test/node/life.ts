@@ -74,7 +74,11 @@ async function sign(wallet_id: string, device: Held): Promise<boolean> {
   return verify(null, payload, key, Buffer.from(signature!, "base64"));
 }
 
-const toCreate: Schemas["CreateWalletRequest"] = { requestId: randomUUID(), curves: ["CURVE_ED25519"], displayName: "first" };
+const toCreate: Schemas["CreateWalletRequest"] = {
+  requestId: randomUUID(),
+  curves: ["CURVE_ED25519"],
+  displayName: "first",
+};
 const creating = await api.POST("/v1/wallets", { body: toCreate, parseAs: "stream" });
 const created = await outcome(creating);
 const wallet_id = created.walletId!;
@@ -117,4 +121,5 @@ for (const share of [first.share, Buffer.from("no share")]) {
   });
   for (const { error, response } of [signed, backedUp]) refusals.push([response.status, error?.details[0].reason]);
 }
-console.log(JSON.stringify({ walletId: wallet!.walletId, verified, states: wallet!.shareSets!.map((s) => s.state), refusals }));
+const states = wallet!.shareSets!.map((s) => s.state);
+console.log(JSON.stringify({ walletId: wallet!.walletId, verified, states, refusals }));
