@@ -119,11 +119,12 @@ func requireAnswers(t *testing.T, doc document, op operation, rpc protoreflect.M
 	require.Equal(t, []string{kind}, slices.Collect(maps.Keys(op.Responses["200"].Content)), name)
 	require.Equal(t, "#/components/schemas/"+schema, op.Responses["200"].Content[kind].Schema.Ref)
 	codes := map[string]string{
-		"400": "X-Request-Id", "401": "WWW-Authenticate", "403": "X-Request-Id", "404": "X-Request-Id", "405": "Allow", "409": "X-Request-Id",
-		"413": "X-Request-Id", "429": "Retry-After", "500": "X-Request-Id", "503": "Retry-After", "default": "X-Request-Id",
+		"400": "X-Request-Id", "401": "WWW-Authenticate", "403": "X-Request-Id", "404": "X-Request-Id", "405": "Allow", "409": "Retry-After",
+		"413": "X-Request-Id", "415": "X-Request-Id", "429": "Retry-After", "500": "X-Request-Id", "503": "Retry-After", "default": "Retry-After",
 	}
 	if op.RequestBody == nil {
 		delete(codes, "413")
+		delete(codes, "415")
 	}
 	require.Len(t, op.Responses, len(codes)+1, name)
 	for code, header := range codes {

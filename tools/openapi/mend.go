@@ -111,7 +111,7 @@ func mendOperation(op, schemas, failures object, streams map[string]bool) error 
 	}
 	delete(responses, "default")
 	for code, r := range failures {
-		if code == "413" && !hasBody {
+		if !hasBody && (code == "413" || code == "415") { // these are about the body
 			continue
 		}
 		responses[code] = r
