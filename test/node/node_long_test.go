@@ -8,6 +8,7 @@ package node_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -121,13 +122,13 @@ func serve(t *testing.T) (grpc, http string) {
 	run(t, root, "go", "build", "-buildvcs=false", "-o", dir, "./cmd/mpcd")
 	log, err := os.Create(filepath.Join(dir, "log"))
 	require.NoError(t, err)
-	cmd := exec.Command(filepath.Join(dir, "mpcd"), "serve", "--dev", //nolint:gosec // the program that was just built
+	cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "mpcd"), "serve", "--dev",
 		"--grpc-addr=127.0.0.1:0", "--http-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--preparams-depth=0")
 	cmd.Dir, cmd.Stderr = dir, log
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
-		require.NoError(t, cmd.Wait())
+	t.Cleanup(func() { // the test's context has ended
+		require.ErrorIs(t, cmd.Wait(), context.Canceled, "it stopped well, and not before")
 		require.NoError(t, log.Close())
 	})
 	require.Eventually(t, func() bool {
@@ -139,7 +140,7 @@ func serve(t *testing.T) (grpc, http string) {
 
 // serving returns the addresses that the log names, or nothing before it does.
 func serving(log string) (grpc, http string) {
-	f, err := os.Open(log) //nolint:gosec // the test's own
+	f, err := os.Open(log)
 	if err != nil {
 		return "", ""
 	}

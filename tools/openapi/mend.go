@@ -37,7 +37,8 @@ type overlay struct {
 	Responses object
 }
 
-// mend makes the one generated document into what the service does.
+// mend makes the one generated document into what the service does. It panics where the document has not the shape that
+// protoc-gen-openapiv3 of tools/go.mod gives it: then this program must change as well.
 func mend(files []*pluginpb.CodeGeneratorResponse_File, overlayPath string, streams map[string]bool) ([]*pluginpb.CodeGeneratorResponse_File, error) {
 	if len(files) != 1 {
 		return nil, fmt.Errorf("want one generated document, have %d", len(files))
