@@ -115,7 +115,7 @@ $(LINT): tools/go.mod tools/go.sum
 # against it. So the image itself can only be replaced by one that does not break the last.
 .PHONY: api-image
 api-image: tools check-proto ## At a release only: makes the API as it is the one not to break.
-	$(BUF) build --exclude-source-info -o $(IMAGE)
+	$(BUF) build proto --exclude-source-info -o $(IMAGE)
 
 .PHONY: check-build
 check-build:
@@ -134,7 +134,7 @@ check-gen: tools
 check-proto: tools
 	$(call heading,buf lint and breaking)
 	@$(BUF) lint
-	@$(BUF) breaking --against $(IMAGE)
+	@$(BUF) breaking proto --against $(IMAGE)
 
 .PHONY: check-format
 check-format: tools linter
