@@ -52,14 +52,10 @@ const (
 // and has changed nothing. The session goes on when the caller goes away: the same request_id attaches to it again, with
 // after_sequence to leave out what was seen. A client share is opaque bytes to its holder, at most 1 MiB.
 //
-// Over HTTP a body is JSON (application/json), with fields in lowerCamelCase or by the names here; bytes are base64 of either
-// alphabet, with padding or without, and white space in it is left out. Unknown fields and unknown query parameters are refused,
-// and errors name a field as the caller sent it. A call that fails before its answer has begun is answered with a bare
-// google.rpc.Status and an HTTP code: that of its gRPC code, or 404 for a path that there is not, 405 (with Allow) for a method that
-// the path does not take, 413 for a body of more than 2 MiB, 415 for a body that is not JSON or is compressed. A 401 has a
-// WWW-Authenticate header for the scheme Bearer, a 429 a Retry-After. A stream is application/x-ndjson, one JSON document a line:
-// {"result": {...}} for each message, and {"error": {...}} as the last line where the run fails after the first message. No answer
-// may be cached; each has an X-Request-Id.
+// Over HTTP a body is JSON, with fields in lowerCamelCase or by the names here; bytes are base64 of either alphabet, with padding or
+// without, and white space in it is left out. Errors name a field as the caller sent it. A call that fails before its answer has
+// begun is answered with a bare google.rpc.Status and its HTTP code. A stream is application/x-ndjson, one JSON document a line:
+// {"result": {...}} for each message, and {"error": {...}} as the last line where the run fails after the first message.
 type WalletServiceClient interface {
 	// Creates a wallet and its first share set, of purpose SIGNING, for all of its curves.
 	//
@@ -350,14 +346,10 @@ func (c *walletServiceClient) SendMessages(ctx context.Context, in *SendMessages
 // and has changed nothing. The session goes on when the caller goes away: the same request_id attaches to it again, with
 // after_sequence to leave out what was seen. A client share is opaque bytes to its holder, at most 1 MiB.
 //
-// Over HTTP a body is JSON (application/json), with fields in lowerCamelCase or by the names here; bytes are base64 of either
-// alphabet, with padding or without, and white space in it is left out. Unknown fields and unknown query parameters are refused,
-// and errors name a field as the caller sent it. A call that fails before its answer has begun is answered with a bare
-// google.rpc.Status and an HTTP code: that of its gRPC code, or 404 for a path that there is not, 405 (with Allow) for a method that
-// the path does not take, 413 for a body of more than 2 MiB, 415 for a body that is not JSON or is compressed. A 401 has a
-// WWW-Authenticate header for the scheme Bearer, a 429 a Retry-After. A stream is application/x-ndjson, one JSON document a line:
-// {"result": {...}} for each message, and {"error": {...}} as the last line where the run fails after the first message. No answer
-// may be cached; each has an X-Request-Id.
+// Over HTTP a body is JSON, with fields in lowerCamelCase or by the names here; bytes are base64 of either alphabet, with padding or
+// without, and white space in it is left out. Errors name a field as the caller sent it. A call that fails before its answer has
+// begun is answered with a bare google.rpc.Status and its HTTP code. A stream is application/x-ndjson, one JSON document a line:
+// {"result": {...}} for each message, and {"error": {...}} as the last line where the run fails after the first message.
 type WalletServiceServer interface {
 	// Creates a wallet and its first share set, of purpose SIGNING, for all of its curves.
 	//
