@@ -47,7 +47,7 @@ var productCodes = map[codes.Code][]string{
 	codes.InvalidArgument:    {"INVALID_ARGUMENT", "SHARE_MALFORMED", "SHARE_SET_MISMATCH", "REQUEST_ID_REUSED"},
 	codes.NotFound:           {"WALLET_NOT_FOUND", "SHARE_SET_NOT_FOUND", "SESSION_NOT_FOUND"},
 	codes.FailedPrecondition: {"BACKUP_NOT_FOUND", "SHARE_SET_PENDING", "SHARE_SET_REVOKED", "SHARE_SET_LOCKED", "LAST_SHARE_SET", "DEVICE_HELD_WALLET", "SESSION_EXPIRED"},
-	codes.ResourceExhausted:  {"OVERLOADED", "RATE_LIMITED"},
+	codes.ResourceExhausted:  {"OVERLOADED", "RATE_LIMITED", "TOO_MANY_PENDING", "SHARE_SET_BUSY"},
 	codes.Unavailable:        {"WEBHOOK_FAILED", "SHUTTING_DOWN"},
 	codes.Aborted:            {"PROTOCOL_ABORTED", "INTERRUPTED"},
 	codes.Canceled:           {"SESSION_CANCELLED"},
