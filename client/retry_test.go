@@ -329,9 +329,9 @@ func TestInterruptedForEver(t *testing.T) {
 // What will not pass by itself is told at once.
 func TestNotRetried(t *testing.T) {
 	for _, want := range []error{
-		refusalAfter(codes.InvalidArgument, "SHARE_MALFORMED", 0), refusalAfter(codes.FailedPrecondition, "SESSION_EXPIRED", 0),
-		refusalAfter(codes.Canceled, "SESSION_CANCELLED", 0), refusalAfter(codes.Aborted, "PROTOCOL_ABORTED", 0), refusalAfter(codes.Internal, "INTERNAL", 0),
-		refusalAfter(codes.DataLoss, "DATA_CORRUPTED", 0), status.Error(codes.Unauthenticated, "who?"), status.Error(codes.Unimplemented, "what?"),
+		refusal(codes.InvalidArgument, "SHARE_MALFORMED", "no"), refusal(codes.FailedPrecondition, "SESSION_EXPIRED", "no"),
+		refusal(codes.Canceled, "SESSION_CANCELLED", "no"), refusal(codes.Aborted, "PROTOCOL_ABORTED", "no"), refusal(codes.Internal, "INTERNAL", "no"),
+		refusal(codes.DataLoss, "DATA_CORRUPTED", "no"), refusal(codes.Unavailable, "WEBHOOK_FAILED", "the custodian refused"), status.Error(codes.Unauthenticated, "who?"), status.Error(codes.Unimplemented, "what?"),
 	} {
 		for _, at := range []int{-1, 3} {
 			fault := func(method string, n, i int) error {
