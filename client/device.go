@@ -108,7 +108,7 @@ func together[Resp any, Out comparable, Event jointEvent[Resp, Out]](
 	ctx context.Context, c *Client, j tss.Joint, set string, r *reporter, open opener[Resp],
 ) (*tss.Joined, Out, error) {
 	t := ticket{requestID: uuid.NewString()}
-	pace := c.newPace(shortly)
+	pace := newPace(c.rest, shortly)
 	for {
 		t.device = &mpcdv1.DeviceSide{ShareSetId: set, Instance: uuid.NewString()}
 		a := &attempt{client: c, joint: j, device: t.device, ended: make(chan struct{}), slow: make(chan struct{}, 1)}
@@ -402,7 +402,7 @@ func (a *attempt) post(ctx context.Context) {
 			if len(req.GetMessages()) == 0 {
 				break
 			}
-			resp, err := again(ctx, a.client.newPace(patience), func() (*mpcdv1.SendMessagesResponse, error) { return a.client.service.SendMessages(ctx, req) })
+			resp, err := again(ctx, newPace(rest, patience), func() (*mpcdv1.SendMessagesResponse, error) { return a.client.service.SendMessages(ctx, req) })
 			if err != nil {
 				if ctx.Err() == nil {
 					a.fail(err)

@@ -34,6 +34,7 @@ type fake struct {
 	lieEvents func([]sent) []sent  // about what a stream sends
 	lieWallet func(*mpcdv1.Wallet) // about a wallet
 	lieSign   func(*mpcdv1.SignResponse)
+	lieToken  string           // of every page of a list
 	fail      map[string]error // by RPC, instead of an answer
 
 	mu      sync.Mutex // guards what follows
@@ -411,6 +412,9 @@ func (f *fake) ListWallets(_ context.Context, req *mpcdv1.ListWalletsRequest) (*
 		}
 	}
 	slices.Sort(ids)
+	if f.lieToken != "" {
+		return &mpcdv1.ListWalletsResponse{Wallets: []*mpcdv1.Wallet{f.answer(f.wallets[ids[0]])}, NextPageToken: f.lieToken}, nil
+	}
 	i := slices.Index(ids, req.GetPageToken()) + 1
 	if i == len(ids) {
 		return &mpcdv1.ListWalletsResponse{}, nil

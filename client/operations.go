@@ -262,7 +262,7 @@ func (c *Client) Confirm(ctx context.Context, share *Share) (*Wallet, error) {
 		return nil, fmt.Errorf("client: %w: there is none", ErrWrongShare)
 	}
 	req := &mpcdv1.ConfirmShareSetRequest{WalletId: share.walletID, ShareSetId: share.shareSetID, ShareSha256: share.hash[:]}
-	resp, err := again(ctx, c.newPace(shortly), func() (*mpcdv1.ConfirmShareSetResponse, error) { return c.service.ConfirmShareSet(ctx, req) })
+	resp, err := again(ctx, newPace(c.rest, shortly), func() (*mpcdv1.ConfirmShareSetResponse, error) { return c.service.ConfirmShareSet(ctx, req) })
 	if err != nil {
 		return nil, err
 	}

@@ -40,8 +40,8 @@ type pace struct {
 }
 
 // newPace is for one call; usual is its patience before it has heard from the service.
-func (c *Client) newPace(usual time.Duration) *pace {
-	return &pace{rest: c.rest, until: time.Now().Add(usual), lost: firstWait, failed: firstWait}
+func newPace(rest func(context.Context, time.Duration) error, usual time.Duration) *pace {
+	return &pace{rest: rest, until: time.Now().Add(usual), lost: firstWait, failed: firstWait}
 }
 
 // wait waits until the next try makes sense, and returns nil; or it returns err, where

@@ -64,7 +64,7 @@ func run[Resp any, Out outcome, Event jointEvent[Resp, Out]](
 		return nil, err
 	}
 	t := ticket{requestID: uuid.NewString(), sealTo: key.Recipient().String()}
-	out, err := follow(ctx, c.newPace(shortly), t, r, result, open)
+	out, err := follow(ctx, newPace(c.rest, shortly), t, r, result, open)
 	if err != nil {
 		return nil, err
 	}

@@ -85,7 +85,7 @@ func (c *Client) GetWallet(ctx context.Context, walletID string) (*Wallet, error
 		return nil, err
 	}
 	req := &mpcdv1.GetWalletRequest{WalletId: walletID}
-	resp, err := again(ctx, c.newPace(shortly), func() (*mpcdv1.GetWalletResponse, error) { return c.service.GetWallet(ctx, req) })
+	resp, err := again(ctx, newPace(c.rest, shortly), func() (*mpcdv1.GetWalletResponse, error) { return c.service.GetWallet(ctx, req) })
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +98,7 @@ func (c *Client) ListWallets(ctx context.Context) iter.Seq2[*Wallet, error] {
 	return func(yield func(*Wallet, error) bool) {
 		req := &mpcdv1.ListWalletsRequest{Owner: c.owner, PageSize: 100}
 		for {
-			resp, err := again(ctx, c.newPace(shortly), func() (*mpcdv1.ListWalletsResponse, error) { return c.service.ListWallets(ctx, req) })
+			resp, err := again(ctx, newPace(c.rest, shortly), func() (*mpcdv1.ListWalletsResponse, error) { return c.service.ListWallets(ctx, req) })
 			if err != nil {
 				yield(nil, err)
 				return
@@ -148,7 +148,7 @@ func (c *Client) Revoke(ctx context.Context, walletID, shareSetID string, opts .
 		opt(req)
 	}
 	// To revoke again changes nothing.
-	resp, err := again(ctx, c.newPace(shortly), func() (*mpcdv1.RevokeShareSetResponse, error) { return c.service.RevokeShareSet(ctx, req) })
+	resp, err := again(ctx, newPace(c.rest, shortly), func() (*mpcdv1.RevokeShareSetResponse, error) { return c.service.RevokeShareSet(ctx, req) })
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +170,7 @@ func (c *Client) Release(ctx context.Context, walletID, shareSetID string) (*Wal
 		return nil, err
 	}
 	req := &mpcdv1.ReleaseShareSetRequest{WalletId: walletID, ShareSetId: shareSetID}
-	resp, err := again(ctx, c.newPace(shortly), func() (*mpcdv1.ReleaseShareSetResponse, error) { return c.service.ReleaseShareSet(ctx, req) })
+	resp, err := again(ctx, newPace(c.rest, shortly), func() (*mpcdv1.ReleaseShareSetResponse, error) { return c.service.ReleaseShareSet(ctx, req) })
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +194,7 @@ type keyID struct {
 // than the service, as from beside its stored share. Every answer and every signature is
 // then held against them. Without it the client takes the first keys that the service shows
 // for the truth. It fails, and pins none of them, when other keys are known already, and for
-// what is no id, no curve, or no public key of its curve.
+// what is no id, no curve, or not as long as a public key of its curve.
 func (c *Client) PinKeys(walletID string, keys ...PublicKey) error {
 	walletID, err := parseID("the wallet's id", walletID)
 	if err != nil {
@@ -208,11 +208,8 @@ func (c *Client) PinKeys(walletID string, keys ...PublicKey) error {
 	return c.pin(walletID, keys)
 }
 
-// keyForm says what a public key's bytes are.
-var keyForm = map[tss.Curve]string{
-	tss.Secp256k1: "SEC1's uncompressed form, 65 bytes",
-	tss.Ed25519:   "RFC 8032's form, 32 bytes",
-}
+// keyLen is how many bytes a public key has in the form of PublicKey.
+var keyLen = map[tss.Curve]int{tss.Secp256k1: 65, tss.Ed25519: 32}
 
 // pin is PinKeys, which passes over curves that this SDK does not know: they may be a later
 // service's.
@@ -223,8 +220,8 @@ func (c *Client) pin(walletID string, keys []PublicKey) error {
 		if err != nil {
 			continue
 		}
-		if err := tss.CheckPublicKey(curve, k.Bytes); err != nil {
-			return fmt.Errorf("client: a %s public key must be a point of the curve in %s: %w", k.Curve, keyForm[curve], err)
+		if len(k.Bytes) != keyLen[curve] {
+			return fmt.Errorf("client: a %s public key has %d bytes (see PublicKey), not %d", k.Curve, keyLen[curve], len(k.Bytes))
 		}
 		id := keyID{walletID, k.Curve}
 		if twin, ok := pins[id]; ok && !bytes.Equal(twin, k.Bytes) {

@@ -205,13 +205,6 @@ func (c Curve) decodePoint(b []byte) (*tsscrypto.ECPoint, error) {
 	return decodeEdwards(c.ec(), b)
 }
 
-// CheckPublicKey accepts what a KeyRecord's PublicKey may be: the canonical encoding of a point
-// of the curve's prime-order group, SEC1 uncompressed (65 bytes) or RFC 8032 (32 bytes).
-func CheckPublicKey(c Curve, b []byte) error {
-	_, err := c.decodePoint(b)
-	return err
-}
-
 func decodeEdwards(ec elliptic.Curve, b []byte) (*tsscrypto.ECPoint, error) {
 	p, err := new(edwards25519.Point).SetBytes(b)
 	if err != nil || !bytes.Equal(p.Bytes(), b) {
