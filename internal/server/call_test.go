@@ -250,7 +250,7 @@ func info(t testing.TB, st *status.Status) (i *errdetails.ErrorInfo, fields []st
 				require.Contains(t, st.Message(), v.GetField(), "the sentence names every field")
 				fields = append(fields, v.GetField())
 			}
-		case *errdetails.RetryInfo: // of RESOURCE_EXHAUSTED
+		case *errdetails.RetryInfo: // of what may pass by itself
 			require.True(t, d.GetRetryDelay().IsValid())
 		default:
 			require.Fail(t, "a detail of another kind", "%T", d)
