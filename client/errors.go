@@ -25,6 +25,8 @@ var (
 	ErrBackupNotStored = errors.New("the backup does not count yet: store CipherText, read it back, and call ConfirmBackup with what was read")
 	// ErrNoPassword: a PASSWORD backup without a password.
 	ErrNoPassword = errors.New("no password: call SetPassword first, with one that is not empty")
+	// ErrPassword: a password that no SDK takes, since platforms would not agree on its bytes.
+	ErrPassword = errors.New("the password cannot be used")
 	// ErrWrongPassword: the password does not open the backup.
 	ErrWrongPassword = errors.New("wrong password: give the one that the backup was made with")
 	// ErrNoKeyStorage: a cloud method that the app gave no key storage for.
