@@ -209,7 +209,7 @@ func writeVectors(t *testing.T, c *client.Client) {
 	e.SetIndent("", "  ")
 	require.NoError(t, e.Encode(out))
 	require.NoError(t, os.MkdirAll("testdata", 0o750))
-	require.NoError(t, os.WriteFile(passwordFile, b.Bytes(), 0o644)) //nolint:gosec // G306: public, and committed
+	require.NoError(t, os.WriteFile(passwordFile, b.Bytes(), 0o644))
 }
 
 // lineOf is the first line of a password file, as `mpcd wallet` has always read it.
