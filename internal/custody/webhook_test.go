@@ -43,11 +43,11 @@ func (w *world) custodianAt(t *testing.T, h http.Handler, to *age.X25519Recipien
 	pool := x509.NewCertPool()
 	pool.AddCert(s.Certificate())
 	c := webhook.New(webhook.Config{
-		Name: "custodian", URL: s.URL, Signer: signer, HeaderSecret: secret.New([]byte("swordfish")), CA: pool,
+		Name: "custodian", URL: s.URL, Signers: []*webhook.Signer{signer}, HeaderSecret: secret.New([]byte("swordfish")), CA: pool,
 		Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Timing: webhook.Timing{Pause: time.Millisecond},
 	}, slog.New(slog.DiscardHandler))
 	t.Cleanup(c.Close)
-	return custody.NewWebhook(c, to, w.managed)
+	return custody.NewWebhook(custody.WebhookConfig{Client: c, Recipient: to, Before: w.managed, ReadBack: 50 * time.Millisecond})
 }
 
 // reference returns the receiver of `mpcd custodian`.
@@ -58,7 +58,7 @@ func reference(t *testing.T, identity *age.X25519Identity) http.Handler {
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	verifier, err := webhook.ParseSecret(secret.New([]byte(signingSecret)))
 	require.NoError(t, err)
-	return custodian.New(s, custodian.Config{Verifier: verifier, HeaderSecret: secret.New([]byte("swordfish")), Identity: identity}, slog.New(slog.DiscardHandler))
+	return custodian.New(s, custodian.Config{Verifiers: []*webhook.Signer{verifier}, HeaderSecrets: []secret.Bytes{secret.New([]byte("swordfish"))}, Identity: identity}, slog.New(slog.DiscardHandler))
 }
 
 // elsewhere returns a set without its halves in its row, as one whose custodian is elsewhere.

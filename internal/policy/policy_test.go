@@ -37,7 +37,7 @@ func authoriser(t *testing.T, answer http.HandlerFunc) *Webhook {
 	pool := x509.NewCertPool()
 	pool.AddCert(s.Certificate())
 	c := webhook.New(webhook.Config{
-		Name: "policy", URL: s.URL, Signer: signer, CA: pool, Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		Name: "policy", URL: s.URL, Signers: []*webhook.Signer{signer}, CA: pool, Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 		Timing: webhook.Timing{Pause: time.Millisecond},
 	}, slog.New(slog.DiscardHandler))
 	t.Cleanup(c.Close)
