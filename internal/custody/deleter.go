@@ -101,7 +101,11 @@ func (d *Deleter) one(ctx context.Context, del session.Deletion) error {
 	case ctx.Err() != nil: // nobody knows whether it came
 		return err
 	}
-	again := max(min(firstAgain<<min(del.Tries, 16), longestAgain), failed.RetryAfter)
 	err = fmt.Errorf("share set %s, told %d times: %w", del.ShareSetID, del.Tries+1, err)
-	return errors.Join(err, d.list.PostponeDeletion(ctx, del.ShareSetID, time.Now().Add(again)))
+	return errors.Join(err, d.list.PostponeDeletion(ctx, del.ShareSetID, time.Now().Add(again(del.Tries, failed.RetryAfter))))
+}
+
+// again is when a message is sent again that was in vain so many times before.
+func again(before int, asked time.Duration) time.Duration {
+	return max(min(firstAgain<<min(before, 16), longestAgain), asked)
 }
