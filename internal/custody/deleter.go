@@ -94,10 +94,13 @@ func (d *Deleter) one(ctx context.Context, del session.Deletion) error {
 	}
 	switch {
 	case err == nil:
-		d.log.Info("the custodian has deleted a share that nobody needs", "wallet_id", del.WalletID, "share_set_id", del.ShareSetID)
-		return d.list.EndDeletion(ctx, del.ShareSetID, session.Entry{
+		err = d.list.EndDeletion(ctx, del.ShareSetID, session.Entry{
 			Time: time.Now().UTC(), Action: "custodian.delete", WalletID: del.WalletID, ShareSetID: del.ShareSetID, Outcome: "ok",
 		})
+		if err == nil {
+			d.log.Info("the custodian has deleted a share that nobody needs", "wallet_id", del.WalletID, "share_set_id", del.ShareSetID)
+		}
+		return err
 	case ctx.Err() != nil: // nobody knows whether it came
 		return err
 	}
