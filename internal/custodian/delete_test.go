@@ -83,7 +83,7 @@ func TestDelete(t *testing.T) {
 	for _, suffix := range []string{"", "-wal"} {
 		b, err := os.ReadFile(r.path + suffix)
 		require.NoError(t, err)
-		require.False(t, bytes.Contains(b, []byte("the share of pair 1")), suffix)
+		require.NotContains(t, string(b), "the share of pair 1", suffix)
 	}
 	for name, m := range map[string]message{
 		"nothing":    {path: "/backup/delete"},

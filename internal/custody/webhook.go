@@ -19,13 +19,16 @@ import (
 	"github.com/mpcd/mpcd/internal/webhook"
 )
 
-// WebhookConfig says how a customer's custodian is reached. All but Client and Before may be left out.
+// WebhookConfig says how a customer's custodian is reached. All but Client and Before may
+// be left out.
 type WebhookConfig struct {
-	Client    *webhook.Client
-	Recipient *age.X25519Recipient // shares leave encrypted to it, and the customer decrypts what it answers; nil: they leave as they are, inside TLS
-	Before    *Managed             // has the sets that were made before, whose shares stand in mpcd's own database
-	Deletions session.Deletions    // lists what the custodian may keep and nobody needs; nil: nobody does
-	ReadBack  time.Duration        // how long a share that was stored may take to be there; 5 s
+	Client *webhook.Client
+	// Recipient is whom shares leave encrypted to, and the customer decrypts what it answers;
+	// nil: they leave as they are, inside TLS.
+	Recipient *age.X25519Recipient
+	Before    *Managed          // has the sets that were made before, whose shares stand in mpcd's own database
+	Deletions session.Deletions // lists what the custodian may keep and nobody needs; nil: nobody does
+	ReadBack  time.Duration     // how long a share that was stored may take to be there; 5 s
 }
 
 // Webhook is a customer who keeps the server's shares of BACKUP sets. It is safe for
@@ -78,15 +81,14 @@ func (w *Webhook) Deposit(ctx context.Context, owner string, set *session.ShareS
 	if err := w.plan(ctx, owner, set, endOf(ctx).Add(afterRun)); err != nil {
 		return nil, err
 	}
-	due := time.Now().Add(afterLostAnswer)
+	var wait time.Duration
 	if _, err = w.send(ctx, "/backup", depositBody{owner, set.Method.String(), share.Reveal(), set.ID}, false); err != nil {
-		err = fmt.Errorf("store the half of share set %s: %w", set.ID, err)
+		err, wait = fmt.Errorf("store the half of share set %s: %w", set.ID, err), afterLostAnswer
 	} else if err = w.readBack(ctx, owner, set, encoded); err != nil {
 		err = fmt.Errorf("read back the half of share set %s: %w", set.ID, err)
-		due = time.Now()
 	}
-	if err != nil {
-		_ = w.plan(context.WithoutCancel(ctx), owner, set, due) // else it stands there with a later time
+	if err != nil { // there is no commit any more; where this fails, it stands there with a later time
+		_ = w.plan(context.WithoutCancel(ctx), owner, set, time.Now().Add(wait))
 		return nil, err
 	}
 	return nil, nil
