@@ -150,7 +150,8 @@ func (h *handler) known(body []byte, header http.Header) error {
 		return refusal{http.StatusUnauthorized, "the message is not signed with the shared secret, or not of now"}
 	}
 	given := []byte(header.Get("X-Webhook-Secret"))
-	if len(h.cfg.HeaderSecrets) > 0 && !slices.ContainsFunc(h.cfg.HeaderSecrets, func(want secret.Bytes) bool { return same(given, want.Reveal()) }) {
+	isGiven := func(want secret.Bytes) bool { return same(given, want.Reveal()) }
+	if len(h.cfg.HeaderSecrets) > 0 && !slices.ContainsFunc(h.cfg.HeaderSecrets, isGiven) {
 		return refusal{http.StatusUnauthorized, "X-Webhook-Secret is wrong"}
 	}
 	return nil

@@ -160,7 +160,8 @@ func (s *Store) shares(ctx context.Context, messageID string, body []byte, q que
 		if _, err := first(ctx, tx, messageID, body, time.Now()); err != nil {
 			return err
 		}
-		rows, err := tx.QueryContext(ctx, "SELECT share FROM shares WHERE client_id = ?1 AND (?2 = '' OR pair_id = ?2) ORDER BY seq", q.ClientID, q.PairID)
+		rows, err := tx.QueryContext(ctx, "SELECT share FROM shares WHERE client_id = ?1 AND (?2 = '' OR pair_id = ?2) ORDER BY seq",
+			q.ClientID, q.PairID)
 		if err != nil {
 			return err
 		}

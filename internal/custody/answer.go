@@ -71,7 +71,8 @@ func likely(text json.RawMessage, id tss.SetID) string {
 	defer clear(twice)
 	switch {
 	case isAge([]byte(s)), isAge(once), isAge(twice):
-		return "a share in it is still encrypted (age): the custodian decrypts with the identity of --custodian-recipient before it answers"
+		return "a share in it is still encrypted (age): " +
+			"the custodian decrypts with the identity of --custodian-recipient before it answers"
 	case isShareOf(once, id):
 		return "the share in it is base64, but not that of RFC 4648, section 4: with + and /, padded, without spaces"
 	case isShareOf(twice, id):

@@ -45,7 +45,9 @@ const (
 
 // Run tells the custodian, again and again until ctx is done.
 func (d *Deleter) Run(ctx context.Context) {
-	pause := &backoff.ExponentialBackOff{InitialInterval: 2 * lookEvery, RandomizationFactor: 0.2, Multiplier: 2, MaxInterval: longestPause}
+	pause := &backoff.ExponentialBackOff{
+		InitialInterval: 2 * lookEvery, RandomizationFactor: 0.2, Multiplier: 2, MaxInterval: longestPause,
+	}
 	pause.Reset()
 	for {
 		wait := lookEvery

@@ -123,7 +123,9 @@ func (w *Webhook) plan(ctx context.Context, owner string, set *session.ShareSet,
 // readBack wants the custodian to answer what it was given. One that stores in several
 // places may need a moment.
 func (w *Webhook) readBack(ctx context.Context, owner string, set *session.ShareSet, given secret.Bytes) error {
-	pause := &backoff.ExponentialBackOff{InitialInterval: 100 * time.Millisecond, RandomizationFactor: 0.2, Multiplier: 2, MaxInterval: time.Second}
+	pause := &backoff.ExponentialBackOff{
+		InitialInterval: 100 * time.Millisecond, RandomizationFactor: 0.2, Multiplier: 2, MaxInterval: time.Second,
+	}
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		there, err := w.fetch(ctx, owner, setID(set))
 		if err == nil && !there.Equal(given) {

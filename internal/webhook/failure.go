@@ -68,7 +68,8 @@ func tellsNothing(err error) bool {
 func refused(status int, h http.Header, now time.Time) *Error {
 	e := &Error{Status: status, text: fmt.Sprintf("it answers %d", status)}
 	switch {
-	case status == http.StatusRequestTimeout, status == http.StatusTooEarly, status == http.StatusTooManyRequests, status >= http.StatusInternalServerError:
+	case status == http.StatusRequestTimeout, status == http.StatusTooEarly, status == http.StatusTooManyRequests,
+		status >= http.StatusInternalServerError:
 		if e.RetryAfter = retryAfter(h, now); e.RetryAfter > 0 {
 			e.text += fmt.Sprintf(", and wants to be asked again in %v", e.RetryAfter.Round(time.Second))
 		}
@@ -116,7 +117,8 @@ func unreached(err error) *Error {
 		err = u.Err // without the URL
 	}
 	if isTLS(err) {
-		return &Error{Permanent: true, text: "TLS fails (it needs TLS 1.3, and a certificate of its name from a CA that is known here): " + err.Error()}
+		const needs = "TLS fails (it needs TLS 1.3, and a certificate of its name from a CA that is known here): "
+		return &Error{Permanent: true, text: needs + err.Error()}
 	}
 	return &Error{text: err.Error()}
 }
@@ -125,7 +127,8 @@ func unreached(err error) *Error {
 func isTLS(err error) bool {
 	var op *net.OpError
 	switch {
-	case errors.As(err, new(*tls.CertificateVerificationError)), errors.As(err, new(tls.RecordHeaderError)), errors.Is(err, http.ErrSchemeMismatch):
+	case errors.As(err, new(*tls.CertificateVerificationError)), errors.As(err, new(tls.RecordHeaderError)),
+		errors.Is(err, http.ErrSchemeMismatch):
 		return true
 	case errors.As(err, &op) && op.Op == "remote error": // an alert
 		return !strings.HasSuffix(op.Err.Error(), "internal error") // its own trouble

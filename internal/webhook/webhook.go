@@ -189,7 +189,9 @@ type Message struct {
 // an *Error.
 func (c *Client) Send(ctx context.Context, m Message) (secret.Bytes, error) {
 	id := uuid.NewString()
-	pause := &backoff.ExponentialBackOff{InitialInterval: c.cfg.Timing.Pause, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: c.cfg.Timing.Try}
+	pause := &backoff.ExponentialBackOff{
+		InitialInterval: c.cfg.Timing.Pause, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: c.cfg.Timing.Try,
+	}
 	tries := 0
 	answer, err := backoff.Retry(ctx, func() (secret.Bytes, error) {
 		if m.Asks {
