@@ -42,7 +42,7 @@ func start(t *testing.T, path string, identity *age.X25519Identity) *rig {
 	s, err := custodian.Open(t.Context(), path)
 	require.NoError(t, err)
 	r := &rig{signer: signer, log: &bytes.Buffer{}, path: path}
-	cfg := custodian.Config{Verifier: signer, HeaderSecret: secret.New([]byte("swordfish")), Token: secret.New([]byte("open sesame")), Identity: identity}
+	cfg := custodian.Config{Verifiers: []*standardwebhooks.Webhook{signer}, HeaderSecrets: []secret.Bytes{secret.New([]byte("swordfish"))}, Token: secret.New([]byte("open sesame")), Identity: identity}
 	r.Server = httptest.NewServer(custodian.New(s, cfg, slog.New(slog.NewJSONHandler(r.log, nil))))
 	r.stop = sync.OnceFunc(func() { r.Close(); require.NoError(t, s.Close()) })
 	t.Cleanup(r.stop)

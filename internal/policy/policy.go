@@ -12,6 +12,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -71,9 +72,18 @@ func (w *Webhook) Allow(ctx context.Context, q session.Question) error {
 	}
 	body, err := w.client.Send(ctx, webhook.Message{Body: secret.New(b), Asks: true})
 	if err != nil {
-		return fmt.Errorf("%w: %w", session.ErrWebhookFailed, err)
+		return failed(err)
 	}
 	return decide(body.Reveal())
+}
+
+// failed says whether the same question may be answered later.
+func failed(err error) error {
+	f := &session.WebhookError{Err: err}
+	if e := new(webhook.Error); errors.As(err, &e) {
+		f.Permanent, f.RetryAfter = e.Permanent, e.RetryAfter
+	}
+	return f
 }
 
 // decide reads an answer: one JSON object with allow, and perhaps a reason.
