@@ -43,9 +43,9 @@ func TestCancelWhileCommitting(t *testing.T) {
 	for i := range rounds {
 		req := createReq()
 		before := wallets()
-		ends := make(chan answer, len(transports))
+		var ends []<-chan answer
 		for _, do := range transports {
-			go func() { ends <- do(t, f.Service, alice, req) }() // ends with the run
+			ends = append(ends, later(func() answer { return do(t, f.Service, alice, req) }))
 		}
 		id := sessionOf(t, f, req.GetRequestId())
 		switch {
@@ -61,8 +61,8 @@ func TestCancelWhileCommitting(t *testing.T) {
 			time.Sleep(rand.N(10 * time.Millisecond))
 		}
 		stands := done[*pb.CancelSessionResponse](t, overHTTP(t, f.Service, alice, &pb.CancelSessionRequest{SessionId: id})).GetSession()
-		for range transports {
-			sameEnd(t, stands, <-ends)
+		for _, end := range ends {
+			sameEnd(t, stands, <-end)
 		}
 		for _, do := range transports {
 			sameEnd(t, stands, do(t, f.Service, alice, req))

@@ -212,18 +212,18 @@ func TestRogueKnownAttacks(t *testing.T) {
 func TestRogueStolenToken(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, rogueConfig(0, true))
-	heard := make(chan answer, 1)
+	heard := make(chan (<-chan answer), 1)
 	victim := s.rogue(t, "PROVISION", nil)
 	thief := proto.CloneOf(victim.req.(*pb.ProvisionWalletRequest)) //nolint:errcheck,forcetypeassert // it is one
 	victim.trick = func(r *rogue, n int, m *outgoing) {
 		if n == 0 {
-			go func() { heard <- overGRPC(t, s.Service, alice, thief) }() //nolint:testifylint // it ends with the run
+			heard <- later(func() answer { return overGRPC(t, s.Service, alice, thief) })
 		}
 		r.say(m)
 	}
 	way := victim.ends(t, succeeded)
 	private := 0
-	for _, m := range (<-heard).messages {
+	for _, m := range (<-<-heard).messages {
 		ev, ok := m.(deviceEvent)
 		require.True(t, ok)
 		if !ev.GetMessage().GetPrivate() {
@@ -243,7 +243,7 @@ func TestRogueStolenToken(t *testing.T) {
 
 	// As an instance of its own it takes over, and has no share to go on with.
 	victim = s.rogue(t, "PROVISION", nil)
-	reached, ended := make(chan struct{}), make(chan answer, 1)
+	reached := make(chan struct{})
 	victim.trick = func(r *rogue, n int, m *outgoing) {
 		if n < 3 {
 			r.say(m)
@@ -251,7 +251,7 @@ func TestRogueStolenToken(t *testing.T) {
 			close(reached)
 		}
 	}
-	go func() { ended <- victim.run(t) }() //nolint:testifylint // it ends when the thief comes
+	ended := later(func() answer { return victim.run(t) }) // it ends when the thief comes
 	<-reached
 	instead := s.rogue(t, "PROVISION", nil)
 	thief = proto.CloneOf(victim.req.(*pb.ProvisionWalletRequest)) //nolint:errcheck,forcetypeassert // it is one

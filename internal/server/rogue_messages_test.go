@@ -228,10 +228,10 @@ func TestRogueLate(t *testing.T) {
 				if k := kindOf(part); k == aHello || k == anEnd {
 					on, want = s, brokenOff // what follows it is out of its order
 				}
-				var kept *outgoing
-				r := on.rogue(t, op, at(n, func(_ *rogue, _ int, m *outgoing) { kept = m }))
+				kept := make(chan *outgoing, 1)
+				r := on.rogue(t, op, at(n, func(_ *rogue, _ int, m *outgoing) { kept <- m }))
 				way := r.ends(t, want)
-				r.say(kept)
+				r.say(<-kept)
 				late := r.refusals()
 				require.Len(t, late, 1, "only the late one")
 				require.Equal(t, codes.Aborted, late[0].Code(), "%v", late[0])
@@ -244,13 +244,12 @@ func TestRogueLate(t *testing.T) {
 					break
 				}
 				// Swapped with the next, where there is a next one without it.
-				kept = nil
 				r = brief.rogue(t, op, func(r *rogue, k int, m *outgoing) {
 					switch k {
 					case n:
-						kept = m
+						kept <- m
 					case n + 1:
-						r.say(m, kept)
+						r.say(m, <-kept)
 					default:
 						r.say(m)
 					}
@@ -347,8 +346,7 @@ func TestRogueEarlierAttempt(t *testing.T) {
 					close(took)
 				}
 			}
-			ended := make(chan answer, 1)
-			go func() { ended <- first.run(t) }() //nolint:testifylint // it ends when the second begins
+			ended := later(func() answer { return first.run(t) }) // it ends when the second begins
 			<-took
 
 			second := s.rogue(t, op, func(r *rogue, k int, m *outgoing) {

@@ -80,13 +80,18 @@ func newDevice(operation string, from *set, curves ...tss.Curve) *device {
 	return d
 }
 
+// run returns when nothing of the two sides computes any more: one that was broken off
+// returns before, and what it computes still goes to its wire.
 func (d *device) run(ctx context.Context) (out [2]*tss.Joined, errs [2]error) {
+	var busy sync.WaitGroup
+	defer busy.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	up, down := make(chan tss.Part, 64), make(chan tss.Part, 64)
 	ends := [2]*wire{tss.Client: {in: down, out: up, meddle: d.meddle[tss.Client]}, tss.Server: {in: up, out: down, meddle: d.meddle[tss.Server]}}
 	var wg sync.WaitGroup
 	for p, j := range d.joints {
+		j.Observer.Busy = &busy
 		wg.Go(func() {
 			if out[p], errs[p] = j.Run(ctx, ends[p]); errs[p] != nil {
 				cancel() // as a session ends for both
