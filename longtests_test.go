@@ -18,7 +18,7 @@ const longTag = "//go:build long"
 // A test that takes long is called TestLong... and stands in a file with the tag "long", whose
 // name says so. Otherwise `make test` would run it too, or nothing would: `make test` builds
 // without the tag, and `make test-long` runs what is called so.
-func TestLongTestsHaveTheirTag(t *testing.T) {
+func TestTagOfLongTests(t *testing.T) {
 	long := 0
 	require.NoError(t, filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
