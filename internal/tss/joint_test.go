@@ -119,11 +119,15 @@ func (d *device) made(t *testing.T) *set {
 	return s
 }
 
-// A wallet's whole life with its sides on two machines, on both curves; and its sets are
-// as good for a hosted run.
+// A wallet's whole life with its sides on two machines; and its sets are as good for a hosted
+// run. TestLongJoint has one with both curves.
 func TestJoint(t *testing.T) {
 	t.Parallel()
-	curves := tss.Curves()
+	jointLife(t, tss.Ed25519)
+}
+
+func jointLife(t *testing.T, curves ...tss.Curve) {
+	t.Helper()
 	first := newDevice("CREATE", nil, curves...).made(t)
 	backup := newDevice("BACKUP", first, curves...).made(t)
 	second := newDevice("PROVISION", backup, curves...).made(t)
