@@ -106,15 +106,17 @@ func parseConfig(path string, b []byte, node *kong.Node, f *faults) (config, err
 		// The decoder's own words may quote the file.
 		return nil, fmt.Errorf("configuration %s is not YAML with one \"name: value\" a line: %s", path, where(err))
 	}
-	known := map[string]bool{}
+	var settings []string
 	for _, flag := range node.Flags {
-		known[flag.Name] = flag.Name != "config" && flag.Name != "help"
+		if flag.Name != "config" && flag.Name != "help" {
+			settings = append(settings, flag.Name)
+		}
 	}
 	c := config{}
 	for _, key := range sortedKeys(keys) {
 		switch value := keys[key]; {
-		case !known[key]:
-			f.add("configuration %s: there is no setting %q", path, key)
+		case !slices.Contains(settings, key):
+			f.add("configuration %s: there is no setting %q%s", path, key, suggest("", key, settings))
 		case value.Kind != yaml.ScalarNode || value.Tag == "!!null":
 			f.add("configuration %s: %s has no single value", path, key)
 		default:

@@ -304,8 +304,8 @@ func (c *crashRig) strike(k *crash, w, other *crashWallet) {
 // MPCD_CRASH_REPORT it writes what it saw into a file.
 func TestCrash(t *testing.T) {
 	t.Parallel()
-	want, report := len(crashes)+1, os.Getenv("MPCD_CRASH_REPORT")
-	if s := os.Getenv("MPCD_CRASH_KILLS"); s != "" {
+	want, report := len(crashes)+1, settings["MPCD_CRASH_REPORT"]
+	if s := settings["MPCD_CRASH_KILLS"]; s != "" {
 		var err error
 		want, err = strconv.Atoi(s)
 		require.NoError(t, err)
