@@ -74,6 +74,9 @@ func toStatus(err error) *status.Status {
 	info := &errdetails.ErrorInfo{Domain: errorDomain, Reason: reason}
 	details := []protoadapt.MessageV1{info}
 	sentence := p.sentence
+	if s := hashSentence(err); s != "" {
+		sentence = s
+	}
 	if violations := fieldViolations(err); len(violations) > 0 {
 		details = append(details, &errdetails.BadRequest{FieldViolations: violations})
 		sentence = "The request is not valid: "
