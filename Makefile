@@ -25,8 +25,20 @@ demo: ## Creates, backs up, provisions and signs, all in one process.
 	@go run ./cmd/mpcd demo
 
 .PHONY: test
-test: deps tools check-build check-gen check-proto check-format check-vet lint check-modules check-test ## Runs all that CI runs; installs what it needs.
-	$(call heading,all green)
+test: deps tools check-build check-gen check-test ## Builds, compares generated code, runs the tests with the race detector; installs what it needs.
+	$(call heading,tests: all green)
+
+.PHONY: check
+check: tools linter check-proto check-format check-vet lint check-modules ## Lints and checks formats, the API's compatibility and the modules. CI runs it too.
+	$(call heading,checks: all green)
+
+# Those of the files with the build tag `long`: each takes more than 30 seconds of processor time, or needs Node, npm or nginx.
+.PHONY: test-long
+test-long: deps-long tools ## Runs the tests that take longest, and those that need Node and nginx. CI runs them too.
+	$(call heading,go test -race: long tests)
+	@CGO_ENABLED=1 go test -race $(RACE_FLAGS) -tags long -run '^TestLong' -count=1 -timeout=60m \
+		$$(find . -name '*_long_test.go' -not -path './.*' -printf '%h\n' | sort -u)
+	$(call heading,long tests: all green)
 
 .PHONY: bench
 bench: ## Measures mpcd beside bare tss-lib: 20 minutes, on a machine that does nothing else.
@@ -58,12 +70,12 @@ gen: tools ## Makes gen/ anew from proto/.
 	$(BUF) generate
 
 .PHONY: fmt
-fmt: tools ## Formats Go and proto files.
+fmt: tools linter ## Formats Go and proto files.
 	$(LINT) fmt
 	$(BUF) format -w
 
 .PHONY: lint
-lint: tools ## Lints the Go code.
+lint: linter ## Lints the Go code.
 	$(call heading,golangci-lint)
 	@GOFLAGS="$${GOFLAGS:-} -buildvcs=false" $(LINT) run ./...
 
@@ -77,20 +89,33 @@ vuln: ## Looks for known vulnerabilities in what is linked; asks vuln.go.dev.
 deps: ## Installs what the tests need from the system: gcc, openssl, curl.
 	@scripts/install-deps
 
+.PHONY: deps-long
+deps-long: ## Installs what the long tests need from the system besides: Node, npm, nginx.
+	@scripts/install-deps long
+
 .PHONY: tools
-tools: $(BIN)/.stamp ## Builds the pinned tools of tools/go.mod into .bin/.
+tools: $(BIN)/.stamp ## Builds the pinned tools of tools/go.mod into .bin/, but for the linter.
+
+.PHONY: linter
+linter: $(LINT) ## Builds the pinned linter into .bin/.
 
 # Tests find age, age-plugin-batchpass and grpcurl here too.
 $(BIN)/.stamp: tools/go.mod tools/go.sum
 	$(call heading,tools: building those of tools/go.mod into $(BIN); takes minutes the first time)
-	@go build -modfile=tools/go.mod -o $(BIN)/ tool
+	@go build -modfile=tools/go.mod -o $(BIN)/ $$(go list -modfile=tools/go.mod tool | grep -v golangci-lint)
+	@touch $@
+
+# Apart from the others: it takes as long to build as all of them together, and only `make check` and `make fmt` need it.
+$(LINT): tools/go.mod tools/go.sum
+	$(call heading,golangci-lint: building it into $(BIN); takes minutes the first time)
+	@go build -modfile=tools/go.mod -o $(BIN)/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	@touch $@
 
 # Only at a release: until then the committed image is what released clients were built from, and `make test` holds every change
 # against it. So the image itself can only be replaced by one that does not break the last.
 .PHONY: api-image
 api-image: tools check-proto ## At a release only: makes the API as it is the one not to break.
-	$(BUF) build --exclude-source-info -o $(IMAGE)
+	$(BUF) build proto --exclude-source-info -o $(IMAGE)
 
 .PHONY: check-build
 check-build:
@@ -109,10 +134,10 @@ check-gen: tools
 check-proto: tools
 	$(call heading,buf lint and breaking)
 	@$(BUF) lint
-	@$(BUF) breaking --against $(IMAGE)
+	@$(BUF) breaking proto --against $(IMAGE)
 
 .PHONY: check-format
-check-format: tools
+check-format: tools linter
 	$(call heading,formats)
 	@$(LINT) fmt --diff || { echo 'run `make fmt`' >&2; exit 1; }
 	@$(BUF) format --diff --exit-code || { echo 'run `make fmt`' >&2; exit 1; }
@@ -120,7 +145,7 @@ check-format: tools
 .PHONY: check-vet
 check-vet:
 	$(call heading,go vet)
-	@go vet ./...
+	@go vet -tags long ./...
 
 .PHONY: check-modules
 check-modules:
@@ -134,7 +159,9 @@ check-modules:
 UNINSTRUMENTED = github.com/agl/ed25519/... github.com/decred/dcrd/dcrec/... filippo.io/edwards25519/... golang.org/x/crypto/scrypt \
 	modernc.org/sqlite/lib
 
+RACE_FLAGS = $(foreach p,$(UNINSTRUMENTED),-gcflags=$(p)=-race=false)
+
 .PHONY: check-test
 check-test: deps tools
 	$(call heading,go test -race)
-	@CGO_ENABLED=1 go test -race $(foreach p,$(UNINSTRUMENTED),-gcflags=$(p)=-race=false) -count=1 -timeout=60m ./...
+	@CGO_ENABLED=1 go test -race $(RACE_FLAGS) -count=1 -timeout=60m ./...

@@ -51,7 +51,7 @@ func TestBreakingChangesAreRefused(t *testing.T) {
 				alter(t, filepath.Join(workspace, "proto", "mpcd", "v1", tc.file), tc.old, tc.altered)
 			}
 
-			out, err := buf(t, "breaking", workspace, "--against", filepath.Join("proto", "image.binpb"))
+			out, err := buf(t, "breaking", filepath.Join(workspace, "proto"), "--against", filepath.Join("proto", "image.binpb"))
 
 			if tc.refusal == "" {
 				require.NoError(t, err, out)
