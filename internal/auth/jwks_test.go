@@ -265,6 +265,30 @@ func TestFormsOfAKeyThatAreGood(t *testing.T) {
 	accepted(t, &auth.Authenticator{Tokens: newTokens(t, path, silent)}, k) // a key that stands in no set
 }
 
+// Whatever an issuer shows, it is a set with keys that can be used, or refused in words that
+// quote nothing of it.
+func FuzzJWKS(f *testing.F) {
+	var all []*authtest.Key
+	for _, alg := range []string{"ES256", "ES512", "ES256K", "RS256", "EdDSA"} {
+		k := authtest.NewKey(f, "k", alg)
+		one, err := json.Marshal(k.JWK(f))
+		require.NoError(f, err)
+		all = append(all, k)
+		f.Add(one)
+	}
+	f.Add(authtest.JWKS(f, all...))
+	for _, seed := range []string{"", "{}", "[]", "null", `{"keys":null}`, `{"keys":{}}`, `{"keys":[[]]}`, `{"kty":"EC","crv":"secp256k1","x":"","y":""}`, `{"kty":"RSA","n":"AQ","e":"AQ"}`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n, err := auth.UsableKeys(b)
+		require.Equal(t, err == nil, n > 0)
+		if err != nil {
+			require.Less(t, len(err.Error()), 100)
+		}
+	})
+}
+
 // A key's id is optional, for the issuer and for its tokens.
 func TestKeysWithoutAnID(t *testing.T) {
 	t.Parallel()
