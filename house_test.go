@@ -73,6 +73,7 @@ var belongs = map[string][]string{
 	"github.com/lestrrat-go/jwx/":        {"internal/auth"},
 	"google.golang.org/grpc":             {"internal/auth", "internal/kms", "internal/kms/kmstest", "internal/server", "internal/server/servertest", "client", "cmd/mpcd", "cmd/mpcbench", "gen/mpcd/v1"},
 	"github.com/grpc-ecosystem/":         {"internal/server", "gen/mpcd/v1"},
+	"github.com/rs/cors":                 {"internal/server"},
 	"github.com/alecthomas/kong":         {"cmd/mpcd"},
 	"gonum.org/v1/plot":                  {"cmd/mpcbench"},
 	"github.com/prometheus/":             {"internal/preparams", "internal/service", "internal/webhook"},

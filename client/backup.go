@@ -12,7 +12,6 @@ import (
 
 	"filippo.io/age"
 	"filippo.io/age/armor"
-	"github.com/google/uuid"
 
 	"github.com/mpcd/mpcd/internal/tss"
 )
@@ -165,8 +164,8 @@ func nameOf(header []byte, stanza string) (string, bool) {
 		if !ok {
 			continue
 		}
-		if u, err := uuid.Parse(strings.TrimSuffix(id, "\n")); err == nil {
-			return u.String(), true
+		if id, err := ParseID(strings.TrimSuffix(id, "\n")); err == nil {
+			return id, true
 		}
 	}
 	return "", false

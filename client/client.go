@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -42,6 +43,7 @@ type Client struct {
 	shelf       *shelf        // where Prewarm keeps its sets; nil: in ahead
 	prewarming  chan struct{} // has a value while a Prewarm works
 
+	rest         func(context.Context, time.Duration) error    // between two tries; waits, but for tests
 	newPreParams func(context.Context) (*tss.PreParams, error) // searches primes, but for tests
 
 	mu       sync.Mutex       // guards what follows
@@ -65,6 +67,7 @@ func New(conn grpc.ClientConnInterface, opts ...Option) (*Client, error) {
 		workFactor:   defaultWorkFactor,
 		keys:         make(map[keyID][]byte),
 		prewarming:   make(chan struct{}, 1),
+		rest:         rest,
 		newPreParams: func(ctx context.Context) (*tss.PreParams, error) { return tss.GeneratePreParams(ctx, 0) },
 	}
 	for _, opt := range opts {

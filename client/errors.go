@@ -39,6 +39,8 @@ var (
 	ErrNotAShare = errors.New("not a client share: pass the bytes as Share.Bytes returned them")
 	// ErrWrongShare: a share that cannot do what is asked, such as a backup share that should sign.
 	ErrWrongShare = errors.New("the share is not of the kind that this call needs")
+	// ErrNotAnID: what should name a wallet or a share set is not an id. Nobody was called.
+	ErrNotAnID = errors.New("not an id")
 	// ErrPayload: a digest or message that cannot be signed.
 	ErrPayload = errors.New("the payload cannot be signed")
 	// ErrNoOutcome: the service ended a run's stream without a result and without an error.
@@ -59,9 +61,10 @@ type Error struct {
 	Reason     string // of the API, as in SHARE_SET_REVOKED; empty when the service did not speak
 	Message    string
 	Metadata   map[string]string
-	RetryAfter time.Duration // how long to wait before the next try; 0 when the service did not say
+	RetryAfter time.Duration // how long to wait before the next try; 0 when that cannot help, or the service did not say
 
 	status *status.Status
+	retry  bool // the service says that the same call may succeed later
 }
 
 // Error implements error.
@@ -115,7 +118,7 @@ func serviceError(err error) error {
 				e.Reason, e.Metadata = d.GetReason(), d.GetMetadata()
 			}
 		case *errdetails.RetryInfo:
-			e.RetryAfter = d.GetRetryDelay().AsDuration()
+			e.RetryAfter, e.retry = d.GetRetryDelay().AsDuration(), true
 		}
 	}
 	return e

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"time"
 
 	"github.com/mpcd/mpcd/internal/tss"
 )
@@ -13,6 +14,12 @@ func (c *Client) SetWorkFactor(logN int) { c.workFactor = logN }
 func (c *Client) SetPreParamsSource(source func(context.Context) (*tss.PreParams, error)) {
 	c.newPreParams = source
 }
+
+// SetRest says how long a wait between two tries takes.
+func (c *Client) SetRest(rest func(context.Context, time.Duration) error) { c.rest = rest }
+
+// MaxAttempts is how many attempts a call begins.
+const MaxAttempts = maxAttempts
 
 // TakePreParams is what an operation does when it needs a set. It returns nil when none was
 // made ahead.

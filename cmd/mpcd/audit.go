@@ -34,7 +34,7 @@ func (f *auditFlags) open(ctx context.Context, use func(*store.Store) error) err
 
 type auditListCmd struct {
 	auditFlags
-	Wallet string `help:"The wallet's id; without it, entries that have no wallet." placeholder:"ID"`
+	Wallet id `help:"The wallet's id; without it, entries that have no wallet." placeholder:"ID"`
 }
 
 // auditView is an entry as it is printed.
@@ -55,7 +55,7 @@ type auditView struct {
 // Run prints the entries in order: one line each, as text or as JSON.
 func (cmd *auditListCmd) Run(ctx context.Context) error {
 	return cmd.open(ctx, func(st *store.Store) error {
-		lines, err := st.Audit(ctx, cmd.Wallet)
+		lines, err := st.Audit(ctx, string(cmd.Wallet))
 		if err != nil {
 			return err
 		}

@@ -49,6 +49,16 @@ type serviceFlags struct {
 	connectionFlags
 }
 
+// id is a flag that names a wallet or a share set, in the one form that ids have.
+type id string
+
+// UnmarshalText is called by kong.
+func (i *id) UnmarshalText(text []byte) error {
+	parsed, err := client.ParseID(string(text))
+	*i = id(parsed)
+	return err
+}
+
 // dial connects to the service.
 func (f *serviceFlags) dial(opts ...client.Option) (*client.Client, func() error, error) {
 	host, _, err := net.SplitHostPort(f.Addr)
@@ -410,7 +420,7 @@ type provisionCmd struct {
 	serviceFlags
 	backupFlags
 	Share  shareFile `help:"New file for this device's share." required:"" placeholder:"FILE"`
-	Wallet string    `help:"The wallet that the backup must be of." placeholder:"ID"`
+	Wallet id        `help:"The wallet that the backup must be of." placeholder:"ID"`
 	Name   string    `help:"Name of this device." placeholder:"NAME"`
 }
 
@@ -454,7 +464,7 @@ func (cmd *provisionCmd) sameWallet(ctx context.Context, c *client.Client, text 
 		return err
 	}
 	defer s.Wipe()
-	if s.WalletID() != strings.ToLower(cmd.Wallet) {
+	if s.WalletID() != string(cmd.Wallet) {
 		return fmt.Errorf("the backup is of wallet %s, not of --wallet %s", s.WalletID(), cmd.Wallet)
 	}
 	return nil
@@ -462,11 +472,17 @@ func (cmd *provisionCmd) sameWallet(ctx context.Context, c *client.Client, text 
 
 type recoverCmd struct {
 	provisionCmd
-	Revoke []string `help:"SIGNING set of a lost device, revoked once this device is provisioned; repeatable." required:"" placeholder:"SET"`
+	Revoke []id `help:"SIGNING set of a lost device, revoked once this device is provisioned; repeatable." required:"" placeholder:"SET"`
 }
 
 // Run provisions this device and revokes the lost ones.
-func (cmd *recoverCmd) Run(ctx context.Context) error { return cmd.run(ctx, cmd.Revoke) }
+func (cmd *recoverCmd) Run(ctx context.Context) error {
+	var sets []string
+	for _, set := range cmd.Revoke {
+		sets = append(sets, string(set))
+	}
+	return cmd.run(ctx, sets)
+}
 
 type signCmd struct {
 	serviceFlags
@@ -567,13 +583,13 @@ func (s *shareSetView) budget() string {
 
 type showCmd struct {
 	serviceFlags
-	Wallet string `help:"The wallet's id." required:"" placeholder:"ID"`
+	Wallet id `help:"The wallet's id." required:"" placeholder:"ID"`
 }
 
 // Run shows a wallet.
 func (cmd *showCmd) Run(ctx context.Context) error {
 	return cmd.quiet(func(c *client.Client) (any, string, error) {
-		return printed(c.GetWallet(ctx, cmd.Wallet))
+		return printed(c.GetWallet(ctx, string(cmd.Wallet)))
 	})
 }
 
@@ -610,10 +626,10 @@ func (cmd *listCmd) Run(ctx context.Context) error {
 
 type revokeCmd struct {
 	serviceFlags
-	Wallet          string `help:"The wallet's id." required:"" placeholder:"ID"`
-	Set             string `help:"The share set's id." required:"" placeholder:"ID"`
-	KeepDescendants bool   `help:"Leave the sets alone that were made from it."`
-	AllowLast       bool   `help:"Revoke even the last usable set of its purpose; needs scope wallets:admin."`
+	Wallet          id   `help:"The wallet's id." required:"" placeholder:"ID"`
+	Set             id   `help:"The share set's id." required:"" placeholder:"ID"`
+	KeepDescendants bool `help:"Leave the sets alone that were made from it."`
+	AllowLast       bool `help:"Revoke even the last usable set of its purpose; needs scope wallets:admin."`
 }
 
 // Run revokes a share set.
@@ -626,19 +642,19 @@ func (cmd *revokeCmd) Run(ctx context.Context) error {
 		opts = append(opts, client.AllowLast())
 	}
 	return cmd.quiet(func(c *client.Client) (any, string, error) {
-		return printed(c.Revoke(ctx, cmd.Wallet, cmd.Set, opts...))
+		return printed(c.Revoke(ctx, string(cmd.Wallet), string(cmd.Set), opts...))
 	})
 }
 
 type releaseCmd struct {
 	serviceFlags
-	Wallet string `help:"The wallet's id." required:"" placeholder:"ID"`
-	Set    string `help:"The share set's id." required:"" placeholder:"ID"`
+	Wallet id `help:"The wallet's id." required:"" placeholder:"ID"`
+	Set    id `help:"The share set's id." required:"" placeholder:"ID"`
 }
 
 // Run releases a share set.
 func (cmd *releaseCmd) Run(ctx context.Context) error {
 	return cmd.quiet(func(c *client.Client) (any, string, error) {
-		return printed(c.Release(ctx, cmd.Wallet, cmd.Set))
+		return printed(c.Release(ctx, string(cmd.Wallet), string(cmd.Set)))
 	})
 }

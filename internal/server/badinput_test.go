@@ -383,7 +383,6 @@ func (f *stocked) check(t *testing.T, c badCase, transport string, do call) {
 	require.Empty(t, a.messages, "it was refused before any work started")
 	if transport == "HTTP" {
 		require.Equal(t, httpCodes[c.code], a.code)
-		require.Equal(t, method(t, c.req).IsStreamingServer(), a.wrapped, "errors of streams are wrapped, others bare")
 	}
 	if id := c.req.ProtoReflect().Descriptor().Fields().ByName("request_id"); id != nil {
 		_, err := f.Store.ByRequest(t.Context(), as.Name, c.req.ProtoReflect().Get(id).String())

@@ -18,7 +18,7 @@ type handlers struct {
 
 // CreateWallet implements the RPC.
 func (h *handlers) CreateWallet(req *pb.CreateWalletRequest, stream grpc.ServerStreamingServer[pb.CreateWalletResponse]) error {
-	var p parser
+	p := parserOf(stream.Context())
 	r := session.CreateRequest{Start: p.start(req), Owner: p.name("owner", req.GetOwner(), maxOwner), Curves: p.curves("curves", req.GetCurves())}
 	if err := p.err(); err != nil {
 		return err
@@ -38,7 +38,7 @@ func (h *handlers) CreateWallet(req *pb.CreateWalletRequest, stream grpc.ServerS
 
 // BackupWallet implements the RPC.
 func (h *handlers) BackupWallet(req *pb.BackupWalletRequest, stream grpc.ServerStreamingServer[pb.BackupWalletResponse]) error {
-	var p parser
+	p := parserOf(stream.Context())
 	r := session.BackupRequest{
 		Start:        p.start(req),
 		WalletID:     p.uuid("wallet_id", req.GetWalletId()),
@@ -66,7 +66,7 @@ func (h *handlers) BackupWallet(req *pb.BackupWalletRequest, stream grpc.ServerS
 
 // ProvisionWallet implements the RPC.
 func (h *handlers) ProvisionWallet(req *pb.ProvisionWalletRequest, stream grpc.ServerStreamingServer[pb.ProvisionWalletResponse]) error {
-	var p parser
+	p := parserOf(stream.Context())
 	r := session.ProvisionRequest{
 		Start:       p.start(req),
 		WalletID:    p.uuid("wallet_id", req.GetWalletId()),
@@ -125,7 +125,7 @@ func follow(ctx context.Context, run *session.Run, err error, from resumed, send
 
 // Sign implements the RPC.
 func (h *handlers) Sign(ctx context.Context, req *pb.SignRequest) (*pb.SignResponse, error) {
-	var p parser
+	p := parserOf(ctx)
 	r := session.SignRequest{
 		RequestID:    p.uuid("request_id", req.GetRequestId()),
 		WalletID:     p.uuid("wallet_id", req.GetWalletId()),
@@ -152,7 +152,7 @@ func (h *handlers) Sign(ctx context.Context, req *pb.SignRequest) (*pb.SignRespo
 
 // SignWithDevice implements the RPC.
 func (h *handlers) SignWithDevice(req *pb.SignWithDeviceRequest, stream grpc.ServerStreamingServer[pb.SignWithDeviceResponse]) error {
-	var p parser
+	p := parserOf(stream.Context())
 	r := session.DeviceSignRequest{
 		RequestID: p.uuid("request_id", req.GetRequestId()),
 		WalletID:  p.uuid("wallet_id", req.GetWalletId()),
@@ -181,7 +181,7 @@ func (h *handlers) SignWithDevice(req *pb.SignWithDeviceRequest, stream grpc.Ser
 
 // SendMessages implements the RPC.
 func (h *handlers) SendMessages(ctx context.Context, req *pb.SendMessagesRequest) (*pb.SendMessagesResponse, error) {
-	var p parser
+	p := parserOf(ctx)
 	sessionID, instance := p.uuid("session_id", req.GetSessionId()), p.uuid("instance", req.GetInstance())
 	parts := p.parts("messages", req.GetMessages())
 	if err := p.err(); err != nil {
@@ -196,7 +196,7 @@ func (h *handlers) SendMessages(ctx context.Context, req *pb.SendMessagesRequest
 
 // ConfirmShareSet implements the RPC.
 func (h *handlers) ConfirmShareSet(ctx context.Context, req *pb.ConfirmShareSetRequest) (*pb.ConfirmShareSetResponse, error) {
-	var p parser
+	p := parserOf(ctx)
 	walletID, setID := p.uuid("wallet_id", req.GetWalletId()), p.uuid("share_set_id", req.GetShareSetId())
 	sum := p.hash("share_sha256", req.GetShareSha256())
 	if err := p.err(); err != nil {
@@ -211,7 +211,7 @@ func (h *handlers) ConfirmShareSet(ctx context.Context, req *pb.ConfirmShareSetR
 
 // RevokeShareSet implements the RPC.
 func (h *handlers) RevokeShareSet(ctx context.Context, req *pb.RevokeShareSetRequest) (*pb.RevokeShareSetResponse, error) {
-	var p parser
+	p := parserOf(ctx)
 	walletID, setID := p.uuid("wallet_id", req.GetWalletId()), p.uuid("share_set_id", req.GetShareSetId())
 	if err := p.err(); err != nil {
 		return nil, err
@@ -225,7 +225,7 @@ func (h *handlers) RevokeShareSet(ctx context.Context, req *pb.RevokeShareSetReq
 
 // ReleaseShareSet implements the RPC.
 func (h *handlers) ReleaseShareSet(ctx context.Context, req *pb.ReleaseShareSetRequest) (*pb.ReleaseShareSetResponse, error) {
-	var p parser
+	p := parserOf(ctx)
 	walletID, setID := p.uuid("wallet_id", req.GetWalletId()), p.uuid("share_set_id", req.GetShareSetId())
 	if err := p.err(); err != nil {
 		return nil, err
@@ -239,7 +239,7 @@ func (h *handlers) ReleaseShareSet(ctx context.Context, req *pb.ReleaseShareSetR
 
 // GetWallet implements the RPC.
 func (h *handlers) GetWallet(ctx context.Context, req *pb.GetWalletRequest) (*pb.GetWalletResponse, error) {
-	var p parser
+	p := parserOf(ctx)
 	walletID := p.uuid("wallet_id", req.GetWalletId())
 	if err := p.err(); err != nil {
 		return nil, err
@@ -253,7 +253,7 @@ func (h *handlers) GetWallet(ctx context.Context, req *pb.GetWalletRequest) (*pb
 
 // ListWallets implements the RPC.
 func (h *handlers) ListWallets(ctx context.Context, req *pb.ListWalletsRequest) (*pb.ListWalletsResponse, error) {
-	var p parser
+	p := parserOf(ctx)
 	owner := p.name("owner", req.GetOwner(), maxOwner)
 	limit, after := p.pageSize("page_size", req.GetPageSize()), p.pageToken("page_token", req.GetPageToken())
 	if err := p.err(); err != nil {
@@ -272,7 +272,7 @@ func (h *handlers) ListWallets(ctx context.Context, req *pb.ListWalletsRequest) 
 
 // CancelSession implements the RPC.
 func (h *handlers) CancelSession(ctx context.Context, req *pb.CancelSessionRequest) (*pb.CancelSessionResponse, error) {
-	var p parser
+	p := parserOf(ctx)
 	sessionID := p.uuid("session_id", req.GetSessionId())
 	if err := p.err(); err != nil {
 		return nil, err
@@ -286,7 +286,7 @@ func (h *handlers) CancelSession(ctx context.Context, req *pb.CancelSessionReque
 
 // GetSession implements the RPC.
 func (h *handlers) GetSession(ctx context.Context, req *pb.GetSessionRequest) (*pb.GetSessionResponse, error) {
-	var p parser
+	p := parserOf(ctx)
 	sessionID := p.uuid("session_id", req.GetSessionId())
 	if err := p.err(); err != nil {
 		return nil, err

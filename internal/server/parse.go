@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"unicode"
@@ -18,7 +19,17 @@ import (
 // every fault on the way: once it has none, nothing needs to be checked again.
 type parser struct{ faults requestError }
 
+// parserOf returns the parser of a call. It begins with what the gateway found wrong with
+// the call's body or query, if it came over HTTP.
+func parserOf(ctx context.Context) parser {
+	faults, _ := ctx.Value(faultsKey{}).(requestError)
+	return parser{slices.Clone(faults)}
+}
+
 func (p *parser) fault(field, format string, args ...any) {
+	if p.faults.cover(field) {
+		return
+	}
 	p.faults = append(p.faults, &session.FieldError{Field: field, Want: fmt.Sprintf(format, args...)})
 }
 
