@@ -166,7 +166,7 @@ func TestAbortsAreNotExceededByRunsAtOnce(t *testing.T) {
 	f := start(t, servertest.Config{Sessions: session.Config{Aborts: 2, DeviceSilence: time.Minute}})
 	one, two := silent(t, f.Service, deviceSignReq(f.first)), silent(t, f.Service, deviceSignReq(f.first))
 	for _, req := range []proto.Message{deviceSignReq(f.first), deviceBackupReq(f.first)} {
-		refused(t, overGRPC(t, f.Service, alice, req), codes.Aborted, "INTERRUPTED")
+		refused(t, overGRPC(t, f.Service, alice, req), codes.ResourceExhausted, "SHARE_SET_BUSY")
 	}
 	silent(t, f.Service, deviceSignReq(f.second))()
 	one()
@@ -178,8 +178,7 @@ func TestAbortsAreNotExceededByRunsAtOnce(t *testing.T) {
 // silent starts a run of a device that says nothing, and returns what ends it.
 func silent(t testing.TB, s *servertest.Service, req deviceRun) (end func()) {
 	t.Helper()
-	ended := make(chan answer, 1)
-	go func() { ended <- overGRPC(t, s, alice, req) }() //nolint:testifylint // it ends with the run
+	ended := later(func() answer { return overGRPC(t, s, alice, req) })
 	var id string
 	require.Eventually(t, func() bool {
 		rec, err := s.Store.ByRequest(t.Context(), "alice", req.GetRequestId())

@@ -6,6 +6,7 @@ import (
 	"google.golang.org/grpc"
 
 	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/names"
 	"github.com/mpcd/mpcd/internal/secret"
 	"github.com/mpcd/mpcd/internal/session"
 )
@@ -19,7 +20,7 @@ type handlers struct {
 // CreateWallet implements the RPC.
 func (h *handlers) CreateWallet(req *pb.CreateWalletRequest, stream grpc.ServerStreamingServer[pb.CreateWalletResponse]) error {
 	p := parserOf(stream.Context())
-	r := session.CreateRequest{Start: p.start(req), Owner: p.name("owner", req.GetOwner(), maxOwner), Curves: p.curves("curves", req.GetCurves())}
+	r := session.CreateRequest{Start: p.start(req), Owner: p.name("owner", req.GetOwner(), names.MaxOwner), Curves: p.curves("curves", req.GetCurves())}
 	if err := p.err(); err != nil {
 		return err
 	}
@@ -256,7 +257,7 @@ func (h *handlers) GetWallet(ctx context.Context, req *pb.GetWalletRequest) (*pb
 // ListWallets implements the RPC.
 func (h *handlers) ListWallets(ctx context.Context, req *pb.ListWalletsRequest) (*pb.ListWalletsResponse, error) {
 	p := parserOf(ctx)
-	owner := p.name("owner", req.GetOwner(), maxOwner)
+	owner := p.name("owner", req.GetOwner(), names.MaxOwner)
 	limit, after := p.pageSize("page_size", req.GetPageSize()), p.pageToken("page_token", req.GetPageToken())
 	if err := p.err(); err != nil {
 		return nil, err

@@ -26,6 +26,7 @@ type Backend interface {
 	session.Wallets
 	session.Sessions
 	session.Housekeeper
+	session.Deletions
 	auditLog
 	sealedRows
 	metaRows
@@ -78,6 +79,13 @@ func Run(t *testing.T, open Open) {
 		"restart":                    restart,
 		"restart/race":               restartRace,
 		"by share set":               byShareSet,
+		"deletions":                  deletions,
+		"deletions/planned":          deletionsPlanned,
+		"deletions/late commit":      deletionsLateCommit,
+		"deletions/race":             deletionsRace,
+		"deletions/revoke":           deletionsRevoke,
+		"deletions/sweep":            deletionsSweep,
+		"deletions/restart":          deletionsRestart,
 		"sweep":                      sweep,
 		"sweep/signing":              sweepSigning,
 		"sweep/sessions":             sweepSessions,
