@@ -70,7 +70,8 @@ func (c *httpCall) readBody(r io.Reader, m protoreflect.Message) error {
 	isObject := body[0] == '{' && utf8.Valid(body) && json.Valid(body)
 	switch {
 	case c.kind == otherBody, c.kind == vagueBody && !isObject:
-		return c.refuse(http.StatusUnsupportedMediaType, "the body must be JSON in UTF-8, sent with Content-Type: application/json")
+		const want = "the body must be JSON in UTF-8, sent with Content-Type: application/json"
+		return c.refuse(http.StatusUnsupportedMediaType, want)
 	case !isObject:
 		c.fault(place{}, "the body is not JSON, or not one JSON object")
 	default:
@@ -147,7 +148,9 @@ func (c *httpCall) readObject(m protoreflect.Message, object json.RawMessage, at
 	}
 }
 
-func (c *httpCall) readField(m protoreflect.Message, fd protoreflect.FieldDescriptor, value json.RawMessage, here place) {
+func (c *httpCall) readField(
+	m protoreflect.Message, fd protoreflect.FieldDescriptor, value json.RawMessage, here place,
+) {
 	if !fd.IsList() {
 		m.Set(fd, c.value(m, fd, value, here))
 		if id, bound := c.path[here.path]; bound && !strings.EqualFold(m.Get(fd).String(), id) {
@@ -171,7 +174,9 @@ func (c *httpCall) readField(m protoreflect.Message, fd protoreflect.FieldDescri
 
 // value reads the value of m's field, or of one of its elements. Where it is at fault it
 // returns an empty one, so that elements keep their numbers, and a oneof its choice.
-func (c *httpCall) value(m protoreflect.Message, fd protoreflect.FieldDescriptor, value json.RawMessage, here place) protoreflect.Value {
+func (c *httpCall) value(
+	m protoreflect.Message, fd protoreflect.FieldDescriptor, value json.RawMessage, here place,
+) protoreflect.Value {
 	empty := m.NewField(fd)
 	if fd.IsList() {
 		empty = empty.List().NewElement()
@@ -199,7 +204,9 @@ func (c *httpCall) value(m protoreflect.Message, fd protoreflect.FieldDescriptor
 }
 
 // readScalar leaves a value that is neither a message nor bytes to protojson.
-func readScalar(m protoreflect.Message, fd protoreflect.FieldDescriptor, value json.RawMessage) (protoreflect.Value, error) {
+func readScalar(
+	m protoreflect.Message, fd protoreflect.FieldDescriptor, value json.RawMessage,
+) (protoreflect.Value, error) {
 	format := `{%q:%s}`
 	if fd.IsList() {
 		format = `{%q:[%s]}`

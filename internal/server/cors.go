@@ -59,7 +59,7 @@ func CheckOrigin(origin string) error {
 		return errors.New("is not an exact origin: name each one, without *")
 	case origin == "null":
 		return errors.New("is what any sandboxed page sends: it names nobody")
-	case err != nil, u.Scheme == "", u.Host == "", u.Opaque != "", strings.ContainsFunc(origin, func(r rune) bool { return r <= ' ' || r > '~' }):
+	case err != nil, u.Scheme == "", u.Host == "", u.Opaque != "", strings.ContainsFunc(origin, notPrintableASCII):
 		return errors.New("is not an origin, as in https://app.example.com")
 	case u.User != nil, u.Path != "", u.RawQuery != "", u.ForceQuery, u.Fragment != "", strings.ContainsAny(origin, "#?"):
 		return errors.New("has more than scheme, host and port: an origin has no path, and no slash at its end")
@@ -70,12 +70,15 @@ func CheckOrigin(origin string) error {
 	case u.Scheme == "http" && isLoopbackHost(u.Hostname()):
 		return checkPort(u, "80")
 	case u.Scheme == "http":
-		return errors.New("is plain http: whoever is on the way could change the page and call as its user; only loopback (localhost, 127.0.0.1, [::1]) may be http")
+		return errors.New("is plain http: whoever is on the way could change the page and call as its user; " +
+			"only loopback (localhost, 127.0.0.1, [::1]) may be http")
 	case !slices.Contains(appSchemes, u.Scheme):
 		return errors.New("has another scheme than https, http (loopback only), " + strings.Join(appSchemes, ", "))
 	}
 	return nil
 }
+
+func notPrintableASCII(r rune) bool { return r <= ' ' || r > '~' }
 
 // checkPort returns an error for a port that a browser would not send as it is written.
 func checkPort(u *url.URL, usual string) error {

@@ -193,7 +193,9 @@ func (e requestError) As(target any) bool {
 // cover reports whether one of the faults is of the field at path, of one that it is in, or
 // of one that is in it: what else is wrong there is not worth saying.
 func (e requestError) cover(path string) bool {
-	return slices.ContainsFunc(e, func(f *session.FieldError) bool { return within(f.Field, path) || within(path, f.Field) })
+	return slices.ContainsFunc(e, func(f *session.FieldError) bool {
+		return within(f.Field, path) || within(path, f.Field)
+	})
 }
 
 // within reports whether the field at path is the field at outer, or is in it. The whole
@@ -216,7 +218,9 @@ func faultsOf(err error) requestError {
 func (e requestError) violations() []*errdetails.BadRequest_FieldViolation {
 	var out []*errdetails.BadRequest_FieldViolation
 	for _, f := range e {
-		out = append(out, &errdetails.BadRequest_FieldViolation{Field: f.Field, Description: f.Want, Reason: session.ErrInvalidArgument.Reason})
+		out = append(out, &errdetails.BadRequest_FieldViolation{
+			Field: f.Field, Description: f.Want, Reason: session.ErrInvalidArgument.Reason,
+		})
 	}
 	return out
 }

@@ -102,7 +102,8 @@ func (s *Server) front(next http.Handler) http.Handler {
 			}
 			if err, ok := v.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
 				// The value may hold a secret; its type and the stack are enough.
-				s.log.ErrorContext(r.Context(), "the gateway panicked", "type", fmt.Sprintf("%T", v), "stack", string(debug.Stack()), "request_id", id)
+				s.log.ErrorContext(r.Context(), "the gateway panicked",
+					"type", fmt.Sprintf("%T", v), "stack", string(debug.Stack()), "request_id", id)
 			}
 			if out.began {
 				panic(http.ErrAbortHandler) // the caller sees that the answer is not whole
@@ -143,8 +144,12 @@ type router struct{ mux *runtime.ServeMux }
 
 // ServeHTTP implements http.Handler.
 func (t *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	call := &httpCall{get: r.Method == http.MethodGet || r.Method == http.MethodHead, query: r.URL.RawQuery, sent: map[string]string{}}
-	call.kind = kindOf(r.Header.Get("Content-Type"))
+	call := &httpCall{
+		get:   r.Method == http.MethodGet || r.Method == http.MethodHead,
+		query: r.URL.RawQuery,
+		kind:  kindOf(r.Header.Get("Content-Type")),
+		sent:  map[string]string{},
+	}
 	r.Header.Del("Content-Type") // there is one kind of JSON, and the mux would log one that it cannot parse
 	r = r.WithContext(context.WithValue(r.Context(), httpCallKey{}, call))
 	if strings.Contains(strings.ToUpper(r.URL.EscapedPath()), "%2F") { // the mux would take it for a slash
@@ -195,7 +200,9 @@ func (t *router) matched(next runtime.HandlerFunc) runtime.HandlerFunc {
 }
 
 // unmatched is called for a request that no rule matches.
-func (t *router) unmatched(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, _ int) {
+func (t *router) unmatched(
+	ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, _ int,
+) {
 	if _, isProbe := ctx.Value(probeKey{}).(*bool); !isProbe {
 		t.noRoute(w, r, t.allowed(r))
 	}

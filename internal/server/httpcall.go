@@ -182,7 +182,9 @@ func withFaults(ctx context.Context, _ string) (context.Context, error) {
 }
 
 // callUnary is a grpc.UnaryClientInterceptor: the gateway's way to the service.
-func callUnary(ctx context.Context, method string, req, resp any, conn *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+func callUnary(
+	ctx context.Context, method string, req, resp any, conn *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption,
+) error {
 	if m, ok := req.(proto.Message); ok {
 		ctx = httpCallOf(ctx).outgoing(ctx, m.ProtoReflect())
 	}
@@ -190,7 +192,9 @@ func callUnary(ctx context.Context, method string, req, resp any, conn *grpc.Cli
 }
 
 // callStream is a grpc.StreamClientInterceptor: the gateway's way to the service.
-func callStream(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, next grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+func callStream(
+	ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, next grpc.Streamer, opts ...grpc.CallOption,
+) (grpc.ClientStream, error) {
 	service := pb.File_mpcd_v1_wallet_service_proto.Services().Get(0)
 	rpc := service.Methods().ByName(protoreflect.Name(method[strings.LastIndex(method, "/")+1:]))
 	req, err := newMessage(rpc.Input())

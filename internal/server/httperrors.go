@@ -26,7 +26,9 @@ import (
 
 // gatewayError answers a call that did not come to a response or to a stream's first
 // message.
-func gatewayError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+func gatewayError(
+	ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error,
+) {
 	call := httpCallOf(ctx)
 	if call.refused != nil {
 		answer(w, r, call.refused.code, call.refused.status)
@@ -48,8 +50,10 @@ func (*router) noRoute(w http.ResponseWriter, r *http.Request, allowed []string)
 		answer(w, r, http.StatusNotFound, invalid(codes.NotFound, "the API has no such path"))
 		return
 	}
-	w.Header().Set("Allow", strings.Join(allowed, ", "))
-	answer(w, r, http.StatusMethodNotAllowed, invalid(codes.Unimplemented, "this path takes the methods "+strings.Join(allowed, ", ")+" and no other"))
+	all := strings.Join(allowed, ", ")
+	w.Header().Set("Allow", all)
+	st := invalid(codes.Unimplemented, "this path takes the methods "+all+" and no other")
+	answer(w, r, http.StatusMethodNotAllowed, st)
 }
 
 // answer writes a status as the whole answer.

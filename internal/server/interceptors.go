@@ -107,7 +107,7 @@ func requestID(ctx context.Context) string {
 
 // goodRequestID returns the id that a caller sent, or a new one where that is none.
 func goodRequestID(sent string) string {
-	if sent == "" || len(sent) > 64 || strings.ContainsFunc(sent, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	if sent == "" || len(sent) > 64 || strings.ContainsFunc(sent, notPrintableASCII) {
 		return uuid.NewString()
 	}
 	return sent
