@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -107,58 +108,46 @@ func together[Resp any, Out comparable, Event jointEvent[Resp, Out]](
 	ctx context.Context, c *Client, j tss.Joint, set string, r *reporter, open opener[Resp],
 ) (*tss.Joined, Out, error) {
 	t := ticket{requestID: uuid.NewString()}
-	pace := newPace(patience)
-	for attempts := 1; ; attempts++ {
+	pace := newPace(c.rest, shortly)
+	for {
 		t.device = &mpcdv1.DeviceSide{ShareSetId: set, Instance: uuid.NewString()}
 		a := &attempt{client: c, joint: j, device: t.device, ended: make(chan struct{}), slow: make(chan struct{}, 1)}
 		a.joint.PreParams = a.preParams
-		out, err := followDevice[Resp, Out, Event](ctx, a, &t, r, open)
+		before := t.after
+		out, err := followDevice[Resp, Out, Event](ctx, pace, a, &t, r, open)
 		if err == nil {
 			return a.joined, out, nil
 		}
-		if Reason(err) != "INTERRUPTED" && Reason(err) != "WEBHOOK_FAILED" || attempts == maxAttempts {
+		if Reason(err) == "" { // no attempt ended: followDevice tried enough, or this side failed
 			return nil, out, err
 		}
-		wait, ok := pace.next(err)
-		if !ok {
+		if err := pace.wait(ctx, err, 0, t.after > before); err != nil {
 			return nil, out, err
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return nil, out, fmt.Errorf("client: %w: %w", context.Cause(ctx), err)
 		}
 	}
 }
 
 // followDevice takes one attempt to its end, over as many streams as it takes.
 func followDevice[Resp any, Out comparable, Event jointEvent[Resp, Out]](
-	ctx context.Context, a *attempt, t *ticket, r *reporter, open opener[Resp],
+	ctx context.Context, pace *pace, a *attempt, t *ticket, r *reporter, open opener[Resp],
 ) (out Out, err error) {
 	caller := ctx
 	ctx, a.fail = context.WithCancelCause(ctx)
 	defer func() { a.stop(caller, err != nil && caller.Err() != nil) }()
-	pace := newPace(patience)
 	for {
 		had := t.after + a.device.GetAck()
 		out, err = attachDevice[Resp, Out, Event](ctx, a, t, r, open)
-		if t.after+a.device.GetAck() > had {
-			pace = newPace(patience) // it moved on: a new drop is not one more failure
-		}
 		if cause := context.Cause(ctx); cause != nil {
 			return out, cause // the joint's own error, or the caller's end
 		}
 		if err == nil {
 			return out, a.finish(ctx)
 		}
-		wait, ok := pace.next(err)
-		if reason := Reason(err); !ok || reason == "INTERRUPTED" || reason == "WEBHOOK_FAILED" {
+		if reason := Reason(err); reason != "" && reason != "RATE_LIMITED" { // that one is about calls: the attempt goes on
 			return out, err
 		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return out, context.Cause(ctx)
+		if err := pace.wait(ctx, err, 0, t.after+a.device.GetAck() > had); err != nil {
+			return out, cmp.Or(context.Cause(ctx), err)
 		}
 	}
 }
@@ -413,7 +402,7 @@ func (a *attempt) post(ctx context.Context) {
 			if len(req.GetMessages()) == 0 {
 				break
 			}
-			resp, err := again(ctx, func() (*mpcdv1.SendMessagesResponse, error) { return a.client.service.SendMessages(ctx, req) })
+			resp, err := again(ctx, newPace(rest, patience), func() (*mpcdv1.SendMessagesResponse, error) { return a.client.service.SendMessages(ctx, req) })
 			if err != nil {
 				if ctx.Err() == nil {
 					a.fail(err)

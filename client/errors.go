@@ -25,6 +25,8 @@ var (
 	ErrBackupNotStored = errors.New("the backup does not count yet: store CipherText, read it back, and call ConfirmBackup with what was read")
 	// ErrNoPassword: a PASSWORD backup without a password.
 	ErrNoPassword = errors.New("no password: call SetPassword first, with one that is not empty")
+	// ErrPassword: a password that no SDK takes, since platforms would not agree on its bytes.
+	ErrPassword = errors.New("the password cannot be used")
 	// ErrWrongPassword: the password does not open the backup.
 	ErrWrongPassword = errors.New("wrong password: give the one that the backup was made with")
 	// ErrNoKeyStorage: a cloud method that the app gave no key storage for.
@@ -33,12 +35,15 @@ var (
 	ErrNoKey = errors.New("the backup's key could not be read from or written to the user's cloud storage: check that the user is signed in there")
 	// ErrWrongKey: the key from the cloud storage does not open the backup.
 	ErrWrongKey = errors.New("the key in the user's cloud storage does not open this backup: check that it is the same user's account")
-	// ErrNotABackup: what should be a backup's ciphertext is not, or has been damaged.
+	// ErrNotABackup: what should be a backup's ciphertext is not, or has been damaged. The error that wraps it says
+	// what was found and what to do, and quotes nothing.
 	ErrNotABackup = errors.New("not a backup: pass the whole ciphertext as BackupWallet returned it, with the same method")
 	// ErrNotAShare: the bytes are not those of a client share.
 	ErrNotAShare = errors.New("not a client share: pass the bytes as Share.Bytes returned them")
 	// ErrWrongShare: a share that cannot do what is asked, such as a backup share that should sign.
 	ErrWrongShare = errors.New("the share is not of the kind that this call needs")
+	// ErrNotAnID: what should name a wallet or a share set is not an id. Nobody was called.
+	ErrNotAnID = errors.New("not an id")
 	// ErrPayload: a digest or message that cannot be signed.
 	ErrPayload = errors.New("the payload cannot be signed")
 	// ErrNoOutcome: the service ended a run's stream without a result and without an error.
@@ -59,9 +64,10 @@ type Error struct {
 	Reason     string // of the API, as in SHARE_SET_REVOKED; empty when the service did not speak
 	Message    string
 	Metadata   map[string]string
-	RetryAfter time.Duration // how long to wait before the next try; 0 when the service did not say
+	RetryAfter time.Duration // how long to wait before the next try; 0 when that cannot help, or the service did not say
 
 	status *status.Status
+	retry  bool // the service says that the same call may succeed later
 }
 
 // Error implements error.
@@ -115,7 +121,7 @@ func serviceError(err error) error {
 				e.Reason, e.Metadata = d.GetReason(), d.GetMetadata()
 			}
 		case *errdetails.RetryInfo:
-			e.RetryAfter = d.GetRetryDelay().AsDuration()
+			e.RetryAfter, e.retry = d.GetRetryDelay().AsDuration(), true
 		}
 	}
 	return e

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"time"
 
 	"github.com/mpcd/mpcd/internal/tss"
 )
@@ -14,6 +15,12 @@ func (c *Client) SetPreParamsSource(source func(context.Context) (*tss.PreParams
 	c.newPreParams = source
 }
 
+// SetRest says how long a wait between two tries takes.
+func (c *Client) SetRest(rest func(context.Context, time.Duration) error) { c.rest = rest }
+
+// MaxAttempts is how many attempts a call begins.
+const MaxAttempts = maxAttempts
+
 // TakePreParams is what an operation does when it needs a set. It returns nil when none was
 // made ahead.
 func (c *Client) TakePreParams(ctx context.Context) *tss.PreParams { return c.madeAhead(ctx) }
@@ -24,3 +31,15 @@ const (
 	MaxWorkFactor     = maxWorkFactor
 	MaxCipherText     = maxCipherText
 )
+
+// AgeFile is the decoder of what an app takes for a backup.
+func AgeFile(text string) ([]byte, error) { return ageFile(text) }
+
+// NormalizePassword is the rule for passwords.
+func NormalizePassword(password []byte) ([]byte, error) {
+	s, err := normalizePassword(password)
+	return s.Reveal(), err
+}
+
+// DecodeText is what is read of a password file.
+func DecodeText(b []byte) ([]byte, error) { return decodeText(b) }

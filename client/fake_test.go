@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"filippo.io/age"
 	"github.com/google/uuid"
@@ -20,7 +19,6 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
 	"github.com/mpcd/mpcd/internal/tss"
@@ -36,6 +34,7 @@ type fake struct {
 	lieEvents func([]sent) []sent  // about what a stream sends
 	lieWallet func(*mpcdv1.Wallet) // about a wallet
 	lieSign   func(*mpcdv1.SignResponse)
+	lieToken  string           // of every page of a list
 	fail      map[string]error // by RPC, instead of an answer
 
 	mu      sync.Mutex // guards what follows
@@ -117,11 +116,10 @@ func newFake(t testing.TB) (*fake, *grpc.ClientConn) {
 	return f, conn
 }
 
-// refusal is an error as the real service makes them.
+// refusal is an error as the real service makes them, of the kind that no waiting helps.
 func refusal(code codes.Code, reason, message string) error {
 	st, err := status.New(code, message).WithDetails(
-		&errdetails.ErrorInfo{Domain: "mpcd", Reason: reason, Metadata: map[string]string{"round": "3"}},
-		&errdetails.RetryInfo{RetryDelay: durationpb.New(7 * time.Second)})
+		&errdetails.ErrorInfo{Domain: "mpcd", Reason: reason, Metadata: map[string]string{"round": "3"}})
 	if err != nil {
 		return err
 	}
@@ -414,6 +412,9 @@ func (f *fake) ListWallets(_ context.Context, req *mpcdv1.ListWalletsRequest) (*
 		}
 	}
 	slices.Sort(ids)
+	if f.lieToken != "" {
+		return &mpcdv1.ListWalletsResponse{Wallets: []*mpcdv1.Wallet{f.answer(f.wallets[ids[0]])}, NextPageToken: f.lieToken}, nil
+	}
 	i := slices.Index(ids, req.GetPageToken()) + 1
 	if i == len(ids) {
 		return &mpcdv1.ListWalletsResponse{}, nil

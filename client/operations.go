@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"google.golang.org/grpc"
@@ -53,6 +54,7 @@ func (c *Client) BackupWallet(ctx context.Context, share *Share, method BackupMe
 	if err != nil {
 		return nil, err
 	}
+	defer l.wipe()
 	r := newReporter(onProgress, OperationBackup)
 	made, err := run(ctx, c, want{source: share, purpose: PurposeBackup, method: method, curves: share.curves}, r, (*mpcdv1.BackupWalletResponse).GetOutcome,
 		func(ctx context.Context, t ticket) (grpc.ServerStreamingClient[mpcdv1.BackupWalletResponse], error) {
@@ -122,6 +124,10 @@ func (c *Client) ProvisionWallet(ctx context.Context, cipherText string, method 
 // A set that is named and is not a SIGNING set of the wallet is an error before anything
 // starts. When a set could not be revoked, it returns the new share with ErrNotRevoked.
 func (c *Client) RecoverWallet(ctx context.Context, cipherText string, method BackupMethod, revoke []string, onProgress ProgressFunc) (*Share, error) {
+	revoke, err := distinctIDs(revoke)
+	if err != nil {
+		return nil, err
+	}
 	share, wallet, err := c.provision(ctx, cipherText, method, onProgress, func(backup *Share) error {
 		return c.checkRevocable(ctx, backup.walletID, revoke)
 	})
@@ -144,6 +150,21 @@ func (c *Client) RecoverWallet(ctx context.Context, cipherText string, method Ba
 		return share, fmt.Errorf("client: %w: %s: %w", ErrNotRevoked, strings.Join(failed, ", "), errors.Join(causes...))
 	}
 	return share, nil
+}
+
+// distinctIDs parses the ids of share sets; each stands in what it returns once.
+func distinctIDs(ids []string) ([]string, error) {
+	var out []string
+	for _, s := range ids {
+		id, err := parseID("a share set to revoke", s)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(out, id) {
+			out = append(out, id)
+		}
+	}
+	return out, nil
 }
 
 func (c *Client) checkRevocable(ctx context.Context, walletID string, ids []string) error {
@@ -242,7 +263,7 @@ func (c *Client) Confirm(ctx context.Context, share *Share) (*Wallet, error) {
 		return nil, fmt.Errorf("client: %w: there is none", ErrWrongShare)
 	}
 	req := &mpcdv1.ConfirmShareSetRequest{WalletId: share.walletID, ShareSetId: share.shareSetID, ShareSha256: share.hash[:]}
-	resp, err := again(ctx, func() (*mpcdv1.ConfirmShareSetResponse, error) { return c.service.ConfirmShareSet(ctx, req) })
+	resp, err := again(ctx, newPace(c.rest, shortly), func() (*mpcdv1.ConfirmShareSetResponse, error) { return c.service.ConfirmShareSet(ctx, req) })
 	if err != nil {
 		return nil, err
 	}

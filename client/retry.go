@@ -19,37 +19,82 @@ const (
 	patience  = 3 * time.Minute // since the last progress
 	shortly   = 5 * time.Second // before there was any: the address may simply be wrong
 
-	// maxAttempts is how many attempts of one run a call begins: a service that interrupts
-	// more than that is broken, however far each of them got.
+	// maxAttempts is how many attempts of one run a call begins, whatever ends them and
+	// however far each of them got: each costs the service a run of the protocol.
 	maxAttempts = 10
 )
 
-// pace says how long to wait before the next try: twice as long each time, with jitter, so
-// that a service that comes back is not met by all of its clients at once.
+// pace says how long to wait before the next try. An attempt that failed and a connection
+// that was lost while its attempt goes on have waits of their own, each twice as long as the
+// one before, with jitter, so that a service that comes back is not met by all of its clients
+// at once. Progress makes lost connections forgotten, failed attempts never.
 type pace struct {
-	wait  time.Duration
-	until time.Time
+	rest    func(context.Context, time.Duration) error
+	until   time.Time     // when to give up, unless something moves
+	lost    time.Duration // the wait after the next lost connection
+	failed  time.Duration // the wait after the next failed attempt
+	tries   int           // attempts that failed
+	attempt uint32        // the service's number of the last attempt that was seen
+	ended   bool          // the service said how it ended
+	spoke   bool          // the service did, so it is there: it is busy, or about to restart
 }
 
-func newPace(patience time.Duration) *pace {
-	return &pace{wait: firstWait, until: time.Now().Add(patience)}
+// newPace is for one call; usual is its patience before it has heard from the service.
+func newPace(rest func(context.Context, time.Duration) error, usual time.Duration) *pace {
+	return &pace{rest: rest, until: time.Now().Add(usual), lost: firstWait, failed: firstWait}
 }
 
-// next reports whether err is worth another try, and when.
-func (p *pace) next(err error) (wait time.Duration, ok bool) {
-	if !worthRetrying(err) || time.Now().After(p.until) {
-		return 0, false
+// wait waits until the next try makes sense, and returns nil; or it returns err, where
+// trying again cannot help or was tried enough. moved says that there was progress since the
+// last try, and attempt of which attempt; 0 is for a call that has none.
+func (p *pace) wait(ctx context.Context, err error, attempt uint32, moved bool) error {
+	said := Reason(err) != ""
+	if p.attempt != 0 && attempt > p.attempt && !p.ended {
+		p.tries++ // the one before ended with the service's process
+	} else if moved && (p.attempt == 0 || attempt == p.attempt) {
+		p.lost = firstWait
 	}
-	wait = p.wait/2 + rand.N(p.wait/2+1) //nolint:gosec // G404: jitter is no secret
-	p.wait = min(2*p.wait, longWait)
+	if moved || said && !p.spoke {
+		p.until = time.Now().Add(patience)
+	}
+	if said {
+		p.tries++
+	}
+	p.attempt, p.ended, p.spoke = max(p.attempt, attempt), said, p.spoke || said
+	left := time.Until(p.until)
+	if !worthRetrying(err) || p.tries >= maxAttempts || left < 0 {
+		return err
+	}
+	next := &p.lost
+	if said {
+		next = &p.failed
+	}
+	wait := *next/2 + rand.N(*next/2+1) //nolint:gosec // G404: jitter is no secret
+	*next = min(2**next, longWait)
 	if e := new(Error); errors.As(err, &e) && e.RetryAfter > wait {
+		if e.RetryAfter > left {
+			return err // the app can say so sooner
+		}
 		wait = e.RetryAfter + rand.N(e.RetryAfter/4+1) //nolint:gosec // G404: see above
 	}
-	return wait, true
+	if cause := p.rest(ctx, wait); cause != nil {
+		return fmt.Errorf("client: %w: %w", cause, err)
+	}
+	return nil
 }
 
-// worthRetrying tells what may pass by itself, for a call that can be repeated safely,
-// from what will not.
+// rest waits, and returns ctx's cause where that ends first.
+func rest(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// worthRetrying tells what may pass by itself, for a call that can be repeated safely, from
+// what will not. Of its own errors the service says which they are, by google.rpc.RetryInfo.
 func worthRetrying(err error) bool {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return false
@@ -61,33 +106,23 @@ func worthRetrying(err error) bool {
 	if !errors.As(err, &e) {
 		return false
 	}
-	switch e.Reason {
-	case "INTERRUPTED", "SHUTTING_DOWN", "OVERLOADED", "RATE_LIMITED":
-		return true
-	case "": // nobody but the transport spoke
-		return e.Code == codes.Unavailable || e.Code == codes.Unknown || e.Code == codes.Internal
+	if e.Reason != "" {
+		return e.retry
 	}
-	return e.Code == codes.Unavailable
+	// Nobody but the transport spoke.
+	return e.Code == codes.Unavailable || e.Code == codes.Unknown || e.Code == codes.Internal
 }
 
 // again makes a call that can be repeated safely until it is answered, or until there is no
 // more hope.
-func again[Resp any](ctx context.Context, call func() (Resp, error)) (Resp, error) {
-	pace := newPace(shortly)
+func again[Resp any](ctx context.Context, p *pace, call func() (Resp, error)) (Resp, error) {
 	for {
 		resp, err := call()
 		if err == nil {
 			return resp, nil
 		}
-		err = serviceError(err)
-		wait, ok := pace.next(err)
-		if !ok {
+		if err := p.wait(ctx, serviceError(err), 0, false); err != nil {
 			return resp, err
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return resp, fmt.Errorf("client: %w: %w", context.Cause(ctx), err)
 		}
 	}
 }

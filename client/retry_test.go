@@ -329,9 +329,9 @@ func TestInterruptedForEver(t *testing.T) {
 // What will not pass by itself is told at once.
 func TestNotRetried(t *testing.T) {
 	for _, want := range []error{
-		refusalAfter(codes.InvalidArgument, "SHARE_MALFORMED", 0), refusalAfter(codes.FailedPrecondition, "SESSION_EXPIRED", 0),
-		refusalAfter(codes.Canceled, "SESSION_CANCELLED", 0), refusalAfter(codes.Aborted, "PROTOCOL_ABORTED", 0), refusalAfter(codes.Internal, "INTERNAL", 0),
-		refusalAfter(codes.DataLoss, "DATA_CORRUPTED", 0), status.Error(codes.Unauthenticated, "who?"), status.Error(codes.Unimplemented, "what?"),
+		refusal(codes.InvalidArgument, "SHARE_MALFORMED", "no"), refusal(codes.FailedPrecondition, "SESSION_EXPIRED", "no"),
+		refusal(codes.Canceled, "SESSION_CANCELLED", "no"), refusal(codes.Aborted, "PROTOCOL_ABORTED", "no"), refusal(codes.Internal, "INTERNAL", "no"),
+		refusal(codes.DataLoss, "DATA_CORRUPTED", "no"), refusal(codes.Unavailable, "WEBHOOK_FAILED", "the custodian refused"), status.Error(codes.Unauthenticated, "who?"), status.Error(codes.Unimplemented, "what?"),
 	} {
 		for _, at := range []int{-1, 3} {
 			fault := func(method string, n, i int) error {
@@ -349,6 +349,90 @@ func TestNotRetried(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Whether trying again can help is the service's to say, for reasons that this SDK does not know
+// too; what it cannot wait for is told at once, with the time.
+func TestRetryInfoDecides(t *testing.T) {
+	for name, c := range map[string]struct {
+		err  error
+		ok   bool
+		wait time.Duration
+	}{
+		"of a later service":        {refusalAfter(codes.FailedPrecondition, "OF_A_LATER_SERVICE", time.Second), true, 0},
+		"no waiting":                {refusalAfter(codes.Aborted, "INTERRUPTED", 0), true, 0},
+		"INTERRUPTED, not to pass":  {refusal(codes.Aborted, "INTERRUPTED", "no"), false, 0},
+		"UNAVAILABLE, not to pass":  {refusal(codes.Unavailable, "OF_A_LATER_SERVICE", "no"), false, 0},
+		"longer than it has to try": {refusalAfter(codes.ResourceExhausted, "TOO_MANY_PENDING", 14*time.Minute), false, 14 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fault := func(method string, n, i int) error {
+				if method == provisionMethod && i == -1 && n == 1 {
+					return c.err
+				}
+				return nil
+			}
+			away(t, fault, func(t *testing.T, u *unreliable, provision func(context.Context, client.ProgressFunc) (*client.Share, error)) {
+				begun := time.Now()
+				_, err := provision(t.Context(), nil)
+				if c.ok {
+					require.NoError(t, err)
+					require.Len(t, u.requests, 2)
+					return
+				}
+				var e *client.Error
+				require.ErrorAs(t, err, &e)
+				require.Equal(t, c.wait, e.RetryAfter)
+				require.Len(t, u.requests, 1)
+				require.Zero(t, time.Since(begun))
+			})
+		})
+	}
+}
+
+// A device-held set that is busy with silent runs is free after two minutes at the latest: the
+// call is there then.
+func TestBusySetIsOutlasted(t *testing.T) {
+	var begun time.Time
+	fault := func(method string, n, i int) error {
+		if method != provisionMethod || i != -1 {
+			return nil
+		}
+		if n == 1 {
+			begun = time.Now()
+		}
+		if left := 2*time.Minute - time.Since(begun); left > 0 {
+			return refusalAfter(codes.ResourceExhausted, "SHARE_SET_BUSY", min(30*time.Second, left))
+		}
+		return nil
+	}
+	away(t, fault, func(t *testing.T, u *unreliable, provision func(context.Context, client.ProgressFunc) (*client.Share, error)) {
+		_, err := provision(t.Context(), nil)
+		require.NoError(t, err)
+		require.Less(t, len(u.requests), 8)
+		require.Less(t, time.Since(begun), 160*time.Second)
+	})
+}
+
+// A service whose process dies in every attempt says nothing about it: the attempts count all
+// the same.
+func TestDyingServiceDoesNotKeepACall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, conn := newFake(t)
+		attempt := uint32(0)
+		f.lieEvents = func(evs []sent) []sent {
+			attempt++
+			for i := range evs[:3] {
+				evs[i].progress.Attempt, evs[i].progress.Sequence = attempt, 1000*attempt+uint32(i)
+			}
+			return append(evs[:3:3], sent{err: errDropped})
+		}
+		begun := time.Now()
+		_, err := newClient(t, f, conn).CreateWallet(t.Context(), nil)
+		require.Equal(t, codes.Unavailable, status.Code(err))
+		require.Equal(t, uint32(client.MaxAttempts+1), attempt, "ten died, and nobody waits for the next one's end")
+		require.Greater(t, time.Since(begun), 20*time.Second, "the waits grew")
+	})
 }
 
 // Who does not want to wait any more does not wait any more.
@@ -397,6 +481,47 @@ func TestUnaryCallsAreRepeated(t *testing.T) {
 		_, err = c.Sign(t.Context(), share, client.CurveEd25519, []byte("message"))
 		require.NoError(t, err)
 		require.Equal(t, 3, u.attached[mpcdv1.WalletService_Sign_FullMethodName])
+
+		// All others too: each can be repeated safely.
+		for method, call := range map[string]func() error{
+			mpcdv1.WalletService_GetWallet_FullMethodName: func() error {
+				_, err := c.GetWallet(t.Context(), share.WalletID())
+				return err
+			},
+			mpcdv1.WalletService_ListWallets_FullMethodName: func() error {
+				for _, err := range c.ListWallets(t.Context()) {
+					return err
+				}
+				return nil
+			},
+			mpcdv1.WalletService_ReleaseShareSet_FullMethodName: func() error {
+				_, err := c.Release(t.Context(), share.WalletID(), share.ShareSetID())
+				return err
+			},
+			mpcdv1.WalletService_RevokeShareSet_FullMethodName: func() error {
+				_, err := c.Revoke(t.Context(), share.WalletID(), share.ShareSetID())
+				return err
+			},
+		} {
+			u.attached[method] = 0
+			u.fault = func(_ string, n, _ int) error {
+				switch n {
+				case 1:
+					return errDropped
+				case 2:
+					return refusalAfter(codes.ResourceExhausted, "RATE_LIMITED", 20*time.Second)
+				case 3:
+					return refusalAfter(codes.Aborted, "INTERRUPTED", time.Second)
+				}
+				return nil
+			}
+			require.NoError(t, call(), method)
+			require.Equal(t, 4, u.attached[method])
+			u.attached[method] = 0
+			u.fault = func(string, int, int) error { return refusalAfter(codes.Unavailable, "WEBHOOK_FAILED", 2*time.Second) }
+			require.Equal(t, "WEBHOOK_FAILED", client.Reason(call()))
+			require.Equal(t, client.MaxAttempts, u.attached[method])
+		}
 	})
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"time"
 
 	"filippo.io/age"
 	"github.com/google/uuid"
@@ -31,6 +30,7 @@ type ticket struct {
 	sealTo    string
 	device    *mpcdv1.DeviceSide // of a device-held run; nil: hosted
 	after     uint32             // the last sequence seen
+	attempt   uint32             // the last attempt seen; 0: none
 }
 
 // outcome is what the results of the three streaming RPCs have in common.
@@ -64,7 +64,7 @@ func run[Resp any, Out outcome, Event jointEvent[Resp, Out]](
 		return nil, err
 	}
 	t := ticket{requestID: uuid.NewString(), sealTo: key.Recipient().String()}
-	out, err := follow(ctx, t, r, result, open)
+	out, err := follow(ctx, newPace(c.rest, shortly), t, r, result, open)
 	if err != nil {
 		return nil, err
 	}
@@ -92,33 +92,16 @@ func run[Resp any, Out outcome, Event jointEvent[Resp, Out]](
 // to the service, and the same request id attaches to it again, or begins the next attempt
 // of one that the service had to interrupt. It never makes a second run.
 func follow[Resp any, Out outcome, Event event[Resp]](
-	ctx context.Context, t ticket, r *reporter, result func(Event) Out, open opener[Resp],
+	ctx context.Context, pace *pace, t ticket, r *reporter, result func(Event) Out, open opener[Resp],
 ) (Out, error) {
-	var none Out
-	pace := newPace(shortly)
-	spoke := false // the service did, so it is there: it is busy, or about to restart
-	interrupted := 0
 	for {
 		before := t.after
 		out, err := attach(ctx, &t, r, result, open)
 		if err == nil {
 			return out, nil
 		}
-		if t.after > before || !spoke && Reason(err) != "" {
-			pace = newPace(patience) // it moved on: a new drop is not one more failure
-		}
-		spoke = spoke || Reason(err) != ""
-		if Reason(err) == "INTERRUPTED" {
-			interrupted++
-		}
-		wait, ok := pace.next(err)
-		if !ok || interrupted == maxAttempts {
-			return none, err
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return none, fmt.Errorf("client: %w: %w", context.Cause(ctx), err)
+		if err := pace.wait(ctx, err, t.attempt, t.after > before); err != nil {
+			return out, err
 		}
 	}
 }
@@ -144,7 +127,7 @@ func attach[Resp any, Out outcome, Event event[Resp]](
 			return none, serviceError(err)
 		}
 		if p := Event(msg).GetProgress(); p != nil {
-			t.after = max(t.after, p.GetSequence())
+			t.after, t.attempt = max(t.after, p.GetSequence()), max(t.attempt, p.GetAttempt())
 			r.service(p)
 		}
 		if out := result(msg); out != none {

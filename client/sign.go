@@ -47,7 +47,7 @@ func (c *Client) Sign(ctx context.Context, share *Share, curve Curve, payload []
 		WalletId: share.walletID, RequestId: uuid.NewString(), SigningShare: share.encoded.Reveal(),
 		Curve: curve.proto(), Payload: payload,
 	}
-	resp, err := again(ctx, func() (*mpcdv1.SignResponse, error) { return c.service.Sign(ctx, req) })
+	resp, err := again(ctx, newPace(c.rest, shortly), func() (*mpcdv1.SignResponse, error) { return c.service.Sign(ctx, req) })
 	return c.signature(ctx, resp, err, share, curve, payload)
 }
 

@@ -5,12 +5,14 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/tss"
 )
 
 // Wallet is one owner's keys and the share sets that were made for them.
@@ -50,6 +52,10 @@ func (s *ShareSet) Locked() bool { return !s.LockTime.IsZero() }
 
 // ShareSet returns the share set with the id, or nil.
 func (w *Wallet) ShareSet(id string) *ShareSet {
+	id, err := ParseID(id)
+	if err != nil {
+		return nil
+	}
 	i := slices.IndexFunc(w.ShareSets, func(s ShareSet) bool { return s.ID == id })
 	if i < 0 {
 		return nil
@@ -74,9 +80,14 @@ func (w *Wallet) descends(id, ancestor string) bool {
 
 // GetWallet returns a wallet.
 func (c *Client) GetWallet(ctx context.Context, walletID string) (*Wallet, error) {
-	resp, err := c.service.GetWallet(ctx, &mpcdv1.GetWalletRequest{WalletId: walletID})
+	walletID, err := parseID("the wallet's id", walletID)
 	if err != nil {
-		return nil, serviceError(err)
+		return nil, err
+	}
+	req := &mpcdv1.GetWalletRequest{WalletId: walletID}
+	resp, err := again(ctx, newPace(c.rest, shortly), func() (*mpcdv1.GetWalletResponse, error) { return c.service.GetWallet(ctx, req) })
+	if err != nil {
+		return nil, err
 	}
 	return c.wallet(resp.GetWallet(), walletID)
 }
@@ -87,9 +98,9 @@ func (c *Client) ListWallets(ctx context.Context) iter.Seq2[*Wallet, error] {
 	return func(yield func(*Wallet, error) bool) {
 		req := &mpcdv1.ListWalletsRequest{Owner: c.owner, PageSize: 100}
 		for {
-			resp, err := c.service.ListWallets(ctx, req)
+			resp, err := again(ctx, newPace(c.rest, shortly), func() (*mpcdv1.ListWalletsResponse, error) { return c.service.ListWallets(ctx, req) })
 			if err != nil {
-				yield(nil, serviceError(err))
+				yield(nil, err)
 				return
 			}
 			for _, p := range resp.GetWallets() {
@@ -98,10 +109,15 @@ func (c *Client) ListWallets(ctx context.Context) iter.Seq2[*Wallet, error] {
 					return
 				}
 			}
-			req.PageToken = resp.GetNextPageToken()
-			if req.GetPageToken() == "" {
+			next := resp.GetNextPageToken()
+			if next == "" {
 				return
 			}
+			if next == req.GetPageToken() {
+				yield(nil, badAnswer("its list has no end"))
+				return
+			}
+			req.PageToken = next
 		}
 	}
 }
@@ -123,13 +139,18 @@ func AllowLast() RevokeOption {
 // Revoke erases the service's half of a share set, and of every set that was made from it.
 // It cannot be undone. It answers the wallet.
 func (c *Client) Revoke(ctx context.Context, walletID, shareSetID string, opts ...RevokeOption) (*Wallet, error) {
+	walletID, shareSetID, err := parseIDs(walletID, shareSetID)
+	if err != nil {
+		return nil, err
+	}
 	req := &mpcdv1.RevokeShareSetRequest{WalletId: walletID, ShareSetId: shareSetID}
 	for _, opt := range opts {
 		opt(req)
 	}
-	resp, err := c.service.RevokeShareSet(ctx, req)
+	// To revoke again changes nothing.
+	resp, err := again(ctx, newPace(c.rest, shortly), func() (*mpcdv1.RevokeShareSetResponse, error) { return c.service.RevokeShareSet(ctx, req) })
 	if err != nil {
-		return nil, serviceError(err)
+		return nil, err
 	}
 	w, err := c.wallet(resp.GetWallet(), walletID)
 	if err != nil {
@@ -144,9 +165,14 @@ func (c *Client) Revoke(ctx context.Context, walletID, shareSetID string, opts .
 // Release unlocks a share set that is locked because its client broke too many sessions. It
 // needs scope wallets:admin: the wallet's owner may not. It answers the wallet.
 func (c *Client) Release(ctx context.Context, walletID, shareSetID string) (*Wallet, error) {
-	resp, err := c.service.ReleaseShareSet(ctx, &mpcdv1.ReleaseShareSetRequest{WalletId: walletID, ShareSetId: shareSetID})
+	walletID, shareSetID, err := parseIDs(walletID, shareSetID)
 	if err != nil {
-		return nil, serviceError(err)
+		return nil, err
+	}
+	req := &mpcdv1.ReleaseShareSetRequest{WalletId: walletID, ShareSetId: shareSetID}
+	resp, err := again(ctx, newPace(c.rest, shortly), func() (*mpcdv1.ReleaseShareSetResponse, error) { return c.service.ReleaseShareSet(ctx, req) })
+	if err != nil {
+		return nil, err
 	}
 	w, err := c.wallet(resp.GetWallet(), walletID)
 	if err != nil {
@@ -167,17 +193,50 @@ type keyID struct {
 // PinKeys tells the client a wallet's public keys from a source that the app trusts more
 // than the service, as from beside its stored share. Every answer and every signature is
 // then held against them. Without it the client takes the first keys that the service shows
-// for the truth. It fails when other keys are known already.
+// for the truth. It fails, and pins none of them, when other keys are known already, and for
+// what is no id, no curve, or not as long as a public key of its curve.
 func (c *Client) PinKeys(walletID string, keys ...PublicKey) error {
+	walletID, err := parseID("the wallet's id", walletID)
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if _, err := k.Curve.tss(); err != nil {
+			return err
+		}
+	}
+	return c.pin(walletID, keys)
+}
+
+// keyLen is how many bytes a public key has in the form of PublicKey.
+var keyLen = map[tss.Curve]int{tss.Secp256k1: 65, tss.Ed25519: 32}
+
+// pin is PinKeys, which passes over curves that this SDK does not know: they may be a later
+// service's.
+func (c *Client) pin(walletID string, keys []PublicKey) error {
+	pins := make(map[keyID][]byte)
+	for _, k := range keys {
+		curve, err := k.Curve.tss()
+		if err != nil {
+			continue
+		}
+		if len(k.Bytes) != keyLen[curve] {
+			return fmt.Errorf("client: a %s public key has %d bytes (see PublicKey), not %d", k.Curve, keyLen[curve], len(k.Bytes))
+		}
+		id := keyID{walletID, k.Curve}
+		if twin, ok := pins[id]; ok && !bytes.Equal(twin, k.Bytes) {
+			return fmt.Errorf("client: two %s keys for wallet %s: it has one", k.Curve, walletID)
+		}
+		pins[id] = slices.Clone(k.Bytes)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, k := range keys {
-		id := keyID{walletID, k.Curve}
-		if known, ok := c.keys[id]; ok && !bytes.Equal(known, k.Bytes) {
-			return fmt.Errorf("client: wallet %s has another %s key: a wallet's keys never change", walletID, k.Curve)
+	for id, key := range pins {
+		if known, ok := c.keys[id]; ok && !bytes.Equal(known, key) {
+			return fmt.Errorf("client: wallet %s has another %s key: a wallet's keys never change", walletID, id.curve)
 		}
-		c.keys[id] = slices.Clone(k.Bytes)
 	}
+	maps.Copy(c.keys, pins)
 	return nil
 }
 
@@ -205,8 +264,11 @@ func (c *Client) knownKey(id keyID) []byte {
 
 // wallet turns the service's answer about a wallet into a Wallet, and remembers its keys.
 func (c *Client) wallet(p *mpcdv1.Wallet, id string) (*Wallet, error) {
-	if p == nil || p.GetWalletId() != id {
+	if p.GetWalletId() != id {
 		return nil, badAnswer("it is about another wallet")
+	}
+	if canonical, err := ParseID(id); err != nil || canonical != id {
+		return nil, badAnswer("its wallet's id is not a UUID in lower case")
 	}
 	w := &Wallet{ID: id, Owner: p.GetOwner(), CreateTime: timeOf(p.GetCreateTime()), HostedSince: timeOf(p.GetHostedSince())}
 	for _, k := range p.GetPublicKeys() {
@@ -220,7 +282,7 @@ func (c *Client) wallet(p *mpcdv1.Wallet, id string) (*Wallet, error) {
 			LockTime: timeOf(s.GetLockTime()), Aborts: s.GetAborts(),
 		})
 	}
-	if err := c.PinKeys(id, w.PublicKeys...); err != nil {
+	if err := c.pin(id, w.PublicKeys); err != nil {
 		return nil, badAnswer("%w", err)
 	}
 	return w, nil

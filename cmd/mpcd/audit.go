@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/mpcd/mpcd/internal/names"
 	"github.com/mpcd/mpcd/internal/store"
 )
 
@@ -34,7 +35,7 @@ func (f *auditFlags) open(ctx context.Context, use func(*store.Store) error) err
 
 type auditListCmd struct {
 	auditFlags
-	Wallet string `help:"The wallet's id; without it, entries that have no wallet." placeholder:"ID"`
+	Wallet id `help:"The wallet's id; without it, entries that have no wallet." placeholder:"ID"`
 }
 
 // auditView is an entry as it is printed.
@@ -55,7 +56,7 @@ type auditView struct {
 // Run prints the entries in order: one line each, as text or as JSON.
 func (cmd *auditListCmd) Run(ctx context.Context) error {
 	return cmd.open(ctx, func(st *store.Store) error {
-		lines, err := st.Audit(ctx, cmd.Wallet)
+		lines, err := st.Audit(ctx, string(cmd.Wallet))
 		if err != nil {
 			return err
 		}
@@ -66,7 +67,7 @@ func (cmd *auditListCmd) Run(ctx context.Context) error {
 				err = out.Encode(v)
 			} else {
 				_, err = fmt.Printf("%5d  %s  %-7s  %-18s  %s  set %s  session %s  %s %s\n",
-					v.N, v.Time.Format(time.RFC3339), v.Outcome, v.Action, v.Caller, v.ShareSetID, v.SessionID, v.Reason, v.Detail)
+					v.N, v.Time.Format(time.RFC3339), v.Outcome, v.Action, names.Line(v.Caller), v.ShareSetID, v.SessionID, v.Reason, names.Line(v.Detail))
 			}
 			if err != nil {
 				return err

@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/mpcd/mpcd/client"
+	"github.com/mpcd/mpcd/internal/session"
 )
 
 // loadtestCmd groups what a load generator needs.
@@ -22,6 +23,7 @@ type loadtestCmd struct {
 type seedCmd struct {
 	serviceFlags
 	Wallets int            `help:"How many wallets to make." required:"" placeholder:"N"`
+	Calls   int            `help:"How many ProvisionWallet calls the files must be good for; more wallets are made where they need more." placeholder:"N"`
 	Out     shareFile      `help:"New file with ProvisionWallet requests. Sign and GetWallet requests come into new files beside it, as in data-sign.json and data-get-wallet.json." required:"" placeholder:"FILE"`
 	Curves  []client.Curve `help:"The wallets' curves; both by default." enum:"SECP256K1,ED25519" default:"SECP256K1,ED25519" placeholder:"CURVE"`
 }
@@ -31,13 +33,30 @@ func (s *seedCmd) Help() string {
 	return `The files hold real shares, in the clear: for load tests only, against a service that is
 thrown away afterwards. They are written with mode 0600 when all wallets are made. A
 request_id stands in them as {{newUUID}}, which ghz replaces in every call: a fixed one
-would measure how fast a call attaches to the session that is there.`
+would measure how fast a call attaches to the session that is there.
+
+Each ProvisionWallet call leaves a share set that nobody confirms. A wallet has at most 16 of
+them for the 15 minutes until they expire ("mpcd serve --pending-sets" and "--result-ttl"
+set other bounds); what goes beyond is answered TOO_MANY_PENDING. It is printed how many calls
+the files are good for.`
+}
+
+// callsPerWallet is how many unconfirmed sets a wallet may have where the service is not told
+// otherwise, and so how many ProvisionWallet calls it is good for before the first of them expires.
+const callsPerWallet = session.DefaultPendingSets
+
+// count is how many wallets to make.
+func (s *seedCmd) count() int {
+	return max(s.Wallets, (s.Calls+callsPerWallet-1)/callsPerWallet)
 }
 
 // Validate is called by kong.
 func (s *seedCmd) Validate() error {
 	if s.Wallets < 1 {
 		return fmt.Errorf("--wallets %d: at least one is needed", s.Wallets)
+	}
+	if s.Calls < 0 {
+		return fmt.Errorf("--calls %d: it is not negative", s.Calls)
 	}
 	for _, f := range []shareFile{s.beside("sign"), s.beside("get-wallet")} {
 		if err := f.Validate(); err != nil {
@@ -87,21 +106,24 @@ func (s *seedCmd) Run(ctx context.Context) error {
 	keep := func(context.Context, *client.Share) error { return nil } // until the files are written
 	return s.call("seed", func(c *client.Client, report client.ProgressFunc) (any, string, error) {
 		var made seeded
-		for i := range s.Wallets {
+		n := s.count()
+		for i := range n {
 			if err := made.wallet(ctx, c, s.steps(i, report)); err != nil {
-				return nil, "", fmt.Errorf("wallet %d of %d: %w", i+1, s.Wallets, err)
+				return nil, "", fmt.Errorf("wallet %d of %d: %w", i+1, n, err)
 			}
 		}
 		if err := s.write(&made); err != nil {
 			return nil, "", err
 		}
 		return struct {
-				Wallets   int       `json:"wallets"`
-				Provision shareFile `json:"provision"`
-				Sign      shareFile `json:"sign"`
-				GetWallet shareFile `json:"getWallet"`
-			}{s.Wallets, s.Out, s.beside("sign"), s.beside("get-wallet")},
-			fmt.Sprintf("%d wallets\nProvisionWallet  %s\nSign             %s\nGetWallet        %s\n", s.Wallets, s.Out, s.beside("sign"), s.beside("get-wallet")),
+				Wallets        int       `json:"wallets"`
+				Provision      shareFile `json:"provision"`
+				ProvisionCalls int       `json:"provisionCalls"`
+				Sign           shareFile `json:"sign"`
+				GetWallet      shareFile `json:"getWallet"`
+			}{n, s.Out, n * callsPerWallet, s.beside("sign"), s.beside("get-wallet")},
+			fmt.Sprintf("%d wallets\nProvisionWallet  %s  good for %d calls in 15 minutes, %d for each wallet\nSign             %s\nGetWallet        %s\n",
+				n, s.Out, n*callsPerWallet, callsPerWallet, s.beside("sign"), s.beside("get-wallet")),
 			nil
 	}, client.WithStore(keep), client.WithCurves(s.Curves...), client.WithDisplayName("loadtest"), client.WithCloudKey(seedMethod, new(seedKeys)))
 }
@@ -109,8 +131,8 @@ func (s *seedCmd) Run(ctx context.Context) error {
 // steps turns the two operations of wallet i into the progress of the whole.
 func (s *seedCmd) steps(i int, report client.ProgressFunc) func(half int, what string) {
 	return func(half int, what string) {
-		done := uint32(100 * (2*i + half) / (2 * s.Wallets)) //nolint:gosec // G115: at most 100
-		report(client.Progress{Status: fmt.Sprintf("%s %d of %d", what, i+1, s.Wallets), Percent: done})
+		done := uint32(100 * (2*i + half) / (2 * s.count())) //nolint:gosec // G115: at most 100
+		report(client.Progress{Status: fmt.Sprintf("%s %d of %d", what, i+1, s.count()), Percent: done})
 	}
 }
 

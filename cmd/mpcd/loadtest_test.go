@@ -11,7 +11,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
@@ -29,9 +31,9 @@ func TestLoadtestSeed(t *testing.T) {
 		cmd.Dir = dir
 		return cmd.Output()
 	}
-	out, err := seed("--wallets", "2", "--out", "data.json")
+	out, err := seed("--wallets", "1", "--calls", "17", "--out", "data.json")
 	require.NoError(t, err)
-	require.JSONEq(t, `{"wallets": 2, "provision": "data.json", "sign": "data-sign.json", "getWallet": "data-get-wallet.json"}`, string(out))
+	require.JSONEq(t, `{"wallets": 2, "provision": "data.json", "provisionCalls": 32, "sign": "data-sign.json", "getWallet": "data-get-wallet.json"}`, string(out))
 
 	conn, err := grpc.NewClient("passthrough:///"+svc.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)
@@ -61,12 +63,44 @@ func TestLoadtestSeed(t *testing.T) {
 			break
 		}
 	}
+	// Each of the wallets is good for as many calls as was said, and says what happens to the next.
+	for range 15 {
+		_, err = provisioned(t, api, &provision)
+		require.NoError(t, err)
+	}
+	_, err = provisioned(t, api, &provision)
+	require.Equal(t, codes.ResourceExhausted, status.Code(err))
+	require.ErrorContains(t, err, "unconfirmed share sets")
 
 	_, err = seed("--wallets", "1", "--out", "data.json")
 	require.Error(t, err, "a file that may hold shares is not overwritten")
 	_, err = seed("--wallets", "0", "--out", "none.json")
 	require.Error(t, err)
 	require.NoFileExists(t, filepath.Join(dir, "none.json"))
+}
+
+// provisioned makes one call, with a new request id, and waits for its end.
+func provisioned(t *testing.T, api mpcdv1.WalletServiceClient, req *mpcdv1.ProvisionWalletRequest) (*mpcdv1.ProvisionWalletResult, error) {
+	t.Helper()
+	req.RequestId = uuid.NewString()
+	stream, err := api.ProvisionWallet(t.Context(), req)
+	require.NoError(t, err)
+	for {
+		m, err := stream.Recv()
+		if err != nil || m.GetOutcome() != nil {
+			return m.GetOutcome(), err
+		}
+	}
+}
+
+// The wallets that scripts/load asks for are enough for the calls of deploy/ghz.
+func TestSeedCounts(t *testing.T) {
+	for _, c := range []struct{ wallets, calls, want int }{{1, 0, 1}, {4, 24, 4}, {4, 64, 4}, {4, 65, 5}, {1, 16, 1}, {1, 17, 2}, {2, 1000, 63}} {
+		require.Equal(t, c.want, (&seedCmd{Wallets: c.wallets, Calls: c.calls}).count(), c)
+	}
+	script, err := os.ReadFile("../../scripts/load")
+	require.NoError(t, err)
+	require.Contains(t, string(script), `--calls "$provisions"`)
 }
 
 // request reads the first of n requests of a data file, as ghz would.

@@ -8,9 +8,12 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/mpcd/mpcd/internal/names"
 )
 
 // cli is the command line: one field for each command.
@@ -74,12 +77,21 @@ func run(args []string) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintln(os.Stderr, "mpcd: "+sdkWords.Replace(err.Error()))
+	fmt.Fprintln(os.Stderr, "mpcd: "+shown(sdkWords.Replace(err.Error())))
 	if errors.As(err, new(usageError)) {
 		fmt.Fprintf(os.Stderr, "See \"mpcd --help\" and \"%s\".\n", help)
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// shown is an error's text as a terminal may have it: some of it came from a service.
+func shown(text string) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		lines[i] = names.Line(line)
+	}
+	return strings.Join(lines, "\n")
 }
 
 var errInterrupted = errors.New("interrupted")

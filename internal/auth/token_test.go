@@ -73,15 +73,17 @@ func TestGoodTokens(t *testing.T) {
 		changes map[string]any
 		want    session.Caller
 	}{
-		"a user":                        {nil, session.Caller{Name: "alice"}},
-		"a service":                     {map[string]any{"scope": "wallets:sign wallets:read"}, session.Caller{Name: "alice", Scopes: []session.Scope{session.ScopeRead, session.ScopeSign}}},
-		"scopes of others":              {map[string]any{"scope": "openid wallets:* wallets:read wallets:read WALLETS:ADMIN wallets:sign,wallets:admin"}, session.Caller{Name: "alice", Scopes: []session.Scope{session.ScopeRead}}},
-		"no scope":                      {map[string]any{"scope": ""}, session.Caller{Name: "alice"}},
-		"several audiences":             {map[string]any{"aud": []string{"other", authtest.Audience}}, session.Caller{Name: "alice"}},
-		"expired within the skew":       {map[string]any{"exp": now - 5}, session.Caller{Name: "alice"}},
-		"not yet valid within the skew": {map[string]any{"nbf": now + 10}, session.Caller{Name: "alice"}},
-		"a name with spaces":            {map[string]any{"sub": "Älice of Spiffe"}, session.Caller{Name: "Älice of Spiffe"}},
-		"the longest name":              {map[string]any{"sub": strings.Repeat("a", 256)}, session.Caller{Name: strings.Repeat("a", 256)}},
+		"a user":                         {nil, session.Caller{Name: "alice"}},
+		"a service":                      {map[string]any{"scope": "wallets:sign wallets:read"}, session.Caller{Name: "alice", Scopes: []session.Scope{session.ScopeRead, session.ScopeSign}}},
+		"scopes of others":               {map[string]any{"scope": "openid wallets:* wallets:read wallets:read WALLETS:ADMIN wallets:sign,wallets:admin"}, session.Caller{Name: "alice", Scopes: []session.Scope{session.ScopeRead}}},
+		"no scope":                       {map[string]any{"scope": ""}, session.Caller{Name: "alice"}},
+		"several audiences":              {map[string]any{"aud": []string{"other", authtest.Audience}}, session.Caller{Name: "alice"}},
+		"expired within the skew":        {map[string]any{"exp": now - 5}, session.Caller{Name: "alice"}},
+		"not yet valid within the skew":  {map[string]any{"nbf": now + 10}, session.Caller{Name: "alice"}},
+		"a name with spaces":             {map[string]any{"sub": "Älice of Spiffe"}, session.Caller{Name: "Älice of Spiffe"}},
+		"a name as phones have it":       {map[string]any{"sub": "Zoé\u00a0\U0001F469\u200d\U0001F4BB\u200f"}, session.Caller{Name: "Zoé\u00a0\U0001F469\u200d\U0001F4BB\u200f"}},
+		"the longest name, in 768 bytes": {map[string]any{"sub": strings.Repeat("電", 256)}, session.Caller{Name: strings.Repeat("電", 256)}},
+		"the longest name":               {map[string]any{"sub": strings.Repeat("a", 256)}, session.Caller{Name: strings.Repeat("a", 256)}},
 	} {
 		for _, k := range keys {
 			got, err := a.Caller(with(t.Context(), "bearer "+k.Token(t, authtest.Claims("alice", c.changes))))
@@ -137,6 +139,7 @@ func TestBadTokens(t *testing.T) {
 		"of nobody":                 {[]string{claims(map[string]any{"sub": nil})}, "name is empty"},
 		"of null":                   {[]string{claims(map[string]any{"sub": any(nil), "nbf": "x"})}, "malformed"},
 		"of a name too long":        {[]string{claims(map[string]any{"sub": strings.Repeat("a", 257)})}, "at most 256"},
+		"of a bidi override":        {[]string{claims(map[string]any{"sub": "alice\u202e"})}, "not printable"},
 		"of a line":                 {[]string{claims(map[string]any{"sub": "alice\nbob"})}, "not printable"},
 		"of a SPIFFE ID":            {[]string{claims(map[string]any{"sub": "spiffe://example.org/backend"})}, "form of a certificate's name"},
 		"of a SPIFFE ID in capital": {[]string{claims(map[string]any{"sub": " SPIFFE://example.org/backend"})}, "form of a certificate's name"},

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"filippo.io/age"
 	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
@@ -52,7 +53,7 @@ type (
 
 const (
 	maxBody = 1 << 20
-	maxID   = 256 // bytes
+	maxID   = 256 // characters: those of an owner
 )
 
 var methods = []string{"PASSWORD", "ICLOUD", "GDRIVE", "PASSKEY", "FIREBASE", "CUSTOM"}
@@ -205,8 +206,8 @@ func parse(body []byte, into any) error {
 }
 
 func checkID(id string) error {
-	if id == "" || len(id) > maxID || strings.ContainsFunc(id, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return refusal{http.StatusBadRequest, fmt.Sprintf("an id has 1 to %d bytes of printable text", maxID)}
+	if id == "" || utf8.RuneCountInString(id) > maxID || !utf8.ValidString(id) || strings.ContainsFunc(id, unicode.IsControl) {
+		return refusal{http.StatusBadRequest, fmt.Sprintf("an id has 1 to %d characters, none of them a control character", maxID)}
 	}
 	return nil
 }

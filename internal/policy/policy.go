@@ -16,8 +16,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode"
 
+	"github.com/mpcd/mpcd/internal/names"
 	"github.com/mpcd/mpcd/internal/secret"
 	"github.com/mpcd/mpcd/internal/session"
 	"github.com/mpcd/mpcd/internal/webhook"
@@ -105,12 +105,7 @@ func decide(body []byte) error {
 // printable returns the start of a text that comes from outside, without what would
 // disturb a log or a terminal.
 func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(s, ""))
+	s = names.Line(s)
 	for len(s) > maxReason {
 		s = strings.ToValidUTF8(s[:maxReason], "")
 	}

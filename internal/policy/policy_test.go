@@ -70,6 +70,7 @@ func TestClosed(t *testing.T) {
 	}{
 		"no":                    {200, `{"allow": false, "reason": "daily limit"}`, "daily limit"},
 		"no, with control text": {200, "{\"allow\": false, \"reason\": \"a\\u001b[31m\\nb\"}", "a[31mb"},
+		"no, as French has it":  {200, "{\"allow\": false, \"reason\": \"limite\u00a0: 5\u202f€ \u202e\u200f\u200d\"}", "limite\u00a0: 5\u202f€ \u200d"},
 		"no, at length":         {200, `{"allow": false, "reason": "` + strings.Repeat("ü", 400) + `"}`, strings.Repeat("ü", 128)},
 		"nothing":               {200, "", ""},
 		"no content":            {204, "", ""},

@@ -166,7 +166,7 @@ func TestAbortsAreNotExceededByRunsAtOnce(t *testing.T) {
 	f := start(t, servertest.Config{Sessions: session.Config{Aborts: 2, DeviceSilence: time.Minute}})
 	one, two := silent(t, f.Service, deviceSignReq(f.first)), silent(t, f.Service, deviceSignReq(f.first))
 	for _, req := range []proto.Message{deviceSignReq(f.first), deviceBackupReq(f.first)} {
-		refused(t, overGRPC(t, f.Service, alice, req), codes.Aborted, "INTERRUPTED")
+		refused(t, overGRPC(t, f.Service, alice, req), codes.ResourceExhausted, "SHARE_SET_BUSY")
 	}
 	silent(t, f.Service, deviceSignReq(f.second))()
 	one()

@@ -3,7 +3,9 @@ package server
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -35,11 +37,13 @@ var publicErrors = map[string]public{
 	session.ErrSessionNotFound.Reason:  {codes.NotFound, "There is no such session, or you did not start it."},
 	session.ErrBackupNotFound.Reason:   {codes.FailedPrecondition, "The wallet has no finished backup. Call BackupWallet, store its ciphertext, then ConfirmShareSet."},
 	session.ErrShareSetPending.Reason:  {codes.FailedPrecondition, "The share set was not confirmed. Store its client share, then call ConfirmShareSet."},
-	session.ErrShareSetRevoked.Reason:  {codes.FailedPrecondition, "The share set was revoked: the service's half of it is erased. Provision a new one from a backup."},
+	session.ErrShareSetRevoked.Reason:  {codes.FailedPrecondition, "The share set was revoked: the service's share of it is erased. Provision a new one from a backup."},
 	session.ErrShareSetLocked.Reason:   {codes.FailedPrecondition, "The share set is locked: too many sessions that used it were aborted through the client's fault. Provision a new set from a backup that is not locked, or ask an admin to release it."},
 	session.ErrLastShareSet.Reason:     {codes.FailedPrecondition, "It is the wallet's last usable set of its purpose. Make another one first; an admin may set allow_last."},
 	session.ErrSessionExpired.Reason:   {codes.FailedPrecondition, "The session's result was confirmed, or its time is up. Start again with a new request_id."},
 	session.ErrOverloaded.Reason:       {codes.ResourceExhausted, "Too many runs are waiting. Try again after the time in RetryInfo; the same request_id may be used."},
+	session.ErrTooManyPending.Reason:   {codes.ResourceExhausted, "The wallet has as many unconfirmed share sets as it may have. Confirm those whose client share is stored (ConfirmShareSet); the others are erased when their time is up, the first of them after the time in RetryInfo."},
+	session.ErrShareSetBusy.Reason:     {codes.ResourceExhausted, "As many device-held runs use the share set as may at once; a device that went away leaves its place after some minutes. Try again after the time in RetryInfo; the same request_id may be used."},
 	session.ErrShuttingDown.Reason:     {codes.Unavailable, "The service is shutting down. Try again soon."},
 	session.ErrSessionCancelled.Reason: {codes.Canceled, "The session was cancelled, and nothing was changed. Start again with a new request_id."},
 	session.ErrProtocolAborted.Reason:  {codes.Aborted, "The protocol was aborted, and nothing was changed. Start again with a new request_id."},
@@ -47,11 +51,26 @@ var publicErrors = map[string]public{
 	session.ErrPermissionDenied.Reason: {codes.PermissionDenied, "You may not do this."},
 	session.ErrDeviceHeldWallet.Reason: {codes.FailedPrecondition, "The wallet is device-held: no share of it comes into the service. Let the device run its own side."},
 	session.ErrPolicyDenied.Reason:     {codes.PermissionDenied, "The wallet provider's policy does not allow this."},
-	session.ErrWebhookFailed.Reason:    {codes.Unavailable, "The wallet provider's own service, which keeps the backup's other half or authorises calls, did not do its part. Nothing was changed. Repeat the call with the same request_id: that begins its next attempt."},
+	session.ErrWebhookFailed.Reason:    {codes.Unavailable, "The wallet provider's own service, which keeps the server's backup shares or authorises calls, did not do its part. Nothing was changed. Repeat the call with the same request_id: that begins its next attempt."},
 	session.ErrUnauthenticated.Reason:  {codes.Unauthenticated, "The service does not know who calls. Send one valid bearer token, or, over gRPC, use a client certificate that the service accepts."},
 	session.ErrRateLimited.Reason:      {codes.ResourceExhausted, "Too many calls. Try again after the time in RetryInfo."},
 	session.ErrDataCorrupted.Reason:    {codes.DataLoss, "What the service stored for this wallet cannot be read. Nothing was changed; ask the service's operator."},
-	session.ErrInternal.Reason:         {codes.Internal, "The service failed, and nothing was changed. Try again; the operator finds the cause in the log by the request id."},
+	session.ErrInternal.Reason:         {codes.Internal, "The service failed, and nothing was changed. Its operator finds the cause in the log by the request id."},
+}
+
+// webhookRefused is the sentence of a WEBHOOK_FAILED that the same call would meet again.
+const webhookRefused = "The wallet provider's own service, which keeps the server's backup shares or authorises calls, refused. Nothing was changed. Its operator must act first; after that, start again with a new request_id."
+
+// retryDelays are the reasons that may pass by themselves, with when to try again where the
+// error does not say. Every other error carries no RetryInfo: trying again cannot help.
+var retryDelays = map[string]time.Duration{
+	session.ErrInterrupted.Reason:    time.Second,
+	session.ErrShuttingDown.Reason:   2 * time.Second,
+	session.ErrOverloaded.Reason:     2 * time.Second,
+	session.ErrRateLimited.Reason:    time.Second,
+	session.ErrWebhookFailed.Reason:  2 * time.Second,
+	session.ErrTooManyPending.Reason: 10 * time.Second,
+	session.ErrShareSetBusy.Reason:   10 * time.Second,
 }
 
 // toStatus turns an error of a call into the status that its caller sees. A status
@@ -74,16 +93,12 @@ func toStatus(err error) *status.Status {
 	info := &errdetails.ErrorInfo{Domain: errorDomain, Reason: reason}
 	details := []protoadapt.MessageV1{info}
 	sentence := p.sentence
-	if violations := fieldViolations(err); len(violations) > 0 {
-		details = append(details, &errdetails.BadRequest{FieldViolations: violations})
-		sentence = "The request is not valid: "
-		for i, v := range violations {
-			if i > 0 {
-				sentence += "; "
-			}
-			sentence += v.GetField() + " " + v.GetDescription()
+	if faults := faultsOf(err); len(faults) > 0 {
+		violations := faults.violations()
+		sentence = invalidSentence(violations)
+		if violations = slices.DeleteFunc(violations, isWhole); len(violations) > 0 {
+			details = append(details, &errdetails.BadRequest{FieldViolations: violations})
 		}
-		sentence += "."
 	}
 	var aborted *session.AbortedError
 	if errors.As(err, &aborted) {
@@ -92,7 +107,14 @@ func toStatus(err error) *status.Status {
 	if denied := new(session.DeniedError); errors.As(err, &denied) && denied.Why != "" {
 		info.Metadata = map[string]string{"policy": denied.Why}
 	}
-	if d, ok := retryIn(err); ok {
+	if pending := new(session.PendingError); errors.As(err, &pending) {
+		info.Metadata = map[string]string{"count": strconv.Itoa(pending.Count), "limit": strconv.Itoa(pending.Limit)}
+	}
+	d, ok := retryIn(err, reason)
+	if reason == session.ErrWebhookFailed.Reason && !ok {
+		sentence = webhookRefused
+	}
+	if ok {
 		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(d)})
 	}
 	s, err := status.New(p.code, sentence).WithDetails(details...)
@@ -102,17 +124,33 @@ func toStatus(err error) *status.Status {
 	return s
 }
 
-// retryIn returns when a call that was refused may be tried again, where that is known.
-func retryIn(err error) (time.Duration, bool) {
+// retryIn returns when a call that failed may be tried again, and false where that cannot help.
+func retryIn(err error, reason string) (time.Duration, bool) {
 	var overloaded *session.OverloadedError
 	var limited *limitedError
+	var webhook *session.WebhookError
+	var pending *session.PendingError
+	var busy *session.BusyError
+	var d time.Duration
 	switch {
+	case errors.As(err, &webhook) && webhook.Permanent:
+		return 0, false
+	case errors.As(err, &webhook):
+		d = webhook.RetryAfter
 	case errors.As(err, &overloaded):
-		return overloaded.RetryAfter, true
+		d = overloaded.RetryAfter
 	case errors.As(err, &limited):
-		return limited.retryAfter, true
+		d = limited.retryAfter
+	case errors.As(err, &pending):
+		d = pending.RetryAfter
+	case errors.As(err, &busy):
+		d = busy.RetryAfter
 	}
-	return 0, false
+	usual, ok := retryDelays[reason]
+	if d <= 0 {
+		d = usual
+	}
+	return d, ok
 }
 
 // reason returns the reason that a status carries, or "" where it carries none.
@@ -149,15 +187,45 @@ func (e requestError) As(target any) bool {
 	return ok && len(e) > 0
 }
 
-func fieldViolations(err error) []*errdetails.BadRequest_FieldViolation {
+// cover reports whether one of the faults is of the field at path, of one that it is in, or
+// of one that is in it: what else is wrong there is not worth saying.
+func (e requestError) cover(path string) bool {
+	return slices.ContainsFunc(e, func(f *session.FieldError) bool { return within(f.Field, path) || within(path, f.Field) })
+}
+
+// within reports whether the field at path is the field at outer, or is in it. The whole
+// request is "".
+func within(outer, path string) bool {
+	rest, ok := strings.CutPrefix(path, outer)
+	return ok && (outer == "" || rest == "" || rest[0] == '.' || rest[0] == '[')
+}
+
+// faultsOf returns what is wrong with the fields of a request, where err says it.
+func faultsOf(err error) requestError {
 	var all requestError
 	var one *session.FieldError
 	if !errors.As(err, &all) && errors.As(err, &one) {
 		all = requestError{one}
 	}
+	return all
+}
+
+func (e requestError) violations() []*errdetails.BadRequest_FieldViolation {
 	var out []*errdetails.BadRequest_FieldViolation
-	for _, f := range all {
+	for _, f := range e {
 		out = append(out, &errdetails.BadRequest_FieldViolation{Field: f.Field, Description: f.Want, Reason: session.ErrInvalidArgument.Reason})
 	}
 	return out
+}
+
+// isWhole reports whether a violation is of the whole request and of none of its fields.
+func isWhole(v *errdetails.BadRequest_FieldViolation) bool { return v.GetField() == "" }
+
+// invalidSentence says all that is wrong with a request.
+func invalidSentence(violations []*errdetails.BadRequest_FieldViolation) string {
+	var all []string
+	for _, v := range violations {
+		all = append(all, strings.TrimSpace(v.GetField()+" "+v.GetDescription()))
+	}
+	return "The request is not valid: " + strings.Join(all, "; ") + "."
 }

@@ -7,9 +7,11 @@ import (
 	"go/ast"
 	goparser "go/parser"
 	"go/token"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -47,7 +49,7 @@ var productCodes = map[codes.Code][]string{
 	codes.InvalidArgument:    {"INVALID_ARGUMENT", "SHARE_MALFORMED", "SHARE_SET_MISMATCH", "REQUEST_ID_REUSED"},
 	codes.NotFound:           {"WALLET_NOT_FOUND", "SHARE_SET_NOT_FOUND", "SESSION_NOT_FOUND"},
 	codes.FailedPrecondition: {"BACKUP_NOT_FOUND", "SHARE_SET_PENDING", "SHARE_SET_REVOKED", "SHARE_SET_LOCKED", "LAST_SHARE_SET", "DEVICE_HELD_WALLET", "SESSION_EXPIRED"},
-	codes.ResourceExhausted:  {"OVERLOADED", "RATE_LIMITED"},
+	codes.ResourceExhausted:  {"OVERLOADED", "RATE_LIMITED", "TOO_MANY_PENDING", "SHARE_SET_BUSY"},
 	codes.Unavailable:        {"WEBHOOK_FAILED", "SHUTTING_DOWN"},
 	codes.Aborted:            {"PROTOCOL_ABORTED", "INTERRUPTED"},
 	codes.Canceled:           {"SESSION_CANCELLED"},
@@ -116,4 +118,50 @@ func TestToStatus(t *testing.T) {
 
 func same(a, b *status.Status) bool {
 	return a.String() == b.String() && len(a.Details()) == len(b.Details())
+}
+
+func retryInfo(st *status.Status) (time.Duration, bool) {
+	for _, d := range st.Details() {
+		if r, ok := d.(*errdetails.RetryInfo); ok {
+			return r.GetRetryDelay().AsDuration(), true
+		}
+	}
+	return 0, false
+}
+
+// RetryInfo says that trying again can help, and its absence that it cannot: for every reason,
+// with a time that is not zero.
+func TestRetryInfoSaysWhatMayPass(t *testing.T) {
+	t.Parallel()
+	passes := []string{"INTERRUPTED", "SHUTTING_DOWN", "OVERLOADED", "RATE_LIMITED", "WEBHOOK_FAILED", "TOO_MANY_PENDING", "SHARE_SET_BUSY"}
+	for _, reason := range reasons(t) {
+		d, ok := retryInfo(toStatus(fmt.Errorf("with a cause: %w", &session.Error{Reason: reason})))
+		require.Equal(t, slices.Contains(passes, reason), ok, reason)
+		require.Equal(t, ok, d > 0, reason)
+	}
+	_, ok := retryInfo(toStatus(errors.New("unknown")))
+	require.False(t, ok)
+	for name, c := range map[string]struct {
+		err  error
+		want time.Duration
+	}{
+		"a webhook's":     {&session.WebhookError{RetryAfter: time.Minute}, time.Minute},
+		"a webhook's own": {&session.WebhookError{}, retryDelays["WEBHOOK_FAILED"]},
+		"pending sets":    {&session.PendingError{Count: 16, Limit: 16, RetryAfter: 14 * time.Minute}, 14 * time.Minute},
+		"a busy set":      {&session.BusyError{RetryAfter: 30 * time.Second}, 30 * time.Second},
+		"a full queue":    {&session.OverloadedError{RetryAfter: 9 * time.Second}, 9 * time.Second},
+		"a rate":          {&limitedError{retryAfter: 3 * time.Second}, 3 * time.Second},
+		"canceled by us":  {&session.WebhookError{Err: context.DeadlineExceeded}, retryDelays["WEBHOOK_FAILED"]},
+	} {
+		d, ok := retryInfo(toStatus(fmt.Errorf("deposit: %w", c.err)))
+		require.True(t, ok, name)
+		require.Equal(t, c.want, d, name)
+	}
+	refused := toStatus(fmt.Errorf("deposit: %w", &session.WebhookError{Permanent: true, RetryAfter: time.Minute, Err: errors.New("answered 403")}))
+	_, ok = retryInfo(refused)
+	require.False(t, ok)
+	require.Equal(t, "WEBHOOK_FAILED", reason(refused))
+	require.Equal(t, codes.Unavailable, refused.Code())
+	require.NotContains(t, refused.Message(), "epeat")
+	require.NotContains(t, refused.Message(), "403")
 }

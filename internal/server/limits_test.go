@@ -20,7 +20,7 @@ func TestALimiterHoldsABoundedNumberOfBuckets(t *testing.T) {
 		err := l.take("Sign", "alice")
 		require.ErrorIs(t, err, session.ErrRateLimited)
 		require.Equal(t, "RATE_LIMITED", session.Reason(err))
-		wait, ok := retryIn(err)
+		wait, ok := retryIn(err, session.Reason(err))
 		require.True(t, ok)
 		require.Positive(t, wait)
 		for i := range 2 * maxBuckets {

@@ -136,7 +136,7 @@ func TestPendingCapCountsRuns(t *testing.T) {
 		runs = append(runs, r)
 	}
 	_, err := p.Sessions.Provision(t.Context(), alice, provisionOf(backup))
-	require.ErrorIs(t, err, session.ErrShareSetPending)
+	require.ErrorIs(t, err, session.ErrTooManyPending)
 	gate.Open()
 	for _, r := range runs {
 		confirmed(t, p, made(t, r, nil))

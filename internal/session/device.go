@@ -48,7 +48,8 @@ type device struct {
 	next   uint32     // the sequence of the device's next part
 	sent   []Part     // those after acked
 	acked  uint32
-	newest Part // sent or not yet, acknowledged or not
+	newest Part      // sent or not yet, acknowledged or not
+	waits  time.Time // since when the run waits for the device; zero: it does not
 }
 
 var _ tss.Link = (*device)(nil)
@@ -74,6 +75,8 @@ func (d *device) Send(_ context.Context, p Part) error {
 func (d *device) Recv(ctx context.Context) (Part, error) {
 	silence := time.NewTimer(d.silence)
 	defer silence.Stop()
+	d.waitsSince(time.Now())
+	defer d.waitsSince(time.Time{})
 	select {
 	case p := <-d.in:
 		return p, nil
@@ -82,6 +85,22 @@ func (d *device) Recv(ctx context.Context) (Part, error) {
 	case <-ctx.Done():
 		return Part{}, context.Cause(ctx)
 	}
+}
+
+func (d *device) waitsSince(t time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.waits = t
+}
+
+// quiet returns how long the run has been waiting for the device; 0 while it does not.
+func (d *device) quiet() time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.waits.IsZero() {
+		return 0
+	}
+	return time.Since(d.waits)
 }
 
 // last returns the last part that was sent.

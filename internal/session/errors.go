@@ -33,6 +33,8 @@ var (
 	ErrLastShareSet     = &Error{"LAST_SHARE_SET"}
 	ErrSessionExpired   = &Error{"SESSION_EXPIRED"}
 	ErrOverloaded       = &Error{"OVERLOADED"}
+	ErrTooManyPending   = &Error{"TOO_MANY_PENDING"}
+	ErrShareSetBusy     = &Error{"SHARE_SET_BUSY"}
 	ErrShuttingDown     = &Error{"SHUTTING_DOWN"}
 	ErrProtocolAborted  = &Error{"PROTOCOL_ABORTED"}
 	ErrSessionCancelled = &Error{"SESSION_CANCELLED"}
@@ -86,13 +88,54 @@ type WebhookError struct {
 }
 
 // Error implements error.
-func (e *WebhookError) Error() string { return fmt.Sprintf("%v: %v", ErrWebhookFailed, e.Err) }
+func (e *WebhookError) Error() string {
+	if e.Err == nil {
+		return ErrWebhookFailed.Error()
+	}
+	return fmt.Sprintf("%v: %v", ErrWebhookFailed, e.Err)
+}
 
 // Is makes a WebhookError an ErrWebhookFailed.
 func (e *WebhookError) Is(target error) bool { return target == ErrWebhookFailed }
 
 // Unwrap returns the cause.
 func (e *WebhookError) Unwrap() error { return e.Err }
+
+// PendingError says that a wallet has as many unconfirmed sets as it may have.
+type PendingError struct {
+	Count, Limit int           // sets that wait for their confirmation or are being made; how many a wallet has at most
+	RetryAfter   time.Duration // when the first of them is erased
+}
+
+// Error implements error.
+func (e *PendingError) Error() string {
+	return fmt.Sprintf("%v: %d sets were never confirmed, or are being made, of at most %d", ErrTooManyPending, e.Count, e.Limit)
+}
+
+// Is makes a PendingError an ErrTooManyPending.
+func (e *PendingError) Is(target error) bool { return target == ErrTooManyPending }
+
+// BusyError says that as many device-held runs of a set are under way as may be.
+type BusyError struct {
+	ShareSetID string
+	RetryAfter time.Duration // when one of them may be over
+}
+
+// Error implements error.
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("%v: set %s has as many device-held runs under way as it has aborts left", ErrShareSetBusy, e.ShareSetID)
+}
+
+// Is makes a BusyError an ErrShareSetBusy.
+func (e *BusyError) Is(target error) bool { return target == ErrShareSetBusy }
+
+// mayPass reports whether a run that ended with err leaves a next attempt to the same request.
+func mayPass(err error) bool {
+	if w := new(WebhookError); errors.As(err, &w) {
+		return !w.Permanent
+	}
+	return errors.Is(err, ErrInterrupted) || errors.Is(err, ErrShareSetBusy) || errors.Is(err, ErrWebhookFailed)
+}
 
 // AbortedError is a PROTOCOL_ABORTED with what is known of its cause.
 type AbortedError struct {
@@ -120,9 +163,15 @@ func Reason(err error) string {
 	var o *OverloadedError
 	var d *DeniedError
 	var w *WebhookError
+	var p *PendingError
+	var b *BusyError
 	switch {
 	case errors.As(err, &w):
 		return ErrWebhookFailed.Reason
+	case errors.As(err, &p):
+		return ErrTooManyPending.Reason
+	case errors.As(err, &b):
+		return ErrShareSetBusy.Reason
 	case errors.As(err, &d):
 		return ErrPolicyDenied.Reason
 	case errors.As(err, &f):
@@ -165,7 +214,8 @@ var byReason = func() map[string]*Error {
 	for _, e := range []*Error{
 		ErrInvalidArgument, ErrShareMalformed, ErrShareSetMismatch, ErrRequestIDReused, ErrWalletNotFound,
 		ErrShareSetNotFound, ErrSessionNotFound, ErrBackupNotFound, ErrShareSetPending, ErrShareSetRevoked,
-		ErrShareSetLocked, ErrLastShareSet, ErrSessionExpired, ErrOverloaded, ErrShuttingDown, ErrProtocolAborted, ErrSessionCancelled, ErrInterrupted,
+		ErrShareSetLocked, ErrLastShareSet, ErrSessionExpired, ErrOverloaded, ErrTooManyPending, ErrShareSetBusy,
+		ErrShuttingDown, ErrProtocolAborted, ErrSessionCancelled, ErrInterrupted,
 		ErrPermissionDenied, ErrDeviceHeldWallet, ErrPolicyDenied, ErrWebhookFailed, ErrUnauthenticated, ErrRateLimited, ErrDataCorrupted, ErrInternal,
 	} {
 		m[e.Reason] = e

@@ -8,6 +8,7 @@ import (
 	"go/parser"
 	"go/token"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -34,6 +35,64 @@ func TestFailuresSurviveTheStore(t *testing.T) {
 	require.ErrorIs(t, (&Failure{Reason: "OF_A_LATER_RELEASE"}).err(), ErrInternal)
 	require.NoError(t, (&Session{}).Err())
 	require.ErrorIs(t, (&Session{Failure: &Failure{Reason: "INTERRUPTED"}}).Err(), ErrInterrupted)
+}
+
+// A run that a webhook's receiver refused is final, and says so from the store too; one that it
+// failed leaves the next attempt.
+func TestWebhookErrorsSurviveTheStore(t *testing.T) {
+	t.Parallel()
+	for _, w := range []*WebhookError{{}, {Permanent: true, Err: errors.New("answered 403")}, {RetryAfter: time.Hour, Err: context.DeadlineExceeded}} {
+		err := fromTSS(fmt.Errorf("deposit: %w", w))
+		rec := &Session{State: Failed, Failure: failure(err)}
+		if mayPass(err) {
+			rec.State = Interrupted
+		}
+		require.ErrorIs(t, rec.Err(), ErrWebhookFailed)
+		require.Equal(t, "WEBHOOK_FAILED", Reason(rec.Err()))
+		require.Equal(t, w.Permanent, !mayPass(rec.Err()))
+		require.NotContains(t, w.Error(), "nil")
+	}
+	require.True(t, mayPass(ErrWebhookFailed))
+	require.True(t, mayPass(&BusyError{}))
+	require.False(t, mayPass(&AbortedError{}))
+	require.False(t, mayPass(ErrTooManyPending), "it ends no run")
+}
+
+// Sets that nobody can confirm any more take no place, whether they were swept already or not.
+func TestExpiredSetsTakeNoPlace(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	w := &Wallet{Sets: []ShareSet{
+		{State: SetActive}, {State: SetRevoked}, {State: SetPending, ExpireTime: now.Add(-time.Second)},
+		{State: SetPending, ExpireTime: now.Add(2 * time.Minute)}, {State: SetPending, ExpireTime: now.Add(time.Minute)},
+	}}
+	n, first := w.pending(now)
+	require.Equal(t, 2, n)
+	require.Equal(t, now.Add(time.Minute), first)
+	n, first = new(Wallet).pending(now)
+	require.Zero(t, n)
+	require.True(t, first.IsZero())
+}
+
+// A set is busy for as long as its silent runs have left, and for a moment while their devices
+// answer.
+func TestPlaceIn(t *testing.T) {
+	t.Parallel()
+	run := func(quiet time.Duration) *Run {
+		r := newRun(runKey{}, nil)
+		r.device = newDevice("", 1, 2*time.Minute, func() {})
+		if quiet > 0 {
+			r.device.waits = time.Now().Add(-quiet)
+		}
+		return r
+	}
+	silent, ending, dead, answers, computes := run(time.Minute), run(110*time.Second), run(time.Hour), run(time.Second), run(0)
+	require.Equal(t, atMost, placeIn([]*Run{silent, silent}))
+	require.InDelta(t, 10*time.Second, placeIn([]*Run{silent, ending}), float64(5*time.Second))
+	require.Equal(t, time.Second, placeIn([]*Run{dead, silent}))
+	require.Equal(t, soon, placeIn([]*Run{silent, answers}))
+	require.Equal(t, soon, placeIn([]*Run{silent, computes}))
+	require.Equal(t, atMost, placeIn(nil))
 }
 
 // Every sentinel that is declared can be read back.

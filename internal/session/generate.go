@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"filippo.io/age"
 	"github.com/google/uuid"
@@ -118,10 +119,9 @@ func (s *Service) reshare(ctx context.Context, op Operation, c Caller, t target,
 		if err != nil {
 			return nil, err
 		}
-		// Runs that are on their way count too: all of them may end before one is confirmed.
-		if n := wallet.pending() + s.making(wallet.ID, runKey{c.Name, t.RequestID}); n >= s.cfg.PendingSets {
+		if err := s.mayPend(wallet, runKey{c.Name, t.RequestID}); err != nil {
 			src.client.Wipe()
-			return nil, fmt.Errorf("%w: wallet %s has %d sets that were never confirmed, or are being made", ErrShareSetPending, wallet.ID, n)
+			return nil, err
 		}
 		if err := s.allowed(ctx, Question{Caller: c.Name, Operation: op.String(), WalletID: wallet.ID, Owner: wallet.Owner, ShareSetID: src.set.ID, RequestID: t.RequestID}); err != nil {
 			src.client.Wipe()
@@ -136,6 +136,22 @@ func (s *Service) reshare(ctx context.Context, op Operation, c Caller, t target,
 			return m, err
 		}}, nil
 	}})
+}
+
+// mayPend refuses one more set while a wallet has as many as it may that nobody has confirmed.
+// Runs that are on their way count too: all of them may end before one is confirmed.
+func (s *Service) mayPend(wallet *Wallet, mine runKey) error {
+	now := s.clock.now()
+	pending, first := wallet.pending(now)
+	n := pending + s.making(wallet.ID, mine)
+	if n < s.cfg.PendingSets {
+		return nil
+	}
+	err := &PendingError{Count: n, Limit: s.cfg.PendingSets, RetryAfter: soon} // what the runs make is confirmed soon
+	if pending > 0 {
+		err.RetryAfter = max(first.Sub(now), time.Second)
+	}
+	return fmt.Errorf("wallet %s: %w", wallet.ID, err)
 }
 
 // source finds the set that a client share belongs to, and holds the share against

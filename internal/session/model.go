@@ -126,15 +126,18 @@ func (w *Wallet) Confirmed() bool {
 	return slices.ContainsFunc(w.Sets, func(s ShareSet) bool { return s.State != SetPending })
 }
 
-// pending counts the wallet's sets that nobody has confirmed yet.
-func (w *Wallet) pending() int {
-	n := 0
+// pending counts the wallet's sets that nobody has confirmed yet and may still confirm, and says
+// when the first of them expires.
+func (w *Wallet) pending(now time.Time) (n int, first time.Time) {
 	for _, s := range w.Sets {
-		if s.State == SetPending {
-			n++
+		if s.State != SetPending || now.After(s.ExpireTime) {
+			continue
+		}
+		if n++; first.IsZero() || s.ExpireTime.Before(first) {
+			first = s.ExpireTime
 		}
 	}
-	return n
+	return n, first
 }
 
 // Active returns the wallet's usable sets of one purpose.

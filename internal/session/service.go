@@ -23,13 +23,16 @@ type Config struct {
 	Slots         int           // how many runs compute at once; one for each core
 	DeviceRuns    int           // how many device-held runs are under way at once: most of their time they wait; 8 for each core
 	Queue         int           // how many runs wait for a slot at most, hosted and device-held; 256
-	PendingSets   int           // how many unconfirmed sets a wallet has at most; 16
+	PendingSets   int           // how many unconfirmed sets a wallet has at most; DefaultPendingSets
 	Aborts        int           // aborts blamed on the client after which a set is locked; 5
 	DeviceSilence time.Duration // how long a device may say nothing while its run waits for it; 2 minutes
 	RequireSealTo bool          // refuse requests whose result would come back in plaintext
 	// Wall is the clock on the wall; time.Now. Tests make it jump.
 	Wall func() time.Time
 }
+
+// DefaultPendingSets is how many unconfirmed sets a wallet has at most, if nothing else is said.
+const DefaultPendingSets = 16
 
 func (c Config) withDefaults() Config {
 	if c.RunTimeout == 0 {
@@ -57,7 +60,7 @@ func (c Config) withDefaults() Config {
 		c.Queue = 256
 	}
 	if c.PendingSets == 0 {
-		c.PendingSets = 16
+		c.PendingSets = DefaultPendingSets
 	}
 	if c.Wall == nil {
 		c.Wall = time.Now

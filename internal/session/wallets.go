@@ -101,6 +101,9 @@ func (rec *Session) Err() error {
 	if rec.Failure == nil {
 		return nil
 	}
+	if rec.State == Failed && rec.Failure.Reason == ErrWebhookFailed.Reason { // else it is INTERRUPTED
+		return &WebhookError{Permanent: true}
+	}
 	return rec.Failure.err()
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/mpcd/mpcd/internal/secret"
 	"github.com/mpcd/mpcd/internal/tss"
@@ -55,7 +56,7 @@ func (s *Service) run(r *Run, rec *Session, p *plan, t *ticket) {
 	if p := r.last(); p.Sequence > 0 { // else what is stored stays, so that sequences rise over all attempts
 		rec.Progress = p
 	}
-	if errors.Is(err, ErrInterrupted) || errors.Is(err, ErrWebhookFailed) { // the next attempt may do better
+	if mayPass(err) { // the next attempt may do better
 		rec.State = Interrupted
 	}
 	uerr := s.Sessions.Update(context.WithoutCancel(ctx), rec, s.blame(rec, p.uses, err), s.ended(rec, "session.end", err))
@@ -122,13 +123,13 @@ func (s *Service) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out
 // still wants the set that a run uses to be usable even now. No more device-held runs of a
 // set are under way than it has aborts left: else many at once would get around the limit.
 func (s *Service) still(ctx context.Context, r *Run, p *plan) error {
-	underWay := 0
+	var others []*Run
 	if r.device != nil {
-		underWay = s.enter(r, p.uses) // before the set is read: an abort is stored before its run leaves
+		others = s.enter(r, p.uses) // before the set is read: an abort is stored before its run leaves
 	}
 	set, err := s.usable(ctx, p.walletID, p.uses)
-	if err == nil && underWay > 0 && int(set.Aborts)+underWay > s.cfg.Aborts {
-		err = fmt.Errorf("%w: set %s has as many device-held runs under way as it has aborts left", ErrInterrupted, set.ID)
+	if err == nil && r.device != nil && int(set.Aborts)+len(others)+1 > s.cfg.Aborts {
+		err = &BusyError{ShareSetID: set.ID, RetryAfter: placeIn(others)}
 	}
 	if err != nil {
 		s.enter(r, "")
@@ -145,17 +146,43 @@ func (s *Service) usable(ctx context.Context, walletID, setID string) (*StoredSe
 	return set, set.usable()
 }
 
-// enter notes the set that a run computes with, and returns how many do with the same.
-func (s *Service) enter(r *Run, uses string) (n int) {
+// enter notes the set that a run computes with, and returns the others that do with the same.
+func (s *Service) enter(r *Run, uses string) (others []*Run) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r.uses = uses
 	for _, other := range s.live {
-		if other.uses == uses {
-			n++
+		if other != r && other.uses == uses {
+			others = append(others, other)
 		}
 	}
-	return n
+	return others
+}
+
+// When a run that found its set busy may try again.
+const (
+	answering = 5 * time.Second  // a device that was heard so lately goes on
+	soon      = 2 * time.Second  // a run whose device answers takes some seconds
+	atMost    = 30 * time.Second // a silent run may end before its time: it is cancelled, or its device comes back
+)
+
+// placeIn estimates when the first of device-held runs is over.
+func placeIn(runs []*Run) time.Duration {
+	wait := atMost
+	for _, r := range runs {
+		r.mu.Lock()
+		d := r.device
+		r.mu.Unlock()
+		if d == nil {
+			continue
+		}
+		if quiet := d.quiet(); quiet < answering {
+			wait = min(wait, soon)
+		} else {
+			wait = min(wait, max(d.silence-quiet, time.Second))
+		}
+	}
+	return wait
 }
 
 // commit ends the session with success: its end, the new set and the wallet, where one
@@ -190,8 +217,10 @@ func (s *Service) outcome(ctx context.Context, rec *Session) (*Outcome, error) {
 		return nil, fmt.Errorf("%w: session %s runs in another process", ErrInterrupted, rec.ID)
 	case rec.State == Expired, rec.State == Succeeded && (rec.Result == nil || s.clock.now().After(rec.ExpireTime)):
 		return nil, fmt.Errorf("%w: its result was confirmed, or not fetched in time", ErrSessionExpired)
+	case rec.State != Succeeded && rec.Failure == nil:
+		return nil, ErrInternal
 	case rec.State != Succeeded:
-		return nil, rec.Failure.err()
+		return nil, rec.Err()
 	}
 	data := secret.New(rec.Result.Data)
 	last := decodeLast(rec.Result.Data)

@@ -177,7 +177,8 @@ const (
 	SessionState_SESSION_STATE_SUCCEEDED SessionState = 3
 	// Ended with an error, which stands in error. It changed nothing.
 	SessionState_SESSION_STATE_FAILED SessionState = 4
-	// The service stopped while the run was on its way. It changed nothing; another attempt may follow.
+	// The service stopped while the run was on its way, or something failed that may pass by itself. It changed nothing; the
+	// same request begins the next attempt.
 	SessionState_SESSION_STATE_INTERRUPTED SessionState = 5
 	// Ended by CancelSession. It changed nothing.
 	SessionState_SESSION_STATE_CANCELLED SessionState = 6

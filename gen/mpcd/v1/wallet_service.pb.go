@@ -40,9 +40,13 @@ type CreateWalletRequest struct {
 	SealTo string `protobuf:"bytes,4,opt,name=seal_to,json=sealTo,proto3" json:"seal_to,omitempty"`
 	// To resume: replays only what comes after this sequence. The outcome is always replayed.
 	AfterSequence uint32 `protobuf:"varint,5,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
-	// The device's name, shown in the share set.
+	// The device's name, shown in the share set. At most 128 characters (Unicode code points, not bytes), and any
+	// text but for control characters (Cc), line and paragraph separators, noncharacters, and bidi embeddings, overrides and
+	// isolates (U+202A to U+202E, U+2066 to U+2069); direction marks, joiners and no-break spaces are allowed. It is kept byte
+	// for byte, never normalized. May be empty.
 	DisplayName string `protobuf:"bytes,7,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
-	// The owner of the wallet; empty for the caller itself.
+	// The owner of the wallet; empty for the caller itself. At most 256 characters (Unicode code points, not bytes), of the kind
+	// that display_name may have. Owners are compared byte for byte: two spellings are two owners.
 	Owner string `protobuf:"bytes,8,opt,name=owner,proto3" json:"owner,omitempty"`
 	// The wallet's curves, each at most once. Empty: all of them.
 	Curves        []Curve `protobuf:"varint,9,rep,packed,name=curves,proto3,enum=mpcd.v1.Curve" json:"curves,omitempty"`
@@ -337,7 +341,10 @@ type BackupWalletRequest struct {
 	SealTo string `protobuf:"bytes,4,opt,name=seal_to,json=sealTo,proto3" json:"seal_to,omitempty"`
 	// To resume: replays only what comes after this sequence. The outcome is always replayed.
 	AfterSequence uint32 `protobuf:"varint,5,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
-	// A name for the backup, shown in the share set.
+	// A name for the backup, shown in the share set. At most 128 characters (Unicode code points, not bytes), and any
+	// text but for control characters (Cc), line and paragraph separators, noncharacters, and bidi embeddings, overrides and
+	// isolates (U+202A to U+202E, U+2066 to U+2069); direction marks, joiners and no-break spaces are allowed. It is kept byte
+	// for byte, never normalized. May be empty.
 	DisplayName string `protobuf:"bytes,7,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// How the caller is going to encrypt the backup share. Required.
 	BackupMethod  BackupMethod `protobuf:"varint,8,opt,name=backup_method,json=backupMethod,proto3,enum=mpcd.v1.BackupMethod" json:"backup_method,omitempty"`
@@ -640,7 +647,10 @@ type ProvisionWalletRequest struct {
 	SealTo string `protobuf:"bytes,4,opt,name=seal_to,json=sealTo,proto3" json:"seal_to,omitempty"`
 	// To resume: replays only what comes after this sequence. The outcome is always replayed.
 	AfterSequence uint32 `protobuf:"varint,5,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
-	// The new device's name, shown in the share set.
+	// The new device's name, shown in the share set. At most 128 characters (Unicode code points, not bytes), and any
+	// text but for control characters (Cc), line and paragraph separators, noncharacters, and bidi embeddings, overrides and
+	// isolates (U+202A to U+202E, U+2066 to U+2069); direction marks, joiners and no-break spaces are allowed. It is kept byte
+	// for byte, never normalized. May be empty.
 	DisplayName   string `protobuf:"bytes,7,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1682,7 +1692,7 @@ func (x *GetWalletResponse) GetWallet() *Wallet {
 // ListWalletsRequest asks for one page of an owner's wallets.
 type ListWalletsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The owner; empty for the caller itself.
+	// The owner, byte for byte as CreateWallet had it; empty for the caller itself.
 	Owner string `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
 	// How many wallets to answer at most, 1 to 100; 0 leaves it to the service.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`

@@ -43,14 +43,24 @@ const (
 // WalletService holds the server's half of MPC wallet keys, makes new share sets for them and signs with the client.
 //
 // Each error carries a google.rpc.ErrorInfo of domain "mpcd", whose reason is named below; INVALID_ARGUMENT also carries a
-// google.rpc.BadRequest with the names of the fields, and OVERLOADED and RATE_LIMITED a google.rpc.RetryInfo. Beside what
-// an RPC names, any RPC may answer INVALID_ARGUMENT, UNAUTHENTICATED, PERMISSION_DENIED, POLICY_DENIED, OVERLOADED,
-// RATE_LIMITED, SHUTTING_DOWN, DATA_CORRUPTED and INTERNAL.
+// google.rpc.BadRequest with the names of the fields. Beside what an RPC names, any RPC may answer INVALID_ARGUMENT,
+// UNAUTHENTICATED, PERMISSION_DENIED, POLICY_DENIED, WEBHOOK_FAILED (the authoriser gave no answer), OVERLOADED,
+// RATE_LIMITED, SHUTTING_DOWN, INTERRUPTED (the service's database cannot be used), DATA_CORRUPTED and INTERNAL.
+//
+// A google.rpc.RetryInfo says that the same call, with the same request_id, may succeed later, and after which time; over
+// HTTP the header Retry-After says the same. INTERRUPTED, SHUTTING_DOWN, OVERLOADED, RATE_LIMITED, TOO_MANY_PENDING and
+// SHARE_SET_BUSY have one, and WEBHOOK_FAILED unless the wallet provider's service refused. An error without one is final:
+// the same call cannot succeed.
 //
 // The three streaming RPCs start a session and report on it. The first message is a progress, sent at once; the last one of
 // a run that succeeded is the outcome, after a progress with done = true; a run that fails ends the stream with a status
 // and has changed nothing. The session goes on when the caller goes away: the same request_id attaches to it again, with
 // after_sequence to leave out what was seen. A client share is opaque bytes to its holder, at most 1 MiB.
+//
+// Over HTTP a body is JSON, with fields in lowerCamelCase or by the names here; bytes are base64 of either alphabet, with padding or
+// without, and white space in it is left out. Errors name a field as the caller sent it. A call that fails before its answer has
+// begun is answered with a bare google.rpc.Status and its HTTP code. A stream is application/x-ndjson, one JSON document a line:
+// {"result": {...}} for each message, and {"error": {...}} as the last line where the run fails after the first message.
 type WalletServiceClient interface {
 	// Creates a wallet and its first share set, of purpose SIGNING, for all of its curves.
 	//
@@ -66,8 +76,10 @@ type WalletServiceClient interface {
 	// ConfirmShareSet; the custodian has its half before the outcome is sent. Leaves the SIGNING sets and all other BACKUP
 	// sets alone.
 	// Errors: WALLET_NOT_FOUND, SHARE_SET_NOT_FOUND, SHARE_MALFORMED, SHARE_SET_MISMATCH, SHARE_SET_PENDING,
-	// SHARE_SET_REVOKED, SHARE_SET_LOCKED, DEVICE_HELD_WALLET, REQUEST_ID_REUSED, SESSION_EXPIRED, SESSION_CANCELLED,
-	// WEBHOOK_FAILED, PROTOCOL_ABORTED, INTERRUPTED.
+	// SHARE_SET_REVOKED, SHARE_SET_LOCKED, SHARE_SET_BUSY (device-held only: as many runs use the set as may at once),
+	// TOO_MANY_PENDING (the wallet's unconfirmed sets; the metadata has count and limit, the RetryInfo when the first of them
+	// expires), DEVICE_HELD_WALLET, REQUEST_ID_REUSED, SESSION_EXPIRED, SESSION_CANCELLED, WEBHOOK_FAILED, PROTOCOL_ABORTED,
+	// INTERRUPTED.
 	BackupWallet(ctx context.Context, in *BackupWalletRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupWalletResponse], error)
 	// Reshares a BACKUP set into one more SIGNING set: a new device for the same keys.
 	//
@@ -76,8 +88,9 @@ type WalletServiceClient interface {
 	// one SIGNING set, PENDING until ConfirmShareSet. Leaves the BACKUP set and every older SIGNING set alone: all go on
 	// working.
 	// Errors: WALLET_NOT_FOUND, BACKUP_NOT_FOUND (the wallet has no finished backup), SHARE_SET_NOT_FOUND, SHARE_MALFORMED,
-	// SHARE_SET_MISMATCH, SHARE_SET_PENDING, SHARE_SET_REVOKED, SHARE_SET_LOCKED, DEVICE_HELD_WALLET, REQUEST_ID_REUSED,
-	// SESSION_EXPIRED, SESSION_CANCELLED, WEBHOOK_FAILED, PROTOCOL_ABORTED, INTERRUPTED.
+	// SHARE_SET_MISMATCH, SHARE_SET_PENDING, SHARE_SET_REVOKED, SHARE_SET_LOCKED, SHARE_SET_BUSY and TOO_MANY_PENDING (as for
+	// BackupWallet), DEVICE_HELD_WALLET, REQUEST_ID_REUSED, SESSION_EXPIRED, SESSION_CANCELLED, WEBHOOK_FAILED,
+	// PROTOCOL_ABORTED, INTERRUPTED.
 	ProvisionWallet(ctx context.Context, in *ProvisionWalletRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ProvisionWalletResponse], error)
 	// Makes a PENDING share set ACTIVE, after its client share was stored for good.
 	//
@@ -114,7 +127,8 @@ type WalletServiceClient interface {
 	//
 	// May be called by the owner; with scope wallets:sign for any owner.
 	// Consumes an ACTIVE SIGNING set. Makes a signature, which both sides have at the end. Leaves every share set as it is.
-	// Errors: as those of Sign, but for those of a share.
+	// Errors: as those of Sign, but for those of a share; and SHARE_SET_BUSY, where as many device-held runs use the set as
+	// may at once. A device that went away leaves its place when it has been silent for some minutes.
 	SignWithDevice(ctx context.Context, in *SignWithDeviceRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SignWithDeviceResponse], error)
 	// Answers one wallet with its public keys and share sets.
 	//
@@ -332,14 +346,24 @@ func (c *walletServiceClient) SendMessages(ctx context.Context, in *SendMessages
 // WalletService holds the server's half of MPC wallet keys, makes new share sets for them and signs with the client.
 //
 // Each error carries a google.rpc.ErrorInfo of domain "mpcd", whose reason is named below; INVALID_ARGUMENT also carries a
-// google.rpc.BadRequest with the names of the fields, and OVERLOADED and RATE_LIMITED a google.rpc.RetryInfo. Beside what
-// an RPC names, any RPC may answer INVALID_ARGUMENT, UNAUTHENTICATED, PERMISSION_DENIED, POLICY_DENIED, OVERLOADED,
-// RATE_LIMITED, SHUTTING_DOWN, DATA_CORRUPTED and INTERNAL.
+// google.rpc.BadRequest with the names of the fields. Beside what an RPC names, any RPC may answer INVALID_ARGUMENT,
+// UNAUTHENTICATED, PERMISSION_DENIED, POLICY_DENIED, WEBHOOK_FAILED (the authoriser gave no answer), OVERLOADED,
+// RATE_LIMITED, SHUTTING_DOWN, INTERRUPTED (the service's database cannot be used), DATA_CORRUPTED and INTERNAL.
+//
+// A google.rpc.RetryInfo says that the same call, with the same request_id, may succeed later, and after which time; over
+// HTTP the header Retry-After says the same. INTERRUPTED, SHUTTING_DOWN, OVERLOADED, RATE_LIMITED, TOO_MANY_PENDING and
+// SHARE_SET_BUSY have one, and WEBHOOK_FAILED unless the wallet provider's service refused. An error without one is final:
+// the same call cannot succeed.
 //
 // The three streaming RPCs start a session and report on it. The first message is a progress, sent at once; the last one of
 // a run that succeeded is the outcome, after a progress with done = true; a run that fails ends the stream with a status
 // and has changed nothing. The session goes on when the caller goes away: the same request_id attaches to it again, with
 // after_sequence to leave out what was seen. A client share is opaque bytes to its holder, at most 1 MiB.
+//
+// Over HTTP a body is JSON, with fields in lowerCamelCase or by the names here; bytes are base64 of either alphabet, with padding or
+// without, and white space in it is left out. Errors name a field as the caller sent it. A call that fails before its answer has
+// begun is answered with a bare google.rpc.Status and its HTTP code. A stream is application/x-ndjson, one JSON document a line:
+// {"result": {...}} for each message, and {"error": {...}} as the last line where the run fails after the first message.
 type WalletServiceServer interface {
 	// Creates a wallet and its first share set, of purpose SIGNING, for all of its curves.
 	//
@@ -355,8 +379,10 @@ type WalletServiceServer interface {
 	// ConfirmShareSet; the custodian has its half before the outcome is sent. Leaves the SIGNING sets and all other BACKUP
 	// sets alone.
 	// Errors: WALLET_NOT_FOUND, SHARE_SET_NOT_FOUND, SHARE_MALFORMED, SHARE_SET_MISMATCH, SHARE_SET_PENDING,
-	// SHARE_SET_REVOKED, SHARE_SET_LOCKED, DEVICE_HELD_WALLET, REQUEST_ID_REUSED, SESSION_EXPIRED, SESSION_CANCELLED,
-	// WEBHOOK_FAILED, PROTOCOL_ABORTED, INTERRUPTED.
+	// SHARE_SET_REVOKED, SHARE_SET_LOCKED, SHARE_SET_BUSY (device-held only: as many runs use the set as may at once),
+	// TOO_MANY_PENDING (the wallet's unconfirmed sets; the metadata has count and limit, the RetryInfo when the first of them
+	// expires), DEVICE_HELD_WALLET, REQUEST_ID_REUSED, SESSION_EXPIRED, SESSION_CANCELLED, WEBHOOK_FAILED, PROTOCOL_ABORTED,
+	// INTERRUPTED.
 	BackupWallet(*BackupWalletRequest, grpc.ServerStreamingServer[BackupWalletResponse]) error
 	// Reshares a BACKUP set into one more SIGNING set: a new device for the same keys.
 	//
@@ -365,8 +391,9 @@ type WalletServiceServer interface {
 	// one SIGNING set, PENDING until ConfirmShareSet. Leaves the BACKUP set and every older SIGNING set alone: all go on
 	// working.
 	// Errors: WALLET_NOT_FOUND, BACKUP_NOT_FOUND (the wallet has no finished backup), SHARE_SET_NOT_FOUND, SHARE_MALFORMED,
-	// SHARE_SET_MISMATCH, SHARE_SET_PENDING, SHARE_SET_REVOKED, SHARE_SET_LOCKED, DEVICE_HELD_WALLET, REQUEST_ID_REUSED,
-	// SESSION_EXPIRED, SESSION_CANCELLED, WEBHOOK_FAILED, PROTOCOL_ABORTED, INTERRUPTED.
+	// SHARE_SET_MISMATCH, SHARE_SET_PENDING, SHARE_SET_REVOKED, SHARE_SET_LOCKED, SHARE_SET_BUSY and TOO_MANY_PENDING (as for
+	// BackupWallet), DEVICE_HELD_WALLET, REQUEST_ID_REUSED, SESSION_EXPIRED, SESSION_CANCELLED, WEBHOOK_FAILED,
+	// PROTOCOL_ABORTED, INTERRUPTED.
 	ProvisionWallet(*ProvisionWalletRequest, grpc.ServerStreamingServer[ProvisionWalletResponse]) error
 	// Makes a PENDING share set ACTIVE, after its client share was stored for good.
 	//
@@ -403,7 +430,8 @@ type WalletServiceServer interface {
 	//
 	// May be called by the owner; with scope wallets:sign for any owner.
 	// Consumes an ACTIVE SIGNING set. Makes a signature, which both sides have at the end. Leaves every share set as it is.
-	// Errors: as those of Sign, but for those of a share.
+	// Errors: as those of Sign, but for those of a share; and SHARE_SET_BUSY, where as many device-held runs use the set as
+	// may at once. A device that went away leaves its place when it has been silent for some minutes.
 	SignWithDevice(*SignWithDeviceRequest, grpc.ServerStreamingServer[SignWithDeviceResponse]) error
 	// Answers one wallet with its public keys and share sets.
 	//
