@@ -22,8 +22,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(builder{m}, map[string]func(){"mpcd-tested": main, "hold-connections": holdConnections, "hold-lock": holdLock})
 }
 
-// pathBefore is PATH as it was before the tests' programs were put on it.
-var pathBefore = os.Getenv("PATH")
+const repoRoot = "../.."
 
 // builder builds mpcd before the tests run.
 type builder struct{ *testing.M }

@@ -43,6 +43,17 @@ type answer struct {
 // call makes one call of the RPC that takes req, as a caller (nil: servertest.Dev).
 type call func(t testing.TB, s *servertest.Service, as *session.Caller, req proto.Message) answer
 
+// later makes a call beside the test, in a goroutine that ends with it. Where an assertion
+// fails in it, the channel is closed, and the test gets an answer without anything.
+func later(call func() answer) <-chan answer {
+	ended := make(chan answer, 1)
+	go func() {
+		defer close(ended)
+		ended <- call()
+	}()
+	return ended
+}
+
 // transports are the two ways to the service.
 var transports = map[string]call{"gRPC": overGRPC, "HTTP": overHTTP}
 

@@ -209,15 +209,16 @@ func TestCustodianAnswersAnotherHalf(t *testing.T) {
 	one := confirm(t, f.Service, backup(t, f.Service, f.first))
 	two := confirm(t, f.Service, backup(t, f.Service, f.first))
 	other := confirm(t, f.Service, backup(t, f.Service, f.half))
-	require.Len(t, shares, 3)
+	mu.Lock()
+	kept := slices.Clone(shares)
+	mu.Unlock()
+	require.Len(t, kept, 3)
 	for i, h := range []held{one, two, other} {
 		c.does(answerWith(func(all [][]byte) [][]byte { return slices.Delete(slices.Clone(all), i, i+1) }))
 		refused(t, overGRPC(t, f.Service, alice, provisionReq(h)), codes.Unavailable, "WEBHOOK_FAILED")
 		// The right name on another half: its bytes differ in the ids alone.
-		c.does(answerWith(func(all [][]byte) [][]byte {
-			renamed := bytes.ReplaceAll(all[(i+1)%3], idOf(t, all[(i+1)%3]), idOf(t, all[i]))
-			return [][]byte{renamed}
-		}))
+		renamed := bytes.ReplaceAll(kept[(i+1)%3], idOf(t, kept[(i+1)%3]), idOf(t, kept[i]))
+		c.does(answerWith(func([][]byte) [][]byte { return [][]byte{renamed} }))
 		refused(t, overGRPC(t, f.Service, alice, provisionReq(h)), codes.Unavailable, "WEBHOOK_FAILED")
 	}
 	c.does(answerWith(func(all [][]byte) [][]byte { return all }))
