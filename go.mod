@@ -43,6 +43,8 @@ require (
 	pgregory.net/rapid v1.2.0
 )
 
+require github.com/agnivade/levenshtein v1.2.1 // indirect
+
 require (
 	cloud.google.com/go v0.123.0 // indirect
 	cloud.google.com/go/auth v0.20.0 // indirect

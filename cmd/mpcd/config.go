@@ -106,16 +106,19 @@ func parseConfig(path string, b []byte, node *kong.Node, f *faults) (config, err
 		// The decoder's own words may quote the file.
 		return nil, fmt.Errorf("configuration %s is not YAML with one \"name: value\" a line: %s", path, where(err))
 	}
-	known, repeatable := map[string]bool{}, map[string]bool{}
+	var settings []string
+	repeatable := map[string]bool{}
 	for _, flag := range node.Flags {
-		known[flag.Name] = flag.Name != "config" && flag.Name != "help"
-		repeatable[flag.Name] = flag.IsSlice()
+		if flag.Name != "config" && flag.Name != "help" {
+			settings = append(settings, flag.Name)
+			repeatable[flag.Name] = flag.IsSlice()
+		}
 	}
 	c := config{}
 	for _, key := range sortedKeys(keys) {
 		switch value := keys[key]; {
-		case !known[key]:
-			f.add("configuration %s: there is no setting %q", path, key)
+		case !slices.Contains(settings, key):
+			f.add("configuration %s: there is no setting %q%s", path, key, suggest("", key, settings))
 		case repeatable[key] && value.Kind == yaml.SequenceNode && !slices.ContainsFunc(value.Content, notText):
 			var all []any
 			for _, one := range value.Content {

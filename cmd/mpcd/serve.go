@@ -68,7 +68,9 @@ type serveCmd struct {
 // Help says what flags alone do not.
 func (s *serveCmd) Help() string {
 	return `Every setting may come from its flag, from its MPCD_* environment variable or from the
-YAML file, in this order of precedence. Secrets come in files only. The command logs JSON
+YAML file, in this order of precedence. An unknown key or variable is refused; an empty
+variable counts as not set, and what Kubernetes sets for a Service called mpcd is let be
+(MPCD_PORT=tcp://..., MPCD_SERVICE_HOST). Secrets come in files only. The command logs JSON
 to standard error, one line of it "serving" with the addresses; SIGTERM ends it.`
 }
 

@@ -51,6 +51,7 @@ func bearer(values []string) (string, error) {
 		return "", fmt.Errorf("%d authorization values: one is allowed", len(values))
 	}
 	scheme, token, _ := strings.Cut(values[0], " ")
+	token = strings.Trim(token, " ") // any number of spaces is allowed
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return "", fmt.Errorf("the authorization is not of the form Bearer TOKEN")
 	}

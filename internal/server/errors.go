@@ -93,6 +93,9 @@ func toStatus(err error) *status.Status {
 	info := &errdetails.ErrorInfo{Domain: errorDomain, Reason: reason}
 	details := []protoadapt.MessageV1{info}
 	sentence := p.sentence
+	if s := hashSentence(err); s != "" {
+		sentence = s
+	}
 	if faults := faultsOf(err); len(faults) > 0 {
 		violations := faults.violations()
 		sentence = invalidSentence(violations)

@@ -199,13 +199,11 @@ func (h *handlers) SendMessages(ctx context.Context, req *pb.SendMessagesRequest
 func (h *handlers) ConfirmShareSet(ctx context.Context, req *pb.ConfirmShareSetRequest) (*pb.ConfirmShareSetResponse, error) {
 	p := parserOf(ctx)
 	walletID, setID := p.uuid("wallet_id", req.GetWalletId()), p.uuid("share_set_id", req.GetShareSetId())
-	if n := len(req.GetShareSha256()); n != 0 && n != 32 { // whether it may be missing is the session room's to say
-		p.fault("share_sha256", "must be the 32-byte SHA-256 of the plaintext client share")
-	}
+	sum := p.hash("share_sha256", req.GetShareSha256())
 	if err := p.err(); err != nil {
 		return nil, err
 	}
-	w, err := h.sessions.Confirm(ctx, caller(ctx), walletID, setID, req.GetShareSha256())
+	w, err := h.sessions.Confirm(ctx, caller(ctx), walletID, setID, sum)
 	if err != nil {
 		return nil, err
 	}
