@@ -13,7 +13,7 @@ import (
 )
 
 // errNotThere is an answer that has no share of the set.
-var errNotThere = errors.New("the custodian's answer has no half of the set")
+var errNotThere = errors.New("the custodian's answer has no share of the set")
 
 // pick returns the server's share of a set from a custodian's answer. Of several it is the
 // first: its caller compares it with the set's record. Where there is none, the error says

@@ -83,9 +83,9 @@ func (w *Webhook) Deposit(ctx context.Context, owner string, set *session.ShareS
 	}
 	var wait time.Duration
 	if _, err = w.send(ctx, "/backup", depositBody{owner, set.Method.String(), share.Reveal(), set.ID}, false); err != nil {
-		err, wait = fmt.Errorf("store the half of share set %s: %w", set.ID, err), afterLostAnswer
+		err, wait = fmt.Errorf("store the server share of set %s: %w", set.ID, err), afterLostAnswer
 	} else if err = w.readBack(ctx, owner, set, encoded); err != nil {
-		err = fmt.Errorf("read back the half of share set %s: %w", set.ID, err)
+		err = fmt.Errorf("read back the server share of set %s: %w", set.ID, err)
 	}
 	if err != nil { // there is no commit any more; where this fails, it stands there with a later time
 		_ = w.plan(context.WithoutCancel(ctx), owner, set, time.Now().Add(wait))
@@ -129,7 +129,7 @@ func (w *Webhook) readBack(ctx context.Context, owner string, set *session.Share
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		there, err := w.fetch(ctx, owner, setID(set))
 		if err == nil && !there.Equal(given) {
-			err = &session.WebhookError{Permanent: true, Err: errors.New("the custodian answers another half than it was given")}
+			err = &session.WebhookError{Permanent: true, Err: errors.New("the custodian answers another share than it was given")}
 		}
 		there.Wipe()
 		if e := new(webhook.Error); err != nil && !errors.Is(err, errNotThere) && !(errors.As(err, &e) && e.Status == http.StatusNotFound) {
@@ -151,7 +151,7 @@ func (w *Webhook) Fetch(ctx context.Context, owner string, set *session.StoredSe
 	}
 	encoded, err := w.fetch(ctx, owner, setID(&set.ShareSet))
 	if err != nil {
-		return nil, fmt.Errorf("fetch the half of share set %s: %w", set.ID, err)
+		return nil, fmt.Errorf("fetch the server share of set %s: %w", set.ID, err)
 	}
 	defer encoded.Wipe()
 	half, err := tss.ParseShare(encoded.Reveal())
@@ -165,7 +165,7 @@ func (w *Webhook) Fetch(ctx context.Context, owner string, set *session.StoredSe
 		// Not with %w: the share at fault is not the caller's.
 		return nil, &session.WebhookError{
 			Permanent: true,
-			Err:       fmt.Errorf("the custodian's half of share set %s does not fit its record: %v", set.ID, err), //nolint:errorlint // see above
+			Err:       fmt.Errorf("the custodian's share of set %s does not fit its record: %v", set.ID, err), //nolint:errorlint // see above
 		}
 	}
 	return half, nil

@@ -108,7 +108,7 @@ func hijacked(then func(net.Conn)) http.HandlerFunc {
 
 // Whatever a custodian does wrong (the webhook room's tests have more of it), a backup and a provision end with WEBHOOK_FAILED,
 // nothing is changed, other work goes on, and the very same request succeeds once the
-// custodian does its part.
+// custodian does its part; a new one, where it had refused for good.
 func TestCustodianFaults(t *testing.T) {
 	t.Parallel()
 	says := func(code int, body string) http.HandlerFunc {
@@ -126,6 +126,8 @@ func TestCustodianFaults(t *testing.T) {
 		"answers garbage":   says(200, "garbage"),
 		"fails":             says(500, ""),
 		"never ends":        endless,
+		"refuses":           says(401, ""),
+		"asks for patience": says(429, ""),
 		"stores, and hides": says(204, ""),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -143,15 +145,21 @@ func TestCustodianFaults(t *testing.T) {
 			refused(t, overGRPC(t, f.Service, alice, provisioning), codes.Unavailable, "WEBHOOK_FAILED")
 			require.True(t, proto.Equal(before, wallet(t, f.Service, f.first.wallet)), "nothing changed")
 			s := getSession(t, f.Service, sessionIn(t, f, provisioning))
-			require.Equal(t, pb.SessionState_SESSION_STATE_INTERRUPTED, s.GetState())
 			require.Equal(t, "WEBHOOK_FAILED", s.GetError().GetReason())
+			final := name == "refuses" || name == "never ends" // its operator must act
+			require.Equal(t, final, s.GetState() == pb.SessionState_SESSION_STATE_FAILED)
+			require.Equal(t, !final, s.GetState() == pb.SessionState_SESSION_STATE_INTERRUPTED)
 			signs(t, f.Service, before, f.second) // it needs no custodian
 
 			c.does(good)
 			require.Eventually(t, func() bool { return c.client.Circuit() != "open" }, 10*time.Second, 5*time.Millisecond)
+			attempt := uint32(2)
+			if final {
+				backing, provisioning, attempt = backupReq(f.first), provisionReq(kept), 1
+			}
 			again := overGRPC(t, f.Service, alice, provisioning)
 			third := confirm(t, f.Service, made(t, again, kept.wallet))
-			require.Equal(t, uint32(2), progress(t, again)[0].GetAttempt())
+			require.Equal(t, attempt, progress(t, again)[0].GetAttempt())
 			signs(t, f.Service, before, third)
 			confirm(t, f.Service, made(t, overHTTP(t, f.Service, alice, backing), f.first.wallet))
 			_, _, err := f.Store.VerifyAudit(t.Context())

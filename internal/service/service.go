@@ -107,9 +107,7 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 	wg.Go(func() { _ = pool.Fill(background) }) // ends with stop; it logs its troubles itself
 	wg.Go(func() { sessions.Sweep(background) })
 	wg.Go(func() { resealer.Run(background) }) // ends with stop, or when nothing is left
-	if o.CustodianDeletes != nil {
-		wg.Go(func() { custody.NewDeleter(o.CustodianDeletes, st, log).Run(background) })
-	}
+	wg.Go(func() { o.delete(background, st, log) })
 	return &Service{
 		Store:    st,
 		Sessions: sessions,
@@ -143,6 +141,13 @@ func (o *Options) outside(ports *session.Ports, keeper *custody.Managed, list se
 	}
 	if o.Wrap != nil {
 		o.Wrap(ports)
+	}
+}
+
+// delete tells the custodian what it is to delete, until ctx is done, where that is wanted.
+func (o *Options) delete(ctx context.Context, list session.Deletions, log *slog.Logger) {
+	if o.CustodianDeletes != nil {
+		custody.NewDeleter(o.CustodianDeletes, list, log).Run(ctx)
 	}
 }
 

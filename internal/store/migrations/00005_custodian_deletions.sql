@@ -12,3 +12,8 @@ CREATE TABLE custodian_deletions (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX custodian_deletions_by_time ON custodian_deletions (due_time);
+
+-- What was revoked before there was this list. A set whose half is here, or was, has rows of halves.
+INSERT INTO custodian_deletions (share_set_id, wallet_id, owner, due_time, begun)
+    SELECT s.id, s.wallet_id, w.owner, s.revoke_time, 1 FROM share_sets s JOIN wallets w ON w.id = s.wallet_id
+    WHERE s.purpose = 2 AND s.state = 3 AND NOT EXISTS (SELECT 1 FROM share_set_halves WHERE share_set_id = s.id);

@@ -31,6 +31,19 @@ func elsewhere(t *testing.T, b Backend) *session.StoredSet {
 	return set
 }
 
+// NewRevokedElsewhere stores a wallet with a revoked BACKUP set whose half is with somebody
+// else, and a revoked one whose half was here. It returns the first one's id, and what is due.
+func NewRevokedElsewhere(t *testing.T, b Backend) (string, []session.Deletion) {
+	t.Helper()
+	there := elsewhere(t, b)
+	activate(t, b, there)
+	s, here := backingUp(t, b, set(t, b, there.WalletID, there.ParentID))
+	here.Half = []session.Sealed{{Curve: tss.Ed25519, Ciphertext: random(100)}}
+	require.NoError(t, b.Commit(t.Context(), s, Making(here, nil), Audit("commit", s.WalletID)))
+	require.NoError(t, b.Revoke(t.Context(), there.WalletID, now(), pick(there.ID, here.ID), Audit("revoke", there.WalletID)))
+	return there.ID, due(t, b, now())
+}
+
 func plan(t *testing.T, b Backend, set *session.StoredSet, due time.Time) session.Deletion {
 	t.Helper()
 	d := session.Deletion{ShareSetID: set.ID, WalletID: set.WalletID, Owner: "owner", Due: due}
