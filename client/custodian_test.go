@@ -43,7 +43,7 @@ func (k keysInMemory) PutKey(_ context.Context, id, key string) error {
 
 func (k keysInMemory) GetKey(_ context.Context, id string) (string, error) {
 	if key, ok := k.byID.Load(id); ok {
-		return key.(string), nil //nolint:errcheck,forcetypeassert // nothing else is put in
+		return key.(string), nil //nolint:errcheck // nothing else is put in
 	}
 	return "", errors.New("no key")
 }
