@@ -13,6 +13,7 @@ import (
 	"filippo.io/age"
 	"filippo.io/age/armor"
 
+	"github.com/mpcd/mpcd/internal/secret"
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
@@ -24,6 +25,7 @@ import (
 //	-> mpcd-share-set <share set id>
 
 const (
+	minWorkFactor     = 15
 	defaultWorkFactor = 18 // age's own: some 256 MiB and a second
 	// A file says how much work it takes to try a password, so there must be an end to it:
 	// 1 GiB and four times the work of our own.
@@ -49,10 +51,12 @@ type Backup struct {
 type lock interface {
 	// recipient makes whatever key the backup needs, and keeps it.
 	recipient(ctx context.Context, shareSetID string) (age.Recipient, error)
-	// identity fetches the key that opens a binary age file.
-	identity(ctx context.Context, file []byte) (age.Identity, error)
-	// noMatch says what it means that the identity opens none of the file's stanzas.
-	noMatch(types []string) error
+	// identities fetches the keys that may open a file with this header.
+	identities(ctx context.Context, h header) ([]age.Identity, error)
+	// wrong is what it means that no identity opens a file that is of the method.
+	wrong() error
+	// wipe ends the lock.
+	wipe()
 }
 
 // lockFor fails when the app has not given what the method needs, so that no run is started
@@ -70,20 +74,24 @@ func (c *Client) lockFor(method BackupMethod) (lock, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.password.Len() == 0 {
+	if len(c.password) == 0 {
 		return nil, fmt.Errorf("client: %w", ErrNoPassword)
 	}
-	// age wants a string, which cannot be wiped.
-	return passwordLock{password: string(c.password.Reveal()), workFactor: c.workFactor}, nil
+	l := passwordLock{workFactor: c.workFactor}
+	for _, form := range c.password {
+		l.forms = append(l.forms, secret.New(slices.Clone(form.Reveal())))
+	}
+	return l, nil
 }
 
 type passwordLock struct {
-	password   string
+	forms      []secret.Bytes // the first encrypts
 	workFactor int
 }
 
 func (l passwordLock) recipient(context.Context, string) (age.Recipient, error) {
-	r, err := age.NewScryptRecipient(l.password)
+	// age wants a string, which cannot be wiped.
+	r, err := age.NewScryptRecipient(string(l.forms[0].Reveal()))
 	if err != nil {
 		return nil, err
 	}
@@ -91,21 +99,24 @@ func (l passwordLock) recipient(context.Context, string) (age.Recipient, error) 
 	return r, nil
 }
 
-func (l passwordLock) identity(context.Context, []byte) (age.Identity, error) {
-	id, err := age.NewScryptIdentity(l.password)
-	if err != nil {
+func (l passwordLock) identities(_ context.Context, h header) (all []age.Identity, err error) {
+	if err := h.checkPassword(); err != nil {
 		return nil, err
 	}
-	id.SetMaxWorkFactor(maxWorkFactor)
-	return id, nil
+	for _, form := range l.forms {
+		id, err := age.NewScryptIdentity(string(form.Reveal()))
+		if err != nil {
+			return nil, err
+		}
+		id.SetMaxWorkFactor(maxWorkFactor)
+		all = append(all, id)
+	}
+	return all, nil
 }
 
-func (l passwordLock) noMatch(types []string) error {
-	if !slices.Contains(types, "scrypt") {
-		return notABackup("it is not encrypted with a password; was it made with another method?", nil)
-	}
-	return ErrWrongPassword
-}
+func (l passwordLock) wrong() error { return ErrWrongPassword }
+
+func (l passwordLock) wipe() { wipeAll(l.forms) }
 
 type cloudLock struct{ storage KeyStorage }
 
@@ -133,14 +144,13 @@ func (r namedRecipient) Wrap(fileKey []byte) ([]*age.Stanza, error) {
 	return append(stanzas, &age.Stanza{Type: r.stanza, Args: []string{r.id}}), err
 }
 
-func (l cloudLock) identity(ctx context.Context, file []byte) (age.Identity, error) {
-	header, err := age.ExtractHeader(bytes.NewReader(file))
-	if err != nil {
-		return nil, notABackup("it is not an age file", err)
+func (l cloudLock) identities(ctx context.Context, h header) ([]age.Identity, error) {
+	if err := h.checkKey(); err != nil {
+		return nil, err
 	}
-	id, ok := nameOf(header, setStanza)
+	id, ok := nameOf(h.text, setStanza)
 	if !ok {
-		return nil, notABackup("it does not name its key; was it made with another method?", nil)
+		return nil, notABackup("what names its key is not the id of a share set; read it again from where it was stored", nil)
 	}
 	text, err := l.storage.GetKey(ctx, id)
 	if err != nil {
@@ -151,25 +161,12 @@ func (l cloudLock) identity(ctx context.Context, file []byte) (age.Identity, err
 		// age's error may quote the key.
 		return nil, fmt.Errorf("%w: share set %s: what is there is not a key", ErrNoKey, id)
 	}
-	return key, nil
+	return []age.Identity{key}, nil
 }
 
-func (l cloudLock) noMatch([]string) error { return ErrWrongKey }
+func (l cloudLock) wrong() error { return ErrWrongKey }
 
-// nameOf finds the id in an age header's stanza. It comes from outside: only a UUID is
-// handed to the app's storage.
-func nameOf(header []byte, stanza string) (string, bool) {
-	for line := range strings.Lines(string(header)) {
-		id, ok := strings.CutPrefix(line, "-> "+stanza+" ")
-		if !ok {
-			continue
-		}
-		if id, err := ParseID(strings.TrimSuffix(id, "\n")); err == nil {
-			return id, true
-		}
-	}
-	return "", false
-}
+func (l cloudLock) wipe() {}
 
 // seal encrypts a share.
 func seal(ctx context.Context, l lock, share *Share) (string, error) {
@@ -193,7 +190,8 @@ func seal(ctx context.Context, l lock, share *Share) (string, error) {
 }
 
 // DecryptBackup opens a backup and returns its share, of purpose BACKUP. ProvisionWallet
-// does this by itself. It fails with ErrNotABackup, ErrWrongPassword, ErrWrongKey, ErrNoKey
+// does this by itself. cipherText is an age file, binary or in ASCII armor; a byte order
+// mark, other line ends, and whitespace and text around the armor do not matter. It fails with ErrNotABackup, ErrWrongPassword, ErrWrongKey, ErrNoKey
 // and what the lack of a password or a key storage is.
 func (c *Client) DecryptBackup(ctx context.Context, cipherText string, method BackupMethod) (*Share, error) {
 	return c.open(ctx, cipherText, method, newReporter(nil, OperationProvision))
@@ -207,53 +205,56 @@ func (c *Client) open(ctx context.Context, cipherText string, method BackupMetho
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
+	defer l.wipe()
 	r.step(StatusReading, 0)
-	if len(cipherText) > maxCipherText {
-		return nil, fmt.Errorf("client: %w", notABackup(fmt.Sprintf("it has more than %d bytes", maxCipherText), nil))
-	}
-	file, err := io.ReadAll(armor.NewReader(strings.NewReader(strings.TrimSpace(cipherText))))
+	file, err := ageFile(cipherText)
 	if err != nil {
-		return nil, fmt.Errorf("client: %w", notABackup("it is not a whole age file in ASCII armor", err))
+		return nil, fmt.Errorf("client: %w", err)
 	}
-	identity, err := l.identity(ctx, file)
+	h, err := parseHeader(file)
+	if err != nil {
+		return nil, fmt.Errorf("client: %w", err)
+	}
+	identities, err := l.identities(ctx, h)
 	if err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
 	r.step(StatusDecrypting, percentDecrypting)
-	share, err := unlock(l, file, identity)
+	share, err := unlock(l, file, identities)
 	if err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
 	return share, nil
 }
 
-func unlock(l lock, file []byte, identity age.Identity) (*Share, error) {
-	plain, err := decrypt(file, identity)
+func unlock(l lock, file []byte, identities []age.Identity) (*Share, error) {
+	plain, err := decrypt(file, identities...)
 	defer clear(plain)
-	var other *age.NoIdentityMatchError
 	switch {
-	case errors.As(err, &other):
-		return nil, l.noMatch(other.StanzaTypes)
+	case errors.As(err, new(*age.NoIdentityMatchError)):
+		return nil, l.wrong()
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return nil, notABackup("it is cut short behind its header; pass all of it", err)
+	case errors.Is(err, errTooLong):
+		return nil, notABackup("what it holds is larger than any share; pass a backup that BackupWallet made", err)
 	case err != nil:
-		return nil, notABackup("it cannot be decrypted: cut short, changed, or asking for too much work", err)
+		return nil, notABackup("it was cut short or changed after it was made; read it again from where it was stored", err)
 	}
 	share, err := ParseShare(plain)
 	if err != nil {
-		return nil, notABackup("what it holds is not a share", err)
+		return nil, notABackup("what it holds is not a share; pass a backup that BackupWallet made", err)
 	}
 	if share.purpose != PurposeBackup {
 		share.Wipe()
-		return nil, notABackup(fmt.Sprintf("what it holds is a %s share", share.purpose), nil)
+		return nil, notABackup(fmt.Sprintf("what it holds is a %s share, and not a BACKUP share; pass a backup that BackupWallet made", share.purpose), nil)
 	}
 	return share, nil
 }
 
-var errTooLong = errors.New("longer than any share")
-
 // decrypt opens a binary age file that holds a share. The caller clears what it returns,
 // with an error too.
-func decrypt(file []byte, identity age.Identity) ([]byte, error) {
-	r, err := age.Decrypt(bytes.NewReader(file), identity)
+func decrypt(file []byte, identities ...age.Identity) ([]byte, error) {
+	r, err := age.Decrypt(bytes.NewReader(file), identities...)
 	if err != nil {
 		return nil, err
 	}
@@ -262,24 +263,4 @@ func decrypt(file []byte, identity age.Identity) ([]byte, error) {
 		err = errTooLong
 	}
 	return plain, err
-}
-
-// backupError is an ErrNotABackup whose text has a fixed length: its cause may quote what
-// somebody took for a backup.
-type backupError struct {
-	what  string
-	cause error
-}
-
-func notABackup(what string, cause error) error { return &backupError{what, cause} }
-
-// Error implements error.
-func (e *backupError) Error() string { return ErrNotABackup.Error() + ": " + e.what }
-
-// Unwrap returns ErrNotABackup and the cause, if there is one.
-func (e *backupError) Unwrap() []error {
-	if e.cause == nil {
-		return []error{ErrNotABackup}
-	}
-	return []error{ErrNotABackup, e.cause}
 }

@@ -214,38 +214,38 @@ func TestBadCipherTexts(t *testing.T) {
 	require.NoError(t, err)
 	good := backup.CipherText
 	f.calls = nil
-	for name, text := range map[string]string{
-		"empty":               "",
-		"text":                "a user's notes",
-		"json":                `{"cipherText": "` + good + `"}`,
-		"armored garbage":     armored(t, []byte("no age file")),
-		"an empty armor":      armored(t, nil),
-		"in the clear":        string(opened.Bytes()),
-		"the clear in armor":  armored(t, opened.Bytes()),
-		"not in armor":        string(unarmored(t, good)),
-		"cut in the header":   good[:100],
-		"cut in the payload":  armored(t, unarmored(t, good)[:len(unarmored(t, good))-20]),
-		"cut at the payload":  armored(t, unarmored(t, good)[:len(header(t, good))]),
-		"a changed payload":   flip(good, len(good)-80),
-		"another header's":    armored(t, bytes.Replace(unarmored(t, good), []byte("v1\n"), []byte("v2\n"), 1)),
-		"oversized":           good + strings.Repeat(" ", client.MaxCipherText),
-		"oversized, in armor": encrypted(t, make([]byte, client.MaxCipherText), 10),
-		"a large plaintext":   encrypted(t, make([]byte, 20<<10), 10),
-		"another plaintext":   encrypted(t, []byte("a user's notes"), 10),
-		"an empty plaintext":  encrypted(t, nil, 10),
-		"a signing share":     encrypted(t, share.Bytes(), 10),
-		"too much work":       costly(t, good),
-		"another method's":    inCloud.CipherText,
+	for name, x := range map[string]struct{ text, says string }{
+		"empty":               {"", "it is empty"},
+		"text":                {"a user's notes", "it is not an age file"},
+		"json":                {`{"cipherText": "` + good + `"}`, "parse the JSON"},
+		"armored garbage":     {armored(t, []byte("no age file")), "what is in its armor is not an age file"},
+		"an empty armor":      {armored(t, nil), "nothing between its BEGIN and END lines"},
+		"in the clear":        {string(opened.Bytes()), "a share that is not encrypted"},
+		"the clear in armor":  {armored(t, opened.Bytes()), "a share that is not encrypted"},
+		"cut in the header":   {good[:100], "cut short"},
+		"cut in the payload":  {armored(t, unarmored(t, good)[:len(unarmored(t, good))-20]), "cut short or changed"},
+		"cut at the payload":  {armored(t, unarmored(t, good)[:len(header(t, good))]), "cut short behind its header"},
+		"a changed payload":   {flip(good, len(good)-80), "changed"},
+		"another header's":    {armored(t, bytes.Replace(unarmored(t, good), []byte("v1\n"), []byte("v2\n"), 1)), "another version"},
+		"oversized":           {good + strings.Repeat(" ", client.MaxCipherText), "more than 65536 bytes"},
+		"oversized, in armor": {encrypted(t, make([]byte, client.MaxCipherText), 10), "more than 65536 bytes"},
+		"a large plaintext":   {encrypted(t, make([]byte, 20<<10), 10), "larger than any share"},
+		"another plaintext":   {encrypted(t, []byte("a user's notes"), 10), "what it holds is not a share"},
+		"an empty plaintext":  {encrypted(t, nil, 10), "what it holds is not a share"},
+		"a signing share":     {encrypted(t, share.Bytes(), 10), "what it holds is a SIGNING share"},
+		"too much work":       {costly(t, good), "more work than 2^20"},
+		"another method's":    {inCloud.CipherText, "its key is in the user's cloud storage"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := c.ProvisionWallet(t.Context(), text, client.MethodPassword, nil)
+			_, err := c.ProvisionWallet(t.Context(), x.text, client.MethodPassword, nil)
 			require.ErrorIs(t, err, client.ErrNotABackup)
+			require.ErrorContains(t, err, x.says)
 			require.Less(t, len(err.Error()), 250, "it may be shown to a user: %s", err)
 			require.NotContains(t, err.Error(), "notes")
 			if name == "another method's" {
 				return
 			}
-			_, err = c.DecryptBackup(t.Context(), text, client.MethodICloud)
+			_, err = c.DecryptBackup(t.Context(), x.text, client.MethodICloud)
 			require.ErrorIs(t, err, client.ErrNotABackup)
 		})
 	}
@@ -303,7 +303,7 @@ func (n named) Wrap(fileKey []byte) ([]*age.Stanza, error) {
 	return append(stanzas, &age.Stanza{Type: "mpcd-share-set", Args: []string{n.name}}), err
 }
 
-func armored(t *testing.T, b []byte) string {
+func armored(t testing.TB, b []byte) string {
 	t.Helper()
 	var out strings.Builder
 	w := armor.NewWriter(&out)
@@ -313,21 +313,21 @@ func armored(t *testing.T, b []byte) string {
 	return out.String()
 }
 
-func unarmored(t *testing.T, text string) []byte {
+func unarmored(t testing.TB, text string) []byte {
 	t.Helper()
 	b, err := io.ReadAll(armor.NewReader(strings.NewReader(text)))
 	require.NoError(t, err)
 	return b
 }
 
-func header(t *testing.T, text string) string {
+func header(t testing.TB, text string) string {
 	t.Helper()
 	h, err := age.ExtractHeader(bytes.NewReader(unarmored(t, text)))
 	require.NoError(t, err)
 	return string(h)
 }
 
-func encrypted(t *testing.T, plain []byte, workFactor int) string {
+func encrypted(t testing.TB, plain []byte, workFactor int) string {
 	t.Helper()
 	r, err := age.NewScryptRecipient(password)
 	require.NoError(t, err)
@@ -335,7 +335,7 @@ func encrypted(t *testing.T, plain []byte, workFactor int) string {
 	return encryptedTo(t, plain, r)
 }
 
-func encryptedTo(t *testing.T, plain []byte, to age.Recipient) string {
+func encryptedTo(t testing.TB, plain []byte, to age.Recipient) string {
 	t.Helper()
 	var out bytes.Buffer
 	w, err := age.Encrypt(&out, to)
@@ -348,7 +348,7 @@ func encryptedTo(t *testing.T, plain []byte, to age.Recipient) string {
 
 // costly is a backup that claims the first work factor that is too high, without the time
 // and memory that it would take to make.
-func costly(t *testing.T, good string) string {
+func costly(t testing.TB, good string) string {
 	t.Helper()
 	require.Equal(t, 20, client.MaxWorkFactor)
 	b := bytes.Replace(unarmored(t, good), []byte(" 10\n"), []byte(" 21\n"), 1)

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/names"
 	"github.com/mpcd/mpcd/internal/secret"
 	"github.com/mpcd/mpcd/internal/tss"
 )
@@ -48,7 +49,7 @@ type Client struct {
 
 	mu       sync.Mutex       // guards what follows
 	ahead    []*tss.PreParams // made by Prewarm
-	password secret.Bytes     // empty until SetPassword
+	password []secret.Bytes   // first as it encrypts, then as it opens older backups too; none until SetPassword
 	keys     map[keyID][]byte // the wallets' public keys, as first seen
 }
 
@@ -87,18 +88,45 @@ func WithStore(store StoreFunc) Option {
 	}
 }
 
-// WithDisplayName names this device in the share sets that it makes.
+// WithDisplayName names this device in the share sets that it makes: with at most 128
+// characters (code points) of any text but control characters, line separators, and bidi
+// embeddings, overrides and isolates. Whatever a phone is called fits, joined emoji and
+// direction marks included.
 func WithDisplayName(name string) Option {
 	return func(c *Client) error {
 		c.displayName = name
-		return nil
+		return checkName("the display name", name, names.MaxDisplayName)
 	}
 }
 
-// WithOwner says whose wallets are created and listed, when it is not the caller itself.
+// WithOwner says whose wallets are created and listed, when it is not the caller itself: at
+// most 256 characters of the text that WithDisplayName takes. Owners are compared byte for
+// byte.
 func WithOwner(owner string) Option {
 	return func(c *Client) error {
 		c.owner = owner
+		return checkName("the owner", owner, names.MaxOwner)
+	}
+}
+
+func checkName(what, name string, most int) error {
+	if err := names.Check(name, most); err != nil {
+		return fmt.Errorf("client: %s %w", what, err)
+	}
+	return nil
+}
+
+// WithWorkFactor says how much work a new PASSWORD backup makes of each guess: scrypt with
+// N = 2^logN, from 15 to 20, and 18 without it. Making and opening the backup take the time,
+// which doubles with each step, and N KiB of memory: 15 takes 32 MiB, 18 takes 256 MiB, 20
+// takes 1 GiB. Below 17 the password must be hard to guess by itself. Backups of any work
+// factor up to 20 open with any setting.
+func WithWorkFactor(logN int) Option {
+	return func(c *Client) error {
+		if logN < minWorkFactor || logN > maxWorkFactor {
+			return fmt.Errorf("client: a work factor of %d: use %d to %d", logN, minWorkFactor, maxWorkFactor)
+		}
+		c.workFactor = logN
 		return nil
 	}
 }
@@ -125,21 +153,6 @@ func WithCloudKey(method BackupMethod, storage KeyStorage) Option {
 		c.clouds[method] = storage
 		return nil
 	}
-}
-
-// SetPassword sets the password of PASSWORD backups, for making and for opening them. Its
-// bytes are used as they are: an app whose platforms write one character in several ways
-// normalizes it first (RFC 8265). How good a password must be is the app's to say; an empty
-// one is refused with ErrNoPassword.
-func (c *Client) SetPassword(password string) error {
-	if password == "" {
-		return fmt.Errorf("client: %w", ErrNoPassword)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.password.Wipe()
-	c.password = secret.New([]byte(password))
-	return nil
 }
 
 // Format implements fmt.Formatter: a client has a password in it.

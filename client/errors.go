@@ -25,6 +25,8 @@ var (
 	ErrBackupNotStored = errors.New("the backup does not count yet: store CipherText, read it back, and call ConfirmBackup with what was read")
 	// ErrNoPassword: a PASSWORD backup without a password.
 	ErrNoPassword = errors.New("no password: call SetPassword first, with one that is not empty")
+	// ErrPassword: a password that no SDK takes, since platforms would not agree on its bytes.
+	ErrPassword = errors.New("the password cannot be used")
 	// ErrWrongPassword: the password does not open the backup.
 	ErrWrongPassword = errors.New("wrong password: give the one that the backup was made with")
 	// ErrNoKeyStorage: a cloud method that the app gave no key storage for.
@@ -33,7 +35,8 @@ var (
 	ErrNoKey = errors.New("the backup's key could not be read from or written to the user's cloud storage: check that the user is signed in there")
 	// ErrWrongKey: the key from the cloud storage does not open the backup.
 	ErrWrongKey = errors.New("the key in the user's cloud storage does not open this backup: check that it is the same user's account")
-	// ErrNotABackup: what should be a backup's ciphertext is not, or has been damaged.
+	// ErrNotABackup: what should be a backup's ciphertext is not, or has been damaged. The error that wraps it says
+	// what was found and what to do, and quotes nothing.
 	ErrNotABackup = errors.New("not a backup: pass the whole ciphertext as BackupWallet returned it, with the same method")
 	// ErrNotAShare: the bytes are not those of a client share.
 	ErrNotAShare = errors.New("not a client share: pass the bytes as Share.Bytes returned them")

@@ -31,3 +31,15 @@ const (
 	MaxWorkFactor     = maxWorkFactor
 	MaxCipherText     = maxCipherText
 )
+
+// AgeFile is the decoder of what an app takes for a backup.
+func AgeFile(text string) ([]byte, error) { return ageFile(text) }
+
+// NormalizePassword is the rule for passwords.
+func NormalizePassword(password []byte) ([]byte, error) {
+	s, err := normalizePassword(password)
+	return s.Reveal(), err
+}
+
+// DecodeText is what is read of a password file.
+func DecodeText(b []byte) ([]byte, error) { return decodeText(b) }

@@ -54,6 +54,7 @@ func (c *Client) BackupWallet(ctx context.Context, share *Share, method BackupMe
 	if err != nil {
 		return nil, err
 	}
+	defer l.wipe()
 	r := newReporter(onProgress, OperationBackup)
 	made, err := run(ctx, c, want{source: share, purpose: PurposeBackup, method: method, curves: share.curves}, r, (*mpcdv1.BackupWalletResponse).GetOutcome,
 		func(ctx context.Context, t ticket) (grpc.ServerStreamingClient[mpcdv1.BackupWalletResponse], error) {

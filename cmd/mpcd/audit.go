@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/mpcd/mpcd/internal/names"
 	"github.com/mpcd/mpcd/internal/store"
 )
 
@@ -66,7 +67,7 @@ func (cmd *auditListCmd) Run(ctx context.Context) error {
 				err = out.Encode(v)
 			} else {
 				_, err = fmt.Printf("%5d  %s  %-7s  %-18s  %s  set %s  session %s  %s %s\n",
-					v.N, v.Time.Format(time.RFC3339), v.Outcome, v.Action, v.Caller, v.ShareSetID, v.SessionID, v.Reason, v.Detail)
+					v.N, v.Time.Format(time.RFC3339), v.Outcome, v.Action, names.Line(v.Caller), v.ShareSetID, v.SessionID, v.Reason, names.Line(v.Detail))
 			}
 			if err != nil {
 				return err

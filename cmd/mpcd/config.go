@@ -87,8 +87,8 @@ func (t *toggle) Decode(ctx *kong.DecodeContext) error {
 func (t *toggle) IsBool() bool { return true }
 
 // config is a YAML file as a source of flags: below flags and environment, above the
-// defaults.
-type config map[string]string
+// defaults. A value is a text, or a list of texts for a flag that may come more than once.
+type config map[string]any
 
 // loadConfig reads the file. Keys that the command does not have, and values that are not
 // single ones, are faults.
@@ -106,15 +106,25 @@ func parseConfig(path string, b []byte, node *kong.Node, f *faults) (config, err
 		// The decoder's own words may quote the file.
 		return nil, fmt.Errorf("configuration %s is not YAML with one \"name: value\" a line: %s", path, where(err))
 	}
-	known := map[string]bool{}
+	var settings []string
+	repeatable := map[string]bool{}
 	for _, flag := range node.Flags {
-		known[flag.Name] = flag.Name != "config" && flag.Name != "help"
+		if flag.Name != "config" && flag.Name != "help" {
+			settings = append(settings, flag.Name)
+			repeatable[flag.Name] = flag.IsSlice()
+		}
 	}
 	c := config{}
 	for _, key := range sortedKeys(keys) {
 		switch value := keys[key]; {
-		case !known[key]:
-			f.add("configuration %s: there is no setting %q", path, key)
+		case !slices.Contains(settings, key):
+			f.add("configuration %s: there is no setting %q%s", path, key, suggest("", key, settings))
+		case repeatable[key] && value.Kind == yaml.SequenceNode && !slices.ContainsFunc(value.Content, notText):
+			var all []any
+			for _, one := range value.Content {
+				all = append(all, one.Value)
+			}
+			c[key] = all
 		case value.Kind != yaml.ScalarNode || value.Tag == "!!null":
 			f.add("configuration %s: %s has no single value", path, key)
 		default:
@@ -123,6 +133,8 @@ func parseConfig(path string, b []byte, node *kong.Node, f *faults) (config, err
 	}
 	return c, nil
 }
+
+func notText(n *yaml.Node) bool { return n.Kind != yaml.ScalarNode || n.Tag == "!!null" }
 
 // where returns the lines that a YAML error names.
 func where(err error) string {

@@ -35,7 +35,8 @@ func (c *custodianCmd) Help() string {
 	return `A reference for who keeps the server's halves of backups himself, for trying things out
 and for tests. mpcd serve --custodian-url names its address.
 
-  POST /backup, /backup/fetch    mpcd's webhooks: signed (Standard Webhooks), each once
+  POST /backup, /backup/fetch, /backup/delete
+                                 mpcd's webhooks: signed (Standard Webhooks), each once
   GET, PUT /users/{id}/encrypted-user-backup-shares?backupMethod=PASSWORD
   GET, PUT /clients/{id}/backup  {"cipherText": "..."}, with a bearer token
 
@@ -45,14 +46,14 @@ to standard error, one line of it "serving" with its address; SIGTERM ends it.`
 
 // custodianServeCmd is the reference custodian.
 type custodianServeCmd struct {
-	Addr          string `help:"Where it is served (default: ${default})." default:"127.0.0.1:8443" placeholder:"ADDR" env:"MPCD_CUSTODIAN_ADDR"`
-	DB            string `name:"db" help:"Its SQLite file, mode 0600 (default: ${default})." default:"custodian.db" placeholder:"FILE" env:"MPCD_CUSTODIAN_DB"`
-	SigningSecret string `help:"File with the secret that mpcd signs messages with (whsec_...), mode 0600." placeholder:"FILE" env:"MPCD_CUSTODIAN_SIGNING_SECRET"`
-	HeaderSecret  string `help:"File with what X-Webhook-Secret must hold, mode 0600; without it the header is not looked at." placeholder:"FILE" env:"MPCD_CUSTODIAN_HEADER_SECRET"`
-	Identity      string `help:"File with the age identity (AGE-SECRET-KEY-1...) of mpcd's --custodian-recipient, mode 0600." placeholder:"FILE" env:"MPCD_CUSTODIAN_IDENTITY"`
-	APIToken      string `name:"api-token" help:"File with the bearer token of the ciphertexts' API, mode 0600; without it there is no such API." placeholder:"FILE" env:"MPCD_CUSTODIAN_API_TOKEN"`
-	TLSCert       string `name:"tls-cert" help:"Its certificate with its chain, PEM." placeholder:"FILE" env:"MPCD_CUSTODIAN_TLS_CERT"`
-	TLSKey        string `name:"tls-key" help:"The certificate's key, PEM, mode 0600." placeholder:"FILE" env:"MPCD_CUSTODIAN_TLS_KEY"`
+	Addr          string   `help:"Where it is served (default: ${default})." default:"127.0.0.1:8443" placeholder:"ADDR" env:"MPCD_CUSTODIAN_ADDR"`
+	DB            string   `name:"db" help:"Its SQLite file, mode 0600 (default: ${default})." default:"custodian.db" placeholder:"FILE" env:"MPCD_CUSTODIAN_DB"`
+	SigningSecret []string `help:"File with the secret that mpcd signs messages with (whsec_...), mode 0600. Two, while the secret is being changed: either will do." sep:"," placeholder:"FILE" env:"MPCD_CUSTODIAN_SIGNING_SECRET"`
+	HeaderSecret  []string `help:"File with what X-Webhook-Secret must hold, mode 0600; without it the header is not looked at. Two, while it is being changed: either will do." sep:"," placeholder:"FILE" env:"MPCD_CUSTODIAN_HEADER_SECRET"`
+	Identity      string   `help:"File with the age identity (AGE-SECRET-KEY-1...) of mpcd's --custodian-recipient, mode 0600." placeholder:"FILE" env:"MPCD_CUSTODIAN_IDENTITY"`
+	APIToken      string   `name:"api-token" help:"File with the bearer token of the ciphertexts' API, mode 0600; without it there is no such API." placeholder:"FILE" env:"MPCD_CUSTODIAN_API_TOKEN"`
+	TLSCert       string   `name:"tls-cert" help:"Its certificate with its chain, PEM." placeholder:"FILE" env:"MPCD_CUSTODIAN_TLS_CERT"`
+	TLSKey        string   `name:"tls-key" help:"The certificate's key, PEM, mode 0600." placeholder:"FILE" env:"MPCD_CUSTODIAN_TLS_KEY"`
 }
 
 const (
@@ -118,13 +119,12 @@ func (c *custodianServeCmd) Run(ctx context.Context, f *faults) (err error) {
 
 // config reads the secrets, and adds what is wrong with them.
 func (c *custodianServeCmd) config(f *faults) (cfg custodian.Config) {
-	if c.SigningSecret == "" {
+	if len(files(c.SigningSecret)) == 0 {
 		f.add("--signing-secret is missing: mpcd custodian secret makes one, for both sides")
-	} else {
-		cfg.Verifier = readSigner(f, "--signing-secret", c.SigningSecret)
 	}
-	if c.HeaderSecret != "" {
-		cfg.HeaderSecret = readWord(f, "--header-secret", c.HeaderSecret)
+	cfg.Verifiers = readSigners(f, "--signing-secret", c.SigningSecret)
+	for _, path := range files(c.HeaderSecret) {
+		cfg.HeaderSecrets = append(cfg.HeaderSecrets, readWord(f, "--header-secret", path))
 	}
 	if c.APIToken != "" {
 		cfg.Token = readWord(f, "--api-token", c.APIToken)

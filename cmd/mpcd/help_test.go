@@ -26,3 +26,23 @@ func TestHelp(t *testing.T) {
 		}
 	}
 }
+
+// TestWalletCommandsTakeTheSameFlags keeps the contract: a script passes them to any.
+func TestWalletCommandsTakeTheSameFlags(t *testing.T) {
+	t.Parallel()
+	parser, err := kong.New(&cli{})
+	require.NoError(t, err)
+	seen := 0
+	for _, command := range parser.Model.Leaves(true) {
+		if !strings.HasPrefix(command.Path(), "wallet ") {
+			continue
+		}
+		seen++
+		var names []string
+		for _, flag := range command.Flags {
+			names = append(names, flag.Name)
+		}
+		require.Subset(t, names, []string{"addr", "json", "tls-ca", "tls-cert", "tls-key", "token-file"}, command.Path())
+	}
+	require.Greater(t, seen, 10)
+}

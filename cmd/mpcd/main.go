@@ -8,9 +8,12 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/mpcd/mpcd/internal/names"
 )
 
 // cli is the command line: one field for each command.
@@ -46,8 +49,13 @@ func run(args []string) int {
 	defer stop()
 	context.AfterFunc(ctx, stop)
 
+	if err := dropEmpty(); err != nil {
+		fmt.Fprintln(os.Stderr, "mpcd:", err)
+		return exitFailed
+	}
 	exit := -1
 	var c cli
+	found := &faults{}
 	parser := kong.Must(&c,
 		kong.Name("mpcd"),
 		kong.Description("A new set of MPC signing shares on another device, from an encrypted backup."),
@@ -55,31 +63,56 @@ func run(args []string) int {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Exit(func(code int) { exit = code }), // --help ends with 0
 		kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.Bind(&faults{}),
+		kong.Bind(found),
 	)
 	k, err := parser.Parse(args)
 	if exit >= 0 {
 		return exit
 	}
-	help := "mpcd COMMAND --help"
-	if err == nil {
-		help = k.Selected().FullPath() + " --help"
+	selected := selectedBy(k, err)
+	checkEnvironment(parser.Model, selected, found)
+	switch {
+	case err != nil:
+		*found = append(*found, err)
+		err = usageError{*found}
+	case len(*found) > 0 && k.Selected().Target.Addr().Interface() != any(&c.Serve): // which has more of them to say
+		err = usageError{*found}
+	default:
 		err = k.Run()
-	} else {
-		if p := new(kong.ParseError); errors.As(err, &p) && p.Context.Selected() != nil {
-			help = p.Context.Selected().FullPath() + " --help"
-		}
-		err = usageError{err}
 	}
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintln(os.Stderr, "mpcd: "+sdkWords.Replace(err.Error()))
+	fmt.Fprintln(os.Stderr, "mpcd: "+shown(sdkWords.Replace(err.Error())))
 	if errors.As(err, new(usageError)) {
-		fmt.Fprintf(os.Stderr, "See \"mpcd --help\" and \"%s\".\n", help)
+		help := "mpcd COMMAND"
+		if selected != nil {
+			help = selected.FullPath()
+		}
+		fmt.Fprintf(os.Stderr, "See \"mpcd --help\" and \"%s --help\".\n", help)
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// shown is an error's text as a terminal may have it: some of it came from a service.
+func shown(text string) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		lines[i] = names.Line(line)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// selectedBy returns the command that a command line names, also where it is wrong, or nil.
+func selectedBy(k *kong.Context, err error) *kong.Node {
+	if p := new(kong.ParseError); errors.As(err, &p) {
+		k = p.Context
+	}
+	if k == nil {
+		return nil
+	}
+	return k.Selected()
 }
 
 var errInterrupted = errors.New("interrupted")

@@ -22,14 +22,24 @@ func TestMain(m *testing.M) {
 	testscript.Main(builder{m}, map[string]func(){"mpcd-tested": main, "hold-connections": holdConnections, "hold-lock": holdLock})
 }
 
-// pathBefore is PATH as it was before the tests' programs were put on it.
-var pathBefore = os.Getenv("PATH")
+const repoRoot = "../.."
+
+// settings are the MPCD_* variables with which the tests themselves were started. They are
+// taken out of the environment, since mpcd refuses those that it does not know.
+var settings = map[string]string{}
 
 // builder builds mpcd before the tests run.
 type builder struct{ *testing.M }
 
 // Run implements testscript.TestingM.
 func (b builder) Run() int {
+	for _, name := range environment() {
+		settings[name] = os.Getenv(name)
+		if err := os.Unsetenv(name); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
 	dir, err := os.MkdirTemp("", "mpcd-test-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

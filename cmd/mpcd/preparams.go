@@ -143,7 +143,7 @@ type counter struct {
 
 func newCounter(v *view, total int64) *counter {
 	c := &counter{view: v, total: total, start: time.Now()}
-	if !v.terminal {
+	if !v.bars {
 		return c
 	}
 	c.bars = mpb.New(mpb.WithOutput(v.out), mpb.WithWidth(30))
@@ -174,7 +174,7 @@ func (c *counter) add() {
 		return
 	}
 	// Progress that cannot be shown is no reason to fail.
-	_, _ = fmt.Fprintf(c.view.out, "pre-params %d of %d  %s\n", c.done, c.total, c.rate())
+	_, _ = fmt.Fprintln(c.view.out, cut(fmt.Sprintf("pre-params %d of %d  %s", c.done, c.total, c.rate()), c.view.width))
 }
 
 func (c *counter) end(err error) {

@@ -67,9 +67,9 @@ func closed(dir string) error {
 
 // prewarmCmd is for a device: "mpcd preparams" is for a service.
 type prewarmCmd struct {
+	callFlags
 	ahead
-	Sets int  `help:"How many sets are to be ready. A new share with a SECP256K1 key takes one." default:"2"`
-	JSON bool `help:"Print one JSON object on standard output."`
+	Sets int `help:"How many sets are to be ready. A new share with a SECP256K1 key takes one." default:"2"`
 }
 
 // Run makes what is missing. It calls nobody.
@@ -103,8 +103,7 @@ func (cmd *prewarmCmd) Run(ctx context.Context) error {
 		return err
 	}
 	took := time.Since(start).Seconds()
-	flags := serviceFlags{JSON: cmd.JSON}
-	return flags.print(struct {
+	return cmd.print(struct {
 		Ready   int     `json:"ready"`
 		Made    int     `json:"made"`
 		Seconds float64 `json:"seconds"`

@@ -16,29 +16,60 @@ import (
 )
 
 // view shows the progress of operations: a bar for each on a terminal, a line for each
-// step anywhere else.
+// step anywhere else. It uses no colour.
 type view struct {
-	out      io.Writer
-	terminal bool
+	out   io.Writer
+	bars  bool // the terminal can move its cursor
+	width int  // columns of a terminal that cannot; 0: there is no limit
 }
 
 // newView shows progress on f. quiet shows none, unless f is a terminal.
 func newView(f *os.File, quiet bool) *view {
-	terminal := term.IsTerminal(int(f.Fd()))
-	if quiet && !terminal {
-		return &view{out: io.Discard}
+	fd := int(f.Fd())
+	if !term.IsTerminal(fd) {
+		if quiet {
+			return &view{out: io.Discard}
+		}
+		return &view{out: f}
 	}
-	return &view{out: f, terminal: terminal}
+	if t := os.Getenv("TERM"); t != "" && t != "dumb" {
+		return &view{out: f, bars: true}
+	}
+	width, _, err := term.GetSize(fd)
+	if err != nil {
+		width = 0
+	}
+	return &view{out: f, width: width}
 }
 
 // operation starts to show one operation. It returns where its progress goes, and what
 // ends it, which must be called.
 func (v *view) operation(name string) (report client.ProgressFunc, end func(error)) {
-	if v.terminal {
+	if v.bars {
 		return v.bar(name)
 	}
 	return v.lines(name)
 }
+
+// state is what a person reads of an operation.
+type state struct {
+	name    string // of the operation
+	start   time.Time
+	percent uint32
+	step    string
+	brief   string // the step, where there is little room
+}
+
+func newState(name string) state { return state{name: name, start: time.Now()} }
+
+func (s *state) show(p client.Progress) {
+	s.percent, s.step, s.brief = p.Percent, step(p), p.Status
+	if p.Curve != "" && p.Rounds > 0 {
+		s.brief = fmt.Sprintf("%s %d/%d", p.Status, p.Round, p.Rounds)
+	}
+}
+
+func (s *state) fail() { s.step, s.brief = "failed", "failed" }
 
 // step is the part of a progress that a person reads.
 func step(p client.Progress) string {
@@ -57,51 +88,80 @@ func step(p client.Progress) string {
 	return b.String()
 }
 
-func (v *view) lines(name string) (report client.ProgressFunc, end func(error)) {
-	start := time.Now()
-	line := func(percent uint32, text string) {
-		// Progress that cannot be shown is no reason to fail.
-		_, _ = fmt.Fprintf(v.out, "%-9s %3d%%  %5.1fs  %s\n", name, percent, time.Since(start).Seconds(), text)
+const (
+	longestLine = 66 // of line, with the longest step
+	leastBar    = 76 // columns that hold it and a bar
+)
+
+// line fits into so many columns, of which it leaves the last one free; 0 is any number.
+func (s *state) line(width int) string {
+	if width == 0 || width > longestLine {
+		return fmt.Sprintf("%-9s %3d%%  %5.1fs  %s", s.name, s.percent, time.Since(s.start).Seconds(), s.step)
 	}
-	var percent uint32
+	return cut(fmt.Sprintf("%-9s %3d%%  %s", s.name, s.percent, s.brief), width)
+}
+
+// cut shortens a line of ASCII to a terminal's columns.
+func cut(line string, width int) string {
+	if width == 0 || len(line) < width {
+		return line
+	}
+	return line[:max(0, width-1)]
+}
+
+func (v *view) lines(name string) (report client.ProgressFunc, end func(error)) {
+	s := newState(name)
+	show := func() {
+		// Progress that cannot be shown is no reason to fail.
+		_, _ = fmt.Fprintln(v.out, s.line(v.width))
+	}
 	report = func(p client.Progress) {
-		percent = p.Percent
-		line(percent, step(p))
+		s.show(p)
+		show()
 	}
 	return report, func(err error) {
 		if err != nil {
-			line(percent, "failed")
+			s.fail()
+			show()
 		}
 	}
 }
 
 func (v *view) bar(name string) (report client.ProgressFunc, end func(error)) {
-	var mu sync.Mutex // guards text, which the bar's own goroutine reads
-	text := ""
-	start := time.Now()
+	var mu sync.Mutex // guards s and narrow, which the bar's own goroutine reads
+	s, narrow := newState(name), false
 	bars := mpb.New(mpb.WithOutput(v.out), mpb.WithWidth(30))
 	bar := bars.AddBar(100,
-		mpb.PrependDecorators(decor.Name(fmt.Sprintf("%-9s", name))),
-		mpb.AppendDecorators(
-			decor.Percentage(decor.WC{W: 5}),
-			decor.Any(func(decor.Statistics) string {
-				mu.Lock()
-				defer mu.Unlock()
-				// As wide as the longest text, so that the bar keeps its size.
-				return fmt.Sprintf(" %6.1fs  %-41s", time.Since(start).Seconds(), text)
-			}),
-		),
+		// In a narrow terminal the line takes the place of the bar. It is asked first, and so
+		// is what knows the terminal's width, which may change.
+		mpb.PrependDecorators(decor.Any(func(d decor.Statistics) string {
+			mu.Lock()
+			defer mu.Unlock()
+			if narrow = d.AvailableWidth < leastBar; narrow {
+				return fmt.Sprintf("%-*s", max(0, d.AvailableWidth-1), s.line(d.AvailableWidth))
+			}
+			return fmt.Sprintf("%-9s", name)
+		})),
+		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string {
+			mu.Lock()
+			defer mu.Unlock()
+			if narrow {
+				return ""
+			}
+			// As wide as the longest step, so that the bar keeps its size.
+			return fmt.Sprintf("%4d%% %6.1fs  %-41s", s.percent, time.Since(s.start).Seconds(), s.step)
+		})),
 	)
 	report = func(p client.Progress) {
 		mu.Lock()
-		text = step(p)
+		s.show(p)
 		mu.Unlock()
 		bar.SetCurrent(int64(p.Percent))
 	}
 	return report, func(err error) {
 		if err != nil {
 			mu.Lock()
-			text = "failed"
+			s.fail()
 			mu.Unlock()
 			bar.Abort(false)
 		} else {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -36,6 +37,8 @@ type serveCmd struct {
 	GRPCAddr  string `name:"grpc-addr" help:"Where gRPC is served (default: ${default})." default:"127.0.0.1:9090" placeholder:"ADDR" env:"MPCD_GRPC_ADDR"`
 	HTTPAddr  string `name:"http-addr" help:"Where the HTTP/JSON gateway is served (default: ${default})." default:"127.0.0.1:8080" placeholder:"ADDR" env:"MPCD_HTTP_ADDR"`
 	AdminAddr string `name:"admin-addr" help:"Where health and profiles are served; keep it internal (default: ${default})." default:"127.0.0.1:9464" placeholder:"ADDR" env:"MPCD_ADMIN_ADDR"`
+
+	CORSOrigins []string `name:"cors-origins" help:"Web origins whose pages may call over HTTP, as in https://app.example.com; exact ones, repeatable. None by default." placeholder:"ORIGIN,..." env:"MPCD_CORS_ORIGINS"`
 
 	Slots         setting[int]           `help:"How many runs compute at once; 0: one for each core." default:"0" env:"MPCD_SLOTS" placeholder:"N"`
 	RunTimeout    setting[time.Duration] `help:"Deadline of one run, waiting included (default: ${default})." default:"10m" env:"MPCD_RUN_TIMEOUT" placeholder:"TIME"`
@@ -65,7 +68,9 @@ type serveCmd struct {
 // Help says what flags alone do not.
 func (s *serveCmd) Help() string {
 	return `Every setting may come from its flag, from its MPCD_* environment variable or from the
-YAML file, in this order of precedence. Secrets come in files only. The command logs JSON
+YAML file, in this order of precedence. An unknown key or variable is refused; an empty
+variable counts as not set, and what Kubernetes sets for a Service called mpcd is let be
+(MPCD_PORT=tcp://..., MPCD_SERVICE_HOST). Secrets come in files only. The command logs JSON
 to standard error, one line of it "serving" with the addresses; SIGTERM ends it.`
 }
 
@@ -94,6 +99,7 @@ func (s *serveCmd) check(f *faults) *seal.Keyset {
 		}
 	}
 	s.checkAddresses(f)
+	s.checkOrigins(f)
 	s.checkValues(f)
 	return s.keysetFlags.check(f)
 }
@@ -111,6 +117,21 @@ func (s *serveCmd) checkAddresses(f *faults) {
 		}
 		taken[x.addr] = x.flag
 	}
+}
+
+func (s *serveCmd) checkOrigins(f *faults) {
+	var origins []string
+	for _, origin := range s.CORSOrigins {
+		if origin = strings.TrimSpace(origin); origin == "" {
+			continue // MPCD_CORS_ORIGINS= is none
+		}
+		origins = append(origins, origin)
+		if err := server.CheckOrigin(origin); err != nil {
+			shown, _, _ := strings.Cut(origin, "?")
+			f.add("--cors-origins: %q %w", shown[strings.LastIndexByte(shown, '@')+1:], err) // no password
+		}
+	}
+	s.CORSOrigins = origins
 }
 
 func (s *serveCmd) checkValues(f *faults) {
@@ -168,7 +189,7 @@ func (s *serveCmd) Run(ctx context.Context, f *faults) (err error) {
 	if len(*f) > 0 {
 		return usageError{*f}
 	}
-	door.config.RunTimeout = s.RunTimeout.value
+	door.config.RunTimeout, door.config.CORSOrigins = s.RunTimeout.value, s.CORSOrigins
 	// What gRPC and its gateway have to say, such as that a caller went away, is a line like
 	// any other.
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, slog.NewLogLogger(log.Handler(), slog.LevelInfo).Writer()))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"strings"
@@ -14,8 +15,9 @@ import (
 type accessFlags struct {
 	TLSCert        string `name:"tls-cert" help:"The service's certificate with its chain, PEM, for gRPC and HTTP. It is read again when it changes, as are the key and the client CA." placeholder:"FILE" env:"MPCD_TLS_CERT"`
 	TLSKey         string `name:"tls-key" help:"The certificate's key, PEM, mode 0600." placeholder:"FILE" env:"MPCD_TLS_KEY"`
+	MinTLS         string `name:"min-tls" help:"The oldest TLS of the HTTP listener: 1.3, or 1.2 for phones that have no newer one (Android before 10, iOS before 12.2), then with forward secrecy and AEAD ciphers alone. gRPC is 1.3 always (default: ${default})." default:"1.3" placeholder:"VERSION" env:"MPCD_MIN_TLS"`
 	TLSClientCA    string `name:"tls-client-ca" help:"The CA of services that call with a client certificate, PEM. Over gRPC only." placeholder:"FILE" env:"MPCD_TLS_CLIENT_CA"`
-	MTLSIdentities string `name:"mtls-identities" help:"YAML file with the names in client certificates that may call, and their scopes, as in: identities: {spiffe://example.org/backend: {scopes: [wallets:read]}, cn:support: {scopes: []}}" placeholder:"FILE" env:"MPCD_MTLS_IDENTITIES"`
+	MTLSIdentities string `name:"mtls-identities" help:"YAML file with the names in client certificates that may call, and their scopes, as in: identities: {spiffe://example.org/backend: {scopes: [wallets:read]}, dns:risk.example.org: {scopes: [wallets:read]}, cn:support: {scopes: []}}" placeholder:"FILE" env:"MPCD_MTLS_IDENTITIES"`
 
 	JWTIssuer   string `name:"jwt-issuer" help:"Who makes the bearer tokens: their iss." placeholder:"URL" env:"MPCD_JWT_ISSUER"`
 	JWTAudience string `name:"jwt-audience" help:"For whom they are: what their aud must hold." placeholder:"NAME" env:"MPCD_JWT_AUDIENCE"`
@@ -103,7 +105,16 @@ func (a *accessFlags) checkValues(f *faults) {
 	}
 }
 
+// minTLS are the values of --min-tls.
+var minTLS = map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
+
 func (a *accessFlags) openTLS(dev bool, addresses []address, log *slog.Logger, f *faults, to *server.Config) {
+	least, ok := minTLS[a.MinTLS]
+	if !ok {
+		f.add("--min-tls: %q is not 1.2 or 1.3", a.MinTLS)
+	} else if least != tls.VersionTLS13 && a.TLSCert+a.TLSKey == "" {
+		f.add("--min-tls: there is no TLS without a certificate: name --tls-cert and --tls-key")
+	}
 	if !together(f, named{"--tls-cert", a.TLSCert}, named{"--tls-key", a.TLSKey}) {
 		if a.TLSClientCA != "" && a.TLSCert+a.TLSKey == "" {
 			f.add("--tls-client-ca: client certificates come over TLS only: name --tls-cert and --tls-key")
@@ -121,6 +132,7 @@ func (a *accessFlags) openTLS(dev bool, addresses []address, log *slog.Logger, f
 		f.join(err)
 		return
 	}
+	certificates.MinHTTP = least
 	to.GRPCTLS, to.HTTPTLS = certificates.GRPC(), certificates.HTTP()
 }
 

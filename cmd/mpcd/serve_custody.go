@@ -21,13 +21,14 @@ import (
 
 // webhookFlags are the settings of serve that name a customer's own services.
 type webhookFlags struct {
-	CustodianURL           string `name:"custodian-url" help:"Who keeps the server's halves of BACKUP sets: the https URL below which /backup and /backup/fetch are. Without it they are kept here, sealed. Sets that were made before stay where they are." placeholder:"URL" env:"MPCD_CUSTODIAN_URL"`
-	CustodianSigningSecret string `name:"custodian-signing-secret" help:"File with the secret that signs messages to the custodian (Standard Webhooks: whsec_...), mode 0600." placeholder:"FILE" env:"MPCD_CUSTODIAN_SIGNING_SECRET"`
-	CustodianHeaderSecret  string `name:"custodian-header-secret" help:"File with what X-Webhook-Secret holds, for custodians that want it, mode 0600." placeholder:"FILE" env:"MPCD_CUSTODIAN_HEADER_SECRET"`
-	CustodianRecipient     string `name:"custodian-recipient" help:"The custodian's age recipient: halves leave encrypted to it, and the custodian decrypts what it answers." placeholder:"age1..." env:"MPCD_CUSTODIAN_RECIPIENT"`
+	CustodianURL           string   `name:"custodian-url" help:"Who keeps the server's halves of BACKUP sets: the https URL below which /backup and /backup/fetch are (docs/CUSTODIAN.md). Without it they are kept here, sealed. Sets that were made before stay where they are." placeholder:"URL" env:"MPCD_CUSTODIAN_URL"`
+	CustodianSigningSecret []string `name:"custodian-signing-secret" help:"File with the secret that signs messages to the custodian (Standard Webhooks: whsec_...), mode 0600. Two, while the secret is being changed: both sign." sep:"," placeholder:"FILE" env:"MPCD_CUSTODIAN_SIGNING_SECRET"`
+	CustodianHeaderSecret  string   `name:"custodian-header-secret" help:"File with what X-Webhook-Secret holds, for custodians that want it, mode 0600." placeholder:"FILE" env:"MPCD_CUSTODIAN_HEADER_SECRET"`
+	CustodianRecipient     string   `name:"custodian-recipient" help:"The custodian's age recipient: halves leave encrypted to it, and the custodian decrypts what it answers." placeholder:"age1..." env:"MPCD_CUSTODIAN_RECIPIENT"`
+	CustodianDelete        toggle   `name:"custodian-delete" help:"Tell the custodian (/backup/delete) which shares nobody needs any more: of sets that were revoked, or never committed or confirmed. What it does not take is repeated." env:"MPCD_CUSTODIAN_DELETE"`
 
-	PolicyURL           string `name:"policy-url" help:"An authoriser that is asked before BackupWallet, ProvisionWallet, Sign and RevokeShareSet; its https URL. No answer is no." placeholder:"URL" env:"MPCD_POLICY_URL"`
-	PolicySigningSecret string `name:"policy-signing-secret" help:"File with the secret that signs messages to the authoriser (whsec_...), mode 0600." placeholder:"FILE" env:"MPCD_POLICY_SIGNING_SECRET"`
+	PolicyURL           string   `name:"policy-url" help:"An authoriser that is asked before BackupWallet, ProvisionWallet, Sign and RevokeShareSet; its https URL. No answer is no." placeholder:"URL" env:"MPCD_POLICY_URL"`
+	PolicySigningSecret []string `name:"policy-signing-secret" help:"File with the secret that signs messages to the authoriser (whsec_...), mode 0600. Two, while the secret is being changed: both sign." sep:"," placeholder:"FILE" env:"MPCD_POLICY_SIGNING_SECRET"`
 
 	WebhookCA            string `name:"webhook-ca" help:"The CA of both their certificates, PEM; the system's by default." placeholder:"FILE" env:"MPCD_WEBHOOK_CA"`
 	WebhookAllowNetworks string `name:"webhook-allow-networks" help:"Networks that they may be in though their addresses are not public, as in 10.1.0.0/16,fd00:1::/64." placeholder:"CIDR,..." env:"MPCD_WEBHOOK_ALLOW_NETWORKS"`
@@ -38,13 +39,20 @@ type webhookFlags struct {
 func (w *webhookFlags) open(log *slog.Logger, f *faults, to *service.Options) {
 	base := webhook.Config{CA: w.openCA(f), Networks: w.openNetworks(f)}
 	if w.CustodianURL == "" {
-		for _, x := range []named{{"--custodian-header-secret", w.CustodianHeaderSecret}, {"--custodian-recipient", w.CustodianRecipient}} {
+		optional := []named{{"--custodian-header-secret", w.CustodianHeaderSecret}, {"--custodian-recipient", w.CustodianRecipient}}
+		if w.CustodianDelete.value {
+			optional = append(optional, named{"--custodian-delete", "true"})
+		}
+		for _, x := range optional {
 			if x.value != "" {
 				f.add("--custodian-url is missing: it belongs to %s", x.flag)
 			}
 		}
 	}
-	if w.CustodianURL+w.CustodianSigningSecret+w.PolicyURL+w.PolicySigningSecret == "" {
+	if w.CustodianDelete.err != nil {
+		f.add("--custodian-delete: %w", w.CustodianDelete.err)
+	}
+	if w.CustodianURL+w.PolicyURL == "" && len(files(w.CustodianSigningSecret))+len(files(w.PolicySigningSecret)) == 0 {
 		for _, x := range []named{{"--webhook-ca", w.WebhookCA}, {"--webhook-allow-networks", w.WebhookAllowNetworks}} {
 			if x.value != "" {
 				f.add("%s: there is no --custodian-url and no --policy-url to use it for", x.flag)
@@ -56,7 +64,12 @@ func (w *webhookFlags) open(log *slog.Logger, f *faults, to *service.Options) {
 	if w.CustodianHeaderSecret != "" {
 		custodian.HeaderSecret = readWord(f, "--custodian-header-secret", w.CustodianHeaderSecret)
 	}
-	to.Custodian = webhookClient(custodian, "--custodian-url", "--custodian-signing-secret", w.CustodianSigningSecret, log, f)
+	custodian.Signers = readSigners(f, "--custodian-signing-secret", w.CustodianSigningSecret)
+	to.Custodian = webhookClient(custodian, "--custodian-url", named{"--custodian-signing-secret", strings.Join(files(w.CustodianSigningSecret), ",")}, log, f)
+	if to.Custodian != nil && w.CustodianDelete.value {
+		custodian.Name = "custodian-delete"
+		to.CustodianDeletes = webhook.New(custodian, log)
+	}
 	if w.CustodianRecipient != "" {
 		recipient, err := age.ParseX25519Recipient(w.CustodianRecipient)
 		if err != nil {
@@ -66,19 +79,17 @@ func (w *webhookFlags) open(log *slog.Logger, f *faults, to *service.Options) {
 	}
 	policy := base
 	policy.Name, policy.URL = "policy", w.PolicyURL
-	to.Policy = webhookClient(policy, "--policy-url", "--policy-signing-secret", w.PolicySigningSecret, log, f)
+	policy.Signers = readSigners(f, "--policy-signing-secret", w.PolicySigningSecret)
+	to.Policy = webhookClient(policy, "--policy-url", named{"--policy-signing-secret", strings.Join(files(w.PolicySigningSecret), ",")}, log, f)
 }
 
 // webhookClient returns one where its URL and its secret are named, and nil where neither is.
-func webhookClient(cfg webhook.Config, urlFlag, secretFlag, secretFile string, log *slog.Logger, f *faults) *webhook.Client {
-	complete := together(f, named{urlFlag, cfg.URL}, named{secretFlag, secretFile})
+func webhookClient(cfg webhook.Config, urlFlag string, secrets named, log *slog.Logger, f *faults) *webhook.Client {
+	complete := together(f, named{urlFlag, cfg.URL}, secrets)
 	if cfg.URL != "" {
 		if err := webhook.CheckURL(cfg.URL); err != nil {
 			f.add("%s: %w", urlFlag, err)
 		}
-	}
-	if secretFile != "" {
-		cfg.Signer = readSigner(f, secretFlag, secretFile)
 	}
 	if !complete || len(*f) > 0 {
 		return nil
@@ -112,7 +123,27 @@ func (w *webhookFlags) openNetworks(f *faults) (all []netip.Prefix) {
 	return all
 }
 
-// readSigner reads a signing secret of Standard Webhooks.
+// files returns the files that a flag names which may come more than once. What is empty,
+// as in a variable that is set to nothing, names none.
+func files(given []string) (paths []string) {
+	for _, path := range given {
+		if path = strings.TrimSpace(path); path != "" {
+			paths = append(paths, path)
+		}
+	}
+	return paths
+}
+
+// readSigners reads signing secrets of Standard Webhooks.
+func readSigners(f *faults, flag string, paths []string) (all []*webhook.Signer) {
+	for _, path := range files(paths) {
+		if s := readSigner(f, flag, path); s != nil {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
 func readSigner(f *faults, flag, path string) *webhook.Signer {
 	word := readWord(f, flag, path)
 	defer word.Wipe()

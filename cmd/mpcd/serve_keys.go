@@ -47,7 +47,7 @@ func (k *keysetFlags) open(ctx context.Context, db string, log *slog.Logger) (*s
 	if k.KMS != "" {
 		return loadKeyset(ctx, k.Keyset, k.KMS)
 	}
-	file, err := store.Path(db)
+	file, err := store.File(db)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -14,11 +13,11 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/term"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
 	"github.com/mpcd/mpcd/client"
+	"github.com/mpcd/mpcd/internal/names"
 )
 
 // walletCmd groups the commands that call a running service. A device's share is kept
@@ -27,26 +26,32 @@ import (
 type walletCmd struct {
 	Create    createCmd    `cmd:"" help:"Create a wallet; keep its first share in a file."`
 	Backup    backupCmd    `cmd:"" help:"Make an encrypted backup with a share."`
-	Decrypt   decryptCmd   `cmd:"" help:"Decrypt a backup into a backup share, for calls by hand."`
+	Decrypt   decryptCmd   `cmd:"" help:"Decrypt a backup into a backup share, for calls by hand; no service is called."`
 	Provision provisionCmd `cmd:"" help:"Make a new share for another device from a backup."`
 	Recover   recoverCmd   `cmd:"" help:"Provision, then revoke the sets of lost devices."`
 	Sign      signCmd      `cmd:"" help:"Sign with a share."`
-	Prewarm   prewarmCmd   `cmd:"" help:"Make a device's pre-params ahead, for commands with --device-held."`
+	Prewarm   prewarmCmd   `cmd:"" help:"Make a device's pre-params ahead, for commands with --device-held; no service is called."`
 	Show      showCmd      `cmd:"" help:"Show a wallet, its keys and share sets."`
 	List      listCmd      `cmd:"" help:"List wallets."`
 	Revoke    revokeCmd    `cmd:"" help:"Revoke a share set and what was made from it."`
 	Release   releaseCmd   `cmd:"" help:"Unlock a share set whose client broke too many sessions; needs scope wallets:admin."`
 }
 
-// serviceFlags are those of every command that calls the service.
-type serviceFlags struct {
+// callFlags are those of every wallet command, also of those that call nobody: a script may
+// pass the same to all.
+type callFlags struct {
 	Addr string `help:"The service's gRPC address (default: ${default})." default:"127.0.0.1:9090" env:"MPCD_ADDR" placeholder:"ADDR"`
 	JSON bool   `help:"Print one JSON object on standard output."`
+	connectionFlags
+}
+
+// serviceFlags are those of every command that calls the service.
+type serviceFlags struct {
+	callFlags
 	// DeviceHeld is for the commands that run a protocol; the others have no use for it.
 	DeviceHeld bool `help:"Run this device's side of the protocol here: its share is not sent. A wallet that is created so refuses everything else." env:"MPCD_DEVICE_HELD"`
 	// Ahead is for those of them that make a share, with DeviceHeld.
 	Ahead ahead `embed:"" prefix:"preparams-"`
-	connectionFlags
 }
 
 // id is a flag that names a wallet or a share set, in the one form that ids have.
@@ -122,7 +127,7 @@ func (f *serviceFlags) quiet(run func(*client.Client) (any, string, error), opts
 	return f.print(result, text)
 }
 
-func (f *serviceFlags) print(result any, text string) error {
+func (f *callFlags) print(result any, text string) error {
 	if f.JSON {
 		return json.NewEncoder(os.Stdout).Encode(result)
 	}
@@ -149,7 +154,6 @@ func (f *serviceFlags) explain(err error) error {
 var sdkWords = strings.NewReplacer(
 	"client: ", "",
 	client.ErrNotAShare.Error(), `not a share: name a file that "mpcd wallet" wrote`,
-	client.ErrNotABackup.Error(), `not a backup: name a file that "mpcd wallet backup" wrote`,
 	client.ErrWrongShare.Error(), "not the share that this needs",
 	client.ErrNotConfirmed.Error(), "the service did not answer its confirmation",
 	client.ErrBackupNotStored.Error(), "it was not confirmed",
@@ -201,86 +205,6 @@ func readShare(path string) (*client.Share, error) {
 	return s, nil
 }
 
-// passwordFlags say where a password comes from: never from the command line itself,
-// which other users of the machine can see.
-type passwordFlags struct {
-	Method       client.BackupMethod `help:"Backup method; the command line has PASSWORD only." default:"PASSWORD" enum:"PASSWORD"`
-	PasswordFile string              `help:"File with the password: its first line. Asked for on a terminal otherwise." placeholder:"FILE"`
-}
-
-// password reads the password, before anything is done with it: a progress bar and a
-// question do not go together. twice is for a new password that is typed.
-func (f *passwordFlags) password(ctx context.Context, twice bool) (client.Option, error) {
-	p, err := f.read(ctx, twice)
-	if err != nil {
-		return nil, err
-	}
-	return func(c *client.Client) error {
-		defer clear(p)
-		return c.SetPassword(string(p))
-	}, nil
-}
-
-func (f *passwordFlags) read(ctx context.Context, twice bool) ([]byte, error) {
-	if f.PasswordFile != "" {
-		b, err := os.ReadFile(f.PasswordFile)
-		if err != nil {
-			return nil, fmt.Errorf("--password-file: %w", err)
-		}
-		line, _, _ := bytes.Cut(b, []byte("\n"))
-		if line = bytes.TrimSuffix(line, []byte("\r")); len(line) == 0 {
-			return nil, fmt.Errorf("--password-file: the first line of %s is empty", f.PasswordFile)
-		}
-		return line, nil
-	}
-	if !term.IsTerminal(terminal) {
-		return nil, usageError{errors.New("--password-file is missing, and there is no terminal to ask for the password")}
-	}
-	p, err := ask(ctx, "Password of the backup: ")
-	if err != nil || !twice {
-		return p, err
-	}
-	again, err := ask(ctx, "Once more: ")
-	if err != nil {
-		return nil, err
-	}
-	if !bytes.Equal(p, again) {
-		return nil, errors.New("the two passwords differ")
-	}
-	return p, nil
-}
-
-const terminal = 0 // standard input
-
-// ask asks for a password that is not shown. Where the command is interrupted meanwhile,
-// it makes the terminal show again what is typed.
-func ask(ctx context.Context, prompt string) ([]byte, error) {
-	before, err := term.GetState(terminal)
-	if err != nil {
-		return nil, err
-	}
-	defer fmt.Fprintln(os.Stderr)
-	fmt.Fprint(os.Stderr, prompt)
-	type answer struct {
-		password []byte
-		err      error
-	}
-	answers := make(chan answer, 1)
-	go func() { // ends with a line on the terminal, or with the process
-		p, err := term.ReadPassword(terminal)
-		answers <- answer{p, err}
-	}()
-	select {
-	case a := <-answers:
-		if a.err == nil && len(a.password) == 0 {
-			a.err = errors.New("no password was typed")
-		}
-		return a.password, a.err
-	case <-ctx.Done():
-		return nil, errors.Join(errInterrupted, term.Restore(terminal, before))
-	}
-}
-
 // newShare is what is printed of a share that was made.
 type newShare struct {
 	WalletID   string         `json:"walletId"`
@@ -297,8 +221,8 @@ func madeShare(s *client.Share, file shareFile) (any, string) {
 type createCmd struct {
 	serviceFlags
 	Share  shareFile      `help:"New file for the first device's share." required:"" placeholder:"FILE"`
-	Owner  string         `help:"Whose wallet it is; the caller's by default." placeholder:"NAME"`
-	Name   string         `help:"Name of this device." placeholder:"NAME"`
+	Owner  string         `help:"Whose wallet it is; the caller's by default. At most 256 characters." placeholder:"NAME"`
+	Name   string         `help:"Name of this device, at most 128 characters." placeholder:"NAME"`
 	Curves []client.Curve `help:"The wallet's curves; both by default." enum:"SECP256K1,ED25519" default:"SECP256K1,ED25519" placeholder:"CURVE"`
 }
 
@@ -319,6 +243,8 @@ type backupCmd struct {
 	passwordFlags
 	Share string    `help:"File with a signing share." required:"" placeholder:"FILE"`
 	Out   shareFile `help:"New file for the encrypted backup, an age file." required:"" placeholder:"FILE"`
+
+	WorkFactor int `help:"Work of each guess at the password: scrypt with N = 2^LOGN, 15 to 20 (default: ${default}). Making and opening the backup take as many KiB of memory: 15 takes 32 MiB, 18 takes 256 MiB, 20 takes 1 GiB; each step doubles the time." default:"18" enum:"15,16,17,18,19,20" placeholder:"LOGN"`
 }
 
 // Run makes a backup, writes it, reads it back, and only then makes it count.
@@ -348,7 +274,7 @@ func (cmd *backupCmd) Run(ctx context.Context) error {
 		}
 		return newShare{b.WalletID, b.ShareSetID, client.PurposeBackup, string(cmd.Out)},
 			fmt.Sprintf("wallet %s\nset    %s  BACKUP  encrypted in %s\n", b.WalletID, b.ShareSetID, cmd.Out), nil
-	}, password)
+	}, password, client.WithWorkFactor(cmd.WorkFactor))
 }
 
 // kept adds to an error what became of the share where there is one.
@@ -374,7 +300,7 @@ func unconfirmed(err error, walletID, setID, file string) error {
 // backupFlags name an existing backup and what opens it.
 type backupFlags struct {
 	passwordFlags
-	Backup string `help:"File with the encrypted backup." required:"" placeholder:"FILE"`
+	Backup string `help:"File with the encrypted backup: an age file, binary or in ASCII armor." required:"" placeholder:"FILE"`
 }
 
 func (f *backupFlags) cipherText() (string, error) {
@@ -383,9 +309,9 @@ func (f *backupFlags) cipherText() (string, error) {
 }
 
 type decryptCmd struct {
+	callFlags
 	backupFlags
-	Out  shareFile `help:"New file for the decrypted backup share." required:"" placeholder:"FILE"`
-	JSON bool      `help:"Print one JSON object on standard output."`
+	Out shareFile `help:"New file for the decrypted backup share." required:"" placeholder:"FILE"`
 }
 
 // Run decrypts a backup. It calls nobody.
@@ -409,8 +335,7 @@ func (cmd *decryptCmd) Run(ctx context.Context) error {
 	if err := cmd.Out.store(ctx, s); err != nil {
 		return err
 	}
-	flags := serviceFlags{JSON: cmd.JSON}
-	return flags.print(madeShare(s, cmd.Out))
+	return cmd.print(madeShare(s, cmd.Out))
 }
 
 // nowhere is the connection of a command that makes no call.
@@ -421,7 +346,7 @@ type provisionCmd struct {
 	backupFlags
 	Share  shareFile `help:"New file for this device's share." required:"" placeholder:"FILE"`
 	Wallet id        `help:"The wallet that the backup must be of." placeholder:"ID"`
-	Name   string    `help:"Name of this device." placeholder:"NAME"`
+	Name   string    `help:"Name of this device, at most 128 characters." placeholder:"NAME"`
 }
 
 // Run provisions this device.
@@ -559,12 +484,12 @@ func viewWallet(w *client.Wallet) walletView {
 
 func (v *walletView) text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "wallet %s  owner %s  created %s\n", v.WalletID, v.Owner, v.CreateTime.Format(time.RFC3339))
+	fmt.Fprintf(&b, "wallet %s  owner %s  created %s\n", v.WalletID, names.Line(v.Owner), v.CreateTime.Format(time.RFC3339))
 	for _, k := range v.Keys {
 		fmt.Fprintf(&b, "  key  %-9s  %s\n", k.Curve, k.PublicKey)
 	}
 	for _, s := range v.ShareSets {
-		about := slices.DeleteFunc([]string{string(s.Method), s.Device, s.budget()}, func(x string) bool { return x == "" })
+		about := slices.DeleteFunc([]string{string(s.Method), names.Line(s.Device), s.budget()}, func(x string) bool { return x == "" })
 		b.WriteString(strings.TrimRight(fmt.Sprintf("  set  %s  %-7s  %-7s  %s", s.ID, s.Purpose, s.State, strings.Join(about, "  ")), " ") + "\n")
 	}
 	return b.String()

@@ -2,14 +2,14 @@ package auth
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"google.golang.org/grpc/metadata"
 
+	"github.com/mpcd/mpcd/internal/names"
 	"github.com/mpcd/mpcd/internal/session"
 )
 
@@ -51,6 +51,7 @@ func bearer(values []string) (string, error) {
 		return "", fmt.Errorf("%d authorization values: one is allowed", len(values))
 	}
 	scheme, token, _ := strings.Cut(values[0], " ")
+	token = strings.Trim(token, " ") // any number of spaces is allowed
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return "", fmt.Errorf("the authorization is not of the form Bearer TOKEN")
 	}
@@ -60,19 +61,20 @@ func bearer(values []string) (string, error) {
 	return token, nil
 }
 
-// maxName bounds a caller's name, in bytes: it stands in the audit log and as the owner
+// maxName bounds a caller's name, in characters: it stands in the audit log and as the owner
 // of wallets.
-const maxName = 256
+const maxName = names.MaxOwner
 
-// checkName accepts printable text.
+// checkName accepts what an owner may be called, but for the empty name.
 func checkName(name string) error {
+	err := names.Check(name, maxName)
 	switch {
 	case name == "":
 		return fmt.Errorf("the name is empty")
-	case len(name) > maxName:
-		return fmt.Errorf("a name of %d bytes: at most %d are allowed", len(name), maxName)
-	case !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }):
+	case errors.Is(err, names.ErrText):
 		return fmt.Errorf("the name is not printable text")
+	case err != nil:
+		return fmt.Errorf("the name %w", err)
 	}
 	return nil
 }

@@ -6,8 +6,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,6 +27,7 @@ type Identities map[string][]session.Scope
 const (
 	spiffePrefix = "spiffe://"
 	cnPrefix     = "cn:"
+	dnsPrefix    = "dns:"
 
 	maxIdentities = 1 << 20 // bytes of their file
 )
@@ -32,16 +35,18 @@ const (
 // isCertificateName reports whether a name could be taken for a certificate's.
 func isCertificateName(name string) bool {
 	name = strings.ToLower(strings.TrimSpace(name))
-	return strings.HasPrefix(name, "spiffe:") || strings.HasPrefix(name, cnPrefix)
+	return strings.HasPrefix(name, "spiffe:") || strings.HasPrefix(name, cnPrefix) || strings.HasPrefix(name, dnsPrefix)
 }
 
 // LoadIdentities reads a YAML file:
 //
 //	identities:
 //	  spiffe://example.org/wallet-backend: {scopes: [wallets:read, wallets:write]}
+//	  dns:risk.example.org: {scopes: [wallets:read]}
 //	  cn:support-tool: {scopes: [wallets:read]}
 //
-// Its error joins every fault of the file.
+// A DNS name may be written in upper case and with a dot at its end: it is kept without
+// either. Its error joins every fault of the file.
 func LoadIdentities(path string) (Identities, error) {
 	b, err := readBounded(path, maxIdentities)
 	if err != nil {
@@ -60,10 +65,14 @@ func LoadIdentities(path string) (Identities, error) {
 	var faults []error
 	out := make(Identities, len(file.Identities))
 	for _, name := range sorted(file.Identities) {
-		if err := checkIdentity(name); err != nil {
+		canonical, err := checkIdentity(name)
+		if _, twice := out[canonical]; twice && err == nil {
+			err = errors.New("it is there twice")
+		}
+		if err != nil {
 			faults = append(faults, fmt.Errorf("--mtls-identities %s: identity %.*q: %w", path, maxName, name, err))
 		}
-		out[name] = known(file.Identities[name].Scopes)
+		out[canonical] = known(file.Identities[name].Scopes)
 		for _, s := range file.Identities[name].Scopes {
 			if !slices.Contains(scopes, session.Scope(s)) {
 				faults = append(faults, fmt.Errorf("--mtls-identities %s: identity %.*q: there is no scope %q", path, maxName, name, s))
@@ -82,18 +91,41 @@ func sorted[V any](m map[string]V) []string {
 	return names
 }
 
-func checkIdentity(name string) error {
+// checkIdentity returns a name of the identities file as Identities has it.
+func checkIdentity(name string) (string, error) {
 	if err := checkName(name); err != nil {
-		return err
+		return name, err
 	}
 	if cn, ok := strings.CutPrefix(name, cnPrefix); ok && cn != "" {
-		return nil
+		return name, nil
+	}
+	if host, ok := strings.CutPrefix(name, dnsPrefix); ok {
+		canonical, ok := dnsName(host)
+		if !ok {
+			return name, errors.New("it is not one DNS name: letters, digits, hyphens and dots, without a wildcard (*), a port or an IP address; an international name in its xn-- form")
+		}
+		return canonical, nil
 	}
 	u, err := url.Parse(name)
 	if err != nil || !isSPIFFE(u) || u.String() != name {
-		return errors.New("it is neither a SPIFFE ID (spiffe://TRUST-DOMAIN/PATH) nor cn:COMMON-NAME")
+		return name, errors.New("it is neither a SPIFFE ID (spiffe://TRUST-DOMAIN/PATH) nor dns:NAME nor cn:COMMON-NAME")
 	}
-	return nil
+	return name, nil
+}
+
+// dnsName returns the identity of a host: DNS names are the same in upper and lower case, and
+// with a dot at their end. A wildcard names no one service, and so is no identity.
+func dnsName(host string) (string, bool) {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if len(host) == 0 || len(host) > 253 || net.ParseIP(host) != nil {
+		return "", false
+	}
+	for label := range strings.SplitSeq(host, ".") {
+		if len(label) == 0 || len(label) > 63 || strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+			return "", false
+		}
+	}
+	return dnsPrefix + host, true
 }
 
 // isSPIFFE reports whether u is a workload's ID (SPIFFE-ID, section 2): a trust domain
@@ -118,31 +150,56 @@ func (ids Identities) caller(ctx context.Context) (session.Caller, error) {
 	if time.Now().After(leaf.NotAfter) {
 		return session.Caller{}, fmt.Errorf("the certificate %s has expired since its connection was made", leaf.SerialNumber)
 	}
-	name, err := nameOf(leaf)
+	names, err := namesOf(leaf)
 	if err != nil {
 		return session.Caller{}, fmt.Errorf("the certificate %s: %w", leaf.SerialNumber, err)
 	}
-	granted, ok := ids[name]
-	if !ok {
-		return session.Caller{}, fmt.Errorf("the certificate %s is of %q, which is not configured", leaf.SerialNumber, name)
+	configured := slices.DeleteFunc(slices.Clone(names), func(name string) bool { _, ok := ids[name]; return !ok })
+	switch len(configured) {
+	case 0:
+		return session.Caller{}, fmt.Errorf("the certificate %s is of %s, which is not configured", leaf.SerialNumber, quoted(names))
+	case 1:
+		return session.Caller{Name: configured[0], Scopes: ids[configured[0]]}, nil
 	}
-	return session.Caller{Name: name, Scopes: granted}, nil
+	return session.Caller{}, fmt.Errorf("the certificate %s is of %s, of which more than one is configured: leave one of them in the identities",
+		leaf.SerialNumber, quoted(configured))
 }
 
-// nameOf returns the name in a certificate: its one URI where it has any, which must be a
-// SPIFFE ID (X509-SVID, section 2), or else its common name.
-func nameOf(leaf *x509.Certificate) (string, error) {
+// quoted lists names for the log.
+func quoted(names []string) string {
+	var all []string
+	for _, name := range names[:min(len(names), 8)] {
+		all = append(all, strconv.Quote(name))
+	}
+	return strings.Join(all, " and ")
+}
+
+// namesOf returns the names in a certificate: its one URI where it has any, which must be a
+// SPIFFE ID (X509-SVID, section 2), or else its common name and its DNS names. IP and e-mail
+// addresses are no names of services.
+func namesOf(leaf *x509.Certificate) (names []string, err error) {
 	switch {
 	case len(leaf.URIs) > 1:
-		return "", fmt.Errorf("it has %d URIs: one is allowed", len(leaf.URIs))
+		return nil, fmt.Errorf("it has %d URIs: one is allowed", len(leaf.URIs))
 	case len(leaf.URIs) == 1 && !isSPIFFE(leaf.URIs[0]):
-		return "", errors.New("its URI is not a SPIFFE ID")
+		return nil, errors.New("its URI is not a SPIFFE ID")
 	case len(leaf.URIs) == 1:
 		name := leaf.URIs[0].String()
-		return name, checkName(name)
-	case leaf.Subject.CommonName == "":
-		return "", errors.New("it has neither a SPIFFE ID nor a common name")
+		return []string{name}, checkName(name)
 	}
-	name := cnPrefix + leaf.Subject.CommonName
-	return name, checkName(name)
+	if cn := leaf.Subject.CommonName; cn != "" {
+		if err := checkName(cnPrefix + cn); err != nil {
+			return nil, err
+		}
+		names = append(names, cnPrefix+cn)
+	}
+	for _, host := range leaf.DNSNames {
+		if name, ok := dnsName(host); ok && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return nil, errors.New("it has neither a SPIFFE ID nor a common name nor a DNS name")
+	}
+	return names, nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,6 +44,7 @@ func TestCertificates(t *testing.T) {
 		Tokens: newTokens(t, keysFile(t, key), silent),
 		Identities: auth.Identities{
 			backend: {session.ScopeRead, session.ScopeWrite}, "cn:support": nil, "cn:spiffe://example.org/x": {session.ScopeAdmin},
+			"dns:risk.example.org": {session.ScopeRead}, "dns:old.example.org": nil, "dns:example.org": {session.ScopeAdmin},
 		},
 	}
 	for name, c := range map[string]struct {
@@ -64,7 +66,7 @@ func TestCertificates(t *testing.T) {
 		"a common name that is not named":   {"Support", nil, session.Caller{}, "not configured"},
 		"a SPIFFE ID as its common name":    {backend, nil, session.Caller{}, "not configured"},
 		"a common name with its own prefix": {"cn:support", nil, session.Caller{}, "not configured"},
-		"no name":                           {"", nil, session.Caller{}, "neither a SPIFFE ID nor a common name"},
+		"a DNS name that is not named":      {"", nil, session.Caller{}, `"dns:localhost", which is not configured`},
 		"a common name of two lines":        {"support\n", nil, session.Caller{}, "not printable"},
 	} {
 		got, err := a.Caller(over(t, ca.IssueTo(t, c.cn, c.uris...), nil))
@@ -76,6 +78,49 @@ func TestCertificates(t *testing.T) {
 		require.ErrorIs(t, err, session.ErrUnauthenticated, name)
 		require.ErrorContains(t, err, c.says, name)
 	}
+
+	reader := session.Caller{Name: "dns:risk.example.org", Scopes: []session.Scope{session.ScopeRead}}
+	for name, c := range map[string]struct {
+		cn   string
+		dns  []string
+		want session.Caller
+		says string // empty: it is good
+	}{
+		"alone":                         {"", []string{"risk.example.org"}, reader, ""},
+		"in upper case":                 {"", []string{"RISK.Example.ORG"}, reader, ""},
+		"with a dot at its end":         {"", []string{"risk.example.org."}, reader, ""},
+		"among others":                  {"", []string{"risk", "risk.svc", "risk.example.org", "localhost"}, reader, ""},
+		"twice":                         {"", []string{"risk.example.org", "RISK.example.org"}, reader, ""},
+		"beside an unknown common name": {"risk", []string{"risk.example.org"}, reader, ""},
+		"the same as the common name":   {"risk.example.org", []string{"risk.example.org"}, reader, ""},
+		"beside a known common name":    {"support", []string{"risk.example.org"}, session.Caller{}, "more than one is configured"},
+		"two that are known":            {"", []string{"risk.example.org", "old.example.org"}, session.Caller{}, "more than one is configured"},
+		"a wildcard":                    {"", []string{"*.example.org"}, session.Caller{}, "neither a SPIFFE ID nor a common name nor a DNS name"},
+		"a name below":                  {"", []string{"a.risk.example.org"}, session.Caller{}, "not configured"},
+		"as the common name alone":      {"risk.example.org", nil, session.Caller{}, `"cn:risk.example.org", which is not configured`},
+		"with its prefix as a name":     {"dns:risk.example.org", nil, session.Caller{}, "not configured"},
+		"an address as a name":          {"", []string{"127.0.0.1"}, session.Caller{}, "neither"},
+		"none at all":                   {"", nil, session.Caller{}, "neither a SPIFFE ID nor a common name nor a DNS name"},
+	} {
+		pair := ca.Issue(t, func(x *x509.Certificate) {
+			x.Subject.CommonName, x.DNSNames, x.EmailAddresses = c.cn, c.dns, []string{"risk.example.org@example.org"}
+		})
+		got, err := a.Caller(over(t, pair, nil))
+		require.Equal(t, c.want, got, name)
+		if c.says == "" {
+			require.NoError(t, err, name)
+			continue
+		}
+		require.ErrorIs(t, err, session.ErrUnauthenticated, name)
+		require.ErrorContains(t, err, c.says, name)
+	}
+	both := ca.Issue(t, func(x *x509.Certificate) {
+		u, err := url.Parse(backend + "/other")
+		require.NoError(t, err)
+		x.URIs, x.DNSNames = []*url.URL{u}, []string{"risk.example.org"}
+	})
+	_, err := a.Caller(over(t, both, nil))
+	require.ErrorContains(t, err, "not configured", "a SPIFFE ID is the name, where there is one")
 
 	good := ca.IssueTo(t, "", backend)
 	for name, change := range map[string]func(*tls.ConnectionState){
@@ -107,21 +152,29 @@ func TestIdentitiesFile(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 		return auth.LoadIdentities(path)
 	}
-	ids, err := load("identities:\n  " + backend + ": {scopes: [wallets:write, wallets:read]}\n  cn:support: {}\n")
+	ids, err := load("identities: {'dns:Risk.Example.ORG.': {scopes: [wallets:read]}, dns:risk-2_a: {}, dns:xn--bcher-kva.example: {}}")
+	require.NoError(t, err)
+	require.Equal(t, auth.Identities{"dns:risk.example.org": {session.ScopeRead}, "dns:risk-2_a": nil, "dns:xn--bcher-kva.example": nil}, ids)
+	ids, err = load("identities:\n  " + backend + ": {scopes: [wallets:write, wallets:read]}\n  cn:support: {}\n")
 	require.NoError(t, err)
 	require.Equal(t, auth.Identities{backend: {session.ScopeRead, session.ScopeWrite}, "cn:support": nil}, ids)
 	for text, says := range map[string][]string{
-		"":                                    {"not YAML of the form"},
-		"identities: {}":                      {"not YAML of the form"},
-		"identities: [a]":                     {"not YAML of the form"},
-		"identities: {cn:a: {scope: [x]}}":    {"not YAML of the form"},
-		"identity: {cn:a: {}}":                {"not YAML of the form"},
-		"identities: {cn:a: {}, cn:a: {}}":    {"not YAML of the form"},
-		"identities: {alice: {}, 'cn:': {}}":  {`"alice": it is neither`, `"cn:": it is neither`},
-		"identities: {'spiffe://a/b?c': {}}":  {"neither a SPIFFE ID"},
-		"identities: {'SPIFFE://a/b': {}}":    {"neither a SPIFFE ID"},
-		"identities: {'spiffe://a': {}}":      {"neither a SPIFFE ID"},
-		"identities: {cn:a: {scopes: [all]}}": {`there is no scope "all"`},
+		"":                                   {"not YAML of the form"},
+		"identities: {}":                     {"not YAML of the form"},
+		"identities: [a]":                    {"not YAML of the form"},
+		"identities: {cn:a: {scope: [x]}}":   {"not YAML of the form"},
+		"identity: {cn:a: {}}":               {"not YAML of the form"},
+		"identities: {cn:a: {}, cn:a: {}}":   {"not YAML of the form"},
+		"identities: {alice: {}, 'cn:': {}}": {`"alice": it is neither`, `"cn:": it is neither`},
+		"identities: {'spiffe://a/b?c': {}}": {"neither a SPIFFE ID"},
+		"identities: {'SPIFFE://a/b': {}}":   {"neither a SPIFFE ID"},
+		"identities: {'spiffe://a': {}}":     {"neither a SPIFFE ID"},
+		"identities: {'dns:': {}}":           {"not one DNS name"},
+		"identities: {'dns:*.example.org': {}, 'dns:.a': {}, 'dns:a..b': {}, 'dns:a b': {}}":      {`"dns:*.example.org": it is not one DNS name`, `"dns:.a"`, `"dns:a..b"`, `"dns:a b"`},
+		"identities: {'dns:example.org:443': {}, 'dns:127.0.0.1': {}, 'dns:::1': {}}":             {`"dns:example.org:443": it`, `"dns:127.0.0.1": it`, `"dns:::1": it`},
+		"identities: {'dns:b\u00fccher.example': {}, 'DNS:a': {}, 'email:a@b': {}}":               {"xn--", `"DNS:a": it is neither`, `"email:a@b": it is neither`},
+		"identities: {dns:a: {}, 'dns:A.': {}}":                                                   {"it is there twice"},
+		"identities: {cn:a: {scopes: [all]}}":                                                     {`there is no scope "all"`},
 		"identities: {'cn:" + strings.Repeat("a", 256) + "': {}, 'spiffe://x': {scopes: [\"\"]}}": {"at most 256", "neither", "no scope"},
 	} {
 		_, err := load(text)

@@ -6,8 +6,9 @@
 // HTTP tokens alone count, since the gateway's inner connection has no certificate.
 //
 // Names from the two sources cannot meet. A certificate's name is its SPIFFE ID
-// ("spiffe://example.org/backend") or "cn:" and its subject's common name; a token's is
-// its subject (sub), which may not begin with either prefix in any spelling. A user's
+// ("spiffe://example.org/backend"), "cn:" and its subject's common name, or "dns:" and one of
+// its DNS names; a token's is its subject (sub), which may not begin with any of these
+// prefixes in any spelling. docs/IDENTITY.md lists what is accepted of either. A user's
 // token and a service's are told apart by their issuer, which gives no two of them one
 // subject, and scopes to services alone: a token without scopes owns its own wallets and
 // no others.

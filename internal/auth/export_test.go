@@ -12,3 +12,12 @@ func (c *Certificates) LookAlways() { c.interval = 0 }
 
 // MaxToken is the length of the longest token.
 const MaxToken = maxToken
+
+// UsableKeys says how many keys of a JWK Set are usable, or that it is none.
+func UsableKeys(set []byte) (int, error) {
+	found, err := parseKeys(set)
+	if err != nil {
+		return 0, err
+	}
+	return len(found.kids), nil
+}

@@ -3,91 +3,12 @@ package auth
 import (
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rsa"
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
-
-	"github.com/lestrrat-go/jwx/v3/jwa"
-	"github.com/lestrrat-go/jwx/v3/jwk"
 )
-
-// keyID is what a token says of the key that signed it.
-type keyID struct {
-	kid string
-	alg jwa.SignatureAlgorithm
-}
-
-// fitting lists the algorithms that a public key may be used with: those of RFC 7518
-// that are asymmetric, and EdDSA (RFC 8037; RFC 9864 calls it Ed25519). There is no other list: none and HMAC fit no
-// key, and so cannot be verified by any.
-func fitting(key crypto.PublicKey) []jwa.SignatureAlgorithm {
-	switch k := key.(type) {
-	case *rsa.PublicKey:
-		if bits := k.N.BitLen(); bits < 2048 || bits > 8192 || k.E < 3 {
-			return nil
-		}
-		return []jwa.SignatureAlgorithm{jwa.RS256(), jwa.RS384(), jwa.RS512(), jwa.PS256(), jwa.PS384(), jwa.PS512()}
-	case *ecdsa.PublicKey:
-		switch k.Curve {
-		case elliptic.P256():
-			return []jwa.SignatureAlgorithm{jwa.ES256()}
-		case elliptic.P384():
-			return []jwa.SignatureAlgorithm{jwa.ES384()}
-		case elliptic.P521():
-			return []jwa.SignatureAlgorithm{jwa.ES512()}
-		}
-	case ed25519.PublicKey:
-		return []jwa.SignatureAlgorithm{jwa.EdDSA(), jwa.EdDSAEd25519()}
-	}
-	return nil
-}
-
-var allAlgorithms = []jwa.SignatureAlgorithm{
-	jwa.RS256(), jwa.RS384(), jwa.RS512(), jwa.PS256(), jwa.PS384(), jwa.PS512(), jwa.ES256(), jwa.ES384(), jwa.ES512(), jwa.EdDSA(), jwa.EdDSAEd25519(),
-}
-
-func allowed(alg jwa.SignatureAlgorithm) bool { return slices.Contains(allAlgorithms, alg) }
-
-// parseKeys returns the usable keys of a JWK Set (RFC 7517). Others are left out:
-// symmetric and private ones, those for encryption, without an id, or too weak.
-func parseKeys(b []byte) (map[keyID]crypto.PublicKey, error) {
-	set, err := jwk.Parse(b, jwk.WithIgnoreParseError(true))
-	if err != nil {
-		return nil, errors.New("it is not a JWK Set")
-	}
-	usable := make(map[keyID]crypto.PublicKey)
-	for i := range set.Len() {
-		key, _ := set.Key(i)
-		kid, _ := key.KeyID()
-		use, hasUse := key.KeyUsage()
-		if kid == "" || hasUse && use != "sig" {
-			continue
-		}
-		var raw any
-		if err := jwk.Export(key, &raw); err != nil {
-			continue
-		}
-		for _, alg := range fitting(raw) { // no private key is of a type that fits
-			if own, ok := key.Algorithm(); ok && own.String() != alg.String() {
-				continue
-			}
-			if _, taken := usable[keyID{kid, alg}]; !taken {
-				usable[keyID{kid, alg}] = raw
-			}
-		}
-	}
-	if len(usable) == 0 {
-		return nil, errors.New("it has no public key with an id (kid) that can verify a token")
-	}
-	return usable, nil
-}
 
 // timing says how old keys may be.
 type timing struct {
@@ -110,67 +31,94 @@ type keys struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // one for each fetch
 
-	mu      sync.Mutex // guards what follows
-	known   map[keyID]crypto.PublicKey
+	mu      sync.Mutex    // guards what follows
+	known   *keySet       // nil before the first were read
 	fetched time.Time     // when known was
 	tried   time.Time     // when the last fetch began
 	failing error         // how the last fetch failed; nil when it did not
 	going   chan struct{} // closed when the fetch that is going ends; nil when none is
 }
 
-// find returns a key, or why there is none.
-func (k *keys) find(ctx context.Context, id keyID) (crypto.PublicKey, error) {
-	key, going := k.look(id)
-	if key != nil {
-		return key, nil
+// find returns the keys that may have signed a token, and whether its id named them; or why
+// there are none.
+func (k *keys) find(ctx context.Context, id keyID) (found []crypto.PublicKey, named bool, err error) {
+	found, named, going := k.look(id)
+	if len(found) > 0 {
+		return found, named, nil
 	}
 	if going != nil {
-		select {
-		case <-going:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+		if found, named, err = k.wait(ctx, id, going); err != nil || len(found) > 0 {
+			return found, named, err
 		}
-		if key = k.current(id); key != nil {
-			return key, nil
-		}
+	}
+	what := "no key of the issuer has the token's id and algorithm"
+	if id.kid == "" {
+		what = "the token names no key (kid), and the issuer has no key without an id for its algorithm, or not that one alone"
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.failing != nil {
-		return nil, fmt.Errorf("no key of the issuer has the token's id and algorithm, and its keys cannot be read: %w", k.failing)
+		return nil, false, fmt.Errorf("%s, and its keys cannot be read: %w", what, k.failing)
 	}
-	return nil, errors.New("no key of the issuer has the token's id and algorithm")
+	return nil, false, errors.New(what)
 }
 
-// look returns a key that may be used, and begins a fetch where it is missing or old.
-func (k *keys) look(id keyID) (key crypto.PublicKey, going <-chan struct{}) {
+// renewed fetches the keys again, where they may be fetched now, and returns those that may
+// have signed a token.
+func (k *keys) renewed(ctx context.Context, id keyID) ([]crypto.PublicKey, error) {
+	k.mu.Lock()
+	going := k.begin()
+	k.mu.Unlock()
+	if going == nil {
+		return nil, nil
+	}
+	found, _, err := k.wait(ctx, id, going)
+	return found, err
+}
+
+// wait returns what find does, once a fetch has ended.
+func (k *keys) wait(ctx context.Context, id keyID, going <-chan struct{}) (found []crypto.PublicKey, named bool, err error) {
+	select {
+	case <-going:
+	case <-ctx.Done():
+		return nil, false, context.Cause(ctx)
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	key = k.usable(id)
-	now := time.Now()
-	if key != nil && now.Sub(k.fetched) < k.timing.refresh {
-		return key, nil
+	found, named = k.usable(id)
+	return found, named, nil
+}
+
+// look returns the keys that may be used, and begins a fetch where they are missing or old.
+func (k *keys) look(id keyID) (found []crypto.PublicKey, named bool, going <-chan struct{}) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	found, named = k.usable(id)
+	if len(found) > 0 && time.Since(k.fetched) < k.timing.refresh {
+		return found, named, nil
 	}
+	return found, named, k.begin()
+}
+
+// begin begins a fetch where none is going and the last one began long enough ago, and
+// returns what is closed when it ends; nil where none is going. It must be called with mu
+// held.
+func (k *keys) begin() <-chan struct{} {
+	now := time.Now()
 	if k.going == nil && now.Sub(k.tried) >= k.timing.retry && k.ctx.Err() == nil {
 		k.tried = now
 		k.going = make(chan struct{})
 		k.wg.Go(k.load) // ends by its timeout, or with ctx
 	}
-	return key, k.going
-}
-
-func (k *keys) current(id keyID) crypto.PublicKey {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.usable(id)
+	return k.going
 }
 
 // usable must be called with mu held.
-func (k *keys) usable(id keyID) crypto.PublicKey {
-	if time.Since(k.fetched) >= k.timing.keep {
-		return nil
+func (k *keys) usable(id keyID) (found []crypto.PublicKey, named bool) {
+	if k.known == nil || time.Since(k.fetched) >= k.timing.keep {
+		return nil, false
 	}
-	return k.known[id]
+	return k.known.find(id)
 }
 
 // load fetches the keys. A change between good and bad is logged, once.
@@ -179,7 +127,7 @@ func (k *keys) load() {
 	defer cancel()
 	begun := time.Now()
 	b, err := k.fetch(ctx)
-	var found map[keyID]crypto.PublicKey
+	var found *keySet
 	if err == nil {
 		found, err = parseKeys(b)
 	}

@@ -144,10 +144,6 @@ func TestJWKSServerThatAnswersBadly(t *testing.T) {
 	key := authtest.NewKey(t, "k", "ES256")
 	good := newProvider(t, serving(t, key))
 	set := authtest.JWKS(t, key)
-	weak := key.JWK(t)
-	delete(weak, "kid")
-	noID, err := json.Marshal(map[string]any{"keys": []any{weak}})
-	require.NoError(t, err)
 	for name, c := range map[string]struct {
 		answer http.HandlerFunc
 		says   string
@@ -159,7 +155,6 @@ func TestJWKSServerThatAnswersBadly(t *testing.T) {
 		"half a set":      {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(set[:len(set)/2]) }, "not a JWK Set"},
 		"no keys":         {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"keys":[]}`) }, "no public key"},
 		"no list of keys": {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"keys":7}`) }, "not a JWK Set"},
-		"keys without id": {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(noID) }, "no public key"},
 		"a symmetric key": {func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, `{"keys":[{"kty":"oct","kid":"k","k":"AAAA"}]}`)
 		}, "no public key"},
@@ -190,21 +185,178 @@ func TestJWKSServerThatAnswersBadly(t *testing.T) {
 // Keys that cannot verify anything are left out, and do not take the good ones along.
 func TestJWKSWithKeysOfOtherKinds(t *testing.T) {
 	t.Parallel()
-	good, encrypting, unknown := authtest.NewKey(t, "good", "ES256"), authtest.NewKey(t, "enc", "ES256"), authtest.NewKey(t, "unknown", "ES256")
-	enc, odd := encrypting.JWK(t), unknown.JWK(t)
-	enc["use"], odd["kty"] = "enc", "NEW"
-	private := authtest.NewKey(t, "private", "EdDSA")
-	leaked := private.JWK(t)
-	leaked["d"] = authtest.B64(make([]byte, 32))
-	b, err := json.Marshal(map[string]any{"keys": []any{odd, enc, leaked, map[string]any{"kty": "EC"}, 7, good.JWK(t)}})
-	require.NoError(t, err)
-	path := filepath.Join(t.TempDir(), "keys")
-	require.NoError(t, os.WriteFile(path, b, 0o600))
-	a := &auth.Authenticator{Tokens: newTokens(t, path, silent)}
+	good := authtest.NewKey(t, "good", "ES256")
+	set := []any{7, nil, []any{}, map[string]any{"kty": "EC"}, map[string]any{"kty": "oct", "kid": "good", "k": "AAAA"}}
+	var left []*authtest.Key
+	for name, change := range map[string]map[string]any{
+		"unknown":       {"kty": "NEW"},
+		"kind null":     {"kty": nil},
+		"enc":           {"use": "enc"},
+		"use":           {"use": "other"},
+		"key_ops":       {"key_ops": []string{"encrypt", "wrapKey"}},
+		"private":       {"d": authtest.B64(make([]byte, 32))},
+		"alg":           {"alg": "ECDH-ES+A256KW"},
+		"kid":           {"kid": 7},
+		"curve":         {"crv": "P-256K1"},
+		"another curve": {"crv": "P-384"},
+		"off the curve": {"y": authtest.B64(make([]byte, 32))},
+		"short":         {"x": "AAAA"},
+		"no y":          {"y": nil},
+		"case":          {"kty": nil, "KTY": "EC"},
+	} {
+		k := authtest.NewKey(t, name, "ES256")
+		member := k.JWK(t)
+		for n, v := range change {
+			member[n] = v
+			if v == nil && n != "kty" {
+				delete(member, n)
+			}
+		}
+		left, set = append(left, k), append(set, member)
+	}
+	weak := map[string]any{"kty": "RSA", "kid": "weak", "use": "sig", "n": authtest.B64(bytes.Repeat([]byte{0xff}, 128)), "e": "AQAB"}
+	a := &auth.Authenticator{Tokens: newTokens(t, setFile(t, append(set, weak, good.JWK(t))...), silent)}
 	accepted(t, a, good)
-	for _, k := range []*authtest.Key{encrypting, unknown, private} {
+	for _, k := range left {
 		refused(t, a, bearerOf(t, k), "no key of the issuer")
 	}
+}
+
+// What a JWK holds beside the key itself does no harm: the forms in which issuers show keys.
+func TestFormsOfAKeyThatAreGood(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		alg    string
+		change map[string]any
+	}{
+		"no alg":                       {"ES256", map[string]any{"alg": nil}},
+		"no alg, P-384":                {"ES384", map[string]any{"alg": nil}},
+		"no alg, P-521":                {"ES512", map[string]any{"alg": nil}},
+		"no alg, RSA":                  {"PS256", map[string]any{"alg": nil}},
+		"no use":                       {"ES256", map[string]any{"use": nil}},
+		"neither alg nor use":          {"EdDSA", map[string]any{"use": nil, "alg": nil}},
+		"EdDSA, called Ed25519":        {"EdDSA", map[string]any{"alg": "Ed25519"}},
+		"Ed25519, called EdDSA":        {"Ed25519", map[string]any{"alg": "EdDSA"}},
+		"key_ops":                      {"ES256", map[string]any{"key_ops": []string{"verify"}}},
+		"key_ops of a careless issuer": {"ES256", map[string]any{"key_ops": []string{"sign"}}},
+		"a chain of certificates":      {"RS256", map[string]any{"x5c": []string{"MIIBIjAN"}, "x5t": "abc", "x5t#S256": "x", "x5u": "https://x/"}},
+		"a chain that is none":         {"RS256", map[string]any{"x5c": "none", "x5t": 7}},
+		"members of the issuer's":      {"ES256", map[string]any{"issuer": "https://login.example.org/{tenantid}/v2.0", "nbf": 1, "exp": 1, "cloud_instance_name": nil}},
+		"use null":                     {"ES256", map[string]any{"use": any(json.RawMessage("null"))}},
+	} {
+		k := authtest.NewKey(t, "k", c.alg)
+		member := k.JWK(t)
+		for n, v := range c.change {
+			member[n] = v
+			if v == nil {
+				delete(member, n)
+			}
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			accepted(t, &auth.Authenticator{Tokens: newTokens(t, setFile(t, member), silent)}, k)
+		})
+	}
+	k := authtest.NewKey(t, "k", "ES256")
+	alone, err := json.Marshal(k.JWK(t))
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "key.json")
+	require.NoError(t, os.WriteFile(path, alone, 0o600))
+	accepted(t, &auth.Authenticator{Tokens: newTokens(t, path, silent)}, k) // a key that stands in no set
+}
+
+// Whatever an issuer shows, it is a set with keys that can be used, or refused in words that
+// quote nothing of it.
+func FuzzJWKS(f *testing.F) {
+	var all []*authtest.Key
+	for _, alg := range []string{"ES256", "ES512", "ES256K", "RS256", "EdDSA"} {
+		k := authtest.NewKey(f, "k", alg)
+		one, err := json.Marshal(k.JWK(f))
+		require.NoError(f, err)
+		all = append(all, k)
+		f.Add(one)
+	}
+	f.Add(authtest.JWKS(f, all...))
+	for _, seed := range []string{"", "{}", "[]", "null", `{"keys":null}`, `{"keys":{}}`, `{"keys":[[]]}`, `{"kty":"EC","crv":"secp256k1","x":"","y":""}`, `{"kty":"RSA","n":"AQ","e":"AQ"}`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n, err := auth.UsableKeys(b)
+		require.Equal(t, err == nil, n > 0)
+		if err != nil {
+			require.Less(t, len(err.Error()), 100)
+		}
+	})
+}
+
+// A key's id is optional, for the issuer and for its tokens.
+func TestKeysWithoutAnID(t *testing.T) {
+	t.Parallel()
+	key, other, third := authtest.NewKey(t, "k", "ES256"), authtest.NewKey(t, "other", "ES256"), authtest.NewKey(t, "third", "RS256")
+	member := func(k *authtest.Key, kid any) map[string]any {
+		m := k.JWK(t)
+		m["kid"] = kid
+		if kid == nil {
+			delete(m, "kid")
+		}
+		return m
+	}
+	token := func(k *authtest.Key, kid any) []string {
+		header := map[string]any{"alg": k.Alg}
+		if kid != nil {
+			header["kid"] = kid
+		}
+		return []string{"Bearer " + k.Sign(t, header, authtest.Claims("alice", nil))}
+	}
+	for name, c := range map[string]struct {
+		set  []any
+		kid  any    // of the token of key
+		says string // empty: it is good
+	}{
+		"neither has one":                     {[]any{member(key, nil)}, nil, ""},
+		"the key has an empty one":            {[]any{member(key, "")}, nil, ""},
+		"the token has an empty one":          {[]any{member(key, nil)}, "", ""},
+		"the token alone, of one key":         {[]any{member(key, nil)}, "k", ""},
+		"the key alone, and no other":         {[]any{member(key, "k")}, nil, ""},
+		"both, and another":                   {[]any{member(key, "k")}, "x", "no key of the issuer"},
+		"the token alone, of two keys":        {[]any{member(key, nil), member(third, "rsa")}, "k", "no key of the issuer"},
+		"the keys alone, two of them":         {[]any{member(key, "k"), member(third, "rsa")}, nil, "names no key"},
+		"neither, beside a key with an id":    {[]any{member(other, "other"), member(key, nil)}, nil, ""},
+		"two keys without, either":            {[]any{member(other, nil), member(key, nil)}, nil, ""},
+		"two keys without, a token with one":  {[]any{member(other, nil), member(key, nil)}, "k", "no key of the issuer"},
+		"two keys with the same":              {[]any{member(other, "k"), member(key, "k")}, "k", ""},
+		"more keys of one id than are tried":  {[]any{member(other, "k"), member(other, "k"), member(other, "k"), member(other, "k"), member(key, "k")}, "k", "signature is wrong"},
+		"another key without":                 {[]any{member(other, nil)}, nil, "signature is wrong"},
+		"a key without, of another algorithm": {[]any{member(third, nil)}, nil, "names no key"},
+	} {
+		a := &auth.Authenticator{Tokens: newTokens(t, setFile(t, c.set...), silent)}
+		if c.says != "" {
+			refused(t, a, token(key, c.kid), c.says)
+			continue
+		}
+		got, err := a.Caller(with(t.Context(), token(key, c.kid)...))
+		require.NoError(t, err, name)
+		require.Equal(t, "alice", got.Name, name)
+	}
+
+	// A key without an id that the issuer changes is found, as one with another id is.
+	p := newProvider(t, func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(member(key, nil)) })
+	tokens := newTokens(t, p.URL, silent)
+	atOnce(tokens)
+	a := &auth.Authenticator{Tokens: tokens}
+	_, err := a.Caller(with(t.Context(), token(key, nil)...))
+	require.NoError(t, err)
+	p.set(func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(member(other, nil)) })
+	_, err = a.Caller(with(t.Context(), token(other, nil)...))
+	require.NoError(t, err)
+	refused(t, a, token(key, nil), "signature is wrong")
+	// And bad tokens do not make the service ask without end.
+	tokens.Timing(time.Hour, time.Hour, time.Hour, 10*time.Second)
+	asked := p.asked.Load()
+	for range 5 {
+		refused(t, a, token(key, nil), "signature is wrong")
+	}
+	require.Equal(t, asked, p.asked.Load())
 }
 
 // The issuer changes its key while many calls are in flight: none is refused for it.

@@ -29,6 +29,9 @@ var (
 // loopback alone), which need not answer yet. Its errors are a configuration's faults,
 // and quote no URL.
 func NewTokens(issuer, audience, jwks string, log *slog.Logger) (*Tokens, error) {
+	if err := withES256K(); err != nil {
+		return nil, err
+	}
 	k := &keys{location: jwks, log: log}
 	k.ctx, k.cancel = context.WithCancel(context.Background())
 	if strings.Contains(jwks, "://") {

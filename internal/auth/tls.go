@@ -19,6 +19,8 @@ import (
 // from files and again when these change. Handshakes use the newest that could be read;
 // connections that are there stay as they are.
 type Certificates struct {
+	MinHTTP uint16 // the oldest TLS version of HTTP, at least 1.2; 0: 1.3. Set it before HTTP
+
 	certFile, keyFile, caFile string
 	interval                  time.Duration // between two looks at the files
 	log                       *slog.Logger
@@ -58,11 +60,24 @@ func (c *Certificates) GRPC() *tls.Config {
 // HTTP returns the settings of the gateway's listener. It asks for no certificate: the
 // gateway's callers show tokens.
 func (c *Certificates) HTTP() *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{"h2", "http/1.1"}, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+	least := max(c.MinHTTP, tls.VersionTLS12)
+	if c.MinHTTP == 0 {
+		least = tls.VersionTLS13
+	}
+	return &tls.Config{MinVersion: least, NextProtos: []string{"h2", "http/1.1"}, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		cfg := c.config("h2", "http/1.1")
 		cfg.ClientAuth, cfg.ClientCAs = tls.NoClientCert, nil
+		cfg.MinVersion, cfg.CipherSuites = least, suites12
 		return cfg, nil
 	}}
+}
+
+// suites12 are the cipher suites of TLS 1.2, where that is allowed: forward secrecy and an
+// AEAD, as RFC 9325, section 4.2, has them. Those of TLS 1.3 cannot be chosen, and all are so.
+var suites12 = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 }
 
 // config returns the settings of one handshake, of its own.

@@ -190,6 +190,43 @@ func TestHandshakesThatAreRefused(t *testing.T) {
 	}
 }
 
+// TLS 1.2 is for HTTP alone, where it is asked for, and with forward secrecy and an AEAD alone.
+func TestTLS12(t *testing.T) {
+	t.Parallel()
+	ca := authtest.NewCA(t, "ca")
+	cert, key := ca.Issue(t, nil).Write(t, t.TempDir())
+	c, err := auth.LoadCertificates(cert, key, "", silent)
+	require.NoError(t, err)
+	c.MinHTTP = tls.VersionTLS12
+	grpc, gateway := newEcho(t, c.GRPC()), newEcho(t, c.HTTP())
+	trust := &tls.Config{RootCAs: ca.Pool(), NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS10}
+	with := func(version uint16, suites ...uint16) *tls.Config {
+		cfg := trust.Clone()
+		cfg.MaxVersion, cfg.CipherSuites = version, suites
+		return cfg
+	}
+	for _, suite := range []uint16{0, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256} {
+		cfg := with(tls.VersionTLS12)
+		if suite != 0 {
+			cfg.CipherSuites = []uint16{suite}
+		}
+		conn, err := gateway.dial(t, cfg)
+		require.NoError(t, err)
+		require.Equal(t, uint16(tls.VersionTLS12), conn.ConnectionState().Version)
+		require.Equal(t, "h2", conn.ConnectionState().NegotiatedProtocol)
+		conn.alive(t)
+	}
+	conn, err := gateway.dial(t, trust)
+	require.NoError(t, err)
+	require.Equal(t, uint16(tls.VersionTLS13), conn.ConnectionState().Version, "whoever has 1.3 gets it")
+	_, err = gateway.dial(t, with(tls.VersionTLS12, tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, tls.TLS_RSA_WITH_AES_128_GCM_SHA256))
+	require.ErrorContains(t, err, "handshake failure")
+	_, err = gateway.dial(t, with(tls.VersionTLS11))
+	require.ErrorContains(t, err, "protocol version")
+	_, err = grpc.dial(t, with(tls.VersionTLS12))
+	require.ErrorContains(t, err, "protocol version")
+}
+
 func TestCertificateFilesThatAreRefused(t *testing.T) {
 	t.Parallel()
 	ca := authtest.NewCA(t, "ca")

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"strings"
@@ -31,14 +32,9 @@ func (t *Tokens) verify(ctx context.Context, token string) (session.Caller, erro
 	if err != nil {
 		return session.Caller{}, err
 	}
-	key, err := t.keys.find(ctx, id)
+	tok, err := t.open(ctx, token, id)
 	if err != nil {
 		return session.Caller{}, err
-	}
-	tok, err := jwt.Parse([]byte(token), jwt.WithKey(id.alg, key), jwt.WithValidate(false), jwt.WithStrictStringClaims(true))
-	if err != nil {
-		// The library's words may quote the token.
-		return session.Caller{}, errors.New("the token's signature is wrong, or its claims are malformed")
 	}
 	name, _ := tok.Subject()
 	if err := t.validate(tok); err != nil {
@@ -47,9 +43,54 @@ func (t *Tokens) verify(ctx context.Context, token string) (session.Caller, erro
 	return caller(tok, name)
 }
 
+var (
+	errSignature = errors.New("the token's signature is wrong")
+	errClaims    = errors.New("the token's claims are malformed: iss, sub and jti are text, aud is text or a list of texts, exp, nbf and iat are numbers")
+)
+
+// open returns what a token says, once its signature is good.
+func (t *Tokens) open(ctx context.Context, token string, id keyID) (jwt.Token, error) {
+	found, named, err := t.keys.find(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	tok, err := parse(token, id, found)
+	if named || !errors.Is(err, errSignature) {
+		return tok, err
+	}
+	// Without an id, a key that the issuer has changed looks like the one before.
+	if found, err = t.keys.renewed(ctx, id); err != nil {
+		return nil, err
+	}
+	return parse(token, id, found)
+}
+
+// parse tries each of the keys. The library's words may quote the token, and so are left out.
+func parse(token string, id keyID, found []crypto.PublicKey) (jwt.Token, error) {
+	for _, key := range found {
+		tok, err := jwt.Parse([]byte(token), jwt.WithKey(id.alg, key), jwt.WithValidate(false), jwt.WithStrictStringClaims(true))
+		if err == nil {
+			return tok, nil
+		}
+		if _, err := jws.Verify([]byte(token), jws.WithKey(id.alg, key)); err == nil {
+			return nil, errClaims
+		}
+	}
+	return nil, errSignature
+}
+
 func (t *Tokens) validate(tok jwt.Token) error {
-	return jwt.Validate(tok, jwt.WithIssuer(t.issuer), jwt.WithAudience(t.audience),
+	err := jwt.Validate(tok, jwt.WithIssuer(t.issuer), jwt.WithAudience(t.audience),
 		jwt.WithRequiredClaim(jwt.ExpirationKey), jwt.WithAcceptableSkew(skew))
+	switch {
+	case errors.Is(err, jwt.InvalidIssuerError()):
+		iss, _ := tok.Issuer()
+		return fmt.Errorf("%w: it is %.*q, and --jwt-issuer is %q", err, maxName, iss, t.issuer)
+	case errors.Is(err, jwt.InvalidAudienceError()):
+		aud, _ := tok.Audience()
+		return fmt.Errorf("%w: it is %.*q, and --jwt-audience is %q", err, maxName, strings.Join(aud, " "), t.audience)
+	}
+	return err
 }
 
 // caller reads a verified token. Scopes that mpcd does not have are other services'.
@@ -60,13 +101,35 @@ func caller(tok jwt.Token, name string) (session.Caller, error) {
 	if isCertificateName(name) {
 		return session.Caller{}, fmt.Errorf("the token's subject %q has the form of a certificate's name", name)
 	}
-	scope := ""
-	if tok.Has("scope") {
-		if err := tok.Get("scope", &scope); err != nil {
-			return session.Caller{}, fmt.Errorf("the token of %q: its scope is not text (RFC 8693, section 4.2)", name)
+	return session.Caller{Name: name, Scopes: known(scopesOf(tok))}, nil
+}
+
+// scopesOf returns the scopes in a token: its scope (RFC 8693, section 4.2; RFC 9068), or,
+// where it has none, scp, as some issuers call it. Either is text with spaces between, or a
+// list of texts. One of another form, in full or in part, gives no scope at all.
+func scopesOf(tok jwt.Token) []string {
+	var claim any
+	for _, name := range []string{"scope", "scp"} {
+		if err := tok.Get(name, &claim); err == nil && claim != nil {
+			break
 		}
+		claim = nil
 	}
-	return session.Caller{Name: name, Scopes: known(strings.Fields(scope))}, nil
+	switch v := claim.(type) {
+	case string:
+		return strings.Fields(v)
+	case []any:
+		var all []string
+		for _, one := range v {
+			text, ok := one.(string)
+			if !ok {
+				return nil
+			}
+			all = append(all, text)
+		}
+		return all
+	}
+	return nil
 }
 
 // signedBy returns which key a token says it is signed with. Nothing else of the header
@@ -87,9 +150,18 @@ func signedBy(token string) (keyID, error) {
 	if header.Has(jws.CriticalKey) {
 		return keyID{}, errors.New("the token needs an extension (crit) that mpcd does not have")
 	}
-	kid, ok := header.KeyID()
-	if !ok || kid == "" {
-		return keyID{}, errors.New("the token names no key (kid)")
+	if typ, _ := header.Type(); !isAccessToken(typ) {
+		return keyID{}, errors.New("the token's type (typ) is that of another kind of JWT")
 	}
+	kid, _ := header.KeyID()
 	return keyID{kid, alg}, nil
+}
+
+// isAccessToken reports whether a token's type may be an access token's: issuers say
+// at+jwt (RFC 9068), JWT, something else of their own, or nothing. A type that ends in
+// +jwt and is not at+jwt names another kind, such as a logout token, which is signed with
+// the same keys (RFC 8725, section 3.11).
+func isAccessToken(typ string) bool {
+	typ = strings.TrimPrefix(strings.ToLower(typ), "application/")
+	return typ == "at+jwt" || !strings.HasSuffix(typ, "+jwt")
 }

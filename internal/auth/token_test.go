@@ -1,12 +1,15 @@
 package auth_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -40,6 +43,16 @@ func keysFile(t testing.TB, keys ...*authtest.Key) string {
 	return path
 }
 
+// setFile is a file with a JWK Set of these members.
+func setFile(t testing.TB, members ...any) string {
+	t.Helper()
+	b, err := json.Marshal(map[string]any{"keys": members})
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "jwks.json")
+	require.NoError(t, os.WriteFile(path, b, 0o600))
+	return path
+}
+
 // with is the context of a call with these Authorization values.
 func with(ctx context.Context, values ...string) context.Context {
 	return metadata.NewIncomingContext(ctx, metadata.MD{"authorization": values})
@@ -64,7 +77,7 @@ func refused(t testing.TB, a *auth.Authenticator, values []string, says string) 
 func TestGoodTokens(t *testing.T) {
 	t.Parallel()
 	var keys []*authtest.Key
-	for _, alg := range []string{"ES256", "ES384", "ES512", "RS256", "RS384", "PS512", "EdDSA", "Ed25519"} {
+	for _, alg := range []string{"ES256", "ES384", "ES512", "RS256", "RS384", "PS512", "EdDSA", "Ed25519", "ES256K"} {
 		keys = append(keys, authtest.NewKey(t, "key-of-"+alg, alg))
 	}
 	a := &auth.Authenticator{Tokens: newTokens(t, keysFile(t, keys...), silent)}
@@ -73,15 +86,17 @@ func TestGoodTokens(t *testing.T) {
 		changes map[string]any
 		want    session.Caller
 	}{
-		"a user":                        {nil, session.Caller{Name: "alice"}},
-		"a service":                     {map[string]any{"scope": "wallets:sign wallets:read"}, session.Caller{Name: "alice", Scopes: []session.Scope{session.ScopeRead, session.ScopeSign}}},
-		"scopes of others":              {map[string]any{"scope": "openid wallets:* wallets:read wallets:read WALLETS:ADMIN wallets:sign,wallets:admin"}, session.Caller{Name: "alice", Scopes: []session.Scope{session.ScopeRead}}},
-		"no scope":                      {map[string]any{"scope": ""}, session.Caller{Name: "alice"}},
-		"several audiences":             {map[string]any{"aud": []string{"other", authtest.Audience}}, session.Caller{Name: "alice"}},
-		"expired within the skew":       {map[string]any{"exp": now - 5}, session.Caller{Name: "alice"}},
-		"not yet valid within the skew": {map[string]any{"nbf": now + 10}, session.Caller{Name: "alice"}},
-		"a name with spaces":            {map[string]any{"sub": "Älice of Spiffe"}, session.Caller{Name: "Älice of Spiffe"}},
-		"the longest name":              {map[string]any{"sub": strings.Repeat("a", 256)}, session.Caller{Name: strings.Repeat("a", 256)}},
+		"a user":                         {nil, session.Caller{Name: "alice"}},
+		"a service":                      {map[string]any{"scope": "wallets:sign wallets:read"}, session.Caller{Name: "alice", Scopes: []session.Scope{session.ScopeRead, session.ScopeSign}}},
+		"scopes of others":               {map[string]any{"scope": "openid wallets:* wallets:read wallets:read WALLETS:ADMIN wallets:sign,wallets:admin"}, session.Caller{Name: "alice", Scopes: []session.Scope{session.ScopeRead}}},
+		"no scope":                       {map[string]any{"scope": ""}, session.Caller{Name: "alice"}},
+		"several audiences":              {map[string]any{"aud": []string{"other", authtest.Audience}}, session.Caller{Name: "alice"}},
+		"expired within the skew":        {map[string]any{"exp": now - 5}, session.Caller{Name: "alice"}},
+		"not yet valid within the skew":  {map[string]any{"nbf": now + 10}, session.Caller{Name: "alice"}},
+		"a name with spaces":             {map[string]any{"sub": "Älice of Spiffe"}, session.Caller{Name: "Älice of Spiffe"}},
+		"a name as phones have it":       {map[string]any{"sub": "Zoé\u00a0\U0001F469\u200d\U0001F4BB\u200f"}, session.Caller{Name: "Zoé\u00a0\U0001F469\u200d\U0001F4BB\u200f"}},
+		"the longest name, in 768 bytes": {map[string]any{"sub": strings.Repeat("電", 256)}, session.Caller{Name: strings.Repeat("電", 256)}},
+		"the longest name":               {map[string]any{"sub": strings.Repeat("a", 256)}, session.Caller{Name: strings.Repeat("a", 256)}},
 	} {
 		for _, k := range keys {
 			got, err := a.Caller(with(t.Context(), "bearer "+k.Token(t, authtest.Claims("alice", c.changes))))
@@ -120,7 +135,6 @@ func TestBadTokens(t *testing.T) {
 		"another scheme":            {[]string{"Basic " + good}, "not of the form Bearer"},
 		"two in one value":          {[]string{"Bearer " + good + ", Bearer " + good}, "not a signed JWT"},
 		"two words":                 {[]string{"Bearer " + good + " " + good}, "not a signed JWT"},
-		"a space before":            {[]string{"Bearer  " + good}, ""},
 		"one byte too many":         {[]string{"Bearer " + good + strings.Repeat("A", auth.MaxToken+1-len(good))}, "at most 8192"},
 		"not a JWT":                 {[]string{"Bearer secret-words"}, "three parts"},
 		"cut short":                 {[]string{"Bearer " + parts[0] + "." + parts[1]}, "three parts"},
@@ -130,18 +144,25 @@ func TestBadTokens(t *testing.T) {
 		"expires never":             {[]string{claims(map[string]any{"exp": nil})}, `"exp"`},
 		"not yet valid":             {[]string{claims(map[string]any{"nbf": now + 120})}, `"nbf" not satisfied`},
 		"issued in the future":      {[]string{claims(map[string]any{"iat": now + 120})}, `"iat" not satisfied`},
-		"of another issuer":         {[]string{claims(map[string]any{"iss": authtest.Issuer + "/"})}, `"iss" not satisfied`},
+		"of another issuer":         {[]string{claims(map[string]any{"iss": authtest.Issuer + "/"})}, `"iss" not satisfied: claim "iss" does not have the expected value: it is "https://issuer.example.org/", and --jwt-issuer is "https://issuer.example.org"`},
 		"of no issuer":              {[]string{claims(map[string]any{"iss": nil})}, `"iss"`},
-		"for another audience":      {[]string{claims(map[string]any{"aud": []string{"mpcd2", ""}})}, `"aud" not satisfied`},
+		"for another audience":      {[]string{claims(map[string]any{"aud": []string{"mpcd2", ""}})}, `it is "mpcd2 ", and --jwt-audience is "mpcd"`},
 		"for no audience":           {[]string{claims(map[string]any{"aud": nil})}, `"aud"`},
 		"of nobody":                 {[]string{claims(map[string]any{"sub": nil})}, "name is empty"},
 		"of null":                   {[]string{claims(map[string]any{"sub": any(nil), "nbf": "x"})}, "malformed"},
 		"of a name too long":        {[]string{claims(map[string]any{"sub": strings.Repeat("a", 257)})}, "at most 256"},
+		"of a bidi override":        {[]string{claims(map[string]any{"sub": "alice\u202e"})}, "not printable"},
 		"of a line":                 {[]string{claims(map[string]any{"sub": "alice\nbob"})}, "not printable"},
 		"of a SPIFFE ID":            {[]string{claims(map[string]any{"sub": "spiffe://example.org/backend"})}, "form of a certificate's name"},
 		"of a SPIFFE ID in capital": {[]string{claims(map[string]any{"sub": " SPIFFE://example.org/backend"})}, "form of a certificate's name"},
 		"of a common name":          {[]string{claims(map[string]any{"sub": "CN:support"})}, "form of a certificate's name"},
-		"with a list of scopes":     {[]string{claims(map[string]any{"scope": []string{"wallets:read"}})}, "scope is not text"},
+		"of a DNS name":             {[]string{claims(map[string]any{"sub": " Dns:backend.example.org"})}, "form of a certificate's name"},
+		"a logout token":            {[]string{header(map[string]any{"typ": "logout+jwt"})}, "another kind of JWT"},
+		"a security event":          {[]string{header(map[string]any{"typ": "application/SecEvent+JWT"})}, "another kind of JWT"},
+		"expiry that is no number":  {[]string{claims(map[string]any{"exp": "tomorrow"})}, "claims are malformed"},
+		"expiry null":               {[]string{claims(map[string]any{"exp": json.RawMessage("null")})}, "claims are malformed"},
+		"expiry beyond all numbers": {[]string{claims(map[string]any{"exp": json.RawMessage("1e300")})}, "claims are malformed"},
+		"an audience of numbers":    {[]string{claims(map[string]any{"aud": []any{1, authtest.Audience}})}, "claims are malformed"},
 		"signed with another key":   {[]string{"Bearer " + stranger.Token(t, authtest.Claims("alice", nil))}, "signature is wrong"},
 		"with other claims":         {[]string{"Bearer " + parts[0] + "." + strings.Split(claims(map[string]any{"sub": "bob"}), ".")[1] + "." + parts[2]}, "signature is wrong"},
 		"without its signature":     {[]string{"Bearer " + parts[0] + "." + parts[1] + "."}, ""},
@@ -165,6 +186,121 @@ func TestBadTokens(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "alice", got.Name)
 	refused(t, &auth.Authenticator{}, []string{"Bearer " + good}, "none is configured")
+}
+
+// What identity providers send: each row is one way of saying it, and what mpcd makes of it.
+func TestScopesOfAToken(t *testing.T) {
+	t.Parallel()
+	key := authtest.NewKey(t, "k", "ES256")
+	a := &auth.Authenticator{Tokens: newTokens(t, keysFile(t, key), silent)}
+	read, write, admin := session.ScopeRead, session.ScopeWrite, session.ScopeAdmin
+	null := json.RawMessage("null")
+	for name, c := range map[string]struct {
+		changes map[string]any
+		want    []session.Scope
+	}{
+		"text (RFC 8693)":                  {map[string]any{"scope": "openid wallets:write wallets:read"}, []session.Scope{read, write}},
+		"a list":                           {map[string]any{"scope": []string{"wallets:read", "wallets:admin"}}, []session.Scope{read, admin}},
+		"an empty list":                    {map[string]any{"scope": []string{}}, nil},
+		"null":                             {map[string]any{"scope": null}, nil},
+		"a number":                         {map[string]any{"scope": 7}, nil},
+		"true":                             {map[string]any{"scope": true}, nil},
+		"an object":                        {map[string]any{"scope": map[string]any{"wallets:admin": true}}, nil},
+		"a list with a number":             {map[string]any{"scope": []any{"wallets:admin", 1}}, nil},
+		"a list with null":                 {map[string]any{"scope": []any{nil, "wallets:admin"}}, nil},
+		"a list in a list":                 {map[string]any{"scope": []any{[]string{"wallets:admin"}}}, nil},
+		"a list of lines":                  {map[string]any{"scope": []string{"wallets:read wallets:admin"}}, nil},
+		"text with commas":                 {map[string]any{"scope": "wallets:read,wallets:admin"}, nil},
+		"text in upper case":               {map[string]any{"scope": "WALLETS:ADMIN"}, nil},
+		"a claim in upper case":            {map[string]any{"SCOPE": "wallets:admin"}, nil},
+		"scp as text (Microsoft)":          {map[string]any{"scp": "wallets:read User.Read"}, []session.Scope{read}},
+		"scp as a list (Okta)":             {map[string]any{"scp": []string{"openid", "wallets:read", "wallets:write"}}, []session.Scope{read, write}},
+		"scp null":                         {map[string]any{"scp": null}, nil},
+		"scp with a number":                {map[string]any{"scp": []any{"wallets:admin", 1}}, nil},
+		"both: scope counts":               {map[string]any{"scope": "wallets:read", "scp": []string{"wallets:admin"}}, []session.Scope{read}},
+		"both, scope empty: it counts":     {map[string]any{"scope": "", "scp": "wallets:admin"}, nil},
+		"both, scope malformed: it counts": {map[string]any{"scope": 7, "scp": "wallets:admin"}, nil},
+		"both, scope null: scp counts":     {map[string]any{"scope": null, "scp": "wallets:read"}, []session.Scope{read}},
+		"roles are no scopes":              {map[string]any{"roles": []string{"wallets:admin"}, "permissions": []string{"wallets:admin"}}, nil},
+	} {
+		got, err := a.Caller(with(t.Context(), "Bearer "+key.Token(t, authtest.Claims("alice", c.changes))))
+		require.NoError(t, err, name)
+		require.Equal(t, session.Caller{Name: "alice", Scopes: c.want}, got, name)
+	}
+}
+
+func TestFormsOfATokenThatAreGood(t *testing.T) {
+	t.Parallel()
+	key := authtest.NewKey(t, "k", "ES256")
+	a := &auth.Authenticator{Tokens: newTokens(t, keysFile(t, key), silent)}
+	now := time.Now().Unix()
+	for name, changes := range map[string]map[string]any{
+		"an audience in a list":        {"aud": []string{authtest.Audience}},
+		"an audience among others":     {"aud": []string{"account", authtest.Audience, "https://api.example.org"}},
+		"an expiry with a fraction":    {"exp": json.RawMessage(fmt.Sprintf("%d.75", now+60))},
+		"an expiry with an exponent":   {"exp": json.RawMessage(fmt.Sprintf("%.9e", float64(now+3600)))},
+		"an expiry far away":           {"exp": 253402300799},
+		"no iat":                       {"iat": nil},
+		"iat a little ahead":           {"iat": now + 20},
+		"nbf a little ahead":           {"nbf": now + 20, "exp": now + 60},
+		"claims of the issuer's own":   {"azp": "app", "client_id": "app", "acr": 1, "amr": []string{"pwd"}, "https://example.org/x": map[string]any{"a": nil}, "jti": "1", "sid": nil},
+		"a confirmation (DPoP, mTLS)":  {"cnf": map[string]any{"jkt": "x"}},
+		"a long list of groups":        {"groups": strings.Split(strings.Repeat("group ", 100), " ")},
+		"an empty name beside subject": {"name": "", "email": nil},
+	} {
+		got, err := a.Caller(with(t.Context(), "Bearer "+key.Token(t, authtest.Claims("alice", changes))))
+		require.NoError(t, err, name)
+		require.Equal(t, session.Caller{Name: "alice"}, got, name)
+	}
+	for name, header := range map[string]map[string]any{
+		"typ JWT":                {"typ": "JWT"},
+		"typ jwt":                {"typ": "jwt"},
+		"no typ":                 {},
+		"an access token's typ":  {"typ": "at+jwt"},
+		"the same, in full":      {"typ": "application/at+JWT"},
+		"typ of the issuer's":    {"typ": "Bearer"},
+		"a content type":         {"cty": "json"},
+		"a thumbprint":           {"x5t": "AAAAAAAAAAAAAAAAAAAAAAAAAAA", "x5t#S256": "x"},
+		"members of its own":     {"ver": 2, "nonce": "x", "client_id": "app"},
+		"a URL of keys, ignored": {"jku": "https://evil.example.org/keys"},
+	} {
+		header["alg"], header["kid"] = "ES256", "k"
+		got, err := a.Caller(with(t.Context(), "Bearer "+key.Sign(t, header, authtest.Claims("alice", nil))))
+		require.NoError(t, err, name)
+		require.Equal(t, session.Caller{Name: "alice"}, got, name)
+	}
+	good := key.Token(t, authtest.Claims("alice", nil))
+	for _, value := range []string{"Bearer " + good, "bearer " + good, "BEARER " + good, "Bearer   " + good, "bEARER " + good + "  "} {
+		_, err := a.Caller(with(t.Context(), value))
+		require.NoError(t, err)
+	}
+	for _, value := range []string{"Bearer" + good, " Bearer " + good, "Bearer\u00a0" + good, "Bearer\t" + good, "Bearer: " + good, "Bearer " + good + "\t", "Token " + good, "Bearer"} {
+		refused(t, a, []string{value}, "")
+	}
+}
+
+// Signatures over secp256k1 are good with either s, and no other key of theirs is.
+func TestES256K(t *testing.T) {
+	t.Parallel()
+	key, other := authtest.NewKey(t, "k", "ES256K"), authtest.NewKey(t, "k", "ES256K")
+	named := key.JWK(t)
+	delete(named, "alg")
+	off := key.JWK(t)
+	off["kid"], off["y"] = "off", off["x"]
+	a := &auth.Authenticator{Tokens: newTokens(t, setFile(t, off, named), silent)}
+	good := key.Token(t, authtest.Claims("alice", nil))
+	for range 8 { // a signature's s is of either half
+		accepted(t, a, key)
+	}
+	refused(t, a, bearerOf(t, other), "signature is wrong")
+	off256 := *key
+	off256.ID = "off"
+	refused(t, a, bearerOf(t, &off256), "no key of the issuer")
+	refused(t, a, []string{"Bearer " + key.Sign(t, map[string]any{"alg": "ES256", "kid": "k"}, authtest.Claims("alice", nil))}, "no key of the issuer")
+	head := good[:strings.LastIndex(good, ".")+1]
+	for _, signature := range [][]byte{nil, make([]byte, 63), make([]byte, 64), make([]byte, 65), bytes.Repeat([]byte{0xff}, 64)} {
+		refused(t, a, []string{"Bearer " + head + authtest.B64(signature)}, "")
+	}
 }
 
 // The oldest trick: a public key is no secret, and so no key of a MAC.
@@ -195,7 +331,7 @@ func FuzzToken(f *testing.F) {
 	f.Add("Bearer " + good)
 	f.Fuzz(func(t *testing.T, value string) {
 		c, err := a.Caller(with(t.Context(), value))
-		if _, token, _ := strings.Cut(value, " "); token == good && err == nil {
+		if _, token, _ := strings.Cut(value, " "); strings.Trim(token, " ") == good && err == nil {
 			return // in whatever case the scheme is
 		}
 		require.ErrorIs(t, err, session.ErrUnauthenticated)

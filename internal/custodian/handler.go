@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"filippo.io/age"
 	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
@@ -24,10 +25,10 @@ import (
 
 // Config holds what a receiver knows.
 type Config struct {
-	Verifier     *webhooks.Webhook   // of Standard Webhooks, with the secret that mpcd signs with
-	HeaderSecret secret.Bytes        // of X-Webhook-Secret; empty: not looked at
-	Token        secret.Bytes        // of the apps' API; empty: there is none
-	Identity     *age.X25519Identity // opens shares that came encrypted; nil: they are answered as they came
+	Verifiers     []*webhooks.Webhook // of Standard Webhooks, with the secrets that mpcd may sign with: any of them will do
+	HeaderSecrets []secret.Bytes      // of X-Webhook-Secret: any of them will do; none: it is not looked at
+	Token         secret.Bytes        // of the apps' API; empty: there is none
+	Identity      *age.X25519Identity // opens shares that came encrypted; nil: they are answered as they came
 }
 
 // The shapes of mpcd's webhooks, and of the customer's own API.
@@ -40,6 +41,7 @@ type (
 	}
 	query struct {
 		ClientID string `json:"clientId"`
+		PairID   string `json:"backupSharePairId"` // of a fetch, "": all of the client's
 	}
 	found struct {
 		BackupShares []string `json:"backupShares"` // base64
@@ -51,7 +53,7 @@ type (
 
 const (
 	maxBody = 1 << 20
-	maxID   = 256 // bytes
+	maxID   = 256 // characters: those of an owner
 )
 
 var methods = []string{"PASSWORD", "ICLOUD", "GDRIVE", "PASSKEY", "FIREBASE", "CUSTOM"}
@@ -68,6 +70,7 @@ func New(store *Store, cfg Config, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /backup", h.webhook(h.backup))
 	mux.HandleFunc("POST /backup/fetch", h.webhook(h.fetch))
+	mux.HandleFunc("POST /backup/delete", h.webhook(h.delete))
 	if len(cfg.Token.Reveal()) > 0 {
 		mux.HandleFunc("GET /users/{id}/encrypted-user-backup-shares", h.app(h.get))
 		mux.HandleFunc("PUT /users/{id}/encrypted-user-backup-shares", h.app(h.put))
@@ -96,6 +99,8 @@ func (h *handler) answer(w http.ResponseWriter, r *http.Request, body any, err e
 		code, body = no.code, map[string]string{"error": no.text}
 	case errors.Is(err, errReplayed), errors.Is(err, errOther):
 		code, body = http.StatusConflict, map[string]string{"error": err.Error()}
+	case errors.Is(err, errDeleted):
+		code, body = http.StatusGone, map[string]string{"error": err.Error()}
 	case errors.Is(err, errNothing):
 		code, body = http.StatusNotFound, map[string]string{"error": err.Error()}
 	case err != nil:
@@ -127,11 +132,8 @@ func (h *handler) webhook(next func(ctx context.Context, id string, body []byte)
 			if err != nil {
 				return nil, err
 			}
-			if err := h.cfg.Verifier.Verify(body, r.Header); err != nil {
-				return nil, refusal{http.StatusUnauthorized, "the message is not signed with the shared secret, or not of now"}
-			}
-			if want := h.cfg.HeaderSecret.Reveal(); len(want) > 0 && !same([]byte(r.Header.Get("X-Webhook-Secret")), want) {
-				return nil, refusal{http.StatusUnauthorized, "X-Webhook-Secret is wrong"}
+			if err := h.known(body, r.Header); err != nil {
+				return nil, err
 			}
 			id := r.Header.Get(webhooks.HeaderWebhookID)
 			if err := checkID(id); err != nil {
@@ -141,6 +143,19 @@ func (h *handler) webhook(next func(ctx context.Context, id string, body []byte)
 		}()
 		h.answer(w, r, answer, err)
 	}
+}
+
+// known wants a message to come from mpcd. While a secret is being changed there are two.
+func (h *handler) known(body []byte, header http.Header) error {
+	if !slices.ContainsFunc(h.cfg.Verifiers, func(v *webhooks.Webhook) bool { return v.Verify(body, header) == nil }) {
+		return refusal{http.StatusUnauthorized, "the message is not signed with the shared secret, or not of now"}
+	}
+	given := []byte(header.Get("X-Webhook-Secret"))
+	isGiven := func(want secret.Bytes) bool { return same(given, want.Reveal()) }
+	if len(h.cfg.HeaderSecrets) > 0 && !slices.ContainsFunc(h.cfg.HeaderSecrets, isGiven) {
+		return refusal{http.StatusUnauthorized, "X-Webhook-Secret is wrong"}
+	}
+	return nil
 }
 
 // app lets a call of a user's app through.
@@ -191,8 +206,8 @@ func parse(body []byte, into any) error {
 }
 
 func checkID(id string) error {
-	if id == "" || len(id) > maxID || strings.ContainsFunc(id, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return refusal{http.StatusBadRequest, fmt.Sprintf("an id has 1 to %d bytes of printable text", maxID)}
+	if id == "" || utf8.RuneCountInString(id) > maxID || !utf8.ValidString(id) || strings.ContainsFunc(id, unicode.IsControl) {
+		return refusal{http.StatusBadRequest, fmt.Sprintf("an id has 1 to %d characters, none of them a control character", maxID)}
 	}
 	return nil
 }
@@ -224,10 +239,14 @@ func (h *handler) fetch(ctx context.Context, id string, body []byte) (any, error
 	if err := parse(body, &q); err != nil {
 		return nil, err
 	}
-	if err := checkID(q.ClientID); err != nil {
+	err := checkID(q.ClientID)
+	if q.PairID != "" {
+		err = errors.Join(err, checkID(q.PairID))
+	}
+	if err != nil {
 		return nil, err
 	}
-	shares, err := h.store.shares(ctx, id, body, q.ClientID)
+	shares, err := h.store.shares(ctx, id, body, q)
 	if err != nil {
 		return nil, err
 	}
@@ -239,6 +258,17 @@ func (h *handler) fetch(ctx context.Context, id string, body []byte) (any, error
 		out.BackupShares = append(out.BackupShares, base64.StdEncoding.EncodeToString(share))
 	}
 	return out, nil
+}
+
+func (h *handler) delete(ctx context.Context, id string, body []byte) (any, error) {
+	var q query
+	if err := parse(body, &q); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(checkID(q.ClientID), checkID(q.PairID)); err != nil {
+		return nil, err
+	}
+	return nil, h.store.delete(ctx, id, body, q)
 }
 
 // open decrypts a share that came as an age file, where there is an identity for it.

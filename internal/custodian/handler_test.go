@@ -42,7 +42,7 @@ func start(t *testing.T, path string, identity *age.X25519Identity) *rig {
 	s, err := custodian.Open(t.Context(), path)
 	require.NoError(t, err)
 	r := &rig{signer: signer, log: &bytes.Buffer{}, path: path}
-	cfg := custodian.Config{Verifier: signer, HeaderSecret: secret.New([]byte("swordfish")), Token: secret.New([]byte("open sesame")), Identity: identity}
+	cfg := custodian.Config{Verifiers: []*standardwebhooks.Webhook{signer}, HeaderSecrets: []secret.Bytes{secret.New([]byte("swordfish"))}, Token: secret.New([]byte("open sesame")), Identity: identity}
 	r.Server = httptest.NewServer(custodian.New(s, cfg, slog.New(slog.NewJSONHandler(r.log, nil))))
 	r.stop = sync.OnceFunc(func() { r.Close(); require.NoError(t, s.Close()) })
 	t.Cleanup(r.stop)
@@ -249,6 +249,12 @@ func TestBadBodies(t *testing.T) {
 		require.Equal(t, x.code, code, "%s: %s", name, body)
 	}
 	require.Empty(t, r.shares(t, "a"))
+	// What mpcd takes for an owner is a client here.
+	for i, id := range []string{"Zoé\u00a0\U0001F469\u200d\U0001F4BB\u200f\u0378", strings.Repeat("電", 256)} {
+		code, body := r.send(t, deposit(id, "PASSWORD", "s", strings.Repeat("p", i+1)))
+		require.Equal(t, 204, code, body)
+		require.Len(t, r.shares(t, id), 1)
+	}
 	code, _ := r.do(t, http.MethodGet, "/backup", http.Header{}, "")
 	require.Equal(t, http.StatusMethodNotAllowed, code)
 }

@@ -22,6 +22,7 @@ type Store struct{ db *sql.DB }
 var (
 	errReplayed = errors.New("the message came before")
 	errOther    = errors.New("another share is kept under this backupSharePairId")
+	errDeleted  = errors.New("the share of this backupSharePairId was deleted")
 	errNothing  = errors.New("there is none")
 )
 
@@ -40,6 +41,9 @@ CREATE TABLE IF NOT EXISTS messages (
     time INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS messages_by_time ON messages (time);
+CREATE TABLE IF NOT EXISTS deleted (
+    pair_id TEXT NOT NULL PRIMARY KEY -- a deposit that was on its way for longer than the deletion must not bring it back
+) STRICT;
 CREATE TABLE IF NOT EXISTS cipher_texts (
     seq     INTEGER PRIMARY KEY AUTOINCREMENT, -- rises with every change
     user_id TEXT NOT NULL,
@@ -127,6 +131,13 @@ func (s *Store) deposit(ctx context.Context, messageID string, body []byte, m *d
 		}
 		var client, method string
 		var there []byte
+		err = tx.QueryRowContext(ctx, "SELECT pair_id FROM deleted WHERE pair_id = ?", m.PairID).Scan(new(string))
+		if err == nil {
+			return errDeleted
+		}
+		if !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
 		err = tx.QueryRowContext(ctx, "SELECT client_id, method, share FROM shares WHERE pair_id = ?", m.PairID).Scan(&client, &method, &there)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
@@ -141,14 +152,16 @@ func (s *Store) deposit(ctx context.Context, messageID string, body []byte, m *d
 	})
 }
 
-// shares returns a client's shares in the order of their arrival. A message that asks is
-// answered once: who recorded it gets nothing by sending it again.
-func (s *Store) shares(ctx context.Context, messageID string, body []byte, clientID string) (all [][]byte, err error) {
+// shares returns the share of the set that a query names, or all of its client's in the
+// order of their arrival where it names none. A message that asks is answered once: who
+// recorded it gets nothing by sending it again.
+func (s *Store) shares(ctx context.Context, messageID string, body []byte, q query) (all [][]byte, err error) {
 	err = s.write(ctx, func(tx *sql.Tx) error {
 		if _, err := first(ctx, tx, messageID, body, time.Now()); err != nil {
 			return err
 		}
-		rows, err := tx.QueryContext(ctx, "SELECT share FROM shares WHERE client_id = ? ORDER BY seq", clientID)
+		rows, err := tx.QueryContext(ctx, "SELECT share FROM shares WHERE client_id = ?1 AND (?2 = '' OR pair_id = ?2) ORDER BY seq",
+			q.ClientID, q.PairID)
 		if err != nil {
 			return err
 		}
@@ -163,6 +176,37 @@ func (s *Store) shares(ctx context.Context, messageID string, body []byte, clien
 		return rows.Err()
 	})
 	return all, err
+}
+
+// delete erases a client's share of one set, and keeps in mind that it is gone. To delete
+// what is not there is fine. It returns errNothing where the set is another client's.
+func (s *Store) delete(ctx context.Context, messageID string, body []byte, q query) error {
+	err := s.write(ctx, func(tx *sql.Tx) error {
+		again, err := first(ctx, tx, messageID, body, time.Now())
+		if again {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var client string
+		err = tx.QueryRowContext(ctx, "SELECT client_id FROM shares WHERE pair_id = ?", q.PairID).Scan(&client)
+		switch {
+		case err == nil && client != q.ClientID:
+			return errNothing
+		case err != nil && !errors.Is(err, sql.ErrNoRows):
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, "DELETE FROM shares WHERE pair_id = ?", q.PairID); err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, "INSERT OR IGNORE INTO deleted (pair_id) VALUES (?)", q.PairID)
+		return err
+	})
+	if err == nil { // the log still holds the page as it was
+		_, err = s.db.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
+	}
+	return err
 }
 
 // putText keeps the ciphertext of a user's backup of one method, in the place of an older one.

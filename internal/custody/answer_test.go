@@ -20,16 +20,17 @@ func FuzzAnswer(f *testing.F) {
 		require.NoError(f, err)
 		answer, err := json.Marshal(map[string]any{"backupShares": [][]byte{b.Reveal()}})
 		require.NoError(f, err)
-		_, ok := pick(answer, id)
-		require.Equal(f, party == tss.Server, ok)
+		_, err = pick(answer, id)
+		require.Equal(f, party == tss.Server, err == nil)
 		f.Add(answer)
 	}
 	for _, seed := range []string{``, `{}`, `{"backupShares":["AAAA"]}`, `{"backupShares":[null,1,{}]}`, `{"backupShares":null}`} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, answer []byte) {
-		b, ok := pick(answer, id)
-		if !ok {
+		b, err := pick(answer, id)
+		if err != nil {
+			require.ErrorIs(t, err, errNotThere)
 			require.Zero(t, b.Len())
 			return
 		}

@@ -1,7 +1,9 @@
 package custody_test
 
 import (
-	"context"
+	"encoding/hex"
+	"encoding/json"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -17,7 +19,6 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 	"github.com/mpcd/mpcd/internal/store"
 	"github.com/mpcd/mpcd/internal/tss"
-	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
 
 // deposited is a share set as a run makes it: real keys, deposited, in the form in which
@@ -45,21 +46,44 @@ func newWorld(t *testing.T) *world {
 	return &world{s, sealer, custody.NewManaged(sealer)}
 }
 
-// made holds one key pair for each curve, for all tests: making them takes seconds, and
-// many under the race detector. That two sets have one key is the harder case anyway.
+// made holds one key pair for each curve, for all tests: those of a set that is committed as
+// a vector of the encoding. That two sets have one key is the harder case anyway.
 var made = sync.OnceValues(func() (map[tss.Curve]*[2]tss.NewKey, error) {
-	all := map[tss.Curve]*[2]tss.NewKey{}
-	src := tsstest.NewSource()
-	for _, c := range tss.Curves() {
-		var pre [2]*tss.PreParams
-		var err error
-		for p := 0; c == tss.Secp256k1 && p < len(pre); p++ {
-			if pre[p], err = src.PreParams(context.Background()); err != nil {
-				return nil, err
-			}
+	b, err := os.ReadFile("../tss/testdata/share_v1.json")
+	if err != nil {
+		return nil, err
+	}
+	var v struct {
+		Sets []struct {
+			Record string
+			Shares [2]string // by Party
 		}
-		if all[c], err = tss.HostedKeygen(context.Background(), c, pre, tss.Observer{}); err != nil {
+	}
+	if err := json.Unmarshal(b, &v); err != nil {
+		return nil, err
+	}
+	encoded, err := hex.DecodeString(v.Sets[0].Record)
+	if err != nil {
+		return nil, err
+	}
+	rec, err := tss.ParseRecord(encoded)
+	if err != nil {
+		return nil, err
+	}
+	all := map[tss.Curve]*[2]tss.NewKey{}
+	for _, key := range rec.Keys {
+		all[key.Curve] = new([2]tss.NewKey)
+	}
+	for p, text := range v.Sets[0].Shares {
+		if encoded, err = hex.DecodeString(text); err != nil {
 			return nil, err
+		}
+		share, err := tss.ParseShare(encoded)
+		if err != nil {
+			return nil, err
+		}
+		for i, key := range rec.Keys {
+			all[key.Curve][p] = tss.NewKey{Record: key, Share: share.Keys[i]}
 		}
 	}
 	return all, nil

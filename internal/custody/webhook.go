@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"time"
 
 	"filippo.io/age"
+	"github.com/cenkalti/backoff/v5"
 
 	"github.com/mpcd/mpcd/internal/secret"
 	"github.com/mpcd/mpcd/internal/session"
@@ -16,23 +19,33 @@ import (
 	"github.com/mpcd/mpcd/internal/webhook"
 )
 
-// Webhook is a customer who keeps the server's halves himself. It is safe for concurrent
-// use. Sets that were made before, and stand in mpcd's own database, are still found there.
-type Webhook struct {
-	client    *webhook.Client
-	recipient *age.X25519Recipient // nil: halves leave as they are, inside TLS
-	before    *Managed
+// WebhookConfig says how a customer's custodian is reached. All but Client and Before may
+// be left out.
+type WebhookConfig struct {
+	Client *webhook.Client
+	// Recipient is whom shares leave encrypted to, and the customer decrypts what it answers;
+	// nil: they leave as they are, inside TLS.
+	Recipient *age.X25519Recipient
+	Before    *Managed          // has the sets that were made before, whose shares stand in mpcd's own database
+	Deletions session.Deletions // lists what the custodian may keep and nobody needs; nil: nobody does
+	ReadBack  time.Duration     // how long a share that was stored may take to be there; 5 s
 }
+
+// Webhook is a customer who keeps the server's shares of BACKUP sets. It is safe for
+// concurrent use.
+type Webhook struct{ cfg WebhookConfig }
 
 var _ session.Custodian = (*Webhook)(nil)
 
-// NewWebhook returns a custodian behind a client's webhooks. With a recipient, halves leave
-// encrypted to it; the customer decrypts what he answers.
-func NewWebhook(client *webhook.Client, recipient *age.X25519Recipient, before *Managed) *Webhook {
-	return &Webhook{client: client, recipient: recipient, before: before}
+// NewWebhook returns a custodian behind a client's webhooks.
+func NewWebhook(cfg WebhookConfig) *Webhook {
+	if cfg.ReadBack == 0 {
+		cfg.ReadBack = 5 * time.Second
+	}
+	return &Webhook{cfg}
 }
 
-// The bodies, as product.md has them. Shares are base64.
+// The bodies, as docs/CUSTODIAN.md has them. Shares are base64.
 type (
 	depositBody struct {
 		ClientID string `json:"clientId"`
@@ -40,8 +53,9 @@ type (
 		Share    []byte `json:"share"`
 		PairID   string `json:"backupSharePairId"`
 	}
-	fetchBody struct {
+	setBody struct { // asks for a share, or says that it is to be deleted
 		ClientID string `json:"clientId"`
+		PairID   string `json:"backupSharePairId"`
 	}
 	fetchAnswer struct {
 		Shares []json.RawMessage `json:"backupShares"`
@@ -64,24 +78,74 @@ func (w *Webhook) Deposit(ctx context.Context, owner string, set *session.ShareS
 		return nil, err
 	}
 	defer share.Wipe()
-	if _, err := w.send(ctx, "/backup", depositBody{owner, set.Method.String(), share.Reveal(), set.ID}, false); err != nil {
-		return nil, fmt.Errorf("store the half of share set %s: %w", set.ID, err)
+	if err := w.plan(ctx, owner, set, endOf(ctx).Add(afterRun)); err != nil {
+		return nil, err
 	}
-	there, err := w.fetch(ctx, owner, setID(set))
-	if err != nil {
-		return nil, fmt.Errorf("read back the half of share set %s: %w", set.ID, err)
+	var wait time.Duration
+	if _, err = w.send(ctx, "/backup", depositBody{owner, set.Method.String(), share.Reveal(), set.ID}, false); err != nil {
+		err, wait = fmt.Errorf("store the server share of set %s: %w", set.ID, err), afterLostAnswer
+	} else if err = w.readBack(ctx, owner, set, encoded); err != nil {
+		err = fmt.Errorf("read back the server share of set %s: %w", set.ID, err)
 	}
-	defer there.Wipe()
-	if !there.Equal(encoded) {
-		return nil, fmt.Errorf("%w: the custodian answers another half of share set %s than it was given", session.ErrWebhookFailed, set.ID)
+	if err != nil { // there is no commit any more; where this fails, it stands there with a later time
+		_ = w.plan(context.WithoutCancel(ctx), owner, set, time.Now().Add(wait))
+		return nil, err
 	}
 	return nil, nil
+}
+
+const (
+	// afterRun is how long after a run's end its set counts as not committed.
+	afterRun = time.Minute
+	// afterLostAnswer is how long a custodian that did not say that it has a share may still
+	// be busy with storing it.
+	afterLostAnswer = 10 * time.Second
+	// longestRun is what a run without an end counts for.
+	longestRun = time.Hour
+)
+
+// endOf returns when what works under ctx has ended at the latest.
+func endOf(ctx context.Context) time.Time {
+	if end, ok := ctx.Deadline(); ok {
+		return end
+	}
+	return time.Now().Add(longestRun)
+}
+
+// plan notes that a set which is not committed may leave a share with the custodian.
+func (w *Webhook) plan(ctx context.Context, owner string, set *session.ShareSet, due time.Time) error {
+	if w.cfg.Deletions == nil {
+		return nil
+	}
+	return w.cfg.Deletions.PlanDeletion(ctx, session.Deletion{ShareSetID: set.ID, WalletID: set.WalletID, Owner: owner, Due: due})
+}
+
+// readBack wants the custodian to answer what it was given. One that stores in several
+// places may need a moment.
+func (w *Webhook) readBack(ctx context.Context, owner string, set *session.ShareSet, given secret.Bytes) error {
+	pause := &backoff.ExponentialBackOff{
+		InitialInterval: 100 * time.Millisecond, RandomizationFactor: 0.2, Multiplier: 2, MaxInterval: time.Second,
+	}
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		there, err := w.fetch(ctx, owner, setID(set))
+		if err == nil && !there.Equal(given) {
+			err = &session.WebhookError{Permanent: true, Err: errors.New("the custodian answers another share than it was given")}
+		}
+		there.Wipe()
+		e := new(webhook.Error)
+		notYet := errors.Is(err, errNotThere) || errors.As(err, &e) && e.Status == http.StatusNotFound
+		if err != nil && !notYet {
+			err = backoff.Permanent(err)
+		}
+		return struct{}{}, err
+	}, backoff.WithBackOff(pause), backoff.WithMaxElapsedTime(w.cfg.ReadBack))
+	return err
 }
 
 // Fetch implements session.Custodian.
 func (w *Webhook) Fetch(ctx context.Context, owner string, set *session.StoredSet) (*tss.Share, error) {
 	if len(set.Half) > 0 || set.State == session.SetRevoked {
-		return w.before.Fetch(ctx, owner, set)
+		return w.cfg.Before.Fetch(ctx, owner, set)
 	}
 	rec, err := tss.ParseRecord(set.Record)
 	if err != nil {
@@ -89,7 +153,7 @@ func (w *Webhook) Fetch(ctx context.Context, owner string, set *session.StoredSe
 	}
 	encoded, err := w.fetch(ctx, owner, setID(&set.ShareSet))
 	if err != nil {
-		return nil, fmt.Errorf("fetch the half of share set %s: %w", set.ID, err)
+		return nil, fmt.Errorf("fetch the server share of set %s: %w", set.ID, err)
 	}
 	defer encoded.Wipe()
 	half, err := tss.ParseShare(encoded.Reveal())
@@ -101,59 +165,34 @@ func (w *Webhook) Fetch(ctx context.Context, owner string, set *session.StoredSe
 	if err != nil {
 		half.Wipe()
 		// Not with %w: the share at fault is not the caller's.
-		return nil, fmt.Errorf("%w: the custodian's half of share set %s does not fit its record: %v", session.ErrWebhookFailed, set.ID, err) //nolint:errorlint // see above
+		return nil, &session.WebhookError{
+			Permanent: true,
+			Err:       fmt.Errorf("the custodian's share of set %s does not fit its record: %v", set.ID, err), //nolint:errorlint // see above
+		}
 	}
 	return half, nil
 }
 
-// fetch asks for an owner's halves, and returns that of one set, encoded. Others, and what
-// is none, are passed over.
+// fetch asks for the share of one set, and returns it, encoded. The answer may hold all of
+// the owner's: others, and what is none, are passed over.
 func (w *Webhook) fetch(ctx context.Context, owner string, id tss.SetID) (secret.Bytes, error) {
-	answer, err := w.send(ctx, "/backup/fetch", fetchBody{owner}, true)
+	answer, err := w.send(ctx, "/backup/fetch", setBody{owner, id.ShareSetID}, true)
+	if errors.Is(err, webhook.ErrAnswerTooLarge) {
+		err = fmt.Errorf("%w: let it answer the one share that backupSharePairId names", err)
+	}
 	if err != nil {
 		return secret.Bytes{}, err
 	}
 	defer answer.Wipe()
-	encoded, ok := pick(answer.Reveal(), id)
-	if !ok {
-		return secret.Bytes{}, fmt.Errorf("%w: the custodian's answer has no half of the set", session.ErrWebhookFailed)
-	}
-	return encoded, nil
-}
-
-// pick returns the half of a set from a custodian's answer. Of several it is the first: to
-// hold it against the set's record is the caller's part.
-func pick(answer []byte, id tss.SetID) (secret.Bytes, bool) {
-	var all fetchAnswer
-	if json.Unmarshal(answer, &all) != nil {
-		return secret.Bytes{}, false
-	}
-	defer func() {
-		for _, text := range all.Shares {
-			clear(text)
-		}
-	}()
-	for _, text := range all.Shares {
-		var b []byte // base64 in JSON
-		if json.Unmarshal(text, &b) != nil {
-			continue
-		}
-		share, err := tss.ParseShare(b)
-		share.Wipe()
-		if err == nil && share.SetID == id && share.Party == tss.Server {
-			return secret.New(b), true
-		}
-		clear(b)
-	}
-	return secret.Bytes{}, false
+	return pick(answer.Reveal(), id)
 }
 
 func (w *Webhook) seal(plain secret.Bytes) (secret.Bytes, error) {
-	if w.recipient == nil {
+	if w.cfg.Recipient == nil {
 		return secret.New(bytes.Clone(plain.Reveal())), nil
 	}
 	var out bytes.Buffer
-	to, err := age.Encrypt(&out, w.recipient)
+	to, err := age.Encrypt(&out, w.cfg.Recipient)
 	if err == nil {
 		_, err = io.Copy(to, bytes.NewReader(plain.Reveal()))
 	}
@@ -175,9 +214,13 @@ func (w *Webhook) send(ctx context.Context, path string, body any, asks bool) (s
 	}
 	m := webhook.Message{Path: path, Body: secret.New(b), Asks: asks}
 	defer m.Body.Wipe()
-	answer, err := w.client.Send(ctx, m)
+	answer, err := w.cfg.Client.Send(ctx, m)
 	if err != nil && ctx.Err() == nil {
-		return secret.Bytes{}, fmt.Errorf("%w: %w", session.ErrWebhookFailed, err)
+		f := &session.WebhookError{Err: err}
+		if e := new(webhook.Error); errors.As(err, &e) {
+			f.Permanent, f.RetryAfter = e.Permanent, e.RetryAfter
+		}
+		err = f
 	}
 	return answer, err
 }

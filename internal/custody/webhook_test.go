@@ -34,6 +34,11 @@ const signingSecret = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 // custodianAt returns what sends webhooks to a handler, over TLS on a real socket.
 func (w *world) custodianAt(t *testing.T, h http.Handler, to *age.X25519Recipient) *custody.Webhook {
 	t.Helper()
+	return w.custodianWith(t, h, func(cfg *custody.WebhookConfig) { cfg.Recipient, cfg.ReadBack = to, 50*time.Millisecond })
+}
+
+func (w *world) custodianWith(t *testing.T, h http.Handler, change func(*custody.WebhookConfig)) *custody.Webhook {
+	t.Helper()
 	s := httptest.NewUnstartedServer(h)
 	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
 	s.StartTLS()
@@ -43,11 +48,13 @@ func (w *world) custodianAt(t *testing.T, h http.Handler, to *age.X25519Recipien
 	pool := x509.NewCertPool()
 	pool.AddCert(s.Certificate())
 	c := webhook.New(webhook.Config{
-		Name: "custodian", URL: s.URL, Signer: signer, HeaderSecret: secret.New([]byte("swordfish")), CA: pool,
+		Name: "custodian", URL: s.URL, Signers: []*webhook.Signer{signer}, HeaderSecret: secret.New([]byte("swordfish")), CA: pool,
 		Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Timing: webhook.Timing{Pause: time.Millisecond},
 	}, slog.New(slog.DiscardHandler))
 	t.Cleanup(c.Close)
-	return custody.NewWebhook(c, to, w.managed)
+	cfg := custody.WebhookConfig{Client: c, Before: w.managed}
+	change(&cfg)
+	return custody.NewWebhook(cfg)
 }
 
 // reference returns the receiver of `mpcd custodian`.
@@ -58,7 +65,7 @@ func reference(t *testing.T, identity *age.X25519Identity) http.Handler {
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	verifier, err := webhook.ParseSecret(secret.New([]byte(signingSecret)))
 	require.NoError(t, err)
-	return custodian.New(s, custodian.Config{Verifier: verifier, HeaderSecret: secret.New([]byte("swordfish")), Identity: identity}, slog.New(slog.DiscardHandler))
+	return custodian.New(s, custodian.Config{Verifiers: []*webhook.Signer{verifier}, HeaderSecrets: []secret.Bytes{secret.New([]byte("swordfish"))}, Identity: identity}, slog.New(slog.DiscardHandler))
 }
 
 // elsewhere returns a set without its halves in its row, as one whose custodian is elsewhere.
@@ -158,33 +165,43 @@ func TestCustodianAnswersSomethingElse(t *testing.T) {
 	altered[len(altered)/2] ^= 1
 	other := *d.server
 	other.RecordHash[0] ^= 1
+	sealed := ageFile(t, d.server)
+	raw := text(d.server)
 	for name, x := range map[string]struct {
 		answer string
 		fine   bool
+		says   string // of the likely cause
 	}{
-		"it, alone":                   {shares(text(d.server)), true},
-		"it, among others":            {shares("", 7, nil, map[string]int{}, "not base64!", "AAAA", text(d.client), text(another(w, t).server), text(d.server)), true},
-		"it, with other fields":       {`{"next": null, "backupShares": ["` + text(d.server) + `"]}`, true},
-		"none":                        {shares(), false},
-		"no field":                    {`{}`, false},
-		"null":                        {`{"backupShares": null}`, false},
-		"a text":                      {`{"backupShares": "` + text(d.server) + `"}`, false},
-		"nothing":                     {``, false},
-		"HTML":                        {`<html>`, false},
-		"cut off":                     {shares(text(d.server))[:200], false},
-		"more after it":               {shares(text(d.server)) + "x", false},
-		"deep":                        {strings.Repeat(`[`, 20000), false},
-		"the client's share":          {shares(text(d.client)), false},
-		"another wallet's":            {shares(text(another(w, t).server)), false},
-		"another set's":               {shares(text(w.elsewhere(t, wallet, tss.Ed25519).server)), false},
-		"an altered one":              {shares(string(altered)), false},
-		"one that lacks a curve":      {shares(text(lacking)), false},
-		"one key of the client's":     {shares(text(&swapped)), false},
-		"one with another record":     {shares(text(&other)), false},
-		"garbage":                     {shares("AAAA", "", "////"), false},
-		"the same, but for white":     {shares(" " + text(d.server)), false},
-		"an age file for somebody":    {shares(base64.StdEncoding.EncodeToString([]byte("age-encryption.org/v1\n-> X25519 a\n"))), false},
-		"a thousand that are not it ": {shares(many(text(d.client), 1000)...), false},
+		"it, still encrypted":          {shares(base64.StdEncoding.EncodeToString(sealed)), false, "still encrypted (age): the custodian decrypts with the identity of --custodian-recipient"},
+		"it, encrypted and not base64": {shares(string(sealed)), false, "still encrypted (age)"},
+		"it, in armor":                 {shares("-----BEGIN AGE ENCRYPTED FILE-----\nYWdl\n"), false, "still encrypted (age)"},
+		"it, in base64 twice":          {shares(base64.StdEncoding.EncodeToString([]byte(raw))), false, "encoded in base64 twice"},
+		"it, encrypted, twice":         {shares(base64.StdEncoding.EncodeToString([]byte(base64.StdEncoding.EncodeToString(sealed)))), false, "still encrypted (age)"},
+		"it, without padding":          {shares(strings.TrimRight(base64.URLEncoding.EncodeToString(append([]byte{}, mustDecode(t, raw)...)), "=") + " "), false, "not that of RFC 4648, section 4"},
+		"it, in an object":             {`{"backupShares": [{"share": "` + raw + `"}]}`, false, "is a JSON object, and not a text in base64"},
+		"it, alone":                    {shares(text(d.server)), true, ""},
+		"it, among others":             {shares("", 7, nil, map[string]int{}, "not base64!", "AAAA", text(d.client), text(another(w, t).server), text(d.server)), true, ""},
+		"it, with other fields":        {`{"next": null, "backupShares": ["` + text(d.server) + `"]}`, true, ""},
+		"none":                         {shares(), false, "it is empty"},
+		"no field":                     {`{}`, false, ""},
+		"null":                         {`{"backupShares": null}`, false, ""},
+		"a text":                       {`{"backupShares": "` + text(d.server) + `"}`, false, ""},
+		"nothing":                      {``, false, "it is not JSON of the form"},
+		"HTML":                         {`<html>`, false, "it is not JSON of the form"},
+		"cut off":                      {shares(text(d.server))[:200], false, ""},
+		"more after it":                {shares(text(d.server)) + "x", false, ""},
+		"deep":                         {strings.Repeat(`[`, 20000), false, ""},
+		"the client's share":           {shares(text(d.client)), false, ""},
+		"another wallet's":             {shares(text(another(w, t).server)), false, "other sets' shares"},
+		"another set's":                {shares(text(w.elsewhere(t, wallet, tss.Ed25519).server)), false, ""},
+		"an altered one":               {shares(string(altered)), false, ""},
+		"one that lacks a curve":       {shares(text(lacking)), false, ""},
+		"one key of the client's":      {shares(text(&swapped)), false, ""},
+		"one with another record":      {shares(text(&other)), false, ""},
+		"garbage":                      {shares("AAAA", "", "////"), false, ""},
+		"the same, but for white":      {shares(" " + text(d.server)), false, "not that of RFC 4648"},
+		"an age file for somebody":     {shares(base64.StdEncoding.EncodeToString([]byte("age-encryption.org/v1\n-> X25519 a\n"))), false, "still encrypted (age)"},
+		"a thousand that are not it ":  {shares(many(text(d.client), 1000)...), false, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -204,9 +221,32 @@ func TestCustodianAnswersSomethingElse(t *testing.T) {
 				require.NotErrorIs(t, err, tss.ErrShareMalformed)
 				require.NotErrorIs(t, err, tss.ErrShareMismatch)
 				require.NotContains(t, err.Error(), text(d.server)[40:80])
+				require.ErrorContains(t, err, x.says)
 			}
 		})
 	}
+}
+
+func mustDecode(t *testing.T, s string) []byte {
+	b, err := base64.StdEncoding.DecodeString(s)
+	require.NoError(t, err)
+	return b
+}
+
+// ageFile is a share as it leaves for a custodian with a recipient.
+func ageFile(t *testing.T, s *tss.Share) []byte {
+	t.Helper()
+	id, err := age.GenerateX25519Identity()
+	require.NoError(t, err)
+	encoded, err := s.Encode()
+	require.NoError(t, err)
+	var out bytes.Buffer
+	to, err := age.Encrypt(&out, id.Recipient())
+	require.NoError(t, err)
+	_, err = to.Write(encoded.Reveal())
+	require.NoError(t, err)
+	require.NoError(t, to.Close())
+	return out.Bytes()
 }
 
 func another(w *world, t *testing.T) *deposited {

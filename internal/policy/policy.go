@@ -12,11 +12,12 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
-	"unicode"
 
+	"github.com/mpcd/mpcd/internal/names"
 	"github.com/mpcd/mpcd/internal/secret"
 	"github.com/mpcd/mpcd/internal/session"
 	"github.com/mpcd/mpcd/internal/webhook"
@@ -71,9 +72,18 @@ func (w *Webhook) Allow(ctx context.Context, q session.Question) error {
 	}
 	body, err := w.client.Send(ctx, webhook.Message{Body: secret.New(b), Asks: true})
 	if err != nil {
-		return fmt.Errorf("%w: %w", session.ErrWebhookFailed, err)
+		return failed(err)
 	}
 	return decide(body.Reveal())
+}
+
+// failed says whether the same question may be answered later.
+func failed(err error) error {
+	f := &session.WebhookError{Err: err}
+	if e := new(webhook.Error); errors.As(err, &e) {
+		f.Permanent, f.RetryAfter = e.Permanent, e.RetryAfter
+	}
+	return f
 }
 
 // decide reads an answer: one JSON object with allow, and perhaps a reason.
@@ -95,12 +105,7 @@ func decide(body []byte) error {
 // printable returns the start of a text that comes from outside, without what would
 // disturb a log or a terminal.
 func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(s, ""))
+	s = names.Line(s)
 	for len(s) > maxReason {
 		s = strings.ToValidUTF8(s[:maxReason], "")
 	}

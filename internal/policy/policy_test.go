@@ -37,7 +37,7 @@ func authoriser(t *testing.T, answer http.HandlerFunc) *Webhook {
 	pool := x509.NewCertPool()
 	pool.AddCert(s.Certificate())
 	c := webhook.New(webhook.Config{
-		Name: "policy", URL: s.URL, Signer: signer, CA: pool, Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		Name: "policy", URL: s.URL, Signers: []*webhook.Signer{signer}, CA: pool, Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 		Timing: webhook.Timing{Pause: time.Millisecond},
 	}, slog.New(slog.DiscardHandler))
 	t.Cleanup(c.Close)
@@ -70,6 +70,7 @@ func TestClosed(t *testing.T) {
 	}{
 		"no":                    {200, `{"allow": false, "reason": "daily limit"}`, "daily limit"},
 		"no, with control text": {200, "{\"allow\": false, \"reason\": \"a\\u001b[31m\\nb\"}", "a[31mb"},
+		"no, as French has it":  {200, "{\"allow\": false, \"reason\": \"limite\u00a0: 5\u202f€ \u202e\u200f\u200d\"}", "limite\u00a0: 5\u202f€ \u200d"},
 		"no, at length":         {200, `{"allow": false, "reason": "` + strings.Repeat("ü", 400) + `"}`, strings.Repeat("ü", 128)},
 		"nothing":               {200, "", ""},
 		"no content":            {204, "", ""},
@@ -110,6 +111,49 @@ func TestHangingAuthoriser(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	require.ErrorIs(t, w.Allow(ctx, session.Question{}), session.ErrWebhookFailed)
+}
+
+// What an authoriser says of itself reaches the caller: whether to ask again, and when. A
+// Retry-After is heeded within the time that a caller waits.
+func TestAuthoriserSaysWhetherItCanPass(t *testing.T) {
+	t.Parallel()
+	for name, x := range map[string]struct {
+		code  int
+		after string
+		want  session.WebhookError
+	}{
+		"refused":                 {http.StatusUnauthorized, "1", session.WebhookError{Permanent: true}},
+		"no such thing":           {http.StatusNotFound, "", session.WebhookError{Permanent: true}},
+		"later than a caller":     {http.StatusTooManyRequests, "20", session.WebhookError{RetryAfter: 20 * time.Second}},
+		"much later":              {http.StatusServiceUnavailable, "3600", session.WebhookError{RetryAfter: time.Hour}},
+		"later, as it seems":      {http.StatusServiceUnavailable, "NaN", session.WebhookError{}},
+		"fails, and does not say": {http.StatusInternalServerError, "", session.WebhookError{}},
+	} {
+		w := authoriser(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", x.after)
+			w.WriteHeader(x.code)
+		})
+		began := time.Now()
+		err := w.Allow(t.Context(), session.Question{})
+		require.Less(t, time.Since(began), 10*time.Second, name)
+		got := new(session.WebhookError)
+		require.ErrorAs(t, err, &got, name)
+		require.Equal(t, x.want.Permanent, got.Permanent, name)
+		require.Equal(t, x.want.RetryAfter, got.RetryAfter, name)
+	}
+	asked := make(chan time.Time, 4)
+	w := authoriser(t, func(w http.ResponseWriter, _ *http.Request) {
+		if asked <- time.Now(); len(asked) == 1 {
+			w.Header().Set("Retry-After", "2")
+			w.WriteHeader(http.StatusTooManyRequests)
+			return
+		}
+		_, _ = io.WriteString(w, `{"allow": true}`)
+	})
+	require.NoError(t, w.Allow(t.Context(), session.Question{}))
+	require.Len(t, asked, 2)
+	first := <-asked
+	require.GreaterOrEqual(t, (<-asked).Sub(first), 1900*time.Millisecond)
 }
 
 func FuzzDecide(f *testing.F) {

@@ -66,7 +66,7 @@ func TestCallsAreLimitedByCallerAndMethod(t *testing.T) {
 	// A stream that is refused says so before its first message.
 	a, _ = limited(t, func() answer { return overHTTP(t, owner, nil, provisionReq(d.backup.with([]byte("x")))) })
 	require.NotEmpty(t, a.header.Get("Retry-After"))
-	require.True(t, a.wrapped)
+	require.Equal(t, http.StatusTooManyRequests, a.code)
 }
 
 func TestRefusedCallsAreLimitedByAddress(t *testing.T) {

@@ -2,98 +2,318 @@ package server
 
 import (
 	"bytes"
-	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"mime"
 	"net/http"
-	"regexp"
-	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-
-	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
-	"github.com/mpcd/mpcd/internal/session"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// jsonBodies is the gateway's JSON. What it says about a body that it cannot read quotes
-// no value of it: protojson would show the whole of a share with one wrong character.
+// jsonBodies is the gateway's JSON. It reads a body field by field, by the message's
+// descriptor: so it finds every fault at once, names each field as the caller wrote it, and
+// reads base64 by one rule. What it says about a body quotes no value of it: that may be
+// most of a share.
 type jsonBodies struct{ *runtime.JSONPb }
+
+func newJSONBodies() jsonBodies {
+	// Zeros are shown ("percent": 0); absent messages are not.
+	return jsonBodies{&runtime.JSONPb{MarshalOptions: protojson.MarshalOptions{EmitDefaultValues: true}}}
+}
+
+// StreamContentType implements runtime.StreamContentType: each line is a JSON document.
+func (jsonBodies) StreamContentType(any) string { return "application/x-ndjson" }
 
 // NewDecoder implements runtime.Marshaler. The whole body is one message: what comes
 // after it is an error too.
-func (j jsonBodies) NewDecoder(r io.Reader) runtime.Decoder {
+func (jsonBodies) NewDecoder(r io.Reader) runtime.Decoder {
 	return runtime.DecoderFunc(func(v any) error {
-		body, err := io.ReadAll(r) // the handler in front bounds it
-		if err == nil && len(bytes.TrimSpace(body)) == 0 {
-			return io.EOF // an empty request
+		body, isBody := r.(*httpBody)
+		m, isMessage := v.(proto.Message)
+		if !isBody || !isMessage {
+			return fmt.Errorf("a %T in a %T is not the body of a call", v, r)
 		}
-		if m, ok := v.(proto.Message); ok && err == nil {
-			err = j.UnmarshalOptions.Unmarshal(body, m)
-		} else if err == nil {
-			err = fmt.Errorf("a %T is not a message", v)
-		}
-		return bodyError(err)
+		return body.call.readBody(body, m.ProtoReflect())
 	})
 }
 
-// faultyField finds the field's name in protojson's words.
-var faultyField = regexp.MustCompile(`(unknown field|invalid value for \w+ field) "?(\w{1,64})\b`)
+// httpBody is the body of an HTTP call, by which the decoder finds the call.
+type httpBody struct {
+	io.ReadCloser
+	call *httpCall
+}
 
-func bodyError(err error) error {
+// readBody reads the body into m. An error refuses the call here and now. What is wrong
+// with the fields is kept in c.faults, for the service to answer along with what else it
+// finds wrong.
+func (c *httpCall) readBody(r io.Reader, m protoreflect.Message) error {
+	body, err := io.ReadAll(r)
 	var tooLarge *http.MaxBytesError
 	switch {
-	case err == nil:
-		return nil
 	case errors.As(err, &tooLarge):
-		return fmt.Errorf("the body has more than %d bytes", tooLarge.Limit)
+		return c.refuse(http.StatusRequestEntityTooLarge, "the body has more than %d bytes", tooLarge.Limit)
+	case err != nil:
+		return c.refuse(http.StatusBadRequest, "the body did not arrive whole")
 	}
-	m := faultyField.FindStringSubmatch(err.Error())
+	if body = bytes.TrimSpace(body); len(body) == 0 {
+		return io.EOF // an empty request
+	}
+	isObject := body[0] == '{' && utf8.Valid(body) && json.Valid(body)
 	switch {
-	case m == nil:
-		return errors.New("the body is not JSON of the form that this call wants")
-	case m[1] == "unknown field":
-		return fmt.Errorf("the body has an unknown field %s", m[2])
+	case c.kind == otherBody, c.kind == vagueBody && !isObject:
+		const want = "the body must be JSON in UTF-8, sent with Content-Type: application/json"
+		return c.refuse(http.StatusUnsupportedMediaType, want)
+	case !isObject:
+		c.fault(place{}, "the body is not JSON, or not one JSON object")
+	default:
+		c.readObject(m, body, place{})
 	}
-	return fmt.Errorf("the body has a value of the wrong form in its field %s", m[2])
+	return nil
 }
 
-// gatewayError answers a call that did not come to a stream or a response. What the
-// gateway itself refused gets the form of the service's own errors.
-func gatewayError(ctx context.Context, mux *runtime.ServeMux, m runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
-	st := status.Convert(err)
-	if st.Code() == codes.InvalidArgument && reason(st) == "" {
-		refused := status.Newf(codes.InvalidArgument, "The request is not valid: %s.", st.Message())
-		info := &errdetails.ErrorInfo{Domain: errorDomain, Reason: session.ErrInvalidArgument.Reason}
-		if st, err = refused.WithDetails(info); err != nil {
-			st = refused // details that cannot be encoded
+// bodyKind is what a call's Content-Type says of its body.
+type bodyKind int
+
+const (
+	jsonBody  bodyKind = iota
+	vagueBody          // what curl --data and fetch() call a text unless they are told what it is: JSON is taken
+	otherBody
+)
+
+func kindOf(contentType string) bodyKind {
+	if contentType == "" {
+		return jsonBody
+	}
+	kind, params, err := mime.ParseMediaType(contentType)
+	charset := params["charset"]
+	switch {
+	case err != nil, charset != "" && !strings.EqualFold(charset, "utf-8") && !strings.EqualFold(charset, "utf8"):
+		return otherBody
+	case kind == "application/json", strings.HasPrefix(kind, "application/") && strings.HasSuffix(kind, "+json"):
+		return jsonBody
+	case kind == "text/plain", kind == "application/x-www-form-urlencoded":
+		return vagueBody
+	}
+	return otherBody
+}
+
+// maxElements is more than any list of a request may have.
+const maxElements = 1000
+
+// fieldOf returns a message's field by either of its names, or nil.
+func fieldOf(d protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
+	if fd := d.Fields().ByJSONName(name); fd != nil {
+		return fd
+	}
+	return d.Fields().ByTextName(name)
+}
+
+// readObject reads a JSON object, which is valid JSON, into m.
+func (c *httpCall) readObject(m protoreflect.Message, object json.RawMessage, at place) {
+	given := map[protoreflect.Name]bool{}
+	chosen := map[protoreflect.Name]string{} // of each oneof: the field that was given, as it was sent
+	for name, value := range members(object) {
+		fd := fieldOf(m.Descriptor(), name)
+		if fd == nil {
+			c.unknown(at, name, "is an unknown field of this call")
+			continue
+		}
+		here := at.field(string(fd.Name()), name)
+		c.sent[here.path] = here.sent
+		if given[fd.Name()] {
+			c.fault(here, "is given more than once")
+			continue
+		}
+		given[fd.Name()] = true
+		if string(value) == "null" {
+			continue // as if it were left out
+		}
+		if one := fd.ContainingOneof(); one != nil {
+			if other, ok := chosen[one.Name()]; ok {
+				c.fault(here, "cannot be given together with %s", other)
+				continue
+			}
+			chosen[one.Name()] = name
+		}
+		c.readField(m, fd, value, here)
+	}
+}
+
+func (c *httpCall) readField(
+	m protoreflect.Message, fd protoreflect.FieldDescriptor, value json.RawMessage, here place,
+) {
+	if !fd.IsList() {
+		m.Set(fd, c.value(m, fd, value, here))
+		if id, bound := c.path[here.path]; bound && !strings.EqualFold(m.Get(fd).String(), id) {
+			c.fault(here, "must be left out, or be as it is in the path")
+		}
+		return
+	}
+	if value[0] != '[' {
+		c.fault(here, "must be a JSON array")
+		return
+	}
+	list := m.Mutable(fd).List()
+	for element := range elements(value) {
+		if list.Len() == maxElements {
+			c.fault(here, "must have at most %d elements", maxElements)
+			return
+		}
+		list.Append(c.value(m, fd, element, here.index(list.Len())))
+	}
+}
+
+// value reads the value of m's field, or of one of its elements. Where it is at fault it
+// returns an empty one, so that elements keep their numbers, and a oneof its choice.
+func (c *httpCall) value(
+	m protoreflect.Message, fd protoreflect.FieldDescriptor, value json.RawMessage, here place,
+) protoreflect.Value {
+	empty := m.NewField(fd)
+	if fd.IsList() {
+		empty = empty.List().NewElement()
+	}
+	switch fd.Kind() {
+	case protoreflect.MessageKind:
+		if value[0] == '{' {
+			c.readObject(empty.Message(), value, here)
+			return empty
+		}
+	case protoreflect.BytesKind:
+		b, fault := readBase64(value)
+		if fault == "" {
+			return protoreflect.ValueOfBytes(b)
+		}
+		c.fault(here, "%s", fault)
+		return empty
+	default:
+		if v, err := readScalar(m, fd, value); err == nil {
+			return v
 		}
 	}
-	retryAfter(w.Header(), st)
-	if !streams(ctx) {
-		runtime.DefaultHTTPErrorHandler(ctx, mux, m, w, r, st.Err())
-		return
-	}
-	body := map[string]proto.Message{"error": st.Proto()}
-	buf, err := m.Marshal(body)
-	if err != nil {
-		runtime.DefaultHTTPErrorHandler(ctx, mux, m, w, r, st.Err())
-		return
-	}
-	w.Header().Set("Content-Type", m.ContentType(body))
-	w.WriteHeader(runtime.HTTPStatusFromCode(st.Code()))
-	_, _ = w.Write(append(buf, '\n')) // a caller that went away needs no answer
+	c.fault(here, "%s", wanted(fd))
+	return empty
 }
 
-// streams reports whether a call's answer is a stream, whose errors are wrapped.
-func streams(ctx context.Context) bool {
-	method, _ := runtime.RPCMethod(ctx)
-	name := method[strings.LastIndex(method, "/")+1:]
-	return slices.ContainsFunc(pb.WalletService_ServiceDesc.Streams, func(d grpc.StreamDesc) bool { return d.StreamName == name })
+// readScalar leaves a value that is neither a message nor bytes to protojson.
+func readScalar(
+	m protoreflect.Message, fd protoreflect.FieldDescriptor, value json.RawMessage,
+) (protoreflect.Value, error) {
+	format := `{%q:%s}`
+	if fd.IsList() {
+		format = `{%q:[%s]}`
+	}
+	alone := m.New()
+	if err := protojson.Unmarshal(fmt.Appendf(nil, format, fd.JSONName(), value), alone.Interface()); err != nil {
+		return protoreflect.Value{}, err
+	}
+	if fd.IsList() {
+		return alone.Get(fd).List().Get(0), nil
+	}
+	return alone.Get(fd), nil
+}
+
+// wanted says of what type a field's value must be.
+func wanted(fd protoreflect.FieldDescriptor) string {
+	switch fd.Kind() {
+	case protoreflect.MessageKind:
+		return "must be a JSON object"
+	case protoreflect.StringKind:
+		return "must be text"
+	case protoreflect.BoolKind:
+		return "must be true or false"
+	case protoreflect.Uint32Kind:
+		return "must be a whole number from 0 to 4294967295"
+	case protoreflect.Int32Kind:
+		return "must be a whole number of at most 32 bits"
+	case protoreflect.EnumKind:
+		var names []string
+		for i := 1; i < fd.Enum().Values().Len(); i++ { // the first is UNSPECIFIED
+			names = append(names, string(fd.Enum().Values().Get(i).Name()))
+		}
+		return "must be one of " + strings.Join(names, ", ")
+	default:
+		return "must be a value of type " + fd.Kind().String()
+	}
+}
+
+// readBase64 reads a field of bytes, or says what is wrong with it. White space is left
+// out first, since many encoders break lines (MIME, PEM, Android's Base64.DEFAULT). Both
+// alphabets of RFC 4648 are read, with padding or without: the answer never depends on how
+// long the value is.
+func readBase64(value json.RawMessage) (b []byte, fault string) {
+	var text string
+	if value[0] != '"' || json.Unmarshal(value, &text) != nil {
+		return nil, "must be base64 in a JSON string"
+	}
+	text = strings.Map(func(r rune) rune {
+		if strings.ContainsRune(" \t\r\n", r) {
+			return -1
+		}
+		return r
+	}, text)
+	digits := strings.TrimRight(text, "=")
+	padding := len(text) - len(digits)
+	encoding, isURL := base64.RawStdEncoding, strings.ContainsAny(digits, "-_")
+	if isURL {
+		encoding = base64.RawURLEncoding
+	}
+	switch {
+	case strings.ContainsFunc(digits, notBase64):
+		return nil, "must be base64: it has a character that is not of base64"
+	case isURL && strings.ContainsAny(digits, "+/"):
+		return nil, "must be base64 of one alphabet: either + and /, or - and _"
+	case padding > 0 && (padding > 2 || len(text)%4 != 0):
+		return nil, "must be base64 with its padding whole (one or two =, up to a multiple of 4), or without any"
+	case len(digits)%4 == 1:
+		return nil, "must be whole base64: a character is missing, or one is too many"
+	}
+	b, err := encoding.DecodeString(digits)
+	if err != nil { // never: all that can be wrong was looked for
+		return nil, "must be base64"
+	}
+	return b, ""
+}
+
+// notBase64 reports whether r is in neither alphabet of RFC 4648.
+func notBase64(r rune) bool {
+	return !strings.ContainsRune("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_", r)
+}
+
+// members yields the names and values of a JSON object that is valid.
+func members(object json.RawMessage) iter.Seq2[string, json.RawMessage] {
+	return func(yield func(string, json.RawMessage) bool) {
+		in := json.NewDecoder(bytes.NewReader(object))
+		_, _ = in.Token() // the {
+		for in.More() {
+			name, _ := in.Token() // a string: the object is valid
+			text, _ := name.(string)
+			var value json.RawMessage
+			if in.Decode(&value) != nil || !yield(text, value) {
+				return
+			}
+		}
+	}
+}
+
+// elements yields the elements of a JSON array that is valid.
+func elements(array json.RawMessage) iter.Seq[json.RawMessage] {
+	return func(yield func(json.RawMessage) bool) {
+		in := json.NewDecoder(bytes.NewReader(array))
+		_, _ = in.Token() // the [
+		for in.More() {
+			var value json.RawMessage
+			if in.Decode(&value) != nil || !yield(value) {
+				return
+			}
+		}
+	}
 }

@@ -178,8 +178,7 @@ func TestAbortsAreNotExceededByRunsAtOnce(t *testing.T) {
 // silent starts a run of a device that says nothing, and returns what ends it.
 func silent(t testing.TB, s *servertest.Service, req deviceRun) (end func()) {
 	t.Helper()
-	ended := make(chan answer, 1)
-	go func() { ended <- overGRPC(t, s, alice, req) }() //nolint:testifylint // it ends with the run
+	ended := later(func() answer { return overGRPC(t, s, alice, req) })
 	var id string
 	require.Eventually(t, func() bool {
 		rec, err := s.Store.ByRequest(t.Context(), "alice", req.GetRequestId())

@@ -36,13 +36,23 @@ type answer struct {
 	status   *status.Status  // OK, or the error
 
 	// Over HTTP only.
-	code    int
-	header  http.Header
-	wrapped bool // the error stood in {"error": ...}
+	code   int
+	header http.Header
 }
 
 // call makes one call of the RPC that takes req, as a caller (nil: servertest.Dev).
 type call func(t testing.TB, s *servertest.Service, as *session.Caller, req proto.Message) answer
+
+// later makes a call beside the test, in a goroutine that ends with it. Where an assertion
+// fails in it, the channel is closed, and the test gets an answer without anything.
+func later(call func() answer) <-chan answer {
+	ended := make(chan answer, 1)
+	go func() {
+		defer close(ended)
+		ended <- call()
+	}()
+	return ended
+}
 
 // transports are the two ways to the service.
 var transports = map[string]call{"gRPC": overGRPC, "HTTP": overHTTP}
@@ -144,13 +154,14 @@ func overHTTP(t testing.TB, s *servertest.Service, as *session.Caller, req proto
 func request(t testing.TB, m protoreflect.MethodDescriptor, req proto.Message) (verb, path string, body []byte) {
 	t.Helper()
 	verb, path, _ = strings.Cut(routes[m.Name()], " ")
-	encoded, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(req)
+	encoded, err := protojson.Marshal(req)
 	require.NoError(t, err)
 	var fields map[string]any
 	require.NoError(t, json.Unmarshal(encoded, &fields))
 	for _, name := range slices.Collect(maps.Keys(fields)) {
-		if text, ok := fields[name].(string); ok && strings.Contains(path, "{"+name+"}") {
-			path = strings.ReplaceAll(path, "{"+name+"}", url.PathEscape(text))
+		inPath := "{" + string(req.ProtoReflect().Descriptor().Fields().ByJSONName(name).Name()) + "}"
+		if text, ok := fields[name].(string); ok && strings.Contains(path, inPath) {
+			path = strings.ReplaceAll(path, inPath, url.PathEscape(text))
 			delete(fields, name)
 		}
 	}
@@ -182,14 +193,17 @@ func send(t testing.TB, s *servertest.Service, verb, path string, header http.He
 	return resp
 }
 
-// read reads an answer over HTTP in the form that contract.md gives it.
+// read reads an answer over HTTP in the form that contract.md gives it: an error is a bare
+// status with its HTTP code, or, after a stream's first message, the stream's last line.
 func read(t testing.TB, m protoreflect.MethodDescriptor, resp *http.Response) answer {
 	t.Helper()
 	a := answer{status: status.New(codes.OK, ""), code: resp.StatusCode, header: resp.Header}
-	require.Equal(t, "application/json", resp.Header.Get("Content-Type"))
+	require.Equal(t, []string{"no-store"}, resp.Header.Values("Cache-Control"))
+	require.Len(t, resp.Header.Values("X-Request-Id"), 1)
 	all, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
-	if !m.IsStreamingServer() {
+	if resp.StatusCode != http.StatusOK || !m.IsStreamingServer() {
+		require.Equal(t, []string{"application/json"}, resp.Header.Values("Content-Type"))
 		if resp.StatusCode == http.StatusOK {
 			a.messages = append(a.messages, decoded(t, m, all))
 		} else {
@@ -197,6 +211,8 @@ func read(t testing.TB, m protoreflect.MethodDescriptor, resp *http.Response) an
 		}
 		return a
 	}
+	require.Equal(t, []string{"application/x-ndjson"}, resp.Header.Values("Content-Type"))
+	require.Equal(t, []string{"no"}, resp.Header.Values("X-Accel-Buffering"))
 	for line := range bytes.Lines(all) {
 		require.True(t, bytes.HasSuffix(line, []byte("\n")), "every message is a line of its own")
 		require.Equal(t, codes.OK, a.status.Code(), "nothing comes after an error")
@@ -204,7 +220,8 @@ func read(t testing.TB, m protoreflect.MethodDescriptor, resp *http.Response) an
 		require.NoError(t, json.Unmarshal(line, &one))
 		if one.Error != nil {
 			require.Nil(t, one.Result)
-			a.status, a.wrapped = decodedStatus(t, one.Error), true
+			require.NotEmpty(t, a.messages, "before the first message an error has an HTTP code of its own")
+			a.status = decodedStatus(t, one.Error)
 		} else {
 			require.NotNil(t, one.Result, "%s", line)
 			a.messages = append(a.messages, decoded(t, m, one.Result))
@@ -254,7 +271,7 @@ func info(t testing.TB, st *status.Status) (i *errdetails.ErrorInfo, fields []st
 }
 
 // refused requires that a call was refused for a reason. fields are those at fault,
-// in any order.
+// in any order; over HTTP they have JSON's names.
 func refused(t testing.TB, a answer, code codes.Code, reason string, fields ...string) {
 	t.Helper()
 	require.Equal(t, code, a.status.Code(), a.status.Message())
@@ -266,8 +283,23 @@ func refused(t testing.TB, a answer, code codes.Code, reason string, fields ...s
 		require.Equal(t, "mpcd", i.GetDomain())
 		require.Equal(t, reason, i.GetReason(), a.status.Message())
 	}
+	if a.header != nil {
+		fields = slices.Clone(fields)
+		for i := range fields {
+			fields[i] = camel(fields[i])
+		}
+	}
 	require.ElementsMatch(t, fields, got)
 	require.NotEmpty(t, a.status.Message())
+}
+
+// camel returns a path of proto fields in JSON's names.
+func camel(path string) string {
+	words := strings.Split(path, "_")
+	for i := 1; i < len(words); i++ {
+		words[i] = strings.ToUpper(words[i][:1]) + words[i][1:]
+	}
+	return strings.Join(words, "")
 }
 
 // httpCodes are the HTTP statuses that callers see.

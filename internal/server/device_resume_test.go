@@ -157,12 +157,19 @@ func undisturbed(t testing.TB, s *servertest.Service, walletID string) {
 	}
 }
 
-// The stream of a run that makes a set is lost after each of its events, over both
+// The stream of a run that makes a set is lost after some of its events, over both
 // transports, with the event: the device attaches again, and it stays one session with one
-// attempt that makes one set.
+// attempt that makes one set. TestLongDeviceHeldDropsWhileASetIsMade loses it after each.
 func TestDeviceHeldDropsWhileASetIsMade(t *testing.T) {
 	t.Parallel()
-	for name, stride := range map[string]int32{"gRPC": 1, "HTTP": 3} { // the gateway does not look at what it carries
+	dropsWhileASetIsMade(t, map[string]int32{"gRPC": 4, "HTTP": 5}, 6)
+}
+
+// dropsWhileASetIsMade loses a provision's stream after every so-manieth event, by transport,
+// and a creation's.
+func dropsWhileASetIsMade(t *testing.T, provision map[string]int32, create int32) {
+	t.Helper()
+	for name, stride := range provision {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := servertest.Start(t, servertest.Config{Auth: servertest.Always("alice")})
@@ -184,7 +191,7 @@ func TestDeviceHeldDropsWhileASetIsMade(t *testing.T) {
 			require.NoError(t, err)
 			undisturbed(t, s, w.GetWalletId())
 
-			creates := loseEach(t, n, 3, func() (err error) {
+			creates := loseEach(t, n, create, func() (err error) {
 				last, err = phone.CreateWallet(t.Context(), nil)
 				return err
 			})

@@ -193,12 +193,11 @@ func deviceReq(h held, instance string) *pb.ProvisionWalletRequest {
 // without blame, and frees its slot; who is not the device's user cannot speak for it.
 func TestDeviceGoesSilent(t *testing.T) {
 	t.Parallel()
-	f := start(t, servertest.Config{Sessions: session.Config{DeviceSilence: 2 * time.Second, DeviceRuns: 1}, Workers: servertest.Workers(1)})
+	f := start(t, servertest.Config{Sessions: session.Config{DeviceSilence: briefly, DeviceRuns: 1}, Workers: servertest.Workers(1)})
 	before := wallet(t, f.Service, f.backup.wallet)
 	one, two := uuid.NewString(), uuid.NewString()
 	req := deviceReq(f.backup, one)
-	first := make(chan answer, 1)
-	go func() { first <- overGRPC(t, f.Service, alice, req) }() //nolint:testifylint // it ends with the run
+	first := later(func() answer { return overGRPC(t, f.Service, alice, req) })
 	var id string
 	require.Eventually(t, func() bool {
 		rec, err := f.Store.ByRequest(t.Context(), "alice", req.GetRequestId())
@@ -316,8 +315,7 @@ type deviceRun interface {
 // it ended.
 func deviceSays(t testing.TB, s *servertest.Service, do call, req deviceRun, messages ...*pb.ProtocolMessage) answer {
 	t.Helper()
-	ended := make(chan answer, 1)
-	go func() { ended <- do(t, s, alice, req) }() // ends with the run
+	ended := later(func() answer { return do(t, s, alice, req) })
 	require.Eventually(t, func() bool {
 		rec, err := s.Store.ByRequest(t.Context(), "alice", req.GetRequestId())
 		if err != nil || rec.State != session.Running {

@@ -1,4 +1,4 @@
-// Package server is mpcd's face: the gRPC service of package mpcd.v1, the HTTP/JSON
+// Package server serves mpcd's API: the gRPC service of package mpcd.v1, the HTTP/JSON
 // gateway in front of it, and the admin listener.
 //
 // A handler parses its request into what the session room takes, follows the run, and

@@ -3,7 +3,9 @@ package server
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -91,16 +93,15 @@ func toStatus(err error) *status.Status {
 	info := &errdetails.ErrorInfo{Domain: errorDomain, Reason: reason}
 	details := []protoadapt.MessageV1{info}
 	sentence := p.sentence
-	if violations := fieldViolations(err); len(violations) > 0 {
-		details = append(details, &errdetails.BadRequest{FieldViolations: violations})
-		sentence = "The request is not valid: "
-		for i, v := range violations {
-			if i > 0 {
-				sentence += "; "
-			}
-			sentence += v.GetField() + " " + v.GetDescription()
+	if s := hashSentence(err); s != "" {
+		sentence = s
+	}
+	if faults := faultsOf(err); len(faults) > 0 {
+		violations := faults.violations()
+		sentence = invalidSentence(violations)
+		if violations = slices.DeleteFunc(violations, isWhole); len(violations) > 0 {
+			details = append(details, &errdetails.BadRequest{FieldViolations: violations})
 		}
-		sentence += "."
 	}
 	var aborted *session.AbortedError
 	if errors.As(err, &aborted) {
@@ -189,15 +190,49 @@ func (e requestError) As(target any) bool {
 	return ok && len(e) > 0
 }
 
-func fieldViolations(err error) []*errdetails.BadRequest_FieldViolation {
+// cover reports whether one of the faults is of the field at path, of one that it is in, or
+// of one that is in it: what else is wrong there is not worth saying.
+func (e requestError) cover(path string) bool {
+	return slices.ContainsFunc(e, func(f *session.FieldError) bool {
+		return within(f.Field, path) || within(path, f.Field)
+	})
+}
+
+// within reports whether the field at path is the field at outer, or is in it. The whole
+// request is "".
+func within(outer, path string) bool {
+	rest, ok := strings.CutPrefix(path, outer)
+	return ok && (outer == "" || rest == "" || rest[0] == '.' || rest[0] == '[')
+}
+
+// faultsOf returns what is wrong with the fields of a request, where err says it.
+func faultsOf(err error) requestError {
 	var all requestError
 	var one *session.FieldError
 	if !errors.As(err, &all) && errors.As(err, &one) {
 		all = requestError{one}
 	}
+	return all
+}
+
+func (e requestError) violations() []*errdetails.BadRequest_FieldViolation {
 	var out []*errdetails.BadRequest_FieldViolation
-	for _, f := range all {
-		out = append(out, &errdetails.BadRequest_FieldViolation{Field: f.Field, Description: f.Want, Reason: session.ErrInvalidArgument.Reason})
+	for _, f := range e {
+		out = append(out, &errdetails.BadRequest_FieldViolation{
+			Field: f.Field, Description: f.Want, Reason: session.ErrInvalidArgument.Reason,
+		})
 	}
 	return out
+}
+
+// isWhole reports whether a violation is of the whole request and of none of its fields.
+func isWhole(v *errdetails.BadRequest_FieldViolation) bool { return v.GetField() == "" }
+
+// invalidSentence says all that is wrong with a request.
+func invalidSentence(violations []*errdetails.BadRequest_FieldViolation) string {
+	var all []string
+	for _, v := range violations {
+		all = append(all, strings.TrimSpace(v.GetField()+" "+v.GetDescription()))
+	}
+	return "The request is not valid: " + strings.Join(all, "; ") + "."
 }

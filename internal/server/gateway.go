@@ -2,24 +2,26 @@ package server
 
 import (
 	"context"
-	"math"
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
-	"strconv"
+	"runtime/debug"
+	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
-	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/session"
 )
 
-// gateway returns the HTTP/JSON face of the service. It speaks gRPC to a second server
+// gateway returns the HTTP/JSON side of the service. It speaks gRPC to a second server
 // over a connection in memory, since grpc-gateway's in-process handlers cannot stream;
 // that server has the same interceptors, so HTTP callers pass the same checks.
 func (s *Server) gateway(ctx context.Context) (h http.Handler, stop func(), err error) {
@@ -29,6 +31,7 @@ func (s *Server) gateway(ctx context.Context) (h http.Handler, stop func(), err 
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return pipe.DialContext(ctx) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()), // memory, not a network
 		grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(maxMessage)),
+		grpc.WithUnaryInterceptor(callUnary), grpc.WithStreamInterceptor(callStream),
 	)
 	if err != nil {
 		return nil, nil, err
@@ -37,23 +40,24 @@ func (s *Server) gateway(ctx context.Context) (h http.Handler, stop func(), err 
 		_ = conn.Close() // nothing is in flight any more
 		s.inner.Stop()
 	}
-	mux := runtime.NewServeMux(
-		runtime.WithMarshalerOption(runtime.MIMEWildcard, jsonBodies{&runtime.JSONPb{
-			// Zeros are shown ("percent": 0); absent messages are not.
-			MarshalOptions: protojson.MarshalOptions{EmitDefaultValues: true},
-			// A misspelt field is an error and not a request for a default.
-			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: false},
-		}}),
+	var routes router
+	routes.mux = runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, newJSONBodies()),
 		runtime.WithErrorHandler(gatewayError),
 		runtime.WithStreamErrorHandler(streamError),
+		runtime.WithRoutingErrorHandler(routes.unmatched),
+		runtime.WithMiddlewares(routes.matched),
 		runtime.WithIncomingHeaderMatcher(incomingHeader),
 		runtime.WithOutgoingHeaderMatcher(outgoingHeader),
+		runtime.WithForwardResponseOption(forward),
+		// A request is what its method and path say, whatever its headers do.
+		runtime.WithDisableHTTPMethodOverride(), runtime.WithDisablePathLengthFallback(),
 	)
-	if err := pb.RegisterWalletServiceHandler(ctx, mux, conn); err != nil {
+	if err := pb.RegisterWalletServiceHandler(ctx, routes.mux, conn); err != nil {
 		stop()
 		return nil, nil, err
 	}
-	return perWriteDeadline(http.MaxBytesHandler(mux, maxMessage)), stop, nil
+	return s.front(cors(s.cfg.CORSOrigins, &routes)), stop, nil
 }
 
 // incomingHeader is the list of request headers that reach the service. Authorization
@@ -68,59 +72,159 @@ func incomingHeader(key string) (string, bool) {
 	return "", false
 }
 
-// outgoingHeader is the list of response headers that reach an HTTP caller.
-func outgoingHeader(key string) (string, bool) {
-	if key == requestIDHeader {
-		return "X-Request-Id", true
+// outgoingHeader keeps the service's headers from an HTTP caller: front has set what it gets.
+func outgoingHeader(string) (string, bool) { return "", false }
+
+// forward is called before a response is sent, and before a stream begins (without one).
+func forward(_ context.Context, w http.ResponseWriter, resp proto.Message) error {
+	if resp == nil {
+		w.Header().Set("X-Accel-Buffering", "no") // nginx would hold a stream's progress back
 	}
-	return "", false
+	return nil
 }
 
-// perWriteDeadline gives every write of an answer its own deadline: a caller that stops
-// reading is cut off, and a stream that takes minutes is not.
-func perWriteDeadline(next http.Handler) http.Handler {
+// front is what every HTTP answer passes, those that no call belongs to as well. It names
+// each request, keeps answers out of caches, since many hold a share, and gives every write
+// a deadline of its own: a caller that stops reading is cut off, and a stream that takes
+// minutes is not.
+func (s *Server) front(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx := context.WithValue(r.Context(), headerKey{}, w.Header())
-		next.ServeHTTP(&deadlineWriter{ResponseWriter: w, control: http.NewResponseController(w)}, r.WithContext(ctx))
+		id := goodRequestID(r.Header.Get("X-Request-Id"))
+		r.Header.Set("X-Request-Id", id)
+		r.Header.Del("Grpc-Timeout") // grpc-gateway would read it, whatever incomingHeader says
+		w.Header().Set("X-Request-Id", id)
+		w.Header().Set("Cache-Control", "no-store")
+		out := &deadlineWriter{ResponseWriter: w, control: http.NewResponseController(w)}
+		defer func() {
+			v := recover()
+			if v == nil {
+				return
+			}
+			if err, ok := v.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
+				// The value may hold a secret; its type and the stack are enough.
+				s.log.ErrorContext(r.Context(), "the gateway panicked",
+					"type", fmt.Sprintf("%T", v), "stack", string(debug.Stack()), "request_id", id)
+			}
+			if out.began {
+				panic(http.ErrAbortHandler) // the caller sees that the answer is not whole
+			}
+			answer(out, r, http.StatusInternalServerError, toStatus(session.ErrInternal))
+		}()
+		next.ServeHTTP(out, r)
 	})
-}
-
-// headerKey finds the answer's header in a call's context: grpc-gateway gives it to nobody
-// where a stream fails before its first message.
-type headerKey struct{}
-
-// streamError is the status that ends a stream.
-func streamError(ctx context.Context, err error) *status.Status {
-	st := status.Convert(err)
-	if h, ok := ctx.Value(headerKey{}).(http.Header); ok {
-		retryAfter(h, st) // too late to be seen after the first message
-	}
-	return st
-}
-
-// retryAfter says in a header what RetryInfo says in the body: whole seconds, rounded up
-// (RFC 9110, section 10.2.3).
-func retryAfter(h http.Header, st *status.Status) {
-	for _, d := range st.Details() {
-		if r, ok := d.(*errdetails.RetryInfo); ok {
-			seconds := math.Ceil(r.GetRetryDelay().AsDuration().Seconds())
-			h.Set("Retry-After", strconv.Itoa(max(1, int(seconds))))
-		}
-	}
 }
 
 type deadlineWriter struct {
 	http.ResponseWriter
 	control *http.ResponseController
+	began   bool
 }
 
 // Unwrap lets http.ResponseController reach the connection.
 func (w *deadlineWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
+// WriteHeader implements http.ResponseWriter.
+func (w *deadlineWriter) WriteHeader(code int) {
+	w.began = true
+	w.ResponseWriter.WriteHeader(code)
+}
+
 // Write implements http.ResponseWriter.
 func (w *deadlineWriter) Write(b []byte) (int, error) {
+	w.began = true
 	if err := w.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return 0, err
 	}
 	return w.ResponseWriter.Write(b)
+}
+
+// router decides which call a request is. grpc-gateway's mux does most of it, but takes
+// anything for an id, and knows of a path only that other methods have it, not which.
+type router struct{ mux *runtime.ServeMux }
+
+// ServeHTTP implements http.Handler.
+func (t *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	call := &httpCall{
+		get:   r.Method == http.MethodGet || r.Method == http.MethodHead,
+		query: r.URL.RawQuery,
+		kind:  kindOf(r.Header.Get("Content-Type")),
+		sent:  map[string]string{},
+	}
+	r.Header.Del("Content-Type") // there is one kind of JSON, and the mux would log one that it cannot parse
+	r = r.WithContext(context.WithValue(r.Context(), httpCallKey{}, call))
+	if strings.Contains(strings.ToUpper(r.URL.EscapedPath()), "%2F") { // the mux would take it for a slash
+		t.noRoute(w, r, nil)
+		return
+	}
+	if r.Method == http.MethodOptions {
+		if allowed := t.allowed(r); len(allowed) > 0 {
+			w.Header().Set("Allow", strings.Join(allowed, ", "))
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+	}
+	if r.Method == http.MethodHead {
+		r.Method = http.MethodGet // net/http leaves the answer's body out
+	}
+	url := *r.URL
+	url.RawQuery = "" // see httpCall.readQuery
+	r.URL, r.Body = &url, &httpBody{http.MaxBytesReader(w, r.Body, maxMessage), call}
+	t.mux.ServeHTTP(w, r)
+}
+
+// matched is called for a request that one of the API's rules matches.
+func (t *router) matched(next runtime.HandlerFunc) runtime.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
+		for _, id := range path {
+			// Nothing between two slashes, or a verb that there is not; urn:uuid: is a bad id.
+			colon := strings.LastIndexByte(id, ':')
+			if id == "" || colon >= 0 && uuid.Validate(id[colon+1:]) != nil {
+				t.unmatched(r.Context(), t.mux, nil, w, r, 0)
+				return
+			}
+		}
+		if found, isProbe := r.Context().Value(probeKey{}).(*bool); isProbe {
+			*found = true
+			return
+		}
+		call := httpCallOf(r.Context())
+		call.path = path
+		if coding := r.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
+			w.Header().Set("Accept-Encoding", "identity")
+			err := call.refuse(http.StatusUnsupportedMediaType, "the body must not be compressed: leave out Content-Encoding")
+			gatewayError(r.Context(), t.mux, nil, w, r, err)
+			return
+		}
+		next(w, r, path)
+	}
+}
+
+// unmatched is called for a request that no rule matches.
+func (t *router) unmatched(
+	ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, _ int,
+) {
+	if _, isProbe := ctx.Value(probeKey{}).(*bool); !isProbe {
+		t.noRoute(w, r, t.allowed(r))
+	}
+}
+
+type probeKey struct{}
+
+// allowed returns the methods of a path, by asking the mux; nil: there is no such path.
+func (t *router) allowed(r *http.Request) (methods []string) {
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		found := false
+		probe := r.WithContext(context.WithValue(r.Context(), probeKey{}, &found))
+		probe.Method = method
+		t.mux.ServeHTTP(nil, probe) // nothing is written: see matched and unmatched
+		if found && method == http.MethodGet {
+			methods = append(methods, http.MethodGet, http.MethodHead)
+		} else if found {
+			methods = append(methods, method)
+		}
+	}
+	if methods != nil {
+		methods = append(methods, http.MethodOptions)
+	}
+	return methods
 }

@@ -6,6 +6,7 @@ import (
 	"google.golang.org/grpc"
 
 	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/names"
 	"github.com/mpcd/mpcd/internal/secret"
 	"github.com/mpcd/mpcd/internal/session"
 )
@@ -18,8 +19,8 @@ type handlers struct {
 
 // CreateWallet implements the RPC.
 func (h *handlers) CreateWallet(req *pb.CreateWalletRequest, stream grpc.ServerStreamingServer[pb.CreateWalletResponse]) error {
-	var p parser
-	r := session.CreateRequest{Start: p.start(req), Owner: p.name("owner", req.GetOwner(), maxOwner), Curves: p.curves("curves", req.GetCurves())}
+	p := parserOf(stream.Context())
+	r := session.CreateRequest{Start: p.start(req), Owner: p.name("owner", req.GetOwner(), names.MaxOwner), Curves: p.curves("curves", req.GetCurves())}
 	if err := p.err(); err != nil {
 		return err
 	}
@@ -38,7 +39,7 @@ func (h *handlers) CreateWallet(req *pb.CreateWalletRequest, stream grpc.ServerS
 
 // BackupWallet implements the RPC.
 func (h *handlers) BackupWallet(req *pb.BackupWalletRequest, stream grpc.ServerStreamingServer[pb.BackupWalletResponse]) error {
-	var p parser
+	p := parserOf(stream.Context())
 	r := session.BackupRequest{
 		Start:        p.start(req),
 		WalletID:     p.uuid("wallet_id", req.GetWalletId()),
@@ -66,7 +67,7 @@ func (h *handlers) BackupWallet(req *pb.BackupWalletRequest, stream grpc.ServerS
 
 // ProvisionWallet implements the RPC.
 func (h *handlers) ProvisionWallet(req *pb.ProvisionWalletRequest, stream grpc.ServerStreamingServer[pb.ProvisionWalletResponse]) error {
-	var p parser
+	p := parserOf(stream.Context())
 	r := session.ProvisionRequest{
 		Start:       p.start(req),
 		WalletID:    p.uuid("wallet_id", req.GetWalletId()),
@@ -125,7 +126,7 @@ func follow(ctx context.Context, run *session.Run, err error, from resumed, send
 
 // Sign implements the RPC.
 func (h *handlers) Sign(ctx context.Context, req *pb.SignRequest) (*pb.SignResponse, error) {
-	var p parser
+	p := parserOf(ctx)
 	r := session.SignRequest{
 		RequestID:    p.uuid("request_id", req.GetRequestId()),
 		WalletID:     p.uuid("wallet_id", req.GetWalletId()),
@@ -152,7 +153,7 @@ func (h *handlers) Sign(ctx context.Context, req *pb.SignRequest) (*pb.SignRespo
 
 // SignWithDevice implements the RPC.
 func (h *handlers) SignWithDevice(req *pb.SignWithDeviceRequest, stream grpc.ServerStreamingServer[pb.SignWithDeviceResponse]) error {
-	var p parser
+	p := parserOf(stream.Context())
 	r := session.DeviceSignRequest{
 		RequestID: p.uuid("request_id", req.GetRequestId()),
 		WalletID:  p.uuid("wallet_id", req.GetWalletId()),
@@ -181,7 +182,7 @@ func (h *handlers) SignWithDevice(req *pb.SignWithDeviceRequest, stream grpc.Ser
 
 // SendMessages implements the RPC.
 func (h *handlers) SendMessages(ctx context.Context, req *pb.SendMessagesRequest) (*pb.SendMessagesResponse, error) {
-	var p parser
+	p := parserOf(ctx)
 	sessionID, instance := p.uuid("session_id", req.GetSessionId()), p.uuid("instance", req.GetInstance())
 	parts := p.parts("messages", req.GetMessages())
 	if err := p.err(); err != nil {
@@ -196,15 +197,13 @@ func (h *handlers) SendMessages(ctx context.Context, req *pb.SendMessagesRequest
 
 // ConfirmShareSet implements the RPC.
 func (h *handlers) ConfirmShareSet(ctx context.Context, req *pb.ConfirmShareSetRequest) (*pb.ConfirmShareSetResponse, error) {
-	var p parser
+	p := parserOf(ctx)
 	walletID, setID := p.uuid("wallet_id", req.GetWalletId()), p.uuid("share_set_id", req.GetShareSetId())
-	if n := len(req.GetShareSha256()); n != 0 && n != 32 { // whether it may be missing is the session room's to say
-		p.fault("share_sha256", "must be the 32-byte SHA-256 of the plaintext client share")
-	}
+	sum := p.hash("share_sha256", req.GetShareSha256())
 	if err := p.err(); err != nil {
 		return nil, err
 	}
-	w, err := h.sessions.Confirm(ctx, caller(ctx), walletID, setID, req.GetShareSha256())
+	w, err := h.sessions.Confirm(ctx, caller(ctx), walletID, setID, sum)
 	if err != nil {
 		return nil, err
 	}
@@ -213,7 +212,7 @@ func (h *handlers) ConfirmShareSet(ctx context.Context, req *pb.ConfirmShareSetR
 
 // RevokeShareSet implements the RPC.
 func (h *handlers) RevokeShareSet(ctx context.Context, req *pb.RevokeShareSetRequest) (*pb.RevokeShareSetResponse, error) {
-	var p parser
+	p := parserOf(ctx)
 	walletID, setID := p.uuid("wallet_id", req.GetWalletId()), p.uuid("share_set_id", req.GetShareSetId())
 	if err := p.err(); err != nil {
 		return nil, err
@@ -227,7 +226,7 @@ func (h *handlers) RevokeShareSet(ctx context.Context, req *pb.RevokeShareSetReq
 
 // ReleaseShareSet implements the RPC.
 func (h *handlers) ReleaseShareSet(ctx context.Context, req *pb.ReleaseShareSetRequest) (*pb.ReleaseShareSetResponse, error) {
-	var p parser
+	p := parserOf(ctx)
 	walletID, setID := p.uuid("wallet_id", req.GetWalletId()), p.uuid("share_set_id", req.GetShareSetId())
 	if err := p.err(); err != nil {
 		return nil, err
@@ -241,7 +240,7 @@ func (h *handlers) ReleaseShareSet(ctx context.Context, req *pb.ReleaseShareSetR
 
 // GetWallet implements the RPC.
 func (h *handlers) GetWallet(ctx context.Context, req *pb.GetWalletRequest) (*pb.GetWalletResponse, error) {
-	var p parser
+	p := parserOf(ctx)
 	walletID := p.uuid("wallet_id", req.GetWalletId())
 	if err := p.err(); err != nil {
 		return nil, err
@@ -255,8 +254,8 @@ func (h *handlers) GetWallet(ctx context.Context, req *pb.GetWalletRequest) (*pb
 
 // ListWallets implements the RPC.
 func (h *handlers) ListWallets(ctx context.Context, req *pb.ListWalletsRequest) (*pb.ListWalletsResponse, error) {
-	var p parser
-	owner := p.name("owner", req.GetOwner(), maxOwner)
+	p := parserOf(ctx)
+	owner := p.name("owner", req.GetOwner(), names.MaxOwner)
 	limit, after := p.pageSize("page_size", req.GetPageSize()), p.pageToken("page_token", req.GetPageToken())
 	if err := p.err(); err != nil {
 		return nil, err
@@ -274,7 +273,7 @@ func (h *handlers) ListWallets(ctx context.Context, req *pb.ListWalletsRequest) 
 
 // CancelSession implements the RPC.
 func (h *handlers) CancelSession(ctx context.Context, req *pb.CancelSessionRequest) (*pb.CancelSessionResponse, error) {
-	var p parser
+	p := parserOf(ctx)
 	sessionID := p.uuid("session_id", req.GetSessionId())
 	if err := p.err(); err != nil {
 		return nil, err
@@ -288,7 +287,7 @@ func (h *handlers) CancelSession(ctx context.Context, req *pb.CancelSessionReque
 
 // GetSession implements the RPC.
 func (h *handlers) GetSession(ctx context.Context, req *pb.GetSessionRequest) (*pb.GetSessionResponse, error) {
-	var p parser
+	p := parserOf(ctx)
 	sessionID := p.uuid("session_id", req.GetSessionId())
 	if err := p.err(); err != nil {
 		return nil, err

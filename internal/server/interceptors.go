@@ -105,14 +105,20 @@ func requestID(ctx context.Context) string {
 	return id
 }
 
+// goodRequestID returns the id that a caller sent, or a new one where that is none.
+func goodRequestID(sent string) string {
+	if sent == "" || len(sent) > 64 || strings.ContainsFunc(sent, notPrintableASCII) {
+		return uuid.NewString()
+	}
+	return sent
+}
+
 func withRequestID(ctx context.Context, _ string) (context.Context, error) {
 	id := ""
 	if got := metadata.ValueFromIncomingContext(ctx, requestIDHeader); len(got) > 0 {
 		id = got[0]
 	}
-	if id == "" || len(id) > 64 || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		id = uuid.NewString()
-	}
+	id = goodRequestID(id)
 	// It fails only after headers were sent, which nobody did yet.
 	_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDHeader, id))
 	return context.WithValue(ctx, requestIDKey{}, id), nil

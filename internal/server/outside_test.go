@@ -65,7 +65,7 @@ func newCustomer(t *testing.T, signer string) *customer {
 	sign, err := webhook.ParseSecret(secret.New([]byte(signer)))
 	require.NoError(t, err)
 	c.client = webhook.New(webhook.Config{
-		Name: "customer", URL: s.URL, Signer: sign, CA: pool, Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		Name: "customer", URL: s.URL, Signers: []*webhook.Signer{sign}, CA: pool, Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 		Timing: webhook.Timing{Try: 2 * time.Second, Pause: time.Millisecond, Open: 50 * time.Millisecond},
 	}, slog.New(slog.DiscardHandler))
 	t.Cleanup(c.client.Close)
@@ -82,7 +82,7 @@ func referenceCustodian(t *testing.T) http.HandlerFunc {
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	verifier, err := webhook.ParseSecret(secret.New([]byte(signingSecret)))
 	require.NoError(t, err)
-	return custodian.New(s, custodian.Config{Verifier: verifier}, slog.New(slog.DiscardHandler)).ServeHTTP
+	return custodian.New(s, custodian.Config{Verifiers: []*webhook.Signer{verifier}}, slog.New(slog.DiscardHandler)).ServeHTTP
 }
 
 // startWithCustodian starts a service with a shelf whose custodian is a customer.
@@ -91,7 +91,7 @@ func startWithCustodian(t *testing.T, c *customer) *stocked {
 	return start(t, servertest.Config{Wrap: func(p *session.Ports) {
 		managed, ok := p.Custodian.(*custody.Managed)
 		require.True(t, ok)
-		p.Custodian = custody.NewWebhook(c.client, nil, managed)
+		p.Custodian = custody.NewWebhook(custody.WebhookConfig{Client: c.client, Before: managed, ReadBack: time.Second})
 	}})
 }
 
@@ -108,7 +108,7 @@ func hijacked(then func(net.Conn)) http.HandlerFunc {
 
 // Whatever a custodian does wrong (the webhook room's tests have more of it), a backup and a provision end with WEBHOOK_FAILED,
 // nothing is changed, other work goes on, and the very same request succeeds once the
-// custodian does its part.
+// custodian does its part; a new one, where it had refused for good.
 func TestCustodianFaults(t *testing.T) {
 	t.Parallel()
 	says := func(code int, body string) http.HandlerFunc {
@@ -126,6 +126,8 @@ func TestCustodianFaults(t *testing.T) {
 		"answers garbage":   says(200, "garbage"),
 		"fails":             says(500, ""),
 		"never ends":        endless,
+		"refuses":           says(401, ""),
+		"asks for patience": says(429, ""),
 		"stores, and hides": says(204, ""),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -143,15 +145,21 @@ func TestCustodianFaults(t *testing.T) {
 			refused(t, overGRPC(t, f.Service, alice, provisioning), codes.Unavailable, "WEBHOOK_FAILED")
 			require.True(t, proto.Equal(before, wallet(t, f.Service, f.first.wallet)), "nothing changed")
 			s := getSession(t, f.Service, sessionIn(t, f, provisioning))
-			require.Equal(t, pb.SessionState_SESSION_STATE_INTERRUPTED, s.GetState())
 			require.Equal(t, "WEBHOOK_FAILED", s.GetError().GetReason())
+			final := name == "refuses" || name == "never ends" // its operator must act
+			require.Equal(t, final, s.GetState() == pb.SessionState_SESSION_STATE_FAILED)
+			require.Equal(t, !final, s.GetState() == pb.SessionState_SESSION_STATE_INTERRUPTED)
 			signs(t, f.Service, before, f.second) // it needs no custodian
 
 			c.does(good)
 			require.Eventually(t, func() bool { return c.client.Circuit() != "open" }, 10*time.Second, 5*time.Millisecond)
+			attempt := uint32(2)
+			if final {
+				backing, provisioning, attempt = backupReq(f.first), provisionReq(kept), 1
+			}
 			again := overGRPC(t, f.Service, alice, provisioning)
 			third := confirm(t, f.Service, made(t, again, kept.wallet))
-			require.Equal(t, uint32(2), progress(t, again)[0].GetAttempt())
+			require.Equal(t, attempt, progress(t, again)[0].GetAttempt())
 			signs(t, f.Service, before, third)
 			confirm(t, f.Service, made(t, overHTTP(t, f.Service, alice, backing), f.first.wallet))
 			_, _, err := f.Store.VerifyAudit(t.Context())
@@ -201,15 +209,16 @@ func TestCustodianAnswersAnotherHalf(t *testing.T) {
 	one := confirm(t, f.Service, backup(t, f.Service, f.first))
 	two := confirm(t, f.Service, backup(t, f.Service, f.first))
 	other := confirm(t, f.Service, backup(t, f.Service, f.half))
-	require.Len(t, shares, 3)
+	mu.Lock()
+	kept := slices.Clone(shares)
+	mu.Unlock()
+	require.Len(t, kept, 3)
 	for i, h := range []held{one, two, other} {
 		c.does(answerWith(func(all [][]byte) [][]byte { return slices.Delete(slices.Clone(all), i, i+1) }))
 		refused(t, overGRPC(t, f.Service, alice, provisionReq(h)), codes.Unavailable, "WEBHOOK_FAILED")
 		// The right name on another half: its bytes differ in the ids alone.
-		c.does(answerWith(func(all [][]byte) [][]byte {
-			renamed := bytes.ReplaceAll(all[(i+1)%3], idOf(t, all[(i+1)%3]), idOf(t, all[i]))
-			return [][]byte{renamed}
-		}))
+		renamed := bytes.ReplaceAll(kept[(i+1)%3], idOf(t, kept[(i+1)%3]), idOf(t, kept[i]))
+		c.does(answerWith(func([][]byte) [][]byte { return [][]byte{renamed} }))
 		refused(t, overGRPC(t, f.Service, alice, provisionReq(h)), codes.Unavailable, "WEBHOOK_FAILED")
 	}
 	c.does(answerWith(func(all [][]byte) [][]byte { return all }))

@@ -1,15 +1,15 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"slices"
-	"unicode"
-	"unicode/utf8"
 
 	"filippo.io/age"
 	"github.com/google/uuid"
 
 	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/names"
 	"github.com/mpcd/mpcd/internal/session"
 	"github.com/mpcd/mpcd/internal/wire"
 )
@@ -18,7 +18,17 @@ import (
 // every fault on the way: once it has none, nothing needs to be checked again.
 type parser struct{ faults requestError }
 
+// parserOf returns the parser of a call. It begins with what the gateway found wrong with
+// the call's body or query, if it came over HTTP.
+func parserOf(ctx context.Context) parser {
+	faults, _ := ctx.Value(faultsKey{}).(requestError)
+	return parser{slices.Clone(faults)}
+}
+
 func (p *parser) fault(field, format string, args ...any) {
+	if p.faults.cover(field) {
+		return
+	}
 	p.faults = append(p.faults, &session.FieldError{Field: field, Want: fmt.Sprintf(format, args...)})
 }
 
@@ -41,17 +51,10 @@ func (p *parser) uuid(field, s string) string {
 	return u.String()
 }
 
-const (
-	maxDisplayName = 128 // bytes
-	maxOwner       = 256 // bytes: any caller's name may be an owner's
-)
-
-// name accepts printable text of at most so many bytes.
+// name accepts what a device or an owner may be called (see names.Check).
 func (p *parser) name(field, s string, most int) string {
-	if len(s) > most {
-		p.fault(field, "must have at most %d bytes", most)
-	} else if !utf8.ValidString(s) || slices.ContainsFunc([]rune(s), func(r rune) bool { return !unicode.IsPrint(r) }) {
-		p.fault(field, "must be printable text")
+	if err := names.Check(s, most); err != nil {
+		p.fault(field, "%v", err)
 	}
 	return s
 }
@@ -67,7 +70,7 @@ type startFields interface {
 func (p *parser) start(r startFields) session.Start {
 	st := session.Start{
 		RequestID:   p.uuid("request_id", r.GetRequestId()),
-		DisplayName: p.name("display_name", r.GetDisplayName(), maxDisplayName),
+		DisplayName: p.name("display_name", r.GetDisplayName(), names.MaxDisplayName),
 	}
 	if d := r.GetDevice(); d != nil {
 		_, isNew := r.(*pb.CreateWalletRequest)

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -48,6 +49,20 @@ func overTCP(t testing.TB, p *servertest.Parts) string {
 type line struct {
 	next func() (proto.Message, error) // the next message; io.EOF after a good end
 	cut  func()                        // resets the connection
+}
+
+// read adds at most n messages of a line, up to its good end.
+func (a *answer) read(t testing.TB, l line, n int) {
+	t.Helper()
+	for range n {
+		m, err := l.next()
+		if errors.Is(err, io.EOF) {
+			a.status = status.New(codes.OK, "")
+			return
+		}
+		require.NoError(t, err)
+		a.messages = append(a.messages, m)
+	}
 }
 
 // dialer makes a call over a connection of its own, as alice.
@@ -246,8 +261,7 @@ func dropsAndResumes(t *testing.T, f *stocked, gate *servertest.Gate, req resuma
 	l := dial(0)(t, req)
 	id := sessionOf(t, f, req.GetRequestId())
 	l.cut()
-	whole := make(chan answer, 1)
-	go func() { whole <- overGRPC(t, f.Service, alice, req) }() //nolint:testifylint // it ends with the run; a failed assertion ends the test by its missing answer
+	whole := later(func() answer { return overGRPC(t, f.Service, alice, req) })
 
 	a := dropAtEveryEvent(t, req, gate, dial)
 	all := progress(t, a)

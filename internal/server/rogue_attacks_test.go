@@ -11,8 +11,6 @@ import (
 	"time"
 
 	eckeygen "github.com/bnb-chain/tss-lib/v2/ecdsa/keygen"
-	ecresharing "github.com/bnb-chain/tss-lib/v2/ecdsa/resharing"
-	ecsigning "github.com/bnb-chain/tss-lib/v2/ecdsa/signing"
 	edkeygen "github.com/bnb-chain/tss-lib/v2/eddsa/keygen"
 	edresharing "github.com/bnb-chain/tss-lib/v2/eddsa/resharing"
 	edsigning "github.com/bnb-chain/tss-lib/v2/eddsa/signing"
@@ -83,7 +81,6 @@ func saidBy[M proto.Message](r *rogue) (found M) {
 
 var (
 	edOrder = lib.Edwards().Params().N
-	ecOrder = lib.S256().Params().N
 	huge    = append([]byte{1}, make([]byte, 64<<10)...)
 )
 
@@ -212,18 +209,18 @@ func TestRogueKnownAttacks(t *testing.T) {
 func TestRogueStolenToken(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, rogueConfig(0, true))
-	heard := make(chan answer, 1)
+	heard := make(chan (<-chan answer), 1)
 	victim := s.rogue(t, "PROVISION", nil)
 	thief := proto.CloneOf(victim.req.(*pb.ProvisionWalletRequest)) //nolint:errcheck,forcetypeassert // it is one
 	victim.trick = func(r *rogue, n int, m *outgoing) {
 		if n == 0 {
-			go func() { heard <- overGRPC(t, s.Service, alice, thief) }() //nolint:testifylint // it ends with the run
+			heard <- later(func() answer { return overGRPC(t, s.Service, alice, thief) })
 		}
 		r.say(m)
 	}
 	way := victim.ends(t, succeeded)
 	private := 0
-	for _, m := range (<-heard).messages {
+	for _, m := range (<-<-heard).messages {
 		ev, ok := m.(deviceEvent)
 		require.True(t, ok)
 		if !ev.GetMessage().GetPrivate() {
@@ -243,7 +240,7 @@ func TestRogueStolenToken(t *testing.T) {
 
 	// As an instance of its own it takes over, and has no share to go on with.
 	victim = s.rogue(t, "PROVISION", nil)
-	reached, ended := make(chan struct{}), make(chan answer, 1)
+	reached := make(chan struct{})
 	victim.trick = func(r *rogue, n int, m *outgoing) {
 		if n < 3 {
 			r.say(m)
@@ -251,7 +248,7 @@ func TestRogueStolenToken(t *testing.T) {
 			close(reached)
 		}
 	}
-	go func() { ended <- victim.run(t) }() //nolint:testifylint // it ends when the thief comes
+	ended := later(func() answer { return victim.run(t) }) // it ends when the thief comes
 	<-reached
 	instead := s.rogue(t, "PROVISION", nil)
 	thief = proto.CloneOf(victim.req.(*pb.ProvisionWalletRequest)) //nolint:errcheck,forcetypeassert // it is one
@@ -320,112 +317,43 @@ func planted(n []byte) []byte {
 	return x.Mul(x, big.NewInt(3)).Bytes()
 }
 
-// Each way to plant a Paillier key, in the message that brings a new wallet's.
-func TestRogueModuli(t *testing.T) {
-	t.Parallel()
+// badModuli are the ways to plant a Paillier key, in the message that brings a new wallet's.
+func badModuli(t testing.TB) map[string]known {
+	t.Helper()
 	prime, err := rand.Prime(rand.Reader, 2048)
 	require.NoError(t, err)
 	times := func(b []byte, k int64) []byte {
 		return new(big.Int).Mul(new(big.Int).SetBytes(b), big.NewInt(k)).Bytes()
 	}
-	s := newStage(t, rogueConfig(0, true))
-	for name, x := range map[string]struct {
-		change func(r *rogue, m *eckeygen.KGRound1Message)
-		cause  string
-	}{
-		"N with a small factor": {func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = planted(m.GetPaillierN()) }, "N has a small factor"},
-		"6N":                    {func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = times(m.GetPaillierN(), 6) }, "N has 257 bytes"},
-		"an even N":             {func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = bitFlip(m.GetPaillierN(), 1, 1) }, "N is not odd with 2048 bits"},
-		"no N":                  {func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = nil }, "N has 0 bytes"},
-		"N of 8 KiB":            {func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = append([]byte{1}, make([]byte, 8<<10)...) }, "N has 8193 bytes"},
-		"a prime N":             {func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = prime.Bytes() }, "N is not composite"},
-		"the service's own N": {func(r *rogue, m *eckeygen.KGRound1Message) {
+	create := func(cause string, change func(r *rogue, m *eckeygen.KGRound1Message)) known {
+		return known{"CREATE", editing(change), cause}
+	}
+	return map[string]known{
+		"N with a small factor": create("N has a small factor", func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = planted(m.GetPaillierN()) }),
+		"6N":                    create("N has 257 bytes", func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = times(m.GetPaillierN(), 6) }),
+		"an even N":             create("N is not odd with 2048 bits", func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = bitFlip(m.GetPaillierN(), 1, 1) }),
+		"no N":                  create("N has 0 bytes", func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = nil }),
+		"N of 8 KiB":            create("N has 8193 bytes", func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = append([]byte{1}, make([]byte, 8<<10)...) }),
+		"a prime N":             create("N is not composite", func(_ *rogue, m *eckeygen.KGRound1Message) { m.PaillierN = prime.Bytes() }),
+		"the service's own N": create("N has a factor in common with our own", func(r *rogue, m *eckeygen.KGRound1Message) {
 			m.PaillierN = saidBy[*eckeygen.KGRound1Message](r).GetPaillierN()
-		}, "N has a factor in common with our own"},
-		"the service's own NTilde": {func(r *rogue, m *eckeygen.KGRound1Message) {
+		}),
+		"the service's own NTilde": create("NTilde has a factor in common with our own", func(r *rogue, m *eckeygen.KGRound1Message) {
 			m.NTilde = saidBy[*eckeygen.KGRound1Message](r).GetNTilde()
-		}, "NTilde has a factor in common with our own"},
-		"N for NTilde":          {func(_ *rogue, m *eckeygen.KGRound1Message) { m.NTilde = m.GetPaillierN() }, "N and NTilde have a common factor"},
-		"h1 for h2":             {func(_ *rogue, m *eckeygen.KGRound1Message) { m.H2 = m.GetH1() }, "h1 equals h2"},
-		"a negative DLN length": {func(_ *rogue, m *eckeygen.KGRound1Message) { m.Dlnproof_1[0] = []byte{255, 255} }, "dlnproof_1 has 2 bytes"},
-	} {
-		s.stopped(t, name, s.ecRogue(t, "CREATE", held{}, editing(x.change)), x.cause)
+		}),
+		"N for NTilde":          create("N and NTilde have a common factor", func(_ *rogue, m *eckeygen.KGRound1Message) { m.NTilde = m.GetPaillierN() }),
+		"h1 for h2":             create("h1 equals h2", func(_ *rogue, m *eckeygen.KGRound1Message) { m.H2 = m.GetH1() }),
+		"a negative DLN length": create("dlnproof_1 has 2 bytes", func(_ *rogue, m *eckeygen.KGRound1Message) { m.Dlnproof_1[0] = []byte{255, 255} }),
 	}
 }
 
-// An ECDSA wallet's keys are signed with, and reshared, by a device that attacks.
-func TestRogueECDSA(t *testing.T) {
+// A planted Paillier key is found out by the worker. TestLongRogueModuli has all ways.
+func TestRogueModuli(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, rogueConfig(0, true))
-	h := confirm(t, s.Service, create(t, s.Service, pb.Curve_CURVE_SECP256K1))
-	before := wallet(t, s.Service, h.wallet)
-	ones := func(n int) (all [][]byte) {
-		for range n {
-			all = append(all, []byte{1})
-		}
-		return all
-	}
-	s1 := ones(12)
-	s1[6], s1[10], s1[11] = ecOrder.Bytes(), lib.S256().Params().Gx.Bytes(), lib.S256().Params().Gy.Bytes()
-	facProof := ones(11)
-	for name, x := range map[string]known{
-		"a ciphertext that is no unit": {tss.OperationSign, planting(0, func(r *rogue) proto.Message {
-			return &ecsigning.SignRound1Message1{C: r.ownN(), RangeProofAlice: ones(6)}
-		}), "c is not a unit mod N^2"},
-		"a range proof of nothing": {tss.OperationSign, planting(0, func(*rogue) proto.Message {
-			return &ecsigning.SignRound1Message1{C: []byte{2}, RangeProofAlice: ones(6)}
-		}), "caused by CLIENT"},
-		"S1 of zero mod q": {tss.OperationSign, planting(1, func(*rogue) proto.Message {
-			return &ecsigning.SignRound2Message{C1: []byte{2}, C2: []byte{2}, ProofBob: ones(10), ProofBobWc: s1}
-		}), "S1 that is zero mod q"},
-		"a theta that cancels": {tss.OperationSign, editing(func(r *rogue, m *ecsigning.SignRound3Message) {
-			theirs := new(big.Int).SetBytes(saidBy[*ecsigning.SignRound3Message](r).GetTheta())
-			m.Theta = theirs.Sub(ecOrder, theirs).Bytes()
-		}), "theta cancels ours"},
-		"R off the curve": {tss.OperationSign, editing(func(_ *rogue, m *ecsigning.SignRound4Message) {
-			m.DeCommitment = offCurve(m.GetDeCommitment())
-		}), "decommitment is not a point"},
-		"a Schnorr response of zero": {tss.OperationSign, editing(func(_ *rogue, m *ecsigning.SignRound4Message) { m.ProofT = ecOrder.Bytes() }), "t is not in (0, q)"},
-		"round 7 replaced in round 9": {tss.OperationSign, func(r *rogue, n int, m *outgoing) {
-			if _, ok := said(m.GetPayload()).(*ecsigning.SignRound9Message); ok {
-				r.say(&outgoing{Curve: m.GetCurve(), Payload: payload(&ecsigning.SignRound7Message{Commitment: []byte{7}})})
-			}
-			r.say(m)
-		}, "a second, different SignRound7Message"},
-		"another session id": {"BACKUP", editing(func(_ *rogue, m *ecresharing.DGRound1Message) { m.Ssid = bitFlip(m.GetSsid(), 1, 2) }), "session id"},
-		"N with a small factor, reshared": {"BACKUP", editing(func(_ *rogue, m *ecresharing.DGRound2Message1) {
-			m.PaillierN = planted(m.GetPaillierN())
-		}), "N has a small factor"},
-		"a modulus proof with a W that is a residue": {"BACKUP", editing(func(_ *rogue, m *ecresharing.DGRound2Message1) { m.ModProof[0] = []byte{4} }), "non-residue"},
-		"a factor proof of nothing": {"BACKUP", planting(1, func(*rogue) proto.Message {
-			return &ecresharing.DGRound4Message1{FacProof: facProof}
-		}), "caused by CLIENT"},
-	} {
-		s.stopped(t, name, s.ecRogue(t, x.op, h, x.do), x.cause)
-	}
-	// The moduli of the run that came as far as the last proof count as used; so do those
-	// that came with the wallet, the committed sets 0 and 1.
-	for _, number := range []int{lastSet, 0, 1} {
-		r := s.ecRogue(t, "BACKUP", h, nil)
-		r.joint.PreParams = preParams(t, number)
-		s.stopped(t, "moduli of an earlier run", r, "modulus")
-	}
-	now := wallet(t, s.Service, h.wallet)
-	require.Positive(t, now.GetShareSets()[0].GetAborts())
-	now.GetShareSets()[0].Aborts = 0
-	require.True(t, proto.Equal(before, now))
-	s.ecRogue(t, tss.OperationSign, h, nil).well(t)
-}
-
-// ownN is the modulus of the device's Paillier key in the set that signs.
-func (r *rogue) ownN() []byte {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	rec, err := tss.ParseRecord(r.heard[0].GetHello().GetRecord())
-	if err != nil {
-		panic(err) // the service's record is good
-	}
-	return rec.Keys[0].Parties[tss.Client].PaillierN.Bytes()
+	const name = "N with a small factor"
+	x := badModuli(t)[name]
+	s.stopped(t, name, s.ecRogue(t, x.op, held{}, x.do), x.cause)
 }
 
 // slowKeeping notes a signature when the test lets it.

@@ -165,41 +165,45 @@ var attacks = map[string]attack{
 	}, map[string][]string{aHello: {brokenOff}}},
 }
 
-// Each part of each operation, and each thing that can be done to it that the service must
-// notice: the run ends with PROTOCOL_ABORTED, the device is named, and nothing else has
-// happened.
+// parts are those of an operation that an attack is done to.
+func (s *stage) parts(op, name string) (parts []int) {
+	if name == "with a session key of small order" && op == tss.OperationSign {
+		return nil // there is no message that would be encrypted to it
+	}
+	for n, part := range s.honest[op] {
+		if len(attacks[name].ends[kindOf(part)]) > 0 {
+			parts = append(parts, n)
+		}
+	}
+	return parts
+}
+
+// tries does one thing to one part of a run that the service must notice: the run ends with
+// PROTOCOL_ABORTED, the device is named, and nothing else has happened.
+func (s *stage) tries(t testing.TB, op, name string, n int) {
+	t.Helper()
+	x, kind := attacks[name], kindOf(s.honest[op][n])
+	way := s.rogue(t, op, at(n, x.do)).ends(t, x.ends[kind]...)
+	t.Logf("%s: part %d, a %s, %s: %s", op, n, kind, name, way)
+	s.requireClean(t, way)
+}
+
+// Each thing that can be done to a part of a run, once. TestLongRogueParts does it to each part.
 func TestRogueParts(t *testing.T) {
 	t.Parallel()
-	for _, op := range []string{"CREATE", "BACKUP", "PROVISION", tss.OperationSign} {
+	operations := []string{"CREATE", "BACKUP", "PROVISION", tss.OperationSign}
+	for o, op := range operations {
 		t.Run(op, func(t *testing.T) {
 			t.Parallel()
 			s := newStage(t, rogueConfig(0, false), op)
 			for i, name := range slices.Sorted(maps.Keys(attacks)) {
-				x := attacks[name]
-				for n, part := range s.honest[op] {
-					ways := x.ends[kindOf(part)]
-					if len(ways) == 0 || (i+n)%sample(op) != 0 {
-						continue
-					}
-					if name == "with a session key of small order" && op == tss.OperationSign {
-						continue // there is no message that would be encrypted to it
-					}
-					way := s.rogue(t, op, at(n, x.do)).ends(t, ways...)
-					t.Logf("%s: part %d, a %s, %s: %s", op, n, kindOf(part), name, way)
-					s.requireClean(t, way)
+				if i%len(operations) == o {
+					parts := s.parts(op, name)
+					s.tries(t, op, name, parts[i%len(parts)])
 				}
 			}
 		})
 	}
-}
-
-// sample is of how many of an operation's cases one is tried: the messages of some are
-// another's.
-func sample(op string) int {
-	if op == "CREATE" || op == "BACKUP" {
-		return 4
-	}
-	return 1
 }
 
 // at plays a trick on one part, and lets the others pass.
@@ -213,51 +217,68 @@ func at(n int, do trick) trick {
 	}
 }
 
+// left leaves a part of an operation's out, and then swaps it with the next one: on a service
+// that waits long, or on one that waits briefly, where nothing comes any more.
+func (s *stage) left(t testing.TB, brief *stage, op string, n int) {
+	t.Helper()
+	part := s.honest[op][n]
+	on, want := brief, unblamed
+	if k := kindOf(part); k == aHello || k == anEnd {
+		on, want = s, brokenOff // what follows it is out of its order
+	}
+	kept := make(chan *outgoing, 1)
+	r := on.rogue(t, op, at(n, func(_ *rogue, _ int, m *outgoing) { kept <- m }))
+	way := r.ends(t, want)
+	r.say(<-kept)
+	late := r.refusals()
+	require.Len(t, late, 1, "only the late one")
+	require.Equal(t, codes.Aborted, late[0].Code(), "%v", late[0])
+	i, _ := info(t, late[0])
+	require.Equal(t, want, i.GetReason())
+	t.Logf("%s: part %d, a %s, left out: %s", op, n, kindOf(part), way)
+	on.requireClean(t, way)
+
+	if n+1 == len(s.honest[op]) {
+		return
+	}
+	// Swapped with the next, where there is a next one without it.
+	r = brief.rogue(t, op, func(r *rogue, k int, m *outgoing) {
+		switch k {
+		case n:
+			kept <- m
+		case n + 1:
+			r.say(m, <-kept)
+		default:
+			r.say(m)
+		}
+	})
+	way = r.ends(t, brokenOff, unblamed)
+	t.Logf("%s: parts %d and %d, swapped: %s", op, n, n+1, way)
+	brief.requireClean(t, way)
+}
+
+// stages are two for the same operation: the second does not wait long for a device.
+func stages(t testing.TB, op string) (s, brief *stage) {
+	t.Helper()
+	s = newStage(t, rogueConfig(0, false), op)
+	brief = &stage{stocked: start(t, rogueConfig(briefly, false)), honest: s.honest}
+	brief.before = wallet(t, brief.Service, brief.second.wallet)
+	return s, brief
+}
+
 // What the service waits for and does not get is nobody's fault, as long as what comes
 // after it is not out of its order. Sent when the run is over, it changes nothing more.
+// TestLongRogueLate does it with each part of each operation.
 func TestRogueLate(t *testing.T) {
 	t.Parallel()
-	for _, op := range []string{"CREATE", "BACKUP", "PROVISION", tss.OperationSign} {
+	for o, op := range []string{"CREATE", "PROVISION", tss.OperationSign} {
 		t.Run(op, func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t, rogueConfig(0, false), op)
-			brief := &stage{stocked: start(t, rogueConfig(briefly, false)), honest: s.honest}
-			brief.before = wallet(t, brief.Service, brief.second.wallet)
-			for n, part := range s.honest[op] {
-				on, want := brief, unblamed
-				if k := kindOf(part); k == aHello || k == anEnd {
-					on, want = s, brokenOff // what follows it is out of its order
+			s, brief := stages(t, op)
+			for n := range s.honest[op] {
+				if n%3 == o {
+					s.left(t, brief, op, n)
 				}
-				var kept *outgoing
-				r := on.rogue(t, op, at(n, func(_ *rogue, _ int, m *outgoing) { kept = m }))
-				way := r.ends(t, want)
-				r.say(kept)
-				late := r.refusals()
-				require.Len(t, late, 1, "only the late one")
-				require.Equal(t, codes.Aborted, late[0].Code(), "%v", late[0])
-				i, _ := info(t, late[0])
-				require.Equal(t, want, i.GetReason())
-				t.Logf("%s: part %d, a %s, left out: %s", op, n, kindOf(part), way)
-				on.requireClean(t, way)
-
-				if n+1 == len(s.honest[op]) {
-					break
-				}
-				// Swapped with the next, where there is a next one without it.
-				kept = nil
-				r = brief.rogue(t, op, func(r *rogue, k int, m *outgoing) {
-					switch k {
-					case n:
-						kept = m
-					case n + 1:
-						r.say(m, kept)
-					default:
-						r.say(m)
-					}
-				})
-				way = r.ends(t, brokenOff, unblamed)
-				t.Logf("%s: parts %d and %d, swapped: %s", op, n, n+1, way)
-				brief.requireClean(t, way)
 			}
 		})
 	}
@@ -347,8 +368,7 @@ func TestRogueEarlierAttempt(t *testing.T) {
 					close(took)
 				}
 			}
-			ended := make(chan answer, 1)
-			go func() { ended <- first.run(t) }() //nolint:testifylint // it ends when the second begins
+			ended := later(func() answer { return first.run(t) }) // it ends when the second begins
 			<-took
 
 			second := s.rogue(t, op, func(r *rogue, k int, m *outgoing) {

@@ -176,7 +176,12 @@ func (r *rogue) run(t testing.TB) (a answer) {
 	}
 }
 
+// act is what the parties do. It returns when nothing of theirs computes any more: a run
+// that was broken off returns before, and what it computes still goes to Send.
 func (r *rogue) act(ctx context.Context) {
+	var busy sync.WaitGroup
+	defer busy.Wait()
+	r.joint.Observer.Busy = &busy
 	r.joined, r.err = r.joint.Run(ctx, r)
 	if r.err != nil && ctx.Err() == nil && r.givesUp {
 		_, _ = r.stage.CancelSession(ctx, &pb.CancelSessionRequest{SessionId: r.id}) // the stream says how it ended

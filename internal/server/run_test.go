@@ -175,13 +175,13 @@ func TestSameRequestTwice(t *testing.T) {
 		p.Custodian = &servertest.Custodian{Custodian: p.Custodian, BeforeFetch: gate.Wait}
 	}})
 	req := provisionReq(f.backup)
-	var wg sync.WaitGroup
-	answers := make([]answer, 4)
-	for i := range answers {
-		do := []call{overGRPC, overHTTP}[i%2]
-		wg.Go(func() { answers[i] = do(t, f.Service, alice, req) })
-	}
+	tcp, web := grpcLine(overTCP(t, f.Parts)), httpLine(f.URL)
+	lines := []line{tcp(t, req), web(t, req), tcp(t, req), web(t, req)}
 	<-gate.Came // one run has begun
+	answers := make([]answer, len(lines))
+	for i, l := range lines { // who attached after its end would see that alone
+		answers[i].read(t, l, 1)
+	}
 
 	other := proto.CloneOf(req)
 	other.DisplayName = "another device"
@@ -192,7 +192,10 @@ func TestSameRequestTwice(t *testing.T) {
 		refused(t, do(t, f.Service, alice, backupToo), codes.InvalidArgument, "REQUEST_ID_REUSED")
 	}
 	gate.Open()
-	wg.Wait()
+	for i, l := range lines {
+		answers[i].read(t, l, 1<<10)
+		l.cut()
+	}
 	require.Empty(t, gate.Came, "there was one run")
 	h := made(t, answers[0], f.backup.wallet)
 	id := progress(t, answers[0])[0].GetSessionId()

@@ -20,10 +20,10 @@ type phone struct {
 	stored [][]byte
 }
 
-func newPhone(t testing.TB, s *servertest.Service, name string, cloud *keychain) *phone {
+func newPhone(t testing.TB, s *servertest.Service, name string, cloud *keychain, curves ...client.Curve) *phone {
 	t.Helper()
 	p := &phone{}
-	c, err := client.New(s.Conn, client.WithDisplayName(name), client.WithCloudKey(client.MethodICloud, cloud),
+	c, err := client.New(s.Conn, client.WithDisplayName(name), client.WithCurves(curves...), client.WithCloudKey(client.MethodICloud, cloud),
 		client.WithStore(func(_ context.Context, share *client.Share) error {
 			p.stored = append(p.stored, share.Bytes())
 			return nil
@@ -75,13 +75,19 @@ func (s steps) check(t testing.TB, want ...string) {
 	require.Equal(t, want, words)
 }
 
-// The main job on both curves: a wallet, its backup under a password, a second device
-// from it, and signatures by both devices that anybody can verify.
+// The main job: a wallet, its backup under a password, a second device from it, and
+// signatures by both devices that anybody can verify. TestLongWholeLifeWithTheSDK is the same
+// on both curves.
 func TestWholeLifeWithTheSDK(t *testing.T) {
 	t.Parallel()
+	wholeLife(t, client.CurveEd25519)
+}
+
+func wholeLife(t *testing.T, curves ...client.Curve) {
+	t.Helper()
 	s := servertest.Start(t, servertest.Config{})
 	cloud := &keychain{}
-	first, second := newPhone(t, s, "first", cloud), newPhone(t, s, "second", cloud)
+	first, second := newPhone(t, s, "first", cloud, curves...), newPhone(t, s, "second", cloud, curves...)
 
 	var creating steps
 	share, err := first.CreateWallet(t.Context(), creating.add)
@@ -103,13 +109,12 @@ func TestWholeLifeWithTheSDK(t *testing.T) {
 	require.Len(t, second.stored, 1)
 	words := []string{"Reading share", "Decrypting share", "Reading share", "Parsing share", "Generating share", "Storing share", "Done"}
 	provisioning.check(t, words...)
-	curves := slices.Compact(slices.DeleteFunc(curvesOf(provisioning), func(c string) bool { return c == "" }))
-	require.Equal(t, []string{"SECP256K1", "ED25519"}, curves)
+	require.Equal(t, curves, slices.Compact(slices.DeleteFunc(curvesOf(provisioning), func(c client.Curve) bool { return c == "" })))
 
 	w, err := second.GetWallet(t.Context(), share.WalletID())
 	require.NoError(t, err)
 	require.Len(t, w.ShareSets, 3)
-	require.Len(t, w.PublicKeys, 2)
+	require.Len(t, w.PublicKeys, len(curves))
 	require.NotEqual(t, share.ShareSetID(), other.ShareSetID())
 	for _, device := range []struct {
 		*phone
@@ -131,9 +136,9 @@ func TestWholeLifeWithTheSDK(t *testing.T) {
 	leaksNothing(t, s.Parts, first.stored[0], second.stored[0])
 }
 
-func curvesOf(all steps) (curves []string) {
+func curvesOf(all steps) (curves []client.Curve) {
 	for _, p := range all {
-		curves = append(curves, p.Curve)
+		curves = append(curves, client.Curve(p.Curve))
 	}
 	return curves
 }

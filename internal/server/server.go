@@ -50,6 +50,9 @@ type Config struct {
 	RunTimeout       time.Duration // the most that a run takes, and so a call that waits for one; 10 minutes
 	ConnectionAge    time.Duration // from then on a gRPC connection takes no new calls, while streams on it go on; 30 minutes
 	Patience         time.Duration // for a new connection's handshake, or an HTTP request's header; 10 seconds
+	// CORSOrigins are the web origins whose pages may call over HTTP, as CheckOrigin has them;
+	// nil: none.
+	CORSOrigins []string
 	// Detail is what /readyz says of the parts that the service leans on, by their names;
 	// nil: nothing.
 	Detail func() map[string]string
@@ -88,7 +91,7 @@ func New(sessions *session.Service, auth Authenticator, metrics http.Handler, lo
 	outer, inner := g, g
 	outer.from, inner.from = peerAddress, forwardedAddress
 	s.grpc = s.build(outer, s.outside(g.limits)...)
-	s.inner = s.build(inner)
+	s.inner = s.build(inner, grpc.ChainUnaryInterceptor(unary(withFaults)), grpc.ChainStreamInterceptor(stream(withFaults)))
 	return s
 }
 

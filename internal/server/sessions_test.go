@@ -62,9 +62,9 @@ func TestCancelSession(t *testing.T) {
 				proto.Message
 				GetRequestId() string
 			}{provisionReq(f.backup), signReq(f.first)} {
-				ends := make(chan answer)
+				var ends []<-chan answer
 				for _, do := range transports {
-					go func() { ends <- do(t, f.Service, alice, req) }() // ends with the run
+					ends = append(ends, later(func() answer { return do(t, f.Service, alice, req) }))
 				}
 				<-gate.Came
 				id := sessionOf(t, f, req.GetRequestId())
@@ -73,9 +73,8 @@ func TestCancelSession(t *testing.T) {
 				require.Equal(t, pb.SessionState_SESSION_STATE_CANCELLED, s.GetState())
 				require.Equal(t, "SESSION_CANCELLED", s.GetError().GetReason())
 				require.Equal(t, int32(codes.Canceled), s.GetError().GetCode())
-				for range transports {
-					a := <-ends
-					refused(t, a, codes.Canceled, "SESSION_CANCELLED")
+				for _, end := range ends {
+					refused(t, <-end, codes.Canceled, "SESSION_CANCELLED")
 				}
 				refused(t, cancel(t, f.Service, alice, req), codes.Canceled, "SESSION_CANCELLED")
 				require.True(t, proto.Equal(s, getSession(t, f.Service, id)))
@@ -93,10 +92,10 @@ func TestCancelSession(t *testing.T) {
 func TestOverloaded(t *testing.T) {
 	t.Parallel()
 	f, gate := gated(t, session.Config{Queue: 1})
-	ends := make(chan answer, 2)
+	var ends []<-chan answer
 	for range 2 { // one runs, one waits
 		req := signReq(f.first)
-		go func() { ends <- overGRPC(t, f.Service, alice, req) }() //nolint:testifylint // it ends with the run; a failed assertion ends the test by its missing answer
+		ends = append(ends, later(func() answer { return overGRPC(t, f.Service, alice, req) }))
 		sessionOf(t, f, req.GetRequestId())
 	}
 	<-gate.Came
@@ -124,8 +123,8 @@ func TestOverloaded(t *testing.T) {
 	a := overHTTP(t, f.Service, alice, &pb.GetWalletRequest{WalletId: uuid.NewString()})
 	require.Empty(t, a.header.Values("Retry-After"), "only where it helps")
 	gate.Open()
-	for range 2 {
-		done[*pb.SignResponse](t, <-ends)
+	for _, end := range ends {
+		done[*pb.SignResponse](t, <-end)
 	}
 }
 
@@ -151,8 +150,7 @@ func TestServeDrains(t *testing.T) {
 	s := &servertest.Service{Parts: f.Parts, WalletServiceClient: pb.NewWalletServiceClient(conn), Conn: conn}
 
 	req := provisionReq(f.backup)
-	end := make(chan answer, 1)
-	go func() { end <- overGRPC(t, s, alice, req) }() //nolint:testifylint // it ends with the run; a failed assertion ends the test by its missing answer
+	end := later(func() answer { return overGRPC(t, s, alice, req) })
 	<-gate.Came
 	id := sessionOf(t, f, req.GetRequestId())
 	health := func() healthpb.HealthCheckResponse_ServingStatus {

@@ -107,8 +107,7 @@ func TestSlowReaders(t *testing.T) {
 	go func() { served <- srv.Serve(ctx, server.Listeners{GRPC: lis}, 0) }() // ends with terminate
 
 	req := provisionReq(f.backup)
-	end := make(chan answer, 1)
-	go func() { end <- overGRPC(t, f.Service, alice, req) }() //nolint:testifylint // it ends with the run; a failed assertion ends the test by its missing answer
+	end := later(func() answer { return overGRPC(t, f.Service, alice, req) })
 	<-gate.Came
 	id := sessionOf(t, f, req.GetRequestId())
 	before := heap()

@@ -36,10 +36,11 @@ import (
 // is around it. The client of these tests was written from them, with tss-lib and the
 // generated stubs alone, as anybody's in another code base could be; for one in another
 // language they are the example. (strangerparty_test.go is its use of tss-lib.)
+// TestLongStranger has a key on SECP256K1 too.
 func TestStranger(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Config{Workers: servertest.Workers(1)})
-	strangersLife(t, &stranger{t: t, wire: strangerGRPC{s.WalletServiceClient}}, pb.Curve_CURVE_SECP256K1, pb.Curve_CURVE_ED25519)
+	strangersLife(t, &stranger{t: t, wire: strangerGRPC{s.WalletServiceClient}}, pb.Curve_CURVE_ED25519)
 }
 
 // The same calls work over HTTP/1.1, through the gateway.

@@ -51,6 +51,9 @@ type Options struct {
 	// are kept here. With a Recipient they leave encrypted to it.
 	Custodian *webhook.Client
 	Recipient *age.X25519Recipient
+	// CustodianDeletes reaches the same custodian with what it is to delete; nil: it is not
+	// told, and the list of it grows.
+	CustodianDeletes *webhook.Client
 	// Worker says what runs the service's side of device-held runs. Without Args they run in
 	// this process.
 	Worker worker.Config
@@ -78,7 +81,7 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 	if len(o.Worker.Args) > 0 {
 		ports.Joint = workers.Run
 	}
-	o.outside(&ports, keeper)
+	o.outside(&ports, keeper, st)
 	sessions, err := session.New(ctx, ports, o.Sessions)
 	if err != nil {
 		workers.Close()
@@ -104,6 +107,7 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 	wg.Go(func() { _ = pool.Fill(background) }) // ends with stop; it logs its troubles itself
 	wg.Go(func() { sessions.Sweep(background) })
 	wg.Go(func() { resealer.Run(background) }) // ends with stop, or when nothing is left
+	wg.Go(func() { o.delete(background, st, log) })
 	return &Service{
 		Store:    st,
 		Sessions: sessions,
@@ -122,21 +126,28 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 
 // webhooks returns the ways to somebody else's services, by their names.
 func (o *Options) webhooks() map[string]*webhook.Client {
-	all := map[string]*webhook.Client{"custodian": o.Custodian, "policy": o.Policy}
+	all := map[string]*webhook.Client{"custodian": o.Custodian, "custodian-delete": o.CustodianDeletes, "policy": o.Policy}
 	maps.DeleteFunc(all, func(_ string, c *webhook.Client) bool { return c == nil })
 	return all
 }
 
 // outside puts somebody else's services in the places where they are configured.
-func (o *Options) outside(ports *session.Ports, keeper *custody.Managed) {
+func (o *Options) outside(ports *session.Ports, keeper *custody.Managed, list session.Deletions) {
 	if o.Custodian != nil {
-		ports.Custodian = custody.NewWebhook(o.Custodian, o.Recipient, keeper)
+		ports.Custodian = custody.NewWebhook(custody.WebhookConfig{Client: o.Custodian, Recipient: o.Recipient, Before: keeper, Deletions: list})
 	}
 	if o.Policy != nil {
 		ports.Policy = policy.NewWebhook(o.Policy)
 	}
 	if o.Wrap != nil {
 		o.Wrap(ports)
+	}
+}
+
+// delete tells the custodian what it is to delete, until ctx is done, where that is wanted.
+func (o *Options) delete(ctx context.Context, list session.Deletions, log *slog.Logger) {
+	if o.CustodianDeletes != nil {
+		custody.NewDeleter(o.CustodianDeletes, list, log).Run(ctx)
 	}
 }
 

@@ -62,8 +62,9 @@ type Sessions interface {
 	Update(ctx context.Context, s *Session, b *Blame, e Entry) error
 	// Commit ends a session with success: state, progress, result and share set id, and in
 	// the same transaction what it made. It returns ErrSuperseded like Update,
-	// ErrShareSetRevoked where the set that it used is not ACTIVE any more, and
-	// ErrShareSetLocked where it was locked.
+	// ErrShareSetRevoked where the set that it used is not ACTIVE any more,
+	// ErrShareSetLocked where it was locked, and ErrInterrupted where the deletion of the
+	// new set has begun (see Deletions).
 	Commit(ctx context.Context, s *Session, m Made, e Entry) error
 }
 

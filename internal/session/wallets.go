@@ -1,11 +1,16 @@
 package session
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/mpcd/mpcd/internal/secret"
 )
 
 // Wallet returns a wallet with its sets.
@@ -132,7 +137,7 @@ func (s *Service) confirm(ctx context.Context, c Caller, walletID, shareSetID st
 	case len(shareSHA256) == 0 && !shown:
 		return nil, &FieldError{"share_sha256", "must be the 32-byte SHA-256 of the plaintext client share"}
 	case !shown && subtle.ConstantTimeCompare(set.ClientShare[:], shareSHA256) != 1:
-		return nil, fmt.Errorf("%w: the hash is not that of set %s's client share", ErrShareSetMismatch, shareSetID)
+		return nil, fmt.Errorf("%w: set %s: %w", ErrShareSetMismatch, shareSetID, s.wrongHash(ctx, shareSetID, shareSHA256))
 	case set.State == SetRevoked:
 		return nil, fmt.Errorf("%w: set %s", ErrShareSetRevoked, shareSetID)
 	case set.State == SetPending && s.clock.now().After(set.ExpireTime):
@@ -148,6 +153,39 @@ func (s *Service) confirm(ctx context.Context, c Caller, walletID, shareSetID st
 		}
 	}
 	return s.wallet(ctx, c, actConfirm, walletID)
+}
+
+// What is wrong with the hash of a Confirm that fails with ErrShareSetMismatch.
+var (
+	ErrHashMismatch = errors.New("the hash is not that of the set's client share")
+	ErrHashOfSealed = errors.New("the hash is that of the sealed client share, as it was handed out")
+	ErrHashOfText   = errors.New("the hash is that of the base64 text in which the client share was handed out")
+)
+
+// wrongHash says what a hash is of, as long as the session that made the set holds what it
+// handed out.
+func (s *Service) wrongHash(ctx context.Context, shareSetID string, sum []byte) error {
+	rec, err := s.Sessions.ByShareSet(ctx, shareSetID)
+	if err != nil || rec.Result == nil {
+		return ErrHashMismatch
+	}
+	handed := secret.New(rec.Result.Data)
+	if !rec.Result.SealedTo {
+		if handed, err = s.Sealer.Open(rec.Result.Data, ResultLabel(rec.WalletID, rec.ID)); err != nil {
+			return ErrHashMismatch
+		}
+		defer handed.Wipe()
+	}
+	text := base64.StdEncoding.AppendEncode(nil, handed.Reveal()) // as in JSON
+	defer clear(text)
+	ofBytes, ofText := sha256.Sum256(handed.Reveal()), sha256.Sum256(text)
+	switch {
+	case rec.Result.SealedTo && bytes.Equal(ofBytes[:], sum):
+		return ErrHashOfSealed
+	case bytes.Equal(ofText[:], sum):
+		return ErrHashOfText
+	}
+	return ErrHashMismatch
 }
 
 // orSwept tells a set that was erased because nobody confirmed it in time from one that

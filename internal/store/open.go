@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/pressly/goose/v3"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -36,7 +37,10 @@ func Open(ctx context.Context, dbURL string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	fresh, err := create(path)
+	fresh := false
+	if path, err = resolve(path); err == nil {
+		fresh, err = create(path)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("database %s: %w", path, err)
 	}
@@ -81,6 +85,38 @@ func Path(dbURL string) (string, error) {
 	return filepath.Clean(u.Path), nil
 }
 
+// File returns the database's own path: Path without symbolic links. SQLite keeps its log
+// beside the name that it is given, so that two names would have two logs.
+func File(dbURL string) (string, error) {
+	path, err := Path(dbURL)
+	if err != nil {
+		return "", err
+	}
+	if path, err = resolve(path); err != nil {
+		return "", fmt.Errorf("database %s: %w", path, err)
+	}
+	return path, nil
+}
+
+// resolve follows the symbolic links of a path, whose file need not exist. With an error it
+// returns the path as it was.
+func resolve(path string) (string, error) {
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		return target, nil
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		return path, errors.New("it is a symbolic link to a file that cannot be reached: name the file itself")
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return path, errors.New("its directory does not exist: create it first, writable for the service's user alone")
+	}
+	if err != nil {
+		return path, explain(err)
+	}
+	return filepath.Join(dir, filepath.Base(path)), nil
+}
+
 // create makes an empty file that only its owner can read, or looks at the one that is
 // there. SQLite gives its log and its shared memory the file's mode, and would itself
 // leave all three to the umask.
@@ -88,9 +124,6 @@ func create(path string) (fresh bool, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // G304: the operator's own path
 	if errors.Is(err, fs.ErrExist) {
 		return inspect(path)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, errors.New("its directory does not exist: create it first, writable for the service's user alone")
 	}
 	if err != nil {
 		return false, explain(err)
@@ -105,6 +138,9 @@ func create(path string) (fresh bool, err error) {
 var (
 	errNotOurs = errors.New("it is another program's database: name another file")
 	errDamaged = errors.New("it is damaged: restore it from a backup")
+
+	// https://www.sqlite.org/howtocorrupt.html, section 2.5.
+	errHardLinks = errors.New("it has more than one name (hard links), and SQLite keeps a log for each, which destroys it: remove the other names, and copy a database with mpcd stopped")
 )
 
 // inspect sees that a file can be written and holds an mpcd database, before SQLite
@@ -123,6 +159,9 @@ func inspect(path string) (fresh bool, err error) {
 	info, err := f.Stat()
 	if err != nil {
 		return false, err
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Nlink > 1 {
+		return false, fmt.Errorf("%w: it has %d, found by find -xdev / -inum %d", errHardLinks, stat.Nlink, stat.Ino)
 	}
 	if info.Size() == 0 {
 		return true, nil

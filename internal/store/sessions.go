@@ -220,6 +220,9 @@ func insertWallet(ctx context.Context, tx *sql.Tx, w *session.Wallet) error {
 }
 
 func insertSet(ctx context.Context, tx *sql.Tx, set *session.StoredSet) error {
+	if err := kept(ctx, tx, set.ID); err != nil {
+		return err
+	}
 	if _, err := exec(ctx, tx, `INSERT INTO share_sets (id, wallet_id, purpose, method, state, parent_id, display_name,
 			create_time, expire_time, revoke_time, record, client_share_sha256, session_id)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
@@ -269,8 +272,12 @@ func (s *Store) InterruptAll(ctx context.Context) (int, error) {
 				return err
 			}
 		}
-		_, err = exec(ctx, tx, "UPDATE sessions SET state = ?, failure_reason = ?, failure_culprit = '', failure_round = 0 WHERE state IN (1, 2)",
-			session.Interrupted, session.ErrInterrupted.Reason)
+		if _, err = exec(ctx, tx, "UPDATE sessions SET state = ?, failure_reason = ?, failure_culprit = '', failure_round = 0 WHERE state IN (1, 2)",
+			session.Interrupted, session.ErrInterrupted.Reason); err != nil {
+			return err
+		}
+		// Nothing runs that could still commit what it has deposited.
+		_, err = exec(ctx, tx, "UPDATE custodian_deletions SET due_time = min(due_time, ?) WHERE begun = 0", micros(time.Now()))
 		return err
 	})
 	if err != nil {

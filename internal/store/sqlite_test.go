@@ -324,7 +324,8 @@ func TestSetsFromBeforeTheAbortBudget(t *testing.T) {
 	require.NoError(t, s.Close())
 	db := sqlite(t, path)
 	for _, back := range []string{
-		"ALTER TABLE share_sets DROP COLUMN lock_time", "ALTER TABLE share_sets DROP COLUMN aborts", "DELETE FROM goose_db_version WHERE version_id = 4",
+		"ALTER TABLE share_sets DROP COLUMN lock_time", "ALTER TABLE share_sets DROP COLUMN aborts", "DROP TABLE custodian_deletions",
+		"DELETE FROM goose_db_version WHERE version_id >= 4",
 	} {
 		_, err := db.ExecContext(t.Context(), back)
 		require.NoError(t, err, back)

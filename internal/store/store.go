@@ -30,6 +30,7 @@ var (
 	_ session.Sessions = (*Store)(nil)
 
 	_ session.Housekeeper = (*Store)(nil)
+	_ session.Deletions   = (*Store)(nil)
 )
 
 // Close ends the store's use of its file, after the calls that are under way.

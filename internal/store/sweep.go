@@ -44,6 +44,9 @@ func sweepSets(ctx context.Context, tx *sql.Tx, now time.Time) (swept session.Sw
 		return swept, err
 	}
 	for _, p := range due {
+		if err := unneeded(ctx, tx, p.id, now); err != nil {
+			return swept, err
+		}
 		if _, err := exec(ctx, tx, "UPDATE share_set_halves SET ciphertext = NULL WHERE share_set_id = ?", p.id); err != nil {
 			return swept, err
 		}

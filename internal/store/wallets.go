@@ -219,6 +219,9 @@ func revoke(ctx context.Context, tx *sql.Tx, shareSetID string, at time.Time) er
 		session.SetRevoked, micros(at), shareSetID); err != nil {
 		return err
 	}
+	if err := unneeded(ctx, tx, shareSetID, at); err != nil {
+		return err
+	}
 	// Emptied, not deleted: see doc.go.
 	if _, err := exec(ctx, tx, "UPDATE share_set_halves SET ciphertext = NULL WHERE share_set_id = ?", shareSetID); err != nil {
 		return err

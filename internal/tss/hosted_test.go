@@ -65,25 +65,27 @@ func digest(s string) []byte {
 	return d[:]
 }
 
-// A wallet's life on each curve: create, back up, provision from the backup, provision
-// once more, and sign with every set, the oldest last. All sets hold the same key, and
-// every old one is as good as it was. Progress rises by one round at a time.
+// TestLongLifeOfAKey has one on SECP256K1.
 func TestLifeOfAKey(t *testing.T) {
-	for _, c := range tss.Curves() {
-		t.Run(c.String(), func(t *testing.T) {
-			t.Parallel()
-			src := tsstest.NewSource()
-			var r rounds
-			first := keygen(t, c, src, r.observer())
-			r.requireRising(t)
-			backup := reshare(t, first, src)
-			second := reshare(t, backup, src)
-			third := reshare(t, backup, src)
-			for _, k := range []*[2]tss.NewKey{third, second, backup, first} {
-				require.Equal(t, first[tss.Client].Record.PublicKey, k[tss.Client].Record.PublicKey)
-				sign(t, &k[tss.Client].Record, shares(k), digest("payload"))
-			}
-		})
+	t.Parallel()
+	lifeOfAKey(t, tss.Ed25519)
+}
+
+// lifeOfAKey is a wallet's life on a curve: create, back up, provision from the backup,
+// provision once more, and sign with every set, the oldest last. All sets hold the same key,
+// and every old one is as good as it was. Progress rises by one round at a time.
+func lifeOfAKey(t *testing.T, c tss.Curve) {
+	t.Helper()
+	src := tsstest.NewSource()
+	var r rounds
+	first := keygen(t, c, src, r.observer())
+	r.requireRising(t)
+	backup := reshare(t, first, src)
+	second := reshare(t, backup, src)
+	third := reshare(t, backup, src)
+	for _, k := range []*[2]tss.NewKey{third, second, backup, first} {
+		require.Equal(t, first[tss.Client].Record.PublicKey, k[tss.Client].Record.PublicKey)
+		sign(t, &k[tss.Client].Record, shares(k), digest("payload"))
 	}
 }
 
@@ -167,30 +169,36 @@ func reshared(t testing.TB, c tss.Curve) *resharing {
 }
 
 // Cancellation is answered at once, with the caller's cause, and what tss-lib still
-// computes ends by itself: Busy falls to zero, and goleak finds nothing.
+// computes ends by itself: Busy falls to zero, and goleak finds nothing. TestLongCancel
+// cancels in more rounds.
 func TestCancel(t *testing.T) {
-	rounds := map[tss.Curve][]int{tss.Ed25519: {1, 3}, tss.Secp256k1: {2, 4}}
-	for c, at := range rounds {
+	for c, at := range map[tss.Curve][]int{tss.Ed25519: {1, 3}, tss.Secp256k1: {2}} {
 		t.Run(c.String(), func(t *testing.T) {
 			t.Parallel()
-			src := tsstest.NewSource()
-			rec, both := tss.Vector(t, tss.Signing).Key(t, c)
-			for _, at := range at {
-				var busy sync.WaitGroup
-				ctx, cancel := context.WithCancelCause(t.Context())
-				obs := tss.Observer{Busy: &busy, Round: func(k, _ int) {
-					if k == at {
-						cancel(errStopped)
-					}
-				}}
-				_, err := tss.HostedReshare(ctx, rec, both, pre(t, c, src), obs)
-				require.ErrorIs(t, err, errStopped)
-				busy.Wait()
-				cancel(nil)
-			}
-			sign(t, rec, both, digest("the old set still signs"))
+			cancelled(t, c, at...)
 		})
 	}
+}
+
+// cancelled cancels resharings, one in each of some rounds.
+func cancelled(t *testing.T, c tss.Curve, at ...int) {
+	t.Helper()
+	src := tsstest.NewSource()
+	rec, both := tss.Vector(t, tss.Signing).Key(t, c)
+	for _, at := range at {
+		var busy sync.WaitGroup
+		ctx, cancel := context.WithCancelCause(t.Context())
+		obs := tss.Observer{Busy: &busy, Round: func(k, _ int) {
+			if k == at {
+				cancel(errStopped)
+			}
+		}}
+		_, err := tss.HostedReshare(ctx, rec, both, pre(t, c, src), obs)
+		require.ErrorIs(t, err, errStopped)
+		busy.Wait()
+		cancel(nil)
+	}
+	sign(t, rec, both, digest("the old set still signs"))
 }
 
 type stoppedError struct{}

@@ -5,7 +5,7 @@
 // must open no way into the network that the service stands in: addresses that are not
 // public are refused after their name was resolved, redirects are not followed, no proxy
 // is asked, and an answer's size and time are bounded. What has failed again and again
-// is left alone for a while.
+// is left alone for a while. docs/CUSTODIAN.md is the contract that receivers read.
 //
 // It trusts TLS for who answers, and nothing in an answer: that is its caller's to check.
 // Its errors quote neither the message, the answer, nor the URL.
@@ -49,6 +49,9 @@ const (
 	headerSecret = "X-Webhook-Secret" //nolint:gosec // G101: a header's name
 )
 
+// ErrAnswerTooLarge is an answer of more than 1 MiB.
+var ErrAnswerTooLarge = fmt.Errorf("its answer has more than %d bytes", maxAnswer)
+
 // Signer signs messages, and verifies them, as Standard Webhooks has it.
 type Signer = standardwebhooks.Webhook
 
@@ -56,7 +59,7 @@ type Signer = standardwebhooks.Webhook
 type Config struct {
 	Name         string         // in logs and metrics: "custodian"
 	URL          string         // https; a message's path is appended
-	Signer       *Signer        // see ParseSecret
+	Signers      []*Signer      // see ParseSecret; each of them signs every message, so that a secret can be changed
 	HeaderSecret secret.Bytes   // of X-Webhook-Secret; empty: none is sent
 	CA           *x509.CertPool // nil: the system's
 	Networks     []netip.Prefix // addresses that are allowed though they are not public
@@ -68,6 +71,7 @@ type Timing struct {
 	Try   time.Duration // for one try, answer included; 10 s
 	Pause time.Duration // before the second try; twice as long before each one after it; 250 ms
 	Open  time.Duration // how long an open circuit stays open; 10 s
+	Send  time.Duration // for a message with all its tries and pauses; five times Try, and 10 s
 }
 
 func (t Timing) withDefaults() Timing {
@@ -79,6 +83,9 @@ func (t Timing) withDefaults() Timing {
 	}
 	if t.Open == 0 {
 		t.Open = 10 * time.Second
+	}
+	if t.Send == 0 {
+		t.Send = maxTries*t.Try + 10*time.Second
 	}
 	return t
 }
@@ -136,8 +143,8 @@ func New(cfg Config, log *slog.Logger) *Client {
 		Name:         cfg.Name,
 		Timeout:      cfg.Timing.Open,
 		ReadyToTrip:  func(n gobreaker.Counts) bool { return n.ConsecutiveFailures >= tripAfter },
-		IsSuccessful: func(err error) bool { return !retryable(err) }, // whoever refuses a message is there
-		IsExcluded:   func(err error) bool { return errors.As(err, new(endedError)) },
+		IsSuccessful: func(err error) bool { return !down(err) },
+		IsExcluded:   tellsNothing,
 		OnStateChange: func(name string, from, to gobreaker.State) {
 			log.Warn("a webhook's circuit changed", "webhook", name, "from", from.String(), "to", to.String())
 		},
@@ -174,32 +181,17 @@ type Message struct {
 	Asks bool
 }
 
-// tryError is how one try failed, and whether the next one may do better.
-type tryError struct {
-	text  string
-	again bool
-}
-
-// Error implements error.
-func (e *tryError) Error() string { return e.text }
-
-func retryable(err error) bool {
-	e := new(tryError)
-	return errors.As(err, &e) && e.again
-}
-
-// endedError is a try that ended because its caller did not wait for it.
-type endedError struct{ error }
-
-// Unwrap returns the cause.
-func (e endedError) Unwrap() error { return e.error }
-
 // Send sends a message until it is taken, which any 2xx says, and returns the answer's
-// body, at most 1 MiB, which the caller wipes. What is not there, or fails (5xx), is tried
-// again; what refuses is not.
+// body, at most 1 MiB, which the caller wipes. Where nobody is there, or what is there says
+// that it may do better later (408, 425, 429, 5xx), it is tried again, not before the time
+// that a Retry-After names. Where that is later than ctx or Timing.Send allow, and where
+// the message is refused, Send fails at once. The error of a message that was not taken is
+// an *Error.
 func (c *Client) Send(ctx context.Context, m Message) (secret.Bytes, error) {
 	id := uuid.NewString()
-	pause := &backoff.ExponentialBackOff{InitialInterval: c.cfg.Timing.Pause, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: c.cfg.Timing.Try}
+	pause := &backoff.ExponentialBackOff{
+		InitialInterval: c.cfg.Timing.Pause, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: c.cfg.Timing.Try,
+	}
 	tries := 0
 	answer, err := backoff.Retry(ctx, func() (secret.Bytes, error) {
 		if m.Asks {
@@ -211,14 +203,25 @@ func (c *Client) Send(ctx context.Context, m Message) (secret.Bytes, error) {
 			err = backoff.Permanent(err)
 		}
 		return answer, err
-	}, backoff.WithBackOff(pause), backoff.WithMaxTries(maxTries))
+	}, backoff.WithBackOff(pause), backoff.WithMaxTries(maxTries), backoff.WithMaxElapsedTime(c.left(ctx)))
 	switch {
 	case errors.Is(err, gobreaker.ErrOpenState), errors.Is(err, gobreaker.ErrTooManyRequests):
-		return secret.Bytes{}, fmt.Errorf("webhook %s: it is left alone for up to %v, since it failed too often", c.cfg.Name, c.cfg.Timing.Open)
+		open := c.cfg.Timing.Open
+		return secret.Bytes{}, fmt.Errorf("webhook %s: %w", c.cfg.Name,
+			&Error{RetryAfter: open, text: fmt.Sprintf("it is left alone for up to %v, since it failed too often", open)})
 	case err != nil:
 		return secret.Bytes{}, fmt.Errorf("webhook %s, try %d: %w", c.cfg.Name, tries, err)
 	}
 	return answer, nil
+}
+
+// left is how long a message may take.
+func (c *Client) left(ctx context.Context) time.Duration {
+	left := c.cfg.Timing.Send
+	if end, ok := ctx.Deadline(); ok {
+		left = min(left, time.Until(end))
+	}
+	return max(left, 1) // 0 would be no limit
 }
 
 // try sends a message once.
@@ -231,14 +234,11 @@ func (c *Client) try(ctx context.Context, id string, m Message) (answer secret.B
 		case ctx.Err() != nil:
 			return endedError{context.Cause(ctx)}
 		case errors.Is(err, ssrf.ErrProhibitedIP):
-			return &tryError{"its address is not public: allow its network where that is meant", false}
+			return &Error{Permanent: true, text: "its address is not public: allow its network where that is meant"}
 		case bounded.Err() != nil:
-			return &tryError{fmt.Sprintf("it did not answer within %v", c.cfg.Timing.Try), true}
+			return &Error{text: fmt.Sprintf("it did not answer within %v", c.cfg.Timing.Try)}
 		}
-		if u := new(url.Error); errors.As(err, &u) {
-			err = u.Err // without the URL
-		}
-		return &tryError{err.Error(), true}
+		return unreached(err)
 	}
 	req, err := c.request(bounded, id, m)
 	if err != nil {
@@ -250,13 +250,13 @@ func (c *Client) try(ctx context.Context, id string, m Message) (answer secret.B
 	}
 	defer resp.Body.Close() //nolint:errcheck // nothing was written
 	if resp.StatusCode/100 != 2 && bounded.Err() == nil {
-		return secret.Bytes{}, &tryError{fmt.Sprintf("it answers %d", resp.StatusCode), resp.StatusCode >= 500}
+		return secret.Bytes{}, refused(resp.StatusCode, resp.Header, time.Now())
 	}
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	answer = secret.New(b)
 	if err == nil && len(b) > maxAnswer {
 		answer.Wipe()
-		return secret.Bytes{}, &tryError{fmt.Sprintf("its answer has more than %d bytes", maxAnswer), false}
+		return secret.Bytes{}, &Error{Permanent: true, Status: resp.StatusCode, text: ErrAnswerTooLarge.Error(), cause: ErrAnswerTooLarge}
 	}
 	if err == nil {
 		// A receiver that gives up when it sees us go may still answer 200, and net/http hands
@@ -276,16 +276,20 @@ func (c *Client) request(ctx context.Context, id string, m Message) (*http.Reque
 		return nil, errors.New("its URL is not one")
 	}
 	now := time.Now()
-	signature, err := c.cfg.Signer.Sign(id, now, m.Body.Reveal())
-	if err != nil {
-		return nil, err
+	var signatures []string
+	for _, s := range c.cfg.Signers {
+		signature, err := s.Sign(id, now, m.Body.Reveal())
+		if err != nil {
+			return nil, err
+		}
+		signatures = append(signatures, signature)
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "mpcd")
 	req.Header.Set(standardwebhooks.HeaderWebhookID, id)
 	req.Header.Set(standardwebhooks.HeaderWebhookTimestamp, strconv.FormatInt(now.Unix(), 10))
-	req.Header.Set(standardwebhooks.HeaderWebhookSignature, signature)
+	req.Header.Set(standardwebhooks.HeaderWebhookSignature, strings.Join(signatures, " "))
 	if b := c.cfg.HeaderSecret.Reveal(); len(b) > 0 {
 		req.Header.Set(headerSecret, string(b))
 	}

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,7 +36,12 @@ var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 
 func signer(t testing.TB) *standardwebhooks.Webhook {
 	t.Helper()
-	s, err := webhook.ParseSecret(secret.New([]byte("whsec_" + base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("k"), 32)) + "\n")))
+	return signerOf(t, "k")
+}
+
+func signerOf(t testing.TB, key string) *standardwebhooks.Webhook {
+	t.Helper()
+	s, err := webhook.ParseSecret(secret.New([]byte("whsec_" + base64.StdEncoding.EncodeToString(bytes.Repeat([]byte(key), 32)) + "\n")))
 	require.NoError(t, err)
 	return s
 }
@@ -78,7 +84,7 @@ func (r *receiver) client(t *testing.T, change func(*webhook.Config)) *webhook.C
 	pool := x509.NewCertPool()
 	pool.AddCert(r.Certificate())
 	cfg := webhook.Config{
-		Name: "custodian", URL: r.URL + "/base/", Signer: signer(t), CA: pool, Networks: loopback,
+		Name: "custodian", URL: r.URL + "/base/", Signers: []*webhook.Signer{signer(t)}, CA: pool, Networks: loopback,
 		Timing: webhook.Timing{Try: 5 * time.Second, Pause: time.Millisecond, Open: time.Hour},
 	}
 	if change != nil {
@@ -162,9 +168,13 @@ func TestFaults(t *testing.T) {
 		"500":                       {status(500), 5, "try 5: it answers 500"},
 		"503":                       {status(503), 5, "it answers 503"},
 		"400":                       {status(400), 1, "it answers 400"},
-		"401":                       {status(401), 1, "it answers 401"},
+		"401":                       {status(401), 1, "it answers 401: most likely it has another signing secret, or another X-Webhook-Secret,"},
+		"403":                       {status(403), 1, "it answers 403: most likely it has another signing secret, or another X-Webhook-Secret,"},
+		"404":                       {status(404), 1, "it answers 404: is the URL the one below which it takes messages?"},
+		"408":                       {status(408), 5, "try 5: it answers 408"},
 		"409":                       {status(409), 1, "it answers 409"},
-		"429":                       {status(429), 1, "it answers 429"},
+		"425":                       {status(425), 5, "try 5: it answers 425"},
+		"429":                       {status(429), 5, "try 5: it answers 429"},
 		"a redirect":                {status(302), 1, "it answers 302"},
 		"a redirect that keeps":     {status(307), 1, "it answers 307"},
 		"not modified":              {status(304), 1, "it answers 304"},
@@ -192,6 +202,9 @@ func TestFaults(t *testing.T) {
 			}
 			ids := r.came()
 			require.Len(t, ids, x.tries)
+			failed := new(webhook.Error)
+			require.ErrorAs(t, err, &failed)
+			require.Equal(t, x.tries == 1, failed.Permanent, "what can pass is tried again, and nothing else")
 			for _, id := range ids {
 				require.Equal(t, ids[0], id, "the same message, tried again, has another id")
 			}
@@ -294,6 +307,36 @@ func TestCircuitStaysClosed(t *testing.T) {
 	require.Equal(t, "closed", c.Circuit())
 }
 
+// A receiver that asks for patience, however often, is there.
+func TestPatienceOpensNoCircuit(t *testing.T) {
+	t.Parallel()
+	for _, code := range []int{http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests} {
+		r := receive(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) })
+		c := r.client(t, nil)
+		for range 4 {
+			_, err := send(t.Context(), c, false)
+			require.ErrorContains(t, err, "try 5")
+		}
+		require.Equal(t, "closed", c.Circuit(), code)
+	}
+}
+
+// While a secret is being changed, both sign: a receiver that knows either takes the message.
+func TestTwoSigningSecrets(t *testing.T) {
+	t.Parallel()
+	old, other := signer(t), signerOf(t, "o")
+	var first http.Header
+	r := receive(t, func(_ http.ResponseWriter, req *http.Request) { first = req.Header.Clone() }) // verifies with the old one
+	c := r.client(t, func(cfg *webhook.Config) { cfg.Signers = []*webhook.Signer{other, old} })
+	_, err := send(t.Context(), c, false)
+	require.NoError(t, err)
+	r.Close() // the handler has ended
+	require.Len(t, strings.Fields(first.Get("webhook-signature")), 2)
+	require.NoError(t, other.Verify([]byte(body), first))
+	require.NoError(t, old.Verify([]byte(body), first))
+	require.Error(t, signerOf(t, "x").Verify([]byte(body), first))
+}
+
 // Addresses inside are refused after their name was resolved, and nothing is sent there.
 func TestPrivateAddresses(t *testing.T) {
 	t.Parallel()
@@ -326,15 +369,55 @@ func TestTLS(t *testing.T) {
 		change func(*webhook.Config)
 		says   string
 	}{
-		"another CA":   {func(cfg *webhook.Config) { cfg.CA = x509.NewCertPool() }, "unknown authority"},
-		"another name": {func(cfg *webhook.Config) { cfg.URL = strings.Replace(cfg.URL, "127.0.0.1", "localhost", 1) }, "certificate is valid for"},
-		"no TLS":       {func(cfg *webhook.Config) { cfg.URL = strings.Replace(plain(t), "http:", "https:", 1) }, "HTTP"},
-		"an older TLS": {func(cfg *webhook.Config) { cfg.URL, cfg.CA = older(t) }, "protocol version not supported"},
+		"another CA":                 {func(cfg *webhook.Config) { cfg.CA = x509.NewCertPool() }, "unknown authority"},
+		"TLS asks for a certificate": {func(cfg *webhook.Config) { cfg.URL, cfg.CA = strict(t) }, "certificate required"},
+		"another name":               {func(cfg *webhook.Config) { cfg.URL = strings.Replace(cfg.URL, "127.0.0.1", "localhost", 1) }, "certificate is valid for"},
+		"no TLS":                     {func(cfg *webhook.Config) { cfg.URL = strings.Replace(plain(t), "http:", "https:", 1) }, "HTTP"},
+		"an older TLS":               {func(cfg *webhook.Config) { cfg.URL, cfg.CA = older(t) }, "protocol version not supported"},
 	} {
-		_, err := send(t.Context(), r.client(t, x.change), false)
-		require.ErrorContains(t, err, x.says, name)
+		c := r.client(t, x.change)
+		for range 12 { // more than open a circuit, which would hide the cause
+			_, err := send(t.Context(), c, false)
+			require.ErrorContains(t, err, x.says, name)
+			require.ErrorContains(t, err, "try 1: TLS fails (it needs TLS 1.3, and a certificate of its name from a CA that is known here)", name)
+			failed := new(webhook.Error)
+			require.ErrorAs(t, err, &failed)
+			require.True(t, failed.Permanent, name)
+		}
+		require.Equal(t, "closed", c.Circuit(), name)
 	}
 	require.Empty(t, r.came())
+}
+
+// A server whose TLS has a trouble of its own says so in an alert, and may be well a moment later.
+func TestTLSTroubleThatPasses(t *testing.T) {
+	t.Parallel()
+	var tries atomic.Int32
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	s.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		if tries.Add(1) < 3 {
+			return nil, errors.New("no certificate yet")
+		}
+		return nil, nil
+	}}
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	c := (&receiver{Server: s}).client(t, nil)
+	_, err := send(t.Context(), c, false)
+	require.NoError(t, err)
+	require.Equal(t, int32(3), tries.Load())
+}
+
+func strict(t *testing.T) (string, *x509.CertPool) {
+	s := httptest.NewUnstartedServer(http.NotFoundHandler())
+	s.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	pool := x509.NewCertPool()
+	pool.AddCert(s.Certificate())
+	return s.URL, pool
 }
 
 func plain(t *testing.T) string {

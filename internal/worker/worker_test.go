@@ -297,7 +297,7 @@ func TestTheDevicesFault(t *testing.T) {
 }
 
 // A part that no frame holds is the device's fault too, and not left lying.
-func TestLongPart(t *testing.T) {
+func TestPartThatIsTooLong(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t, "worker", 0)
 	a, b := wire()

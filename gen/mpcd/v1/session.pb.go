@@ -435,7 +435,8 @@ type Progress struct {
 	Status Status `protobuf:"varint,1,opt,name=status,proto3,enum=mpcd.v1.Status" json:"status,omitempty"`
 	// True in the last progress of a run that succeeded, and only there. The outcome comes next.
 	Done bool `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
-	// How much of the run is over, 0 to 100. Never falls within an attempt.
+	// How much of the run is over, 0 to 100. Never falls within an attempt; a new attempt (see attempt) begins again near 0, so that
+	// a caller who shows one bar over all of them keeps the highest, as the SDK does.
 	Percent uint32 `protobuf:"varint,3,opt,name=percent,proto3" json:"percent,omitempty"`
 	// The curve whose share is being made; set while the status is STATUS_GENERATING_SHARE.
 	Curve Curve `protobuf:"varint,4,opt,name=curve,proto3,enum=mpcd.v1.Curve" json:"curve,omitempty"`

@@ -36,13 +36,19 @@ type CreateWalletRequest struct {
 	//	*CreateWalletRequest_Device
 	ClientSide isCreateWalletRequest_ClientSide `protobuf_oneof:"client_side"`
 	// age X25519 recipient (age1...), to which the outcome's share is encrypted. Required unless the service is configured
-	// not to ask for it.
+	// not to ask for it. A part of the request's identity: a call that is repeated names the same one, whose key is kept until
+	// the outcome is there.
 	SealTo string `protobuf:"bytes,4,opt,name=seal_to,json=sealTo,proto3" json:"seal_to,omitempty"`
 	// To resume: replays only what comes after this sequence. The outcome is always replayed.
 	AfterSequence uint32 `protobuf:"varint,5,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
-	// The device's name, shown in the share set.
+	// The device's name, shown in the share set. At most 128 characters (Unicode code points, not bytes), and any
+	// text but for control characters (Cc), line and paragraph separators, noncharacters, and bidi embeddings, overrides and
+	// isolates (U+202A to U+202E, U+2066 to U+2069); direction marks, joiners and no-break spaces are allowed. It is kept byte
+	// for byte, never normalized. May be empty. A part of the request's
+	// identity: a call that is repeated has the same.
 	DisplayName string `protobuf:"bytes,7,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
-	// The owner of the wallet; empty for the caller itself.
+	// The owner of the wallet; empty for the caller itself. At most 256 characters (Unicode code points, not bytes), of the kind
+	// that display_name may have. Owners are compared byte for byte: two spellings are two owners.
 	Owner string `protobuf:"bytes,8,opt,name=owner,proto3" json:"owner,omitempty"`
 	// The wallet's curves, each at most once. Empty: all of them.
 	Curves        []Curve `protobuf:"varint,9,rep,packed,name=curves,proto3,enum=mpcd.v1.Curve" json:"curves,omitempty"`
@@ -333,11 +339,16 @@ type BackupWalletRequest struct {
 	//	*BackupWalletRequest_Device
 	ClientSide isBackupWalletRequest_ClientSide `protobuf_oneof:"client_side"`
 	// age X25519 recipient (age1...), to which the outcome's share is encrypted. Required unless the service is configured
-	// not to ask for it.
+	// not to ask for it. A part of the request's identity: a call that is repeated names the same one, whose key is kept until
+	// the outcome is there.
 	SealTo string `protobuf:"bytes,4,opt,name=seal_to,json=sealTo,proto3" json:"seal_to,omitempty"`
 	// To resume: replays only what comes after this sequence. The outcome is always replayed.
 	AfterSequence uint32 `protobuf:"varint,5,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
-	// A name for the backup, shown in the share set.
+	// A name for the backup, shown in the share set. At most 128 characters (Unicode code points, not bytes), and any
+	// text but for control characters (Cc), line and paragraph separators, noncharacters, and bidi embeddings, overrides and
+	// isolates (U+202A to U+202E, U+2066 to U+2069); direction marks, joiners and no-break spaces are allowed. It is kept byte
+	// for byte, never normalized. May be empty. A part of the request's
+	// identity: a call that is repeated has the same.
 	DisplayName string `protobuf:"bytes,7,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// How the caller is going to encrypt the backup share. Required.
 	BackupMethod  BackupMethod `protobuf:"varint,8,opt,name=backup_method,json=backupMethod,proto3,enum=mpcd.v1.BackupMethod" json:"backup_method,omitempty"`
@@ -636,11 +647,16 @@ type ProvisionWalletRequest struct {
 	//	*ProvisionWalletRequest_Device
 	ClientSide isProvisionWalletRequest_ClientSide `protobuf_oneof:"client_side"`
 	// age X25519 recipient (age1...), to which the outcome's share is encrypted. Required unless the service is configured
-	// not to ask for it.
+	// not to ask for it. A part of the request's identity: a call that is repeated names the same one, whose key is kept until
+	// the outcome is there.
 	SealTo string `protobuf:"bytes,4,opt,name=seal_to,json=sealTo,proto3" json:"seal_to,omitempty"`
 	// To resume: replays only what comes after this sequence. The outcome is always replayed.
 	AfterSequence uint32 `protobuf:"varint,5,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
-	// The new device's name, shown in the share set.
+	// The new device's name, shown in the share set. At most 128 characters (Unicode code points, not bytes), and any
+	// text but for control characters (Cc), line and paragraph separators, noncharacters, and bidi embeddings, overrides and
+	// isolates (U+202A to U+202E, U+2066 to U+2069); direction marks, joiners and no-break spaces are allowed. It is kept byte
+	// for byte, never normalized. May be empty. A part of the request's
+	// identity: a call that is repeated has the same.
 	DisplayName   string `protobuf:"bytes,7,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -920,8 +936,9 @@ type ConfirmShareSetRequest struct {
 	WalletId string `protobuf:"bytes,1,opt,name=wallet_id,json=walletId,proto3" json:"wallet_id,omitempty"`
 	// The set to confirm.
 	ShareSetId string `protobuf:"bytes,2,opt,name=share_set_id,json=shareSetId,proto3" json:"share_set_id,omitempty"`
-	// SHA-256 of the plaintext client share, 32 bytes: its holder really has it. Not the hash of an encrypted share. May be empty
-	// for a wallet that was created device-held: there the run's transcript has confirmed it.
+	// SHA-256 of the plaintext client share, 32 bytes (base64 in JSON): its holder really has it. Not the hash of the age file that
+	// was sealed to seal_to, nor of base64 text: the error says which of them it was, while the outcome is kept. May be empty for a
+	// wallet that was created device-held: there the run's transcript has confirmed it.
 	ShareSha256   []byte `protobuf:"bytes,3,opt,name=share_sha256,json=shareSha256,proto3" json:"share_sha256,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1682,7 +1699,7 @@ func (x *GetWalletResponse) GetWallet() *Wallet {
 // ListWalletsRequest asks for one page of an owner's wallets.
 type ListWalletsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The owner; empty for the caller itself.
+	// The owner, byte for byte as CreateWallet had it; empty for the caller itself.
 	Owner string `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
 	// How many wallets to answer at most, 1 to 100; 0 leaves it to the service.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`

@@ -56,6 +56,17 @@ const (
 // a run that succeeded is the outcome, after a progress with done = true; a run that fails ends the stream with a status
 // and has changed nothing. The session goes on when the caller goes away: the same request_id attaches to it again, with
 // after_sequence to leave out what was seen. A client share is opaque bytes to its holder, at most 1 MiB.
+//
+// A caller that may have to repeat a call keeps the whole request, since all of it belongs to the request_id: the RPC, the ids,
+// the share, seal_to, display_name, owner, curves, backup_method, payload. One that differs in any of them is refused with
+// REQUEST_ID_REUSED, also where it is a name in another spelling or a new key to seal to. What may differ is how far the
+// caller is: after_sequence, and of a device its instance, attempt and ack. Two spellings of one value are the same: a UUID in
+// capitals, curves in another order or none for all of them, no owner for the caller itself.
+//
+// Over HTTP a body is JSON, with fields in lowerCamelCase or by the names here; bytes are base64 of either alphabet, with padding or
+// without, and white space in it is left out. Errors name a field as the caller sent it. A call that fails before its answer has
+// begun is answered with a bare google.rpc.Status and its HTTP code. A stream is application/x-ndjson, one JSON document a line:
+// {"result": {...}} for each message, and {"error": {...}} as the last line where the run fails after the first message.
 type WalletServiceClient interface {
 	// Creates a wallet and its first share set, of purpose SIGNING, for all of its curves.
 	//
@@ -354,6 +365,17 @@ func (c *walletServiceClient) SendMessages(ctx context.Context, in *SendMessages
 // a run that succeeded is the outcome, after a progress with done = true; a run that fails ends the stream with a status
 // and has changed nothing. The session goes on when the caller goes away: the same request_id attaches to it again, with
 // after_sequence to leave out what was seen. A client share is opaque bytes to its holder, at most 1 MiB.
+//
+// A caller that may have to repeat a call keeps the whole request, since all of it belongs to the request_id: the RPC, the ids,
+// the share, seal_to, display_name, owner, curves, backup_method, payload. One that differs in any of them is refused with
+// REQUEST_ID_REUSED, also where it is a name in another spelling or a new key to seal to. What may differ is how far the
+// caller is: after_sequence, and of a device its instance, attempt and ack. Two spellings of one value are the same: a UUID in
+// capitals, curves in another order or none for all of them, no owner for the caller itself.
+//
+// Over HTTP a body is JSON, with fields in lowerCamelCase or by the names here; bytes are base64 of either alphabet, with padding or
+// without, and white space in it is left out. Errors name a field as the caller sent it. A call that fails before its answer has
+// begun is answered with a bare google.rpc.Status and its HTTP code. A stream is application/x-ndjson, one JSON document a line:
+// {"result": {...}} for each message, and {"error": {...}} as the last line where the run fails after the first message.
 type WalletServiceServer interface {
 	// Creates a wallet and its first share set, of purpose SIGNING, for all of its curves.
 	//

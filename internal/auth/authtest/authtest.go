@@ -26,6 +26,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/decred/dcrd/dcrec/secp256k1/v4"
 	"github.com/stretchr/testify/require"
 )
 
@@ -44,16 +45,28 @@ type Key struct {
 var curves = map[string]elliptic.Curve{"ES256": elliptic.P256(), "ES384": elliptic.P384(), "ES512": elliptic.P521()}
 
 var hashes = map[string]crypto.Hash{
-	"ES256": crypto.SHA256, "ES384": crypto.SHA384, "ES512": crypto.SHA512,
+	"ES256K": crypto.SHA256, "ES256": crypto.SHA256, "ES384": crypto.SHA384, "ES512": crypto.SHA512,
 	"RS256": crypto.SHA256, "RS384": crypto.SHA384, "RS512": crypto.SHA512,
 	"PS256": crypto.SHA256, "PS384": crypto.SHA384, "PS512": crypto.SHA512,
 }
 
-// NewKey makes a key for an algorithm of RFC 7518 or RFC 8037.
+// secpKey is a key on secp256k1. It signs with crypto/ecdsa's generic code, which is not
+// what verifies it.
+type secpKey struct {
+	*ecdsa.PrivateKey
+	point []byte // SEC 1, uncompressed: crypto/ecdsa gives it out for its own curves alone
+}
+
+// NewKey makes a key for an algorithm of RFC 7518, RFC 8037 or RFC 8812.
 func NewKey(t testing.TB, id, alg string) *Key {
 	t.Helper()
 	k := &Key{ID: id, Alg: alg}
 	var err error
+	if alg == "ES256K" {
+		key := secp256k1.PrivKeyFromBytes(randomBytes(t, 32))
+		k.Signer = secpKey{key.ToECDSA(), key.PubKey().SerializeUncompressed()}
+		return k
+	}
 	switch alg[:2] {
 	case "ES":
 		k.Signer, err = ecdsa.GenerateKey(curves[alg], rand.Reader)
@@ -70,6 +83,10 @@ func NewKey(t testing.TB, id, alg string) *Key {
 func (k *Key) JWK(t testing.TB) map[string]any {
 	t.Helper()
 	jwk := map[string]any{"kid": k.ID, "use": "sig", "alg": k.Alg}
+	if key, ok := k.Signer.(secpKey); ok {
+		jwk["kty"], jwk["crv"], jwk["x"], jwk["y"] = "EC", "secp256k1", B64(key.point[1:33]), B64(key.point[33:])
+		return jwk
+	}
 	switch pub := k.Signer.Public().(type) {
 	case *ecdsa.PublicKey:
 		point, err := pub.Bytes()
@@ -83,6 +100,14 @@ func (k *Key) JWK(t testing.TB) map[string]any {
 		jwk["kty"], jwk["crv"], jwk["x"] = "OKP", "Ed25519", B64(pub)
 	}
 	return jwk
+}
+
+func randomBytes(t testing.TB, n int) []byte {
+	t.Helper()
+	b := make([]byte, n)
+	_, err := rand.Read(b)
+	require.NoError(t, err)
+	return b
 }
 
 // JWKS returns a JWK Set.
@@ -143,7 +168,11 @@ func (k *Key) Sign(t testing.TB, header, claims map[string]any) string {
 	if k.Alg[:2] == "PS" {
 		opts = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: hash}
 	}
-	if key, ok := k.Signer.(*ecdsa.PrivateKey); ok { // r || s, each of the curve's length
+	key, ok := k.Signer.(*ecdsa.PrivateKey)
+	if secp, is := k.Signer.(secpKey); is {
+		key, ok = secp.PrivateKey, true
+	}
+	if ok { // r || s, each of the curve's length
 		r, s, err := ecdsa.Sign(rand.Reader, key, digest)
 		require.NoError(t, err)
 		size := (key.Curve.Params().BitSize + 7) / 8

@@ -1,3 +1,5 @@
+//go:build long
+
 package main
 
 import (
@@ -19,14 +21,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const repoRoot = "../.."
+// pathBefore is PATH as it was before the tests' programs were put on it.
+var pathBefore = os.Getenv("PATH")
 
 // excluded is the one command of the README that is not run here: it runs this test.
 const excluded = "make test\n"
 
-// TestREADME runs every ```sh block of the README, in order and in one shell, in a copy of
+// TestLongREADME runs every ```sh block of the README, in order and in one shell, in a copy of
 // the repository as somebody would have cloned it.
-func TestREADME(t *testing.T) {
+func TestLongREADME(t *testing.T) {
 	t.Parallel()
 	requireTools(t, "make", "curl", "grpcurl")
 	readme, err := os.ReadFile(filepath.Join(repoRoot, "README.md"))

@@ -1,0 +1,59 @@
+package server
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/mpcd/mpcd/internal/session"
+)
+
+// hash accepts a SHA-256, or nothing: whether it may be missing is the session's to say.
+func (p *parser) hash(field string, b []byte) []byte {
+	if n := len(b); n != 0 && n != 32 {
+		p.fault(field, "must be the 32-byte SHA-256 of the plaintext client share%s", textOfHash(b))
+	}
+	return b
+}
+
+// textOfHash says, as the end of a sentence, that bytes are a hash in text. In JSON, where
+// bytes are base64, hex sent for it is base64 as well, of 48 bytes.
+func textOfHash(b []byte) string {
+	text := strings.TrimSpace(string(b))
+	switch {
+	case isHexHash(text):
+		return "; these are its digits in hex: decode them"
+	case isHexHash(base64.StdEncoding.EncodeToString(b)):
+		return "; these are its digits in hex, read as base64: in JSON, send it as base64"
+	case isBase64Hash(text):
+		return "; this is its base64 text: decode it, or, in JSON, encode it once"
+	}
+	return fmt.Sprintf("; these are %d bytes", len(b))
+}
+
+func isHexHash(text string) bool {
+	b, err := hex.DecodeString(strings.TrimPrefix(strings.ToLower(text), "0x"))
+	return err == nil && len(b) == 32
+}
+
+func isBase64Hash(text string) bool {
+	text = strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(text, "="))
+	b, err := base64.RawStdEncoding.DecodeString(text)
+	return err == nil && len(b) == 32
+}
+
+// hashSentence is what a caller is told of a hash that is not the share's, or "".
+func hashSentence(err error) string {
+	const send = " Send the SHA-256 of the plaintext client share's own bytes"
+	switch {
+	case errors.Is(err, session.ErrHashOfSealed):
+		return "The hash is that of the sealed share, the age file that was encrypted to seal_to." + send + ": decrypt the age file first, so that whoever confirms has shown that it opens."
+	case errors.Is(err, session.ErrHashOfText):
+		return "The hash is that of the share's base64 text." + send + ": decode the base64, then decrypt it where seal_to was given."
+	case errors.Is(err, session.ErrHashMismatch):
+		return "The hash is not that of the set's client share." + send + ", base64-decoded, and decrypted where seal_to was given; and name the set that it came with."
+	}
+	return ""
+}

@@ -1,0 +1,101 @@
+package server
+
+import (
+	"errors"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	rscors "github.com/rs/cors"
+)
+
+// cors lets the pages of these origins call over HTTP. A preflight is answered here, and
+// needs no credentials; every other answer, an error too, tells the browser that the page
+// may read it. Callers name themselves by a token that the page sends: the browser's own
+// credentials, such as cookies, mean nothing here and are not asked for.
+func cors(origins []string, next http.Handler) http.Handler {
+	if len(origins) == 0 {
+		return next
+	}
+	with := func(methods ...string) http.Handler {
+		return rscors.New(rscors.Options{
+			AllowedOrigins: origins,
+			AllowedMethods: methods,
+			AllowedHeaders: []string{"Authorization", "Content-Type", "X-Request-Id", "Traceparent"},
+			ExposedHeaders: []string{"X-Request-Id", "Retry-After", "WWW-Authenticate"},
+			MaxAge:         600, // seconds
+		}).Handler(next)
+	}
+	preflight := with(http.MethodGet, http.MethodHead, http.MethodPost)
+	// That a path does not take a method is an answer that a page may read too.
+	actual := with(http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodOptions {
+			actual.ServeHTTP(w, r)
+			return
+		}
+		const header = "Access-Control-Request-Headers"
+		if asked := r.Header.Get(header); asked != "" {
+			// rs/cors wants them as browsers send them; others need not sort them.
+			names := strings.Split(strings.ToLower(strings.ReplaceAll(asked, " ", "")), ",")
+			slices.Sort(names)
+			r.Header.Set(header, strings.Join(names, ","))
+		}
+		preflight.ServeHTTP(w, r)
+	})
+}
+
+// appSchemes are schemes of the origins of pages in an app or a browser's extension.
+var appSchemes = []string{"capacitor", "ionic", "chrome-extension"}
+
+// CheckOrigin returns an error that says what is wrong with a web origin, or nil: it must be
+// written as browsers send it in the Origin header, since nothing else ever matches.
+func CheckOrigin(origin string) error {
+	u, err := url.Parse(origin)
+	switch {
+	case strings.Contains(origin, "*"):
+		return errors.New("is not an exact origin: name each one, without *")
+	case origin == "null":
+		return errors.New("is what any sandboxed page sends: it names nobody")
+	case err != nil, u.Scheme == "", u.Host == "", u.Opaque != "", strings.ContainsFunc(origin, notPrintableASCII):
+		return errors.New("is not an origin, as in https://app.example.com")
+	case u.User != nil, u.Path != "", u.RawQuery != "", u.ForceQuery, u.Fragment != "", strings.ContainsAny(origin, "#?"):
+		return errors.New("has more than scheme, host and port: an origin has no path, and no slash at its end")
+	case strings.ToLower(origin) != origin:
+		return errors.New("has capital letters: browsers send none")
+	case u.Scheme == "https":
+		return checkPort(u, "443")
+	case u.Scheme == "http" && isLoopbackHost(u.Hostname()):
+		return checkPort(u, "80")
+	case u.Scheme == "http":
+		return errors.New("is plain http: whoever is on the way could change the page and call as its user; " +
+			"only loopback (localhost, 127.0.0.1, [::1]) may be http")
+	case !slices.Contains(appSchemes, u.Scheme):
+		return errors.New("has another scheme than https, http (loopback only), " + strings.Join(appSchemes, ", "))
+	}
+	return nil
+}
+
+func notPrintableASCII(r rune) bool { return r <= ' ' || r > '~' }
+
+// checkPort returns an error for a port that a browser would not send as it is written.
+func checkPort(u *url.URL, usual string) error {
+	port := u.Port()
+	_, err := netip.ParseAddrPort("127.0.0.1:" + port)
+	switch {
+	case port == "" && !strings.HasSuffix(u.Host, ":"):
+		return nil
+	case port == usual:
+		return errors.New("names the usual port: browsers leave out :" + usual)
+	case err != nil, strings.HasPrefix(port, "0"):
+		return errors.New("is not an origin: its port is none")
+	}
+	return nil
+}
+
+func isLoopbackHost(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
+}

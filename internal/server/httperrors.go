@@ -1,0 +1,207 @@
+package server
+
+import (
+	"context"
+	"math"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/session"
+)
+
+// Over HTTP a call that fails before its answer has begun is answered with a bare
+// google.rpc.Status and the HTTP status that belongs to it, a stream's call too. A stream
+// that has begun ends with the line {"error": {...}}.
+
+// gatewayError answers a call that did not come to a response or to a stream's first
+// message.
+func gatewayError(
+	ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error,
+) {
+	call := httpCallOf(ctx)
+	if call.refused != nil {
+		answer(w, r, call.refused.code, call.refused.status)
+		return
+	}
+	st := call.inCallersNames(withReason(status.Convert(err)))
+	answer(w, r, runtime.HTTPStatusFromCode(st.Code()), st)
+}
+
+// streamError is the status that ends a stream that has begun.
+func streamError(ctx context.Context, err error) *status.Status {
+	return httpCallOf(ctx).inCallersNames(withReason(status.Convert(err)))
+}
+
+// noRoute answers a request that is no call: its path has other methods, or there is no
+// such path.
+func (*router) noRoute(w http.ResponseWriter, r *http.Request, allowed []string) {
+	if len(allowed) == 0 {
+		answer(w, r, http.StatusNotFound, invalid(codes.NotFound, "the API has no such path"))
+		return
+	}
+	all := strings.Join(allowed, ", ")
+	w.Header().Set("Allow", all)
+	st := invalid(codes.Unimplemented, "this path takes the methods "+all+" and no other")
+	answer(w, r, http.StatusMethodNotAllowed, st)
+}
+
+// answer writes a status as the whole answer.
+func answer(w http.ResponseWriter, r *http.Request, code int, st *status.Status) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	retryAfter(h, st)
+	if st.Code() == codes.Unauthenticated {
+		h.Set("WWW-Authenticate", challenge(r))
+	}
+	body, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(st.Proto())
+	if err != nil { // a detail of a type that is not linked
+		body = []byte(`{"code":13,"message":"The service failed to say what is wrong.","details":[]}`)
+	}
+	w.WriteHeader(code)
+	_, _ = w.Write(body) // a caller that went away needs no answer
+}
+
+// challenge says how to authenticate (RFC 6750, section 3).
+func challenge(r *http.Request) string {
+	for _, credentials := range r.Header.Values("Authorization") {
+		scheme, token, _ := strings.Cut(credentials, " ")
+		if strings.EqualFold(scheme, "Bearer") && strings.TrimSpace(token) != "" {
+			return `Bearer realm="mpcd", error="invalid_token"`
+		}
+	}
+	return `Bearer realm="mpcd"`
+}
+
+// retryAfter says in a header what RetryInfo says in the body: whole seconds, rounded up
+// (RFC 9110, section 10.2.3).
+func retryAfter(h http.Header, st *status.Status) {
+	for _, d := range st.Details() {
+		if r, ok := d.(*errdetails.RetryInfo); ok {
+			seconds := math.Ceil(r.GetRetryDelay().AsDuration().Seconds())
+			h.Set("Retry-After", strconv.Itoa(max(1, int(seconds))))
+		}
+	}
+}
+
+// invalid is the status of a request that the gateway itself refuses.
+func invalid(code codes.Code, what string) *status.Status {
+	st := status.New(code, "The request is not valid: "+what+".")
+	out, err := st.WithDetails(&errdetails.ErrorInfo{Domain: errorDomain, Reason: session.ErrInvalidArgument.Reason})
+	if err != nil {
+		return st // details that cannot be encoded
+	}
+	return out
+}
+
+// withReason returns a status that says why in the API's terms. The connection to the
+// service has errors of its own, in words that are nobody's business; it fails only while
+// the service stops.
+func withReason(st *status.Status) *status.Status {
+	if reason(st) != "" {
+		return st
+	}
+	switch st.Code() {
+	case codes.Unavailable:
+		return toStatus(session.ErrShuttingDown)
+	case codes.InvalidArgument:
+		return toStatus(session.ErrInvalidArgument)
+	case codes.Unknown, codes.Internal:
+		return toStatus(session.ErrInternal)
+	default:
+		return st
+	}
+}
+
+// jsonNames has the JSON name of each field of the API whose names are two words or more.
+var jsonNames = func() map[string]string {
+	names := map[string]string{}
+	for _, file := range []protoreflect.FileDescriptor{
+		pb.File_mpcd_v1_wallet_service_proto, pb.File_mpcd_v1_session_proto, pb.File_mpcd_v1_wallet_proto,
+	} {
+		for i := range file.Messages().Len() {
+			fields := file.Messages().Get(i).Fields()
+			for j := range fields.Len() {
+				names[string(fields.Get(j).Name())] = fields.Get(j).JSONName()
+			}
+		}
+	}
+	return names
+}()
+
+var protoName = regexp.MustCompile(`\b[a-z][a-z0-9]*(?:_[a-z0-9]+)+\b`)
+
+// words returns what the service says of a field with the names of fields as the caller
+// spells them.
+func (c *httpCall) words(text string) string {
+	return protoName.ReplaceAllStringFunc(text, func(name string) string {
+		if sent, ok := c.sent[name]; ok {
+			return sent
+		}
+		if inJSON, ok := jsonNames[name]; ok && !c.snake() {
+			return inJSON
+		}
+		return name
+	})
+}
+
+// snake reports whether the caller spells names as the proto files do. JSON takes them too.
+func (c *httpCall) snake() bool {
+	snake := false
+	for path, sent := range c.sent {
+		if jsonNames[path[strings.LastIndexByte(path, '.')+1:]] == "" {
+			continue // it is no field
+		}
+		if strings.ToLower(sent) != sent {
+			return false
+		}
+		snake = snake || strings.Contains(sent, "_")
+	}
+	return snake
+}
+
+// name returns a field's path as the caller spells it.
+func (c *httpCall) name(path string) string {
+	if sent, ok := c.sent[path]; ok {
+		return sent
+	}
+	if i := strings.LastIndexByte(path, '['); i >= 0 && strings.HasSuffix(path, "]") {
+		return c.name(path[:i]) + path[i:]
+	}
+	if i := strings.LastIndexByte(path, '.'); i >= 0 {
+		return c.name(path[:i]) + "." + c.words(path[i+1:])
+	}
+	return c.words(path)
+}
+
+// inCallersNames returns a status of the service with the caller's names for the fields
+// that are at fault.
+func (c *httpCall) inCallersNames(st *status.Status) *status.Status {
+	p := st.Proto()
+	for i, detail := range p.GetDetails() {
+		var bad errdetails.BadRequest
+		if !detail.MessageIs(&bad) || detail.UnmarshalTo(&bad) != nil {
+			continue
+		}
+		for _, v := range bad.GetFieldViolations() {
+			v.Field, v.Description = c.name(v.GetField()), c.words(v.GetDescription())
+		}
+		renamed, err := anypb.New(&bad)
+		if err != nil {
+			continue // the names of the proto files, which JSON takes too
+		}
+		p.Details[i] = renamed
+		p.Message = invalidSentence(bad.GetFieldViolations())
+	}
+	return status.FromProto(p)
+}

@@ -1,0 +1,19 @@
+package session
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A device that attaches again asks for the same thing, whichever of its instances calls and
+// however far it is; another set or another name is another request.
+func TestWhatADeviceAsksFor(t *testing.T) {
+	t.Parallel()
+	of := func(name string, d Device) [][]byte { return (&Start{DisplayName: name, Device: &d}).fields() }
+	want := of("phone", Device{ShareSetID: "set", Instance: "one"})
+	require.Equal(t, want, of("phone", Device{ShareSetID: "set", Instance: "two", Attempt: 3, Ack: 7}))
+	require.NotEqual(t, want, of("phone", Device{ShareSetID: "other", Instance: "one"}))
+	require.NotEqual(t, want, of("Phone", Device{ShareSetID: "set", Instance: "one"}))
+	require.NotEqual(t, want, (&Start{DisplayName: "phone"}).fields())
+}

@@ -1,0 +1,32 @@
+package store_test
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/mpcd/mpcd/internal/store/storetest"
+)
+
+// What an earlier release revoked, and a custodian still has, is on the list of what it is
+// to delete.
+func TestRevokedBeforeTheListOfDeletions(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "mpcd.db")
+	s := open(t, path)
+	revoked, due := storetest.NewRevokedElsewhere(t, s)
+	require.NoError(t, s.Close())
+	db := sqlite(t, path)
+	for _, back := range []string{"DROP TABLE custodian_deletions", "DELETE FROM goose_db_version WHERE version_id >= 5"} {
+		_, err := db.ExecContext(t.Context(), back)
+		require.NoError(t, err, back)
+	}
+	s = open(t, path)
+	after, err := s.DueDeletions(t.Context(), time.Now(), 10)
+	require.NoError(t, err)
+	require.Equal(t, due, after)
+	require.Equal(t, revoked, after[0].ShareSetID)
+	require.NoError(t, s.Close())
+}
