@@ -105,9 +105,15 @@ func (f *faulty) goesOn(t *testing.T, calls map[string]func(context.Context) err
 func (f *faulty) database() string { return "sqlite://" + filepath.Join(f.svc.cmd.Dir, "mpcd.db") }
 
 // TestFullDisk takes the disk's space away from a running service: all at once, and then
-// a page or two further each time, so that a run fails at each of its writes in turn.
+// some pages further each time, so that a run fails at many of its writes in turn.
+// TestLongFullDisk goes a page or two further, so that it fails at each.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
+	fullDisk(t, 24<<10)
+}
+
+func fullDisk(t *testing.T, step uint64) {
+	t.Helper()
 	f := startFaulty(t)
 	pid := f.svc.cmd.Process.Pid
 	const said = "the database cannot be used"
@@ -126,7 +132,7 @@ func TestFullDisk(t *testing.T) {
 			sessionID = p.GetProgress().GetSessionId()
 		}
 	}
-	for room := uint64(0); ; room += 8 << 10 {
+	for room := uint64(0); ; room += step {
 		for _, h := range []held{f.first, newest} { // the second is PENDING
 			require.Equal(t, h.set == f.first.set, f.sign(t.Context(), h, uuid.NewString()) == nil)
 		}

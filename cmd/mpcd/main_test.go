@@ -73,11 +73,15 @@ func requireTools(t *testing.T, names ...string) {
 	}
 }
 
-// TestScripts runs the command line as its users do: see testdata/script.
-func TestScripts(t *testing.T) {
+// TestScripts runs the command line as its users do: see testdata/script. TestLongScripts runs
+// testdata/script_long, where primes are searched.
+func TestScripts(t *testing.T) { runScripts(t, "testdata/script") }
+
+func runScripts(t *testing.T, dir string) {
+	t.Helper()
 	requireTools(t, "openssl", "curl", "grpcurl", "age", "age-plugin-batchpass")
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+		Dir: dir,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve":     cmdServe,
 			"custodian": cmdCustodian,

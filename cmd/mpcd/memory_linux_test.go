@@ -8,13 +8,10 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -223,7 +220,8 @@ func (s *scanned) requireAbsent(shares ...[]byte) {
 }
 
 // In device-held runs the client's share is never in the service's memory, a worker's, or any
-// file of theirs: at no message of any run, and not afterwards.
+// file of theirs: at no message of any run, and not afterwards. It is so on SECP256K1 too:
+// TestLongDeviceHeldECDSAShareIsNowhere.
 func TestDeviceHeldShareIsNowhere(t *testing.T) {
 	t.Parallel()
 	s := newScanned(t)
@@ -244,32 +242,6 @@ func TestDeviceHeldShareIsNowhere(t *testing.T) {
 	}
 	s.scan()
 	s.requireAbsent(first.Bytes(), backup.Bytes(), second.Bytes())
-}
-
-// The same on SECP256K1, whose shares have the primes of a Paillier key too. The device is a
-// process of its own, as it is released.
-func TestDeviceHeldECDSAShareIsNowhere(t *testing.T) {
-	t.Parallel()
-	s := newScanned(t)
-	file := filepath.Join(t.TempDir(), "phone.share")
-	phone := exec.CommandContext(t.Context(), "mpcd", "wallet", "create", "--device-held", "--curves=SECP256K1", "--share="+file)
-	phone.Env = append(os.Environ(), "MPCD_ADDR="+s.svc.grpc)
-	require.NoError(t, phone.Start())
-	ended := make(chan error, 1)
-	go func() { ended <- phone.Wait() }() // with the process
-	for {
-		select {
-		case err := <-ended:
-			require.NoError(t, err)
-			s.scan()
-			share, err := os.ReadFile(file)
-			require.NoError(t, err)
-			s.requireAbsent(share)
-			return
-		case <-time.After(250 * time.Millisecond):
-			s.scan()
-		}
-	}
 }
 
 // The positive control: the same search finds a client's share in a hosted run, where it has

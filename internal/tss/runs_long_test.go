@@ -24,3 +24,5 @@ func TestLongCancel(t *testing.T) {
 	t.Parallel()
 	cancelled(t, tss.Secp256k1, 2, 4)
 }
+
+func TestLongTamperEdDSA(t *testing.T) { tamperEdDSA(t, 1) }
