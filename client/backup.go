@@ -12,6 +12,7 @@ import (
 
 	"filippo.io/age"
 	"filippo.io/age/armor"
+
 	"github.com/mpcd/mpcd/internal/secret"
 	"github.com/mpcd/mpcd/internal/tss"
 )
@@ -149,7 +150,7 @@ func (l cloudLock) identities(ctx context.Context, h header) ([]age.Identity, er
 	}
 	id, ok := nameOf(h.text, setStanza)
 	if !ok {
-		return nil, notABackup("what names its key is not the id of a share set; read it again from where it was stored", nil)
+		return nil, notABackup("what names its key is not the id of a share set; "+readAgain, nil)
 	}
 	text, err := l.storage.GetKey(ctx, id)
 	if err != nil {
@@ -237,7 +238,7 @@ func unlock(l lock, file []byte, identities []age.Identity) (*Share, error) {
 	case errors.Is(err, errTooLong):
 		return nil, notABackup("what it holds is larger than any share; pass a backup that BackupWallet made", err)
 	case err != nil:
-		return nil, notABackup("it was cut short or changed after it was made; read it again from where it was stored", err)
+		return nil, notABackup("it was cut short or changed after it was made; "+readAgain, err)
 	}
 	share, err := ParseShare(plain)
 	if err != nil {
@@ -245,7 +246,8 @@ func unlock(l lock, file []byte, identities []age.Identity) (*Share, error) {
 	}
 	if share.purpose != PurposeBackup {
 		share.Wipe()
-		return nil, notABackup(fmt.Sprintf("what it holds is a %s share, and not a BACKUP share; pass a backup that BackupWallet made", share.purpose), nil)
+		return nil, notABackup(fmt.Sprintf("what it holds is a %s share, and not a BACKUP share; "+
+			"pass a backup that BackupWallet made", share.purpose), nil)
 	}
 	return share, nil
 }

@@ -52,9 +52,10 @@ func ageFile(text string) ([]byte, error) {
 	if what != "" {
 		return nil, notABackup(what, nil)
 	}
-	file, err := io.ReadAll(armor.NewReader(strings.NewReader(armor.Header + "\n" + strings.Join(lines, "\n") + "\n" + armor.Footer + "\n")))
+	whole := armor.Header + "\n" + strings.Join(lines, "\n") + "\n" + armor.Footer + "\n"
+	file, err := io.ReadAll(armor.NewReader(strings.NewReader(whole)))
 	if err != nil {
-		return nil, notABackup("its armor is damaged: what is between its BEGIN and END lines is not base64; read it again from where it was stored", err)
+		return nil, notABackup("its armor is damaged: what is between its BEGIN and END lines is not base64; "+readAgain, err)
 	}
 	return binary(file, "what is in its armor")
 }
@@ -72,7 +73,8 @@ func armorLines(before, body string) (lines []string, what string) {
 		return nil, urlWords
 	}
 	body = strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(body)
-	if !strings.Contains(strings.TrimSpace(body), "\n") && len(strings.TrimSpace(body)) > lineChars || !strings.Contains(body, "\n") {
+	content := strings.TrimSpace(body)
+	if !strings.Contains(body, "\n") || !strings.Contains(content, "\n") && len(content) > lineChars {
 		return nil, "its line ends are lost; pass it with the line ends that it was made with (lines of 64 characters)"
 	}
 	for line := range strings.Lines(body) {
@@ -89,24 +91,29 @@ func armorLines(before, body string) (lines []string, what string) {
 		case at >= 0 && strings.ContainsRune(" \t", rune(line[at])):
 			return nil, "it has spaces within its lines, in place of line ends or plus signs; pass it as it was made"
 		case at >= 0:
-			return nil, fmt.Sprintf("line %d of its armor has a character that base64 has not; read it again from where it was stored", i+1)
+			return nil, fmt.Sprintf("line %d of its armor has a character that base64 has not; %s", i+1, readAgain)
 		case len(line) > lineChars, len(line) < lineChars && i < len(lines)-1:
-			return nil, fmt.Sprintf("line %d of its armor has %d characters in place of 64: line ends were moved, or it was cut; pass it as it was made", i+1, len(line))
+			return nil, fmt.Sprintf("line %d of its armor has %d characters in place of 64: "+
+				"line ends were moved, or it was cut; pass it as it was made", i+1, len(line))
 		}
 	}
 	if len(lines) == 0 {
-		return nil, "there is nothing between its BEGIN and END lines; read it again from where it was stored"
+		return nil, "there is nothing between its BEGIN and END lines; " + readAgain
 	}
 	return lines, ""
 }
 
 const (
-	jsonWords = `it is JSON, or has JSON's quotes and escapes (such as \n) in it; parse the JSON and pass the string, such as the value of "cipherText"`
-	urlWords  = "it is encoded as in a URL; decode it first"
+	jsonWords = `it is JSON, or has JSON's quotes and escapes (such as \n) in it; ` +
+		`parse the JSON and pass the string, such as the value of "cipherText"`
+	urlWords    = "it is encoded as in a URL; decode it first"
+	otherMethod = "pass the method that it was made with"
+	readAgain   = "read it again from where it was stored"
 )
 
 func notBase64(r rune) bool {
-	return !('A' <= r && r <= 'Z' || 'a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '+' || r == '/' || r == '=')
+	letter := 'A' <= r && r <= 'Z' || 'a' <= r && r <= 'z'
+	return !letter && !('0' <= r && r <= '9') && r != '+' && r != '/' && r != '='
 }
 
 // binary checks that a file begins as an age file and has one header. name is what it is
@@ -129,11 +136,12 @@ func describe(text string) string {
 	trimmed := strings.TrimSpace(text)
 	switch {
 	case trimmed == "":
-		return "it is empty; read it again from where it was stored"
+		return "it is empty; " + readAgain
 	case isUTF16(text):
 		return "it is in UTF-16; save it as UTF-8, or decode it first"
 	case strings.HasPrefix(text, anyIntro):
-		return "it is an age file of another version, or a binary one whose line ends were converted; copy it as a binary file"
+		return "it is an age file of another version, or a binary one whose line ends were converted; " +
+			"copy it as a binary file"
 	case isShare(text):
 		return "it is a share that is not encrypted; pass the encrypted backup, or use the share itself"
 	case strings.Contains(text, "AGE-SECRET-KEY-"):
@@ -145,7 +153,8 @@ func describe(text string) string {
 	case strings.HasPrefix(trimmed, "<"):
 		return "it is an HTML or XML page; check what answered in place of the backup"
 	case strings.Contains(text, armorName):
-		return `its first line is changed: it must be "-----BEGIN AGE ENCRYPTED FILE-----", with five plain hyphens at each end`
+		return `its first line is changed: it must be "-----BEGIN AGE ENCRYPTED FILE-----", ` +
+			`with five plain hyphens at each end`
 	case strings.Contains(text, armor.Footer):
 		return `it is cut short: the line "-----BEGIN AGE ENCRYPTED FILE-----" is missing; pass all of it`
 	case strings.Contains(text, anyArmor):
@@ -175,15 +184,17 @@ func isShare(text string) bool {
 
 // base64Words says what is in a text that is base64.
 func base64Words(text string) string {
-	const other = "it is not an age file, neither a binary one nor one in ASCII armor; pass the file that BackupWallet returned"
-	text = strings.NewReplacer("\r", "", "\n", "", " ", "", "\t", "", "-", "+", "_", "/", "=", "").Replace(text)
+	const other = "it is not an age file, neither a binary one nor one in ASCII armor; " +
+		"pass the file that BackupWallet returned"
+	text = strings.NewReplacer("-", "+", "_", "/", "=", "").Replace(strings.Join(strings.Fields(text), ""))
 	b, err := base64.RawStdEncoding.DecodeString(text)
 	defer clear(b)
 	switch {
 	case err != nil:
 		return other
 	case bytes.HasPrefix(b, []byte(anyIntro)):
-		return `it is a backup in base64 without its lines "-----BEGIN AGE ENCRYPTED FILE-----" and END; add them, or decode the base64`
+		return `it is a backup in base64 without its lines "-----BEGIN AGE ENCRYPTED FILE-----" and END; ` +
+			`add them, or decode the base64`
 	case bytes.Contains(b, []byte(armor.Header)):
 		return "it is a backup in base64; decode the base64 first"
 	case isShare(string(b)):
@@ -207,7 +218,7 @@ func parseHeader(file []byte) (header, error) {
 	case err != nil && !bytes.Contains(file, []byte("\n--- ")):
 		return h, notABackup("it is cut short in its header; pass all of it", err)
 	case err != nil:
-		return h, notABackup("its header is damaged; read it again from where it was stored", err)
+		return h, notABackup("its header is damaged; "+readAgain, err)
 	}
 	h.text = text
 	for line := range strings.Lines(string(text)) {
@@ -226,14 +237,15 @@ func (h header) has(stanza string) bool { return slices.Contains(h.types, stanza
 func (h header) checkPassword() error {
 	switch {
 	case h.has(setStanza):
-		return notABackup("it is not encrypted with a password: its key is in the user's cloud storage; pass the method that it was made with", nil)
+		return notABackup("it is not encrypted with a password: its key is in the user's cloud storage; "+otherMethod, nil)
 	case !h.has("scrypt"):
-		return notABackup("it is not encrypted with a password, but for "+h.recipients()+"; pass the method that it was made with", nil)
+		return notABackup("it is not encrypted with a password, but for "+h.recipients()+"; "+otherMethod, nil)
 	}
 	// Its arguments are a salt and the work factor; age refuses anything else.
 	if args := h.args["scrypt"]; len(args) == 2 {
 		if logN, err := strconv.Atoi(args[1]); logN > maxWorkFactor {
-			return notABackup(fmt.Sprintf("it asks for more work than 2^%d, which no backup of this SDK does; read it again from where it was stored", maxWorkFactor), err)
+			return notABackup(fmt.Sprintf("it asks for more work than 2^%d, which no backup of this SDK does; %s",
+				maxWorkFactor, readAgain), err)
 		}
 	}
 	return nil
@@ -245,7 +257,8 @@ func (h header) checkKey() error {
 	case h.has("scrypt"):
 		return notABackup("it is encrypted with a password; pass method PASSWORD", nil)
 	case !h.has(setStanza):
-		return notABackup("it does not name its key: it is encrypted for "+h.recipients()+", and not made by BackupWallet", nil)
+		return notABackup("it does not name its key: it is encrypted for "+h.recipients()+
+			", and not made by BackupWallet", nil)
 	}
 	return nil
 }

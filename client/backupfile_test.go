@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
-	"fmt"
 	"html"
 	"net/url"
 	"strings"
@@ -207,6 +206,6 @@ func FuzzBackupFile(f *testing.F) {
 		require.True(t, strings.HasPrefix(string(file), "age-encryption.org/v1\n"))
 		again, err := client.AgeFile(string(file))
 		require.NoError(t, err)
-		require.Equal(t, file, again, fmt.Sprintf("%d bytes", len(text)))
+		require.Equal(t, file, again, "%d bytes", len(text))
 	})
 }

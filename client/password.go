@@ -73,7 +73,8 @@ func normalizePassword(password []byte) (secret.Bytes, error) {
 	case !utf8.Valid(password):
 		return secret.Bytes{}, fmt.Errorf("%w: it is not valid UTF-8; give it as UTF-8 text", ErrPassword)
 	case bytes.IndexByte(password, 0) >= 0:
-		return secret.Bytes{}, fmt.Errorf("%w: it has a NUL character, as UTF-16 without a byte order mark does; give it as UTF-8 text", ErrPassword)
+		return secret.Bytes{}, fmt.Errorf("%w: it has a NUL character, "+
+			"as UTF-16 without a byte order mark does; give it as UTF-8 text", ErrPassword)
 	}
 	spaced := make([]byte, 0, len(password))
 	defer func() { clear(spaced[:cap(spaced)]) }()
@@ -152,7 +153,8 @@ func decodeText(b []byte) ([]byte, error) {
 	again := utf16.Encode(runes)
 	defer clear(again)
 	if len(b)%2 != 0 || !slices.Equal(again, units) {
-		return nil, fmt.Errorf("%w: its file begins with the byte order mark of UTF-16 and is not valid UTF-16; save it as UTF-8", ErrPassword)
+		return nil, fmt.Errorf("%w: its file begins with the byte order mark of UTF-16 "+
+			"and is not valid UTF-16; save it as UTF-8", ErrPassword)
 	}
 	out := make([]byte, 0, len(runes)*utf8.UTFMax)
 	for _, r := range runes {

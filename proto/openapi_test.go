@@ -150,5 +150,5 @@ func TestSwaggerHasTheSameNames(t *testing.T) {
 	require.Equal(t, three.Info.Version, two.Info.Version)
 	require.Len(t, two.Paths, len(three.Paths))
 	require.NotContains(t, strings.ToLower(text), "worker")
-	require.Equal(t, 4, strings.Count(text, "application/x-ndjson"), "the streams")
+	require.Equal(t, 4, strings.Count(text, `"application/x-ndjson"`), "the streams")
 }

@@ -132,7 +132,9 @@ func (w *Webhook) readBack(ctx context.Context, owner string, set *session.Share
 			err = &session.WebhookError{Permanent: true, Err: errors.New("the custodian answers another share than it was given")}
 		}
 		there.Wipe()
-		if e := new(webhook.Error); err != nil && !errors.Is(err, errNotThere) && !(errors.As(err, &e) && e.Status == http.StatusNotFound) {
+		e := new(webhook.Error)
+		notYet := errors.Is(err, errNotThere) || errors.As(err, &e) && e.Status == http.StatusNotFound
+		if err != nil && !notYet {
 			err = backoff.Permanent(err)
 		}
 		return struct{}{}, err

@@ -25,8 +25,8 @@ const (
 )
 
 // ErrText is a name that is long enough and not what the rule allows.
-var ErrText = errors.New("must be printable text: valid UTF-8 without control characters, line or paragraph separators, " +
-	"and bidi embeddings, overrides and isolates")
+var ErrText = errors.New("must be printable text: valid UTF-8 without control characters, " +
+	"line or paragraph separators, and bidi embeddings, overrides and isolates")
 
 // Check refuses a name of more than so many characters, and one that is not text. The error
 // goes on after the field's name ("must have at most 128 characters"), and does not quote

@@ -64,7 +64,7 @@ const webhookRefused = "The wallet provider's own service, which keeps the serve
 // retryDelays are the reasons that may pass by themselves, with when to try again where the
 // error does not say. Every other error carries no RetryInfo: trying again cannot help.
 var retryDelays = map[string]time.Duration{
-	session.ErrInterrupted.Reason:    time.Second,
+	session.ErrInterrupted.Reason:    200 * time.Millisecond, // the next attempt begins at once
 	session.ErrShuttingDown.Reason:   2 * time.Second,
 	session.ErrOverloaded.Reason:     2 * time.Second,
 	session.ErrRateLimited.Reason:    time.Second,

@@ -124,11 +124,11 @@ func TestDatabaseWithHardLinks(t *testing.T) {
 	require.Equal(t, "value", string(value))
 	require.FileExists(t, path+"-wal")
 	require.NoFileExists(t, others["a link to a link"]+"-wal")
-	real, err := store.File(dbURL(others["a symbolic link of its place"]))
+	file, err := store.File(dbURL(others["a symbolic link of its place"]))
 	require.NoError(t, err)
 	want, err := filepath.EvalSymlinks(path)
 	require.NoError(t, err)
-	require.Equal(t, want, real)
+	require.Equal(t, want, file)
 }
 
 // The first start may be by a link too; one that leads nowhere makes no file.

@@ -101,8 +101,8 @@ func File(dbURL string) (string, error) {
 // resolve follows the symbolic links of a path, whose file need not exist. With an error it
 // returns the path as it was.
 func resolve(path string) (string, error) {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		return real, nil
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		return target, nil
 	}
 	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
 		return path, errors.New("it is a symbolic link to a file that cannot be reached: name the file itself")

@@ -29,11 +29,11 @@ type Backend interface {
 	session.Deletions
 	auditLog
 	sealedRows
-	metaRows
-	Close() error
+	database
 }
 
-type metaRows interface {
+type database interface {
+	Close() error
 	Meta(ctx context.Context, key string) ([]byte, error)
 	SetMetaOnce(ctx context.Context, key string, value []byte) ([]byte, error)
 }
@@ -47,62 +47,65 @@ type auditLog interface {
 // same directory opens the same store again.
 type Open func(t *testing.T, dir string) Backend
 
+// suite has every test that a store passes.
+var suite = map[string]func(*testing.T, Backend){
+	"wallet/round trip":          walletRoundTrip,
+	"wallet/not found":           notFound,
+	"wallet/sets in order":       setsInOrder,
+	"list":                       list,
+	"confirm":                    confirm,
+	"confirm/race":               confirmRace,
+	"revoke":                     revoke,
+	"revoke/pending":             revokePending,
+	"revoke/refused":             revokeRefused,
+	"revoke/race":                revokeRace,
+	"revoke/race with a commit":  revokeCommitRace,
+	"begin":                      begin,
+	"begin/race":                 beginRace,
+	"update":                     update,
+	"update/superseded":          updateSuperseded,
+	"commit/signing":             commitSigning,
+	"commit/superseded":          commitSuperseded,
+	"commit/race":                commitRace,
+	"commit/all or nothing":      commitAtomic,
+	"commit/parent not active":   commitParent,
+	"commit/used set not active": commitUsed,
+	"commit/used set locked":     commitLocked,
+	"aborts":                     aborts,
+	"aborts/all or nothing":      abortsAtomic,
+	"aborts/race":                abortsRace,
+	"release":                    release,
+	"restart":                    restart,
+	"restart/race":               restartRace,
+	"by share set":               byShareSet,
+	"deletions":                  deletions,
+	"deletions/planned":          deletionsPlanned,
+	"deletions/late commit":      deletionsLateCommit,
+	"deletions/race":             deletionsRace,
+	"deletions/revoke":           deletionsRevoke,
+	"deletions/sweep":            deletionsSweep,
+	"deletions/restart":          deletionsRestart,
+	"sweep":                      sweep,
+	"sweep/signing":              sweepSigning,
+	"sweep/sessions":             sweepSessions,
+	"sweep/race":                 sweepRace,
+	"audit":                      audit,
+	"audit/by the clock":         auditByTheClock,
+	"audit/race":                 auditRace,
+	"interrupt all":              interruptAll,
+	"moduli":                     moduli,
+	"moduli/race":                moduliRace,
+	"meta":                       meta,
+	"meta/race":                  metaRace,
+	"reseal":                     reseal,
+	"reseal/race":                resealRace,
+	"a caller that is gone":      cancelled,
+	"arguments stay the callers": noAliasing,
+}
+
 // Run runs the suite. Each test has a store of its own.
 func Run(t *testing.T, open Open) {
-	for name, test := range map[string]func(*testing.T, Backend){
-		"wallet/round trip":          walletRoundTrip,
-		"wallet/not found":           notFound,
-		"wallet/sets in order":       setsInOrder,
-		"list":                       list,
-		"confirm":                    confirm,
-		"confirm/race":               confirmRace,
-		"revoke":                     revoke,
-		"revoke/pending":             revokePending,
-		"revoke/refused":             revokeRefused,
-		"revoke/race":                revokeRace,
-		"revoke/race with a commit":  revokeCommitRace,
-		"begin":                      begin,
-		"begin/race":                 beginRace,
-		"update":                     update,
-		"update/superseded":          updateSuperseded,
-		"commit/signing":             commitSigning,
-		"commit/superseded":          commitSuperseded,
-		"commit/race":                commitRace,
-		"commit/all or nothing":      commitAtomic,
-		"commit/parent not active":   commitParent,
-		"commit/used set not active": commitUsed,
-		"commit/used set locked":     commitLocked,
-		"aborts":                     aborts,
-		"aborts/all or nothing":      abortsAtomic,
-		"aborts/race":                abortsRace,
-		"release":                    release,
-		"restart":                    restart,
-		"restart/race":               restartRace,
-		"by share set":               byShareSet,
-		"deletions":                  deletions,
-		"deletions/planned":          deletionsPlanned,
-		"deletions/late commit":      deletionsLateCommit,
-		"deletions/race":             deletionsRace,
-		"deletions/revoke":           deletionsRevoke,
-		"deletions/sweep":            deletionsSweep,
-		"deletions/restart":          deletionsRestart,
-		"sweep":                      sweep,
-		"sweep/signing":              sweepSigning,
-		"sweep/sessions":             sweepSessions,
-		"sweep/race":                 sweepRace,
-		"audit":                      audit,
-		"audit/by the clock":         auditByTheClock,
-		"audit/race":                 auditRace,
-		"interrupt all":              interruptAll,
-		"moduli":                     moduli,
-		"moduli/race":                moduliRace,
-		"meta":                       meta,
-		"meta/race":                  metaRace,
-		"reseal":                     reseal,
-		"reseal/race":                resealRace,
-		"a caller that is gone":      cancelled,
-		"arguments stay the callers": noAliasing,
-	} {
+	for name, test := range suite {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := open(t, t.TempDir())
