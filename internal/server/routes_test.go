@@ -257,8 +257,7 @@ func TestStreamErrorsBeforeTheFirstMessage(t *testing.T) {
 		p.Custodian = &servertest.Custodian{Custodian: p.Custodian, BeforeFetch: gate.Wait}
 	}})
 	req := provisionReq(held.backup)
-	ends := make(chan answer, 1)
-	go func() { ends <- overHTTP(t, held.Service, alice, req) }() //nolint:testifylint // it ends with the run; a failed assertion ends the test by its missing answer
+	ends := later(func() answer { return overHTTP(t, held.Service, alice, req) })
 	<-gate.Came
 	id := sessionOf(t, held, req.GetRequestId())
 	done[*pb.CancelSessionResponse](t, overHTTP(t, held.Service, alice, &pb.CancelSessionRequest{SessionId: id}))

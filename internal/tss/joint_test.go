@@ -180,10 +180,17 @@ func TestJointGate(t *testing.T) {
 	}
 }
 
-// Whoever stands between the two machines can end a run, and do nothing else: each part of
-// a run, of either side, altered, left out, sent twice, or swapped with the next.
+// TestLongJointMeddling meddles with every part.
 func TestJointMeddling(t *testing.T) {
 	t.Parallel()
+	jointMeddling(t, 3)
+}
+
+// Whoever stands between the two machines can end a run, and do nothing else: each
+// so-manieth part of a run, of either side, altered, left out, sent twice, or swapped with
+// the next.
+func jointMeddling(t *testing.T, each int) {
+	t.Helper()
 	s := newDevice("CREATE", nil, tss.Ed25519).made(t)
 	alter := func(p tss.Part) tss.Part {
 		flip := func(b []byte) []byte {
@@ -218,7 +225,7 @@ func TestJointMeddling(t *testing.T) {
 	}
 	for way, change := range ways {
 		for party := range 2 {
-			for n := 0; ; n++ {
+			for n := 0; ; n += each {
 				d := newDevice("PROVISION", s, tss.Ed25519)
 				count, changed, isMAC := 0, false, false
 				d.meddle[party] = func(p tss.Part) []tss.Part {

@@ -26,3 +26,15 @@ func TestLongCancel(t *testing.T) {
 }
 
 func TestLongTamperEdDSA(t *testing.T) { tamperEdDSA(t, 1) }
+
+func TestLongTamperECDSA(t *testing.T) { tamperECDSA(t, "dlnproof_1", "modProof", "share") }
+
+func TestLongRow15EveryEntry(t *testing.T) {
+	t.Parallel()
+	everyEntry(t, subjects(tss.Secp256k1)[:2]...)
+}
+
+func TestLongJointMeddling(t *testing.T) {
+	t.Parallel()
+	jointMeddling(t, 1)
+}
