@@ -112,8 +112,11 @@ const (
 )
 
 func notBase64(r rune) bool {
-	letter := 'A' <= r && r <= 'Z' || 'a' <= r && r <= 'z'
-	return !letter && !('0' <= r && r <= '9') && r != '+' && r != '/' && r != '='
+	switch {
+	case 'A' <= r && r <= 'Z', 'a' <= r && r <= 'z', '0' <= r && r <= '9', r == '+', r == '/', r == '=':
+		return false
+	}
+	return true
 }
 
 // binary checks that a file begins as an age file and has one header. name is what it is
