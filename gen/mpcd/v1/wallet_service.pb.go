@@ -42,8 +42,9 @@ type CreateWalletRequest struct {
 	// To resume: replays only what comes after this sequence. The outcome is always replayed.
 	AfterSequence uint32 `protobuf:"varint,5,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
 	// The device's name, shown in the share set. At most 128 characters (Unicode code points, not bytes), and any
-	// text but for control characters (Cc), line and paragraph separators, noncharacters, and bidi embeddings, overrides and
-	// isolates (U+202A to U+202E, U+2066 to U+2069); direction marks, joiners and no-break spaces are allowed. It is kept byte
+	// text but for control characters (Cc), line and paragraph separators, noncharacters, bidi embeddings and overrides
+	// (U+202A to U+202E), and isolates (U+2066 to U+2068) that no U+2069 closes; direction marks, joiners and no-break spaces
+	// are allowed. It is kept byte
 	// for byte, never normalized. May be empty. A part of the request's
 	// identity: a call that is repeated has the same.
 	DisplayName string `protobuf:"bytes,7,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
@@ -345,8 +346,9 @@ type BackupWalletRequest struct {
 	// To resume: replays only what comes after this sequence. The outcome is always replayed.
 	AfterSequence uint32 `protobuf:"varint,5,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
 	// A name for the backup, shown in the share set. At most 128 characters (Unicode code points, not bytes), and any
-	// text but for control characters (Cc), line and paragraph separators, noncharacters, and bidi embeddings, overrides and
-	// isolates (U+202A to U+202E, U+2066 to U+2069); direction marks, joiners and no-break spaces are allowed. It is kept byte
+	// text but for control characters (Cc), line and paragraph separators, noncharacters, bidi embeddings and overrides
+	// (U+202A to U+202E), and isolates (U+2066 to U+2068) that no U+2069 closes; direction marks, joiners and no-break spaces
+	// are allowed. It is kept byte
 	// for byte, never normalized. May be empty. A part of the request's
 	// identity: a call that is repeated has the same.
 	DisplayName string `protobuf:"bytes,7,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
@@ -653,8 +655,9 @@ type ProvisionWalletRequest struct {
 	// To resume: replays only what comes after this sequence. The outcome is always replayed.
 	AfterSequence uint32 `protobuf:"varint,5,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
 	// The new device's name, shown in the share set. At most 128 characters (Unicode code points, not bytes), and any
-	// text but for control characters (Cc), line and paragraph separators, noncharacters, and bidi embeddings, overrides and
-	// isolates (U+202A to U+202E, U+2066 to U+2069); direction marks, joiners and no-break spaces are allowed. It is kept byte
+	// text but for control characters (Cc), line and paragraph separators, noncharacters, bidi embeddings and overrides
+	// (U+202A to U+202E), and isolates (U+2066 to U+2068) that no U+2069 closes; direction marks, joiners and no-break spaces
+	// are allowed. It is kept byte
 	// for byte, never normalized. May be empty. A part of the request's
 	// identity: a call that is repeated has the same.
 	DisplayName   string `protobuf:"bytes,7,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
