@@ -25,7 +25,7 @@ type cli struct {
 	Wallet    walletCmd    `cmd:"" help:"Use a running service: create, back up, provision, sign."`
 	Keyset    keysetCmd    `cmd:"" help:"Make and rotate the keyset that encrypts what a service stores."`
 	Preparams preparamsCmd `cmd:"" help:"Fill the pool of pre-params, or look at it."`
-	Custodian custodianCmd `cmd:"" help:"Run a reference custodian: who keeps the other halves of backups himself."`
+	Custodian custodianCmd `cmd:"" help:"Run a reference custodian: it keeps the server shares of backups."`
 	Audit     auditCmd     `cmd:"" help:"Show and verify the audit log."`
 	Loadtest  loadtestCmd  `cmd:"" help:"Make data for load tests."`
 	Worker    workerCmd    `cmd:"" hidden:"" help:"Serve one device-held run; the service starts these."`

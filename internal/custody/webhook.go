@@ -66,7 +66,7 @@ type (
 // backup that cannot be read back is none. Nothing of it stands in the set's row.
 func (w *Webhook) Deposit(ctx context.Context, owner string, set *session.ShareSet, half *tss.Share) ([]session.Sealed, error) {
 	if half.Party != tss.Server || half.SetID != setID(set) {
-		return nil, fmt.Errorf("deposit for share set %s: the half is another set's or party's", set.ID)
+		return nil, fmt.Errorf("deposit for share set %s: the share is another set's or party's", set.ID)
 	}
 	encoded, err := half.Encode()
 	if err != nil {
