@@ -132,9 +132,10 @@ func (w *Webhook) readBack(ctx context.Context, owner string, set *session.Share
 			err = &session.WebhookError{Permanent: true, Err: errors.New("the custodian answers another share than it was given")}
 		}
 		there.Wipe()
-		e := new(webhook.Error)
-		notYet := errors.Is(err, errNotThere) || errors.As(err, &e) && e.Status == http.StatusNotFound
-		if err != nil && !notYet {
+		if e := new(webhook.Error); errors.As(err, &e) && e.Status == http.StatusNotFound {
+			err = errNotFound
+		}
+		if err != nil && !errors.Is(err, errNotThere) && !errors.Is(err, errNotFound) {
 			err = backoff.Permanent(err)
 		}
 		return struct{}{}, err
