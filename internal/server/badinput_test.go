@@ -150,7 +150,7 @@ func (f *stocked) badShares(t *testing.T, add func(string, badCase)) {
 	add("sign/backup share under a signing share's name", mismatch(signReq(altered(t, f.backup, func(s *tss.Share) { s.Purpose = tss.Signing }))))
 	add("provision/no share", invalid(edit(provisionReq(f.backup), func(r *pb.ProvisionWalletRequest) { r.ClientSide = nil }), "backup_share"))
 	add("backup/no share", invalid(edit(backupReq(f.first), func(r *pb.BackupWalletRequest) { r.ClientSide = nil }), "signing_share"))
-	add("sign/no share", malformed(edit(signReq(f.first), func(r *pb.SignRequest) { r.SigningShare = nil })))
+	add("sign/no share", invalid(edit(signReq(f.first), func(r *pb.SignRequest) { r.SigningShare = nil }), "signing_share"))
 }
 
 func (f *stocked) badStates(add func(string, badCase)) {
@@ -261,7 +261,7 @@ func (f *stocked) badFields(t *testing.T, add func(string, badCase)) {
 	add("list/page of -1", invalid(&pb.ListWalletsRequest{PageSize: -1}, "page_size"))
 	add("list/bad page_token", invalid(&pb.ListWalletsRequest{PageToken: "next"}, "page_token"))
 	add("list/page_token in capitals", invalid(&pb.ListWalletsRequest{PageToken: strings.ToUpper(f.first.wallet)}, "page_token"))
-	add("sign/everything at once", invalid(&pb.SignRequest{WalletId: "a", RequestId: "b"}, "wallet_id", "request_id", "curve"))
+	add("sign/everything at once", invalid(&pb.SignRequest{WalletId: "a", RequestId: "b"}, "wallet_id", "request_id", "curve", "signing_share"))
 	add("provision/everything at once", invalid(&pb.ProvisionWalletRequest{WalletId: "a", SealTo: "b", DisplayName: "\n"},
 		"wallet_id", "request_id", "seal_to", "display_name", "backup_share"))
 

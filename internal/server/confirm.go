@@ -53,7 +53,8 @@ func hashSentence(err error) string {
 	case errors.Is(err, session.ErrHashOfText):
 		return "The hash is that of the share's base64 text." + send + ": decode the base64, then decrypt it where it was sealed to you."
 	case errors.Is(err, session.ErrHashMismatch):
-		return "The hash is not that of the set's client share." + send + ", base64-decoded, and decrypted where it was sealed to you; and name the set that it came with."
+		return "The hash is not that of the set's client share." + send + ", and name the set that it came with: " +
+			"decrypt the age file first where it was sealed to you, and hash neither that file nor base64 or hex text, with line breaks or without."
 	}
 	return ""
 }

@@ -940,8 +940,9 @@ type ConfirmShareSetRequest struct {
 	// The set to confirm.
 	ShareSetId string `protobuf:"bytes,2,opt,name=share_set_id,json=shareSetId,proto3" json:"share_set_id,omitempty"`
 	// SHA-256 of the plaintext client share, 32 bytes (base64 in JSON): its holder really has it. Not the hash of the age file that
-	// was sealed to seal_to, nor of base64 text: the error says which of them it was, while the outcome is kept. May be empty for a
-	// wallet that was created device-held: there the run's transcript has confirmed it.
+	// was sealed to seal_to, nor of base64 or hex text. Until the set is confirmed, the error says which one it was, where it was the
+	// age file or its base64 on one line; later, and of other text, it names what is likely. May be empty for a wallet that was
+	// created device-held: there the run's transcript has confirmed it.
 	ShareSha256   []byte `protobuf:"bytes,3,opt,name=share_sha256,json=shareSha256,proto3" json:"share_sha256,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
