@@ -1277,7 +1277,7 @@ type SignRequest struct {
 	SigningShare []byte `protobuf:"bytes,3,opt,name=signing_share,json=signingShare,proto3" json:"signing_share,omitempty"`
 	// The key to sign with.
 	Curve Curve `protobuf:"varint,4,opt,name=curve,proto3,enum=mpcd.v1.Curve" json:"curve,omitempty"`
-	// CURVE_SECP256K1: the digest to sign, 32 bytes. CURVE_ED25519: the message itself.
+	// CURVE_SECP256K1: the digest to sign, 32 bytes. CURVE_ED25519: the message itself, which may be empty (RFC 8032).
 	Payload       []byte `protobuf:"bytes,5,opt,name=payload,proto3" json:"payload,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1424,7 +1424,7 @@ type SignWithDeviceRequest struct {
 	Device *DeviceSide `protobuf:"bytes,3,opt,name=device,proto3" json:"device,omitempty"`
 	// The key to sign with.
 	Curve Curve `protobuf:"varint,4,opt,name=curve,proto3,enum=mpcd.v1.Curve" json:"curve,omitempty"`
-	// CURVE_SECP256K1: the digest to sign, 32 bytes. CURVE_ED25519: the message itself.
+	// CURVE_SECP256K1: the digest to sign, 32 bytes. CURVE_ED25519: the message itself, which may be empty (RFC 8032).
 	Payload []byte `protobuf:"bytes,5,opt,name=payload,proto3" json:"payload,omitempty"`
 	// To resume: replays only what comes after this sequence. The outcome is always replayed.
 	AfterSequence uint32 `protobuf:"varint,6,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
