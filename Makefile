@@ -111,8 +111,8 @@ $(LINT): tools/go.mod tools/go.sum
 	@go build -modfile=tools/go.mod -o $(BIN)/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	@touch $@
 
-# Only at a release: until then the committed image is what released clients were built from, and `make test` holds every change
-# against it. So the image itself can only be replaced by one that does not break the last.
+# Only at a release: until then the committed image is what released clients were built from, and `make check` compares every change
+# with it. So the image itself can only be replaced by one that does not break the last.
 .PHONY: api-image
 api-image: tools check-proto ## At a release only: makes the API as it is the one not to break.
 	$(BUF) build proto --exclude-source-info -o $(IMAGE)

@@ -89,9 +89,9 @@ func WithStore(store StoreFunc) Option {
 }
 
 // WithDisplayName names this device in the share sets that it makes: with at most 128
-// characters (code points) of any text but control characters, line separators, and bidi
-// embeddings, overrides and isolates. Whatever a phone is called fits, joined emoji and
-// direction marks included.
+// characters (code points) of any text but control characters, line separators, bidi
+// embeddings and overrides, and isolates that are not closed. Whatever a phone is called
+// fits, joined emoji and direction marks included.
 func WithDisplayName(name string) Option {
 	return func(c *Client) error {
 		c.displayName = name

@@ -391,6 +391,7 @@ func (a *attempt) Recv(ctx context.Context) (tss.Part, error) {
 
 // post sends what is queued, all that there is in one call, until the service has it.
 func (a *attempt) post(ctx context.Context) {
+	idle := newPace(rest, patience) // for calls that are answered, and bring nothing forward
 	for {
 		select {
 		case <-a.more:
@@ -412,6 +413,16 @@ func (a *attempt) post(ctx context.Context) {
 			a.mu.Lock()
 			a.drop(resp.GetAck())
 			a.mu.Unlock()
+			if resp.GetAck() >= req.GetMessages()[0].GetSequence() {
+				continue
+			}
+			// The service has not even the first of them.
+			if err := idle.wait(ctx, fmt.Errorf("client: %w", errNotTaken), 0, false); err != nil {
+				if ctx.Err() == nil {
+					a.fail(badAnswer("%w", errNotTaken))
+				}
+				return
+			}
 		}
 	}
 }

@@ -7,7 +7,7 @@
 //		func(p client.Progress) { show(p.Status, p.Percent, p.Done) })
 //	signature, err := c.Sign(ctx, share, client.CurveEd25519, message)
 //
-// A new share set counts only when both halves are safe: the SDK hands the new share to
+// A new share set counts only when both shares are safe: the SDK hands the new share to
 // the app's store first and confirms the set to the service after that. It asks for every
 // share encrypted to a key that it makes for the one call, holds every answer against what
 // it asked for, and verifies every signature. With WithDeviceHeldShares it runs the client's

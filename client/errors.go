@@ -70,11 +70,19 @@ type Error struct {
 	retry  bool // the service says that the same call may succeed later
 }
 
-// Error implements error.
+// Error implements error. It has what the service's sentence points to: how many of how many
+// there are, and when to try again.
 func (e *Error) Error() string {
 	name := e.Reason
 	if name == "" {
 		name = e.Code.String()
+	}
+	count, limit := e.Metadata["count"], e.Metadata["limit"]
+	if count != "" && limit != "" {
+		name += fmt.Sprintf(", %s of %s", count, limit)
+	}
+	if e.RetryAfter >= time.Second {
+		name += fmt.Sprintf(", try again in %v", e.RetryAfter.Round(time.Second))
 	}
 	return fmt.Sprintf("%s (%s)", e.Message, name)
 }

@@ -21,6 +21,9 @@ func (c *Client) SetRest(rest func(context.Context, time.Duration) error) { c.re
 // MaxAttempts is how many attempts a call begins.
 const MaxAttempts = maxAttempts
 
+// MaxLost is how many streams of one attempt a call loses.
+const MaxLost = maxLost
+
 // TakePreParams is what an operation does when it needs a set. It returns nil when none was
 // made ahead.
 func (c *Client) TakePreParams(ctx context.Context) *tss.PreParams { return c.madeAhead(ctx) }

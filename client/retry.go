@@ -22,17 +22,27 @@ const (
 	// maxAttempts is how many attempts of one run a call begins, whatever ends them and
 	// however far each of them got: each costs the service a run of the protocol.
 	maxAttempts = 10
+
+	// maxLost is how many streams of one attempt, or of a call without attempts, a call loses,
+	// whatever each of them showed. An attempt has a few dozen events, so that this is enough
+	// for a connection that is lost at every one of them.
+	maxLost = 64
+	// fewLost is after how many of them progress does not bring short waits back.
+	fewLost    = 8
+	steadyWait = 2 * time.Second // in place of firstWait then; with jitter at least a second
 )
 
 // pace says how long to wait before the next try. An attempt that failed and a connection
 // that was lost while its attempt goes on have waits of their own, each twice as long as the
 // one before, with jitter, so that a service that comes back is not met by all of its clients
-// at once. Progress makes lost connections forgotten, failed attempts never.
+// at once. Progress makes the wait after a lost connection short again, and the number of lost
+// connections and failed attempts has a bound whatever the progress.
 type pace struct {
 	rest    func(context.Context, time.Duration) error
 	until   time.Time     // when to give up, unless something moves
 	lost    time.Duration // the wait after the next lost connection
 	failed  time.Duration // the wait after the next failed attempt
+	losses  int           // connections that were lost since the attempt began
 	tries   int           // attempts that failed
 	attempt uint32        // the service's number of the last attempt that was seen
 	ended   bool          // the service said how it ended
@@ -49,10 +59,16 @@ func newPace(rest func(context.Context, time.Duration) error, usual time.Duratio
 // last try, and attempt of which attempt; 0 is for a call that has none.
 func (p *pace) wait(ctx context.Context, err error, attempt uint32, moved bool) error {
 	said := Reason(err) != ""
+	if p.losses++; said || p.attempt != 0 && attempt > p.attempt {
+		p.losses = 0
+	}
 	if p.attempt != 0 && attempt > p.attempt && !p.ended {
 		p.tries++ // the one before ended with the service's process
 	} else if moved && (p.attempt == 0 || attempt == p.attempt) {
 		p.lost = firstWait
+		if p.losses > fewLost {
+			p.lost = steadyWait
+		}
 	}
 	if moved || said && !p.spoke {
 		p.until = time.Now().Add(patience)
@@ -62,7 +78,7 @@ func (p *pace) wait(ctx context.Context, err error, attempt uint32, moved bool) 
 	}
 	p.attempt, p.ended, p.spoke = max(p.attempt, attempt), said, p.spoke || said
 	left := time.Until(p.until)
-	if !worthRetrying(err) || p.tries >= maxAttempts || left < 0 {
+	if !worthRetrying(err) || p.tries >= maxAttempts || p.losses >= maxLost || left < 0 {
 		return err
 	}
 	next := &p.lost
@@ -99,7 +115,7 @@ func worthRetrying(err error) bool {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return false
 	}
-	if errors.Is(err, ErrNoOutcome) {
+	if errors.Is(err, ErrNoOutcome) || errors.Is(err, errNotTaken) {
 		return true // the stream ended, the run did not
 	}
 	e := new(Error)
@@ -112,6 +128,9 @@ func worthRetrying(err error) bool {
 	// Nobody but the transport spoke.
 	return e.Code == codes.Unavailable || e.Code == codes.Unknown || e.Code == codes.Internal
 }
+
+// errNotTaken is an answer to SendMessages from a service that has not taken the first of them.
+var errNotTaken = errors.New("it answers SendMessages, and takes no message")
 
 // again makes a call that can be repeated safely until it is answered, or until there is no
 // more hope.

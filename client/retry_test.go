@@ -5,6 +5,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -432,6 +433,131 @@ func TestDyingServiceDoesNotKeepACall(t *testing.T) {
 		require.Equal(t, codes.Unavailable, status.Code(err))
 		require.Equal(t, uint32(client.MaxAttempts+1), attempt, "ten died, and nobody waits for the next one's end")
 		require.Greater(t, time.Since(begun), 20*time.Second, "the waits grew")
+	})
+}
+
+// Streams that each show a little more and then end without a reason do not keep a call for ever,
+// nor hammer the service; as many as an honest run can lose do not end it.
+func TestLostStreamsHaveABound(t *testing.T) {
+	for name, c := range map[string]struct {
+		end     error // nil: without a status
+		attempt uint32
+		good    int // the stream that goes through; 0: none
+		held    bool
+	}{
+		"EOF":                      {nil, 1, 0, false},
+		"unavailable":              {errDropped, 1, 0, false},
+		"no attempt":               {errDropped, 0, 0, false},
+		"device-held":              {errDropped, 1, 0, true},
+		"device-held, EOF":         {nil, 1, 0, true},
+		"the last one brings it":   {errDropped, 1, client.MaxLost, false},
+		"the last one, no attempt": {nil, 0, client.MaxLost, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, conn := newFake(t)
+				n := 0
+				f.lieEvents = func(evs []sent) []sent {
+					n++
+					if n == c.good {
+						return evs
+					}
+					evs[1].progress.Attempt, evs[1].progress.Sequence = c.attempt, 10*uint32(n)
+					if c.end == nil {
+						return evs[1:2]
+					}
+					return []sent{evs[1], {err: c.end}}
+				}
+				var opts []client.Option
+				if c.held {
+					opts = append(opts, client.WithDeviceHeldShares())
+				}
+				cl := newClient(t, f, taking{conn}, opts...)
+				var rests int
+				cl.SetRest(func(ctx context.Context, d time.Duration) error {
+					if rests++; rests > 10 {
+						require.GreaterOrEqual(t, d, time.Second)
+					}
+					require.Less(t, rests, 200, "it does not end")
+					return nil
+				})
+				_, err := cl.CreateWallet(t.Context(), nil)
+				if c.good > 0 {
+					require.NoError(t, err)
+					return
+				}
+				require.Error(t, err)
+				require.Equal(t, client.MaxLost, n)
+			})
+		})
+	}
+}
+
+// taking is a connection to a service that takes every message of a device.
+type taking struct{ grpc.ClientConnInterface }
+
+// Invoke implements grpc.ClientConnInterface.
+func (c taking) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	req, ok := args.(*mpcdv1.SendMessagesRequest)
+	if resp, is := reply.(*mpcdv1.SendMessagesResponse); ok && is {
+		resp.Ack = req.GetMessages()[len(req.GetMessages())-1].GetSequence()
+		return nil
+	}
+	return c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
+}
+
+// deaf is a service that begins device-held runs and takes none of their messages.
+type deaf struct {
+	grpc.ClientConnInterface
+	calls atomic.Int32 // of SendMessages
+}
+
+// Invoke implements grpc.ClientConnInterface.
+func (d *deaf) Invoke(_ context.Context, method string, _, _ any, _ ...grpc.CallOption) error {
+	if method == mpcdv1.WalletService_SendMessages_FullMethodName {
+		d.calls.Add(1)
+	}
+	return nil
+}
+
+// NewStream implements grpc.ClientConnInterface.
+func (d *deaf) NewStream(ctx context.Context, _ *grpc.StreamDesc, _ string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
+	return &begun{ctx: ctx}, nil
+}
+
+// begun is a stream that says that a run has begun, and nothing more.
+type begun struct {
+	grpc.ClientStream
+	ctx  context.Context
+	said bool
+}
+
+func (b *begun) SendMsg(any) error { return nil }
+func (b *begun) CloseSend() error  { return nil }
+
+func (b *begun) RecvMsg(m any) error {
+	if b.said {
+		<-b.ctx.Done()
+		return status.FromContextError(b.ctx.Err()).Err()
+	}
+	b.said = true
+	if resp, ok := m.(*mpcdv1.CreateWalletResponse); ok {
+		resp.Event = &mpcdv1.CreateWalletResponse_Progress{Progress: &mpcdv1.Progress{SessionId: "session", Attempt: 1, Sequence: 1}}
+	}
+	return nil
+}
+
+// A service that answers SendMessages and takes no message is not sent them for ever.
+func TestMessagesThatAreNotTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &deaf{}
+		c, err := client.New(d, client.WithDeviceHeldShares(), client.WithCurves(client.CurveEd25519),
+			client.WithStore(func(context.Context, *client.Share) error { return nil }))
+		require.NoError(t, err)
+		_, err = c.CreateWallet(t.Context(), nil)
+		require.ErrorIs(t, err, client.ErrBadAnswer)
+		require.ErrorContains(t, err, "takes no message")
+		require.Less(t, d.calls.Load(), int32(60))
 	})
 }
 

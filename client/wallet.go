@@ -22,7 +22,7 @@ type Wallet struct {
 	PublicKeys  []PublicKey // one for each curve; none before the first set is confirmed
 	ShareSets   []ShareSet  // oldest first, the revoked ones too
 	CreateTime  time.Time
-	HostedSince time.Time // when both halves first met in the service; zero for a wallet that was only ever device-held
+	HostedSince time.Time // when both shares first met in the service; zero for a wallet that was only ever device-held
 }
 
 // PublicKey is one of a wallet's keys.
@@ -136,7 +136,7 @@ func AllowLast() RevokeOption {
 	return func(r *mpcdv1.RevokeShareSetRequest) { r.AllowLast = true }
 }
 
-// Revoke erases the service's half of a share set, and of every set that was made from it.
+// Revoke erases the server share of a share set, and of every set that was made from it.
 // It cannot be undone. It answers the wallet.
 func (c *Client) Revoke(ctx context.Context, walletID, shareSetID string, opts ...RevokeOption) (*Wallet, error) {
 	walletID, shareSetID, err := parseIDs(walletID, shareSetID)

@@ -32,8 +32,8 @@ type custodianCmd struct {
 
 // Help says what it is for.
 func (c *custodianCmd) Help() string {
-	return `A reference for who keeps the server's halves of backups himself, for trying things out
-and for tests. mpcd serve --custodian-url names its address.
+	return `A reference for a custodian, which keeps the server shares of backups, for trying things
+out and for tests. mpcd serve --custodian-url names its address.
 
   POST /backup, /backup/fetch, /backup/delete
                                  mpcd's webhooks: signed (Standard Webhooks), each once

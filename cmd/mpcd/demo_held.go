@@ -37,7 +37,7 @@ type heldBackup struct {
 	Bytes      int            `json:"bytes"`
 }
 
-// heldHalf is the server's half of a share set; of a BACKUP set, it is the custodian's.
+// heldHalf is the server's share of a share set; of a BACKUP set, it is the custodian's.
 type heldHalf struct {
 	ShareSetID string `json:"shareSetId"`
 	Purpose    string `json:"purpose"`
@@ -173,7 +173,7 @@ func (h *demoHeld) text() string {
 		if half.Purpose == string(client.PurposeBackup) {
 			who = "its custodian"
 		}
-		row(who, "its half of set %s, sealed in %d bytes", half.ShareSetID, half.Bytes)
+		row(who, "its server share of set %s, sealed in %d bytes", half.ShareSetID, half.Bytes)
 	}
 	if len(h.Service) == 0 {
 		row("service", "nothing")

@@ -50,6 +50,15 @@ func (s *seedCmd) count() int {
 	return max(s.Wallets, (s.Calls+callsPerWallet-1)/callsPerWallet)
 }
 
+// why says that more wallets were made than --wallets asks for, or nothing.
+func (s *seedCmd) why() string {
+	if s.count() <= s.Wallets {
+		return ""
+	}
+	return fmt.Sprintf(" (more than --wallets %d: a wallet is good for %d calls, and --calls %d needs %d wallets)",
+		s.Wallets, callsPerWallet, s.Calls, s.count())
+}
+
 // Validate is called by kong.
 func (s *seedCmd) Validate() error {
 	if s.Wallets < 1 {
@@ -122,8 +131,8 @@ func (s *seedCmd) Run(ctx context.Context) error {
 				Sign           shareFile `json:"sign"`
 				GetWallet      shareFile `json:"getWallet"`
 			}{n, s.Out, n * callsPerWallet, s.beside("sign"), s.beside("get-wallet")},
-			fmt.Sprintf("%d wallets\nProvisionWallet  %s  good for %d calls in 15 minutes, %d for each wallet\nSign             %s\nGetWallet        %s\n",
-				n, s.Out, n*callsPerWallet, callsPerWallet, s.beside("sign"), s.beside("get-wallet")),
+			fmt.Sprintf("%d wallets%s\nProvisionWallet  %s  good for %d calls in 15 minutes, %d for each wallet\nSign             %s\nGetWallet        %s\n",
+				n, s.why(), s.Out, n*callsPerWallet, callsPerWallet, s.beside("sign"), s.beside("get-wallet")),
 			nil
 	}, client.WithStore(keep), client.WithCurves(s.Curves...), client.WithDisplayName("loadtest"), client.WithCloudKey(seedMethod, new(seedKeys)))
 }

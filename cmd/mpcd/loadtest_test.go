@@ -96,7 +96,9 @@ func provisioned(t *testing.T, api mpcdv1.WalletServiceClient, req *mpcdv1.Provi
 // The wallets that scripts/load asks for are enough for the calls of deploy/ghz.
 func TestSeedCounts(t *testing.T) {
 	for _, c := range []struct{ wallets, calls, want int }{{1, 0, 1}, {4, 24, 4}, {4, 64, 4}, {4, 65, 5}, {1, 16, 1}, {1, 17, 2}, {2, 1000, 63}} {
-		require.Equal(t, c.want, (&seedCmd{Wallets: c.wallets, Calls: c.calls}).count(), c)
+		s := seedCmd{Wallets: c.wallets, Calls: c.calls}
+		require.Equal(t, c.want, s.count(), c)
+		require.Equal(t, c.want > c.wallets, s.why() != "", "more than were asked for: it says why")
 	}
 	script, err := os.ReadFile("../../scripts/load")
 	require.NoError(t, err)
@@ -121,4 +123,9 @@ func request(t *testing.T, path string, n int, into proto.Message) {
 	b, err = json.Marshal(all[0])
 	require.NoError(t, err)
 	require.NoError(t, protojson.Unmarshal(b, into), "an unknown field would fail")
+}
+
+func TestSeedSaysWhyThereAreMoreWallets(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, " (more than --wallets 1: a wallet is good for 16 calls, and --calls 20 needs 2 wallets)", (&seedCmd{Wallets: 1, Calls: 20}).why())
 }

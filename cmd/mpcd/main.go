@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
+	"unicode/utf8"
 
 	"github.com/alecthomas/kong"
 
@@ -23,7 +25,7 @@ type cli struct {
 	Wallet    walletCmd    `cmd:"" help:"Use a running service: create, back up, provision, sign."`
 	Keyset    keysetCmd    `cmd:"" help:"Make and rotate the keyset that encrypts what a service stores."`
 	Preparams preparamsCmd `cmd:"" help:"Fill the pool of pre-params, or look at it."`
-	Custodian custodianCmd `cmd:"" help:"Run a reference custodian: who keeps the other halves of backups himself."`
+	Custodian custodianCmd `cmd:"" help:"Run a reference custodian: it keeps the server shares of backups."`
 	Audit     auditCmd     `cmd:"" help:"Show and verify the audit log."`
 	Loadtest  loadtestCmd  `cmd:"" help:"Make data for load tests."`
 	Worker    workerCmd    `cmd:"" hidden:"" help:"Serve one device-held run; the service starts these."`
@@ -52,6 +54,11 @@ func run(args []string) int {
 	if err := dropEmpty(); err != nil {
 		fmt.Fprintln(os.Stderr, "mpcd:", err)
 		return exitFailed
+	}
+	if i := slices.IndexFunc(args, func(arg string) bool { return !utf8.ValidString(arg) }); i >= 0 {
+		// It would be read with U+FFFD in the place of such bytes, and so name something else.
+		fmt.Fprintf(os.Stderr, "mpcd: argument %d is not valid UTF-8: give it in UTF-8, as a terminal with a UTF-8 locale does\n", i+1)
+		return exitUsage
 	}
 	exit := -1
 	var c cli

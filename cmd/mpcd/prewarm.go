@@ -19,7 +19,7 @@ import (
 // ahead names the pre-params that a device has made ahead.
 type ahead struct {
 	Dir string `help:"Folder with pre-params that \"mpcd wallet prewarm\" made; each device has its own." placeholder:"DIR" env:"MPCD_PREPARAMS_DIR"`
-	Key string `help:"File with the key that they are sealed to. Whoever has folder and key has what is sealed: keep the key elsewhere, or the seal is for show." placeholder:"FILE" env:"MPCD_PREPARAMS_KEY"`
+	Key string `help:"File with the key that they are sealed to. Whoever has both the folder and the key can open what is sealed: keep the key outside the folder." placeholder:"FILE" env:"MPCD_PREPARAMS_KEY"`
 }
 
 // check wants both or neither.

@@ -19,7 +19,7 @@ import (
 // step anywhere else. It uses no colour.
 type view struct {
 	out   io.Writer
-	bars  bool // the terminal can move its cursor
+	bars  bool // the terminal can move its cursor, and has a size
 	width int  // columns of a terminal that cannot; 0: there is no limit
 }
 
@@ -32,12 +32,13 @@ func newView(f *os.File, quiet bool) *view {
 		}
 		return &view{out: f}
 	}
-	if t := os.Getenv("TERM"); t != "" && t != "dumb" {
-		return &view{out: f, bars: true}
-	}
-	width, _, err := term.GetSize(fd)
+	width, height, err := term.GetSize(fd)
 	if err != nil {
-		width = 0
+		width, height = 0, 0
+	}
+	// Where the size is not known, a bar is not drawn, or as blank lines.
+	if t := os.Getenv("TERM"); t != "" && t != "dumb" && width > 0 && height > 0 {
+		return &view{out: f, bars: true}
 	}
 	return &view{out: f, width: width}
 }

@@ -189,7 +189,7 @@ func (s *serveCmd) Run(ctx context.Context, f *faults) (err error) {
 	if len(*f) > 0 {
 		return usageError{*f}
 	}
-	door.config.RunTimeout, door.config.CORSOrigins = s.RunTimeout.value, s.CORSOrigins
+	door.config.RunTimeout, door.config.CORSOrigins, door.config.Dev = s.RunTimeout.value, s.CORSOrigins, s.Dev.value
 	// What gRPC and its gateway have to say, such as that a caller went away, is a line like
 	// any other.
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, slog.NewLogLogger(log.Handler(), slog.LevelInfo).Writer()))

@@ -21,10 +21,10 @@ import (
 
 // webhookFlags are the settings of serve that name a customer's own services.
 type webhookFlags struct {
-	CustodianURL           string   `name:"custodian-url" help:"Who keeps the server's halves of BACKUP sets: the https URL below which /backup and /backup/fetch are (docs/CUSTODIAN.md). Without it they are kept here, sealed. Sets that were made before stay where they are." placeholder:"URL" env:"MPCD_CUSTODIAN_URL"`
+	CustodianURL           string   `name:"custodian-url" help:"Who keeps the server shares of BACKUP sets: the https URL below which /backup and /backup/fetch are (docs/CUSTODIAN.md). Without it they are kept here, sealed. Sets that were made before stay where they are." placeholder:"URL" env:"MPCD_CUSTODIAN_URL"`
 	CustodianSigningSecret []string `name:"custodian-signing-secret" help:"File with the secret that signs messages to the custodian (Standard Webhooks: whsec_...), mode 0600. Two, while the secret is being changed: both sign." sep:"," placeholder:"FILE" env:"MPCD_CUSTODIAN_SIGNING_SECRET"`
 	CustodianHeaderSecret  string   `name:"custodian-header-secret" help:"File with what X-Webhook-Secret holds, for custodians that want it, mode 0600." placeholder:"FILE" env:"MPCD_CUSTODIAN_HEADER_SECRET"`
-	CustodianRecipient     string   `name:"custodian-recipient" help:"The custodian's age recipient: halves leave encrypted to it, and the custodian decrypts what it answers." placeholder:"age1..." env:"MPCD_CUSTODIAN_RECIPIENT"`
+	CustodianRecipient     string   `name:"custodian-recipient" help:"The custodian's age recipient: shares leave encrypted to it, and the custodian decrypts what it answers." placeholder:"age1..." env:"MPCD_CUSTODIAN_RECIPIENT"`
 	CustodianDelete        toggle   `name:"custodian-delete" help:"Tell the custodian (/backup/delete) which shares nobody needs any more: of sets that were revoked, or never committed or confirmed. What it does not take is repeated." env:"MPCD_CUSTODIAN_DELETE"`
 
 	PolicyURL           string   `name:"policy-url" help:"An authoriser that is asked before BackupWallet, ProvisionWallet, Sign and RevokeShareSet; its https URL. No answer is no." placeholder:"URL" env:"MPCD_POLICY_URL"`

@@ -150,16 +150,6 @@ func (f *serviceFlags) explain(err error) error {
 	return err
 }
 
-// sdkWords puts what the SDK says to an app's programmer into a command's words.
-var sdkWords = strings.NewReplacer(
-	"client: ", "",
-	client.ErrNotAShare.Error(), `not a share: name a file that "mpcd wallet" wrote`,
-	client.ErrWrongShare.Error(), "not the share that this needs",
-	client.ErrNotConfirmed.Error(), "the service did not answer its confirmation",
-	client.ErrBackupNotStored.Error(), "it was not confirmed",
-	client.ErrNotRevoked.Error(), "the new share is good, but an old share set could not be revoked",
-)
-
 // shareFile is where a new share goes. It is refused before any work where it is there
 // already, since a share that is overwritten is lost.
 type shareFile string

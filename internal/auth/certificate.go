@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/grpc/credentials"
@@ -32,9 +33,16 @@ const (
 	maxIdentities = 1 << 20 // bytes of their file
 )
 
-// isCertificateName reports whether a name could be taken for a certificate's.
+// isCertificateName reports whether a name could be taken for a certificate's: in any case,
+// and with characters in it that a terminal does not show, such as direction marks.
 func isCertificateName(name string) bool {
-	name = strings.ToLower(strings.TrimSpace(name))
+	name = strings.ToLower(strings.Map(func(r rune) rune {
+		if unicode.In(r, unicode.Cf, unicode.White_Space, unicode.Variation_Selector,
+			unicode.Other_Default_Ignorable_Code_Point) {
+			return -1
+		}
+		return r
+	}, name))
 	return strings.HasPrefix(name, "spiffe:") || strings.HasPrefix(name, cnPrefix) || strings.HasPrefix(name, dnsPrefix)
 }
 

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -91,6 +92,7 @@ func parseKeys(b []byte) (*keySet, error) {
 		Keys *[]json.RawMessage `json:"keys"`
 		Type string             `json:"kty"`
 	}
+	b = bytes.TrimPrefix(b, []byte("\ufeff")) // a byte order mark, as some editors write it
 	if err := json.Unmarshal(b, &set); err != nil {
 		return nil, errors.New("it is not a JWK Set")
 	}

@@ -433,6 +433,19 @@ func TestJWKSFileChanges(t *testing.T) {
 	refused(t, a, bearerOf(t, first), "no key of the issuer")
 }
 
+// Some editors put a byte order mark before a file's text.
+func TestKeysBehindAByteOrderMark(t *testing.T) {
+	t.Parallel()
+	key := authtest.NewKey(t, "k", "ES256")
+	single, err := json.Marshal(key.JWK(t))
+	require.NoError(t, err)
+	for _, text := range [][]byte{authtest.JWKS(t, key), single} {
+		path := filepath.Join(t.TempDir(), "jwks.json")
+		require.NoError(t, os.WriteFile(path, append([]byte("\ufeff"), text...), 0o600))
+		accepted(t, &auth.Authenticator{Tokens: newTokens(t, path, silent)}, key)
+	}
+}
+
 func TestWhereKeysMayBe(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -3,10 +3,12 @@ package auth
 import (
 	"context"
 	"crypto"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/lestrrat-go/jwx/v3/jws"
 	"github.com/lestrrat-go/jwx/v3/jwt"
@@ -69,7 +71,7 @@ func (t *Tokens) open(ctx context.Context, token string, id keyID) (jwt.Token, e
 func parse(token string, id keyID, found []crypto.PublicKey) (jwt.Token, error) {
 	for _, key := range found {
 		tok, err := jwt.Parse([]byte(token), jwt.WithKey(id.alg, key), jwt.WithValidate(false), jwt.WithStrictStringClaims(true))
-		if err == nil {
+		if err == nil && wellFormed(token) {
 			return tok, nil
 		}
 		if _, err := jws.Verify([]byte(token), jws.WithKey(id.alg, key)); err == nil {
@@ -77,6 +79,26 @@ func parse(token string, id keyID, found []crypto.PublicKey) (jwt.Token, error) 
 		}
 	}
 	return nil, errSignature
+}
+
+// wellFormed reports what the library does not ask of a verified token's claims: that they
+// are one JSON object with nothing behind it, and that its times are numbers, where the
+// library takes text with digits too (NumericDate, RFC 7519, section 2).
+func wellFormed(token string) bool {
+	msg, err := jws.Parse([]byte(token), jws.WithCompact())
+	if err != nil {
+		return false
+	}
+	var claims map[string]json.RawMessage
+	if json.Unmarshal(msg.Payload(), &claims) != nil {
+		return false
+	}
+	for _, name := range []string{jwt.ExpirationKey, jwt.NotBeforeKey, jwt.IssuedAtKey} {
+		if v, ok := claims[name]; ok && json.Unmarshal(v, new(float64)) != nil {
+			return false
+		}
+	}
+	return true
 }
 
 func (t *Tokens) validate(tok jwt.Token) error {
@@ -97,6 +119,11 @@ func (t *Tokens) validate(tok jwt.Token) error {
 func caller(tok jwt.Token, name string) (session.Caller, error) {
 	if err := checkName(name); err != nil {
 		return session.Caller{}, fmt.Errorf("the token's subject: %w", err)
+	}
+	if strings.ContainsRune(name, utf8.RuneError) {
+		// JSON's decoder puts it in the place of what is not Unicode, so that two subjects would be one.
+		return session.Caller{}, errors.New(
+			"the token's subject has a replacement character (U+FFFD), or an escape that is no character")
 	}
 	if isCertificateName(name) {
 		return session.Caller{}, fmt.Errorf("the token's subject %q has the form of a certificate's name", name)
@@ -162,6 +189,7 @@ func signedBy(token string) (keyID, error) {
 // +jwt and is not at+jwt names another kind, such as a logout token, which is signed with
 // the same keys (RFC 8725, section 3.11).
 func isAccessToken(typ string) bool {
-	typ = strings.TrimPrefix(strings.ToLower(typ), "application/")
+	typ, _, _ = strings.Cut(typ, ";") // a media type may have parameters
+	typ = strings.TrimPrefix(strings.ToLower(strings.TrimSpace(typ)), "application/")
 	return typ == "at+jwt" || !strings.HasSuffix(typ, "+jwt")
 }

@@ -94,6 +94,8 @@ func TestGoodTokens(t *testing.T) {
 		"expired within the skew":        {map[string]any{"exp": now - 5}, session.Caller{Name: "alice"}},
 		"not yet valid within the skew":  {map[string]any{"nbf": now + 10}, session.Caller{Name: "alice"}},
 		"a name with spaces":             {map[string]any{"sub": "Älice of Spiffe"}, session.Caller{Name: "Älice of Spiffe"}},
+		"a pair of surrogates":           {map[string]any{"sub": json.RawMessage(`"\ud83d\ude00"`)}, session.Caller{Name: "\U0001F600"}},
+		"a mark inside a name":           {map[string]any{"sub": "\u200eAda: cn:x"}, session.Caller{Name: "\u200eAda: cn:x"}},
 		"a name as phones have it":       {map[string]any{"sub": "Zoé\u00a0\U0001F469\u200d\U0001F4BB\u200f"}, session.Caller{Name: "Zoé\u00a0\U0001F469\u200d\U0001F4BB\u200f"}},
 		"the longest name, in 768 bytes": {map[string]any{"sub": strings.Repeat("電", 256)}, session.Caller{Name: strings.Repeat("電", 256)}},
 		"the longest name":               {map[string]any{"sub": strings.Repeat("a", 256)}, session.Caller{Name: strings.Repeat("a", 256)}},
@@ -122,6 +124,11 @@ func TestBadTokens(t *testing.T) {
 			h[name] = v
 		}
 		return "Bearer " + key.Sign(t, h, authtest.Claims("alice", nil))
+	}
+	text := func(format string) string {
+		b, err := json.Marshal(authtest.Claims("alice", nil))
+		require.NoError(t, err)
+		return "Bearer " + key.SignText(t, fmt.Sprintf(format, b))
 	}
 	parts := strings.Split(good, ".")
 	for name, c := range map[string]struct {
@@ -160,6 +167,26 @@ func TestBadTokens(t *testing.T) {
 		"a logout token":            {[]string{header(map[string]any{"typ": "logout+jwt"})}, "another kind of JWT"},
 		"a security event":          {[]string{header(map[string]any{"typ": "application/SecEvent+JWT"})}, "another kind of JWT"},
 		"expiry that is no number":  {[]string{claims(map[string]any{"exp": "tomorrow"})}, "claims are malformed"},
+		"expiry in text":            {[]string{claims(map[string]any{"exp": fmt.Sprint(now + 60)})}, "claims are malformed"},
+		"nbf in text":               {[]string{claims(map[string]any{"nbf": fmt.Sprint(now - 60)})}, "claims are malformed"},
+		"iat in text":               {[]string{claims(map[string]any{"iat": fmt.Sprint(now - 60)})}, "claims are malformed"},
+		"nbf null":                  {[]string{claims(map[string]any{"nbf": json.RawMessage("null")})}, "claims are malformed"},
+		"iat null":                  {[]string{claims(map[string]any{"iat": json.RawMessage("null")})}, "claims are malformed"},
+		"claims and more":           {[]string{text(`%s{}`)}, "claims are malformed"},
+		"claims and a letter":       {[]string{text(`%s x`)}, "claims are malformed"},
+		"claims in a list":          {[]string{text(`[%s]`)}, "claims are malformed"},
+		"half a character":          {[]string{claims(map[string]any{"sub": json.RawMessage(`"alice\ud800"`)})}, "replacement character"},
+		"the other half":            {[]string{claims(map[string]any{"sub": json.RawMessage(`"\udfffalice"`)})}, "replacement character"},
+		"a replacement character":   {[]string{claims(map[string]any{"sub": "al\ufffdice"})}, "replacement character"},
+		"a mark before a CN":        {[]string{claims(map[string]any{"sub": "\u200ecn:support"})}, "form of a certificate's name"},
+		"a mark inside a CN":        {[]string{claims(map[string]any{"sub": "c\u200fn\u061c:support"})}, "form of a certificate's name"},
+		"a space without width":     {[]string{claims(map[string]any{"sub": "\u200bDNS\u2060:backend.example.org"})}, "form of a certificate's name"},
+		"a joiner in a SPIFFE ID":   {[]string{claims(map[string]any{"sub": "\u00a0spif\u200dfe\ufe0f\u034f://example.org/backend"})}, "form of a certificate's name"},
+		"a logout token, spaced":    {[]string{header(map[string]any{"typ": "Application/logout+jwt "})}, "another kind of JWT"},
+		"a logout token, in detail": {[]string{header(map[string]any{"typ": " logout+jwt ; v=1"})}, "another kind of JWT"},
+		"a key that is null":        {[]string{header(map[string]any{"jwk": json.RawMessage("null")})}, "not a signed JWT"},
+		"a key that is a number":    {[]string{header(map[string]any{"jwk": 5})}, "not a signed JWT"},
+		"a chain that is text":      {[]string{header(map[string]any{"x5c": "!!"})}, "not a signed JWT"},
 		"expiry null":               {[]string{claims(map[string]any{"exp": json.RawMessage("null")})}, "claims are malformed"},
 		"expiry beyond all numbers": {[]string{claims(map[string]any{"exp": json.RawMessage("1e300")})}, "claims are malformed"},
 		"an audience of numbers":    {[]string{claims(map[string]any{"aud": []any{1, authtest.Audience}})}, "claims are malformed"},
@@ -257,6 +284,7 @@ func TestFormsOfATokenThatAreGood(t *testing.T) {
 		"typ jwt":                {"typ": "jwt"},
 		"no typ":                 {},
 		"an access token's typ":  {"typ": "at+jwt"},
+		"the same, spaced":       {"typ": " AT+JWT ; profile=x"},
 		"the same, in full":      {"typ": "application/at+JWT"},
 		"typ of the issuer's":    {"typ": "Bearer"},
 		"a content type":         {"cty": "json"},

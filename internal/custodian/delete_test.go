@@ -90,7 +90,6 @@ func TestDelete(t *testing.T) {
 		"no pair":    about("/backup/delete", "alice", ""),
 		"no client":  about("/backup/delete", "", "pair 2"),
 		"all of one": {path: "/backup/delete", body: `{"clientId":"alice"}`},
-		"more":       {path: "/backup/delete", body: `{"clientId":"alice","backupSharePairId":"pair 2","x":1}`},
 	} {
 		code, _ := r.send(t, m)
 		require.Equal(t, http.StatusBadRequest, code, name)

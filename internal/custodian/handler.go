@@ -192,10 +192,9 @@ func read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return body, nil
 }
 
-// parse reads one JSON object that has no field beyond those of its shape.
+// parse reads one JSON object. Fields that are not in its shape are ignored: more may be added.
 func parse(body []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(body))
-	d.DisallowUnknownFields()
 	if err := d.Decode(into); err != nil {
 		return refusal{http.StatusBadRequest, "the body is not a JSON object of the fields that it should have"}
 	}

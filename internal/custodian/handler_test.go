@@ -232,7 +232,6 @@ func TestBadBodies(t *testing.T) {
 		"nothing":         {"/backup", "", 400},
 		"a list":          {"/backup", "[]", 400},
 		"two":             {"/backup", deposit("a", "PASSWORD", "s", "p").body + "{}", 400},
-		"an unknown one":  {"/backup", `{"clientId":"a","backupMethod":"PASSWORD","share":"AAAA","backupSharePairId":"p","x":1}`, 400},
 		"no base64":       {"/backup", `{"clientId":"a","backupMethod":"PASSWORD","share":"!","backupSharePairId":"p"}`, 400},
 		"no share":        {"/backup", deposit("a", "PASSWORD", "", "p").body, 400},
 		"no client":       {"/backup", deposit("", "PASSWORD", "s", "p").body, 400},
@@ -257,6 +256,27 @@ func TestBadBodies(t *testing.T) {
 	}
 	code, _ := r.do(t, http.MethodGet, "/backup", http.Header{}, "")
 	require.Equal(t, http.StatusMethodNotAllowed, code)
+}
+
+// Fields may be added to messages: a receiver that does not know them goes on working.
+func TestUnknownFields(t *testing.T) {
+	t.Parallel()
+	r := fresh(t)
+	const more = `,"x":1,"extra":{"y":[null]}}`
+	for _, x := range []struct {
+		path, body string
+		code       int
+		answer     string
+	}{
+		{"/backup", `{"clientId":"a","backupMethod":"PASSWORD","share":"AAAA","backupSharePairId":"p"` + more, http.StatusNoContent, ""},
+		{"/backup/fetch", `{"clientId":"a","backupSharePairId":"p"` + more, http.StatusOK, `"AAAA"`},
+		{"/backup/delete", `{"clientId":"a","backupSharePairId":"p"` + more, http.StatusNoContent, ""},
+	} {
+		code, answer := r.send(t, message{path: x.path, body: x.body})
+		require.Equal(t, x.code, code, x.path)
+		require.Contains(t, answer, x.answer, x.path)
+	}
+	require.Empty(t, r.shares(t, "a"))
 }
 
 // Shares that came encrypted are kept so, and answered decrypted.

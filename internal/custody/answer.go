@@ -2,6 +2,7 @@ package custody
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,10 @@ import (
 
 // errNotThere is an answer that has no share of the set.
 var errNotThere = errors.New("the custodian's answer has no share of the set")
+
+// errNotFound is a read-back that is answered 404, which may pass.
+var errNotFound = &session.WebhookError{Err: errors.New("the custodian answers 404: " +
+	"it does not have the share (yet), or the URL is not the one below which it takes messages")}
 
 // pick returns the server's share of a set from a custodian's answer. Of several it is the
 // first: its caller compares it with the set's record. Where there is none, the error says
@@ -35,10 +40,16 @@ func pick(answer []byte, id tss.SetID) (secret.Bytes, error) {
 		}
 		clear(b)
 	}
+	perhaps := ""
 	for _, text := range all.Shares {
-		if cause := likely(text, id); cause != "" {
+		cause, its := likely(text, id)
+		if its {
 			return notThere(true, cause)
 		}
+		perhaps = cmp.Or(perhaps, cause)
+	}
+	if perhaps != "" { // it may be another set's, and this one's on its way
+		return notThere(false, perhaps)
 	}
 	if len(all.Shares) == 0 {
 		return notThere(false, "it is empty")
@@ -56,14 +67,15 @@ func isShareOf(b []byte, id tss.SetID) bool {
 	return err == nil && share.SetID == id && share.Party == tss.Server
 }
 
-// likely says what may have happened to a share on its way, or nothing.
-func likely(text json.RawMessage, id tss.SetID) string {
+// likely says what may have happened to a share on its way, or nothing. its tells that it is
+// the share of the set: whose an encrypted one or an object is cannot be seen.
+func likely(text json.RawMessage, id tss.SetID) (cause string, its bool) {
 	var s string
 	if json.Unmarshal(text, &s) != nil {
 		if bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
-			return "a share in it is a JSON object, and not a text in base64"
+			return "a share in it is a JSON object, and not a text in base64", false
 		}
-		return ""
+		return "", false
 	}
 	once := decode(s)
 	twice := decode(string(once))
@@ -72,15 +84,15 @@ func likely(text json.RawMessage, id tss.SetID) string {
 	switch {
 	case isAge([]byte(s)), isAge(once), isAge(twice):
 		return "a share in it is still encrypted (age): " +
-			"the custodian decrypts with the identity of --custodian-recipient before it answers"
+			"the custodian decrypts with the identity of --custodian-recipient before it answers", false
 	case isShareOf(once, id):
-		return "the share in it is base64, but not that of RFC 4648, section 4: with + and /, padded, without spaces"
+		return "the share in it is base64, but not that of RFC 4648, section 4: with + and /, padded, without spaces", true
 	case isShareOf(twice, id):
-		return "the share in it is encoded in base64 twice"
+		return "the share in it is encoded in base64 twice", true
 	case isShareOf([]byte(s), id):
-		return "the share in it is not encoded in base64"
+		return "the share in it is not encoded in base64", true
 	}
-	return ""
+	return "", false
 }
 
 func isAge(b []byte) bool {

@@ -1,11 +1,13 @@
 package custody
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/mpcd/mpcd/internal/session"
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
@@ -39,4 +41,43 @@ func FuzzAnswer(f *testing.F) {
 		require.Equal(t, id, share.SetID)
 		require.Equal(t, tss.Server, share.Party)
 	})
+}
+
+// Only the set's own share in a wrong encoding is there for good. What may be another set's, or
+// is none, says nothing about a share that is still on its way.
+func TestForeignEntriesAreNoRefusal(t *testing.T) {
+	t.Parallel()
+	id := tss.SetID{WalletID: "5a1b2c3d-0000-4000-8000-000000000001", ShareSetID: "5a1b2c3d-0000-4000-8000-000000000002", Purpose: tss.Backup}
+	keys, err := tss.HostedKeygen(t.Context(), tss.Ed25519, [2]*tss.PreParams{}, tss.Observer{})
+	require.NoError(t, err)
+	encoded, err := (&tss.Share{SetID: id, Party: tss.Server, Keys: []tss.KeyShare{keys[tss.Server].Share}}).Encode()
+	require.NoError(t, err)
+	once := base64.StdEncoding.EncodeToString(encoded.Reveal())
+	twice := base64.StdEncoding.EncodeToString([]byte(once))
+	const sealed = "age-encryption.org/v1\n-> X25519 a\n"
+	for name, x := range map[string]struct {
+		all       []any
+		permanent bool
+		says      string
+	}{
+		"of every type":             {[]any{"AAAA", 1, nil, map[string]any{}, []any{}}, false, "is a JSON object"},
+		"no text":                   {[]any{1, nil, []any{}, true}, false, "other sets' shares, or none at all"},
+		"encrypted":                 {[]any{"AAAA", base64.StdEncoding.EncodeToString([]byte(sealed))}, false, "still encrypted (age)"},
+		"encrypted, not base64":     {[]any{sealed}, false, "still encrypted (age)"},
+		"an object with a share":    {[]any{map[string]any{"share": once}}, false, "is a JSON object"},
+		"its own, twice":            {[]any{twice}, true, "encoded in base64 twice"},
+		"its own after foreign":     {[]any{map[string]any{}, sealed, twice}, true, "encoded in base64 twice"},
+		"its own in another base64": {[]any{sealed, base64.RawURLEncoding.EncodeToString(encoded.Reveal()) + " "}, true, "RFC 4648, section 4"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			answer, err := json.Marshal(map[string]any{"backupShares": x.all})
+			require.NoError(t, err)
+			_, err = pick(answer, id)
+			failed := new(session.WebhookError)
+			require.ErrorAs(t, err, &failed)
+			require.Equal(t, x.permanent, failed.Permanent)
+			require.ErrorContains(t, err, x.says)
+		})
+	}
 }

@@ -1,4 +1,4 @@
-// Package custody keeps the server's half of share sets: in mpcd's own database, sealed
+// Package custody keeps the server's share of share sets: in mpcd's own database, sealed
 // (Managed), or with a customer, behind his webhooks (Webhook).
 //
 // A managed half is kept as one ciphertext for each curve, in the set's own row, bound to its
@@ -35,10 +35,10 @@ func NewManaged(sealer session.Sealer) *Managed { return &Managed{sealer} }
 // Deposit implements session.Custodian. The half stays the caller's, who wipes it.
 func (m *Managed) Deposit(_ context.Context, _ string, set *session.ShareSet, half *tss.Share) ([]session.Sealed, error) {
 	if half.Party != tss.Server || half.SetID != setID(set) {
-		return nil, fmt.Errorf("deposit for share set %s: the half is another set's or party's", set.ID)
+		return nil, fmt.Errorf("deposit for share set %s: the share is another set's or party's", set.ID)
 	}
 	if len(half.Keys) == 0 {
-		return nil, fmt.Errorf("deposit for share set %s: the half has no keys", set.ID)
+		return nil, fmt.Errorf("deposit for share set %s: the share has no keys", set.ID)
 	}
 	row := make([]session.Sealed, 0, len(half.Keys))
 	for i := range half.Keys {
@@ -69,10 +69,10 @@ func (m *Managed) seal(set *session.ShareSet, half *tss.Share, c tss.Curve) ([]b
 // was erased.
 func (m *Managed) Fetch(_ context.Context, _ string, set *session.StoredSet) (*tss.Share, error) {
 	if set.State == session.SetRevoked {
-		return nil, fmt.Errorf("fetch the half of share set %s: %w", set.ID, session.ErrShareSetRevoked)
+		return nil, fmt.Errorf("fetch the server share of set %s: %w", set.ID, session.ErrShareSetRevoked)
 	}
 	if len(set.Half) == 0 && set.Purpose == session.Backup {
-		return nil, corrupted(set, errors.New("its half is not here: was it deposited with a custodian (--custodian-url)?"))
+		return nil, corrupted(set, errors.New("its server share is not here: was it deposited with a custodian (--custodian-url)?"))
 	}
 	rec, err := tss.ParseRecord(set.Record)
 	if err != nil {
@@ -82,7 +82,7 @@ func (m *Managed) Fetch(_ context.Context, _ string, set *session.StoredSet) (*t
 		return nil, corrupted(set, fmt.Errorf("its record is another set's"))
 	}
 	if len(set.Half) != len(rec.Keys) {
-		return nil, corrupted(set, fmt.Errorf("its half has %d curves, its record %d", len(set.Half), len(rec.Keys)))
+		return nil, corrupted(set, fmt.Errorf("its server share has %d curves, its record %d", len(set.Half), len(rec.Keys)))
 	}
 	half := &tss.Share{SetID: rec.SetID, Party: tss.Server, RecordHash: tss.Hash(set.Record)}
 	for i := range rec.Keys {
@@ -103,7 +103,7 @@ func (m *Managed) open(set *session.StoredSet, rec *tss.Record, c tss.Curve, sea
 	}
 	encoded, err := m.sealer.Open(sealed.Ciphertext, label(&set.ShareSet, c))
 	if err != nil {
-		return nil, fmt.Errorf("fetch the half of share set %s: %w", set.ID, err)
+		return nil, fmt.Errorf("fetch the server share of set %s: %w", set.ID, err)
 	}
 	defer encoded.Wipe()
 	one, err := tss.ParseShare(encoded.Reveal())
@@ -124,7 +124,7 @@ func (m *Managed) open(set *session.StoredSet, rec *tss.Record, c tss.Curve, sea
 // corrupted says what is wrong with a row. The cause is not wrapped: the sentinels of
 // the tss room would tell the caller that its own share is malformed.
 func corrupted(set *session.StoredSet, cause error) error {
-	return fmt.Errorf("fetch the half of share set %s: %w: %s", set.ID, session.ErrDataCorrupted, cause.Error())
+	return fmt.Errorf("fetch the server share of set %s: %w: %s", set.ID, session.ErrDataCorrupted, cause.Error())
 }
 
 func setID(set *session.ShareSet) tss.SetID {

@@ -67,10 +67,11 @@ func TestReadBackEnds(t *testing.T) {
 		code      int
 		fetches   int32 // 0: more than two
 		permanent bool
+		says      string
 	}{
-		"never there": {http.StatusNotFound, 0, true},
-		"no content":  {http.StatusNoContent, 0, false},
-		"refused":     {http.StatusForbidden, 1, true},
+		"never there": {http.StatusNotFound, 0, false, "the custodian answers 404: it does not have the share (yet), or the URL is not the one"},
+		"no content":  {http.StatusNoContent, 0, false, "it is not JSON of the form"},
+		"refused":     {http.StatusForbidden, 1, true, "it answers 403"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -87,6 +88,7 @@ func TestReadBackEnds(t *testing.T) {
 			failed := new(session.WebhookError)
 			require.ErrorAs(t, err, &failed)
 			require.Equal(t, x.permanent, failed.Permanent)
+			require.ErrorContains(t, err, x.says)
 			if x.fetches > 0 {
 				require.Equal(t, x.fetches, fetches.Load())
 			} else {

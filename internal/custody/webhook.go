@@ -66,7 +66,7 @@ type (
 // backup that cannot be read back is none. Nothing of it stands in the set's row.
 func (w *Webhook) Deposit(ctx context.Context, owner string, set *session.ShareSet, half *tss.Share) ([]session.Sealed, error) {
 	if half.Party != tss.Server || half.SetID != setID(set) {
-		return nil, fmt.Errorf("deposit for share set %s: the half is another set's or party's", set.ID)
+		return nil, fmt.Errorf("deposit for share set %s: the share is another set's or party's", set.ID)
 	}
 	encoded, err := half.Encode()
 	if err != nil {
@@ -132,9 +132,10 @@ func (w *Webhook) readBack(ctx context.Context, owner string, set *session.Share
 			err = &session.WebhookError{Permanent: true, Err: errors.New("the custodian answers another share than it was given")}
 		}
 		there.Wipe()
-		e := new(webhook.Error)
-		notYet := errors.Is(err, errNotThere) || errors.As(err, &e) && e.Status == http.StatusNotFound
-		if err != nil && !notYet {
+		if e := new(webhook.Error); errors.As(err, &e) && e.Status == http.StatusNotFound {
+			err = errNotFound
+		}
+		if err != nil && !errors.Is(err, errNotThere) && !errors.Is(err, errNotFound) {
 			err = backoff.Permanent(err)
 		}
 		return struct{}{}, err

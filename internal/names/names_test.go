@@ -24,6 +24,8 @@ var phones = map[string]string{
 	"left-to-right mark":        "Ada \u200e(2)",
 	"right-to-left mark":        "הטלפון\u200f של עדה",
 	"Arabic letter mark":        "هاتف\u061c 2",
+	"isolated name":             "\u2068Ada\u2069\u2019s iPhone",
+	"isolates in isolates":      "\u2067a\u2066b\u2069\u2069 \u2068c\u2069",
 	"zero-width space":          "a\u200bb",
 	"soft hyphen":               "Haupt\u00adtelefon",
 	"word joiner":               "a\u2060b",
@@ -55,6 +57,11 @@ func TestRefusedNames(t *testing.T) {
 	} {
 		require.ErrorIs(t, names.Check(name, names.MaxOwner), names.ErrText, what)
 	}
+	for what, name := range map[string]string{
+		"an isolate left open": "\u2066\u2067a\u2069", "one end too many": "\u2068a\u2069\u2069", "an end before its beginning": "\u2069a\u2068",
+	} {
+		require.ErrorIs(t, names.Check(name, names.MaxOwner), names.ErrText, what)
+	}
 	for _, r := range "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069" {
 		require.ErrorIs(t, names.Check("a"+string(r)+"b", names.MaxOwner), names.ErrText, "%U", r)
 	}
@@ -76,7 +83,7 @@ func TestLine(t *testing.T) {
 	for what, name := range phones {
 		got := names.Line(name)
 		require.NoError(t, names.Check(got, 128), what)
-		require.Equal(t, strings.NewReplacer("\u200e", "", "\u200f", "", "\u061c", "").Replace(name), got, what)
+		require.Equal(t, strings.NewReplacer("\u200e", "", "\u200f", "", "\u061c", "", "\u2066", "", "\u2067", "", "\u2068", "", "\u2069", "").Replace(name), got, what)
 	}
 	require.Equal(t, "a[2Jbc", names.Line("a\x1b[2J\nb\u202e\u2068c\xff\u2028\u200f"))
 }

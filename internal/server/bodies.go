@@ -60,7 +60,7 @@ func (c *httpCall) readBody(r io.Reader, m protoreflect.Message) error {
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return c.refuse(http.StatusRequestEntityTooLarge, "the body has more than %d bytes", tooLarge.Limit)
+		return c.tooLarge(tooLarge.Limit)
 	case err != nil:
 		return c.refuse(http.StatusBadRequest, "the body did not arrive whole")
 	}

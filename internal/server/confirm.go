@@ -49,11 +49,12 @@ func hashSentence(err error) string {
 	const send = " Send the SHA-256 of the plaintext client share's own bytes"
 	switch {
 	case errors.Is(err, session.ErrHashOfSealed):
-		return "The hash is that of the sealed share, the age file that was encrypted to seal_to." + send + ": decrypt the age file first, so that whoever confirms has shown that it opens."
+		return "The hash is that of the sealed share, the age file." + send + ": decrypt the age file first, so that whoever confirms has shown that it opens."
 	case errors.Is(err, session.ErrHashOfText):
-		return "The hash is that of the share's base64 text." + send + ": decode the base64, then decrypt it where seal_to was given."
+		return "The hash is that of the share's base64 text." + send + ": decode the base64, then decrypt it where it was sealed to you."
 	case errors.Is(err, session.ErrHashMismatch):
-		return "The hash is not that of the set's client share." + send + ", base64-decoded, and decrypted where seal_to was given; and name the set that it came with."
+		return "The hash is not that of the set's client share." + send + ", and name the set that it came with: " +
+			"decrypt the age file first where it was sealed to you, and hash neither that file nor base64 or hex text, with line breaks or without."
 	}
 	return ""
 }

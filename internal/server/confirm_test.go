@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"io"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -39,6 +40,11 @@ func TestConfirmWithAnotherHash(t *testing.T) {
 	require.NoError(t, err)
 	open := create(t, s)
 	text := func(b []byte) []byte { return []byte(base64.StdEncoding.EncodeToString(b)) }
+	lines := func(b []byte) []byte { // as openssl and MIME have it
+		return regexp.MustCompile(".{1,64}").ReplaceAll(text(b), []byte("$0\n"))
+	}
+	// What cannot be told apart has one sentence, which names what is likely.
+	const general = "decrypt the age file first where seal_to was given, and hash neither that file nor base64 or hex text, with line breaks or without"
 	for name, c := range map[string]struct {
 		of   held
 		hash []byte
@@ -50,6 +56,9 @@ func TestConfirmWithAnotherHash(t *testing.T) {
 		"another set's share":          {open, plain, "not that of the set's client share"},
 		"another set's age file":       {open, sealed.share, "not that of the set's client share"},
 		"a plaintext share, in base64": {sealed, text(plain), "not that of the set's client share"},
+		"base64 in lines":              {open, lines(open.share), general},
+		"base64 and a newline":         {open, append(text(open.share), '\n'), general},
+		"hex text":                     {open, []byte(hex.EncodeToString(open.share)), general},
 		"nothing":                      {sealed, nil, "not that of the set's client share"},
 	} {
 		for transport, do := range transports {
@@ -61,7 +70,7 @@ func TestConfirmWithAnotherHash(t *testing.T) {
 	confirm(t, s, sealed.with(plain))
 	a := overGRPC(t, s, alice, confirmReq(sealed)) // the age file is forgotten by now
 	refused(t, a, codes.InvalidArgument, "SHARE_SET_MISMATCH")
-	require.Contains(t, a.status.Message(), "not that of the set's client share")
+	require.Contains(t, a.status.Message(), general)
 	confirm(t, s, sealed.with(plain))
 	confirm(t, s, open)
 }

@@ -2,13 +2,18 @@ package server
 
 import (
 	"errors"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	rscors "github.com/rs/cors"
+	"google.golang.org/grpc/codes"
+
+	"github.com/mpcd/mpcd/internal/session"
 )
 
 // cors lets the pages of these origins call over HTTP. A preflight is answered here, and
@@ -32,6 +37,9 @@ func cors(origins []string, next http.Handler) http.Handler {
 	// That a path does not take a method is an answer that a page may read too.
 	actual := with(http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(r.Header.Values("Origin")) > 1 {
+			r.Header.Del("Origin") // no browser sends two: none of them is let in
+		}
 		if r.Method != http.MethodOptions {
 			actual.ServeHTTP(w, r)
 			return
@@ -45,6 +53,54 @@ func cors(origins []string, next http.Handler) http.Handler {
 		}
 		preflight.ServeHTTP(w, r)
 	})
+}
+
+// near refuses what a web page elsewhere makes its reader's browser send to a service
+// without authentication: calls of another origin, which browsers send without asking where
+// they look like those of a form, and calls under a name that a stranger's DNS has made one
+// of this machine (DNS rebinding).
+func (s *Server) near(next http.Handler) http.Handler {
+	if !s.cfg.Dev {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		const dev = "This is a --dev service, which has no authentication. "
+		host, port := (&url.URL{Host: r.Host}).Hostname(), ""
+		if addr, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr); ok {
+			port = ":" + strconv.Itoa(addr.Port)
+		}
+		sentence := ""
+		switch {
+		case !isNearName(host):
+			sentence = dev + "It answers only under this machine's own names: call it as 127.0.0.1" + port + " or localhost" + port + "."
+		case !s.isNearOrigin(r):
+			sentence = dev + "It takes no calls from web pages of other origins: if this page may use every wallet, " +
+				"start the service with its origin in --cors-origins."
+		default:
+			next.ServeHTTP(w, r)
+			return
+		}
+		s.own(w, r, http.StatusForbidden, because(codes.PermissionDenied, session.ErrPermissionDenied, sentence))
+	})
+}
+
+// isNearName reports whether a name is this machine's, whatever any DNS says (RFC 6761,
+// section 6.3).
+func isNearName(host string) bool {
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	return isLoopbackHost(host) || strings.HasSuffix(host, ".localhost")
+}
+
+// isNearOrigin reports whether a request comes from no page, from one of this very service,
+// or from one that may call.
+func (s *Server) isNearOrigin(r *http.Request) bool {
+	origins := r.Header.Values("Origin")
+	own := "http://" + r.Host
+	if r.TLS != nil {
+		own = "https://" + r.Host
+	}
+	return len(origins) == 0 ||
+		len(origins) == 1 && (strings.EqualFold(origins[0], own) || slices.Contains(s.cfg.CORSOrigins, origins[0]))
 }
 
 // appSchemes are schemes of the origins of pages in an app or a browser's extension.

@@ -31,7 +31,7 @@ var publicErrors = map[string]public{
 	session.ErrInvalidArgument.Reason:  {codes.InvalidArgument, "The request is not valid."},
 	session.ErrShareMalformed.Reason:   {codes.InvalidArgument, "The share is not one that this service made, or it was altered. Send the share's bytes as they were when it was stored, after decrypting its backup."},
 	session.ErrShareSetMismatch.Reason: {codes.InvalidArgument, "The share is of another wallet, of another share set, or of the wrong purpose. A backup share provisions; a signing share signs and makes backups."},
-	session.ErrRequestIDReused.Reason:  {codes.InvalidArgument, "This request_id was used before with other parameters. Repeat the call exactly to attach to that session, or use a new UUID."},
+	session.ErrRequestIDReused.Reason:  {codes.InvalidArgument, "This request id was used before with other parameters. Repeat the call exactly to attach to that session, or use a new UUID."},
 	session.ErrWalletNotFound.Reason:   {codes.NotFound, "There is no such wallet, or it is not yours."},
 	session.ErrShareSetNotFound.Reason: {codes.NotFound, "The wallet has no such share set. GetWallet lists the ones that it has."},
 	session.ErrSessionNotFound.Reason:  {codes.NotFound, "There is no such session, or you did not start it."},
@@ -39,19 +39,19 @@ var publicErrors = map[string]public{
 	session.ErrShareSetPending.Reason:  {codes.FailedPrecondition, "The share set was not confirmed. Store its client share, then call ConfirmShareSet."},
 	session.ErrShareSetRevoked.Reason:  {codes.FailedPrecondition, "The share set was revoked: the service's share of it is erased. Provision a new one from a backup."},
 	session.ErrShareSetLocked.Reason:   {codes.FailedPrecondition, "The share set is locked: too many sessions that used it were aborted through the client's fault. Provision a new set from a backup that is not locked, or ask an admin to release it."},
-	session.ErrLastShareSet.Reason:     {codes.FailedPrecondition, "It is the wallet's last usable set of its purpose. Make another one first; an admin may set allow_last."},
-	session.ErrSessionExpired.Reason:   {codes.FailedPrecondition, "The session's result was confirmed, or its time is up. Start again with a new request_id."},
-	session.ErrOverloaded.Reason:       {codes.ResourceExhausted, "Too many runs are waiting. Try again after the time in RetryInfo; the same request_id may be used."},
+	session.ErrLastShareSet.Reason:     {codes.FailedPrecondition, "It is the wallet's last usable set of its purpose. Make another one first; an admin may allow that the last one goes."},
+	session.ErrSessionExpired.Reason:   {codes.FailedPrecondition, "The session's result was confirmed, or its time is up. Start again with a new request id."},
+	session.ErrOverloaded.Reason:       {codes.ResourceExhausted, "Too many runs are waiting. Try again after the time in RetryInfo; the same request id may be used."},
 	session.ErrTooManyPending.Reason:   {codes.ResourceExhausted, "The wallet has as many unconfirmed share sets as it may have. Confirm those whose client share is stored (ConfirmShareSet); the others are erased when their time is up, the first of them after the time in RetryInfo."},
-	session.ErrShareSetBusy.Reason:     {codes.ResourceExhausted, "As many device-held runs use the share set as may at once; a device that went away leaves its place after some minutes. Try again after the time in RetryInfo; the same request_id may be used."},
+	session.ErrShareSetBusy.Reason:     {codes.ResourceExhausted, "As many device-held runs use the share set as may at once; a device that went away leaves its place after some minutes. Try again after the time in RetryInfo; the same request id may be used."},
 	session.ErrShuttingDown.Reason:     {codes.Unavailable, "The service is shutting down. Try again soon."},
-	session.ErrSessionCancelled.Reason: {codes.Canceled, "The session was cancelled, and nothing was changed. Start again with a new request_id."},
-	session.ErrProtocolAborted.Reason:  {codes.Aborted, "The protocol was aborted, and nothing was changed. Start again with a new request_id."},
-	session.ErrInterrupted.Reason:      {codes.Aborted, "The call was interrupted, and nothing was changed. Repeat it, a run with the same request_id: that begins its next attempt."},
+	session.ErrSessionCancelled.Reason: {codes.Canceled, "The session was cancelled, and nothing was changed. Start again with a new request id."},
+	session.ErrProtocolAborted.Reason:  {codes.Aborted, "The protocol was aborted, and nothing was changed. Start again with a new request id."},
+	session.ErrInterrupted.Reason:      {codes.Aborted, "The call was interrupted, and nothing was changed. Repeat it, a run with the same request id: that begins its next attempt."},
 	session.ErrPermissionDenied.Reason: {codes.PermissionDenied, "You may not do this."},
 	session.ErrDeviceHeldWallet.Reason: {codes.FailedPrecondition, "The wallet is device-held: no share of it comes into the service. Let the device run its own side."},
 	session.ErrPolicyDenied.Reason:     {codes.PermissionDenied, "The wallet provider's policy does not allow this."},
-	session.ErrWebhookFailed.Reason:    {codes.Unavailable, "The wallet provider's own service, which keeps the server's backup shares or authorises calls, did not do its part. Nothing was changed. Repeat the call with the same request_id: that begins its next attempt."},
+	session.ErrWebhookFailed.Reason:    {codes.Unavailable, "The wallet provider's own service, which keeps the server's backup shares or authorises calls, did not do its part. Nothing was changed. Repeat the call with the same request id: that begins its next attempt."},
 	session.ErrUnauthenticated.Reason:  {codes.Unauthenticated, "The service does not know who calls. Send one valid bearer token, or, over gRPC, use a client certificate that the service accepts."},
 	session.ErrRateLimited.Reason:      {codes.ResourceExhausted, "Too many calls. Try again after the time in RetryInfo."},
 	session.ErrDataCorrupted.Reason:    {codes.DataLoss, "What the service stored for this wallet cannot be read. Nothing was changed; ask the service's operator."},
@@ -59,7 +59,7 @@ var publicErrors = map[string]public{
 }
 
 // webhookRefused is the sentence of a WEBHOOK_FAILED that the same call would meet again.
-const webhookRefused = "The wallet provider's own service, which keeps the server's backup shares or authorises calls, refused. Nothing was changed. Its operator must act first; after that, start again with a new request_id."
+const webhookRefused = "The wallet provider's own service, which keeps the server's backup shares or authorises calls, refused. Nothing was changed. Its operator must act first; after that, start again with a new request id."
 
 // retryDelays are the reasons that may pass by themselves, with when to try again where the
 // error does not say. Every other error carries no RetryInfo: trying again cannot help.

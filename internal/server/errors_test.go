@@ -165,3 +165,19 @@ func TestRetryInfoSaysWhatMayPass(t *testing.T) {
 	require.NotContains(t, refused.Message(), "epeat")
 	require.NotContains(t, refused.Message(), "403")
 }
+
+// A sentence is the same over gRPC and HTTP, which spell the names of fields in two ways: it
+// has none.
+func TestSentencesNameNoFields(t *testing.T) {
+	t.Parallel()
+	all := []string{webhookRefused}
+	for _, p := range publicErrors {
+		all = append(all, p.sentence)
+	}
+	for _, err := range []error{session.ErrHashOfSealed, session.ErrHashOfText, session.ErrHashMismatch} {
+		all = append(all, hashSentence(err))
+	}
+	for _, sentence := range all {
+		require.Empty(t, protoName.FindString(sentence), sentence)
+	}
+}

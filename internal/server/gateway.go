@@ -14,6 +14,7 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 
@@ -40,10 +41,10 @@ func (s *Server) gateway(ctx context.Context) (h http.Handler, stop func(), err 
 		_ = conn.Close() // nothing is in flight any more
 		s.inner.Stop()
 	}
-	var routes router
+	routes := router{own: s.own}
 	routes.mux = runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, newJSONBodies()),
-		runtime.WithErrorHandler(gatewayError),
+		runtime.WithErrorHandler(routes.failed),
 		runtime.WithStreamErrorHandler(streamError),
 		runtime.WithRoutingErrorHandler(routes.unmatched),
 		runtime.WithMiddlewares(routes.matched),
@@ -57,7 +58,7 @@ func (s *Server) gateway(ctx context.Context) (h http.Handler, stop func(), err 
 		stop()
 		return nil, nil, err
 	}
-	return s.front(cors(s.cfg.CORSOrigins, &routes)), stop, nil
+	return s.front(s.near(cors(s.cfg.CORSOrigins, &routes))), stop, nil
 }
 
 // incomingHeader is the list of request headers that reach the service. Authorization
@@ -91,7 +92,8 @@ func (s *Server) front(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := goodRequestID(r.Header.Get("X-Request-Id"))
 		r.Header.Set("X-Request-Id", id)
-		r.Header.Del("Grpc-Timeout") // grpc-gateway would read it, whatever incomingHeader says
+		r.Header.Del("Grpc-Timeout")    // grpc-gateway would read it, whatever incomingHeader says
+		r.Header.Del("X-Forwarded-For") // with what is not ASCII in it, grpc-gateway would leave out the caller's address
 		w.Header().Set("X-Request-Id", id)
 		w.Header().Set("Cache-Control", "no-store")
 		out := &deadlineWriter{ResponseWriter: w, control: http.NewResponseController(w)}
@@ -140,7 +142,10 @@ func (w *deadlineWriter) Write(b []byte) (int, error) {
 
 // router decides which call a request is. grpc-gateway's mux does most of it, but takes
 // anything for an id, and knows of a path only that other methods have it, not which.
-type router struct{ mux *runtime.ServeMux }
+type router struct {
+	mux *runtime.ServeMux
+	own func(w http.ResponseWriter, r *http.Request, code int, st *status.Status) // see Server.own
+}
 
 // ServeHTTP implements http.Handler.
 func (t *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -188,11 +193,21 @@ func (t *router) matched(next runtime.HandlerFunc) runtime.HandlerFunc {
 			return
 		}
 		call := httpCallOf(r.Context())
+		for field, id := range path {
+			path[field] = strings.ToValidUTF8(id, "\uFFFD") // protobuf has no other text; the service says that it is no id
+		}
 		call.path = path
 		if coding := r.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
 			w.Header().Set("Accept-Encoding", "identity")
 			err := call.refuse(http.StatusUnsupportedMediaType, "the body must not be compressed: leave out Content-Encoding")
-			gatewayError(r.Context(), t.mux, nil, w, r, err)
+			t.failed(r.Context(), t.mux, nil, w, r, err)
+			return
+		}
+		if r.ContentLength > maxMessage && r.Header.Get("Expect") != "" {
+			// It waits for a 100 Continue before it sends the body. Who does not wait has most of
+			// it on the way, and might miss an answer that comes before it was read.
+			w.Header().Set("Connection", "close")
+			t.failed(r.Context(), t.mux, nil, w, r, call.tooLarge(maxMessage))
 			return
 		}
 		next(w, r, path)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
@@ -101,6 +102,10 @@ func (c *httpCall) unknown(at place, name, want string) {
 func (c *httpCall) refuse(code int, format string, args ...any) error {
 	c.refused = &refusal{code, invalid(codes.InvalidArgument, fmt.Sprintf(format, args...))}
 	return c.refused.status.Err()
+}
+
+func (c *httpCall) tooLarge(limit int64) error {
+	return c.refuse(http.StatusRequestEntityTooLarge, "the body has more than %d bytes", limit)
 }
 
 // readQuery reads the query's parameters into m: the fields that neither the path nor a

@@ -2,12 +2,14 @@ package server
 
 import (
 	"context"
+	"log/slog"
 	"math"
 	"net/http"
 	"regexp"
 	"strconv"
 	"strings"
 
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -24,14 +26,13 @@ import (
 // google.rpc.Status and the HTTP status that belongs to it, a stream's call too. A stream
 // that has begun ends with the line {"error": {...}}.
 
-// gatewayError answers a call that did not come to a response or to a stream's first
-// message.
-func gatewayError(
+// failed answers a call that did not come to a response or to a stream's first message.
+func (t *router) failed(
 	ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error,
 ) {
 	call := httpCallOf(ctx)
 	if call.refused != nil {
-		answer(w, r, call.refused.code, call.refused.status)
+		t.own(w, r, call.refused.code, call.refused.status)
 		return
 	}
 	st := call.inCallersNames(withReason(status.Convert(err)))
@@ -45,15 +46,33 @@ func streamError(ctx context.Context, err error) *status.Status {
 
 // noRoute answers a request that is no call: its path has other methods, or there is no
 // such path.
-func (*router) noRoute(w http.ResponseWriter, r *http.Request, allowed []string) {
+func (t *router) noRoute(w http.ResponseWriter, r *http.Request, allowed []string) {
 	if len(allowed) == 0 {
-		answer(w, r, http.StatusNotFound, invalid(codes.NotFound, "the API has no such path"))
+		t.own(w, r, http.StatusNotFound, invalid(codes.NotFound, "the API has no such path"))
 		return
 	}
 	all := strings.Join(allowed, ", ")
 	w.Header().Set("Allow", all)
 	st := invalid(codes.Unimplemented, "this path takes the methods "+all+" and no other")
-	answer(w, r, http.StatusMethodNotAllowed, st)
+	t.own(w, r, http.StatusMethodNotAllowed, st)
+}
+
+// own answers a request that does not come to the service, with its checks and its log. It
+// needs no credentials; so it counts as a refused call for where it comes from, and is
+// logged as a call is, without the path, which may be anything.
+func (s *Server) own(w http.ResponseWriter, r *http.Request, code int, st *status.Status) {
+	from := networkOf(r.RemoteAddr)
+	if err := s.limits.take(refusedCalls, from); err != nil {
+		st = toStatus(err)
+		code = runtime.HTTPStatusFromCode(st.Code())
+	}
+	level := slog.Level(logging.DefaultServerCodeToLevel(st.Code()))
+	if st.Code() == codes.Unimplemented {
+		level = slog.LevelInfo // another method than the path has: the caller's mistake, and none of ours
+	}
+	s.log.Log(r.Context(), level, "finished call", "grpc.code", st.Code().String(), "http.code", code,
+		"reason", reason(st), "request_id", r.Header.Get("X-Request-Id"), "from", from)
+	answer(w, r, code, st)
 }
 
 // answer writes a status as the whole answer.
@@ -96,8 +115,13 @@ func retryAfter(h http.Header, st *status.Status) {
 
 // invalid is the status of a request that the gateway itself refuses.
 func invalid(code codes.Code, what string) *status.Status {
-	st := status.New(code, "The request is not valid: "+what+".")
-	out, err := st.WithDetails(&errdetails.ErrorInfo{Domain: errorDomain, Reason: session.ErrInvalidArgument.Reason})
+	return because(code, session.ErrInvalidArgument, "The request is not valid: "+what+".")
+}
+
+// because is a status with a sentence of its own.
+func because(code codes.Code, why *session.Error, sentence string) *status.Status {
+	st := status.New(code, sentence)
+	out, err := st.WithDetails(&errdetails.ErrorInfo{Domain: errorDomain, Reason: why.Reason})
 	if err != nil {
 		return st // details that cannot be encoded
 	}

@@ -134,7 +134,7 @@ func (g *gate) caller(ctx context.Context, method string) (context.Context, erro
 	}
 	c, err := g.auth(ctx)
 	if err != nil {
-		if limited := g.limits.take("refused calls", g.from(ctx)); limited != nil {
+		if limited := g.limits.take(refusedCalls, g.from(ctx)); limited != nil {
 			return nil, fmt.Errorf("%w (%w)", limited, err)
 		}
 		return nil, err

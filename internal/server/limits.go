@@ -38,6 +38,9 @@ func (e *limitedError) Error() string {
 // Unwrap makes a limitedError a session.ErrRateLimited.
 func (e *limitedError) Unwrap() error { return session.ErrRateLimited }
 
+// refusedCalls are what a limiter counts by network and not by caller.
+const refusedCalls = "refused calls"
+
 // maxBuckets bounds the memory of a limiter: some 4 MiB.
 const maxBuckets = 1 << 14
 

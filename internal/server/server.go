@@ -53,6 +53,9 @@ type Config struct {
 	// CORSOrigins are the web origins whose pages may call over HTTP, as CheckOrigin has them;
 	// nil: none.
 	CORSOrigins []string
+	// Dev says that nobody who calls needs credentials: HTTP is then only for this machine's own
+	// programs, and for pages of CORSOrigins (see near).
+	Dev bool
 	// Detail is what /readyz says of the parts that the service leans on, by their names;
 	// nil: nothing.
 	Detail func() map[string]string
@@ -75,6 +78,7 @@ func (c Config) withDefaults() Config {
 type Server struct {
 	cfg      Config
 	log      *slog.Logger
+	limits   *limiter
 	sessions *session.Service
 	metrics  http.Handler
 	health   *health.Server
@@ -85,12 +89,12 @@ type Server struct {
 // New returns a server that serves nothing yet. metrics is served on the admin listener.
 func New(sessions *session.Service, auth Authenticator, metrics http.Handler, log *slog.Logger, cfg Config) *Server {
 	cfg = cfg.withDefaults()
-	s := &Server{cfg: cfg, log: log, sessions: sessions, metrics: metrics, health: health.NewServer()}
+	s := &Server{cfg: cfg, log: log, limits: newLimiter(cfg.Limits), sessions: sessions, metrics: metrics, health: health.NewServer()}
 	s.health.SetServingStatus(pb.WalletService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
-	g := gate{auth: auth, limits: newLimiter(cfg.Limits), runTimeout: cfg.RunTimeout}
+	g := gate{auth: auth, limits: s.limits, runTimeout: cfg.RunTimeout}
 	outer, inner := g, g
 	outer.from, inner.from = peerAddress, forwardedAddress
-	s.grpc = s.build(outer, s.outside(g.limits)...)
+	s.grpc = s.build(outer, s.outside()...)
 	s.inner = s.build(inner, grpc.ChainUnaryInterceptor(unary(withFaults)), grpc.ChainStreamInterceptor(stream(withFaults)))
 	return s
 }
@@ -106,7 +110,7 @@ func (s *Server) build(g gate, opts ...grpc.ServerOption) *grpc.Server {
 
 // outside returns the options of connections that come from outside: all of a gateway's
 // calls share one connection, which these would limit.
-func (s *Server) outside(limits *limiter) []grpc.ServerOption {
+func (s *Server) outside() []grpc.ServerOption {
 	opts := []grpc.ServerOption{
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxHeaderListSize(maxHeader),
@@ -122,7 +126,7 @@ func (s *Server) outside(limits *limiter) []grpc.ServerOption {
 		}),
 	}
 	if s.cfg.GRPCTLS != nil {
-		opts = append(opts, grpc.Creds(handshakes{credentials.NewTLS(s.cfg.GRPCTLS), limits, s.log}))
+		opts = append(opts, grpc.Creds(handshakes{credentials.NewTLS(s.cfg.GRPCTLS), s.limits, s.log}))
 	}
 	return opts
 }
@@ -175,7 +179,7 @@ func (s *Server) Serve(ctx context.Context, l Listeners, grace time.Duration) er
 		lis     net.Listener
 		handler http.Handler
 		tls     *tls.Config
-	}{{l.HTTP, gateway, s.cfg.HTTPTLS}, {l.Admin, s.admin(), nil}} {
+	}{{l.HTTP, gateway, s.cfg.HTTPTLS}, {l.Admin, s.near(s.admin()), nil}} {
 		if x.lis == nil {
 			continue
 		}

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Deletion is a share set of which somebody else's custodian may keep the server's half
+// Deletion is a share set of which somebody else's custodian may keep the server's share
 // although nobody can use it: the set was revoked, or never committed, or not confirmed in
 // time.
 type Deletion struct {

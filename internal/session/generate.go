@@ -225,7 +225,7 @@ func (w *Wallet) has(setID string, record *tss.Record) error {
 	return nil
 }
 
-// half reads the server's half of a set, and holds it against the set's record before
+// half reads the server's share of a set, and holds it against the set's record before
 // it is used: a row that has rotted must not be blamed on the client.
 func (s *Service) half(ctx context.Context, owner string, src *source, w *work) (*tss.Share, error) {
 	w.run.report(Progress{Status: StatusReadingShare, Percent: percentReading})
@@ -238,15 +238,15 @@ func (s *Service) half(ctx context.Context, owner string, src *source, w *work) 
 	case err == nil:
 	case reason == ErrShareMalformed.Reason, reason == ErrShareSetMismatch.Reason:
 		// Not with %w: the share at fault is ours.
-		return nil, fmt.Errorf("%w: server's half of set %s: %v", ErrDataCorrupted, src.set.ID, err) //nolint:errorlint // see above
+		return nil, fmt.Errorf("%w: server share of set %s: %v", ErrDataCorrupted, src.set.ID, err) //nolint:errorlint // see above
 	default:
-		return nil, fmt.Errorf("server's half of set %s: %w", src.set.ID, err)
+		return nil, fmt.Errorf("server share of set %s: %w", src.set.ID, err)
 	}
 	w.run.report(Progress{Status: StatusParsingShare, Percent: percentParsing})
 	if err := src.record.Check(half, tss.Server, src.set.Record); err != nil {
 		half.Wipe()
 		// Not with %w: the share at fault is ours.
-		return nil, fmt.Errorf("%w: server's half of set %s: %v", ErrDataCorrupted, src.set.ID, err) //nolint:errorlint // see above
+		return nil, fmt.Errorf("%w: server share of set %s: %v", ErrDataCorrupted, src.set.ID, err) //nolint:errorlint // see above
 	}
 	return half, nil
 }
@@ -375,7 +375,7 @@ func (s *Service) keep(ctx context.Context, w *work, t target, src *source, reco
 	return m, err
 }
 
-// store brings a new set into the form in which it is committed, and its server's half to
+// store brings a new set into the form in which it is committed, and its server's share to
 // its keeper.
 func (s *Service) store(ctx context.Context, w *work, t target, src *source, record []byte, half *tss.Share, client [32]byte) (*made, error) {
 	now := s.clock.wallNow()
@@ -395,7 +395,7 @@ func (s *Service) store(ctx context.Context, w *work, t target, src *source, rec
 	}
 	var err error
 	if set.Half, err = keeper.Deposit(ctx, t.owner, &set.ShareSet, half); err != nil {
-		return nil, fmt.Errorf("deposit the server's half: %w", err)
+		return nil, fmt.Errorf("deposit the server share: %w", err)
 	}
 	w.rec.ShareSetID, w.rec.ExpireTime = set.ID, set.ExpireTime
 	return &made{Made: Made{Set: set, Used: set.ParentID}, outcome: &Outcome{WalletID: t.walletID, Set: set.ShareSet}}, nil

@@ -59,7 +59,7 @@ type SetState uint8
 const (
 	SetPending SetState = iota + 1 // made, not yet confirmed: it cannot be used
 	SetActive                      // confirmed: it can sign or be reshared
-	SetRevoked                     // the server's half is erased
+	SetRevoked                     // the server's share is erased
 )
 
 // Operation is what a session does. The numbers are those of the API's enum.
@@ -181,12 +181,12 @@ func (s *ShareSet) usable() error {
 type StoredSet struct {
 	ShareSet
 	Record      []byte   // encoded tss.Record, public
-	Half        []Sealed // the server's half as its Custodian wants it kept; nil once revoked
+	Half        []Sealed // the server's share as its Custodian wants it kept; nil once revoked
 	ClientShare [32]byte // SHA-256 of the plaintext client share
 	SessionID   string   // the session that made it
 }
 
-// Sealed is one ciphertext of the server's half, for one curve.
+// Sealed is one ciphertext of the server's share, for one curve.
 type Sealed struct {
 	Curve      Curve
 	Ciphertext []byte

@@ -119,7 +119,7 @@ type Label struct {
 	Party      tss.Party
 }
 
-// Custodian keeps the server's half of a share set.
+// Custodian keeps the server's share of a share set.
 type Custodian interface {
 	// Deposit takes a new half in. It returns what must stand in the set's own row, which
 	// is committed afterwards: the sealed half itself where mpcd keeps it, nothing where

@@ -14,7 +14,7 @@ const (
 // relies on it: a kind that is missing here would be lost with the old key.
 func SealedKinds() []string { return []string{KindHalf, KindResult, KindPreParams, KindMAC} }
 
-// HalfLabel binds the server's half of one curve's key to its set.
+// HalfLabel binds the server's share of one curve's key to its set.
 func HalfLabel(walletID, shareSetID string, c Curve) Label {
 	return Label{Kind: KindHalf, WalletID: walletID, ShareSetID: shareSetID, Curve: c, Party: tss.Server}
 }

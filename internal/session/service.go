@@ -74,8 +74,8 @@ type Ports struct {
 	Sessions  Sessions
 	Keeping   Housekeeper
 	Sealer    Sealer
-	Halves    Custodian // keeps the server's half of SIGNING sets
-	Custodian Custodian // keeps the server's half of BACKUP sets
+	Halves    Custodian // keeps the server's share of SIGNING sets
+	Custodian Custodian // keeps the server's share of BACKUP sets
 	PreParams PreParams
 	Log       *slog.Logger
 	Policy    Policy // nil: scopes and ownership are all

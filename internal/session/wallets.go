@@ -201,7 +201,7 @@ func (s *Service) orSwept(ctx context.Context, c Caller, shareSetID string, err 
 	return err
 }
 
-// Revoke erases the server's half of a set and, unless keepDescendants, of every set
+// Revoke erases the server's share of a set and, unless keepDescendants, of every set
 // that was reshared from it. It refuses to take a wallet's last ACTIVE set of a purpose
 // unless an admin allows it. Revoking what is revoked is fine.
 func (s *Service) Revoke(ctx context.Context, c Caller, walletID, shareSetID string, keepDescendants, allowLast bool) (*Wallet, error) {

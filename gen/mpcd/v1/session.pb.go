@@ -43,7 +43,7 @@ const (
 	Status_STATUS_GENERATING_SHARE Status = 5
 	// "Encrypting share": the SDK's step; the service never sends it.
 	Status_STATUS_ENCRYPTING_SHARE Status = 6
-	// "Storing share": the result was checked and the server's half is being stored.
+	// "Storing share": the result was checked and the server's share is being stored.
 	Status_STATUS_STORING_SHARE Status = 7
 	// "Done": the outcome follows. Only this status comes with done = true.
 	Status_STATUS_DONE Status = 8

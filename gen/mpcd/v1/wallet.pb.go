@@ -211,7 +211,7 @@ const (
 	ShareSetState_SHARE_SET_STATE_PENDING ShareSetState = 1
 	// Confirmed: it can be used for its purpose, unless it is locked (see lock_time).
 	ShareSetState_SHARE_SET_STATE_ACTIVE ShareSetState = 2
-	// The server's half is erased. It can never be used again.
+	// The server's share is erased. It can never be used again.
 	ShareSetState_SHARE_SET_STATE_REVOKED ShareSetState = 3
 )
 
@@ -271,7 +271,7 @@ type Wallet struct {
 	ShareSets []*ShareSet `protobuf:"bytes,4,rep,name=share_sets,json=shareSets,proto3" json:"share_sets,omitempty"`
 	// When CreateWallet stored the wallet.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When both halves of the keys first met in the service, in a hosted session; unset for a wallet that was only ever
+	// When both shares of the keys first met in the service, in a hosted session; unset for a wallet that was only ever
 	// device-held. From that moment on no later share set is MPC against this service, since resharing never changes a key.
 	HostedSince   *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=hosted_since,json=hostedSince,proto3" json:"hosted_since,omitempty"`
 	unknownFields protoimpl.UnknownFields

@@ -42,8 +42,9 @@ type CreateWalletRequest struct {
 	// To resume: replays only what comes after this sequence. The outcome is always replayed.
 	AfterSequence uint32 `protobuf:"varint,5,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
 	// The device's name, shown in the share set. At most 128 characters (Unicode code points, not bytes), and any
-	// text but for control characters (Cc), line and paragraph separators, noncharacters, and bidi embeddings, overrides and
-	// isolates (U+202A to U+202E, U+2066 to U+2069); direction marks, joiners and no-break spaces are allowed. It is kept byte
+	// text but for control characters (Cc), line and paragraph separators, noncharacters, bidi embeddings and overrides
+	// (U+202A to U+202E), and isolates (U+2066 to U+2068) that no U+2069 closes; direction marks, joiners and no-break spaces
+	// are allowed. It is kept byte
 	// for byte, never normalized. May be empty. A part of the request's
 	// identity: a call that is repeated has the same.
 	DisplayName string `protobuf:"bytes,7,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
@@ -345,8 +346,9 @@ type BackupWalletRequest struct {
 	// To resume: replays only what comes after this sequence. The outcome is always replayed.
 	AfterSequence uint32 `protobuf:"varint,5,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
 	// A name for the backup, shown in the share set. At most 128 characters (Unicode code points, not bytes), and any
-	// text but for control characters (Cc), line and paragraph separators, noncharacters, and bidi embeddings, overrides and
-	// isolates (U+202A to U+202E, U+2066 to U+2069); direction marks, joiners and no-break spaces are allowed. It is kept byte
+	// text but for control characters (Cc), line and paragraph separators, noncharacters, bidi embeddings and overrides
+	// (U+202A to U+202E), and isolates (U+2066 to U+2068) that no U+2069 closes; direction marks, joiners and no-break spaces
+	// are allowed. It is kept byte
 	// for byte, never normalized. May be empty. A part of the request's
 	// identity: a call that is repeated has the same.
 	DisplayName string `protobuf:"bytes,7,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
@@ -653,8 +655,9 @@ type ProvisionWalletRequest struct {
 	// To resume: replays only what comes after this sequence. The outcome is always replayed.
 	AfterSequence uint32 `protobuf:"varint,5,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
 	// The new device's name, shown in the share set. At most 128 characters (Unicode code points, not bytes), and any
-	// text but for control characters (Cc), line and paragraph separators, noncharacters, and bidi embeddings, overrides and
-	// isolates (U+202A to U+202E, U+2066 to U+2069); direction marks, joiners and no-break spaces are allowed. It is kept byte
+	// text but for control characters (Cc), line and paragraph separators, noncharacters, bidi embeddings and overrides
+	// (U+202A to U+202E), and isolates (U+2066 to U+2068) that no U+2069 closes; direction marks, joiners and no-break spaces
+	// are allowed. It is kept byte
 	// for byte, never normalized. May be empty. A part of the request's
 	// identity: a call that is repeated has the same.
 	DisplayName   string `protobuf:"bytes,7,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
@@ -937,8 +940,9 @@ type ConfirmShareSetRequest struct {
 	// The set to confirm.
 	ShareSetId string `protobuf:"bytes,2,opt,name=share_set_id,json=shareSetId,proto3" json:"share_set_id,omitempty"`
 	// SHA-256 of the plaintext client share, 32 bytes (base64 in JSON): its holder really has it. Not the hash of the age file that
-	// was sealed to seal_to, nor of base64 text: the error says which of them it was, while the outcome is kept. May be empty for a
-	// wallet that was created device-held: there the run's transcript has confirmed it.
+	// was sealed to seal_to, nor of base64 or hex text. Until the set is confirmed, the error says which one it was, where it was the
+	// age file or its base64 on one line; later, and of other text, it names what is likely. May be empty for a wallet that was
+	// created device-held: there the run's transcript has confirmed it.
 	ShareSha256   []byte `protobuf:"bytes,3,opt,name=share_sha256,json=shareSha256,proto3" json:"share_sha256,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1273,7 +1277,7 @@ type SignRequest struct {
 	SigningShare []byte `protobuf:"bytes,3,opt,name=signing_share,json=signingShare,proto3" json:"signing_share,omitempty"`
 	// The key to sign with.
 	Curve Curve `protobuf:"varint,4,opt,name=curve,proto3,enum=mpcd.v1.Curve" json:"curve,omitempty"`
-	// CURVE_SECP256K1: the digest to sign, 32 bytes. CURVE_ED25519: the message itself.
+	// CURVE_SECP256K1: the digest to sign, 32 bytes. CURVE_ED25519: the message itself, which may be empty (RFC 8032).
 	Payload       []byte `protobuf:"bytes,5,opt,name=payload,proto3" json:"payload,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1420,7 +1424,7 @@ type SignWithDeviceRequest struct {
 	Device *DeviceSide `protobuf:"bytes,3,opt,name=device,proto3" json:"device,omitempty"`
 	// The key to sign with.
 	Curve Curve `protobuf:"varint,4,opt,name=curve,proto3,enum=mpcd.v1.Curve" json:"curve,omitempty"`
-	// CURVE_SECP256K1: the digest to sign, 32 bytes. CURVE_ED25519: the message itself.
+	// CURVE_SECP256K1: the digest to sign, 32 bytes. CURVE_ED25519: the message itself, which may be empty (RFC 8032).
 	Payload []byte `protobuf:"bytes,5,opt,name=payload,proto3" json:"payload,omitempty"`
 	// To resume: replays only what comes after this sequence. The outcome is always replayed.
 	AfterSequence uint32 `protobuf:"varint,6,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`

@@ -40,7 +40,7 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// WalletService holds the server's half of MPC wallet keys, makes new share sets for them and signs with the client.
+// WalletService holds the server's shares of MPC wallet keys, makes new share sets for them and signs with the client.
 //
 // Each error carries a google.rpc.ErrorInfo of domain "mpcd", whose reason is named below; INVALID_ARGUMENT also carries a
 // google.rpc.BadRequest with the names of the fields. Beside what an RPC names, any RPC may answer INVALID_ARGUMENT,
@@ -49,10 +49,10 @@ const (
 //
 // A google.rpc.RetryInfo says that the same call, with the same request_id, may succeed later, and after which time; over
 // HTTP the header Retry-After says the same. INTERRUPTED, SHUTTING_DOWN, OVERLOADED, RATE_LIMITED, TOO_MANY_PENDING and
-// SHARE_SET_BUSY have one, and WEBHOOK_FAILED unless the wallet provider's service refused. An error without one is final:
-// the same call cannot succeed.
+// SHARE_SET_BUSY have one, and WEBHOOK_FAILED unless the wallet provider's service refused. Without one,
+// trying again does not help until something else has changed, such as a confirmation.
 //
-// The three streaming RPCs start a session and report on it. The first message is a progress, sent at once; the last one of
+// The four streaming RPCs start a session and report on it. The first message is a progress, sent at once; the last one of
 // a run that succeeded is the outcome, after a progress with done = true; a run that fails ends the stream with a status
 // and has changed nothing. The session goes on when the caller goes away: the same request_id attaches to it again, with
 // after_sequence to leave out what was seen. A client share is opaque bytes to its holder, at most 1 MiB.
@@ -79,7 +79,7 @@ type WalletServiceClient interface {
 	//
 	// May be called by the owner; with scope wallets:write for any owner.
 	// Consumes an ACTIVE SIGNING set, of which the client's share is in the request. Makes one BACKUP set, PENDING until
-	// ConfirmShareSet; the custodian has its half before the outcome is sent. Leaves the SIGNING sets and all other BACKUP
+	// ConfirmShareSet; the custodian has its share before the outcome is sent. Leaves the SIGNING sets and all other BACKUP
 	// sets alone.
 	// Errors: WALLET_NOT_FOUND, SHARE_SET_NOT_FOUND, SHARE_MALFORMED, SHARE_SET_MISMATCH, SHARE_SET_PENDING,
 	// SHARE_SET_REVOKED, SHARE_SET_LOCKED, SHARE_SET_BUSY (device-held only: as many runs use the set as may at once),
@@ -106,11 +106,11 @@ type WalletServiceClient interface {
 	// Errors: WALLET_NOT_FOUND, SHARE_SET_NOT_FOUND, SHARE_SET_MISMATCH (the hash is not that of the set's client share),
 	// SHARE_SET_REVOKED, SESSION_EXPIRED (the set's time was up).
 	ConfirmShareSet(ctx context.Context, in *ConfirmShareSetRequest, opts ...grpc.CallOption) (*ConfirmShareSetResponse, error)
-	// Erases the server's half of a share set and, unless told otherwise, of every set that descends from it.
+	// Erases the server's share of a share set and, unless told otherwise, of every set that descends from it.
 	//
 	// May be called by the owner; with scope wallets:admin for any owner.
 	// Consumes and makes nothing. Leaves all other sets alone. Revoking a REVOKED set again succeeds. It means nothing
-	// against copies of the server's half that lie elsewhere, in a database backup or with a webhook custodian.
+	// against copies of the server's share that lie elsewhere, in a database backup or with a webhook custodian.
 	// Errors: WALLET_NOT_FOUND, SHARE_SET_NOT_FOUND, LAST_SHARE_SET (no ACTIVE set of the same purpose would be left).
 	RevokeShareSet(ctx context.Context, in *RevokeShareSetRequest, opts ...grpc.CallOption) (*RevokeShareSetResponse, error)
 	// Unlocks a share set that is locked because its client broke too many sessions, and sets their count to 0.
@@ -349,7 +349,7 @@ func (c *walletServiceClient) SendMessages(ctx context.Context, in *SendMessages
 // All implementations must embed UnimplementedWalletServiceServer
 // for forward compatibility.
 //
-// WalletService holds the server's half of MPC wallet keys, makes new share sets for them and signs with the client.
+// WalletService holds the server's shares of MPC wallet keys, makes new share sets for them and signs with the client.
 //
 // Each error carries a google.rpc.ErrorInfo of domain "mpcd", whose reason is named below; INVALID_ARGUMENT also carries a
 // google.rpc.BadRequest with the names of the fields. Beside what an RPC names, any RPC may answer INVALID_ARGUMENT,
@@ -358,10 +358,10 @@ func (c *walletServiceClient) SendMessages(ctx context.Context, in *SendMessages
 //
 // A google.rpc.RetryInfo says that the same call, with the same request_id, may succeed later, and after which time; over
 // HTTP the header Retry-After says the same. INTERRUPTED, SHUTTING_DOWN, OVERLOADED, RATE_LIMITED, TOO_MANY_PENDING and
-// SHARE_SET_BUSY have one, and WEBHOOK_FAILED unless the wallet provider's service refused. An error without one is final:
-// the same call cannot succeed.
+// SHARE_SET_BUSY have one, and WEBHOOK_FAILED unless the wallet provider's service refused. Without one,
+// trying again does not help until something else has changed, such as a confirmation.
 //
-// The three streaming RPCs start a session and report on it. The first message is a progress, sent at once; the last one of
+// The four streaming RPCs start a session and report on it. The first message is a progress, sent at once; the last one of
 // a run that succeeded is the outcome, after a progress with done = true; a run that fails ends the stream with a status
 // and has changed nothing. The session goes on when the caller goes away: the same request_id attaches to it again, with
 // after_sequence to leave out what was seen. A client share is opaque bytes to its holder, at most 1 MiB.
@@ -388,7 +388,7 @@ type WalletServiceServer interface {
 	//
 	// May be called by the owner; with scope wallets:write for any owner.
 	// Consumes an ACTIVE SIGNING set, of which the client's share is in the request. Makes one BACKUP set, PENDING until
-	// ConfirmShareSet; the custodian has its half before the outcome is sent. Leaves the SIGNING sets and all other BACKUP
+	// ConfirmShareSet; the custodian has its share before the outcome is sent. Leaves the SIGNING sets and all other BACKUP
 	// sets alone.
 	// Errors: WALLET_NOT_FOUND, SHARE_SET_NOT_FOUND, SHARE_MALFORMED, SHARE_SET_MISMATCH, SHARE_SET_PENDING,
 	// SHARE_SET_REVOKED, SHARE_SET_LOCKED, SHARE_SET_BUSY (device-held only: as many runs use the set as may at once),
@@ -415,11 +415,11 @@ type WalletServiceServer interface {
 	// Errors: WALLET_NOT_FOUND, SHARE_SET_NOT_FOUND, SHARE_SET_MISMATCH (the hash is not that of the set's client share),
 	// SHARE_SET_REVOKED, SESSION_EXPIRED (the set's time was up).
 	ConfirmShareSet(context.Context, *ConfirmShareSetRequest) (*ConfirmShareSetResponse, error)
-	// Erases the server's half of a share set and, unless told otherwise, of every set that descends from it.
+	// Erases the server's share of a share set and, unless told otherwise, of every set that descends from it.
 	//
 	// May be called by the owner; with scope wallets:admin for any owner.
 	// Consumes and makes nothing. Leaves all other sets alone. Revoking a REVOKED set again succeeds. It means nothing
-	// against copies of the server's half that lie elsewhere, in a database backup or with a webhook custodian.
+	// against copies of the server's share that lie elsewhere, in a database backup or with a webhook custodian.
 	// Errors: WALLET_NOT_FOUND, SHARE_SET_NOT_FOUND, LAST_SHARE_SET (no ACTIVE set of the same purpose would be left).
 	RevokeShareSet(context.Context, *RevokeShareSetRequest) (*RevokeShareSetResponse, error)
 	// Unlocks a share set that is locked because its client broke too many sessions, and sets their count to 0.

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Who runs a command has no request id, and sees no RetryInfo: no sentence of the service's tells
+// a command's user to do something with them.
+func TestServiceSentencesAreACommands(t *testing.T) {
+	t.Parallel()
+	source, err := os.ReadFile(repoRoot + "/internal/server/errors.go")
+	require.NoError(t, err)
+	found := 0
+	for _, line := range strings.Split(string(source), "\n") {
+		if strings.Contains(line, "ErrRequestIDReused") { // a command makes a new one each time
+			continue
+		}
+		for _, literal := range regexp.MustCompile(`"[^"]*"`).FindAllString(line, -1) {
+			sentence, err := strconv.Unquote(literal)
+			require.NoError(t, err)
+			if strings.Contains(sentence, "request_id") || strings.Contains(sentence, "RetryInfo") {
+				found++
+				said := sdkWords.Replace(sentence)
+				require.NotRegexp(t, "request_id|RetryInfo", said)
+				require.Regexp(t, "(?i)run the command again|after the time that is named here", said)
+			}
+		}
+	}
+	require.Greater(t, found, 7)
+}
