@@ -191,7 +191,7 @@ func seal(ctx context.Context, l lock, share *Share) (string, error) {
 
 // DecryptBackup opens a backup and returns its share, of purpose BACKUP. ProvisionWallet
 // does this by itself. cipherText is an age file, binary or in ASCII armor; a byte order
-// mark, other line ends, and whitespace and text around the armor do not matter. It fails with ErrNotABackup, ErrWrongPassword, ErrWrongKey, ErrNoKey
+// mark, other line ends, whitespace around it and text around the armor do not matter. It fails with ErrNotABackup, ErrWrongPassword, ErrWrongKey, ErrNoKey
 // and what the lack of a password or a key storage is.
 func (c *Client) DecryptBackup(ctx context.Context, cipherText string, method BackupMethod) (*Share, error) {
 	return c.open(ctx, cipherText, method, newReporter(nil, OperationProvision))
@@ -220,15 +220,15 @@ func (c *Client) open(ctx context.Context, cipherText string, method BackupMetho
 		return nil, fmt.Errorf("client: %w", err)
 	}
 	r.step(StatusDecrypting, percentDecrypting)
-	share, err := unlock(l, file, identities)
+	share, err := unlock(l, h, file, identities)
 	if err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
 	return share, nil
 }
 
-func unlock(l lock, file []byte, identities []age.Identity) (*Share, error) {
-	plain, err := decrypt(file, identities...)
+func unlock(l lock, h header, file []byte, identities []age.Identity) (*Share, error) {
+	plain, err := decryptTrimmed(h, file, identities)
 	defer clear(plain)
 	switch {
 	case errors.As(err, new(*age.NoIdentityMatchError)):
@@ -250,6 +250,37 @@ func unlock(l lock, file []byte, identities []age.Identity) (*Share, error) {
 			"pass a backup that BackupWallet made", share.purpose), nil)
 	}
 	return share, nil
+}
+
+// mostWhitespace is how much whitespace behind a binary file is taken off, byte by byte.
+const mostWhitespace = 1024
+
+// decryptTrimmed is decrypt, for a file that may have whitespace behind it. Its own last bytes
+// may look like that, so that it is tried as it is first; age authenticates what opens. The
+// work for the key is done once.
+func decryptTrimmed(h header, file []byte, identities []age.Identity) ([]byte, error) {
+	key, err := age.DecryptHeader(h.text, identities...)
+	defer clear(key)
+	if err != nil {
+		return nil, err
+	}
+	plain, first := decrypt(file, age.NewInjectedFileKeyIdentity(key))
+	if first == nil || errors.Is(first, errTooLong) {
+		return plain, first
+	}
+	clear(plain)
+	for range mostWhitespace {
+		n := len(file) - 1
+		if n < len(h.text) || !strings.ContainsRune(asciiSpace, rune(file[n])) {
+			break
+		}
+		file = file[:n]
+		if plain, err = decrypt(file, age.NewInjectedFileKeyIdentity(key)); err == nil {
+			return plain, nil
+		}
+		clear(plain)
+	}
+	return nil, first
 }
 
 // decrypt opens a binary age file that holds a share. The caller clears what it returns,

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,7 +27,13 @@ const (
 	anyArmor  = "-----BEGIN "
 	armorName = "BEGIN AGE ENCRYPTED FILE"
 	lineChars = 64
+
+	asciiSpace = " \t\r\n\v\f"
 )
+
+// quotedPrintable is what its encoding makes of an armor's body: = and two digits, or a line
+// that ends with = and goes on. Base64 has = at its end alone.
+var quotedPrintable = regexp.MustCompile(`=[0-9A-Fa-f]{2}|=\r?\n[A-Za-z0-9+/]`)
 
 // ageFile returns the binary age file in a text, or a backupError.
 func ageFile(text string) ([]byte, error) {
@@ -34,8 +41,9 @@ func ageFile(text string) ([]byte, error) {
 		return nil, notABackup(fmt.Sprintf("it has more than %d bytes; a backup is below 8 KiB", maxCipherText), nil)
 	}
 	text = strings.TrimPrefix(text, utf8BOM)
-	if strings.HasPrefix(text, ageIntro) {
-		return binary([]byte(text), "it")
+	// What is behind a binary file is decryptTrimmed's: it cannot be told from the file here.
+	if file := strings.TrimLeft(text, asciiSpace+utf8BOM); strings.HasPrefix(file, ageIntro) {
+		return binary([]byte(file), "it")
 	}
 	before, rest, found := strings.Cut(text, armor.Header)
 	if !found {
@@ -71,6 +79,8 @@ func armorLines(before, body string) (lines []string, what string) {
 		return nil, "it has HTML in it; take the text, without tags and with its character references decoded"
 	case strings.Contains(body, "%"):
 		return nil, urlWords
+	case quotedPrintable.MatchString(body):
+		return nil, `it is encoded as in a mail (quoted-printable, with "=3D" or "=" at line ends); decode it first`
 	}
 	body = strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(body)
 	content := strings.TrimSpace(body)
@@ -140,6 +150,8 @@ func describe(text string) string {
 	switch {
 	case trimmed == "":
 		return "it is empty; " + readAgain
+	case isUTF32(text):
+		return "it is in UTF-32; save it as UTF-8, or decode it first"
 	case isUTF16(text):
 		return "it is in UTF-16; save it as UTF-8, or decode it first"
 	case strings.HasPrefix(text, anyIntro):
@@ -164,6 +176,13 @@ func describe(text string) string {
 		return "it is armored as something else than age (PEM, PGP); pass the file that BackupWallet returned"
 	}
 	return base64Words(trimmed)
+}
+
+// isUTF32 tells a text by its byte order mark, or by the three NULs beside each hyphen of an
+// armor's first line.
+func isUTF32(text string) bool {
+	return strings.HasPrefix(text, "\xff\xfe\x00\x00") || strings.HasPrefix(text, "\x00\x00\xfe\xff") ||
+		strings.Contains(text, "-\x00\x00\x00-")
 }
 
 // isUTF16 tells a text by its byte order mark, or by the NUL beside each character of an

@@ -26,6 +26,15 @@ func asUTF16(order binary.AppendByteOrder, text string) string {
 	return string(b)
 }
 
+// asUTF32 is a text as few programs save it.
+func asUTF32(order binary.AppendByteOrder, text string) string {
+	var b []byte
+	for _, r := range text {
+		b = order.AppendUint32(b, uint32(r)) //nolint:gosec // G115: a character is not negative
+	}
+	return string(b)
+}
+
 // asJSON is a text as a string of JSON.
 func asJSON(t testing.TB, v any) string {
 	t.Helper()
@@ -47,6 +56,9 @@ func mended(t testing.TB, good string) map[string]string {
 		"as it was made":            good,
 		"binary":                    string(unarmored(t, good)),
 		"binary, with a BOM":        "\ufeff" + string(unarmored(t, good)),
+		"binary, a line end more":   string(unarmored(t, good)) + "\n",
+		"binary, a CRLF more":       string(unarmored(t, good)) + "\r\n",
+		"binary, in whitespace":     " \t\r\n\ufeff\n" + string(unarmored(t, good)) + "\r\n \t\v\f" + strings.Repeat("\n", 1000),
 		"a BOM":                     "\ufeff" + good,
 		"a BOM behind a line end":   "\n\ufeff" + good,
 		"a BOM and CRLF":            "\ufeff" + crlf,
@@ -86,6 +98,33 @@ func TestMendedBackups(t *testing.T) {
 			require.Equal(t, want.ShareSetID(), got.ShareSetID(), name)
 		}
 	}
+}
+
+// The last bytes of a file are any, and so may be those of whitespace: they are taken for it only
+// when the file does not open with them.
+func TestBinaryBackupThatEndsInWhitespace(t *testing.T) {
+	f, conn := newFake(t)
+	keys := cloud{}
+	c := newClient(t, f, conn, client.WithCloudKey(client.MethodICloud, keys))
+	share, _ := backedUp(t, c)
+	found := 0
+	for range 4000 { // one in 43 ends so
+		made, err := c.BackupWallet(t.Context(), share, client.MethodICloud, nil)
+		require.NoError(t, err)
+		file := string(unarmored(t, made.CipherText))
+		if !strings.ContainsAny(file[len(file)-1:], " \t\r\n\v\f") {
+			continue
+		}
+		for _, behind := range []string{"", "\n", "\r\n", "  \n"} {
+			got, err := c.DecryptBackup(t.Context(), file+behind, client.MethodICloud)
+			require.NoError(t, err)
+			require.Equal(t, made.ShareSetID, got.ShareSetID())
+		}
+		if found++; found == 3 {
+			return
+		}
+	}
+	t.Fatal("no file ended in whitespace")
 }
 
 // Each spelling that cannot be mended safely says what it is, and quotes nothing.
@@ -149,7 +188,15 @@ func TestBackupErrorsSayWhatWasFound(t *testing.T) {
 		"binary, cut in its header":        {string(file[:60]), "cut short in its header"},
 		"binary, cut behind its header":    {string(file[:len(header(t, good))+10]), "cut short behind its header"},
 		"binary, cut at its end":           {string(file[:len(file)-1]), "cut short or changed"},
-		"binary, with a line end more":     {string(file) + "\n", "cut short or changed"},
+		"binary, with a NUL more":          {string(file) + "\x00", "cut short or changed"},
+		"binary, cut, whitespace behind":   {string(file[:len(file)-1]) + "\n\n", "cut short or changed"},
+		"quoted-printable":                 {strings.Replace(good, lines[2], lines[2][:40]+"=\n"+lines[2][40:], 1), "quoted-printable"},
+		"quoted-printable, CRLF":           {strings.Replace(good, lines[2], lines[2][:40]+"=\r\n"+lines[2][40:], 1), "quoted-printable"},
+		"quoted-printable, its =":          {strings.Replace(good, "\n-----END", "=3D\n-----END", 1), "quoted-printable"},
+		"UTF-32, little-endian":            {asUTF32(binary.LittleEndian, "\ufeff"+good), "it is in UTF-32"},
+		"UTF-32, big-endian":               {asUTF32(binary.BigEndian, "\ufeff"+good), "it is in UTF-32"},
+		"UTF-32, no BOM":                   {asUTF32(binary.LittleEndian, good), "it is in UTF-32"},
+		"UTF-32, big-endian, no BOM":       {asUTF32(binary.BigEndian, good), "it is in UTF-32"},
 		"a signing share":                  {string(share.Bytes()), "a share that is not encrypted"},
 		"a share in base64":                {base64.StdEncoding.EncodeToString(share.Bytes()), "a share in base64"},
 		"an age key":                       {"# created\n" + key.String() + "\n", "it is an age key"},

@@ -77,7 +77,7 @@ func TestKilledWhileResealing(t *testing.T) {
 	for before := n + 1; before > n/2; {
 		r, err := startService(dir, "mpcd", os.Environ(), append([]string{"--dev"}, flags[:4]...)...)
 		require.NoError(t, err)
-		require.Eventually(t, func() bool { now := rowsLeftAt(t, r.admin); return now > 0 && now < before }, 20*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { now := rowsLeftAt(t, r.admin); return now > 0 && now < before }, 2*time.Minute, 10*time.Millisecond)
 		r.kill()
 		now := left()
 		require.Positive(t, now, "it was done before it was killed")
@@ -86,7 +86,7 @@ func TestKilledWhileResealing(t *testing.T) {
 	}
 	r, err := startService(dir, "mpcd", os.Environ(), append([]string{"--dev"}, flags[:4]...)...)
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return left() == 0 }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return left() == 0 }, 2*time.Minute, 10*time.Millisecond)
 	require.NoError(t, r.stop())
 	for _, name := range []string{db, db + "-wal", db + "-shm"} {
 		b, err := os.ReadFile(name)
@@ -198,7 +198,7 @@ func TestWrappedKeyset(t *testing.T) {
 			r := serve()
 			require.Eventually(t, func() bool {
 				return strings.Contains(mpcdFine(t, k.env, append(with("keyset", "status"), db...)...), "\n0 rows to re-seal\n")
-			}, 20*time.Second, 20*time.Millisecond)
+			}, 2*time.Minute, 10*time.Millisecond)
 			key := append([]string{"--key", old}, db...)
 			mpcdFine(t, k.env, append(with("keyset", "disable"), key...)...)
 			mpcdFine(t, k.env, with("keyset", "enable", "--key", old)...)

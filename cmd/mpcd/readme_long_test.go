@@ -151,7 +151,7 @@ func freePorts(t *testing.T, script string) (text string, env []string) {
 }
 
 func runScript(t *testing.T, dir, text string, env []string) string {
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", text)
 	cmd.Dir = dir

@@ -60,7 +60,7 @@ func TestInterrupt(t *testing.T) {
 	require.Eventually(t, func() bool {
 		made, err := filepath.Glob(filepath.Join(dir, "mpcd-demo-*", "demo.db"))
 		return err == nil && len(made) == 1
-	}, 20*time.Second, 10*time.Millisecond)
+	}, 2*time.Minute, 10*time.Millisecond)
 	time.Sleep(100 * time.Millisecond)
 	start := time.Now()
 	require.NoError(t, cmd.Process.Signal(syscall.SIGINT))

@@ -37,7 +37,8 @@ const (
 // and with characters in it that a terminal does not show, such as direction marks.
 func isCertificateName(name string) bool {
 	name = strings.ToLower(strings.Map(func(r rune) rune {
-		if unicode.In(r, unicode.Cf, unicode.White_Space, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point) {
+		if unicode.In(r, unicode.Cf, unicode.White_Space, unicode.Variation_Selector,
+			unicode.Other_Default_Ignorable_Code_Point) {
 			return -1
 		}
 		return r

@@ -122,7 +122,8 @@ func caller(tok jwt.Token, name string) (session.Caller, error) {
 	}
 	if strings.ContainsRune(name, utf8.RuneError) {
 		// JSON's decoder puts it in the place of what is not Unicode, so that two subjects would be one.
-		return session.Caller{}, errors.New("the token's subject has a replacement character (U+FFFD), or an escape that is no character")
+		return session.Caller{}, errors.New(
+			"the token's subject has a replacement character (U+FFFD), or an escape that is no character")
 	}
 	if isCertificateName(name) {
 		return session.Caller{}, fmt.Errorf("the token's subject %q has the form of a certificate's name", name)

@@ -186,7 +186,7 @@ func silent(t testing.TB, s *servertest.Service, req deviceRun) (end func()) {
 			id = rec.ID
 		}
 		return err == nil && rec.State == session.Running
-	}, 10*time.Second, time.Millisecond)
+	}, 2*time.Minute, 5*time.Millisecond)
 	return func() {
 		done[*pb.CancelSessionResponse](t, overGRPC(t, s, alice, &pb.CancelSessionRequest{SessionId: id}))
 		<-ended

@@ -352,7 +352,7 @@ func TestDeviceHeldLastWordIsKept(t *testing.T) {
 		require.Eventually(t, func() bool {
 			w, err := s.Store.Wallet(t.Context(), share.WalletID())
 			return err == nil && len(w.Sets) == 3
-		}, 10*time.Second, time.Millisecond)
+		}, 2*time.Minute, 5*time.Millisecond)
 		s.Stop()
 		restarted = servertest.Start(t, cfg)
 		var conn grpc.ClientConnInterface = restarted.Conn

@@ -205,7 +205,7 @@ func TestDeviceGoesSilent(t *testing.T) {
 			id = rec.ID
 		}
 		return err == nil && rec.State == session.Running
-	}, 10*time.Second, time.Millisecond)
+	}, 2*time.Minute, 5*time.Millisecond)
 
 	message := func(instance string, attempt, sequence uint32) *pb.SendMessagesRequest {
 		return &pb.SendMessagesRequest{SessionId: id, Instance: instance, Attempt: attempt, Messages: []*pb.ProtocolMessage{{Sequence: sequence, Mac: []byte("x")}}}
@@ -259,7 +259,7 @@ func TestDeviceHeldCancel(t *testing.T) {
 		_, err = stream.Recv()
 	}
 	require.Equal(t, codes.Canceled, status.Code(err))
-	require.Eventually(t, func() bool { return f.Workers.Stats().Busy == 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return f.Workers.Stats().Busy == 0 }, 2*time.Minute, 5*time.Millisecond)
 	require.Zero(t, f.Workers.Stats().Died)
 	require.True(t, proto.Equal(before, wallet(t, f.Service, f.backup.wallet)))
 }
@@ -323,7 +323,7 @@ func deviceSays(t testing.TB, s *servertest.Service, do call, req deviceRun, mes
 		}
 		a := do(t, s, alice, &pb.SendMessagesRequest{SessionId: rec.ID, Instance: req.GetDevice().GetInstance(), Attempt: 1, Messages: messages})
 		return a.status.Code() == codes.OK
-	}, 10*time.Second, 5*time.Millisecond)
+	}, 2*time.Minute, 5*time.Millisecond)
 	return <-ended
 }
 

@@ -152,7 +152,7 @@ func TestCustodianFaults(t *testing.T) {
 			signs(t, f.Service, before, f.second) // it needs no custodian
 
 			c.does(good)
-			require.Eventually(t, func() bool { return c.client.Circuit() != "open" }, 10*time.Second, 5*time.Millisecond)
+			require.Eventually(t, func() bool { return c.client.Circuit() != "open" }, 2*time.Minute, 5*time.Millisecond)
 			attempt := uint32(2)
 			if final {
 				backing, provisioning, attempt = backupReq(f.first), provisionReq(kept), 1
@@ -295,7 +295,7 @@ func TestPolicy(t *testing.T) {
 		a.says(x.code, x.body)
 		for operation, req := range requests {
 			for _, do := range transports {
-				require.Eventually(t, func() bool { return a.client.Circuit() != "open" }, 10*time.Second, 5*time.Millisecond)
+				require.Eventually(t, func() bool { return a.client.Circuit() != "open" }, 2*time.Minute, 5*time.Millisecond)
 				got := do(t, f.Service, alice, req)
 				refused(t, got, x.status, x.reason)
 				require.Empty(t, got.messages, "%s of %s", name, operation)
@@ -324,7 +324,7 @@ func TestPolicy(t *testing.T) {
 	// Whoever has no business here is refused without a question.
 	a.says(200, `{"allow": true}`)
 	a.questions()
-	require.Eventually(t, func() bool { return a.client.Circuit() != "open" }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return a.client.Circuit() != "open" }, 2*time.Minute, 5*time.Millisecond)
 	for _, req := range requests {
 		refused(t, overGRPC(t, f.Service, &session.Caller{Name: "bob"}, req), codes.NotFound, "WALLET_NOT_FOUND")
 	}

@@ -393,7 +393,7 @@ func (s *stage) requireIdle(t testing.TB) {
 	}
 	require.Eventually(t, func() bool {
 		return s.Workers.Stats().Busy == 0 && len(s.children(t)) <= 1 // the warm one
-	}, 20*time.Second, time.Millisecond, "a worker is left")
+	}, 2*time.Minute, 50*time.Millisecond, "a worker is left")
 	require.Zero(t, s.Workers.Stats().Died)
 }
 

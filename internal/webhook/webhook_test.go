@@ -285,7 +285,7 @@ mpcd_webhook_tries_total{outcome="failed",webhook="custodian"} 10
 	_, err := send(t.Context(), c, false)
 	require.ErrorContains(t, err, "left alone")
 	require.Len(t, r.came(), 10)
-	require.Eventually(t, func() bool { return c.Circuit() == "half-open" }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return c.Circuit() == "half-open" }, 2*time.Minute, 10*time.Millisecond)
 	_, err = send(t.Context(), c, false)
 	require.NoError(t, err)
 	require.Equal(t, "closed", c.Circuit())

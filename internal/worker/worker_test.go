@@ -392,12 +392,12 @@ func TestKilled(t *testing.T) {
 
 	// One that dies while it waits for a run costs nothing.
 	pool := newPool(t, "worker", 1)
-	require.Eventually(t, func() bool { return pool.Stats().Warm == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return pool.Stats().Warm == 1 }, 2*time.Minute, 5*time.Millisecond)
 	for _, pid := range servertest.Children(t, os.Getpid()) {
 		require.NoError(t, syscall.Kill(pid, syscall.SIGTERM), "a signal that is for the service")
 		require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 	}
-	require.Eventually(t, func() bool { return len(servertest.Children(t, os.Getpid())) == 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(servertest.Children(t, os.Getpid())) == 0 }, 2*time.Minute, 5*time.Millisecond)
 	client, server := pair("CREATE", nil, tss.Ed25519)
 	made(t, pool, client, server)
 }
@@ -427,7 +427,7 @@ func TestCancel(t *testing.T) {
 // runs end. Not parallel.
 func TestSignalsAreForTheService(t *testing.T) {
 	pool := newPool(t, "worker", 1)
-	require.Eventually(t, func() bool { return pool.Stats().Warm == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return pool.Stats().Warm == 1 }, 2*time.Minute, 5*time.Millisecond)
 	for _, pid := range servertest.Children(t, os.Getpid()) {
 		for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
 			require.NoError(t, syscall.Kill(pid, s))
@@ -443,7 +443,7 @@ func TestSignalsAreForTheService(t *testing.T) {
 func TestNothingOnTheOutside(t *testing.T) {
 	t.Setenv("MPCD_SECRET", "hunter2")
 	pool := newPool(t, "worker", 1)
-	require.Eventually(t, func() bool { return pool.Stats().Warm == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return pool.Stats().Warm == 1 }, 2*time.Minute, 5*time.Millisecond)
 	pids := servertest.Children(t, os.Getpid())
 	require.Len(t, pids, 1)
 	read := func(name string) string {

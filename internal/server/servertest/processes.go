@@ -45,6 +45,6 @@ func Children(t testing.TB, parent int) (pids []int) {
 func Gone(t testing.TB, pids []int) {
 	t.Helper()
 	for _, pid := range pids {
-		require.Eventually(t, func() bool { return stat(pid) == nil }, 10*time.Second, time.Millisecond, "process %d", pid)
+		require.Eventually(t, func() bool { return stat(pid) == nil }, 2*time.Minute, 20*time.Millisecond, "process %d", pid)
 	}
 }
