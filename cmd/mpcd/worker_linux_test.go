@@ -1,8 +1,9 @@
 package main
 
 import (
+	"context"
 	"os"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -12,10 +13,14 @@ import (
 	"github.com/mpcd/mpcd/internal/server/servertest"
 )
 
-// once is a scan that does something at the first protocol message, and then nothing.
-func once(do func()) func() {
-	var o sync.Once
-	return func() { o.Do(do) }
+// at is a scan that does something at the nth protocol message, and nothing at others.
+func at(n int32, do func()) func() {
+	var seen atomic.Int32
+	return func() {
+		if seen.Add(1) == n {
+			do()
+		}
+	}
 }
 
 // A worker that breaks costs its session and nothing else: it ends as the device's fault, and the
@@ -26,7 +31,8 @@ func TestWorkers(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(svc.kill)
 	pid := svc.cmd.Process.Pid
-	killing := newDevice(t, svc, &drawer{}, once(func() {
+	// When the second message comes, the worker has heard the device.
+	killing := newDevice(t, svc, &drawer{}, at(2, func() {
 		for _, w := range servertest.Children(t, pid) { // the one in the run, and the one that waits
 			require.NoError(t, syscall.Kill(w, syscall.SIGABRT))
 		}
@@ -43,11 +49,13 @@ func TestWorkers(t *testing.T) {
 	require.NoError(t, err)
 
 	var left []int
-	orphaned := newDevice(t, svc, &drawer{}, once(func() {
+	ctx, giveUp := context.WithCancel(t.Context()) // else it tries again for minutes
+	orphaned := newDevice(t, svc, &drawer{}, at(1, func() {
 		left = servertest.Children(t, pid)
 		svc.kill()
+		giveUp()
 	}))
-	_, err = orphaned.CreateWallet(t.Context(), nil)
+	_, err = orphaned.CreateWallet(ctx, nil)
 	require.Error(t, err)
 	require.NotEmpty(t, left)
 	servertest.Gone(t, left)

@@ -54,6 +54,30 @@ func TestFollowFromAnywhere(t *testing.T) {
 	}
 }
 
+// What a device gets first of a run is the progress that was reported first, also where
+// both come while it attaches: a part before it belongs to no run that the device knows.
+func TestPartsComeAfterTheirProgress(t *testing.T) {
+	t.Parallel()
+	r := startedRun()
+	r.join(&Device{Instance: "i"}, time.Hour)
+	d := r.device
+	d.mu.Lock() // who follows has looked for progress, and waits here to look for parts
+	first, seen := make(chan Event, 1), errors.New("seen")
+	ended := make(chan error, 1)
+	go func() { // ends with the first event
+		ended <- r.Follow(t.Context(), 0, 0, func(e Event) error {
+			first <- e
+			return seen
+		})
+	}()
+	time.Sleep(100 * time.Millisecond) // it has come so far, or sees both at once
+	r.report(Progress{})
+	d.sent = append(d.sent, Part{MAC: []byte("x")})
+	d.mu.Unlock()
+	require.NotNil(t, (<-first).Progress)
+	require.ErrorIs(t, <-ended, seen)
+}
+
 func TestFollowersSeeTheSame(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
