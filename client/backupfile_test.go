@@ -30,7 +30,7 @@ func asUTF16(order binary.AppendByteOrder, text string) string {
 func asUTF32(order binary.AppendByteOrder, text string) string {
 	var b []byte
 	for _, r := range text {
-		b = order.AppendUint32(b, uint32(r)) //nolint:gosec // G115: a character is not negative
+		b = order.AppendUint32(b, uint32(r))
 	}
 	return string(b)
 }

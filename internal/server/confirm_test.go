@@ -44,13 +44,13 @@ func TestConfirmWithAnotherHash(t *testing.T) {
 		return regexp.MustCompile(".{1,64}").ReplaceAll(text(b), []byte("$0\n"))
 	}
 	// What cannot be told apart has one sentence, which names what is likely.
-	const general = "decrypt the age file first where seal_to was given, and hash neither that file nor base64 or hex text, with line breaks or without"
+	const general = "decrypt the age file first where it was sealed to you, and hash neither that file nor base64 or hex text, with line breaks or without"
 	for name, c := range map[string]struct {
 		of   held
 		hash []byte
 		says string
 	}{
-		"the age file":                 {sealed, sealed.share, "the sealed share, the age file that was encrypted to seal_to"},
+		"the age file":                 {sealed, sealed.share, "the sealed share, the age file"},
 		"the age file's base64":        {sealed, text(sealed.share), "the share's base64 text"},
 		"a share's base64":             {open, text(open.share), "the share's base64 text"},
 		"another set's share":          {open, plain, "not that of the set's client share"},

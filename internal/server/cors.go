@@ -69,7 +69,7 @@ func (s *Server) near(next http.Handler) http.Handler {
 		if addr, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr); ok {
 			port = ":" + strconv.Itoa(addr.Port)
 		}
-		sentence := ""
+		var sentence string
 		switch {
 		case !isNearName(host):
 			sentence = dev + "It answers only under this machine's own names: call it as 127.0.0.1" + port + " or localhost" + port + "."

@@ -88,7 +88,7 @@ func answer(w http.ResponseWriter, r *http.Request, code int, st *status.Status)
 		body = []byte(`{"code":13,"message":"The service failed to say what is wrong.","details":[]}`)
 	}
 	w.WriteHeader(code)
-	_, _ = w.Write(body) // a caller that went away needs no answer
+	_, _ = w.Write(body) //nolint:gosec // G705: it is JSON and says so; a caller that went away needs no answer
 }
 
 // challenge says how to authenticate (RFC 6750, section 3).
