@@ -198,6 +198,7 @@ func TestFillsToDepthAndSurvivesARestart(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	p := r.pool(2)
+	add(t, p, 1) // a search takes seconds: one is enough
 	ctx, stop := context.WithCancel(t.Context())
 	filled := make(chan error)
 	go func() { filled <- p.Fill(ctx) }()
@@ -312,7 +313,8 @@ func TestSealedNonsenseIsDropped(t *testing.T) {
 	require.ErrorIs(t, err, tss.ErrPreParams)
 	sealed, err := r.sealer.Seal(plain, session.PreParamsLabel("bad"))
 	require.NoError(t, err)
-	require.NoError(t, r.store.AddPreParams(t.Context(), "bad", sealed, time.Now()))
+	require.NoError(t, r.store.AddPreParams(t.Context(), "bad", sealed, time.Unix(1, 0)))
+	add(t, p, 1) // the next one, so that none is searched
 	_, err = p.PreParams(t.Context())
 	require.NoError(t, err)
 	require.InDelta(t, 1, counter(t, p, "invalid_total"), 0)
