@@ -2,10 +2,8 @@ package server_test
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/rand"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -119,8 +117,7 @@ func (f *stocked) badShares(t *testing.T, add func(string, badCase)) {
 	require.NoError(t, err)
 	for use, u := range f.uses() {
 		right, req := u.right, u.req
-		field := map[string]string{"provision": "backup_share"}[use]
-		add(use+"/empty share", invalid(req(right.with([]byte{})), cmp.Or(field, "signing_share")))
+		add(use+"/empty share", malformed(req(right.with([]byte{}))))
 		add(use+"/truncated share", malformed(req(right.with(right.share[:len(right.share)-1]))))
 		add(use+"/one byte of a share", malformed(req(right.with(right.share[:1]))))
 		add(use+"/share with more after it", malformed(req(right.with(append(slices.Clone(right.share), 0)))))
@@ -150,7 +147,6 @@ func (f *stocked) badShares(t *testing.T, add func(string, badCase)) {
 	add("sign/backup share under a signing share's name", mismatch(signReq(altered(t, f.backup, func(s *tss.Share) { s.Purpose = tss.Signing }))))
 	add("provision/no share", invalid(edit(provisionReq(f.backup), func(r *pb.ProvisionWalletRequest) { r.ClientSide = nil }), "backup_share"))
 	add("backup/no share", invalid(edit(backupReq(f.first), func(r *pb.BackupWalletRequest) { r.ClientSide = nil }), "signing_share"))
-	add("sign/no share", invalid(edit(signReq(f.first), func(r *pb.SignRequest) { r.SigningShare = nil }), "signing_share"))
 }
 
 func (f *stocked) badStates(add func(string, badCase)) {
@@ -261,7 +257,8 @@ func (f *stocked) badFields(t *testing.T, add func(string, badCase)) {
 	add("list/page of -1", invalid(&pb.ListWalletsRequest{PageSize: -1}, "page_size"))
 	add("list/bad page_token", invalid(&pb.ListWalletsRequest{PageToken: "next"}, "page_token"))
 	add("list/page_token in capitals", invalid(&pb.ListWalletsRequest{PageToken: strings.ToUpper(f.first.wallet)}, "page_token"))
-	add("sign/everything at once", invalid(&pb.SignRequest{WalletId: "a", RequestId: "b"}, "wallet_id", "request_id", "curve", "signing_share"))
+	add("sign/no share", malformed(edit(signReq(f.first), func(r *pb.SignRequest) { r.SigningShare = nil })))
+	add("sign/everything at once", invalid(&pb.SignRequest{WalletId: "a", RequestId: "b"}, "wallet_id", "request_id", "curve"))
 	add("provision/everything at once", invalid(&pb.ProvisionWalletRequest{WalletId: "a", SealTo: "b", DisplayName: "\n"},
 		"wallet_id", "request_id", "seal_to", "display_name", "backup_share"))
 
@@ -409,34 +406,4 @@ func TestAnAlteredByteOfAShareIsRefused(t *testing.T) {
 		require.Contains(t, []string{"SHARE_MALFORMED", "SHARE_SET_MISMATCH", "SHARE_SET_NOT_FOUND"}, got.GetReason(), "byte %d", i)
 	}
 	require.True(t, proto.Equal(before, wallet(t, f.Service, f.half.wallet)))
-}
-
-// Bytes that a call needs are named where they are not there, left out, null or empty alike.
-func TestRequiredShares(t *testing.T) {
-	t.Parallel()
-	f := start(t, servertest.Config{})
-	for verb, field := range map[string]string{"sign": "signingShare", "backup": "signingShare", "provision": "backupShare"} {
-		for _, value := range []string{"", `,"` + field + `":null`, `,"` + field + `":""`, `,"` + field + `":"\n"`} {
-			body := `{"requestId":"` + uuid.NewString() + `"` + value
-			switch verb {
-			case "sign":
-				body += `,"curve":"CURVE_ED25519"}`
-			case "backup":
-				body += `,"backupMethod":"BACKUP_METHOD_PASSWORD"}`
-			default:
-				body += "}"
-			}
-			st, _ := flat(t, f.Service, http.StatusBadRequest, http.MethodPost, "/v1/wallets/"+f.first.wallet+":"+verb, nil, body)
-			require.Equal(t, map[string]string{field: "is required"}, wrong(st), body)
-			require.Equal(t, "INVALID_ARGUMENT", flatReason(t, st))
-		}
-	}
-	for field, req := range map[string]proto.Message{
-		"signing_share": &pb.SignRequest{WalletId: f.first.wallet, RequestId: uuid.NewString(), Curve: pb.Curve_CURVE_ED25519},
-		"backup_share": &pb.ProvisionWalletRequest{
-			WalletId: f.first.wallet, RequestId: uuid.NewString(), ClientSide: &pb.ProvisionWalletRequest_BackupShare{},
-		},
-	} {
-		refused(t, overGRPC(t, f.Service, alice, req), codes.InvalidArgument, "INVALID_ARGUMENT", field)
-	}
 }

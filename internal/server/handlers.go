@@ -46,8 +46,8 @@ func (h *handlers) BackupWallet(req *pb.BackupWalletRequest, stream grpc.ServerS
 		SigningShare: secret.New(req.GetSigningShare()),
 		Method:       p.method("backup_method", req.GetBackupMethod()),
 	}
-	if req.GetDevice() == nil {
-		p.required("signing_share", req.GetSigningShare())
+	if req.GetClientSide() == nil {
+		p.fault("signing_share", "is required")
 	}
 	if err := p.err(); err != nil {
 		return err
@@ -73,8 +73,8 @@ func (h *handlers) ProvisionWallet(req *pb.ProvisionWalletRequest, stream grpc.S
 		WalletID:    p.uuid("wallet_id", req.GetWalletId()),
 		BackupShare: secret.New(req.GetBackupShare()),
 	}
-	if req.GetDevice() == nil {
-		p.required("backup_share", req.GetBackupShare())
+	if req.GetClientSide() == nil {
+		p.fault("backup_share", "is required")
 	}
 	if err := p.err(); err != nil {
 		return err
@@ -134,7 +134,6 @@ func (h *handlers) Sign(ctx context.Context, req *pb.SignRequest) (*pb.SignRespo
 		Curve:        p.curve("curve", req.GetCurve()),
 		Payload:      req.GetPayload(),
 	}
-	p.required("signing_share", req.GetSigningShare())
 	if err := p.err(); err != nil {
 		return nil, err
 	}

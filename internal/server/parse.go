@@ -51,13 +51,6 @@ func (p *parser) uuid(field, s string) string {
 	return u.String()
 }
 
-// required refuses no bytes, whether they were left out or sent empty.
-func (p *parser) required(field string, b []byte) {
-	if len(b) == 0 {
-		p.fault(field, "is required")
-	}
-}
-
 // name accepts what a device or an owner may be called (see names.Check).
 func (p *parser) name(field, s string, most int) string {
 	if err := names.Check(s, most); err != nil {

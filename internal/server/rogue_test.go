@@ -400,15 +400,11 @@ func (s *stage) requireIdle(t testing.TB) {
 // children are the process ids of the service's workers.
 func (s *stage) children(t testing.TB) (ids []string) {
 	t.Helper()
-	all, err := os.ReadDir("/proc")
-	require.NoError(t, err)
-	for _, e := range all {
-		if _, err := strconv.Atoi(e.Name()); err != nil {
-			continue
-		}
-		args, err := os.ReadFile("/proc/" + e.Name() + "/cmdline")
+	for _, pid := range servertest.Children(t, os.Getpid()) { // another copy of this test has workers that are called the same
+		id := strconv.Itoa(pid)
+		args, err := os.ReadFile("/proc/" + id + "/cmdline")
 		if err == nil && slices.Contains(strings.Split(string(args), "\x00"), s.worker) {
-			ids = append(ids, e.Name())
+			ids = append(ids, id)
 		}
 	}
 	return ids
