@@ -176,7 +176,7 @@ func holdHTTP(addr string) error {
 		return err
 	}
 	kept <- conn
-	if _, err := io.WriteString(conn, "GET /v1/wallets?page_size=1 HTTP/1.1\r\nHost: mpcd\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(conn, "GET /v1/wallets?page_size=1 HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 		return err
 	}
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)

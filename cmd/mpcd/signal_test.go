@@ -96,7 +96,7 @@ func TestLogIsJSON(t *testing.T) {
 		conn, err := net.Dial("tcp", svc.http) //nolint:noctx // it is closed at once
 		require.NoError(t, err)
 		body := `{"requestId":"` + uuid.NewString() + `","curves":["CURVE_ED25519"]}`
-		_, err = fmt.Fprintf(conn, "POST /v1/wallets HTTP/1.1\r\nHost: mpcd\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+		_, err = fmt.Fprintf(conn, "POST /v1/wallets HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 		require.NoError(t, err)
 		_, err = conn.Read(make([]byte, 1)) // the answer has begun
 		require.NoError(t, err)
@@ -104,6 +104,7 @@ func TestLogIsJSON(t *testing.T) {
 		require.True(t, ok)
 		require.NoError(t, tcp.SetLinger(0))
 		require.NoError(t, tcp.Close())
+		time.Sleep(100 * time.Millisecond) // or the queue is full, and each answer is a short refusal
 	}
 	require.NoError(t, svc.stop())
 	for line := range strings.Lines(svc.text()) {
