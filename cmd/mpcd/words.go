@@ -17,11 +17,11 @@ var sdkWords = strings.NewReplacer(
 
 	// The service's advice to a programmer, who has a request id and sees RetryInfo. How long to
 	// wait stands at the end of the error (client.Error).
-	"Try again after the time in RetryInfo; the same request_id may be used.", "Run the command again later.",
+	"Try again after the time in RetryInfo; the same request id may be used.", "Run the command again later.",
 	"Try again after the time in RetryInfo.", "Run the command again later.",
 	"the first of them after the time in RetryInfo", "the first of them after the time that is named here",
-	"Repeat it, a run with the same request_id: that begins its next attempt.", "Run the command again.",
-	"Repeat the call with the same request_id: that begins its next attempt.", "Run the command again.",
-	"start again with a new request_id", "run the command again",
-	"Start again with a new request_id", "Run the command again",
+	"Repeat it, a run with the same request id: that begins its next attempt.", "Run the command again.",
+	"Repeat the call with the same request id: that begins its next attempt.", "Run the command again.",
+	"start again with a new request id", "run the command again",
+	"Start again with a new request id", "Run the command again",
 )
