@@ -104,6 +104,7 @@ func TestLogIsJSON(t *testing.T) {
 		require.True(t, ok)
 		require.NoError(t, tcp.SetLinger(0))
 		require.NoError(t, tcp.Close())
+		time.Sleep(100 * time.Millisecond) // or the queue is full, and each answer is a short refusal
 	}
 	require.NoError(t, svc.stop())
 	for line := range strings.Lines(svc.text()) {
