@@ -140,7 +140,10 @@ func (r *Run) Follow(ctx context.Context, after, ack uint32, send func(Event) er
 	for {
 		news, out, ended, changed, err := r.since(after)
 		parts := r.parts(ack) // after changed was read: what comes later wakes this loop
-		if len(parts) > 0 {   // what was reported before a part comes before it
+		switch {
+		case ended && err != nil:
+			parts = nil // a device that calls for the next attempt has no use for what this one said
+		case len(parts) > 0: // what was reported before a part comes before it
 			news, _, _, _, _ = r.since(after)
 		}
 		for _, p := range news {

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -76,6 +77,21 @@ func TestPartsComeAfterTheirProgress(t *testing.T) {
 	d.mu.Unlock()
 	require.NotNil(t, (<-first).Progress)
 	require.ErrorIs(t, <-ended, seen)
+}
+
+// A device that has heard that its run failed, and calls for the next attempt, may meet that
+// run once more: it gets its error, and no part of it.
+func TestARunThatFailedHasNoParts(t *testing.T) {
+	t.Parallel()
+	r := startedRun()
+	r.join(&Device{Instance: "i"}, time.Hour)
+	r.report(Progress{})
+	require.NoError(t, r.device.Send(t.Context(), Part{MAC: []byte("x")}))
+	r.end(nil, ErrWebhookFailed)
+	err := r.Follow(t.Context(), r.last().Sequence, 0, func(e Event) error {
+		return fmt.Errorf("an event came: %v", e)
+	})
+	require.ErrorIs(t, err, ErrWebhookFailed)
 }
 
 func TestFollowersSeeTheSame(t *testing.T) {
