@@ -102,7 +102,7 @@ linter: $(LINT) ## Builds the pinned linter into .bin/.
 # Tests find age, age-plugin-batchpass and grpcurl here too.
 $(BIN)/.stamp: tools/go.mod tools/go.sum
 	$(call heading,tools: building those of tools/go.mod into $(BIN); takes minutes the first time)
-	@go build -modfile=tools/go.mod -o $(BIN)/ $$(go list -modfile=tools/go.mod tool | grep -v golangci-lint)
+	@go build -modfile=tools/go.mod -o $(BIN)/ $$(sed -n '/^tool (/,/^)/{/golangci-lint/d; s/^\t//p}' tools/go.mod)
 	@touch $@
 
 # Apart from the others: it takes as long to build as all of them together, and only `make check` and `make fmt` need it.
