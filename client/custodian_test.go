@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -138,9 +137,6 @@ func TestCustodianIsDownForGood(t *testing.T) {
 	t.Parallel()
 	c := newCustomer(t, servertest.Config{})
 	c.everyRun(t, func(t *testing.T, waits *[]time.Duration, run func(client.ProgressFunc) error) {
-		if strings.HasSuffix(t.Name(), "device-held_backup") {
-			t.Skip("ten whole runs more, which the other three stand for")
-		}
 		c.does(fails(&session.WebhookError{Err: errors.New("connection refused")}))
 		onProgress, all := gather()
 		err := run(onProgress)
