@@ -392,7 +392,7 @@ func TestRogueBreaksARunWhileItsWorkerAsks(t *testing.T) {
 		defer close(ended)
 		<-asked
 		for range 20_000 {
-			if len(s.children(t)) == 0 { //nolint:testifylint // /proc is there
+			if len(s.children(t)) == 0 {
 				gone <- true
 				return
 			}
