@@ -410,14 +410,7 @@ func TestTLSTroubleThatPasses(t *testing.T) {
 }
 
 func strict(t *testing.T) (string, *x509.CertPool) {
-	s := httptest.NewUnstartedServer(http.NotFoundHandler())
-	s.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
-	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
-	s.StartTLS()
-	t.Cleanup(s.Close)
-	pool := x509.NewCertPool()
-	pool.AddCert(s.Certificate())
-	return s.URL, pool
+	return overTLS(t, &tls.Config{ClientAuth: tls.RequireAnyClientCert})
 }
 
 func plain(t *testing.T) string {
@@ -427,8 +420,12 @@ func plain(t *testing.T) string {
 }
 
 func older(t *testing.T) (string, *x509.CertPool) {
+	return overTLS(t, &tls.Config{MaxVersion: tls.VersionTLS12})
+}
+
+func overTLS(t *testing.T, cfg *tls.Config) (string, *x509.CertPool) {
 	s := httptest.NewUnstartedServer(http.NotFoundHandler())
-	s.TLS = &tls.Config{MaxVersion: tls.VersionTLS12}
+	s.TLS = cfg
 	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
 	s.StartTLS()
 	t.Cleanup(s.Close)
