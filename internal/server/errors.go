@@ -61,6 +61,21 @@ var publicErrors = map[string]public{
 // webhookRefused is the sentence of a WEBHOOK_FAILED that the same call would meet again.
 const webhookRefused = "The wallet provider's own service, which keeps the server's backup shares or authorises calls, refused. Nothing was changed. Its operator must act first; after that, start again with a new request id."
 
+// sentenceOf says more of some errors than their reason does; "" where that is all.
+func sentenceOf(err error) string {
+	if o := new(session.OverloadedError); errors.As(err, &o) && o.Own {
+		return "As many of your runs are waiting as may. Try again after the time in RetryInfo; the same request id may be used."
+	}
+	l := new(session.LimitedError)
+	switch {
+	case !errors.As(err, &l):
+		return hashSentence(err)
+	case l.Proofs:
+		return "Too many devices of yours did not show that they hold the share that they named. Try again after the time in RetryInfo, with the share of that set; the same request id may be used."
+	}
+	return "You have begun as many new device-held wallets as you may for now. Try again after the time in RetryInfo; the same request id may be used."
+}
+
 // retryDelays are the reasons that may pass by themselves, with when to try again where the
 // error does not say. Every other error carries no RetryInfo: trying again cannot help.
 var retryDelays = map[string]time.Duration{
@@ -93,7 +108,7 @@ func toStatus(err error) *status.Status {
 	info := &errdetails.ErrorInfo{Domain: errorDomain, Reason: reason}
 	details := []protoadapt.MessageV1{info}
 	sentence := p.sentence
-	if s := hashSentence(err); s != "" {
+	if s := sentenceOf(err); s != "" {
 		sentence = s
 	}
 	if faults := faultsOf(err); len(faults) > 0 {
@@ -134,6 +149,7 @@ func retryIn(err error, reason string) (time.Duration, bool) {
 	var webhook *session.WebhookError
 	var pending *session.PendingError
 	var busy *session.BusyError
+	var often *session.LimitedError
 	var d time.Duration
 	switch {
 	case errors.As(err, &webhook) && webhook.Permanent:
@@ -144,6 +160,8 @@ func retryIn(err error, reason string) (time.Duration, bool) {
 		d = overloaded.RetryAfter
 	case errors.As(err, &limited):
 		d = limited.retryAfter
+	case errors.As(err, &often):
+		d = often.RetryAfter
 	case errors.As(err, &pending):
 		d = pending.RetryAfter
 	case errors.As(err, &busy):

@@ -145,13 +145,15 @@ func TestRetryInfoSaysWhatMayPass(t *testing.T) {
 		err  error
 		want time.Duration
 	}{
-		"a webhook's":     {&session.WebhookError{RetryAfter: time.Minute}, time.Minute},
-		"a webhook's own": {&session.WebhookError{}, retryDelays["WEBHOOK_FAILED"]},
-		"pending sets":    {&session.PendingError{Count: 16, Limit: 16, RetryAfter: 14 * time.Minute}, 14 * time.Minute},
-		"a busy set":      {&session.BusyError{RetryAfter: 30 * time.Second}, 30 * time.Second},
-		"a full queue":    {&session.OverloadedError{RetryAfter: 9 * time.Second}, 9 * time.Second},
-		"a rate":          {&limitedError{retryAfter: 3 * time.Second}, 3 * time.Second},
-		"canceled by us":  {&session.WebhookError{Err: context.DeadlineExceeded}, retryDelays["WEBHOOK_FAILED"]},
+		"a webhook's":      {&session.WebhookError{RetryAfter: time.Minute}, time.Minute},
+		"a webhook's own":  {&session.WebhookError{}, retryDelays["WEBHOOK_FAILED"]},
+		"pending sets":     {&session.PendingError{Count: 16, Limit: 16, RetryAfter: 14 * time.Minute}, 14 * time.Minute},
+		"a busy set":       {&session.BusyError{RetryAfter: 30 * time.Second}, 30 * time.Second},
+		"a full queue":     {&session.OverloadedError{RetryAfter: 9 * time.Second}, 9 * time.Second},
+		"a caller's share": {&session.OverloadedError{RetryAfter: 4 * time.Second, Own: true}, 4 * time.Second},
+		"bad proofs":       {&session.LimitedError{RetryAfter: 5 * time.Second, Proofs: true}, 5 * time.Second},
+		"a rate":           {&limitedError{retryAfter: 3 * time.Second}, 3 * time.Second},
+		"canceled by us":   {&session.WebhookError{Err: context.DeadlineExceeded}, retryDelays["WEBHOOK_FAILED"]},
 	} {
 		d, ok := retryInfo(toStatus(fmt.Errorf("deposit: %w", c.err)))
 		require.True(t, ok, name)
@@ -176,6 +178,9 @@ func TestSentencesNameNoFields(t *testing.T) {
 	}
 	for _, err := range []error{session.ErrHashOfSealed, session.ErrHashOfText, session.ErrHashMismatch} {
 		all = append(all, hashSentence(err))
+	}
+	for _, err := range []error{&session.OverloadedError{Own: true}, &session.LimitedError{}, &session.LimitedError{Proofs: true}} {
+		all = append(all, sentenceOf(err))
 	}
 	for _, sentence := range all {
 		require.Empty(t, protoName.FindString(sentence), sentence)

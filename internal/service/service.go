@@ -82,6 +82,9 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 		ports.Joint = workers.Run
 	}
 	o.outside(&ports, keeper, st)
+	if o.Sessions.Creates == 0 && o.Pool.Depth > 0 { // no caller empties the pool
+		o.Sessions.Creates = max(1, o.Pool.Depth/2)
+	}
 	sessions, err := session.New(ctx, ports, o.Sessions)
 	if err != nil {
 		workers.Close()

@@ -36,26 +36,75 @@ type Numbered struct {
 }
 
 // device is the service's end of the link to one device, for one attempt. What was sent is
-// kept until the device has it; nothing is taken twice.
+// kept until the device has it; nothing is taken twice. Before the run has its place, nothing
+// is taken but the device's hello.
 type device struct {
 	instance string
 	attempt  uint32
 	silence  time.Duration // after which it is gone
 	wake     func()        // tells the run's followers that there is more to send
 	in       chan Part     // what the device sent, in order
+	room     *buffer       // for what is in there; nil: there is no bound
+	met      chan struct{} // closed when the hello is there
 
 	mu     sync.Mutex // guards what follows
-	next   uint32     // the sequence of the device's next part
-	sent   []Part     // those after acked
+	hello  *tss.Hello // of the device
+	state  deviceState
+	next   uint32 // the sequence of the device's next part
+	sent   []Part // those after acked
 	acked  uint32
 	newest Part      // sent or not yet, acknowledged or not
 	waits  time.Time // since when the run waits for the device; zero: it does not
 }
 
+// deviceState is what a device's run takes of it.
+type deviceState uint8
+
+const (
+	greeting  deviceState = iota // its hello
+	listening                    // all parts: it has its place
+	deaf                         // none: it is over
+)
+
 var _ tss.Link = (*device)(nil)
 
 func newDevice(instance string, attempt uint32, silence time.Duration, wake func()) *device {
-	return &device{instance: instance, attempt: attempt, silence: silence, wake: wake, in: make(chan Part, tss.MaxParts), next: 1}
+	return &device{instance: instance, attempt: attempt, silence: silence, wake: wake, in: make(chan Part, tss.MaxParts), met: make(chan struct{}), next: 1}
+}
+
+// greeted waits for the device's hello, or returns ctx's cause.
+func (d *device) greeted(ctx context.Context) (*tss.Hello, error) {
+	select {
+	case <-d.met:
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.hello, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// listen hands the run the device's hello, and takes what comes after it from now on.
+func (d *device) listen() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	hello := Part{Hello: d.hello}
+	d.room.add(sizeOf(hello), true)
+	d.in <- hello // the first: there is room
+	d.state = listening
+}
+
+// close takes nothing any more, and drops what nobody took. The run has ended.
+func (d *device) close() {
+	if d == nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.state, d.hello = deaf, nil
+	for len(d.in) > 0 {
+		d.room.free(sizeOf(<-d.in))
+	}
 }
 
 // Send implements tss.Link.
@@ -79,6 +128,7 @@ func (d *device) Recv(ctx context.Context) (Part, error) {
 	defer d.waitsSince(time.Time{})
 	select {
 	case p := <-d.in:
+		d.room.free(sizeOf(p))
 		return p, nil
 	case <-silence.C:
 		return Part{}, fmt.Errorf("%w: the device has said nothing for %v", ErrInterrupted, d.silence)
@@ -138,7 +188,8 @@ func (d *device) after(sequence uint32) (out []Numbered) {
 }
 
 // take takes what the device sent, as far as it goes on without a gap, and returns the last
-// sequence that is there.
+// sequence that is there. What the run does not take yet is not there: the device sends it
+// again.
 func (d *device) take(parts []Numbered) (ack uint32, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -147,14 +198,34 @@ func (d *device) take(parts []Numbered) (ack uint32, err error) {
 		if p.Sequence != d.next { // it came before, or one before it did not
 			continue
 		}
-		select {
-		case d.in <- p.Part:
-			d.next++
-		default:
-			return d.next - 1, &FieldError{"messages", "must not be more than the protocol has"}
+		taken, err := d.takeNext(p.Part)
+		if !taken {
+			return d.next - 1, err
 		}
+		d.next++
 	}
 	return d.next - 1, nil
+}
+
+// takeNext takes the next part, where the run takes it now. It must be called with mu held.
+func (d *device) takeNext(p Part) (taken bool, err error) {
+	switch {
+	case d.state == greeting && d.next == 1:
+		if p.Hello == nil {
+			return false, &FieldError{"messages", "must begin with the device's hello"}
+		}
+		d.hello = p.Hello
+		close(d.met)
+		return true, nil
+	case d.state != listening:
+		return false, nil
+	case len(d.in) == cap(d.in):
+		return false, &FieldError{"messages", "must not be more than the protocol has"}
+	case !d.room.add(sizeOf(p), len(d.in) == 0):
+		return false, nil
+	}
+	d.in <- p // nobody else puts anything in
+	return true, nil
 }
 
 // forget drops what the device has. It must be called with mu held.
@@ -162,73 +233,6 @@ func (d *device) forget(ack uint32) {
 	if n := uint32(len(d.sent)); ack > d.acked && ack <= d.acked+n { //nolint:gosec // G115: at most tss.MaxParts
 		d.sent = d.sent[ack-d.acked:]
 		d.acked = ack
-	}
-}
-
-// SendMessages hands a live device-held session what its device sent, each part once, and
-// returns the last sequence that is there.
-func (s *Service) SendMessages(ctx context.Context, c Caller, sessionID, instance string, attempt uint32, parts []Numbered) (ack uint32, err error) {
-	rec, err := s.Session(ctx, c, sessionID)
-	if err != nil {
-		return 0, err
-	}
-	d := s.deviceOf(rec)
-	switch {
-	case d != nil && d.instance == instance && d.attempt == attempt:
-		return d.take(parts)
-	case d == nil && rec.State == Succeeded: // its last part, again: the session has it
-		return lastOf(parts), nil
-	case d == nil && rec.State.Ended():
-		return 0, rec.Err()
-	}
-	return 0, fmt.Errorf("%w: session %s has no attempt %d of this instance", ErrInterrupted, sessionID, attempt)
-}
-
-func lastOf(parts []Numbered) (last uint32) {
-	for _, p := range parts {
-		last = max(last, p.Sequence)
-	}
-	return last
-}
-
-// deviceOf returns the device of a live session, or nil.
-func (s *Service) deviceOf(rec *Session) *device {
-	r := s.running(rec)
-	if r == nil {
-		return nil
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.ended {
-		return nil
-	}
-	return r.device
-}
-
-// belongs reports whether a call comes from the parties that a live run has at its other
-// end. A new instance of the device takes over: the run is ended, without blame, and the
-// call begins the next attempt.
-func (s *Service) belongs(ctx context.Context, r *Run, d *Device) (bool, error) {
-	if d == nil {
-		return true, nil
-	}
-	r.mu.Lock()
-	there, attempt, ended := r.device, r.attempt, r.ended
-	r.mu.Unlock()
-	switch {
-	case ended || there == nil: // its end, or its error, is for everybody
-		return true, nil
-	case there.instance == d.Instance && (d.Attempt == 0 || d.Attempt == attempt):
-		return true, nil
-	case d.Attempt != 0:
-		return false, fmt.Errorf("%w: attempt %d is over", ErrInterrupted, d.Attempt)
-	}
-	r.cancel(fmt.Errorf("%w: another instance of the device has taken over", ErrInterrupted))
-	select {
-	case <-r.released:
-		return false, nil
-	case <-ctx.Done():
-		return false, context.Cause(ctx)
 	}
 }
 
@@ -305,7 +309,7 @@ func (s *Service) SignWithDevice(ctx context.Context, c Caller, req DeviceSignRe
 		}); err != nil {
 			return nil, err
 		}
-		return &plan{walletID: wallet.ID, uses: src.set.ID, steps: func(ctx context.Context, w *work) (*made, error) {
+		return &plan{walletID: wallet.ID, uses: src.set.ID, source: src, payload: req.Payload, steps: func(ctx context.Context, w *work) (*made, error) {
 			return s.signJointly(ctx, w, wallet.Owner, src, req.Curve, req.Payload)
 		}}, nil
 	}})
@@ -348,7 +352,7 @@ func (s *Service) mayLeave(ctx context.Context, rec *Session, src *source, c Cur
 }
 
 // deviceSource is source for a device that keeps its share: it names the set. That it has
-// the share shows in the run.
+// the share shows in its hello; until then nobody is told the set's state.
 func (s *Service) deviceSource(ctx context.Context, c Caller, a action, walletID string, want Purpose, setID string) (*Wallet, *source, error) {
 	wallet, err := s.wallet(ctx, c, a, walletID)
 	if err != nil {
@@ -363,9 +367,6 @@ func (s *Service) deviceSource(ctx context.Context, c Caller, a action, walletID
 	}
 	if set.Purpose != want {
 		return nil, nil, fmt.Errorf("%w: set %s is of purpose %v", ErrShareSetMismatch, setID, set.Purpose)
-	}
-	if err := set.usable(); err != nil {
-		return nil, nil, err
 	}
 	record, err := tss.ParseRecord(set.Record)
 	if err != nil {

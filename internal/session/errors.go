@@ -129,12 +129,35 @@ func (e *BusyError) Error() string {
 // Is makes a BusyError an ErrShareSetBusy.
 func (e *BusyError) Is(target error) bool { return target == ErrShareSetBusy }
 
+// LimitedError is a RATE_LIMITED of one caller's runs.
+type LimitedError struct {
+	Proofs     bool          // too many hellos of its devices proved nothing; else it has begun too many new wallets
+	RetryAfter time.Duration // when the next one may come
+}
+
+// Error implements error.
+func (e *LimitedError) Error() string {
+	what := "new device-held wallets"
+	if e.Proofs {
+		what = "hellos without the share of their set"
+	}
+	return fmt.Sprintf("%v: too many %s, retry after %v", ErrRateLimited, what, e.RetryAfter)
+}
+
+// Is makes a LimitedError an ErrRateLimited.
+func (e *LimitedError) Is(target error) bool { return target == ErrRateLimited }
+
 // mayPass reports whether a run that ended with err leaves a next attempt to the same request.
 func mayPass(err error) bool {
 	if w := new(WebhookError); errors.As(err, &w) {
 		return !w.Permanent
 	}
-	return errors.Is(err, ErrInterrupted) || errors.Is(err, ErrShareSetBusy) || errors.Is(err, ErrWebhookFailed)
+	for _, passes := range []error{ErrInterrupted, ErrWebhookFailed, ErrOverloaded, ErrRateLimited, ErrTooManyPending, ErrShareSetBusy} {
+		if errors.Is(err, passes) {
+			return true
+		}
+	}
+	return false
 }
 
 // AbortedError is a PROTOCOL_ABORTED with what is known of its cause.
@@ -165,6 +188,7 @@ func Reason(err error) string {
 	var w *WebhookError
 	var p *PendingError
 	var b *BusyError
+	var l *LimitedError
 	switch {
 	case errors.As(err, &w):
 		return ErrWebhookFailed.Reason
@@ -172,6 +196,8 @@ func Reason(err error) string {
 		return ErrTooManyPending.Reason
 	case errors.As(err, &b):
 		return ErrShareSetBusy.Reason
+	case errors.As(err, &l):
+		return ErrRateLimited.Reason
 	case errors.As(err, &d):
 		return ErrPolicyDenied.Reason
 	case errors.As(err, &f):

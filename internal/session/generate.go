@@ -37,7 +37,7 @@ func (s *Service) Create(ctx context.Context, c Caller, req CreateRequest) (*Run
 	}
 	return s.start(ctx, job{op: OpCreate, caller: c, requestID: req.RequestID, fingerprint: fp, device: req.Device, prepare: func(context.Context) (*plan, error) {
 		t := target{Start: req.Start, walletID: uuid.NewString(), owner: req.Owner, purpose: Signing, curves: req.Curves}
-		return &plan{walletID: t.walletID, steps: func(ctx context.Context, w *work) (*made, error) {
+		return &plan{walletID: t.walletID, curves: t.curves, steps: func(ctx context.Context, w *work) (*made, error) {
 			t.walletID = w.rec.WalletID // an earlier attempt's, where there was one
 			m, keys, err := s.make(ctx, w, t, nil)
 			if err != nil {
@@ -119,9 +119,11 @@ func (s *Service) reshare(ctx context.Context, op Operation, c Caller, t target,
 		if err != nil {
 			return nil, err
 		}
-		if err := s.mayPend(wallet, runKey{c.Name, t.RequestID}); err != nil {
-			src.client.Wipe()
-			return nil, err
+		if t.Device == nil { // a device's run counts when the device has shown its share
+			if err := s.mayPend(wallet, runKey{c.Name, t.RequestID}); err != nil {
+				src.client.Wipe()
+				return nil, err
+			}
 		}
 		if err := s.allowed(ctx, Question{Caller: c.Name, Operation: op.String(), WalletID: wallet.ID, Owner: wallet.Owner, ShareSetID: src.set.ID, RequestID: t.RequestID}); err != nil {
 			src.client.Wipe()
@@ -131,7 +133,7 @@ func (s *Service) reshare(ctx context.Context, op Operation, c Caller, t target,
 		for _, k := range src.record.Keys {
 			t.curves = append(t.curves, k.Curve)
 		}
-		return &plan{walletID: t.walletID, uses: src.set.ID, wipe: src.client.Wipe, steps: func(ctx context.Context, w *work) (*made, error) {
+		return &plan{walletID: t.walletID, uses: src.set.ID, source: src, wipe: src.client.Wipe, steps: func(ctx context.Context, w *work) (*made, error) {
 			m, _, err := s.make(ctx, w, t, src)
 			return m, err
 		}}, nil

@@ -35,12 +35,8 @@ func (s *Service) run(r *Run, rec *Session, p *plan, t *ticket) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.RunTimeout)
 	defer cancel()
 	defer s.release(r)
-	r.mu.Lock()
-	r.stop = stop
-	if r.ended { // cancelled before there was anything to stop
-		stop(r.err)
-	}
-	r.mu.Unlock()
+	defer r.device.close()
+	r.stopWith(stop)
 	var busy sync.WaitGroup
 	w := &work{run: r, rec: rec, busy: &busy}
 
@@ -85,10 +81,8 @@ func (s *Service) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out
 		}
 	}()
 	defer p.end()
-	err = t.wait(ctx, w.run.queued)
-	if err != nil {
-		t.leave()
-		return nil, fmt.Errorf("wait for a slot: %w", err)
+	if t, err = s.place(ctx, w, p, t); err != nil {
+		return nil, err
 	}
 	// tss-lib cannot be stopped: after a cancellation the slot stays taken until what it
 	// computes has ended.
