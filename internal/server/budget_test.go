@@ -18,8 +18,11 @@ import (
 // budget is how many aborts a set has where nobody says otherwise.
 const budget = 5
 
-// garbage is what no device of ours would say.
-func garbage() *pb.ProtocolMessage { return &pb.ProtocolMessage{Sequence: 1, Mac: []byte("x")} }
+// garbage is what no device of ours would say, behind a hello, which it must.
+func garbage(t testing.TB, req deviceRun) []*pb.ProtocolMessage {
+	t.Helper()
+	return []*pb.ProtocolMessage{{Sequence: 1, Hello: goodHello(t, req)}, {Sequence: 2, Mac: []byte("x")}}
+}
 
 type startsARun interface {
 	proto.Message
@@ -59,7 +62,7 @@ func attacked(t *testing.T, f *stocked, h held, broken ...func() deviceRun) (ids
 		if i%2 == 1 {
 			do = overHTTP
 		}
-		got := deviceSays(t, f.Service, do, req, garbage())
+		got := deviceSays(t, f.Service, do, req, h, garbage(t, req)...)
 		refused(t, got, codes.Aborted, "PROTOCOL_ABORTED")
 		rec, err := f.Store.ByRequest(t.Context(), "alice", req.GetRequestId())
 		require.NoError(t, err)

@@ -152,13 +152,16 @@ var knownEd = map[string]known{
 		}
 		r.say(m)
 	}, "an end of another form"},
-	"an earlier run, replayed in its pace": {tss.OperationSign, func(r *rogue, n int, _ *outgoing) {
-		r.say(proto.CloneOf(r.stage.honest[r.op][n]))
+	"an earlier run, replayed in its pace behind a hello": {tss.OperationSign, func(r *rogue, n int, m *outgoing) {
+		if n > 0 {
+			m = proto.CloneOf(r.stage.honest[r.op][n])
+		}
+		r.say(m)
 	}, "caused by CLIENT"},
-	"an earlier run, replayed at once": {"PROVISION", func(r *rogue, n int, _ *outgoing) {
+	"an earlier run, replayed at once behind a hello": {"PROVISION", func(r *rogue, n int, m *outgoing) {
 		if n == 0 {
-			var all []*outgoing
-			for _, m := range r.stage.honest[r.op] {
+			all := []*outgoing{m}
+			for _, m := range r.stage.honest[r.op][1:] {
 				all = append(all, proto.CloneOf(m))
 			}
 			r.say(all...)

@@ -45,7 +45,7 @@ func bitFlip(b []byte, num, den int) []byte {
 	return b
 }
 
-// alter changes a bit of what a part holds.
+// alter changes a bit of what a part holds; of a hello, not of its proof.
 func alter(m *outgoing, num, den int) *outgoing {
 	m = proto.CloneOf(m)
 	switch kindOf(m) {
@@ -75,7 +75,7 @@ func always(way string) map[string][]string {
 }
 
 func sayAltered(num, den int) trick {
-	return func(r *rogue, _ int, m *outgoing) { r.say(alter(m, num, den)) }
+	return func(r *rogue, _ int, m *outgoing) { r.say(r.proven(alter(m, num, den))) }
 }
 
 // large is more than any part of a run holds, and less than a call may carry.
@@ -92,7 +92,7 @@ var attacks = map[string]attack{
 	}, map[string][]string{aHello: {brokenOff}, aMessage: {brokenOff}, anEnd: {brokenOff}, aMAC: {succeeded}}}, // after the last part nothing is read
 	"said again, altered": {func(r *rogue, _ int, m *outgoing) {
 		r.say(m)
-		r.say(alter(m, 1, 1))
+		r.say(r.proven(alter(m, 1, 1)))
 	}, map[string][]string{aHello: {brokenOff}, aMessage: {brokenOff}, anEnd: {brokenOff}, aMAC: {succeeded}}},
 	"too large for its protocol": {func(r *rogue, _ int, m *outgoing) {
 		switch kindOf(m) {
@@ -105,7 +105,7 @@ var attacks = map[string]attack{
 		default:
 			m.Mac = large()
 		}
-		r.say(m)
+		r.say(r.proven(m))
 	}, always(brokenOff)},
 	"of another kind": {func(r *rogue, _ int, m *outgoing) {
 		switch kindOf(m) {
@@ -141,15 +141,15 @@ var attacks = map[string]attack{
 	}, map[string][]string{aHello: {brokenOff}, aMessage: {brokenOff}, anEnd: {brokenOff}}},
 	"with another party key": {func(r *rogue, _ int, m *outgoing) {
 		m.Hello.PartyKeys = bitFlip(m.GetHello().GetPartyKeys(), 1, 1)
-		r.say(m)
+		r.say(r.proven(m))
 	}, map[string][]string{aHello: {brokenOff, gaveUp}}}, // its own parties compute with the one that they have
 	"with another session key": {func(r *rogue, _ int, m *outgoing) {
 		m.Hello.SessionKey = bitFlip(m.GetHello().GetSessionKey(), 1, 2)
-		r.say(m)
+		r.say(r.proven(m))
 	}, map[string][]string{aHello: {brokenOff, gaveUp}}}, // its own parties cannot open what is for them
 	"with a session key of small order": {func(r *rogue, _ int, m *outgoing) {
 		m.Hello.SessionKey = make([]byte, 32)
-		r.say(m)
+		r.say(r.proven(m))
 	}, map[string][]string{aHello: {brokenOff}}},
 	"with the wallet's id": {func(r *rogue, _ int, m *outgoing) {
 		m.Hello.WalletId = r.stage.first.wallet

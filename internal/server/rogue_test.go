@@ -170,6 +170,7 @@ func (r *rogue) run(t testing.TB) (a answer) {
 		require.True(t, ok)
 		if p := ev.GetProgress(); p != nil && r.id == "" {
 			r.id, r.joint.SessionID, r.joint.Attempt = p.GetSessionId(), p.GetSessionId(), p.GetAttempt()
+			r.joint.Instance = r.req.GetDevice().GetInstance()
 			parties.Go(func() { r.act(ctx) }) // ends with the stream
 		}
 		r.hear(ev.GetMessage())
@@ -222,6 +223,26 @@ func (r *rogue) part(n int) *outgoing {
 	return proto.CloneOf(r.sent[n])
 }
 
+// proven is m, and where it is the hello of a device that has a share, with a proof of what it
+// says: it is the share's holder who says it.
+func (r *rogue) proven(m *outgoing) *outgoing {
+	j := &r.joint
+	if m.GetHello() == nil || j.Share == nil {
+		return m
+	}
+	h := m.GetHello()
+	x := &tss.Hello{Nonce: h.GetNonce(), SessionKey: h.GetSessionKey(), PartyKeys: h.GetPartyKeys()}
+	err := x.Prove(&tss.HelloContext{
+		Operation: j.Operation, SessionID: j.SessionID, Attempt: j.Attempt, WalletID: j.Share.WalletID, ShareSetID: j.Share.ShareSetID,
+		RecordHash: j.Share.RecordHash, Payload: j.Payload, Instance: j.Instance,
+	}, j.Share)
+	if err != nil {
+		panic(err) // a share has a key
+	}
+	h.Proof = x.Proof
+	return m
+}
+
 // refusals are how the calls of SendMessages went that were refused.
 func (r *rogue) refusals() []*status.Status {
 	r.mu.Lock()
@@ -239,15 +260,21 @@ func (r *rogue) Recv(ctx context.Context) (tss.Part, error) {
 	}
 }
 
-// say sends parts as the next ones.
+// say sends parts as the next ones, again until the service has them, or refuses them.
 func (r *rogue) say(all ...*outgoing) {
 	r.mu.Lock()
 	for _, m := range all {
 		r.next++
 		m.Sequence, m.Ack = r.next, uint32(len(r.heard))
 	}
+	last := r.next
 	r.mu.Unlock()
-	r.shout(alice, r.words(all...))
+	for range 10_000 { // what comes before its place is not taken
+		if ack, st := r.call(alice, r.words(all...)); st.Code() != codes.OK || ack >= last {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // words is the call that sends parts as they are.
@@ -257,13 +284,19 @@ func (r *rogue) words(all ...*outgoing) *pb.SendMessagesRequest {
 
 // shout makes a call as anybody, and returns how it went.
 func (r *rogue) shout(as *session.Caller, req *pb.SendMessagesRequest) *status.Status {
-	_, err := r.stage.SendMessages(servertest.As(context.Background(), as.Name, as.Scopes...), req)
+	_, st := r.call(as, req)
+	return st
+}
+
+func (r *rogue) call(as *session.Caller, req *pb.SendMessagesRequest) (ack uint32, st *status.Status) {
+	resp, err := r.stage.SendMessages(servertest.As(context.Background(), as.Name, as.Scopes...), req)
+	st = status.Convert(err)
 	if err != nil {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.refused = append(r.refused, status.Convert(err))
+		r.refused = append(r.refused, st)
 	}
-	return status.Convert(err)
+	return resp.GetAck(), st
 }
 
 // well requires that the run succeeded, on both sides.

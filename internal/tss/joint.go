@@ -32,6 +32,10 @@ type Joint struct {
 	ShareSetID string // of the new set
 	Record     []byte // of the set that is used, encoded
 
+	// Of the client alone: UUID, lower case, of this start of its parties, as the service was
+	// told. Its hello's proof is bound to it.
+	Instance string
+
 	PreParams func(context.Context) (*PreParams, error) // for a new ECDSA share
 	// Fresh is as in KeygenInput.
 	Fresh func(n, nTilde *big.Int) error
@@ -200,11 +204,13 @@ func (j *Joint) source() string {
 }
 
 // digest is that of what is signed.
-func (j *Joint) digest() []byte {
-	if j.Operation != OperationSign {
+func (j *Joint) digest() []byte { return signedDigest(j.Operation, j.Payload) }
+
+func signedDigest(operation string, payload []byte) []byte {
+	if operation != OperationSign {
 		return nil
 	}
-	sum := sha256.Sum256(j.Payload)
+	sum := sha256.Sum256(payload)
 	return sum[:]
 }
 
@@ -362,86 +368,6 @@ func (c curveConn) Recv(ctx context.Context) (Message, error) {
 	case <-ctx.Done():
 		return Message{}, context.Cause(ctx)
 	}
-}
-
-// greet exchanges hellos, and returns the record of the set that is used; nil for a new
-// wallet.
-func (c *channel) greet(ctx context.Context) (*Record, error) {
-	j := c.joint
-	c.own = &Hello{Nonce: newNonce(), SessionKey: c.key.PublicKey().Bytes()}
-	var err error
-	var curves []Curve
-	if j.Operation != OperationSign {
-		curves = j.Curves
-	}
-	if c.own.PartyKeys, err = newPartyKeys(curves); err != nil {
-		return nil, err
-	}
-	if j.Party == Server {
-		c.own.WalletID, c.own.ShareSetID, c.own.Record = j.WalletID, j.ShareSetID, j.Record
-	}
-	if err := c.send(ctx, Part{Hello: c.own}); err != nil {
-		return nil, err
-	}
-	var peer *Hello
-	select {
-	case peer = <-c.hello:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	if err := peer.check(j.Party.Other(), curves); err != nil {
-		return nil, c.blame(err)
-	}
-	said := c.own
-	if j.Party == Client {
-		said = peer
-	}
-	rec, err := j.about(said)
-	if err != nil {
-		return nil, err
-	}
-	c.peer, c.wallet, c.set = peer, said.WalletID, said.ShareSetID
-	close(c.met)
-	return rec, nil
-}
-
-// about holds what the server says of wallet and sets against what this side asked for and
-// has.
-func (j *Joint) about(said *Hello) (*Record, error) {
-	blame := func(text string) error { return &ProtocolError{Culprit: Server, Err: errors.New(text)} }
-	isID := func(s string) bool { // in its one spelling: two of the same id would pass for two sets
-		_, err := packUUID(s)
-		return err == nil
-	}
-	if !isID(said.WalletID) {
-		return nil, blame("a wallet without an id")
-	}
-	if j.Operation != OperationSign && !isID(said.ShareSetID) || j.Operation == OperationSign && said.ShareSetID != "" {
-		return nil, blame("a new set without an id, or an id without a new set")
-	}
-	if j.Share == nil {
-		if len(said.Record) != 0 {
-			return nil, blame("a record of a set that is not used")
-		}
-		return nil, nil //nolint:nilnil // there is none
-	}
-	if said.WalletID != j.Share.WalletID || said.ShareSetID == j.Share.ShareSetID {
-		return nil, blame("another wallet, or the set that is used for a new one")
-	}
-	if Hash(said.Record) != j.Share.RecordHash {
-		return nil, blame("another record than the share commits to")
-	}
-	rec, err := ParseRecord(said.Record)
-	if err != nil {
-		return nil, fmt.Errorf("the record that the share commits to: %w", err)
-	}
-	if err := rec.Check(j.Share, j.Party, said.Record); err != nil {
-		return nil, err
-	}
-	if j.Share.Key(rec.Keys[0].Curve) == nil { // both sides confirm the run with it
-		return nil, fmt.Errorf("%w: it has no %v key", ErrShareMismatch, rec.Keys[0].Curve)
-	}
-	return rec, nil
 }
 
 // confirm ends the run: both sides say that they have done their part, and then, under a

@@ -161,6 +161,58 @@ func jointLife(t *testing.T, curves ...tss.Curve) {
 	require.NoError(t, err)
 }
 
+// A client's first part, before it has heard anything, proves its share of the set that it uses
+// to whoever has the set's record; and in no other session, attempt or operation.
+func TestJointProof(t *testing.T) {
+	t.Parallel()
+	s := newDevice("CREATE", nil, tss.Ed25519).made(t)
+	rec, err := tss.ParseRecord(s.record)
+	require.NoError(t, err)
+	for _, operation := range []string{"CREATE", "BACKUP", "PROVISION", "SIGN"} {
+		from := s
+		if operation == "CREATE" {
+			from = nil
+		}
+		d := newDevice(operation, from, tss.Ed25519)
+		client := d.joints[tss.Client]
+		client.Instance = uuid.NewString()
+		for _, j := range d.joints {
+			j.Payload = []byte("x")
+		}
+		if operation == "SIGN" {
+			d.joints[tss.Server].ShareSetID = ""
+		}
+		var first, hello *tss.Hello
+		for p := range d.meddle {
+			d.meddle[p] = func(part tss.Part) []tss.Part {
+				if part.Hello != nil && p == int(tss.Client) {
+					first = part.Hello
+				} else if part.Hello != nil {
+					hello = part.Hello
+				}
+				return []tss.Part{part}
+			}
+		}
+		_, errs := d.run(t.Context())
+		require.NoError(t, errors.Join(errs[:]...))
+		require.Empty(t, hello.Proof, "the server's")
+		if operation == "CREATE" {
+			require.Empty(t, first.Proof)
+			continue
+		}
+		about := tss.HelloContext{
+			Operation: operation, SessionID: client.SessionID, Attempt: 1, WalletID: rec.WalletID, ShareSetID: rec.ShareSetID,
+			RecordHash: tss.Hash(s.record), Instance: client.Instance,
+		}
+		if operation == "SIGN" {
+			about.Payload = client.Payload
+		}
+		require.NoError(t, first.VerifyProof(&about, rec), operation)
+		about.Attempt++
+		require.ErrorIs(t, first.VerifyProof(&about, rec), tss.ErrShareMismatch)
+	}
+}
+
 // A closed gate keeps the signature from the other side.
 func TestJointGate(t *testing.T) {
 	t.Parallel()

@@ -130,18 +130,11 @@ func Verify(c Curve, publicKey, payload []byte, sig *Signature) error {
 		}
 		return nil
 	}
-	if len(payload) != 32 { // the verifier below would cut a longer one
-		return errVerify
-	}
 	pub, err := secp256k1.ParsePubKey(publicKey)
 	if err != nil {
 		return fmt.Errorf("public key: %w", err)
 	}
-	var r, s secp256k1.ModNScalar
-	if r.SetByteSlice(sig.Bytes[:32]) || s.SetByteSlice(sig.Bytes[32:]) || s.IsOverHalfOrder() {
-		return errVerify
-	}
-	if !ecdsa.NewSignature(&r, &s).Verify(payload, pub) {
+	if !verifyECDSA(pub, payload, sig.Bytes[:]) {
 		return errVerify
 	}
 	if sig.RecoveryID > 3 { // the header byte below would wrap around
