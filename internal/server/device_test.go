@@ -190,46 +190,41 @@ func deviceReq(h held, instance string) *pb.ProvisionWalletRequest {
 	return req
 }
 
-// A device that says nothing, or comes back as another instance of itself, ends its attempt
+// A device that says nothing more, or comes back as another instance of itself, ends its attempt
 // without blame, and frees its slot; who is not the device's user cannot speak for it.
 func TestDeviceGoesSilent(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{Sessions: session.Config{DeviceSilence: briefly, DeviceRuns: 1}, Workers: servertest.Workers(1)})
 	before := wallet(t, f.Service, f.backup.wallet)
-	one, two := uuid.NewString(), uuid.NewString()
-	req := deviceReq(f.backup, one)
-	first := later(func() answer { return overGRPC(t, f.Service, alice, req) })
-	var id string
-	require.Eventually(t, func() bool {
-		rec, err := f.Store.ByRequest(t.Context(), "alice", req.GetRequestId())
-		if err == nil {
-			id = rec.ID
-		}
-		return err == nil && rec.State == session.Running
-	}, 2*time.Minute, 5*time.Millisecond)
+	req := deviceReq(f.backup, uuid.NewString())
+	first := begins(t, f.Service, alice, req)
+	first.greets(t, f.backup)
+	first.runs(t)
 
+	one, two := req.GetDevice().GetInstance(), uuid.NewString()
 	message := func(instance string, attempt, sequence uint32) *pb.SendMessagesRequest {
-		return &pb.SendMessagesRequest{SessionId: id, Instance: instance, Attempt: attempt, Messages: []*pb.ProtocolMessage{{Sequence: sequence, Mac: []byte("x")}}}
+		return &pb.SendMessagesRequest{SessionId: first.id, Instance: instance, Attempt: attempt, Messages: []*pb.ProtocolMessage{{Sequence: sequence, Mac: []byte("x")}}}
 	}
 	for _, do := range transports {
 		refused(t, do(t, f.Service, &session.Caller{Name: "bob"}, message(one, 1, 1)), codes.NotFound, "SESSION_NOT_FOUND")
 		refused(t, do(t, f.Service, alice, message(two, 1, 1)), codes.Aborted, "INTERRUPTED")
 		refused(t, do(t, f.Service, alice, message(one, 2, 1)), codes.Aborted, "INTERRUPTED")
-		ack := done[*pb.SendMessagesResponse](t, do(t, f.Service, alice, message(one, 1, 2))).GetAck()
-		require.Zero(t, ack, "there is a gap before it")
+		ack := done[*pb.SendMessagesResponse](t, do(t, f.Service, alice, message(one, 1, 3))).GetAck()
+		require.Equal(t, uint32(1), ack, "there is a gap before it")
 	}
 	for _, bad := range [][]*pb.ProtocolMessage{nil, {{Sequence: 1}}, {{Sequence: 1, Mac: []byte("x"), End: &pb.End{}}}, {{Sequence: 1, Payload: make([]byte, 300<<10)}}} {
-		a := overGRPC(t, f.Service, alice, &pb.SendMessagesRequest{SessionId: id, Instance: one, Attempt: 1, Messages: bad})
+		a := overGRPC(t, f.Service, alice, &pb.SendMessagesRequest{SessionId: first.id, Instance: one, Attempt: 1, Messages: bad})
 		require.Equal(t, codes.InvalidArgument, a.status.Code())
 	}
 
 	other := proto.CloneOf(req)
 	other.GetDevice().Instance = two
-	second := overGRPC(t, f.Service, alice, other) // ends when it has said nothing
-	refused(t, <-first, codes.Aborted, "INTERRUPTED")
-	refused(t, second, codes.Aborted, "INTERRUPTED")
-	all := progress(t, answer{messages: onlyProgress(second)})
-	require.Equal(t, uint32(2), all[len(all)-1].GetAttempt())
+	second := begins(t, f.Service, alice, other)
+	require.Equal(t, first.id, second.id)
+	require.Equal(t, uint32(2), second.attempt)
+	second.greets(t, f.backup)
+	refused(t, <-first.ended, codes.Aborted, "INTERRUPTED")
+	refused(t, <-second.ended, codes.Aborted, "INTERRUPTED") // when it has said nothing for so long
 	late := proto.CloneOf(other)
 	late.GetDevice().Attempt = 2 // its parties are of an attempt that is over
 	refused(t, overGRPC(t, f.Service, alice, late), codes.Aborted, "INTERRUPTED")
@@ -243,23 +238,13 @@ func TestDeviceHeldCancel(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{Workers: servertest.Workers(0)})
 	before := wallet(t, f.Service, f.backup.wallet)
-	req := deviceReq(f.backup, uuid.NewString())
-	stream, err := f.ProvisionWallet(servertest.As(t.Context(), "alice"), req)
-	require.NoError(t, err)
-	for began := false; !began; {
-		m, err := stream.Recv()
-		require.NoError(t, err)
-		began = m.GetMessage() != nil
-	}
-	rec, err := f.Store.ByRequest(t.Context(), "alice", req.GetRequestId())
-	require.NoError(t, err)
+	d := begins(t, f.Service, alice, deviceReq(f.backup, uuid.NewString()))
+	d.greets(t, f.backup)
+	<-d.heard
 	require.Equal(t, 1, f.Workers.Stats().Busy)
-	_, err = f.CancelSession(servertest.As(t.Context(), "alice"), &pb.CancelSessionRequest{SessionId: rec.ID})
+	_, err := f.CancelSession(servertest.As(t.Context(), "alice"), &pb.CancelSessionRequest{SessionId: d.id})
 	require.NoError(t, err)
-	for err == nil {
-		_, err = stream.Recv()
-	}
-	require.Equal(t, codes.Canceled, status.Code(err))
+	refused(t, <-d.ended, codes.Canceled, "SESSION_CANCELLED")
 	require.Eventually(t, func() bool { return f.Workers.Stats().Busy == 0 }, 2*time.Minute, 5*time.Millisecond)
 	require.Zero(t, f.Workers.Stats().Died)
 	require.True(t, proto.Equal(before, wallet(t, f.Service, f.backup.wallet)))

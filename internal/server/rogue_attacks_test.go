@@ -207,8 +207,8 @@ func TestRogueKnownAttacks(t *testing.T) {
 	require.Empty(t, s.children(t))
 }
 
-// Who has the token, and the request with its id, but not the device: it can end the
-// attempt, without blame, and it can listen; what it hears is not for it.
+// Who has the token, and the request with its id, but not the device: it can listen, and what
+// it hears is not for it. The device's run goes on.
 func TestRogueStolenToken(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, rogueConfig(0, true))
@@ -241,36 +241,29 @@ func TestRogueStolenToken(t *testing.T) {
 	require.Positive(t, private, "a message with a share of the new sharing passed")
 	s.requireClean(t, way)
 
-	// As an instance of its own it takes over, and has no share to go on with.
+	// As an instance of its own it would take over, and has no share to show.
 	victim = s.rogue(t, "PROVISION", nil)
-	reached := make(chan struct{})
+	reached, goOn := make(chan struct{}), make(chan struct{})
 	victim.trick = func(r *rogue, n int, m *outgoing) {
-		if n < 3 {
-			r.say(m)
-		} else if n == 3 {
+		if n == 3 {
 			close(reached)
+			<-goOn
 		}
+		r.say(m)
 	}
-	ended := later(func() answer { return victim.run(t) }) // it ends when the thief comes
+	ended := later(func() answer { return victim.run(t) })
 	<-reached
-	instead := s.rogue(t, "PROVISION", nil)
 	thief = proto.CloneOf(victim.req.(*pb.ProvisionWalletRequest)) //nolint:errcheck,forcetypeassert // it is one
 	thief.GetDevice().Instance = uuid.NewString()
-	instead.req = thief
-	instead.holds(t, s.pendingBackup) // another share than the set's
-	instead.trick = func(r *rogue, n int, m *outgoing) {
-		r.say(m)
-		if n == 0 { // its parties refuse the record of a set that is not theirs: it goes on by itself
-			for k := 1; k <= 3; k++ {
-				r.say(victim.part(k))
-			}
-		}
-	}
-	instead.uses = s.backup.set
-	way = instead.ends(t, brokenOff, gaveUp)
-	refused(t, <-ended, codes.Aborted, "INTERRUPTED")
-	require.Nil(t, instead.joined)
-	s.requireClean(t, way)
+	instead := begins(t, s.Service, alice, thief)
+	require.Equal(t, victim.id, instead.id)
+	require.Equal(t, uint32(2), instead.attempt)
+	instead.greets(t, s.pendingBackup) // another share than the set's
+	refused(t, <-instead.ended, codes.InvalidArgument, "SHARE_SET_MISMATCH")
+	close(goOn)
+	require.Equal(t, codes.OK, (<-ended).status.Code())
+	require.Equal(t, uint32(1), victim.record(t).Attempt)
+	s.requireClean(t, succeeded)
 }
 
 // preParams are the committed set of that number.

@@ -119,11 +119,9 @@ func (s *Service) reshare(ctx context.Context, op Operation, c Caller, t target,
 		if err != nil {
 			return nil, err
 		}
-		if t.Device == nil { // a device's run counts when the device has shown its share
-			if err := s.mayPend(wallet, runKey{c.Name, t.RequestID}); err != nil {
-				src.client.Wipe()
-				return nil, err
-			}
+		if err := s.mayPend(wallet, runKey{c.Name, t.RequestID}); err != nil {
+			src.client.Wipe()
+			return nil, err
 		}
 		if err := s.allowed(ctx, Question{Caller: c.Name, Operation: op.String(), WalletID: wallet.ID, Owner: wallet.Owner, ShareSetID: src.set.ID, RequestID: t.RequestID}); err != nil {
 			src.client.Wipe()
