@@ -216,9 +216,9 @@ func TestTakeoverNeedsTheShare(t *testing.T) {
 	owner := s.rogue(t, "PROVISION", nil)
 	owner.req = again()
 	taken := later(func() answer { return owner.run(t) })
-	refused(t, <-running, codes.Aborted, "INTERRUPTED")
-	close(goOn)
 	a := <-taken
+	close(goOn)
+	refused(t, <-running, codes.Aborted, "INTERRUPTED")
 	require.Equal(t, codes.OK, a.status.Code(), "%v", a.status)
 	require.NotNil(t, owner.joined)
 	require.Equal(t, victim.id, owner.id)
@@ -317,11 +317,11 @@ func TestACallersShareOfTheQueue(t *testing.T) {
 		return err == nil
 	}, time.Minute, time.Millisecond)
 
-	var held []*raw
+	var queued []*raw
 	for range 3 {
 		d := begins(t, f.Service, alice, deviceSignReq(f.second))
 		d.greets(t, f.second)
-		held = append(held, d)
+		queued = append(queued, d)
 	}
 	require.Eventually(t, func() bool { // nothing is recorded where there is no room
 		d := begins(t, f.Service, alice, deviceSignReq(f.second))
@@ -336,7 +336,7 @@ func TestACallersShareOfTheQueue(t *testing.T) {
 	for _, end := range waiting {
 		done[*pb.SignResponse](t, <-end)
 	}
-	for _, d := range held {
+	for _, d := range queued {
 		overGRPC(t, f.Service, alice, &pb.CancelSessionRequest{SessionId: d.id})
 		<-d.ended
 	}

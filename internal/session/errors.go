@@ -152,12 +152,12 @@ func mayPass(err error) bool {
 	if w := new(WebhookError); errors.As(err, &w) {
 		return !w.Permanent
 	}
-	for _, passes := range []error{ErrInterrupted, ErrWebhookFailed, ErrOverloaded, ErrRateLimited, ErrTooManyPending, ErrShareSetBusy} {
+	for _, passes := range []error{ErrInterrupted, ErrWebhookFailed, ErrOverloaded, ErrRateLimited, ErrShareSetBusy} {
 		if errors.Is(err, passes) {
 			return true
 		}
 	}
-	return false
+	return errors.As(err, new(*PendingError))
 }
 
 // AbortedError is a PROTOCOL_ABORTED with what is known of its cause.

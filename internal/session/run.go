@@ -17,6 +17,7 @@ type Run struct {
 	fingerprint []byte // set before the run is shared, never changed
 	created     time.Time
 	attempt     uint32
+	room        *buffer // for what its device sends; as fingerprint
 
 	proven bool // the device has shown that it has its share; of the run's own goroutine
 
@@ -231,7 +232,7 @@ func (r *Run) parts(ack uint32) []Numbered {
 }
 
 // join gives the run a device at its other end.
-func (r *Run) join(d *Device, silence time.Duration, room *buffer) {
+func (r *Run) join(d *Device, silence time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.device = newDevice(d.Instance, r.attempt, silence, func() {
@@ -239,5 +240,5 @@ func (r *Run) join(d *Device, silence time.Duration, room *buffer) {
 		defer r.mu.Unlock()
 		r.wake()
 	})
-	r.device.room = room
+	r.device.room = r.room
 }

@@ -255,6 +255,7 @@ func (s *Service) claim(j job) (r *Run, mine bool, err error) {
 		return nil, false, ErrShuttingDown
 	}
 	r = newRun(key, j.fingerprint)
+	r.room = &s.parts
 	if j.op != OpSign && j.device == nil {
 		r.walletID = j.walletID
 	}
@@ -344,7 +345,7 @@ func (s *Service) begin(ctx context.Context, j job, r *Run) (started bool, err e
 	r.first = rec.Progress.Sequence
 	r.mu.Unlock()
 	if j.device != nil {
-		r.join(j.device, s.cfg.DeviceSilence, &s.parts)
+		r.join(j.device, s.cfg.DeviceSilence)
 		r.queued(0) // by which the device learns session and attempt, which its hello is about
 	} else if position := ticket.at(); position > 0 { // whoever has to wait is told so, however short it is
 		r.queued(position)

@@ -165,7 +165,9 @@ type WalletServiceClient interface {
 	// messages of the session's stream.
 	//
 	// May be called by who started the session.
-	// Consumes the messages, each once however often it is sent. Leaves everything outside of the session alone.
+	// Consumes the messages, each once however often it is sent. Leaves everything outside of the session alone. Before the run has
+	// its place nothing is taken but the hello; and later, nothing for which there is no room: what the answer does not acknowledge
+	// is to be sent again after a while.
 	// Errors: SESSION_NOT_FOUND, SESSION_EXPIRED, SESSION_CANCELLED, PROTOCOL_ABORTED, INTERRUPTED (another attempt, or another
 	// instance of the device, has taken over).
 	SendMessages(ctx context.Context, in *SendMessagesRequest, opts ...grpc.CallOption) (*SendMessagesResponse, error)
@@ -474,7 +476,9 @@ type WalletServiceServer interface {
 	// messages of the session's stream.
 	//
 	// May be called by who started the session.
-	// Consumes the messages, each once however often it is sent. Leaves everything outside of the session alone.
+	// Consumes the messages, each once however often it is sent. Leaves everything outside of the session alone. Before the run has
+	// its place nothing is taken but the hello; and later, nothing for which there is no room: what the answer does not acknowledge
+	// is to be sent again after a while.
 	// Errors: SESSION_NOT_FOUND, SESSION_EXPIRED, SESSION_CANCELLED, PROTOCOL_ABORTED, INTERRUPTED (another attempt, or another
 	// instance of the device, has taken over).
 	SendMessages(context.Context, *SendMessagesRequest) (*SendMessagesResponse, error)
