@@ -571,8 +571,9 @@ type DeviceSide struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The share set that the run starts from. Empty for CreateWallet.
 	ShareSetId string `protobuf:"bytes,1,opt,name=share_set_id,json=shareSetId,proto3" json:"share_set_id,omitempty"`
-	// UUID: this one start of the device's parties; its proof of the share is over the 36 lower-case characters. Whoever attaches with
-	// another one, such as an app that was restarted, begins the next attempt: tss-lib's state cannot be resumed.
+	// UUID: this one start of the device's parties. The hello's proof is over its 36 lower-case characters. Whoever attaches with
+	// another one, such as an app that was restarted, is told the next attempt, and begins it with a hello that shows its share:
+	// tss-lib's state cannot be resumed.
 	Instance string `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
 	// The attempt that these parties belong to, to attach to it again; 0 to begin. Where it is over, the call ends with INTERRUPTED.
 	Attempt uint32 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
