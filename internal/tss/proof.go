@@ -39,7 +39,9 @@ type HelloContext struct {
 func (about *HelloContext) digest(x *Hello) []byte {
 	h := sha256.New()
 	put(h, []byte(helloLabel), []byte(about.Operation),
-		[]byte(about.SessionID), binary.BigEndian.AppendUint32(nil, about.Attempt), []byte(about.WalletID), []byte(about.ShareSetID), about.RecordHash[:], signedDigest(about.Operation, about.Payload),
+		[]byte(about.SessionID), binary.BigEndian.AppendUint32(nil, about.Attempt),
+		[]byte(about.WalletID), []byte(about.ShareSetID), about.RecordHash[:],
+		signedDigest(about.Operation, about.Payload),
 		[]byte(Client.String()), []byte(about.Instance), x.Nonce, x.SessionKey, x.PartyKeys)
 	return h.Sum(nil)
 }

@@ -21,15 +21,15 @@ type proven struct {
 	rec   *Record
 }
 
-// newProven returns a hello of a joint that uses one of the committed sets, with c as the
-// set's first curve.
+// newProven returns a hello of a joint that uses one of the committed sets, with c as the set's
+// first curve. It is the same each time, but for party keys and Ed25519's proofs.
 func newProven(t testing.TB, c Curve, purpose Purpose, operation byte) *proven {
 	t.Helper()
 	s := Vector(t, purpose)
 	j := fuzzJoint(s, operation, Client)
 	j.Instance = "5d3f4a1e-0a57-4d2c-8a7e-3f5b1c9d2e60"
 	j.Payload = bytes.Repeat([]byte{5}, 32)
-	p := &proven{rec: s.Record, hello: Hello{Nonce: newNonce(), SessionKey: bytes.Repeat([]byte{2}, keyLen)}}
+	p := &proven{rec: s.Record, hello: Hello{Nonce: bytes.Repeat([]byte{1}, nonceLen), SessionKey: bytes.Repeat([]byte{2}, keyLen)}}
 	var err error
 	p.hello.PartyKeys, err = newPartyKeys(j.newCurves())
 	require.NoError(t, err)
