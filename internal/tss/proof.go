@@ -38,8 +38,10 @@ type HelloContext struct {
 // digest is what a proof signs.
 func (about *HelloContext) digest(x *Hello) []byte {
 	h := sha256.New()
-	put(h, []byte(helloLabel), []byte(about.Operation), []byte(about.SessionID), binary.BigEndian.AppendUint32(nil, about.Attempt),
-		[]byte(about.WalletID), []byte(about.ShareSetID), about.RecordHash[:], signedDigest(about.Operation, about.Payload),
+	put(h, []byte(helloLabel), []byte(about.Operation),
+		[]byte(about.SessionID), binary.BigEndian.AppendUint32(nil, about.Attempt),
+		[]byte(about.WalletID), []byte(about.ShareSetID), about.RecordHash[:],
+		signedDigest(about.Operation, about.Payload),
 		[]byte(Client.String()), []byte(about.Instance), x.Nonce, x.SessionKey, x.PartyKeys)
 	return h.Sum(nil)
 }
@@ -62,20 +64,20 @@ func (x *Hello) Prove(about *HelloContext, share *Share) error {
 // helloContext is what the client's own hello is about.
 func (j *Joint) helloContext() *HelloContext {
 	return &HelloContext{
-		Operation: j.Operation, SessionID: j.SessionID, Attempt: j.Attempt, WalletID: j.Share.WalletID, ShareSetID: j.Share.ShareSetID,
-		RecordHash: j.Share.RecordHash, Payload: j.Payload, Instance: j.Instance,
+		Operation: j.Operation, SessionID: j.SessionID, Attempt: j.Attempt,
+		WalletID: j.Share.WalletID, ShareSetID: j.Share.ShareSetID, RecordHash: j.Share.RecordHash, Payload: j.Payload, Instance: j.Instance,
 	}
 }
 
 // VerifyProof checks that the hello's sender has the client's share of the set that rec is of.
-// It fails with ErrShareMismatch, and costs one verification whatever the hello holds.
+// It fails with ErrShareMismatch, and costs one verification whatever the hello holds. rec is
+// one that ParseRecord has checked.
 func (x *Hello) VerifyProof(about *HelloContext, rec *Record) error {
 	k := &rec.Keys[0]
 	public, digest := k.Curve.encodePoint(k.Parties[Client].BigX), about.digest(x)
 	var ok bool
 	if k.Curve == Secp256k1 {
-		pub, err := secp256k1.ParsePubKey(public)
-		ok = err == nil && verifyECDSA(pub, digest, x.Proof)
+		ok = verifyECDSA(must(secp256k1.ParsePubKey(public)), digest, x.Proof)
 	} else {
 		ok = verifyEdDSA(public, digest, x.Proof)
 	}

@@ -3,12 +3,14 @@ package tss
 import (
 	"bytes"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"math/big"
 	"reflect"
 	"slices"
 	"testing"
 
 	"filippo.io/edwards25519"
+	"github.com/decred/dcrd/dcrec/secp256k1/v4"
 	"github.com/stretchr/testify/require"
 )
 
@@ -19,15 +21,15 @@ type proven struct {
 	rec   *Record
 }
 
-// newProven returns a hello of a joint that uses one of the committed sets, with c as the
-// set's first curve.
+// newProven returns a hello of a joint that uses one of the committed sets, with c as the set's
+// first curve. It is the same each time, but for party keys and Ed25519's proofs.
 func newProven(t testing.TB, c Curve, purpose Purpose, operation byte) *proven {
 	t.Helper()
 	s := Vector(t, purpose)
 	j := fuzzJoint(s, operation, Client)
 	j.Instance = "5d3f4a1e-0a57-4d2c-8a7e-3f5b1c9d2e60"
 	j.Payload = bytes.Repeat([]byte{5}, 32)
-	p := &proven{rec: s.Record, hello: Hello{Nonce: newNonce(), SessionKey: bytes.Repeat([]byte{2}, keyLen)}}
+	p := &proven{rec: s.Record, hello: Hello{Nonce: bytes.Repeat([]byte{1}, nonceLen), SessionKey: bytes.Repeat([]byte{2}, keyLen)}}
 	var err error
 	p.hello.PartyKeys, err = newPartyKeys(j.newCurves())
 	require.NoError(t, err)
@@ -100,6 +102,49 @@ func TestProofIsOverEveryField(t *testing.T) {
 	}
 }
 
+// What a proof signs is what ADR 5 says, written out once more.
+func TestProofDigest(t *testing.T) {
+	t.Parallel()
+	about := HelloContext{
+		Operation: OperationSign, SessionID: "session", Attempt: 258, WalletID: "wallet", ShareSetID: "set", Instance: "instance",
+		RecordHash: [32]byte{9}, Payload: []byte("payload"),
+	}
+	x := &Hello{Nonce: []byte("nonce"), SessionKey: []byte("key"), PartyKeys: []byte("keys"), WalletID: "x", ShareSetID: "x", Record: []byte("x"), Proof: []byte("x")}
+	expected := func(signed []byte) []byte {
+		var all []byte
+		for _, f := range [][]byte{
+			[]byte("mpcd hello 1"), []byte(about.Operation), []byte("session"), {0, 0, 1, 2}, []byte("wallet"), []byte("set"), append([]byte{9}, make([]byte, 31)...),
+			signed, []byte("CLIENT"), []byte("instance"), []byte("nonce"), []byte("key"), []byte("keys"),
+		} {
+			all = append(append(all, 0, 0, 0, byte(len(f))), f...)
+		}
+		sum := sha256.Sum256(all)
+		return sum[:]
+	}
+	signed := sha256.Sum256([]byte("payload"))
+	require.Equal(t, expected(signed[:]), about.digest(x))
+	about.Operation = "PROVISION"
+	require.Equal(t, expected(nil), about.digest(x))
+}
+
+// All of a hello is in its direction's hash, and so confirmed by both sides.
+func TestHelloIsHashed(t *testing.T) {
+	t.Parallel()
+	sums := map[string]bool{}
+	of := reflect.TypeFor[Hello]()
+	for i := -1; i < of.NumField(); i++ { // -1: nothing is changed
+		x := Hello{Nonce: []byte("a"), SessionKey: []byte("a"), PartyKeys: []byte("a"), WalletID: "a", ShareSetID: "a", Record: []byte("a"), Proof: []byte("a")}
+		if i >= 0 {
+			f := reflect.ValueOf(&x).Elem().Field(i)
+			f.Set(reflect.ValueOf("b").Convert(f.Type()))
+		}
+		h := sha256.New()
+		(&Part{Hello: &x}).put(h)
+		sums[string(h.Sum(nil))] = true
+	}
+	require.Len(t, sums, of.NumField()+1)
+}
+
 // Only the client's share of this very set proves anything, with its key on the set's first
 // curve.
 func TestProofOfAnotherShare(t *testing.T) {
@@ -165,6 +210,39 @@ func TestProofHasOneForm(t *testing.T) {
 			require.ErrorIs(t, q.verify(), ErrShareMismatch, "%v %s", c, what)
 		}
 	}
+}
+
+// Numbers below 2^128 have a second form below 2^256, q and they: a signature of such an r and s,
+// for which the public key is made.
+func TestProofOfSmallNumbers(t *testing.T) {
+	t.Parallel()
+	var x, y secp256k1.FieldVal
+	r := uint16(1)
+	for ; !secp256k1.DecompressY(x.SetInt(r), false, &y); r++ {
+	}
+	digest := bytes.Repeat([]byte{3}, 32)
+	// R = (z*G + r*P) / s with s = 1: P = (R - z*G) / r.
+	var z, k secp256k1.ModNScalar
+	z.SetByteSlice(digest)
+	var point, zG, sum, p secp256k1.JacobianPoint
+	point.X.Set(&x)
+	point.Y.Set(&y)
+	point.Z.SetInt(1)
+	secp256k1.ScalarBaseMultNonConst(z.Negate(), &zG)
+	secp256k1.AddNonConst(&point, &zG, &sum)
+	secp256k1.ScalarMultNonConst(k.SetInt(uint32(r)).InverseNonConst(), &sum, &p)
+	p.ToAffine()
+	pub := secp256k1.NewPublicKey(&p.X, &p.Y)
+
+	number := func(n uint16, more *big.Int) []byte {
+		v := big.NewInt(int64(n))
+		return v.Add(v, more).FillBytes(make([]byte, 32))
+	}
+	none, q := new(big.Int), Secp256k1.order()
+	require.True(t, verifyECDSA(pub, digest, append(number(r, none), number(1, none)...)))
+	require.False(t, verifyECDSA(pub, digest, append(number(r, q), number(1, none)...)))
+	require.False(t, verifyECDSA(pub, digest, append(number(r, none), number(1, q)...)))
+	require.False(t, verifyECDSA(pub, append(digest, 0), append(number(r, none), number(1, none)...)))
 }
 
 // crypto/ed25519 takes the signature of a signer without a nonce, who says his key with it.
