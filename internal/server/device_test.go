@@ -47,7 +47,7 @@ func life(t *testing.T, s *servertest.Service, curves ...client.Curve) (first, s
 	var made, backed, provisioned steps
 	first, err := phone.CreateWallet(t.Context(), made.add)
 	require.NoError(t, err)
-	made.check(t, client.StatusGenerating, client.StatusStoring, client.StatusDone)
+	made.check(t, client.StatusQueued, client.StatusGenerating, client.StatusStoring, client.StatusDone)
 	b, err := phone.BackupWallet(t.Context(), first, client.MethodICloud, backed.add)
 	require.NoError(t, err)
 	require.NoError(t, phone.ConfirmBackup(t.Context(), b, b.CipherText))

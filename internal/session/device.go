@@ -45,7 +45,7 @@ type device struct {
 	wake     func()        // tells the run's followers that there is more to send
 	in       chan Part     // what the device sent, in order
 	room     *buffer       // for what is in there; nil: there is no bound
-	met      chan struct{} // closed when the hello is there
+	met      chan struct{} // closed when the first part is there
 
 	mu     sync.Mutex // guards what follows
 	hello  *tss.Hello // of the device
@@ -72,7 +72,8 @@ func newDevice(instance string, attempt uint32, silence time.Duration, wake func
 	return &device{instance: instance, attempt: attempt, silence: silence, wake: wake, in: make(chan Part, tss.MaxParts), met: make(chan struct{}), next: 1}
 }
 
-// greeted waits for the device's hello, or returns ctx's cause.
+// greeted waits for the device's first part, and returns it where it is a hello, or nil; or it
+// returns ctx's cause.
 func (d *device) greeted(ctx context.Context) (*tss.Hello, error) {
 	select {
 	case <-d.met:
@@ -211,10 +212,7 @@ func (d *device) take(parts []Numbered) (ack uint32, err error) {
 func (d *device) takeNext(p Part) (taken bool, err error) {
 	switch {
 	case d.state == greeting && d.next == 1:
-		if p.Hello == nil {
-			return false, &FieldError{"messages", "must begin with the device's hello"}
-		}
-		d.hello = p.Hello
+		d.hello = p.Hello // nil where it is something else, which is as good as none
 		close(d.met)
 		return true, nil
 	case d.state != listening:

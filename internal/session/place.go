@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -61,6 +62,8 @@ func (s *Service) place(ctx context.Context, w *work, p *plan, t *ticket) (*tick
 	return t, nil
 }
 
+var errNoHello = errors.New("a first part that is no hello")
+
 // meet waits for the hello of a run's device, and holds its proof against the client's share of
 // the set that the run uses. A device that makes a new wallet has nothing to prove.
 func (s *Service) meet(ctx context.Context, r *Run, rec *Session, p *plan) error {
@@ -77,7 +80,12 @@ func (s *Service) meet(ctx context.Context, r *Run, rec *Session, p *plan) error
 	if err != nil {
 		return err
 	}
-	if p.source != nil {
+	switch {
+	case p.source == nil && hello == nil:
+		return fromTSS(&tss.ProtocolError{Culprit: tss.Client, Err: errNoHello})
+	case hello == nil:
+		err = fmt.Errorf("%w: %w", tss.ErrShareMismatch, errNoHello)
+	case p.source != nil:
 		err = hello.VerifyProof(&tss.HelloContext{
 			Operation: rec.Operation.String(), SessionID: rec.ID, Attempt: r.attempt, WalletID: p.walletID, ShareSetID: p.uses,
 			RecordHash: tss.Hash(p.source.set.Record), Payload: p.payload, Instance: r.device.instance,
