@@ -183,7 +183,11 @@ func (s *stage) parts(op, name string) (parts []int) {
 func (s *stage) tries(t testing.TB, op, name string, n int) {
 	t.Helper()
 	x, kind := attacks[name], kindOf(s.honest[op][n])
-	way := s.rogue(t, op, at(n, x.do)).ends(t, x.ends[kind]...)
+	ways := x.ends[kind]
+	if kind == aHello && op != "CREATE" {
+		ways = append(slices.Clone(ways), showedNoShare)
+	}
+	way := s.rogue(t, op, at(n, x.do)).ends(t, ways...)
 	t.Logf("%s: part %d, a %s, %s: %s", op, n, kind, name, way)
 	s.requireClean(t, way)
 }

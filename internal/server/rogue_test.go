@@ -337,10 +337,12 @@ func (r *rogue) end(t testing.TB) (end session.Entry) {
 
 // The ways in which a run ends.
 const (
-	brokenOff = "PROTOCOL_ABORTED"  // by the device, which is named
-	unblamed  = "INTERRUPTED"       // without blame
-	gaveUp    = "SESSION_CANCELLED" // by the device, whose own parties cannot go on
-	succeeded = "OK"
+	brokenOff = "PROTOCOL_ABORTED" // by the device, which is named
+	unblamed  = "INTERRUPTED"      // without blame
+	// by a hello that proves nothing, before anything of the service's was used
+	showedNoShare = "SHARE_SET_MISMATCH"
+	gaveUp        = "SESSION_CANCELLED" // by the device, whose own parties cannot go on
+	succeeded     = "OK"
 )
 
 // ends requires that the run ends in one of these ways, and that what is told, noted and
