@@ -10,9 +10,12 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mpcd/mpcd/client"
 	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
 	"github.com/mpcd/mpcd/internal/server/servertest"
 	"github.com/mpcd/mpcd/internal/session"
@@ -142,14 +145,30 @@ type flood struct{ honest, requests int }
 func (s *stage) honestCallers(t testing.TB, callers int) (took []time.Duration) {
 	t.Helper()
 	took = make([]time.Duration, callers)
-	failed := make(chan error, callers)
+	failed := make(chan error, 2*callers)
+	n := newNetwork(s.Conn)
+	n.hear = func(stream grpc.ClientStream, event any) error {
+		err := stream.RecvMsg(event)
+		if status.Code(err) == codes.ResourceExhausted { // the SDK would come again
+			failed <- err
+		}
+		return err
+	}
+	phone := networkPhone(t, n)
+	share, err := client.ParseShare(s.second.share)
+	require.NoError(t, err)
 	var wg sync.WaitGroup
 	for i := range callers {
 		wg.Go(func() { // ends with its call
 			began := time.Now()
 			defer func() { took[i] = time.Since(began) }()
-			ctx := servertest.As(context.Background(), fmt.Sprintf("honest-%d", i), session.ScopeSign)
-			_, err := s.Sign(ctx, signReq(s.second))
+			ctx := servertest.As(context.Background(), fmt.Sprintf("honest-%d", i), session.ScopeSign, session.ScopeRead)
+			var err error
+			if i%2 == 0 {
+				_, err = s.Sign(ctx, signReq(s.second))
+			} else {
+				_, err = phone.Sign(ctx, share, client.CurveEd25519, []byte("hello"))
+			}
 			failed <- err
 		})
 	}
@@ -165,7 +184,7 @@ func (s *stage) honestCallers(t testing.TB, callers int) (took []time.Duration) 
 // that none waits more than twice as long as without.
 func besideAFlood(t *testing.T, f flood) {
 	t.Helper()
-	s := newStage(t, servertest.Config{})
+	s := newStage(t, rogueConfig(0, false)) // all use one set
 	hog := &session.Caller{Name: "hog", Scopes: []session.Scope{session.ScopeSign}}
 	longest := func(all []time.Duration) (most time.Duration) {
 		for _, d := range all {
