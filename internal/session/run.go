@@ -19,7 +19,8 @@ type Run struct {
 	created     time.Time
 	attempt     uint32
 
-	uses string // the set that a device-held run computes with; guarded by Service.mu
+	// What a device-held run computes with, and whose it is; guarded by Service.mu.
+	uses, ofWallet string
 
 	// released is closed when the run is over and another attempt may begin.
 	released chan struct{}
