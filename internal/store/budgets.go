@@ -138,7 +138,7 @@ func hard(ctx context.Context, tx *sql.Tx, n *session.Session, a account, b sess
 	if _, err := exec(ctx, tx, "UPDATE wallets SET hard_aborts = hard_aborts + 1 WHERE id = ?", n.WalletID); err != nil {
 		return false, err
 	}
-	return true, lock(ctx, tx, n.WalletID, a.used, b, e)
+	return true, lockUsed(ctx, tx, n.WalletID, a.used, b, e)
 }
 
 // soft charges a soft abort.
@@ -162,7 +162,7 @@ func soft(ctx context.Context, tx *sql.Tx, n *session.Session, a account, b sess
 	if err := record(ctx, tx, c); err != nil {
 		return err
 	}
-	return lock(ctx, tx, n.WalletID, a.used, b, e)
+	return lockUsed(ctx, tx, n.WalletID, a.used, b, e)
 }
 
 // setSoft changes the soft budget of a set, and the count of its wallet.
@@ -179,8 +179,8 @@ func setSoft(ctx context.Context, tx *sql.Tx, walletID, shareSetID string, chang
 	return err
 }
 
-// lock locks the set and the wallet that have reached a limit, from e's time on.
-func lock(ctx context.Context, tx *sql.Tx, walletID, shareSetID string, b session.Budget, e session.Entry) error {
+// lockUsed locks the set and the wallet that have reached a limit, from e's time on.
+func lockUsed(ctx context.Context, tx *sql.Tx, walletID, shareSetID string, b session.Budget, e session.Entry) error {
 	locked, err := exec(ctx, tx, "UPDATE share_sets SET lock_time = ? WHERE wallet_id = ? AND id = ? AND state = ? AND lock_time IS NULL AND aborts >= ?",
 		micros(e.Time), walletID, shareSetID, session.SetActive, max(b.Set, 1))
 	if err != nil {

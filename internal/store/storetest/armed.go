@@ -208,7 +208,7 @@ func armedWallet(t *testing.T, b Backend) {
 	require.Zero(t, w.SoftAborts)
 	require.NoError(t, b.Arm(ctx, using(t, b, first), at))
 	released := entries(t, b, first.WalletID, "test.release")
-	require.Equal(t, "had aborts 0, soft aborts 1; the wallet 0, soft 3, and was locked", released[0].Detail)
+	require.Equal(t, "had aborts 0, soft aborts 0; the wallet 0, soft 3, and was locked", released[0].Detail)
 }
 
 // The hard aborts of all sets lock the wallet, the revoked ones' too.

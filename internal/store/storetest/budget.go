@@ -54,6 +54,17 @@ func abort(t *testing.T, b Backend, set *session.StoredSet) (lock session.Entry)
 	return e
 }
 
+// NewAborted stores a wallet with two sets, of which the first has so many aborts.
+func NewAborted(t *testing.T, b Backend, aborts int) *session.StoredSet {
+	t.Helper()
+	first := active(t, b)
+	AddSet(t, b, first.WalletID, first.ID)
+	for range aborts {
+		abort(t, b, first)
+	}
+	return first
+}
+
 // locks are the entries that say that a set was locked.
 func locks(t *testing.T, b Backend, walletID string) []session.Entry {
 	t.Helper()
