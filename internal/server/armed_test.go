@@ -1,6 +1,8 @@
 package server_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -301,6 +303,45 @@ func TestCancelDoesNotEraseBlame(t *testing.T) {
 	}
 	require.Equal(t, total, w.GetAborts())
 	s.rogue(t, tss.OperationSign, nil).well(t)
+}
+
+// An abort whose end could not be stored did not happen: nobody hears of a final end, and the same
+// request runs again.
+func TestAbortThatIsNotStored(t *testing.T) {
+	t.Parallel()
+	cfg := rogueConfig(0, false)
+	full := make(chan struct{}, 1)
+	full <- struct{}{}
+	cfg.Wrap = func(p *session.Ports) { p.Sessions = fullSessions{p.Sessions, full} }
+	s := newStage(t, cfg)
+	r := s.rogue(t, tss.OperationSign, sayAltered(1, 2))
+	a := r.run(t)
+	refused(t, a, codes.Aborted, "INTERRUPTED")
+	require.Zero(t, r.aborts(t))
+	n := s.rogue(t, tss.OperationSign, sayAltered(1, 2))
+	n.req = proto.CloneOf(r.req.(*pb.SignWithDeviceRequest)) //nolint:errcheck,forcetypeassert // it is one
+	n.req.GetDevice().Instance = uuid.NewString()
+	for range 2 { // then it is final, and attaching to it is no run
+		refused(t, n.run(t), codes.Aborted, "PROTOCOL_ABORTED")
+		require.Equal(t, uint32(1), n.aborts(t))
+	}
+}
+
+// fullSessions stores no failure as long as there is something in full.
+type fullSessions struct {
+	session.Sessions
+	full chan struct{}
+}
+
+func (f fullSessions) Update(ctx context.Context, s *session.Session, b session.Budget, e session.Entry) error {
+	if s.State == session.Failed {
+		select {
+		case <-f.full:
+			return errors.New("a full disk")
+		default:
+		}
+	}
+	return f.Sessions.Update(ctx, s, b, e)
 }
 
 // An honest device that gives up costs nothing, wherever it does.
