@@ -305,6 +305,59 @@ func TestCancelDoesNotEraseBlame(t *testing.T) {
 	s.rogue(t, tss.OperationSign, nil).well(t)
 }
 
+// The aborts of all its sets lock a wallet, a set that was never used with them: its shares are of
+// the same key. An admin who releases one set unlocks the wallet, and no other set.
+func TestAbortsLockAWallet(t *testing.T) {
+	t.Parallel()
+	cfg := rogueConfig(0, true)
+	cfg.Sessions.Aborts = 1
+	s := newStage(t, cfg)
+	for i, op := range []string{"BACKUP", tss.OperationSign, "PROVISION"} {
+		w := wallet(t, s.Service, s.first.wallet)
+		require.Nil(t, w.GetLockTime())
+		require.Equal(t, uint32(i), w.GetAborts())
+		n := 1 // the part that is altered
+		s.rogue(t, op, func(r *rogue, k int, m *outgoing) {
+			if k == n {
+				m = alter(m, 1, 2)
+			}
+			r.say(m)
+		}).ends(t, brokenOff)
+	}
+	w := wallet(t, s.Service, s.first.wallet)
+	require.NotNil(t, w.GetLockTime())
+	require.Equal(t, uint32(3), w.GetAborts())
+	unused := confirm(t, s.Service, s.pending)
+	w = wallet(t, s.Service, s.first.wallet)
+	require.Equal(t, w.GetLockTime().AsTime(), shareSet(w, unused).GetLockTime().AsTime())
+	for _, do := range transports {
+		refused(t, do(t, s.Service, alice, signReq(unused)), codes.FailedPrecondition, "SHARE_SET_LOCKED")
+	}
+	r := s.rogue(t, tss.OperationSign, nil)
+	r.req = deviceSignReq(unused)
+	r.holds(t, unused)
+	refused(t, r.run(t), codes.FailedPrecondition, "SHARE_SET_LOCKED")
+
+	done[*pb.ReleaseShareSetResponse](t, overGRPC(t, s.Service, rootCaller, releaseReq(unused)))
+	signs(t, s.Service, w, unused)
+	refused(t, overGRPC(t, s.Service, alice, signReq(s.first)), codes.FailedPrecondition, "SHARE_SET_LOCKED")
+	w = wallet(t, s.Service, s.first.wallet)
+	require.Nil(t, w.GetLockTime())
+	require.Zero(t, w.GetAborts())
+	lines, err := s.Store.Audit(t.Context(), s.first.wallet)
+	require.NoError(t, err)
+	var said []string
+	for _, l := range lines {
+		switch l.Action {
+		case "wallet.lock", "share_set.release":
+			said = append(said, l.Action+": "+l.Detail)
+		}
+	}
+	require.Equal(t, []string{
+		"wallet.lock: PROVISION culprit CLIENT", "share_set.release: had aborts 0, soft aborts 0; the wallet 3, soft 0, and was locked",
+	}, said)
+}
+
 // An abort whose end could not be stored did not happen: nobody hears of a final end, and the same
 // request runs again.
 func TestAbortThatIsNotStored(t *testing.T) {
