@@ -21,14 +21,16 @@ func TestArmedSurvivesAKill(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, seed(t.Context(), dir, 2))
 	serve := func() *running {
-		svc, err := startService(dir, "mpcd", os.Environ(), "--dev", "--preparams-depth=0", "--keyset="+filepath.Join(dir, "mpcd.keyset"))
+		svc, err := startService(dir, "mpcd", os.Environ(), "--dev", "--keyset="+filepath.Join(dir, "mpcd.keyset"))
 		require.NoError(t, err)
 		t.Cleanup(svc.kill)
 		return svc
 	}
 	svc := serve()
 	a := dialService(t, svc)
-	stream, err := a.CreateWallet(t.Context(), &mpcdv1.CreateWalletRequest{RequestId: uuid.NewString(), Curves: []mpcdv1.Curve{mpcdv1.Curve_CURVE_SECP256K1}})
+	stream, err := a.CreateWallet(t.Context(), &mpcdv1.CreateWalletRequest{
+		RequestId: uuid.NewString(), Curves: []mpcdv1.Curve{mpcdv1.Curve_CURVE_SECP256K1},
+	})
 	m, err := last(a, stream, err)
 	require.NoError(t, err)
 	h := held{m.GetOutcome().GetWalletId(), m.GetOutcome().GetShareSet().GetShareSetId(), m.GetOutcome().GetClientShare()}

@@ -77,7 +77,8 @@ var withheldEnds = map[string]func(t testing.TB, w *withheld){
 		<-w.ended
 	},
 	"takeover": func(t testing.TB, w *withheld) {
-		again := w.stage.ecRogue(t, tss.OperationSign, held{wallet: w.joint.Share.WalletID, set: w.uses, share: w.share(t)}, nil)
+		h := held{wallet: w.joint.Share.WalletID, set: w.uses, share: w.share(t)}
+		again := w.stage.ecRogue(t, tss.OperationSign, h, nil)
 		again.req = proto.CloneOf(w.req.(*pb.SignWithDeviceRequest)) //nolint:errcheck,forcetypeassert // it is one
 		again.req.GetDevice().Instance = uuid.NewString()
 		again.well(t)
@@ -354,7 +355,8 @@ func TestAbortsLockAWallet(t *testing.T) {
 		}
 	}
 	require.Equal(t, []string{
-		"wallet.lock: PROVISION culprit CLIENT", "share_set.release: had aborts 0, soft aborts 0; the wallet 3, soft 0, and was locked",
+		"wallet.lock: PROVISION culprit CLIENT",
+		"share_set.release: had aborts 0, soft aborts 0; the wallet 3, soft 0, and was locked",
 	}, said)
 }
 

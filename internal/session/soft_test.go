@@ -30,7 +30,7 @@ func TestSoftBudget(t *testing.T) {
 		require.Equal(t, want < 5, later.LimitedUntil(set).IsZero(), passed)
 	}
 	later := NewBudget(5, now.Add(5*softRefill+time.Hour))
-	require.Equal(t, later.Now.Add(softRefill), later.Charged(set.SoftFullTime), "what is whole does not become more than whole")
+	require.Equal(t, later.Now.Add(softRefill), later.Charged(set.SoftFullTime), "it is whole, and no more than that")
 	require.Equal(t, set.SoftFullTime, b.Refunded(b.Charged(set.SoftFullTime)))
 }
 
@@ -82,7 +82,8 @@ func TestBudgetIsShown(t *testing.T) {
 	b := NewBudget(1, now)
 	full := now.Add(softRefill)
 	w := &Wallet{Sets: []ShareSet{
-		{State: SetActive, SoftFullTime: full}, {State: SetActive, SoftFullTime: now}, {State: SetRevoked, SoftFullTime: full},
+		{State: SetActive, SoftFullTime: full}, {State: SetActive, SoftFullTime: now},
+		{State: SetRevoked, SoftFullTime: full},
 		{State: SetActive, SoftFullTime: full, LockTime: now},
 	}}
 	b.count(w)

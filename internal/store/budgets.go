@@ -32,7 +32,8 @@ func (s *Store) Arm(ctx context.Context, n *session.Session, b session.Budget) e
 		}
 		var ofSet, ofWallet int
 		var soft uint32
-		if err := tx.QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE used_set_id = ?2), count(*), (SELECT soft_aborts FROM wallets WHERE id = ?1)
+		if err := tx.QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE used_set_id = ?2), count(*),
+				(SELECT soft_aborts FROM wallets WHERE id = ?1)
 			FROM sessions WHERE wallet_id = ?1 AND armed = 1`, n.WalletID, n.Used).Scan(&ofSet, &ofWallet, &soft); err != nil {
 			return err
 		}
@@ -55,7 +56,8 @@ func (s *Store) Disarm(ctx context.Context, n *session.Session, e session.Entry)
 
 // setArmed changes a running attempt, and fails where it runs no more.
 func setArmed(ctx context.Context, tx *sql.Tx, n *session.Session, armed int) error {
-	rows, err := exec(ctx, tx, "UPDATE sessions SET armed = ? WHERE id = ? AND attempt = ? AND state IN (1, 2)", armed, n.ID, n.Attempt)
+	rows, err := exec(ctx, tx, "UPDATE sessions SET armed = ? WHERE id = ? AND attempt = ? AND state IN (1, 2)",
+		armed, n.ID, n.Attempt)
 	if err != nil || rows == 1 {
 		return err
 	}
@@ -88,7 +90,8 @@ type account struct {
 }
 
 func accountOf(ctx context.Context, tx *sql.Tx, sessionID string) (a account, err error) {
-	err = tx.QueryRowContext(ctx, "SELECT used_set_id, attempt, armed FROM sessions WHERE id = ?", sessionID).Scan(&a.used, &a.attempt, &a.armed)
+	err = tx.QueryRowContext(ctx, "SELECT used_set_id, attempt, armed FROM sessions WHERE id = ?", sessionID).
+		Scan(&a.used, &a.attempt, &a.armed)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = session.ErrSessionNotFound
 	}
@@ -117,8 +120,11 @@ func charge(ctx context.Context, tx *sql.Tx, n *session.Session, b session.Budge
 
 // hard charges a hard abort, once for each attempt, in place of a soft one. It reports whether
 // it was the first time. A set that was revoked meanwhile has nothing left to lock.
-func hard(ctx context.Context, tx *sql.Tx, n *session.Session, a account, b session.Budget, e session.Entry) (fresh bool, err error) {
-	rows, err := exec(ctx, tx, "INSERT INTO blames (session_id, attempt) VALUES (?, ?) ON CONFLICT DO NOTHING", n.ID, n.Attempt)
+func hard(
+	ctx context.Context, tx *sql.Tx, n *session.Session, a account, b session.Budget, e session.Entry,
+) (fresh bool, err error) {
+	rows, err := exec(ctx, tx, "INSERT INTO blames (session_id, attempt) VALUES (?, ?) ON CONFLICT DO NOTHING",
+		n.ID, n.Attempt)
 	if err != nil || rows == 0 {
 		return false, err
 	}
@@ -132,7 +138,8 @@ func hard(ctx context.Context, tx *sql.Tx, n *session.Session, a account, b sess
 			return false, err
 		}
 	}
-	if _, err := exec(ctx, tx, "UPDATE share_sets SET aborts = aborts + 1 WHERE wallet_id = ? AND id = ?", n.WalletID, a.used); err != nil {
+	if _, err := exec(ctx, tx, "UPDATE share_sets SET aborts = aborts + 1 WHERE wallet_id = ? AND id = ?",
+		n.WalletID, a.used); err != nil {
 		return false, err
 	}
 	if _, err := exec(ctx, tx, "UPDATE wallets SET hard_aborts = hard_aborts + 1 WHERE id = ?", n.WalletID); err != nil {
@@ -154,11 +161,13 @@ func soft(ctx context.Context, tx *sql.Tx, n *session.Session, a account, b sess
 		return err
 	}
 	var ofWallet int
-	if err := tx.QueryRowContext(ctx, "SELECT soft_aborts FROM wallets WHERE id = ?", n.WalletID).Scan(&ofWallet); err != nil {
+	err = tx.QueryRowContext(ctx, "SELECT soft_aborts FROM wallets WHERE id = ?", n.WalletID).Scan(&ofWallet)
+	if err != nil {
 		return err
 	}
 	c := about(e, "share_set.charge", a.used)
-	c.Detail += fmt.Sprintf(" soft aborts %d of %d, of the wallet %d of %d", b.Soft(&set), b.Set-int(set.Aborts), ofWallet, b.WalletSoft)
+	c.Detail += fmt.Sprintf(" soft aborts %d of %d, of the wallet %d of %d",
+		b.Soft(&set), b.Set-int(set.Aborts), ofWallet, b.WalletSoft)
 	if err := record(ctx, tx, c); err != nil {
 		return err
 	}
@@ -166,7 +175,9 @@ func soft(ctx context.Context, tx *sql.Tx, n *session.Session, a account, b sess
 }
 
 // setSoft changes the soft budget of a set, and the count of its wallet.
-func setSoft(ctx context.Context, tx *sql.Tx, walletID, shareSetID string, change func(full time.Time) time.Time, n int) error {
+func setSoft(
+	ctx context.Context, tx *sql.Tx, walletID, shareSetID string, change func(full time.Time) time.Time, n int,
+) error {
 	set, err := setIn(ctx, tx, walletID, shareSetID)
 	if err != nil {
 		return err
@@ -181,7 +192,8 @@ func setSoft(ctx context.Context, tx *sql.Tx, walletID, shareSetID string, chang
 
 // lockUsed locks the set and the wallet that have reached a limit, from e's time on.
 func lockUsed(ctx context.Context, tx *sql.Tx, walletID, shareSetID string, b session.Budget, e session.Entry) error {
-	locked, err := exec(ctx, tx, "UPDATE share_sets SET lock_time = ? WHERE wallet_id = ? AND id = ? AND state = ? AND lock_time IS NULL AND aborts >= ?",
+	locked, err := exec(ctx, tx, `UPDATE share_sets SET lock_time = ?
+		WHERE wallet_id = ? AND id = ? AND state = ? AND lock_time IS NULL AND aborts >= ?`,
 		micros(e.Time), walletID, shareSetID, session.SetActive, max(b.Set, 1))
 	if err != nil {
 		return err
@@ -191,7 +203,8 @@ func lockUsed(ctx context.Context, tx *sql.Tx, walletID, shareSetID string, b se
 			return err
 		}
 	}
-	locked, err = exec(ctx, tx, "UPDATE wallets SET lock_time = ? WHERE id = ? AND lock_time IS NULL AND (hard_aborts >= ? OR soft_aborts >= ?)",
+	locked, err = exec(ctx, tx, `UPDATE wallets SET lock_time = ?
+		WHERE id = ? AND lock_time IS NULL AND (hard_aborts >= ? OR soft_aborts >= ?)`,
 		micros(e.Time), walletID, max(b.Wallet, 1), max(b.WalletSoft, 1))
 	if err != nil || locked == 0 {
 		return err
@@ -223,7 +236,8 @@ func (s *Store) Release(ctx context.Context, walletID, shareSetID string, b sess
 		if set.Aborts == 0 && b.Soft(&set) == 0 && w.LockTime.IsZero() {
 			return nil
 		}
-		if _, err := exec(ctx, tx, "UPDATE share_sets SET aborts = 0, lock_time = NULL, soft_full_time = NULL WHERE wallet_id = ? AND id = ?", walletID, shareSetID); err != nil {
+		if _, err := exec(ctx, tx, `UPDATE share_sets SET aborts = 0, lock_time = NULL, soft_full_time = NULL
+			WHERE wallet_id = ? AND id = ?`, walletID, shareSetID); err != nil {
 			return err
 		}
 		change := "hard_aborts = max(hard_aborts - ?2, 0)"
@@ -233,7 +247,8 @@ func (s *Store) Release(ctx context.Context, walletID, shareSetID string, b sess
 		if _, err := exec(ctx, tx, "UPDATE wallets SET "+change+" WHERE id = ?1", walletID, set.Aborts); err != nil {
 			return err
 		}
-		e.Detail = fmt.Sprintf("had aborts %d, soft aborts %d; the wallet %d, soft %d", set.Aborts, b.Soft(&set), w.HardAborts, w.SoftAborts)
+		e.Detail = fmt.Sprintf("had aborts %d, soft aborts %d; the wallet %d, soft %d",
+			set.Aborts, b.Soft(&set), w.HardAborts, w.SoftAborts)
 		if !w.LockTime.IsZero() {
 			e.Detail += ", and was locked"
 		}

@@ -19,7 +19,8 @@ var undo = map[int][]string{
 	6: {
 		"ALTER TABLE share_sets DROP COLUMN soft_full_time", "ALTER TABLE wallets DROP COLUMN lock_time",
 		"ALTER TABLE wallets DROP COLUMN hard_aborts", "ALTER TABLE wallets DROP COLUMN soft_aborts",
-		"DROP INDEX sessions_armed", "ALTER TABLE sessions DROP COLUMN armed", "ALTER TABLE sessions DROP COLUMN used_set_id", "DROP TABLE blames",
+		"DROP INDEX sessions_armed", "ALTER TABLE sessions DROP COLUMN armed",
+		"ALTER TABLE sessions DROP COLUMN used_set_id", "DROP TABLE blames",
 	},
 }
 

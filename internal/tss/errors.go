@@ -20,11 +20,6 @@ var (
 	ErrPayload = errors.New("payload cannot be signed")
 )
 
-// ErrStopped is a Link's word that no part comes any more, because somebody has ended the run.
-// A side that gets it first looks at what came before to the end, for which it may blame the
-// other side, and then returns the Link's error.
-var ErrStopped = errors.New("the run was stopped")
-
 // ProtocolError is a run that failed because of what the other side did or sent. The
 // side that failed made nothing; its old share is as it was.
 type ProtocolError struct {

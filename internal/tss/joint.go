@@ -298,37 +298,6 @@ func (c *channel) read(ctx context.Context) {
 	}
 }
 
-// next waits for what ch brings. Where nothing comes any more it says why, but not before it has
-// brought what came.
-func next[T any](ctx context.Context, c *channel, ch <-chan T) (v T, err error) {
-	select {
-	case v = <-ch:
-		return v, nil
-	case <-ctx.Done():
-		return v, context.Cause(ctx)
-	case <-c.over:
-	}
-	select {
-	case v = <-ch:
-		return v, nil
-	default:
-		return v, c.why
-	}
-}
-
-// idle returns an error where the run was stopped and nothing of a curve came, so that there is
-// nothing to begin its protocol for.
-func (c *channel) idle(curve Curve) error {
-	select {
-	case <-c.over:
-		if len(c.parts[curve]) == 0 {
-			return c.why
-		}
-	default:
-	}
-	return nil
-}
-
 // take puts a part where it is waited for. Its place in the order is checked: a hello, the
 // messages, an end, a MAC.
 func (c *channel) take(ctx context.Context, p Part) error {

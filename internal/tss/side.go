@@ -235,46 +235,6 @@ func (s *side) fail(ctx context.Context, err error) {
 	}
 }
 
-// more notes work for a seat, or with -1 that some of it is done.
-func (s *side) more(t *seat, n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t.pending += n
-	s.rest()
-}
-
-// leave notes that a seat makes nothing any more.
-func (s *side) leave(t *seat) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t.done = true
-	s.rest()
-}
-
-// stop makes err the run's, unless what came until now ends it.
-func (s *side) stop(err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.stopping = err
-	s.rest()
-}
-
-// rest ends the run where nothing comes any more, and its seats have made all that they can of
-// what came. It must be called with mu held.
-func (s *side) rest() {
-	waits := false
-	for _, t := range s.seats {
-		if !t.done && t.pending > 0 {
-			return
-		}
-		waits = waits || !t.done
-	}
-	if waits && s.stopping != nil && s.err == nil {
-		s.err = s.stopping
-		close(s.failed)
-	}
-}
-
 // enter notes that the run is in round k; rounds never go back.
 func (s *side) enter(k int) {
 	s.mu.Lock()

@@ -168,7 +168,8 @@ func armedBlame(t *testing.T, b Backend) {
 	w := found(t, b, first.WalletID)
 	require.Equal(t, uint32(3), w.HardAborts)
 	require.Zero(t, w.SoftAborts)
-	require.ErrorIs(t, b.Blame(ctx, NewSession(first.WalletID, session.OpSign), plenty(), end(s)), session.ErrSessionNotFound)
+	none := NewSession(first.WalletID, session.OpSign)
+	require.ErrorIs(t, b.Blame(ctx, none, plenty(), end(s)), session.ErrSessionNotFound)
 }
 
 // The soft aborts of all sets lock the wallet, which time does not undo, and an admin does.
