@@ -49,6 +49,7 @@ type device struct {
 
 	mu     sync.Mutex // guards what follows
 	hello  *tss.Hello // of the device
+	place  *ticket    // nil before it has one
 	state  deviceState
 	next   uint32 // the sequence of the device's next part
 	sent   []Part // those after acked
@@ -89,10 +90,12 @@ func (d *device) greeted(ctx context.Context) (*tss.Hello, error) {
 	}
 }
 
-// listen hands the run the device's hello, and takes what comes after it from now on.
-func (d *device) listen() {
+// listen hands the run, which has its place, the device's hello, and takes what comes after it
+// from now on.
+func (d *device) listen(place *ticket) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.place = place
 	hello := Part{Hello: d.hello}
 	d.room.add(sizeOf(hello), true)
 	d.in <- hello // the first: there is room
@@ -132,19 +135,28 @@ func (d *device) Send(_ context.Context, p Part) error {
 // Recv implements tss.Link. When the device is stopped, it returns what was taken before, and
 // then an error that is tss.ErrStopped and the reason.
 func (d *device) Recv(ctx context.Context) (Part, error) {
-	silence := time.NewTimer(d.silence)
+	silence, look := time.NewTimer(d.silence), time.NewTicker(reportEvery)
 	defer silence.Stop()
+	defer look.Stop()
 	d.waitsSince(time.Now())
 	defer d.waitsSince(time.Time{})
-	select {
-	case p := <-d.in:
-		d.room.free(sizeOf(p))
-		return p, nil
-	case <-silence.C:
-		d.stop(fmt.Errorf("%w: the device has said nothing for %v", ErrInterrupted, d.silence))
-	case <-d.stopped:
-	case <-ctx.Done():
-		return Part{}, context.Cause(ctx)
+	for on := true; on; {
+		select {
+		case p := <-d.in:
+			d.room.free(sizeOf(p))
+			return p, nil
+		case <-look.C:
+			if on = !d.outstays(); !on {
+				d.stop(fmt.Errorf("%w: the device has said nothing for %v, and others wait for its place", ErrInterrupted, outstay))
+			}
+		case <-silence.C:
+			d.stop(fmt.Errorf("%w: the device has said nothing for %v", ErrInterrupted, d.silence))
+			on = false
+		case <-d.stopped:
+			on = false
+		case <-ctx.Done():
+			return Part{}, context.Cause(ctx)
+		}
 	}
 	select {
 	case p := <-d.in: // it was acknowledged
@@ -155,6 +167,17 @@ func (d *device) Recv(ctx context.Context) (Part, error) {
 		defer d.mu.Unlock()
 		return Part{}, fmt.Errorf("%w: %w", tss.ErrStopped, d.over)
 	}
+}
+
+// outstay is how long a device may say nothing while others wait for its place, where its caller
+// has more than a share of them.
+const outstay = 10 * time.Second
+
+func (d *device) outstays() bool {
+	d.mu.Lock()
+	place := d.place
+	d.mu.Unlock()
+	return place != nil && d.quiet() >= outstay && place.inTheWay()
 }
 
 // stop makes the device's end of the link the end of what is taken and sent. The first reason
