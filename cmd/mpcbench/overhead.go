@@ -307,7 +307,7 @@ func (t *timedSessions) ByRequest(ctx context.Context, caller, id string) (*sess
 }
 
 // Update implements session.Sessions.
-func (t *timedSessions) Update(ctx context.Context, s *session.Session, b *session.Blame, e session.Entry) error {
+func (t *timedSessions) Update(ctx context.Context, s *session.Session, b session.Budget, e session.Entry) error {
 	defer t.c.since(partStore, time.Now())
 	return t.Sessions.Update(ctx, s, b, e)
 }

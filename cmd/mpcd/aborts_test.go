@@ -73,6 +73,7 @@ func TestAbortBudget(t *testing.T) {
 	a.breakRun(t, first)
 	require.NoError(t, a.sign(t.Context(), first, uuid.NewString()))
 	require.Contains(t, mpcd(svc, "wallet", "show", "--wallet", first.wallet), set+"   aborts: 1\n")
+	require.Contains(t, mpcd(svc, "wallet", "show", "--wallet", first.wallet), "all sets  aborts: 1\n")
 	svc.kill()
 
 	svc, a = serve()

@@ -181,9 +181,21 @@ func TestAbortsAreNotExceededByRunsAtOnce(t *testing.T) {
 	}
 	silent(t, f.Service, deviceSignReq(f.second), f.second)()
 	one()
+	placed(t, f, f.first)
 	silent(t, f.Service, deviceSignReq(f.first), f.first)()
 	two()
 	require.Zero(t, shareSet(wallet(t, f.Service, f.first.wallet), f.first).GetAborts())
+}
+
+// placed waits until a set has a place for one more run: one that was cancelled has its place until
+// the service has looked at what came.
+func placed(t *testing.T, f *stocked, h held) {
+	t.Helper()
+	share, err := client.ParseShare(h.share)
+	require.NoError(t, err)
+	phone := newDevicePhone(t, f.Service, &keychain{})
+	_, err = phone.Sign(servertest.As(t.Context(), "alice"), share, client.CurveEd25519, []byte("hello"))
+	require.NoError(t, err) // the SDK waits
 }
 
 // silent starts a run of a device that shows its share and says nothing more, and returns what

@@ -288,7 +288,7 @@ func TestDeviceSendsGarbage(t *testing.T) {
 	}
 	after := wallet(t, f.Service, f.backup.wallet)
 	require.Equal(t, uint32(8), shareSet(after, f.backup).GetAborts())
-	shareSet(after, f.backup).Aborts = 0
+	after.Aborts, shareSet(after, f.backup).Aborts = 0, 0
 	require.True(t, proto.Equal(before, after))
 	signs(t, f.Service, before, f.second)
 }

@@ -44,6 +44,7 @@ var publicErrors = map[string]public{
 	session.ErrOverloaded.Reason:       {codes.ResourceExhausted, "Too many runs are waiting. Try again after the time in RetryInfo; the same request id may be used."},
 	session.ErrTooManyPending.Reason:   {codes.ResourceExhausted, "The wallet has as many unconfirmed share sets as it may have. Confirm those whose client share is stored (ConfirmShareSet); the others are erased when their time is up, the first of them after the time in RetryInfo."},
 	session.ErrShareSetBusy.Reason:     {codes.ResourceExhausted, "As many device-held runs use the share set as may at once; a device that went away leaves its place after some minutes. Try again after the time in RetryInfo; the same request id may be used."},
+	session.ErrShareSetLimited.Reason:  {codes.ResourceExhausted, "The share set has used up its budget of ECDSA signings that a device begins and does not finish; one is paid back each day. Try again after the time in RetryInfo, sign with another set of the wallet, or ask an admin to release it."},
 	session.ErrShuttingDown.Reason:     {codes.Unavailable, "The service is shutting down. Try again soon."},
 	session.ErrSessionCancelled.Reason: {codes.Canceled, "The session was cancelled, and nothing was changed. Start again with a new request id."},
 	session.ErrProtocolAborted.Reason:  {codes.Aborted, "The protocol was aborted, and nothing was changed. Start again with a new request id."},
@@ -79,13 +80,14 @@ func sentenceOf(err error) string {
 // retryDelays are the reasons that may pass by themselves, with when to try again where the
 // error does not say. Every other error carries no RetryInfo: trying again cannot help.
 var retryDelays = map[string]time.Duration{
-	session.ErrInterrupted.Reason:    200 * time.Millisecond, // the next attempt begins at once
-	session.ErrShuttingDown.Reason:   2 * time.Second,
-	session.ErrOverloaded.Reason:     2 * time.Second,
-	session.ErrRateLimited.Reason:    time.Second,
-	session.ErrWebhookFailed.Reason:  2 * time.Second,
-	session.ErrTooManyPending.Reason: 10 * time.Second,
-	session.ErrShareSetBusy.Reason:   10 * time.Second,
+	session.ErrInterrupted.Reason:     200 * time.Millisecond, // the next attempt begins at once
+	session.ErrShuttingDown.Reason:    2 * time.Second,
+	session.ErrOverloaded.Reason:      2 * time.Second,
+	session.ErrRateLimited.Reason:     time.Second,
+	session.ErrWebhookFailed.Reason:   2 * time.Second,
+	session.ErrTooManyPending.Reason:  10 * time.Second,
+	session.ErrShareSetBusy.Reason:    10 * time.Second,
+	session.ErrShareSetLimited.Reason: time.Hour,
 }
 
 // toStatus turns an error of a call into the status that its caller sees. A status
@@ -150,6 +152,7 @@ func retryIn(err error, reason string) (time.Duration, bool) {
 	var pending *session.PendingError
 	var busy *session.BusyError
 	var often *session.LimitedError
+	var soft *session.BudgetError
 	var d time.Duration
 	switch {
 	case errors.As(err, &webhook) && webhook.Permanent:
@@ -166,6 +169,8 @@ func retryIn(err error, reason string) (time.Duration, bool) {
 		d = pending.RetryAfter
 	case errors.As(err, &busy):
 		d = busy.RetryAfter
+	case errors.As(err, &soft):
+		d = soft.RetryAfter
 	}
 	usual, ok := retryDelays[reason]
 	if d <= 0 {

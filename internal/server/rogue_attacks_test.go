@@ -352,17 +352,15 @@ func TestRogueModuli(t *testing.T) {
 	s.stopped(t, name, s.ecRogue(t, x.op, held{}, x.do), x.cause)
 }
 
-// slowKeeping notes a signature when the test lets it.
-type slowKeeping struct {
-	session.Housekeeper
+// slowBudgets notes a signature when the test lets it.
+type slowBudgets struct {
+	session.Budgets
 	wait func()
 }
 
-func (k slowKeeping) Record(ctx context.Context, e session.Entry) error {
-	if e.Action == "session.release" {
-		k.wait()
-	}
-	return k.Housekeeper.Record(ctx, e)
+func (k slowBudgets) Disarm(ctx context.Context, s *session.Session, e session.Entry) error {
+	k.wait()
+	return k.Budgets.Disarm(ctx, s, e)
 }
 
 // A device breaks the run while the service notes that it is about to sign: the worker says
@@ -373,7 +371,7 @@ func TestRogueBreaksARunWhileItsWorkerAsks(t *testing.T) {
 	cfg := rogueConfig(0, true)
 	cfg.Workers.Warm = 0
 	cfg.Wrap = func(p *session.Ports) {
-		p.Keeping = slowKeeping{p.Keeping, func() {
+		p.Budgets = slowBudgets{p.Budgets, func() {
 			close(asked)
 			<-ended
 		}}

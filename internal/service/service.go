@@ -75,7 +75,7 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 	keeper := custody.NewManaged(sealer)
 	pool := preparams.NewPool(st, sealer, o.Pool, log)
 	ports := session.Ports{
-		Wallets: st, Sessions: st, Keeping: st, Sealer: sealer, Halves: keeper, Custodian: keeper, PreParams: pool, Log: log,
+		Wallets: st, Sessions: st, Budgets: st, Keeping: st, Sealer: sealer, Halves: keeper, Custodian: keeper, PreParams: pool, Log: log,
 	}
 	workers := worker.NewPool(o.Worker, log)
 	if len(o.Worker.Args) > 0 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"math/big"
@@ -46,30 +45,26 @@ type device struct {
 	in       chan Part     // what the device sent, in order
 	room     *buffer       // for what is in there; nil: there is no bound
 	met      chan struct{} // closed when the first part is there
+	stopped  chan struct{} // closed when over is set
 
 	mu     sync.Mutex // guards what follows
 	hello  *tss.Hello // of the device
-	state  deviceState
-	next   uint32 // the sequence of the device's next part
-	sent   []Part // those after acked
+	placed bool       // the run has its place, and takes all parts; before, the hello alone
+	next   uint32     // the sequence of the device's next part
+	sent   []Part     // those after acked
 	acked  uint32
 	newest Part      // sent or not yet, acknowledged or not
+	over   error     // why nothing is taken or sent any more; nil: it is
 	waits  time.Time // since when the run waits for the device; zero: it does not
 }
-
-// deviceState is what a device's run takes of it.
-type deviceState uint8
-
-const (
-	greeting  deviceState = iota // its hello
-	listening                    // all parts: it has its place
-	deaf                         // none: it is over
-)
 
 var _ tss.Link = (*device)(nil)
 
 func newDevice(instance string, attempt uint32, silence time.Duration, wake func()) *device {
-	return &device{instance: instance, attempt: attempt, silence: silence, wake: wake, in: make(chan Part, tss.MaxParts), met: make(chan struct{}), next: 1}
+	return &device{
+		instance: instance, attempt: attempt, silence: silence, wake: wake,
+		in: make(chan Part, tss.MaxParts), met: make(chan struct{}), stopped: make(chan struct{}), next: 1,
+	}
 }
 
 // greeted waits for the device's first part, and returns it where it is a hello, or nil; or it
@@ -92,7 +87,7 @@ func (d *device) listen() {
 	hello := Part{Hello: d.hello}
 	d.room.add(sizeOf(hello), true)
 	d.in <- hello // the first: there is room
-	d.state = listening
+	d.placed = true
 }
 
 // close takes nothing any more, and drops what nobody took. The run has ended.
@@ -100,9 +95,10 @@ func (d *device) close() {
 	if d == nil {
 		return
 	}
+	d.stop(fmt.Errorf("%w: the run is over", ErrInterrupted))
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.state, d.hello = deaf, nil
+	d.hello = nil
 	for len(d.in) > 0 {
 		d.room.free(sizeOf(<-d.in))
 	}
@@ -111,6 +107,10 @@ func (d *device) close() {
 // Send implements tss.Link.
 func (d *device) Send(_ context.Context, p Part) error {
 	d.mu.Lock()
+	if d.over != nil { // nobody is to have it
+		d.mu.Unlock()
+		return nil
+	}
 	if len(d.sent) == tss.MaxParts {
 		d.mu.Unlock()
 		return fmt.Errorf("%w: a device that takes nothing", ErrInterrupted)
@@ -121,7 +121,8 @@ func (d *device) Send(_ context.Context, p Part) error {
 	return nil
 }
 
-// Recv implements tss.Link.
+// Recv implements tss.Link. When the device is stopped, it returns what was taken before, and
+// then an error that is tss.ErrStopped and the reason.
 func (d *device) Recv(ctx context.Context) (Part, error) {
 	silence := time.NewTimer(d.silence)
 	defer silence.Stop()
@@ -132,9 +133,30 @@ func (d *device) Recv(ctx context.Context) (Part, error) {
 		d.room.free(sizeOf(p))
 		return p, nil
 	case <-silence.C:
-		return Part{}, fmt.Errorf("%w: the device has said nothing for %v", ErrInterrupted, d.silence)
+		d.stop(fmt.Errorf("%w: the device has said nothing for %v", ErrInterrupted, d.silence))
+	case <-d.stopped:
 	case <-ctx.Done():
 		return Part{}, context.Cause(ctx)
+	}
+	select {
+	case p := <-d.in: // it was acknowledged
+		d.room.free(sizeOf(p))
+		return p, nil
+	default:
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return Part{}, fmt.Errorf("%w: %w", tss.ErrStopped, d.over)
+	}
+}
+
+// stop makes the device's end of the link the end of what is taken and sent. The first reason
+// counts.
+func (d *device) stop(why error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.over == nil {
+		d.over = why
+		close(d.stopped)
 	}
 }
 
@@ -194,6 +216,9 @@ func (d *device) after(sequence uint32) (out []Numbered) {
 func (d *device) take(parts []Numbered) (ack uint32, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.over != nil { // what is acknowledged is looked at
+		return 0, d.over
+	}
 	for _, p := range parts {
 		d.forget(p.Ack)
 		if p.Sequence != d.next { // it came before, or one before it did not
@@ -211,11 +236,11 @@ func (d *device) take(parts []Numbered) (ack uint32, err error) {
 // takeNext takes the next part, where the run takes it now. It must be called with mu held.
 func (d *device) takeNext(p Part) (taken bool, err error) {
 	switch {
-	case d.state == greeting && d.next == 1:
+	case !d.placed && d.next == 1:
 		d.hello = p.Hello // nil where it is something else, which is as good as none
 		close(d.met)
 		return true, nil
-	case d.state != listening:
+	case !d.placed:
 		return false, nil
 	case len(d.in) == cap(d.in):
 		return false, &FieldError{"messages", "must not be more than the protocol has"}
@@ -252,7 +277,7 @@ func (s *Service) joint(ctx context.Context, w *work, t target, src *source) (*m
 		j.Share, j.Record = half, src.set.Record
 	}
 	w.run.report(newSpan(t.curves[0], t.curves).progress(0, 0))
-	out, err := s.Joint(ctx, &j, w.run.device)
+	out, err := s.joined(ctx, &j, w.run.device)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -307,7 +332,7 @@ func (s *Service) SignWithDevice(ctx context.Context, c Caller, req DeviceSignRe
 		}); err != nil {
 			return nil, err
 		}
-		return &plan{walletID: wallet.ID, uses: src.set.ID, source: src, payload: req.Payload, steps: func(ctx context.Context, w *work) (*made, error) {
+		return &plan{walletID: wallet.ID, uses: src.set.ID, source: src, payload: req.Payload, arms: req.Curve == Secp256k1, steps: func(ctx context.Context, w *work) (*made, error) {
 			return s.signJointly(ctx, w, wallet.Owner, src, req.Curve, req.Payload)
 		}}, nil
 	}})
@@ -326,27 +351,59 @@ func (s *Service) signJointly(ctx context.Context, w *work, owner string, src *s
 		Party: tss.Server, Operation: tss.OperationSign, SessionID: w.rec.ID, Attempt: w.rec.Attempt, Curves: []Curve{c}, WalletID: w.rec.WalletID,
 		Share: half, Record: src.set.Record, Payload: payload, Observer: tss.Observer{Busy: w.busy},
 		Progress: func(_ Curve, k, n int) { w.run.report(sp.progress(k, n)) },
-		Gate:     func(ctx context.Context) error { return s.mayLeave(ctx, w.rec, src, c, digest) },
+		// Once ctx has ended nothing leaves any more, although the run goes on to look at what came.
+		Gate: func(_ context.Context, g tss.Gate) error { return s.pass(ctx, w, g, c, digest) },
 	}
-	out, err := s.Joint(ctx, &j, w.run.device)
+	out, err := s.joined(ctx, &j, w.run.device)
 	if err != nil {
 		return nil, err
 	}
 	return s.signed(w, src, c, digest, out.Signature)
 }
 
-// mayLeave is the last word before the device has a signature: the set must still be one
-// that may sign, and who signs what must be durable.
-func (s *Service) mayLeave(ctx context.Context, rec *Session, src *source, c Curve, digest []byte) error {
-	if _, err := s.usable(ctx, rec.WalletID, src.set.ID); err != nil {
+// pass decides whether a message of a signing leaves. The last one, with which the device has a
+// signature: the set must still be one that may sign, and who signs what must be durable.
+func (s *Service) pass(ctx context.Context, w *work, g tss.Gate, c Curve, digest []byte) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w: %w", tss.ErrStopped, context.Cause(ctx))
+	}
+	var err error
+	if g == tss.Arm {
+		err = s.Budgets.Arm(context.WithoutCancel(ctx), w.rec, s.budget())
+		if busy := new(BusyError); errors.As(err, &busy) {
+			_, others := s.enter(w.run, w.rec.WalletID, w.rec.Used)
+			busy.RetryAfter = placeIn(others)
+		}
+	} else {
+		e := s.entry(w.rec, "session.release")
+		e.ShareSetID = w.rec.Used
+		err = s.Budgets.Disarm(context.WithoutCancel(ctx), w.rec, e.signed(c, digest))
+	}
+	if err != nil {
 		return fmt.Errorf("while it signed: %w", err)
 	}
-	e := s.entry(rec, "session.release")
-	e.ShareSetID, e.Detail = src.set.ID, rec.Operation.String()+" "+c.String()+" "+hex.EncodeToString(digest)
-	if err := s.Keeping.Record(ctx, e); err != nil {
-		return fmt.Errorf("note the signature: %w", err)
-	}
 	return nil
+}
+
+// lookAtMost bounds how long a run that was stopped may look at what it took from the device.
+const lookAtMost = 30 * time.Second
+
+// joined runs the service's side of a device-held run. When ctx ends, nothing more is taken
+// from the device or sent to it, but what was taken is looked at to the end: a cancellation
+// does not undo the blame for it.
+func (s *Service) joined(ctx context.Context, j *tss.Joint, d *device) (*tss.Joined, error) {
+	whole, kill := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer kill(nil)
+	defer context.AfterFunc(s.ctx, func() { kill(errClosing) })()
+	defer context.AfterFunc(ctx, func() { // ends with whole, at the latest
+		d.stop(context.Cause(ctx))
+		select {
+		case <-time.After(lookAtMost):
+			kill(context.Cause(ctx))
+		case <-whole.Done():
+		}
+	})()
+	return s.Joint(whole, j, d)
 }
 
 // deviceSource is source for a device that keeps its share: it names the set. That it has

@@ -35,6 +35,7 @@ var (
 	ErrOverloaded       = &Error{"OVERLOADED"}
 	ErrTooManyPending   = &Error{"TOO_MANY_PENDING"}
 	ErrShareSetBusy     = &Error{"SHARE_SET_BUSY"}
+	ErrShareSetLimited  = &Error{"SHARE_SET_LIMITED"}
 	ErrShuttingDown     = &Error{"SHUTTING_DOWN"}
 	ErrProtocolAborted  = &Error{"PROTOCOL_ABORTED"}
 	ErrSessionCancelled = &Error{"SESSION_CANCELLED"}
@@ -123,7 +124,7 @@ type BusyError struct {
 
 // Error implements error.
 func (e *BusyError) Error() string {
-	return fmt.Sprintf("%v: set %s has as many device-held runs under way as it has aborts left", ErrShareSetBusy, e.ShareSetID)
+	return fmt.Sprintf("%v: as many device-held runs of set %s, or of its wallet, are under way as there are aborts left", ErrShareSetBusy, e.ShareSetID)
 }
 
 // Is makes a BusyError an ErrShareSetBusy.
@@ -147,12 +148,26 @@ func (e *LimitedError) Error() string {
 // Is makes a LimitedError an ErrRateLimited.
 func (e *LimitedError) Is(target error) bool { return target == ErrRateLimited }
 
+// BudgetError says that a set's soft budget is empty.
+type BudgetError struct {
+	ShareSetID string
+	RetryAfter time.Duration // when time has paid one back
+}
+
+// Error implements error.
+func (e *BudgetError) Error() string {
+	return fmt.Sprintf("%v: too many armed runs of set %s were not disarmed; there is room in %v", ErrShareSetLimited, e.ShareSetID, e.RetryAfter)
+}
+
+// Is makes a BudgetError an ErrShareSetLimited.
+func (e *BudgetError) Is(target error) bool { return target == ErrShareSetLimited }
+
 // mayPass reports whether a run that ended with err leaves a next attempt to the same request.
 func mayPass(err error) bool {
 	if w := new(WebhookError); errors.As(err, &w) {
 		return !w.Permanent
 	}
-	for _, passes := range []error{ErrInterrupted, ErrWebhookFailed, ErrOverloaded, ErrRateLimited, ErrShareSetBusy} {
+	for _, passes := range []error{ErrInterrupted, ErrWebhookFailed, ErrOverloaded, ErrRateLimited, ErrShareSetBusy, ErrShareSetLimited} {
 		if errors.Is(err, passes) {
 			return true
 		}
@@ -189,6 +204,7 @@ func Reason(err error) string {
 	var p *PendingError
 	var b *BusyError
 	var l *LimitedError
+	var soft *BudgetError
 	switch {
 	case errors.As(err, &w):
 		return ErrWebhookFailed.Reason
@@ -198,6 +214,8 @@ func Reason(err error) string {
 		return ErrShareSetBusy.Reason
 	case errors.As(err, &l):
 		return ErrRateLimited.Reason
+	case errors.As(err, &soft):
+		return ErrShareSetLimited.Reason
 	case errors.As(err, &d):
 		return ErrPolicyDenied.Reason
 	case errors.As(err, &f):
@@ -240,7 +258,7 @@ var byReason = func() map[string]*Error {
 	for _, e := range []*Error{
 		ErrInvalidArgument, ErrShareMalformed, ErrShareSetMismatch, ErrRequestIDReused, ErrWalletNotFound,
 		ErrShareSetNotFound, ErrSessionNotFound, ErrBackupNotFound, ErrShareSetPending, ErrShareSetRevoked,
-		ErrShareSetLocked, ErrLastShareSet, ErrSessionExpired, ErrOverloaded, ErrTooManyPending, ErrShareSetBusy,
+		ErrShareSetLocked, ErrLastShareSet, ErrSessionExpired, ErrOverloaded, ErrTooManyPending, ErrShareSetBusy, ErrShareSetLimited,
 		ErrShuttingDown, ErrProtocolAborted, ErrSessionCancelled, ErrInterrupted,
 		ErrPermissionDenied, ErrDeviceHeldWallet, ErrPolicyDenied, ErrWebhookFailed, ErrUnauthenticated, ErrRateLimited, ErrDataCorrupted, ErrInternal,
 	} {

@@ -141,7 +141,8 @@ func (s *Service) SendMessages(
 	d, live := s.deviceOf(rec, instance, attempt)
 	switch {
 	case d != nil:
-		return d.take(parts)
+		ack, err = d.take(parts)
+		return ack, s.classify(err, false)
 	case !live && rec.State == Succeeded: // its last part, again: the session has it
 		return lastOf(parts), nil
 	case !live && rec.State.Ended():

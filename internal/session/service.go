@@ -26,12 +26,15 @@ type Config struct {
 	QueueShare    int           // how many of them may be one caller's; a quarter of Queue, at least 2
 	Creates       int           // how many device-held wallets of SECP256K1 one caller may begin at once (see refillCreates); 8
 	PendingSets   int           // how many unconfirmed sets a wallet has at most; DefaultPendingSets
-	Aborts        int           // aborts blamed on the client after which a set is locked; 5
+	Aborts        int           // what a set may cost, see Budget; DefaultAborts
 	DeviceSilence time.Duration // how long a device may say nothing while its run waits for it; 2 minutes
 	RequireSealTo bool          // refuse requests whose result would come back in plaintext
 	// Wall is the clock on the wall; time.Now. Tests make it jump.
 	Wall func() time.Time
 }
+
+// DefaultAborts is how many aborts a set has, if nothing else is said.
+const DefaultAborts = 5
 
 // DefaultPendingSets is how many unconfirmed sets a wallet has at most, if nothing else is said.
 const DefaultPendingSets = 16
@@ -47,7 +50,7 @@ func (c Config) withDefaults() Config {
 		c.SessionTTL = 30 * 24 * time.Hour
 	}
 	if c.Aborts == 0 {
-		c.Aborts = 5
+		c.Aborts = DefaultAborts
 	}
 	if c.DeviceSilence == 0 {
 		c.DeviceSilence = 2 * time.Minute
@@ -80,6 +83,7 @@ func (c Config) withDefaults() Config {
 type Ports struct {
 	Wallets   Wallets
 	Sessions  Sessions
+	Budgets   Budgets
 	Keeping   Housekeeper
 	Sealer    Sealer
 	Halves    Custodian // keeps the server's share of SIGNING sets
@@ -121,7 +125,9 @@ var errClosing = errors.New("the service is shutting down")
 // New returns a service that is ready to run. The caller must Close it. Sessions that
 // an earlier process left unfinished are marked INTERRUPTED first.
 func New(ctx context.Context, ports Ports, cfg Config) (*Service, error) {
-	n, err := ports.Keeping.InterruptAll(ctx)
+	cfg = cfg.withDefaults()
+	steady := newClock(cfg.Wall)
+	n, err := ports.Keeping.InterruptAll(ctx, NewBudget(cfg.Aborts, steady.now()))
 	if err != nil {
 		return nil, fmt.Errorf("look for unfinished sessions: %w", err)
 	}
@@ -131,9 +137,8 @@ func New(ctx context.Context, ports Ports, cfg Config) (*Service, error) {
 	if ports.Joint == nil {
 		ports.Joint = func(ctx context.Context, j *tss.Joint, link tss.Link) (*tss.Joined, error) { return j.Run(ctx, link) }
 	}
-	s := &Service{Ports: ports, cfg: cfg.withDefaults()}
+	s := &Service{Ports: ports, cfg: cfg, clock: steady}
 	s.live, s.newcomers = make(map[runKey]*Run), make(map[newcomerKey]*Run)
-	s.clock = newClock(s.cfg.Wall)
 	s.proofs, s.creates = newBuckets(maxBadProofs, refillProofs), newBuckets(s.cfg.Creates, refillCreates)
 	s.admission, s.devices = newAdmission(s.cfg.Slots, s.cfg.Queue), newAdmission(s.cfg.DeviceRuns, s.cfg.Queue)
 	s.admission.share, s.devices.share = s.cfg.QueueShare, s.cfg.QueueShare
@@ -189,6 +194,7 @@ type plan struct {
 	source   *source // the same, and
 	payload  []byte  // what is signed: what a device's hello is about
 	curves   []Curve // of a new wallet
+	arms     bool    // the run is armed on its way, see Budget
 	// steps does the work and returns what is to be committed.
 	steps func(ctx context.Context, w *work) (*made, error)
 	// wipe ends the secrets that the plan holds. It may be nil.
@@ -386,7 +392,7 @@ func (s *Service) settle(ctx context.Context, there *Session) (*Session, error) 
 		return there, nil
 	}
 	there.State, there.Failure = Interrupted, failure(ErrInterrupted)
-	err := s.Sessions.Update(ctx, there, nil, s.ended(there, "session.end", ErrInterrupted))
+	err := s.Sessions.Update(ctx, there, s.budget(), s.ended(there, "session.end", ErrInterrupted))
 	if errors.Is(err, ErrSuperseded) { // cancelled in the meantime
 		return s.Sessions.Session(ctx, there.ID)
 	}
@@ -400,7 +406,7 @@ func (s *Service) record(ctx context.Context, j job, p *plan, interrupted *Sessi
 	if interrupted == nil {
 		rec = &Session{
 			ID: uuid.NewString(), Caller: j.caller.Name, RequestID: j.requestID, Fingerprint: j.fingerprint,
-			WalletID: p.walletID, Operation: j.op, State: Queued, Attempt: 1, CreateTime: s.clock.wallNow(), ExpireTime: expire,
+			WalletID: p.walletID, Used: p.uses, Operation: j.op, State: Queued, Attempt: 1, CreateTime: s.clock.wallNow(), ExpireTime: expire,
 		}
 		there, created, err := s.Sessions.Begin(ctx, rec, s.entry(rec, "session.begin"))
 		if err != nil || !created {
@@ -411,7 +417,7 @@ func (s *Service) record(ctx context.Context, j job, p *plan, interrupted *Sessi
 	rec = interrupted
 	// A process that was killed has not stored how far it came.
 	rec.Progress = Progress{Status: StatusQueued, Sequence: s.beyond(rec.Progress.Sequence), Attempt: rec.Attempt + 1}
-	rec.State, rec.Failure, rec.Attempt, rec.ExpireTime = Queued, nil, rec.Attempt+1, expire
+	rec.State, rec.Failure, rec.Attempt, rec.ExpireTime, rec.Used = Queued, nil, rec.Attempt+1, expire, p.uses
 	err = s.Sessions.Restart(ctx, rec, s.entry(rec, "session.restart"))
 	if errors.Is(err, ErrSuperseded) {
 		there, err = s.Sessions.Session(ctx, rec.ID)

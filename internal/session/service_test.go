@@ -142,7 +142,7 @@ func (s *sessions) Begin(ctx context.Context, n *session.Session, e session.Entr
 	return s.Sessions.Begin(ctx, n, e)
 }
 
-func (s *sessions) Update(ctx context.Context, n *session.Session, b *session.Blame, e session.Entry) error {
+func (s *sessions) Update(ctx context.Context, n *session.Session, b session.Budget, e session.Entry) error {
 	if s.update != nil {
 		if err := s.update(n); err != nil {
 			return err

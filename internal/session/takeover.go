@@ -81,7 +81,7 @@ func (s *Service) succeed(n, r *Run, j job, p *plan) {
 		s.run(n, rec, p, nil)
 		return
 	case err != nil:
-		n.end(nil, s.classify(err))
+		n.end(nil, s.classify(err, false))
 	}
 	n.device.close()
 	p.end()

@@ -322,14 +322,7 @@ func TestSetsFromBeforeTheAbortBudget(t *testing.T) {
 	before, err := s.Wallet(t.Context(), set.WalletID)
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
-	db := sqlite(t, path)
-	for _, back := range []string{
-		"ALTER TABLE share_sets DROP COLUMN lock_time", "ALTER TABLE share_sets DROP COLUMN aborts", "DROP TABLE custodian_deletions",
-		"DELETE FROM goose_db_version WHERE version_id >= 4",
-	} {
-		_, err := db.ExecContext(t.Context(), back)
-		require.NoError(t, err, back)
-	}
+	olderSchema(t, path, 3)
 	s = open(t, path)
 	after, err := s.Wallet(t.Context(), set.WalletID)
 	require.NoError(t, err)

@@ -29,6 +29,7 @@ var (
 	_ session.Wallets  = (*Store)(nil)
 	_ session.Sessions = (*Store)(nil)
 
+	_ session.Budgets     = (*Store)(nil)
 	_ session.Housekeeper = (*Store)(nil)
 	_ session.Deletions   = (*Store)(nil)
 )

@@ -30,11 +30,9 @@ func (c *channel) greet(ctx context.Context) (*Record, error) {
 	if err := c.send(ctx, Part{Hello: c.own}); err != nil {
 		return nil, err
 	}
-	var peer *Hello
-	select {
-	case peer = <-c.hello:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	peer, err := next(ctx, c, c.hello)
+	if err != nil {
+		return nil, err
 	}
 	if err := peer.check(j.Party.Other(), curves, j.Share != nil); err != nil {
 		return nil, c.blame(err)

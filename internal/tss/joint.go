@@ -38,12 +38,10 @@ type Joint struct {
 
 	PreParams func(context.Context) (*PreParams, error) // for a new ECDSA share
 	// Fresh is as in KeygenInput.
-	Fresh func(n, nTilde *big.Int) error
-	// Gate is asked before the signing's last message leaves, by which the other side has
-	// the signature; nil: nobody is.
-	Gate     func(context.Context) error
-	Progress func(c Curve, k, n int) // round k of n; 0 of 0: pre-params are being made. nil: nobody looks
-	Observer Observer                // Round is not used
+	Fresh    func(n, nTilde *big.Int) error
+	Gate     func(context.Context, Gate) error // as in SignInput
+	Progress func(c Curve, k, n int)           // round k of n; 0 of 0: pre-params are being made. nil: nobody looks
+	Observer Observer                          // Round is not used
 }
 
 // Joined is what a side has when both confirmed the run.
@@ -58,7 +56,8 @@ type Joined struct {
 }
 
 // Run runs this side. It returns a *ProtocolError that names the other side, ctx's cause
-// as soon as ctx ends, or the Link's error. Nothing is durable when it returns.
+// as soon as ctx ends, or the Link's error, where that is ErrStopped not before what came was
+// looked at. Nothing is durable when it returns.
 func (j *Joint) Run(ctx context.Context, link Link) (*Joined, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -119,6 +118,9 @@ func (j *Joint) sign(ctx context.Context, c *channel, rec *Record) (*Joined, err
 	if !ok || j.Share.Key(j.Curves[0]) == nil {
 		return nil, fmt.Errorf("%w: it has no %v key", ErrShareMismatch, j.Curves[0])
 	}
+	if err := c.idle(j.Curves[0]); err != nil {
+		return nil, err
+	}
 	in := SignInput{Party: j.Party, Record: key, Share: j.Share.Key(j.Curves[0]), Payload: j.Payload, Gate: j.Gate}
 	sig, err := Sign(ctx, c.conn(j.Curves[0]), in, j.observer(j.Curves[0]))
 	return &Joined{WalletID: c.wallet, Signature: sig}, err
@@ -165,6 +167,9 @@ func (j *Joint) generate(ctx context.Context, c *channel, old *Record) (*Joined,
 
 func (j *Joint) newKey(ctx context.Context, c *channel, i int, old *Record) (*NewKey, error) {
 	curve := j.Curves[i]
+	if err := c.idle(curve); err != nil {
+		return nil, err
+	}
 	var pre *PreParams
 	if curve == Secp256k1 {
 		if j.Progress != nil {
@@ -226,6 +231,8 @@ type channel struct {
 	parts map[Curve]chan Message // the other side's messages
 	ended chan endSeen           // the other side's End, once
 	mac   chan []byte            // the other side's MAC, once
+	over  chan struct{}          // closed when none of all this comes any more
+	why   error                  // set before that: an ErrStopped
 
 	// Of read alone: how far the other side is, the hash over its parts, and how many
 	// messages each curve's protocol may still get.
@@ -261,7 +268,7 @@ func newChannel(j *Joint, link Link, fail context.CancelCauseFunc) (*channel, er
 	}
 	c := &channel{
 		joint: j, link: link, fail: fail, key: key,
-		hello: make(chan *Hello, 1), parts: map[Curve]chan Message{}, ended: make(chan endSeen, 1), mac: make(chan []byte, 1),
+		hello: make(chan *Hello, 1), parts: map[Curve]chan Message{}, ended: make(chan endSeen, 1), mac: make(chan []byte, 1), over: make(chan struct{}),
 		in: sha256.New(), left: map[Curve]int{}, out: make(chan hash.Hash, 1), met: make(chan struct{}),
 	}
 	for _, curve := range j.Curves {
@@ -279,6 +286,11 @@ func (c *channel) blame(err error) error {
 func (c *channel) read(ctx context.Context) {
 	for {
 		p, err := c.link.Recv(ctx)
+		if errors.Is(err, ErrStopped) {
+			c.why = err
+			close(c.over)
+			return
+		}
 		if err == nil {
 			err = c.take(ctx, p)
 		}
@@ -362,12 +374,7 @@ func (c curveConn) Send(ctx context.Context, m Message) error {
 
 // Recv implements Conn.
 func (c curveConn) Recv(ctx context.Context) (Message, error) {
-	select {
-	case m := <-c.parts[c.curve]:
-		return m, nil
-	case <-ctx.Done():
-		return Message{}, context.Cause(ctx)
-	}
+	return next(ctx, c.channel, c.parts[c.curve])
 }
 
 // confirm ends the run: both sides say that they have done their part, and then, under a
@@ -381,11 +388,9 @@ func (c *channel) confirm(ctx context.Context, used *Record, out *Joined) error 
 	if err := c.send(ctx, Part{End: mine}); err != nil {
 		return err
 	}
-	var theirs endSeen
-	select {
-	case theirs = <-c.ended:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	theirs, err := next(ctx, c, c.ended)
+	if err != nil {
+		return err
 	}
 	h := <-c.out
 	c.sent, c.received = h.Sum(nil), theirs.sum
@@ -400,7 +405,6 @@ func (c *channel) confirm(ctx context.Context, used *Record, out *Joined) error 
 	transcript := c.transcript(out.Record)
 	var macs [2][]byte
 	for p := range macs {
-		var err error
 		if macs[p], err = mac(transcript, key, share, Party(p)); err != nil {
 			return err
 		}
@@ -408,15 +412,11 @@ func (c *channel) confirm(ctx context.Context, used *Record, out *Joined) error 
 	if err := c.send(ctx, Part{MAC: macs[j.Party]}); err != nil {
 		return err
 	}
-	select {
-	case got := <-c.mac:
-		if !hmac.Equal(got, macs[j.Party.Other()]) {
-			return c.blame(errors.New("the two sides did not see the same run"))
-		}
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	got, err := next(ctx, c, c.mac)
+	if err == nil && !hmac.Equal(got, macs[j.Party.Other()]) {
+		err = c.blame(errors.New("the two sides did not see the same run"))
 	}
+	return err
 }
 
 // macKey returns the keys of the set that is used, or of the new one where none is.

@@ -135,12 +135,12 @@ func jointLife(t *testing.T, curves ...tss.Curve) {
 		for _, c := range curves {
 			d := newDevice("SIGN", s, c)
 			payload := digest("device-held")
-			asked := 0
+			var asked []tss.Gate
 			for _, j := range d.joints {
 				j.Payload = payload
 			}
 			d.joints[tss.Server].ShareSetID = ""
-			d.joints[tss.Server].Gate = func(context.Context) error { asked++; return nil }
+			d.joints[tss.Server].Gate = func(_ context.Context, g tss.Gate) error { asked = append(asked, g); return nil }
 			out, errs := d.run(t.Context())
 			require.NoError(t, errors.Join(errs[:]...))
 			rec, err := tss.ParseRecord(s.record)
@@ -149,7 +149,7 @@ func jointLife(t *testing.T, curves ...tss.Curve) {
 			for _, o := range out {
 				require.NoError(t, tss.Verify(c, key.PublicKey, payload, o.Signature))
 			}
-			require.Equal(t, 1, asked)
+			require.Equal(t, gatesOf(c), asked)
 			require.Equal(t, out[0].Signature, out[1].Signature)
 		}
 	}
@@ -213,6 +213,14 @@ func TestJointProof(t *testing.T) {
 	}
 }
 
+// gatesOf are the gates that a signing passes, in order.
+func gatesOf(c tss.Curve) []tss.Gate {
+	if c == tss.Secp256k1 {
+		return []tss.Gate{tss.Arm, tss.Disarm}
+	}
+	return []tss.Gate{tss.Disarm}
+}
+
 // A closed gate keeps the signature from the other side.
 func TestJointGate(t *testing.T) {
 	t.Parallel()
@@ -224,7 +232,7 @@ func TestJointGate(t *testing.T) {
 			j.Payload = []byte("x")
 		}
 		d.joints[tss.Server].ShareSetID = ""
-		d.joints[tss.Server].Gate = func(context.Context) error { return closed }
+		d.joints[tss.Server].Gate = func(context.Context, tss.Gate) error { return closed }
 		out, errs := d.run(t.Context())
 		require.ErrorIs(t, errs[tss.Server], closed)
 		require.Error(t, errs[tss.Client])

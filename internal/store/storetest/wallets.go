@@ -91,7 +91,7 @@ func notFound(t *testing.T, b Backend) {
 	require.ErrorIs(t, err, session.ErrSessionNotFound)
 	_, err = b.ByRequest(ctx, "another", s.RequestID)
 	require.ErrorIs(t, err, session.ErrSessionNotFound)
-	require.ErrorIs(t, b.Update(ctx, NewSession(none, session.OpSign), nil, Audit("update", none)), session.ErrSessionNotFound)
+	require.ErrorIs(t, b.Update(ctx, NewSession(none, session.OpSign), plenty(), Audit("update", none)), session.ErrSessionNotFound)
 	gone := NewSession(none, session.OpSign)
 	Succeed(gone, "", []byte("result"))
 	require.ErrorIs(t, b.Commit(ctx, gone, Making(nil, nil), Audit("commit", gone.WalletID)), session.ErrSessionNotFound)
