@@ -27,6 +27,7 @@ import (
 	"github.com/mpcd/mpcd/internal/preparams"
 	"github.com/mpcd/mpcd/internal/seal"
 	"github.com/mpcd/mpcd/internal/service"
+	"github.com/mpcd/mpcd/internal/tss"
 	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
 
@@ -222,10 +223,10 @@ func seed(ctx context.Context, dir string, n int) error {
 		return err
 	}
 	source := tsstest.NewSource()
-	for range n {
+	for i := range n {
 		set, err := source.PreParams(ctx)
 		if err == nil {
-			err = svc.Pool.Add(ctx, set)
+			err = svc.Pool.Add(ctx, []tss.Party{tss.Server, tss.Client}[i%2], set)
 		}
 		if err != nil {
 			return errors.Join(err, svc.Close())

@@ -61,6 +61,9 @@ var publicErrors = map[string]public{
 // webhookRefused is the sentence of a WEBHOOK_FAILED that the same call would meet again.
 const webhookRefused = "The wallet provider's own service, which keeps the server's backup shares or authorises calls, refused. Nothing was changed. Its operator must act first; after that, start again with a new request id."
 
+// noPreParams is the sentence of an OVERLOADED for want of pre-params.
+const noPreParams = "The service has no pre-params ready for a new share on secp256k1; it makes more. Nothing was changed. Try again after the time in RetryInfo; the same request id may be used."
+
 // retryDelays are the reasons that may pass by themselves, with when to try again where the
 // error does not say. Every other error carries no RetryInfo: trying again cannot help.
 var retryDelays = map[string]time.Duration{
@@ -95,6 +98,9 @@ func toStatus(err error) *status.Status {
 	sentence := p.sentence
 	if s := hashSentence(err); s != "" {
 		sentence = s
+	}
+	if empty := new(session.NoPreParamsError); errors.As(err, &empty) {
+		sentence = noPreParams
 	}
 	if faults := faultsOf(err); len(faults) > 0 {
 		violations := faults.violations()
@@ -134,6 +140,7 @@ func retryIn(err error, reason string) (time.Duration, bool) {
 	var webhook *session.WebhookError
 	var pending *session.PendingError
 	var busy *session.BusyError
+	var empty *session.NoPreParamsError
 	var d time.Duration
 	switch {
 	case errors.As(err, &webhook) && webhook.Permanent:
@@ -148,6 +155,8 @@ func retryIn(err error, reason string) (time.Duration, bool) {
 		d = pending.RetryAfter
 	case errors.As(err, &busy):
 		d = busy.RetryAfter
+	case errors.As(err, &empty):
+		d = empty.RetryAfter
 	}
 	usual, ok := retryDelays[reason]
 	if d <= 0 {

@@ -358,7 +358,8 @@ func TestSlotsComeBack(t *testing.T) {
 	}
 }
 
-// Pre-params that come a second time are thrown away: no wallet uses a modulus twice.
+// Pre-params that come a second time are thrown away: no modulus is used twice, by one wallet
+// or by two.
 func TestPreParamsAreUsedOnce(t *testing.T) {
 	t.Parallel()
 	one, err := tsstest.NewSource().PreParams(t.Context())
@@ -388,9 +389,11 @@ func TestPreParamsAreUsedOnce(t *testing.T) {
 // source is a source of pre-params.
 type source func() (*tss.PreParams, error)
 
-func (s source) PreParams(context.Context) (*tss.PreParams, error) { return s() }
-func (source) Pause()                                              {}
-func (source) Resume()                                             {}
+func (s source) Claim(context.Context, tss.Party) (*tss.PreParams, error)      { return s() }
+func (s source) ClaimReady(context.Context, tss.Party) (*tss.PreParams, error) { return s() }
+func (source) Ready(context.Context, tss.Party) error                          { return nil }
+func (source) Pause()                                                          {}
+func (source) Resume()                                                         {}
 
 // A custodian that fails, or gives back something else, is never the client's fault.
 func TestCustodianFails(t *testing.T) {

@@ -19,7 +19,7 @@ func TestRevokedBeforeTheListOfDeletions(t *testing.T) {
 	revoked, due := storetest.NewRevokedElsewhere(t, s)
 	require.NoError(t, s.Close())
 	db := sqlite(t, path)
-	for _, back := range []string{"DROP TABLE custodian_deletions", "DELETE FROM goose_db_version WHERE version_id >= 5"} {
+	for _, back := range append(before7(), "DROP TABLE custodian_deletions", "DELETE FROM goose_db_version WHERE version_id >= 5") {
 		_, err := db.ExecContext(t.Context(), back)
 		require.NoError(t, err, back)
 	}
