@@ -365,24 +365,34 @@ func TestPreParamsAreUsedOnce(t *testing.T) {
 	one, err := tsstest.NewSource().PreParams(t.Context())
 	require.NoError(t, err)
 	n, _ := one.Moduli()
-	var mu sync.Mutex // guards handed
-	handed := 0
+	var mu sync.Mutex // guards handed and most
+	handed, most := 0, 3
 	p := servertest.Open(t, servertest.Config{Wrap: func(p *session.Ports) {
 		p.PreParams = source(func() (*tss.PreParams, error) {
 			mu.Lock()
 			defer mu.Unlock()
-			if handed == 3 {
+			if handed == most {
 				return nil, errFault
 			}
 			handed++
 			return tsstest.NewSource().PreParams(context.WithoutCancel(t.Context())) // always the first one
 		})
 	}})
-	r, err := p.Sessions.Create(t.Context(), alice, idle())
-	_, _, err = ended(t, r, err)
-	require.ErrorIs(t, err, errFault, "it asked until there were no more")
-	require.Equal(t, 3, handed)
+	asks := func() {
+		r, err := p.Sessions.Create(t.Context(), alice, idle())
+		_, _, err = ended(t, r, err)
+		require.ErrorIs(t, err, errFault, "it asked until there were no more")
+		mu.Lock()
+		defer mu.Unlock()
+		require.Equal(t, most, handed)
+	}
+	asks()
 	require.Equal(t, 2, strings.Count(p.Log.String(), "pre-params came a second time"))
+	mu.Lock()
+	most += 2
+	mu.Unlock()
+	asks() // for another wallet
+	require.Equal(t, 4, strings.Count(p.Log.String(), "pre-params came a second time"))
 	require.NotContains(t, p.Log.String(), n.String())
 }
 
