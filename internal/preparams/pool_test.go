@@ -113,7 +113,7 @@ func TestGoroutinesNeverGetTheSameSet(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	p := r.pool(0)
-	n := tsstest.NewSource().Len()
+	const n = 12
 	add(t, p, tss.Server, n)
 	var mu sync.Mutex
 	seen := map[string]bool{}

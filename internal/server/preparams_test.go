@@ -27,7 +27,7 @@ func fillsNothing(t testing.TB, p *session.Ports) *preparams.Pool {
 }
 
 // noneIsReady requires that a run was refused for want of pre-params, and may come again.
-func noneIsReady(t testing.TB, r *rogue) {
+func noneIsReady(t *testing.T, r *rogue) {
 	t.Helper()
 	a := r.run(t)
 	refused(t, a, codes.ResourceExhausted, "OVERLOADED")
