@@ -190,8 +190,9 @@ func cmdCustodian(ts *testscript.TestScript, neg bool, args []string) {
 	runningByPID.put(r)
 }
 
-// cmdStop stops the script's service, or its custodian (stop custodian), and expects exit 0.
-func cmdStop(ts *testscript.TestScript, _ bool, args []string) {
+// cmdHalt stops the script's service, or its custodian (halt custodian), and expects exit 0.
+// A command called "stop" would be testscript's own, which ends the script there.
+func cmdHalt(ts *testscript.TestScript, _ bool, args []string) {
 	pid := "PID"
 	if len(args) > 0 {
 		pid = "CUSTODIAN_PID"

@@ -47,7 +47,7 @@ func (s *Store) Renew(ctx context.Context, why string) (dropped int, err error) 
 func renew(ctx context.Context, tx *sql.Tx, why string) (dropped int, err error) {
 	nonce := make([]byte, 16)
 	_, _ = rand.Read(nonce) // never fails
-	if _, err := exec(ctx, tx, "UPDATE incarnation SET previous = nonce, nonce = ?", nonce); err != nil {
+	if _, err := exec(ctx, tx, "UPDATE incarnation SET nonce = ?", nonce); err != nil {
 		return 0, err
 	}
 	n, err := exec(ctx, tx, empty)
@@ -61,7 +61,7 @@ func renew(ctx context.Context, tx *sql.Tx, why string) (dropped int, err error)
 
 // claimed counts one claim more.
 func claimed(ctx context.Context, tx *sql.Tx) (mark, error) {
-	if _, err := exec(ctx, tx, "UPDATE incarnation SET claims = claims + 1"); err != nil {
+	if _, err := exec(ctx, tx, "UPDATE incarnation SET claims = claims + 1, noted = nonce"); err != nil {
 		return mark{}, err
 	}
 	l, err := lifeOf(ctx, tx)
@@ -98,7 +98,7 @@ func (s *Store) Recognise(ctx context.Context, lock *FileLock) (r Renewal, err e
 				return err
 			}
 		}
-		if _, err = exec(ctx, tx, "UPDATE incarnation SET file = ?, served = 1", file); err != nil {
+		if _, err = exec(ctx, tx, "UPDATE incarnation SET file = ?, noted = nonce", file); err != nil {
 			return err
 		}
 		l, err = lifeOf(ctx, tx)
@@ -121,30 +121,27 @@ func (s *Store) Recognise(ctx context.Context, lock *FileLock) (r Renewal, err e
 // life is the row of the incarnation.
 type life struct {
 	mark
-	previous string // the incarnation before; "" for the first one
-	file     string // "": nobody has looked yet
-	served   bool
+	noted string // the incarnation that the lock file has; "" where no service has had the database
+	file  string
 }
 
 func lifeOf(ctx context.Context, tx *sql.Tx) (l life, err error) {
-	err = tx.QueryRowContext(ctx, "SELECT lower(hex(nonce)), coalesce(lower(hex(previous)), ''), claims, coalesce(file, ''), served FROM incarnation").
-		Scan(&l.Incarnation, &l.previous, &l.Claims, &l.file, &l.served)
+	err = tx.QueryRowContext(ctx, "SELECT lower(hex(nonce)), lower(hex(coalesce(noted, ''))), claims, coalesce(file, '') FROM incarnation").
+		Scan(&l.Incarnation, &l.noted, &l.Claims, &l.file)
 	return l, err
 }
 
-// differs says what shows that a database is a copy or an older state, or "". Where its sets
-// were dropped since its service noted anything, the lock file has the incarnation before.
+// differs says what shows that a database is a copy or an older state, or "". Incarnations that
+// began since the last note, by hand, are no matter: nothing was claimed in them.
 func (l *life) differs(file string, noted mark, intact bool) string {
 	switch {
 	case l.file != file:
 		return "the database is a copy: it stands in another file than before"
 	case !intact:
 		return "the lock file beside the database cannot be read"
-	case noted == mark{} && !l.served: // the first start
-		return ""
-	case noted == mark{}:
+	case noted == mark{} && l.noted != "":
 		return "the lock file that was beside the database is gone"
-	case noted.Incarnation != l.Incarnation && noted.Incarnation != l.previous:
+	case noted.Incarnation != l.noted: // both are empty before the first start
 		return "the lock file beside the database is of another state of it"
 	case l.Claims < noted.Claims:
 		return "the database is older than its lock file: it was restored"

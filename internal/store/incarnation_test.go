@@ -236,6 +236,13 @@ func TestDropBesideAService(t *testing.T) {
 	t.Parallel()
 	for name, then := range map[string]func(*life, *store.Store){
 		"nothing more": func(*life, *store.Store) {},
+		"another drop": func(l *life, s *store.Store) {
+			l.add(s)
+			l.beside(func(other *store.Store) {
+				_, err := other.Renew(l.t.Context(), "by hand")
+				require.NoError(l.t, err)
+			})
+		},
 		"a claim": func(l *life, s *store.Store) {
 			l.add(s)
 			l.claim(s)

@@ -494,7 +494,7 @@ func TestEverySealedColumnIsKnown(t *testing.T) {
 	}
 	require.NoError(t, rows.Err())
 	require.Equal(t, []string{
-		"audit.hash", "incarnation.nonce", "incarnation.previous", "meta.value", "preparams.incarnation", "preparams.sealed", "session_results.data", "sessions.fingerprint", "share_set_halves.ciphertext",
+		"audit.hash", "incarnation.nonce", "incarnation.noted", "meta.value", "preparams.incarnation", "preparams.sealed", "session_results.data", "sessions.fingerprint", "share_set_halves.ciphertext",
 		"share_sets.client_share_sha256", "share_sets.record", "wallet_keys.public_key", "wallet_moduli.sha256",
 	}, columns, "a new column: does the keyset seal it? Then add it to sealedTables")
 }

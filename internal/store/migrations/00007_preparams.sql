@@ -2,12 +2,11 @@
 
 -- A database's incarnation: its life from when it was made, or from when a copy or an older state of it was put to use.
 CREATE TABLE incarnation (
-    one      INTEGER NOT NULL PRIMARY KEY CHECK (one = 1), -- there is one row
-    nonce    BLOB    NOT NULL CHECK (length(nonce) = 16),
-    previous BLOB, -- the nonce before this one; NULL: there was none
-    claims   INTEGER NOT NULL DEFAULT 0 CHECK (claims >= 0), -- of sets of pre-params, ever
-    file     TEXT, -- which file the database stands in; NULL: nobody has looked yet
-    served   INTEGER NOT NULL DEFAULT 0 CHECK (served IN (0, 1)) -- 1: a service notes nonce and claims in its lock's file too
+    one    INTEGER NOT NULL PRIMARY KEY CHECK (one = 1), -- there is one row
+    nonce  BLOB    NOT NULL CHECK (length(nonce) = 16),
+    noted  BLOB, -- the nonce that a service noted last in its lock's file; NULL: no service has had the database
+    claims INTEGER NOT NULL DEFAULT 0 CHECK (claims >= 0), -- of sets of pre-params, ever
+    file   TEXT -- which file the database stands in; NULL: nobody has looked yet
 ) STRICT;
 
 INSERT INTO incarnation (one, nonce) VALUES (1, randomblob(16));
