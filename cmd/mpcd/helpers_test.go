@@ -164,7 +164,8 @@ func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 	default:
 		args = append([]string{"--dev"}, args...)
 	}
-	r, err := startService(ts.Getenv("WORK"), program, []string{"HOME=" + ts.Getenv("WORK"), "PATH=" + ts.Getenv("PATH")}, args...)
+	env := []string{"HOME=" + ts.Getenv("WORK"), "PATH=" + ts.Getenv("PATH"), "MPCD_CORS_ORIGINS=" + ts.Getenv("MPCD_CORS_ORIGINS")}
+	r, err := startService(ts.Getenv("WORK"), program, env, args...)
 	ts.Check(err)
 	ts.Defer(r.kill)
 	ts.Setenv("MPCD_ADDR", r.grpc)
