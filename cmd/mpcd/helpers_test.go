@@ -164,7 +164,10 @@ func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 	default:
 		args = append([]string{"--dev"}, args...)
 	}
-	env := []string{"HOME=" + ts.Getenv("WORK"), "PATH=" + ts.Getenv("PATH"), "MPCD_CORS_ORIGINS=" + ts.Getenv("MPCD_CORS_ORIGINS")}
+	env := []string{"HOME=" + ts.Getenv("WORK")}
+	for _, name := range []string{"PATH", "MPCD_CORS_ORIGINS"} {
+		env = append(env, name+"="+ts.Getenv(name))
+	}
 	r, err := startService(ts.Getenv("WORK"), program, env, args...)
 	ts.Check(err)
 	ts.Defer(r.kill)

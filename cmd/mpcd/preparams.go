@@ -220,7 +220,8 @@ func (cmd *preparamsStatusCmd) Run(ctx context.Context) (err error) {
 		return err
 	}
 	var age *float64
-	text := fmt.Sprintf("%d sets are ready, %d for the client's party and %d for the server's", st.Depth(), st.Sets[tss.Client], st.Sets[tss.Server])
+	text := fmt.Sprintf("%d sets are ready, %d for the client's party and %d for the server's",
+		st.Depth(), st.Sets[tss.Client], st.Sets[tss.Server])
 	if !st.Oldest.IsZero() {
 		seconds := time.Since(st.Oldest).Seconds()
 		age = &seconds

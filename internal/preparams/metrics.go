@@ -77,8 +77,8 @@ func (p *Pool) Collect(ch chan<- prometheus.Metric) {
 		age = time.Since(st.Oldest).Seconds()
 	}
 	ch <- prometheus.MustNewConstMetric(m.depth, prometheus.GaugeValue, float64(st.Depth()))
-	for party, n := range st.Sets {
-		ch <- prometheus.MustNewConstMetric(m.ready, prometheus.GaugeValue, float64(n), tss.Party(party).String()) //nolint:gosec // G115: 0 or 1
+	for _, party := range []tss.Party{tss.Client, tss.Server} {
+		ch <- prometheus.MustNewConstMetric(m.ready, prometheus.GaugeValue, float64(st.Sets[party]), party.String())
 	}
 	ch <- prometheus.MustNewConstMetric(m.target, prometheus.GaugeValue, float64(st.Target))
 	ch <- prometheus.MustNewConstMetric(m.oldest, prometheus.GaugeValue, age)

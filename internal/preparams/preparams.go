@@ -77,7 +77,10 @@ const firstGuess = 4 * time.Second
 func NewPool(store Store, sealer session.Sealer, cfg Config, log *slog.Logger) *Pool {
 	free := make(chan struct{})
 	close(free)
-	p := &Pool{store: store, sealer: sealer, cfg: cfg, log: log, taken: make(chan struct{}, 1), free: free, took: firstGuess}
+	p := &Pool{
+		store: store, sealer: sealer, cfg: cfg, log: log,
+		taken: make(chan struct{}, 1), free: free, took: firstGuess,
+	}
 	p.metrics = newMetrics(p)
 	return p
 }

@@ -138,7 +138,8 @@ func (o *Options) recognise(ctx context.Context, st *store.Store, log *slog.Logg
 	}
 	r, err := st.Recognise(ctx, o.Lock)
 	if err == nil && r.Why != "" {
-		log.Warn("the pool of pre-params was dropped and fills anew: its sets may have been used already; see docs/RESTORING.md", "why", r.Why, "sets", r.Dropped)
+		const dropped = "the pool of pre-params was dropped and fills anew: its sets may have been used already; see docs/RESTORING.md"
+		log.Warn(dropped, "why", r.Why, "sets", r.Dropped)
 	}
 	return err
 }

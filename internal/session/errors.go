@@ -145,7 +145,8 @@ func mayPass(err error) bool {
 	if w := new(WebhookError); errors.As(err, &w) {
 		return !w.Permanent
 	}
-	return errors.Is(err, ErrInterrupted) || errors.Is(err, ErrShareSetBusy) || errors.Is(err, ErrWebhookFailed) || errors.Is(err, ErrOverloaded)
+	return errors.Is(err, ErrInterrupted) || errors.Is(err, ErrShareSetBusy) || errors.Is(err, ErrWebhookFailed) ||
+		errors.Is(err, ErrOverloaded)
 }
 
 // AbortedError is a PROTOCOL_ABORTED with what is known of its cause.

@@ -322,9 +322,12 @@ func (s *Service) newKeys(ctx context.Context, w *work, sp span, src *source, ha
 	return tss.HostedReshare(ctx, old, src.shares(half, sp.curve), pre, obs)
 }
 
+// claimSet is PreParams.Claim or ClaimReady.
+type claimSet func(ctx context.Context, p Party) (*tss.PreParams, error)
+
 // preParams claims a party's set whose moduli were never used, in any wallet. A set is used
 // once by design; this is for a pool that came back, as when a database was restored.
-func (s *Service) preParams(ctx context.Context, claim func(context.Context, Party) (*tss.PreParams, error), walletID string, p Party) (*tss.PreParams, error) {
+func (s *Service) preParams(ctx context.Context, claim claimSet, walletID string, p Party) (*tss.PreParams, error) {
 	for {
 		pp, err := claim(ctx, p)
 		if err != nil {
@@ -339,7 +342,8 @@ func (s *Service) preParams(ctx context.Context, claim func(context.Context, Par
 		if !errors.Is(err, ErrModulusUsed) {
 			return nil, fmt.Errorf("pre-params: %w", err)
 		}
-		s.Log.Error("pre-params came a second time: was the database restored from a backup? The pool was dropped", "wallet_id", walletID, "party", p)
+		const twice = "pre-params came a second time: was the database restored from a backup? The pool was dropped"
+		s.Log.Error(twice, "wallet_id", walletID, "party", p)
 	}
 }
 

@@ -126,7 +126,8 @@ type life struct {
 }
 
 func lifeOf(ctx context.Context, tx *sql.Tx) (l life, err error) {
-	err = tx.QueryRowContext(ctx, "SELECT lower(hex(nonce)), lower(hex(coalesce(noted, ''))), claims, coalesce(file, '') FROM incarnation").
+	const row = "SELECT lower(hex(nonce)), lower(hex(coalesce(noted, ''))), claims, coalesce(file, '') FROM incarnation"
+	err = tx.QueryRowContext(ctx, row).
 		Scan(&l.Incarnation, &l.noted, &l.Claims, &l.file)
 	return l, err
 }

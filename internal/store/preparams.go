@@ -10,13 +10,15 @@ import (
 )
 
 // empty is the part of a statement that takes a set out of its row, for good.
-const empty = "UPDATE preparams SET id = NULL, sealed = NULL, make_time = NULL, role = NULL, incarnation = NULL WHERE id IS NOT NULL "
+const empty = `UPDATE preparams SET id = NULL, sealed = NULL, make_time = NULL, role = NULL, incarnation = NULL
+	WHERE id IS NOT NULL `
 
 // AddPreParams keeps a party's sealed set of pre-params under an id of its own, in the
 // database's present incarnation.
 func (s *Store) AddPreParams(ctx context.Context, id string, party session.Party, sealed []byte, made time.Time) error {
 	return s.write(ctx, "add pre-params", func(tx *sql.Tx) error {
-		n, err := exec(ctx, tx, `UPDATE preparams SET id = ?, sealed = ?, make_time = ?, role = ?, incarnation = (SELECT nonce FROM incarnation)
+		n, err := exec(ctx, tx, `UPDATE preparams
+			SET id = ?, sealed = ?, make_time = ?, role = ?, incarnation = (SELECT nonce FROM incarnation)
 			WHERE seq = (SELECT min(seq) FROM preparams WHERE id IS NULL)`, id, sealed, made.UnixMicro(), party)
 		if err != nil || n == 1 {
 			return err
@@ -39,7 +41,8 @@ func (s *Store) ClaimPreParams(ctx context.Context, party session.Party, after t
 		// set, DELETE ... RETURNING, but a deleted row leaves traces.
 		var seq int64
 		err := tx.QueryRowContext(ctx, `SELECT seq, id, sealed FROM preparams
-			WHERE id IS NOT NULL AND role = ? AND make_time > ? AND incarnation = (SELECT nonce FROM incarnation) ORDER BY make_time, seq LIMIT 1`,
+			WHERE id IS NOT NULL AND role = ? AND make_time > ? AND incarnation = (SELECT nonce FROM incarnation)
+			ORDER BY make_time, seq LIMIT 1`,
 			party, after.UnixMicro()).Scan(&seq, &id, &sealed)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
@@ -82,8 +85,8 @@ func (s *Store) DropPreParams(ctx context.Context, before time.Time) (dropped in
 // and when the oldest was made.
 func (s *Store) CountPreParams(ctx context.Context) (n [2]int, oldest time.Time, err error) {
 	err = s.read(ctx, "count pre-params", func(tx *sql.Tx) error {
-		return tx.QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE role = 0), count(*) FILTER (WHERE role = 1), min(make_time) FROM preparams
-			WHERE id IS NOT NULL AND incarnation = (SELECT nonce FROM incarnation)`).Scan(&n[0], &n[1], timeColumn{&oldest})
+		return tx.QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE role = 0), count(*) FILTER (WHERE role = 1), min(make_time)
+			FROM preparams WHERE id IS NOT NULL AND incarnation = (SELECT nonce FROM incarnation)`).Scan(&n[0], &n[1], timeColumn{&oldest})
 	})
 	return n, oldest, err
 }
@@ -104,7 +107,8 @@ func (s *Store) ReserveModuli(ctx context.Context, walletID string, maker sessio
 			if there {
 				return session.ErrModulusUsed
 			}
-			if _, err := exec(ctx, tx, "INSERT INTO wallet_moduli (wallet_id, sha256, maker) VALUES (?, ?, ?)", walletID, sum[:], maker); err != nil {
+			const note = "INSERT INTO wallet_moduli (wallet_id, sha256, maker) VALUES (?, ?, ?)"
+			if _, err := exec(ctx, tx, note, walletID, sum[:], maker); err != nil {
 				return err
 			}
 		}
