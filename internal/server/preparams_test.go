@@ -86,6 +86,22 @@ func TestEmptyPoolRefusesDevices(t *testing.T) {
 	require.Zero(t, b.aborts(t))
 }
 
+// A run that finds that another one has claimed the last set ends in the same way, when its
+// worker asks for one.
+func TestLastSetIsClaimedByAnother(t *testing.T) {
+	t.Parallel()
+	cfg := rogueConfig(0, true)
+	cfg.Wrap = func(p *session.Ports) {
+		p.PreParams = &servertest.PreParams{Source: p.PreParams, Before: func(context.Context) error {
+			return &session.NoPreParamsError{RetryAfter: 3 * time.Second}
+		}}
+	}
+	s := newStage(t, cfg)
+	r := s.ecRogue(t, "CREATE", held{}, nil)
+	noneIsReady(t, r)
+	s.requireClean(t, unblamed)
+}
+
 // A modulus that the service made, for whomever, is none of a device's: a hosted client knows
 // the primes of one.
 func TestRogueNamesTheServicesModulus(t *testing.T) {

@@ -28,11 +28,13 @@ func lockFile(f *os.File) error {
 // no such time, by its device and inode.
 func identity(path string) (string, error) {
 	var st unix.Statx_t
-	if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_INO|unix.STATX_BTIME, &st); err != nil {
-		return "", fmt.Errorf("look at %s: %w", path, err)
-	}
-	if st.Mask&unix.STATX_BTIME != 0 {
+	err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_INO|unix.STATX_BTIME, &st)
+	if err == nil && st.Mask&unix.STATX_BTIME != 0 {
 		return fmt.Sprintf("inode %d born %d.%09d", st.Ino, st.Btime.Sec, st.Btime.Nsec), nil
 	}
-	return fmt.Sprintf("device %d:%d inode %d", st.Dev_major, st.Dev_minor, st.Ino), nil
+	var old unix.Stat_t // older sandboxes do not let statx through
+	if err := unix.Stat(path, &old); err != nil {
+		return "", fmt.Errorf("look at %s: %w", path, err)
+	}
+	return fmt.Sprintf("device %d inode %d", old.Dev, old.Ino), nil
 }
