@@ -175,12 +175,10 @@ func (r *rig) depth(ctx context.Context) (int, error) {
 // stock brings the pool to exactly n sets, one half for each party; the odd one is the
 // server's.
 func (r *rig) stock(ctx context.Context, n int) error {
-	for party, n := range [2]int{tss.Client: n / 2, tss.Server: (n + 1) / 2} {
-		if err := r.stockFor(ctx, tss.Party(party), n); err != nil { //nolint:gosec // G115: 0 or 1
-			return err
-		}
+	if err := r.stockFor(ctx, tss.Client, n/2); err != nil {
+		return err
 	}
-	return nil
+	return r.stockFor(ctx, tss.Server, (n+1)/2)
 }
 
 func (r *rig) stockFor(ctx context.Context, party tss.Party, n int) error {

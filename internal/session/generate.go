@@ -302,8 +302,8 @@ func (s *Service) newKeys(ctx context.Context, w *work, sp span, src *source, ha
 	w.run.report(sp.progress(0, 0))
 	var pre [2]*tss.PreParams
 	if sp.curve == Secp256k1 {
-		for p := range pre {
-			pp, err := s.preParams(ctx, s.PreParams.Claim, w.rec.WalletID, Party(p)) //nolint:gosec // G115: 0 or 1
+		for _, p := range []Party{tss.Client, tss.Server} {
+			pp, err := s.preParams(ctx, s.PreParams.Claim, w.rec.WalletID, p)
 			if err != nil {
 				pre[tss.Client].Wipe()
 				return nil, err
