@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"sync"
 	"time"
 
@@ -264,9 +265,17 @@ func (s *Service) joint(ctx context.Context, w *work, t target, src *source) (*m
 	j := tss.Joint{
 		Party: tss.Server, Operation: w.rec.Operation.String(), SessionID: w.rec.ID, Attempt: w.rec.Attempt, Curves: t.curves, Purpose: t.purpose,
 		WalletID: t.walletID, ShareSetID: uuid.NewString(), Observer: tss.Observer{Busy: w.busy},
-		PreParams: func(ctx context.Context) (*tss.PreParams, error) { return s.preParams(ctx, t.walletID) },
-		Progress:  func(c Curve, k, n int) { w.run.report(newSpan(c, t.curves).progress(k, n)) },
-		Fresh:     func(n, nTilde *big.Int) error { return s.fresh(ctx, t.walletID, n, nTilde) },
+		PreParams: func(ctx context.Context) (*tss.PreParams, error) {
+			return s.preParams(ctx, s.PreParams.ClaimReady, t.walletID, tss.Server)
+		},
+		Progress: func(c Curve, k, n int) { w.run.report(newSpan(c, t.curves).progress(k, n)) },
+		Fresh:    func(n, nTilde *big.Int) error { return s.fresh(ctx, t.walletID, n, nTilde) },
+	}
+	// Before a custodian is asked, and a worker is used.
+	if slices.Contains(t.curves, Secp256k1) {
+		if err := s.PreParams.Ready(ctx, tss.Server); err != nil {
+			return nil, nil, fmt.Errorf("pre-params: %w", err)
+		}
 	}
 	if src != nil {
 		half, err := s.half(ctx, t.owner, src, w)
@@ -299,10 +308,10 @@ func (s *Service) joint(ctx context.Context, w *work, t target, src *source) (*m
 	return m, public, nil
 }
 
-// fresh wants the device's moduli to be new to the wallet: attacks that plant a key need
-// it more than once.
+// fresh wants the device's moduli to be new to the wallet, since attacks that plant a key
+// need it more than once, and none that the service made.
 func (s *Service) fresh(ctx context.Context, walletID string, n, nTilde *big.Int) error {
-	err := s.Wallets.ReserveModuli(ctx, walletID, sha256.Sum256(n.Bytes()), sha256.Sum256(nTilde.Bytes()))
+	err := s.Wallets.ReserveModuli(ctx, walletID, MadeByDevice, sha256.Sum256(n.Bytes()), sha256.Sum256(nTilde.Bytes()))
 	if errors.Is(err, ErrModulusUsed) {
 		return &tss.ProtocolError{Curve: Secp256k1, Round: 1, Culprit: tss.Client, Err: err}
 	}
