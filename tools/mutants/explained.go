@@ -16,18 +16,18 @@ type explained struct {
 // entry is one line of the document, with its reason: it is found by what the code says, not
 // by where that stands.
 type entry struct {
-	file, function, code, cond, what string
-	reason                           string
+	file, function, code, piece, what string
+	reason                            string
 }
 
 var (
 	fileLine  = regexp.MustCompile("^#+ `?([\\w/]+\\.go)`?$")
-	entryLine = regexp.MustCompile("^- `([^`]+)`: `([^`]+)`, `([^`]+)` (never|always): (.+)$")
+	entryLine = regexp.MustCompile("^- `([^`]+)`: `([^`]+)`, `([^`]+)` (never|always|skipped|passes|empty): (.+)$")
 )
 
 // readExplained reads the document. Below a heading with a file's name stand lines of the form
 //
-//   - `function`: `statement`, `condition` never: the reason
+//   - `function`: `statement`, `piece of it` never: the reason
 //
 // each continued by lines that are indented.
 func readExplained(path string) (*explained, error) {
@@ -45,7 +45,7 @@ func readExplained(path string) (*explained, error) {
 		case file != "" && strings.HasPrefix(line, "- "):
 			found := entryLine.FindStringSubmatch(line)
 			if found == nil {
-				return nil, fmt.Errorf("%s:%d: not of the form - `function`: `statement`, `condition` never|always: reason", path, i+1)
+				return nil, fmt.Errorf("%s:%d: not of the form - `function`: `statement`, `piece` what becomes of it: reason", path, i+1)
 			}
 			last = &entry{file, found[1], found[2], found[3], found[4], found[5]}
 			x.entries = append(x.entries, last)
@@ -76,7 +76,7 @@ func (x *explained) stale(mutants []*mutant, dir string) (lines []string) {
 			found = found || e.is(m)
 		}
 		if !found {
-			lines = append(lines, fmt.Sprintf("%s: `%s`: `%s`, `%s` %s", e.file, e.function, e.code, e.cond, e.what))
+			lines = append(lines, fmt.Sprintf("%s: `%s`: `%s`, `%s` %s", e.file, e.function, e.code, e.piece, e.what))
 		}
 	}
 	return lines
@@ -86,5 +86,5 @@ func (x *explained) stale(mutants []*mutant, dir string) (lines []string) {
 // code, which has a quote in its place.
 func (e *entry) is(m *mutant) bool {
 	plain := func(s string) string { return strings.ReplaceAll(s, "`", "'") }
-	return e.file == m.file && e.function == m.function && e.code == plain(m.code) && e.cond == plain(m.cond) && e.what == m.what()
+	return e.file == m.file && e.function == m.function && e.code == plain(m.code) && e.piece == plain(m.piece) && e.what == m.what
 }

@@ -9,32 +9,36 @@ import (
 	"go/token"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
 
-// mutant is one condition of the code that is put out of action: it never holds, or always.
+// mutant is one piece of a guard that is put out of action.
 type mutant struct {
 	id       int // from 1, in the order of the files
 	file     string
 	line     int
 	function string // with its receiver's type: "side.accept"
 	code     string // the statement, up to its body
-	cond     string
-	always   bool
+	piece    string // of it: a condition, a call or an argument
+	what     string // what becomes of that
 }
 
-func (m *mutant) what() string {
-	if m.always {
-		return "always"
-	}
-	return "never"
-}
+// What becomes of a piece of code.
+const (
+	never   = "never"   // a condition that never holds
+	always  = "always"  // one that always does
+	skipped = "skipped" // a call that is not made
+	passes  = "passes"  // a call whose error is not returned
+	empty   = "empty"   // an argument of what is hashed that has no bytes
+)
 
-// mutator finds the conditions of one package's files, and writes the code in which each can
-// be put out of action.
+// mutator finds what can be put out of action in one package's files, and writes the code in
+// which it can.
 type mutator struct {
-	root    string // of the repository
+	root    string         // of the repository
+	calls   *regexp.Regexp // statements that are calls of a check; nil: there are none
 	mutants []*mutant
 
 	// Of the file that is read:
@@ -43,23 +47,24 @@ type mutator struct {
 	set      *token.FileSet
 	function string
 	before   map[*ast.IfStmt]ast.Stmt // the statement before it
+	done     map[ast.Expr]bool        // operands of a condition that was found
 	edits    []edit
 }
 
-// edit puts an expression into a call that may put another value in its place.
+// edit puts code before and behind a piece.
 type edit struct {
-	from, to int // offsets
-	suffix   string
+	from, to       int // offsets
+	prefix, suffix string
 }
 
-// mutate returns the file's code with a switch in each condition.
+// mutate returns the file's code with a switch in each piece.
 func (m *mutator) mutate(file string) ([]byte, error) {
 	src, err := os.ReadFile(filepath.Join(m.root, file))
 	if err != nil {
 		return nil, err
 	}
 	m.file, m.src, m.set, m.edits = file, src, token.NewFileSet(), nil
-	m.before = map[*ast.IfStmt]ast.Stmt{}
+	m.before, m.done = map[*ast.IfStmt]ast.Stmt{}, map[ast.Expr]bool{}
 	tree, err := parser.ParseFile(m.set, file, src, parser.SkipObjectResolution)
 	if err != nil {
 		return nil, err
@@ -72,55 +77,118 @@ func (m *mutator) mutate(file string) ([]byte, error) {
 				m.function = strings.TrimLeft(m.text(f.Recv.List[0].Type), "*") + "." + m.function
 			}
 		}
-		m.walk(d)
+		ast.Inspect(d, m.visit)
 	}
 	return m.rewritten(), nil
 }
 
-// walk finds the conditions below a declaration.
-func (m *mutator) walk(d ast.Node) {
-	done := map[ast.Expr]bool{} // the operands of what was found
-	found := func(e ast.Expr, code string) {
-		m.condition(e, code)
-		ast.Inspect(e, func(n ast.Node) bool {
-			if b, ok := n.(*ast.BinaryExpr); ok {
-				done[b] = true
-			}
-			_, literal := n.(*ast.FuncLit)
-			return !literal
-		})
-	}
-	ast.Inspect(d, func(n ast.Node) bool {
-		switch n := n.(type) {
-		case *ast.BlockStmt:
-			m.note(n.List)
-		case *ast.CaseClause:
-			m.note(n.Body)
-		case *ast.IfStmt:
-			found(n.Cond, m.header(n))
-		case *ast.SwitchStmt:
-			if n.Tag != nil {
-				break
-			}
-			for _, c := range n.Body.List {
-				c := c.(*ast.CaseClause)
-				for _, e := range c.List {
-					found(e, m.between(c.Case, c.Colon))
-				}
-			}
-		case *ast.ReturnStmt:
-			for _, e := range n.Results {
-				if isBool(e) {
-					found(e, m.text(n))
-				}
-			}
-		case *ast.BinaryExpr: // elsewhere: what is assigned, or an argument
-			if !done[n] && (n.Op == token.LAND || n.Op == token.LOR) {
-				found(n, m.text(n))
+func (m *mutator) visit(n ast.Node) bool {
+	switch n := n.(type) {
+	case *ast.FuncDecl:
+		m.returned(n.Type, n.Body)
+	case *ast.FuncLit:
+		m.returned(n.Type, n.Body)
+	case *ast.BlockStmt:
+		m.note(n.List)
+	case *ast.CaseClause:
+		m.note(n.Body)
+	case *ast.IfStmt:
+		m.found(n.Cond, m.header(n))
+	case *ast.SwitchStmt:
+		if n.Tag == nil {
+			m.cases(n.Body)
+		}
+	case *ast.ReturnStmt:
+		for _, e := range n.Results {
+			if isBool(e) {
+				m.found(e, m.text(n))
 			}
 		}
-		return true
+	case *ast.BinaryExpr: // elsewhere: what is assigned, or an argument
+		if !m.done[n] && (n.Op == token.LAND || n.Op == token.LOR) {
+			m.found(n, m.text(n))
+		}
+	case *ast.ExprStmt:
+		if m.calls != nil && m.calls.MatchString(m.text(n)) {
+			m.add(n.X, m.text(n), skipped)
+		}
+	case *ast.CallExpr:
+		m.hashed(n)
+	case *ast.CompositeLit:
+		if n.Type != nil && m.text(n.Type) == "[][]byte" {
+			m.empty(n.Elts, m.text(n))
+		}
+	}
+	return true
+}
+
+// found adds the mutants of a condition, once.
+func (m *mutator) found(e ast.Expr, code string) {
+	m.condition(e, code)
+	ast.Inspect(e, func(n ast.Node) bool {
+		if b, ok := n.(*ast.BinaryExpr); ok {
+			m.done[b] = true
+		}
+		_, literal := n.(*ast.FuncLit)
+		return !literal
 	})
+}
+
+func (m *mutator) cases(body *ast.BlockStmt) {
+	for _, s := range body.List {
+		if c, ok := s.(*ast.CaseClause); ok {
+			for _, e := range c.List {
+				m.found(e, m.between(c.Case, c.Colon))
+			}
+		}
+	}
+}
+
+// returned finds the checks of a function whose errors it returns as they are. What makes an
+// error, or gives it another form, is no check.
+func (m *mutator) returned(typ *ast.FuncType, body *ast.BlockStmt) {
+	if body == nil || typ.Results == nil {
+		return
+	}
+	last := typ.Results.List[len(typ.Results.List)-1]
+	if m.text(last.Type) != "error" {
+		return
+	}
+	ast.Inspect(body, func(n ast.Node) bool {
+		r, ok := n.(*ast.ReturnStmt)
+		if ok && len(r.Results) == typ.Results.NumFields() {
+			if call, ok := r.Results[len(r.Results)-1].(*ast.CallExpr); ok && !makesError.MatchString(m.text(call.Fun)) {
+				m.add(call, m.text(r), passes)
+			}
+		}
+		_, literal := n.(*ast.FuncLit)
+		return !literal
+	})
+}
+
+var makesError = regexp.MustCompile(`^(fmt\.Errorf|errors\.\w+|context\.Cause|\w+Error|badAnswer|blame|\w+\.blame(In)?|failed|withoutPath|notThere|cmp\.Or)$`)
+
+// hashed finds the arguments of what is hashed with its length before it.
+func (m *mutator) hashed(call *ast.CallExpr) {
+	name := m.text(call.Fun)
+	if name != "put" && !strings.HasSuffix(name, ".fingerprint") {
+		return
+	}
+	args := call.Args[1:]
+	if call.Ellipsis.IsValid() {
+		spread, ok := args[len(args)-1].(*ast.CallExpr)
+		if !ok || m.text(spread.Fun) != "append" {
+			return
+		}
+		args = spread.Args[1:]
+	}
+	m.empty(args, m.text(call))
+}
+
+func (m *mutator) empty(all []ast.Expr, code string) {
+	for _, e := range all {
+		m.add(e, code, empty)
+	}
 }
 
 func (m *mutator) note(list []ast.Stmt) {
@@ -135,7 +203,7 @@ func (m *mutator) note(list []ast.Stmt) {
 // after the statement before it.
 func (m *mutator) header(f *ast.IfStmt) string {
 	code := m.between(f.If, f.Body.Lbrace)
-	if before := m.before[f]; before != nil && f.Init == nil && len(code) < len("if err != nil")+6 {
+	if before := m.before[f]; before != nil && f.Init == nil && len(code) < 20 {
 		if _, also := before.(*ast.IfStmt); !also {
 			code = m.text(before) + "; " + code
 		}
@@ -163,34 +231,24 @@ func isBool(e ast.Expr) bool {
 // of an && always: then it is not there. The whole is the other way round. What is neither
 // is both.
 func (m *mutator) condition(e ast.Expr, code string) {
-	inner := e
-	for {
-		if p, ok := inner.(*ast.ParenExpr); ok {
-			inner = p.X
-		} else if n, ok := inner.(*ast.UnaryExpr); ok && n.Op == token.NOT {
-			if _, ok := n.X.(*ast.ParenExpr); !ok {
-				break
-			}
-			inner = n.X
-		} else {
-			break
-		}
-	}
-	b, ok := inner.(*ast.BinaryExpr)
-	if !ok || b.Op != token.LAND && b.Op != token.LOR {
-		m.add(e, code, false)
-		m.add(e, code, true)
+	b := compound(e)
+	if b == nil {
+		m.add(e, code, never)
+		m.add(e, code, always)
 		return
 	}
-	and := b.Op == token.LAND
+	gone, whole := never, always
+	if b.Op == token.LAND {
+		gone, whole = always, never
+	}
 	for _, o := range operands(b, b.Op) {
-		if compound(o) {
+		if compound(o) != nil {
 			m.condition(o, code)
 		} else {
-			m.add(o, code, and)
+			m.add(o, code, gone)
 		}
 	}
-	m.add(inner, code, !and)
+	m.add(b, code, whole)
 }
 
 // operands returns those of a chain of one operator.
@@ -201,42 +259,50 @@ func operands(e ast.Expr, op token.Token) []ast.Expr {
 	return []ast.Expr{e}
 }
 
-func compound(e ast.Expr) bool {
-	for {
-		switch x := e.(type) {
-		case *ast.ParenExpr:
-			e = x.X
-		case *ast.UnaryExpr:
-			if x.Op != token.NOT {
-				return false
-			}
-			e = x.X
-		case *ast.BinaryExpr:
-			return x.Op == token.LAND || x.Op == token.LOR
-		default:
-			return false
+// compound returns the && or || that an expression is, in parentheses or not, negated or not.
+func compound(e ast.Expr) *ast.BinaryExpr {
+	switch x := e.(type) {
+	case *ast.ParenExpr:
+		return compound(x.X)
+	case *ast.UnaryExpr:
+		if x.Op == token.NOT {
+			return compound(x.X)
+		}
+	case *ast.BinaryExpr:
+		if x.Op == token.LAND || x.Op == token.LOR {
+			return x
 		}
 	}
+	return nil
 }
 
-func (m *mutator) add(e ast.Expr, code string, always bool) {
+func (m *mutator) add(e ast.Expr, code, what string) {
 	n := &mutant{
 		id: len(m.mutants) + 1, file: m.file, line: m.set.Position(e.Pos()).Line,
-		function: m.function, code: code, cond: m.text(e), always: always,
+		function: m.function, code: code, piece: m.text(e), what: what,
 	}
 	m.mutants = append(m.mutants, n)
-	suffix := fmt.Sprintf(" && !%s(%d))", switchName, n.id)
-	if always {
-		suffix = fmt.Sprintf(" || %s(%d))", switchName, n.id)
+	at := edit{from: m.offset(e.Pos()), to: m.offset(e.End())}
+	switch what {
+	case never:
+		at.prefix, at.suffix = "(", fmt.Sprintf(" && !mutantIsOn(%d))", n.id)
+	case always:
+		at.prefix, at.suffix = "(", fmt.Sprintf(" || mutantIsOn(%d))", n.id)
+	case skipped:
+		at.prefix, at.suffix = fmt.Sprintf("func() { if !mutantIsOn(%d) { ", n.id), " } }()"
+	case passes:
+		at.prefix, at.suffix = fmt.Sprintf("mutantPasses(%d, ", n.id), ")"
+	case empty:
+		at.prefix, at.suffix = fmt.Sprintf("mutantEmpty(%d, ", n.id), ")"
 	}
-	m.edits = append(m.edits, edit{m.offset(e.Pos()), m.offset(e.End()), suffix})
+	m.edits = append(m.edits, at)
 }
 
-// rewritten applies the edits. What ends in one place ends from the inside outwards.
+// rewritten applies the edits. Where several begin or end in one place, they nest.
 func (m *mutator) rewritten() []byte {
-	before, after := map[int]int{}, map[int][]edit{}
+	before, after := map[int][]edit{}, map[int][]edit{}
 	for _, e := range m.edits {
-		before[e.from]++
+		before[e.from] = append([]edit{e}, before[e.from]...) // of the same piece, the first is inside
 		after[e.to] = append(after[e.to], e)
 	}
 	var out bytes.Buffer
@@ -245,7 +311,10 @@ func (m *mutator) rewritten() []byte {
 		for _, e := range after[i] {
 			out.WriteString(e.suffix)
 		}
-		out.WriteString(strings.Repeat("(", before[i]))
+		slices.SortStableFunc(before[i], func(a, b edit) int { return cmp.Compare(b.to, a.to) })
+		for _, e := range before[i] {
+			out.WriteString(e.prefix)
+		}
 		if i < len(m.src) {
 			out.WriteByte(m.src[i])
 		}
@@ -262,10 +331,7 @@ func (m *mutator) between(from, to token.Pos) string {
 	return strings.Join(strings.Fields(string(m.src[m.offset(from):m.offset(to)])), " ")
 }
 
-// switchName is the function that says whether a mutant is the one that is tried.
-const switchName = "mutantIsOn"
-
-// switchCode declares it.
+// switchCode declares what the edits call.
 func switchCode(pkg string, mutants int) []byte {
 	return fmt.Appendf(nil, `package %s
 
@@ -277,12 +343,12 @@ import (
 )
 
 var (
-	mutantOn, _      = strconv.Atoi(os.Getenv(%q))
-	mutantsReached   = os.Getenv(%q)
-	mutantsSeen      [%d]atomic.Bool
+	mutantOn, _    = strconv.Atoi(os.Getenv(%q))
+	mutantsReached = os.Getenv(%q)
+	mutantsSeen    [%d]atomic.Bool
 )
 
-func %s(n int) bool {
+func mutantIsOn(n int) bool {
 	if mutantsReached != "" && !mutantsSeen[n].Swap(true) {
 		f, err := os.OpenFile(mutantsReached, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 		if err != nil {
@@ -293,7 +359,21 @@ func %s(n int) bool {
 	}
 	return n == mutantOn
 }
-`, pkg, onVariable, reachedVariable, mutants+1, switchName)
+
+func mutantPasses(n int, err error) error {
+	if mutantIsOn(n) {
+		return nil
+	}
+	return err
+}
+
+func mutantEmpty(n int, b []byte) []byte {
+	if mutantIsOn(n) {
+		return nil
+	}
+	return b
+}
+`, pkg, onVariable, reachedVariable, mutants+1)
 }
 
 const (
