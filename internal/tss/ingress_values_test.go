@@ -114,7 +114,7 @@ func TestRow19EveryScalarAndPoint(t *testing.T) {
 		}
 	}
 	require.Equal(t, 13, seen)
-	require.Equal(t, 21, points)
+	require.Equal(t, 19, points)
 }
 
 // Every ciphertext is a unit modulo the square of its own key, and U of Bob's proof with
