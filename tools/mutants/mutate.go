@@ -93,7 +93,7 @@ func (m *mutator) visit(n ast.Node) bool {
 	case *ast.CaseClause:
 		m.note(n.Body)
 	case *ast.IfStmt:
-		m.found(n.Cond, m.header(n))
+		m.found(n.Cond, m.header(n), false)
 	case *ast.SwitchStmt:
 		if n.Tag == nil {
 			m.cases(n.Body)
@@ -101,12 +101,12 @@ func (m *mutator) visit(n ast.Node) bool {
 	case *ast.ReturnStmt:
 		for _, e := range n.Results {
 			if isBool(e) {
-				m.found(e, m.text(n))
+				m.found(e, m.text(n), true)
 			}
 		}
 	case *ast.BinaryExpr: // elsewhere: what is assigned, or an argument
 		if !m.done[n] && (n.Op == token.LAND || n.Op == token.LOR) {
-			m.found(n, m.text(n))
+			m.found(n, m.text(n), true)
 		}
 	case *ast.ExprStmt:
 		if m.calls != nil && m.calls.MatchString(m.text(n)) {
@@ -123,8 +123,8 @@ func (m *mutator) visit(n ast.Node) bool {
 }
 
 // found adds the mutants of a condition, once.
-func (m *mutator) found(e ast.Expr, code string) {
-	m.condition(e, code)
+func (m *mutator) found(e ast.Expr, code string, predicate bool) {
+	m.condition(e, code, predicate)
 	ast.Inspect(e, func(n ast.Node) bool {
 		if b, ok := n.(*ast.BinaryExpr); ok {
 			m.done[b] = true
@@ -138,7 +138,7 @@ func (m *mutator) cases(body *ast.BlockStmt) {
 	for _, s := range body.List {
 		if c, ok := s.(*ast.CaseClause); ok {
 			for _, e := range c.List {
-				m.found(e, m.between(c.Case, c.Colon))
+				m.found(e, m.between(c.Case, c.Colon), false)
 			}
 		}
 	}
@@ -227,14 +227,16 @@ func isBool(e ast.Expr) bool {
 	return false
 }
 
-// condition adds the mutants of one condition. Each operand of an || never holds, and each
-// of an && always: then it is not there. The whole is the other way round. What is neither
-// is both.
-func (m *mutator) condition(e ast.Expr, code string) {
+// condition adds the mutants of one condition: it never holds, and so that each of its parts
+// counts, each operand of an || never does, and each of an && always. What a predicate returns
+// may be a guard either way round, and is always true too.
+func (m *mutator) condition(e ast.Expr, code string, predicate bool) {
 	b := compound(e)
 	if b == nil {
 		m.add(e, code, never)
-		m.add(e, code, always)
+		if predicate {
+			m.add(e, code, always)
+		}
 		return
 	}
 	gone, whole := never, always
@@ -243,12 +245,14 @@ func (m *mutator) condition(e ast.Expr, code string) {
 	}
 	for _, o := range operands(b, b.Op) {
 		if compound(o) != nil {
-			m.condition(o, code)
+			m.condition(o, code, predicate)
 		} else {
 			m.add(o, code, gone)
 		}
 	}
-	m.add(b, code, whole)
+	if predicate || whole == never {
+		m.add(b, code, whole)
+	}
 }
 
 // operands returns those of a chain of one operator.

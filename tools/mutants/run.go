@@ -30,7 +30,8 @@ type suite struct {
 
 type test struct {
 	name    string
-	took    time.Duration
+	cpu     time.Duration
+	took    time.Duration // in this survey
 	reaches map[int]bool
 }
 
@@ -38,7 +39,7 @@ type test struct {
 type verdict struct {
 	killer string // a test; empty: it lives
 	hangs  bool   // no test fails, but one does not end
-	tests  int    // that reach it
+	tests  int    // for which the mutant makes a difference where it stands
 }
 
 // build mutates the package's files in an overlay, and builds its tests.
@@ -81,18 +82,20 @@ func (s *suite) build() error {
 	return nil
 }
 
-// run runs tests with some environment, and returns what they print.
-func (s *suite) run(pattern string, limit time.Duration, env ...string) (string, error) {
+// run runs tests with some environment, and returns what they print. What takes more processor
+// time than cpu, or more time than limit, is ended.
+func (s *suite) run(pattern string, cpu, limit time.Duration, env ...string) (string, time.Duration, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit+5*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, s.binary, "-test.run", pattern, "-test.failfast", "-test.timeout", limit.String())
+	cmd := exec.CommandContext(ctx, "sh", "-c", `ulimit -t "$0" && exec "$@"`, strconv.Itoa(int(cpu/time.Second)+1),
+		s.binary, "-test.run", pattern, "-test.failfast", "-test.timeout", limit.String())
 	cmd.Dir = filepath.Join(s.root, s.target.dir)
 	cmd.Env = append(os.Environ(), env...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.WaitDelay = time.Second
 	err := cmd.Run()
-	return out.String(), err
+	return out.String(), cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), err
 }
 
 // survey runs each test alone without a mutant: how long it takes, and what it reaches. Fuzz
@@ -109,8 +112,8 @@ func (s *suite) survey(quick time.Duration) error {
 	each(strings.Fields(string(out)), func(name string) {
 		file := filepath.Join(s.tmp, name+".reached")
 		begin := time.Now()
-		out, err := s.run("^"+name+"$", quick, reachedVariable+"="+file)
-		t := &test{name: name, took: time.Since(begin), reaches: map[int]bool{}}
+		out, cpu, err := s.run("^"+name+"$", quick, 20*quick, reachedVariable+"="+file)
+		t := &test{name: name, cpu: cpu, took: time.Since(begin), reaches: map[int]bool{}}
 		b, _ := os.ReadFile(file)
 		for id := range strings.FieldsSeq(string(b)) {
 			n, _ := strconv.Atoi(id)
@@ -119,66 +122,72 @@ func (s *suite) survey(quick time.Duration) error {
 		mu.Lock()
 		defer mu.Unlock()
 		switch {
+		case cpu >= quick:
+			fmt.Printf("%s: %s takes more than %v of processor time: left out\n", s.target.dir, name, quick)
 		case err == nil:
 			s.tests = append(s.tests, t)
-		case t.took >= quick:
-			fmt.Printf("%s: %s takes more than %v: left out\n", s.target.dir, name, quick)
 		default:
 			faults = append(faults, fmt.Errorf("%s: %s fails without a mutant: %w\n%s", s.target.dir, name, err, out))
 		}
 	})
-	slices.SortFunc(s.tests, func(a, b *test) int { return cmp.Compare(a.took, b.took) })
+	slices.SortFunc(s.tests, func(a, b *test) int { return cmp.Compare(a.cpu, b.cpu) })
 	return errors.Join(faults...)
 }
 
 // batchTime is how long the tests take together that are tried in one go.
-const batchTime = 2 * time.Second
+const batchTime = time.Second
 
 // try runs the tests that reach a mutant with it, the quickest first, until one fails.
 func (s *suite) try(m *mutant) (v verdict) {
-	var batch []*test
-	var took time.Duration
-	run := func(batch []*test, took time.Duration) {
+	run := func(batch []*test) {
 		var names []string
+		var cpu, took time.Duration
 		for _, t := range batch {
-			names = append(names, t.name)
+			names, cpu, took = append(names, t.name), cpu+t.cpu, took+t.took
 		}
-		out, err := s.run("^("+strings.Join(names, "|")+")$", 10*time.Second+5*took, onVariable+"="+strconv.Itoa(m.id))
-		if err == nil {
-			return
-		}
-		if timedOut(out, err) {
+		out, _, err := s.run("^("+strings.Join(names, "|")+")$", 10*time.Second+5*cpu, 30*time.Second+5*took, onVariable+"="+strconv.Itoa(m.id))
+		switch {
+		case err == nil:
+		case timedOut(out, err):
 			v.hangs = true
-			return
+		default:
+			v.killer = cmp.Or(failed(out), strings.Join(names, " or "))
 		}
-		v.killer = cmp.Or(failed(out), strings.Join(names, " or "))
 	}
-	flush := func() {
-		if len(batch) == 0 || v.killer != "" {
-			return
-		}
-		hung := v.hangs
-		if run(batch, took); v.hangs && !hung && len(batch) > 1 { // the others may fail
+	for _, batch := range s.batches(m) {
+		v.tests += len(batch)
+		before := v.hangs
+		if run(batch); v.hangs && !before && len(batch) > 1 { // others of them may fail
 			for _, t := range batch {
 				if v.killer == "" {
-					run([]*test{t}, t.took)
+					run([]*test{t})
 				}
 			}
 		}
-		batch, took = nil, 0
+		if v.killer != "" {
+			break
+		}
 	}
+	return v
+}
+
+// batches are the tests that reach a mutant.
+func (s *suite) batches(m *mutant) (all [][]*test) {
+	var batch []*test
+	var cpu time.Duration
 	for _, t := range s.tests {
 		if !t.reaches[m.id] {
 			continue
 		}
-		v.tests++
-		if took+t.took > batchTime {
-			flush()
+		if len(batch) > 0 && cpu+t.cpu > batchTime {
+			all, batch, cpu = append(all, batch), nil, 0
 		}
-		batch, took = append(batch, t), took+t.took
+		batch, cpu = append(batch, t), cpu+t.cpu
 	}
-	flush()
-	return v
+	if len(batch) > 0 {
+		all = append(all, batch)
+	}
+	return all
 }
 
 var (
@@ -187,7 +196,7 @@ var (
 )
 
 func timedOut(out string, err error) bool {
-	return strings.Contains(out, "panic: test timed out") || errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "signal: killed")
+	return strings.Contains(out, "panic: test timed out") || errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "signal: ")
 }
 
 // failed returns the test that failed, or panicked.
