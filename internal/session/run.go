@@ -110,6 +110,13 @@ func (r *Run) end(out *Outcome, err error) {
 	r.wake()
 }
 
+// failed reports whether the run has ended without an outcome.
+func (r *Run) failed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ended && r.err != nil
+}
+
 // wake must be called with mu held.
 func (r *Run) wake() {
 	close(r.changed)

@@ -185,6 +185,14 @@ func (s *Service) start(ctx context.Context, j job) (*Run, error) {
 		return nil, err
 	}
 	if !mine {
+		if r.failed() { // what this call asks for is the next attempt, which may begin when that one is gone
+			select {
+			case <-r.released:
+				return s.start(ctx, j)
+			case <-ctx.Done():
+				return nil, context.Cause(ctx)
+			}
+		}
 		select {
 		case <-r.ready:
 		case <-ctx.Done():
