@@ -1,0 +1,152 @@
+package tss
+
+import (
+	"errors"
+	"math/big"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	tsscrypto "github.com/bnb-chain/tss-lib/v2/crypto"
+	ecsigning "github.com/bnb-chain/tss-lib/v2/ecdsa/signing"
+	lib "github.com/bnb-chain/tss-lib/v2/tss"
+)
+
+// One test for each guard that no other test is next to (make mutants).
+
+// A point is of the curve that it is said to be of, whatever its coordinates say.
+func TestCheckPointRefuses(t *testing.T) {
+	t.Parallel()
+	for _, c := range Curves() {
+		good := c.baseMult(big.NewInt(7))
+		require.NoError(t, c.checkPoint(good))
+		other := Secp256k1 + Ed25519 - c
+		top := c.ec().Params().P
+		beyond := new(big.Int).Lsh(top, 64)
+		for name, p := range map[string]*tsscrypto.ECPoint{
+			"none":                         nil,
+			"nothing":                      new(tsscrypto.ECPoint),
+			"no coordinates":               tsscrypto.NewECPointNoCurveCheck(c.ec(), nil, nil),
+			"no y":                         tsscrypto.NewECPointNoCurveCheck(c.ec(), good.X(), nil),
+			"of another curve by name":     tsscrypto.NewECPointNoCurveCheck(other.ec(), good.X(), good.Y()),
+			"of another curve":             other.baseMult(big.NewInt(7)),
+			"off the curve":                tsscrypto.NewECPointNoCurveCheck(c.ec(), good.X(), big.NewInt(7)),
+			"x beyond p":                   tsscrypto.NewECPointNoCurveCheck(c.ec(), new(big.Int).Add(good.X(), top), good.Y()),
+			"y beyond p":                   tsscrypto.NewECPointNoCurveCheck(c.ec(), good.X(), new(big.Int).Add(good.Y(), top)),
+			"negative x":                   tsscrypto.NewECPointNoCurveCheck(c.ec(), new(big.Int).Sub(good.X(), top), good.Y()),
+			"negative y":                   tsscrypto.NewECPointNoCurveCheck(c.ec(), good.X(), new(big.Int).Sub(good.Y(), top)),
+			"negative and beyond 32 bytes": tsscrypto.NewECPointNoCurveCheck(c.ec(), new(big.Int).Sub(good.X(), beyond), good.Y()),
+		} {
+			require.ErrorIs(t, c.checkPoint(p), errPoint, "%v %s", c, name)
+		}
+	}
+}
+
+// What combines and multiplies points agrees with what makes them, and takes no others.
+func TestCombineAndMult(t *testing.T) {
+	t.Parallel()
+	seven, five := big.NewInt(7), big.NewInt(5)
+	for _, c := range Curves() {
+		p := c.baseMult(seven)
+		q, err := c.mult(five, p)
+		require.NoError(t, err)
+		require.True(t, q.Equals(c.baseMult(big.NewInt(35))))
+		sum, err := c.combine(five, p, seven, q)
+		require.NoError(t, err)
+		require.True(t, sum.Equals(c.baseMult(big.NewInt(5*7+7*35))))
+	}
+	off := tsscrypto.NewECPointNoCurveCheck(Ed25519.ec(), big.NewInt(2), big.NewInt(2)) // no point has this y
+	good := Ed25519.baseMult(seven)
+	_, err := Ed25519.mult(five, off)
+	require.ErrorIs(t, err, errPoint)
+	for _, pair := range [][2]*tsscrypto.ECPoint{{off, good}, {good, off}} {
+		_, err = Ed25519.combine(five, pair[0], seven, pair[1])
+		require.ErrorIs(t, err, errPoint)
+	}
+}
+
+// A decoder looks at the length before it decodes.
+func TestDecodersLookAtTheLengthFirst(t *testing.T) {
+	t.Parallel()
+	for _, b := range [][]byte{nil, make([]byte, MaxShareBytes+1)} {
+		_, err := ParseShare(b)
+		require.ErrorContains(t, err, "bytes, want 1 to 4096")
+	}
+	for _, b := range [][]byte{nil, make([]byte, maxRecordBytes+1)} {
+		require.ErrorContains(t, parseRecord(b), "bytes, want 1 to 16384")
+	}
+}
+
+// The library would skip what is behind a message's content, and what is in it that it does
+// not know.
+func TestRow15CanonicalContent(t *testing.T) {
+	t.Parallel()
+	a := decodedAny(t, payload(t, &ecsigning.SignRound9Message{S: []byte{7}}))
+	_, err := canonical(a, payload(t, &ecsigning.SignRound9Message{S: []byte{7}}))
+	require.NoError(t, err)
+	a.Value = []byte{0xff}
+	_, err = canonical(a, nil)
+	require.EqualError(t, err, "a message that cannot be parsed")
+	a.Value = []byte{0x7a, 0x01, 0x00}
+	_, err = canonical(a, nil)
+	require.EqualError(t, err, "a message with unknown fields")
+	a.Value = []byte{0x0a, 0x01, 0x07}
+	_, err = canonical(a, append(payload(t, &ecsigning.SignRound9Message{S: []byte{7}}), 0x1a, 0x00))
+	require.EqualError(t, err, "a message that is not in canonical form")
+}
+
+// What this side sends in round 3 of an ECDSA signing is what the other side's may not cancel.
+func TestThetaIsNoted(t *testing.T) {
+	t.Parallel()
+	g := &ingress{curve: Secp256k1, proto: signings[Secp256k1]}
+	id := lib.NewPartyID("x", "x", big.NewInt(1))
+	id.Index = 0
+	g.note(ecsigning.NewSignRound3Message(id, big.NewInt(9)))
+	require.True(t, g.sent[typeOf(&ecsigning.SignRound3Message{})])
+	r := &reader{curve: Secp256k1}
+	g.cancels(r, new(big.Int).Sub(Secp256k1.order(), big.NewInt(9)))
+	require.ErrorContains(t, r.err, "theta cancels ours")
+}
+
+// Whether moduli are new to the wallet is asked once, with copies, and the answer counts.
+func TestFreshIsAskedOnce(t *testing.T) {
+	t.Parallel()
+	asked, used := 0, errors.New("used")
+	g := &ingress{fresh: func(n, nTilde *big.Int) error {
+		asked++
+		n.SetInt64(0)
+		nTilde.SetInt64(0)
+		return used
+	}}
+	require.NoError(t, g.askFresh(), "nothing has come yet")
+	require.Zero(t, asked)
+	g.n, g.nTilde = big.NewInt(15), big.NewInt(21)
+	require.ErrorIs(t, g.askFresh(), used)
+	require.NoError(t, g.askFresh())
+	require.Equal(t, 1, asked)
+	require.Equal(t, []int64{15, 21}, []int64{g.n.Int64(), g.nTilde.Int64()})
+	require.NoError(t, (&ingress{n: big.NewInt(15), nTilde: big.NewInt(21)}).askFresh(), "nobody to ask")
+}
+
+// A y has a second spelling, y + p, where it is below 19: no point of prime order has such a
+// y, so that to look at the spelling is a second line.
+func TestEdwardsPointsHaveOneSpelling(t *testing.T) {
+	t.Parallel()
+	for y := range byte(19) {
+		for sign := range byte(2) {
+			b := make([]byte, 32)
+			b[0], b[31] = y, sign<<7
+			_, err := Ed25519.decodePoint(b)
+			require.ErrorIs(t, err, errPoint, "%d", y)
+		}
+	}
+}
+
+func decodedAny(t testing.TB, payload []byte) *anypb.Any {
+	t.Helper()
+	a := new(anypb.Any)
+	require.NoError(t, proto.Unmarshal(payload, a))
+	return a
+}
