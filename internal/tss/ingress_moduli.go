@@ -104,14 +104,11 @@ func hasSmallFactor(n *big.Int) bool {
 	return !coprime(product, n)
 }
 
-// smallPrimes returns the odd primes below smallFactors, multiplied together in portions of
+// smallPrimes returns the primes below smallFactors, multiplied together in portions of
 // about a modulus' length, which are the cheapest to divide by one.
 var smallPrimes = sync.OnceValue(func() (portions []*big.Int) {
 	portion := big.NewInt(1)
 	for p := range primesBelow(smallFactors) {
-		if p == 2 {
-			continue
-		}
 		if portion.Mul(portion, big.NewInt(p)); portion.BitLen() >= modulusBits {
 			portions = append(portions, portion)
 			portion = big.NewInt(1)

@@ -137,11 +137,14 @@ func TestRow18WeakNTilde(t *testing.T) {
 	for _, order := range []int64{3, 2039} {
 		nTilde, h := withOrder(t, order)
 		require.ErrorContains(t, check(generated(nTilde, h, big.NewInt(order))), "a small order", "h1 of order %d", order)
-		// The other one alone: it is in the group of the first, which has no part in its own.
+		// Each alone, where the other one's is large.
+		require.ErrorContains(t, check(weak{nTilde, h, big.NewInt(4), nil}), "a small order", "h1 of order %d", order)
 		require.ErrorContains(t, check(weak{nTilde, big.NewInt(4), h, nil}), "a small order", "h2 of order %d", order)
 	}
 	// Modulo one factor alone.
 	p, q := randomPrime(t, 1024), randomPrime(t, 1024) // their two highest bits are 1, and so is that of the product
+	require.ErrorContains(t, check(weak{product(p, q), p, big.NewInt(4), nil}), "not a unit")
+	require.ErrorContains(t, check(weak{product(p, q), big.NewInt(4), q, nil}), "not a unit")
 	one := new(big.Int).Mul(p, big.NewInt(3))          // 1 mod p, and something mod q
 	one.Add(one, big.NewInt(1))
 	require.ErrorContains(t, check(generated(product(p, q), one, product(minus1(p), minus1(q)))), "a small order")

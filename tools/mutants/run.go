@@ -130,7 +130,9 @@ func (s *suite) survey(quick time.Duration) error {
 			faults = append(faults, fmt.Errorf("%s: %s fails without a mutant: %w\n%s", s.target.dir, name, err, out))
 		}
 	})
-	slices.SortFunc(s.tests, func(a, b *test) int { return cmp.Compare(a.cpu, b.cpu) })
+	// The quick ones first, and those that reach little: they are next to what they test.
+	cost := func(t *test) time.Duration { return t.cpu * time.Duration(len(t.reaches)) }
+	slices.SortFunc(s.tests, func(a, b *test) int { return cmp.Compare(cost(a), cost(b)) })
 	return errors.Join(faults...)
 }
 
