@@ -1,18 +1,23 @@
 package auth
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"math/big"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/decred/dcrd/dcrec/secp256k1/v4"
+	secpecdsa "github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
 	"github.com/lestrrat-go/jwx/v3/jwa"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/credentials"
@@ -206,4 +211,42 @@ func TestWhatAKeyMeans(t *testing.T) {
 	require.ErrorContains(t, err, "no public key that can verify")
 	_, err = parseKeys([]byte(`{"keys": []}`))
 	require.ErrorContains(t, err, "no public key that can verify")
+}
+
+// Signatures of ES256K, and its keys: what has not the form of one is none.
+func TestES256KForm(t *testing.T) {
+	t.Parallel()
+	key, err := secp256k1.GeneratePrivateKey()
+	require.NoError(t, err)
+	payload := []byte("payload")
+	digest := sha256.Sum256(payload)
+	compact := secpecdsa.SignCompact(key, digest[:], false)[1:] // r and s, without the recovery code
+	verify := es256k{}.Verify
+	require.NoError(t, verify(key.PubKey(), payload, compact))
+	order := secp256k1.Params().N.Bytes()
+	for name, bad := range map[string][]byte{
+		"none": nil, "short": compact[:63], "long": append(bytes.Clone(compact), 0), "DER": append([]byte{0x30}, compact...),
+		"an r beyond the order": append(bytes.Clone(order), compact[32:]...), "an s beyond the order": append(bytes.Clone(compact[:32]), order...),
+		"another s": append(bytes.Clone(compact[:32]), compact[:32]...),
+	} {
+		require.ErrorIs(t, verify(key.PubKey(), payload, bad), errSignature, name)
+	}
+	require.ErrorIs(t, verify("a key", payload, compact), errSignature)
+	require.ErrorIs(t, verify(key.PubKey(), []byte("another"), compact), errSignature)
+	// r and s are taken as they are, and not modulo the order: 1 in the place of the order plus 1.
+	more := new(big.Int).Add(secp256k1.Params().N, big.NewInt(1)).Bytes()
+	require.ErrorIs(t, verify(key.PubKey(), payload, append(more, compact[32:]...)), errSignature)
+
+	x, y := key.PubKey().X().FillBytes(make([]byte, 32)), key.PubKey().Y().FillBytes(make([]byte, 32))
+	text := base64.RawURLEncoding.EncodeToString
+	require.NotNil(t, secp256k1Key(&jwkFields{X: text(x), Y: text(y)}))
+	for name, f := range map[string]*jwkFields{
+		"no y": {X: text(x)}, "not base64": {X: text(x), Y: "!" + text(y)[1:]}, "a short x": {X: text(x[1:]), Y: text(y)},
+		"a long x and a short y": {X: text(append(bytes.Clone(x), y[0])), Y: text(y[1:])}, "off the curve": {X: text(x), Y: text(x)},
+	} {
+		require.Nil(t, secp256k1Key(f), name)
+	}
+	require.Nil(t, publicKey([]byte(`[]`), &jwkFields{}))
+	require.Nil(t, publicKey([]byte(`{"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}`), &jwkFields{}))
+	require.Nil(t, publicKey([]byte(`{"kty": "EC", "crv": "secp256k1", "x": "AA", "y": "AA"}`), &jwkFields{Type: "EC", Curve: "secp256k1"}))
 }

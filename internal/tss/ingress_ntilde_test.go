@@ -145,7 +145,7 @@ func TestRow18WeakNTilde(t *testing.T) {
 	p, q := randomPrime(t, 1024), randomPrime(t, 1024) // their two highest bits are 1, and so is that of the product
 	require.ErrorContains(t, check(weak{product(p, q), p, big.NewInt(4), nil}), "not a unit")
 	require.ErrorContains(t, check(weak{product(p, q), big.NewInt(4), q, nil}), "not a unit")
-	one := new(big.Int).Mul(p, big.NewInt(3))          // 1 mod p, and something mod q
+	one := new(big.Int).Mul(p, big.NewInt(3)) // 1 mod p, and something mod q
 	one.Add(one, big.NewInt(1))
 	require.ErrorContains(t, check(generated(product(p, q), one, product(minus1(p), minus1(q)))), "a small order")
 }

@@ -1,14 +1,18 @@
 package tss
 
 import (
+	"crypto/ed25519"
 	"errors"
 	"math/big"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/bnb-chain/tss-lib/v2/common"
 	tsscrypto "github.com/bnb-chain/tss-lib/v2/crypto"
 	ecsigning "github.com/bnb-chain/tss-lib/v2/ecdsa/signing"
 	lib "github.com/bnb-chain/tss-lib/v2/tss"
@@ -142,6 +146,76 @@ func TestEdwardsPointsHaveOneSpelling(t *testing.T) {
 			require.ErrorIs(t, err, errPoint, "%d", y)
 		}
 	}
+}
+
+// A share that cannot be encoded says what is wrong with it, and so does one that cannot be
+// decoded.
+func TestWhatIsWrongWithAShare(t *testing.T) {
+	t.Parallel()
+	long := new(big.Int).Lsh(big.NewInt(1), 2048)
+	for says, spoil := range map[string]func(*Share){
+		`wallet id: "x" is not a UUID`:             func(s *Share) { s.WalletID = "x" },
+		`share set id: "x" is not a UUID`:          func(s *Share) { s.ShareSetID = "x" },
+		"a key share without secrets":              func(s *Share) { s.Keys[0].keySecrets = nil },
+		"an integer does not fit in 32 bytes":      func(s *Share) { s.Keys[0].PartyKey = nil },
+		"an integer does not fit in 32 bytes ":     func(s *Share) { s.Keys[0].xi = long },
+		"an integer does not fit in 128 bytes":     func(s *Share) { s.Keys[0].paillierP = long },
+		"an integer does not fit in 128 bytes ":    func(s *Share) { s.Keys[0].paillierQ = big.NewInt(-1) },
+		"curves are unknown, repeated or out of":   func(s *Share) { s.Keys[0], s.Keys[1] = s.Keys[1], s.Keys[0] },
+		"no curve":                                 func(s *Share) { s.Keys = nil },
+		"unknown purpose or party, or no record h": func(s *Share) { s.Purpose = 9 },
+	} {
+		s := Vector(t, Signing).Shares[Client]
+		spoil(s)
+		_, err := s.Encode()
+		require.ErrorIs(t, err, ErrShareMalformed)
+		require.ErrorContains(t, err, strings.TrimSpace(says))
+	}
+	for says, spoil := range map[string]func(*wireShare){
+		"wallet id: a UUID has 15 bytes":          func(w *wireShare) { w.WalletID = w.WalletID[1:] },
+		"share set id: a UUID has 17 bytes":       func(w *wireShare) { w.ShareSetID = append(w.ShareSetID, 0) },
+		"or no record hash":                       func(w *wireShare) { w.RecordHash = w.RecordHash[1:] },
+		"or no record hash ":                      func(w *wireShare) { w.RecordHash = append(w.RecordHash, 0) },
+		"or no record hash  ":                     func(w *wireShare) { w.Party = 2 },
+		"unknown curve":                           func(w *wireShare) { w.Keys[0].Curve = 3 },
+		"an integer has 31 bytes, want 32":        func(w *wireShare) { w.Keys[0].PartyKey = w.Keys[0].PartyKey[1:] },
+		"an integer has 33 bytes, want 32":        func(w *wireShare) { w.Keys[0].Xi = append(w.Keys[0].Xi, 0) },
+		"an integer has 0 bytes, want 128":        func(w *wireShare) { w.Keys[0].PaillierP = nil },
+		"an integer has 127 bytes, want 128":      func(w *wireShare) { w.Keys[0].PaillierQ = w.Keys[0].PaillierQ[1:] },
+		"a scalar is not in [1, q)":               func(w *wireShare) { clear(w.Keys[1].Xi) },
+		"a scalar is not in [1, q) ":              func(w *wireShare) { clear(w.Keys[1].PartyKey) },
+		"a curve without a Paillier key has one":  func(w *wireShare) { w.Keys[1].PaillierP = w.Keys[0].PaillierP },
+		"a curve without a Paillier key has one ": func(w *wireShare) { w.Keys[1].PaillierQ = w.Keys[0].PaillierQ },
+	} {
+		var w wireShare
+		require.NoError(t, decMode.Unmarshal(Vector(t, Signing).Bytes[Client], &w))
+		spoil(&w)
+		b, err := encode(&w)
+		require.NoError(t, err)
+		_, err = ParseShare(b)
+		require.ErrorIs(t, err, ErrShareMalformed)
+		require.ErrorContains(t, err, strings.TrimSpace(says))
+	}
+}
+
+// What tss-lib says is a signature is one of 64 bytes, and verifies under the record's key.
+func TestSignatureOfTheLibraryIsVerified(t *testing.T) {
+	t.Parallel()
+	public, private, err := ed25519.GenerateKey(nil)
+	require.NoError(t, err)
+	rec, payload := &KeyRecord{Curve: Ed25519, PublicKey: public}, []byte("payload")
+	good := ed25519.Sign(private, payload)
+	sig, err := verified(&common.SignatureData{Signature: good}, rec, payload)
+	require.NoError(t, err)
+	require.Equal(t, good, sig.Bytes[:])
+	for _, bad := range [][]byte{nil, good[:63], append(slices.Clone(good), 0)} {
+		_, err = verified(&common.SignatureData{Signature: bad}, rec, payload)
+		require.ErrorContains(t, err, "has not 64 bytes")
+	}
+	_, err = verified(&common.SignatureData{Signature: good}, rec, []byte("another"))
+	require.ErrorContains(t, err, "does not verify")
+	_, err = verified(&common.SignatureData{Signature: make([]byte, 64)}, rec, payload)
+	require.ErrorContains(t, err, "does not verify")
 }
 
 func decodedAny(t testing.TB, payload []byte) *anypb.Any {
