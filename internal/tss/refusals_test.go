@@ -218,6 +218,116 @@ func TestSignatureOfTheLibraryIsVerified(t *testing.T) {
 	require.ErrorContains(t, err, "does not verify")
 }
 
+// A record that cannot be encoded says what is wrong with it, and so does one that cannot be
+// decoded.
+func TestWhatIsWrongWithARecord(t *testing.T) {
+	t.Parallel()
+	long := new(big.Int).Lsh(big.NewInt(1), 2048)
+	for says, spoil := range map[string]func(*Record){
+		`wallet id: "x" is not a UUID`:            func(r *Record) { r.WalletID = "x" },
+		`share set id: "x" is not a UUID`:         func(r *Record) { r.ShareSetID = "x" },
+		"an integer does not fit in 32 bytes":     func(r *Record) { r.Keys[0].Parties[1].PartyKey = long },
+		"an integer does not fit in 256 bytes":    func(r *Record) { r.Keys[0].Parties[1].PaillierN = nil },
+		"an integer does not fit in 256 bytes ":   func(r *Record) { r.Keys[0].Parties[0].NTilde = long },
+		"an integer does not fit in 256 bytes  ":  func(r *Record) { r.Keys[0].Parties[0].H1 = big.NewInt(-1) },
+		"an integer does not fit in 256 bytes   ": func(r *Record) { r.Keys[0].Parties[1].H2 = long },
+		"not a point of the curve":                func(r *Record) { r.Keys[1].Parties[0].BigX = nil },
+	} {
+		r := Vector(t, Signing).Record
+		spoil(r)
+		_, err := r.Encode()
+		require.ErrorIs(t, err, ErrRecordMalformed)
+		require.ErrorContains(t, err, strings.TrimSpace(says))
+	}
+	for says, spoil := range map[string]func(*wireRecord){
+		"wallet id: a UUID has 15 bytes":               func(w *wireRecord) { w.WalletID = w.WalletID[1:] },
+		"share set id: a UUID has 15 bytes":            func(w *wireRecord) { w.ShareSetID = w.ShareSetID[1:] },
+		"unknown purpose":                              func(w *wireRecord) { w.Purpose = 9 },
+		"unknown curve":                                func(w *wireRecord) { w.Keys[0].Curve = 9 },
+		"1 parties, want 2":                            func(w *wireRecord) { w.Keys[0].Parties = w.Keys[0].Parties[:1] },
+		"an integer has 31 bytes, want 32":             func(w *wireRecord) { w.Keys[0].Parties[0].PartyKey = make([]byte, 31) },
+		"an integer has 0 bytes, want 256":             func(w *wireRecord) { w.Keys[0].Parties[0].H2 = nil },
+		"public key: not a point of the curve":         func(w *wireRecord) { w.Keys[0].PublicKey = w.Keys[1].PublicKey },
+		"the parties' points do not combine":           func(w *wireRecord) { w.Keys[1].PublicKey = w.Keys[1].Parties[0].BigX },
+		"a curve without a Paillier key has one":       func(w *wireRecord) { w.Keys[1].Parties[0].H2 = []byte{7} },
+		"curves are unknown, repeated or out of order": func(w *wireRecord) { slices.Reverse(w.Keys) },
+		"no curve":                             func(w *wireRecord) { w.Keys = nil },
+		"both parties have the same party key": func(w *wireRecord) { w.Keys[1].Parties[0].PartyKey = w.Keys[1].Parties[1].PartyKey },
+		"both parties have the same modulus":   func(w *wireRecord) { w.Keys[0].Parties[0].PaillierN = w.Keys[0].Parties[1].PaillierN },
+		"a party key is not in [1, q)":         func(w *wireRecord) { clear(w.Keys[0].Parties[0].PartyKey) },
+		"a modulus is not odd with 2048 bits":  func(w *wireRecord) { w.Keys[0].Parties[0].NTilde[0] &= 0x7f },
+		"h1 or h2 is out of range":             func(w *wireRecord) { clear(w.Keys[0].Parties[0].H1) },
+		"h1 equals h2":                         func(w *wireRecord) { w.Keys[0].Parties[0].H1 = w.Keys[0].Parties[0].H2 },
+	} {
+		var w wireRecord
+		require.NoError(t, decMode.Unmarshal(Vector(t, Signing).Encoded, &w))
+		spoil(&w)
+		b, err := encode(w)
+		require.NoError(t, err)
+		err = parseRecord(b)
+		require.ErrorIs(t, err, ErrRecordMalformed)
+		require.ErrorContains(t, err, says)
+	}
+	for _, curves := range [][]Curve{nil, {0}, {3}, {1, 3}, {1, 1}, {2, 1}} {
+		require.Error(t, checkCurves(curves), "%v", curves)
+	}
+}
+
+// Points that combine to the neutral element are of no key.
+func TestPointsThatCombineToNothing(t *testing.T) {
+	t.Parallel()
+	three, four := big.NewInt(3), big.NewInt(4) // at 3 and 4 the line 0 + 1x has these values
+	for _, c := range Curves() {
+		k := &KeyRecord{Curve: c, PublicKey: c.encodePoint(c.baseMult(three))}
+		k.Parties[Client] = Public{PartyKey: three, BigX: c.baseMult(three)}
+		k.Parties[Server] = Public{PartyKey: four, BigX: c.baseMult(four)}
+		_, err := k.combine()
+		require.Error(t, err, "%v", c)
+		if c == Ed25519 {
+			require.ErrorIs(t, k.check(), errPoint)
+		} else {
+			require.ErrorContains(t, err, "combine the parties' points")
+		}
+	}
+}
+
+// Two views of a key are equal where both are whole; parties are in the order of their keys.
+func TestRecordsThatAreNotWholeEqualNone(t *testing.T) {
+	t.Parallel()
+	rec, _ := Vector(t, Signing).Key(t, Secp256k1)
+	require.True(t, rec.Equal(rec))
+	bare := &KeyRecord{Curve: Secp256k1}
+	require.False(t, bare.Equal(bare))
+	require.False(t, rec.Equal(bare))
+	require.False(t, bare.Equal(rec))
+	for range 2 {
+		in := rec.inOrder()
+		require.Negative(t, in[0].PartyKey.Cmp(in[1].PartyKey))
+		rec.Parties[0], rec.Parties[1] = rec.Parties[1], rec.Parties[0]
+	}
+}
+
+// Without pre-params, or with used ones, no ECDSA run begins.
+func TestNoRunWithoutPreParams(t *testing.T) {
+	t.Parallel()
+	rec, both := Vector(t, Signing).Key(t, Secp256k1)
+	keys, err := NewPartyKeys(Secp256k1)
+	require.NoError(t, err)
+	used := freshPreParams(t)
+	_, err = used.take()
+	require.NoError(t, err)
+	for _, pre := range []*PreParams{nil, used} {
+		_, err = Keygen(t.Context(), &plainConn{}, KeygenInput{Curve: Secp256k1, Party: Client, Keys: keys, PreParams: pre}, Observer{})
+		require.ErrorIs(t, err, ErrPreParams)
+		_, err = Reshare(t.Context(), &plainConn{}, ReshareInput{Party: Client, Old: rec, Share: both[Client], NewKeys: keys, PreParams: pre}, Observer{})
+		require.ErrorIs(t, err, ErrPreParams)
+	}
+	for _, in := range []KeygenInput{{Curve: 3, Party: Client, Keys: keys}, {Curve: Secp256k1, Party: 2, Keys: keys}} {
+		_, err = Keygen(t.Context(), &plainConn{}, in, Observer{})
+		require.ErrorContains(t, err, "unknown curve or party")
+	}
+}
+
 func decodedAny(t testing.TB, payload []byte) *anypb.Any {
 	t.Helper()
 	a := new(anypb.Any)

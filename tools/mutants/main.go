@@ -16,7 +16,6 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -42,7 +41,7 @@ var targets = []target{
 var (
 	workers = flag.Int("workers", runtime.NumCPU(), "how many tests run at once")
 	quick   = flag.Duration("quick", 8*time.Second, "how much processor time a test may take that counts")
-	only    = flag.String("only", "", "try only mutants of functions or files with this text in them")
+	only    = flag.String("only", "", "a regular expression: try only mutants of such files and functions, as in 'side.go side.accept'")
 )
 
 func main() {
@@ -95,9 +94,13 @@ func runTarget(root string, t target, known *explained) (ok bool, err error) {
 	if err := s.survey(*quick); err != nil {
 		return false, err
 	}
+	some, err := regexp.Compile(*only)
+	if err != nil {
+		return false, err
+	}
 	var tried []*mutant
 	for _, m := range s.mutants {
-		if strings.Contains(m.file+" "+m.function, *only) {
+		if some.MatchString(m.file + " " + m.function) {
 			tried = append(tried, m)
 		}
 	}
