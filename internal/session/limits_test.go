@@ -139,6 +139,32 @@ func TestTheOldestUnprovenGoes(t *testing.T) {
 	require.Empty(t, u.of)
 }
 
+// So many requests of a caller are recorded at once, and those of others beside them.
+func TestTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var all turns
+		var ends []func()
+		for range maxRecording {
+			ends = append(ends, all.take("greedy"))
+		}
+		waits := make(chan func())
+		go func() { waits <- all.take("greedy") }()
+		synctest.Wait()
+		select {
+		case <-waits:
+			require.Fail(t, "one too many")
+		default:
+		}
+		all.take("modest")()
+		ends[0]()
+		ends[0] = <-waits
+		for _, end := range ends {
+			end()
+		}
+		require.Empty(t, all.of)
+	})
+}
+
 func message(n int) Part {
 	return Part{Message: &tss.Sealable{Curve: Ed25519, Payload: make([]byte, n)}}
 }

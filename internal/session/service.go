@@ -106,6 +106,7 @@ type Service struct {
 	unproven  unproven   // device-held ones whose device has not shown its share yet
 	proofs    *buckets   // of each caller, for hellos that prove nothing
 	creates   *buckets   // of each caller, for new device-held wallets that take pre-params
+	recording turns      // of each caller, to record what it asks for
 	parts     buffer     // what devices sent and no run has taken yet
 
 	// ctx is the context of every run: a caller's context ends its stream, not its run.
@@ -402,6 +403,7 @@ func (s *Service) settle(ctx context.Context, there *Session) (*Session, error) 
 // record begins a new session, or the next attempt of one that was interrupted. rec is
 // nil where this call may not run it: there is the session as it stands then.
 func (s *Service) record(ctx context.Context, j job, p *plan, interrupted *Session) (rec, there *Session, err error) {
+	defer s.recording.take(j.caller.Name)()
 	expire := s.clock.now().Add(s.cfg.ResultTTL)
 	if interrupted == nil {
 		rec = &Session{
