@@ -89,7 +89,8 @@ func (d *device) greeted(ctx context.Context) (*tss.Hello, error) {
 	}
 }
 
-// listen hands the run the device's hello, and takes what comes after it from now on.
+// listen hands the run the device's hello, and takes what comes after it from now on: the run is
+// there to look at it.
 func (d *device) listen() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -400,6 +401,7 @@ const lookAtMost = 30 * time.Second
 // from the device or sent to it, but what was taken is looked at to the end: a cancellation
 // does not undo the blame for it.
 func (s *Service) joined(ctx context.Context, j *tss.Joint, d *device) (*tss.Joined, error) {
+	d.listen()
 	whole, kill := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer kill(nil)
 	defer context.AfterFunc(s.ctx, func() { kill(errClosing) })()

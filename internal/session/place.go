@@ -56,9 +56,6 @@ func (s *Service) place(ctx context.Context, w *work, p *plan, t *ticket) (*tick
 		t.leave()
 		return nil, fmt.Errorf("wait for a slot: %w", err)
 	}
-	if r.device != nil {
-		r.device.listen()
-	}
 	return t, nil
 }
 
