@@ -54,6 +54,11 @@ test-crash: ## Kills the service at least 100 times in mid-run, and writes docs/
 fuzz: ## Fuzzes each decoder of a device's messages for FUZZTIME, 10 minutes by default: three hours on two cores.
 	@scripts/fuzz $${FUZZTIME:-10m}
 
+# Not a part of `make test`: it says whether the tests are good, not whether the code is.
+.PHONY: mutants
+mutants: ## Puts each condition of the guards out of action, and wants a unit test to fail: some 20 minutes. MUTANTS=internal/tss: that package alone.
+	@go run -C tools ./mutants $(MUTANTS)
+
 .PHONY: load
 load: $(BIN)/ghz ## Loads a service of its own with ghz, and keeps the reports in .load/.
 	@scripts/load

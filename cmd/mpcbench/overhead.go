@@ -283,9 +283,9 @@ func (t *timedWallets) Confirm(ctx context.Context, wallet, id string, e session
 }
 
 // ReserveModuli implements session.Wallets.
-func (t *timedWallets) ReserveModuli(ctx context.Context, wallet string, sums ...[32]byte) error {
+func (t *timedWallets) ReserveModuli(ctx context.Context, wallet string, maker session.Maker, sums ...[32]byte) error {
 	defer t.c.since(partStore, time.Now())
-	return t.Wallets.ReserveModuli(ctx, wallet, sums...)
+	return t.Wallets.ReserveModuli(ctx, wallet, maker, sums...)
 }
 
 // timedSessions times the calls that a provision makes.

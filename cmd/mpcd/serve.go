@@ -59,7 +59,7 @@ type serveCmd struct {
 	accessFlags
 	webhookFlags
 
-	PreparamsDepth   setting[int]           `help:"How many sets of pre-params to keep ready; a provision uses two, and makes its own where there are none (default: ${default})." default:"16" env:"MPCD_PREPARAMS_DEPTH" placeholder:"N"`
+	PreparamsDepth   setting[int]           `help:"How many sets of pre-params to keep ready, half of them for each party. A hosted provision uses one of each, and makes its own where there are none; a device-held one uses one of the server's, and is refused until there is one. 0: none, and every run makes its own (default: ${default})." default:"16" env:"MPCD_PREPARAMS_DEPTH" placeholder:"N"`
 	PreparamsMaxAge  setting[time.Duration] `help:"A set that is older is erased unused (default: ${default})." default:"24h" env:"MPCD_PREPARAMS_MAX_AGE" placeholder:"TIME"`
 	PreparamsWorkers setting[int]           `help:"How many cores may fill the pool while no run computes; 0: all." default:"0" env:"MPCD_PREPARAMS_WORKERS" placeholder:"N"`
 
@@ -206,18 +206,18 @@ func (s *serveCmd) Run(ctx context.Context, f *faults) (err error) {
 			return err
 		}
 	}
-	unlock, err := store.Lock(s.DB)
+	lock, err := store.Lock(s.DB)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, unlock()) }()
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
 	cfg := session.Config{
 		RunTimeout: s.RunTimeout.value, ResultTTL: s.ResultTTL.value, SessionTTL: s.SessionTTL.value,
 		Slots: s.Slots.value, Queue: s.Queue.value, QueueShare: s.QueueShare.value, PendingSets: s.PendingSets.value, Aborts: s.Aborts.value, RequireSealTo: !s.Dev.value,
 		DeviceRuns: s.DeviceRuns.value, DeviceSilence: s.DeviceSilence.value,
 	}
 	pool := preparams.Config{Depth: s.PreparamsDepth.value, MaxAge: s.PreparamsMaxAge.value, Workers: s.PreparamsWorkers.value}
-	options.DB, options.Keyset, options.Sessions, options.Pool, options.Auth, options.Server = s.DB, keyset, cfg, pool, door.auth, door.config
+	options.DB, options.Lock, options.Keyset, options.Sessions, options.Pool, options.Auth, options.Server = s.DB, lock, keyset, cfg, pool, door.auth, door.config
 	options.Worker = workerConfig(s.Workers.value, s.WorkerMemory.value, s.WorkerCPU.value)
 	svc, err := service.Open(ctx, options, log)
 	if err != nil {

@@ -26,9 +26,8 @@ import (
 type Identities map[string][]session.Scope
 
 const (
-	spiffePrefix = "spiffe://"
-	cnPrefix     = "cn:"
-	dnsPrefix    = "dns:"
+	cnPrefix  = "cn:"
+	dnsPrefix = "dns:"
 
 	maxIdentities = 1 << 20 // bytes of their file
 )
@@ -74,7 +73,7 @@ func LoadIdentities(path string) (Identities, error) {
 	out := make(Identities, len(file.Identities))
 	for _, name := range sorted(file.Identities) {
 		canonical, err := checkIdentity(name)
-		if _, twice := out[canonical]; twice && err == nil {
+		if _, twice := out[canonical]; twice {
 			err = errors.New("it is there twice")
 		}
 		if err != nil {
@@ -125,7 +124,7 @@ func checkIdentity(name string) (string, error) {
 // with a dot at their end. A wildcard names no one service, and so is no identity.
 func dnsName(host string) (string, bool) {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	if len(host) == 0 || len(host) > 253 || net.ParseIP(host) != nil {
+	if len(host) > 253 || net.ParseIP(host) != nil {
 		return "", false
 	}
 	for label := range strings.SplitSeq(host, ".") {
@@ -140,7 +139,7 @@ func dnsName(host string) (string, bool) {
 // without a port, and a path.
 func isSPIFFE(u *url.URL) bool {
 	return u.Scheme == "spiffe" && u.Host != "" && u.Port() == "" && len(u.Path) > 1 &&
-		u.User == nil && u.RawQuery == "" && !u.ForceQuery && u.Fragment == "" && strings.HasPrefix(u.String(), spiffePrefix)
+		u.User == nil && u.RawQuery == "" && !u.ForceQuery && u.Fragment == ""
 }
 
 // caller says who holds the certificate of the call's connection.

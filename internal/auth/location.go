@@ -73,8 +73,7 @@ func keysURL(text string) (string, error) {
 }
 
 func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
 // getter returns what fetches a URL: no redirects, which could lead anywhere, and a

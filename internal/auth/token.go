@@ -137,7 +137,7 @@ func caller(tok jwt.Token, name string) (session.Caller, error) {
 func scopesOf(tok jwt.Token) []string {
 	var claim any
 	for _, name := range []string{"scope", "scp"} {
-		if err := tok.Get(name, &claim); err == nil && claim != nil {
+		if tok.Get(name, &claim) == nil && claim != nil {
 			break
 		}
 		claim = nil
@@ -170,8 +170,8 @@ func signedBy(token string) (keyID, error) {
 		return keyID{}, errors.New("the token is not a signed JWT")
 	}
 	header := msg.Signatures()[0].ProtectedHeaders()
-	alg, ok := header.Algorithm()
-	if !ok || !allowed(alg) {
+	alg, _ := header.Algorithm()
+	if !allowed(alg) {
 		return keyID{}, errors.New("the token's algorithm is not one of the asymmetric ones that are allowed")
 	}
 	if header.Has(jws.CriticalKey) {

@@ -67,6 +67,9 @@ func sentenceOf(err error) string {
 	if o := new(session.OverloadedError); errors.As(err, &o) && o.Own {
 		return "As many of your runs are waiting as may. Try again after the time in RetryInfo; the same request id may be used."
 	}
+	if empty := new(session.NoPreParamsError); errors.As(err, &empty) {
+		return noPreParams
+	}
 	l := new(session.LimitedError)
 	switch {
 	case !errors.As(err, &l):
@@ -76,6 +79,9 @@ func sentenceOf(err error) string {
 	}
 	return "You have begun as many new device-held wallets as you may for now. Try again after the time in RetryInfo; the same request id may be used."
 }
+
+// noPreParams is the sentence of an OVERLOADED for want of pre-params.
+const noPreParams = "The service has no pre-params ready for a new share on secp256k1; it makes more. Nothing was changed. Try again after the time in RetryInfo; the same request id may be used."
 
 // retryDelays are the reasons that may pass by themselves, with when to try again where the
 // error does not say. Every other error carries no RetryInfo: trying again cannot help.
@@ -153,6 +159,7 @@ func retryIn(err error, reason string) (time.Duration, bool) {
 	var busy *session.BusyError
 	var often *session.LimitedError
 	var soft *session.BudgetError
+	var empty *session.NoPreParamsError
 	var d time.Duration
 	switch {
 	case errors.As(err, &webhook) && webhook.Permanent:
@@ -171,6 +178,8 @@ func retryIn(err error, reason string) (time.Duration, bool) {
 		d = busy.RetryAfter
 	case errors.As(err, &soft):
 		d = soft.RetryAfter
+	case errors.As(err, &empty):
+		d = empty.RetryAfter
 	}
 	usual, ok := retryDelays[reason]
 	if d <= 0 {

@@ -282,7 +282,7 @@ func preParams(t testing.TB, number int) func(context.Context) (*tss.PreParams, 
 
 // The service takes its own pre-params from the beginning of the committed ones, the
 // device from their end.
-const lastSet = 11
+const lastSet = 31
 
 // ecRogue is alice's device for an operation on SECP256K1.
 func (s *stage) ecRogue(t testing.TB, op string, h held, do trick) *rogue {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,30 +50,21 @@ type device struct {
 
 	mu     sync.Mutex // guards what follows
 	hello  *tss.Hello // of the device
-	state  deviceState
-	next   uint32 // the sequence of the device's next part
-	sent   []Part // those after acked
+	placed bool       // the run has its place, and takes all parts; before, the hello alone
+	next   uint32     // the sequence of the device's next part
+	sent   []Part     // those after acked
 	acked  uint32
 	newest Part      // sent or not yet, acknowledged or not
 	over   error     // why nothing is taken or sent any more; nil: it is
 	waits  time.Time // since when the run waits for the device; zero: it does not
 }
 
-// deviceState is what a device's run takes of it.
-type deviceState uint8
-
-const (
-	greeting  deviceState = iota // its hello
-	listening                    // all parts: it has its place
-	deaf                         // none: it is over
-)
-
 var _ tss.Link = (*device)(nil)
 
 func newDevice(instance string, attempt uint32, silence time.Duration, wake func()) *device {
 	return &device{
-		instance: instance, attempt: attempt, silence: silence, wake: wake, in: make(chan Part, tss.MaxParts),
-		met: make(chan struct{}), stopped: make(chan struct{}), next: 1,
+		instance: instance, attempt: attempt, silence: silence, wake: wake,
+		in: make(chan Part, tss.MaxParts), met: make(chan struct{}), stopped: make(chan struct{}), next: 1,
 	}
 }
 
@@ -97,7 +89,7 @@ func (d *device) listen() {
 	hello := Part{Hello: d.hello}
 	d.room.add(sizeOf(hello), true)
 	d.in <- hello // the first: there is room
-	d.state = listening
+	d.placed = true
 }
 
 // close takes nothing any more, and drops what nobody took. The run has ended.
@@ -105,9 +97,10 @@ func (d *device) close() {
 	if d == nil {
 		return
 	}
+	d.stop(fmt.Errorf("%w: the run is over", ErrInterrupted))
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.state, d.hello = deaf, nil
+	d.hello = nil
 	for len(d.in) > 0 {
 		d.room.free(sizeOf(<-d.in))
 	}
@@ -245,11 +238,11 @@ func (d *device) take(parts []Numbered) (ack uint32, err error) {
 // takeNext takes the next part, where the run takes it now. It must be called with mu held.
 func (d *device) takeNext(p Part) (taken bool, err error) {
 	switch {
-	case d.state == greeting && d.next == 1:
+	case !d.placed && d.next == 1:
 		d.hello = p.Hello // nil where it is something else, which is as good as none
 		close(d.met)
 		return true, nil
-	case d.state != listening:
+	case !d.placed:
 		return false, nil
 	case len(d.in) == cap(d.in):
 		return false, &FieldError{"messages", "must not be more than the protocol has"}
@@ -273,9 +266,17 @@ func (s *Service) joint(ctx context.Context, w *work, t target, src *source) (*m
 	j := tss.Joint{
 		Party: tss.Server, Operation: w.rec.Operation.String(), SessionID: w.rec.ID, Attempt: w.rec.Attempt, Curves: t.curves, Purpose: t.purpose,
 		WalletID: t.walletID, ShareSetID: uuid.NewString(), Observer: tss.Observer{Busy: w.busy},
-		PreParams: func(ctx context.Context) (*tss.PreParams, error) { return s.preParams(ctx, t.walletID) },
-		Progress:  func(c Curve, k, n int) { w.run.report(newSpan(c, t.curves).progress(k, n)) },
-		Fresh:     func(n, nTilde *big.Int) error { return s.fresh(ctx, t.walletID, n, nTilde) },
+		PreParams: func(ctx context.Context) (*tss.PreParams, error) {
+			return s.preParams(ctx, s.PreParams.ClaimReady, t.walletID, tss.Server)
+		},
+		Progress: func(c Curve, k, n int) { w.run.report(newSpan(c, t.curves).progress(k, n)) },
+		Fresh:    func(n, nTilde *big.Int) error { return s.fresh(ctx, t.walletID, n, nTilde) },
+	}
+	// Before a custodian is asked, and a worker is used.
+	if slices.Contains(t.curves, Secp256k1) {
+		if err := s.PreParams.Ready(ctx, tss.Server); err != nil {
+			return nil, nil, fmt.Errorf("pre-params: %w", err)
+		}
 	}
 	if src != nil {
 		half, err := s.half(ctx, t.owner, src, w)
@@ -308,10 +309,10 @@ func (s *Service) joint(ctx context.Context, w *work, t target, src *source) (*m
 	return m, public, nil
 }
 
-// fresh wants the device's moduli to be new to the wallet: attacks that plant a key need
-// it more than once.
+// fresh wants the device's moduli to be new to the wallet, since attacks that plant a key
+// need it more than once, and none that the service made.
 func (s *Service) fresh(ctx context.Context, walletID string, n, nTilde *big.Int) error {
-	err := s.Wallets.ReserveModuli(ctx, walletID, sha256.Sum256(n.Bytes()), sha256.Sum256(nTilde.Bytes()))
+	err := s.Wallets.ReserveModuli(ctx, walletID, MadeByDevice, sha256.Sum256(n.Bytes()), sha256.Sum256(nTilde.Bytes()))
 	if errors.Is(err, ErrModulusUsed) {
 		return &tss.ProtocolError{Curve: Secp256k1, Round: 1, Culprit: tss.Client, Err: err}
 	}
@@ -341,7 +342,7 @@ func (s *Service) SignWithDevice(ctx context.Context, c Caller, req DeviceSignRe
 		}); err != nil {
 			return nil, err
 		}
-		return &plan{walletID: wallet.ID, uses: src.set.ID, arms: req.Curve == Secp256k1, source: src, payload: req.Payload, steps: func(ctx context.Context, w *work) (*made, error) {
+		return &plan{walletID: wallet.ID, uses: src.set.ID, source: src, payload: req.Payload, arms: req.Curve == Secp256k1, steps: func(ctx context.Context, w *work) (*made, error) {
 			return s.signJointly(ctx, w, wallet.Owner, src, req.Curve, req.Payload)
 		}}, nil
 	}})

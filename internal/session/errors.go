@@ -54,9 +54,9 @@ var (
 // attempt, since it was read. It never reaches a caller.
 var ErrSuperseded = errors.New("session ended or at another attempt")
 
-// ErrModulusUsed is the store's word for a modulus that the wallet has used before. It
-// never reaches a caller.
-var ErrModulusUsed = errors.New("the wallet has used this modulus before")
+// ErrModulusUsed is the store's word for a modulus that was used before (see
+// Wallets.ReserveModuli). It never reaches a caller.
+var ErrModulusUsed = errors.New("this modulus was used before")
 
 // FieldError is an INVALID_ARGUMENT that names the field and what it wants.
 type FieldError struct {
@@ -162,6 +162,17 @@ func (e *BudgetError) Error() string {
 // Is makes a BudgetError an ErrShareSetLimited.
 func (e *BudgetError) Is(target error) bool { return target == ErrShareSetLimited }
 
+// NoPreParamsError says that none of the pre-params that are made ahead are left.
+type NoPreParamsError struct{ RetryAfter time.Duration } // when the next set may be there
+
+// Error implements error.
+func (e *NoPreParamsError) Error() string {
+	return fmt.Sprintf("%v: no pre-params are ready, retry after %v", ErrOverloaded, e.RetryAfter)
+}
+
+// Is makes a NoPreParamsError an ErrOverloaded.
+func (e *NoPreParamsError) Is(target error) bool { return target == ErrOverloaded }
+
 // mayPass reports whether a run that ended with err leaves a next attempt to the same request.
 func mayPass(err error) bool {
 	if w := new(WebhookError); errors.As(err, &w) {
@@ -204,7 +215,8 @@ func Reason(err error) string {
 	var p *PendingError
 	var b *BusyError
 	var l *LimitedError
-	var t *BudgetError
+	var soft *BudgetError
+	var n *NoPreParamsError
 	switch {
 	case errors.As(err, &w):
 		return ErrWebhookFailed.Reason
@@ -214,7 +226,7 @@ func Reason(err error) string {
 		return ErrShareSetBusy.Reason
 	case errors.As(err, &l):
 		return ErrRateLimited.Reason
-	case errors.As(err, &t):
+	case errors.As(err, &soft):
 		return ErrShareSetLimited.Reason
 	case errors.As(err, &d):
 		return ErrPolicyDenied.Reason
@@ -222,7 +234,7 @@ func Reason(err error) string {
 		return ErrInvalidArgument.Reason
 	case errors.As(err, &a):
 		return ErrProtocolAborted.Reason
-	case errors.As(err, &o):
+	case errors.As(err, &o), errors.As(err, &n):
 		return ErrOverloaded.Reason
 	case errors.As(err, &e):
 		return e.Reason

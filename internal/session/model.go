@@ -14,6 +14,8 @@ type (
 	Curve = tss.Curve
 	// Purpose is the tss room's as well.
 	Purpose = tss.Purpose
+	// Party is the tss room's as well.
+	Party = tss.Party
 )
 
 // The values of those types.

@@ -37,9 +37,21 @@ type Wallets interface {
 	// there, and ErrShareSetRevoked where it is REVOKED.
 	Release(ctx context.Context, walletID, shareSetID string, b Budget, e Entry) error
 	// ReserveModuli notes, by their SHA-256, moduli that a run of the wallet is about to
-	// use. It returns ErrModulusUsed, and notes none, where any was noted before.
-	ReserveModuli(ctx context.Context, walletID string, sums ...[32]byte) error
+	// use. It returns ErrModulusUsed, and notes none, where any was noted before: one that was
+	// made here for any wallet, by whomever; a device's for this wallet, or for any as made
+	// here. That one made here comes again shows that the pool that it came from is an older
+	// state: the sets that are there are dropped.
+	ReserveModuli(ctx context.Context, walletID string, maker Maker, sums ...[32]byte) error
 }
+
+// Maker says who made moduli. The numbers are the store's.
+type Maker uint8
+
+// The makers of moduli.
+const (
+	MadeByDevice Maker = 1
+	MadeHere     Maker = 2 // by the service, for either party
+)
 
 // Sessions is the store's side for sessions, with the same promise of durability. An
 // audit entry is written in the transaction of the change that it speaks of.
@@ -161,11 +173,18 @@ type Question struct {
 	Digest     []byte // SIGN only: what is signed on SECP256K1, and its SHA-256 on ED25519
 }
 
-// PreParams hands out sets of pre-params, each to one taker only.
+// PreParams hands out sets of pre-params, each to one taker only, and for one party: whoever
+// knows the primes of a client's set must never meet it as a server's.
 type PreParams interface {
-	// PreParams returns a validated set that nobody else got. It may have to make one,
-	// which takes seconds; it returns ctx's error once ctx is done.
-	PreParams(ctx context.Context) (*tss.PreParams, error)
+	// Claim returns a validated set of a party's that nobody else got. It may have to make
+	// one, which takes seconds; it returns ctx's error once ctx is done.
+	Claim(ctx context.Context, p Party) (*tss.PreParams, error)
+	// ClaimReady is Claim for a run that somebody else paces, and that may so not have primes
+	// searched for it: where sets are made ahead and there is none, it fails with a
+	// NoPreParamsError.
+	ClaimReady(ctx context.Context, p Party) (*tss.PreParams, error)
+	// Ready returns the error that ClaimReady would now return for want of a set.
+	Ready(ctx context.Context, p Party) error
 	// Pause tells that a run begins to compute, and Resume that it has ended: what is made
 	// ahead in the background steps aside in between. Calls nest.
 	Pause()

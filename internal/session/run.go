@@ -23,8 +23,8 @@ type Run struct {
 
 	// Guarded by Service.mu:
 	walletID string // of the set that it makes, where the wallet is there already, and its client has shown its share
-	uses     string // the set that a device-held run computes with, and
-	ofWallet string // whose it is
+	uses     string // the set that a device-held run computes with
+	ofWallet string // the wallet of that set
 	heir     *Run   // of another instance of the device, which is live when this one is over; nil: there is none
 
 	// released is closed when the run is over and another attempt may begin.

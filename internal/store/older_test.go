@@ -22,6 +22,11 @@ var undo = map[int][]string{
 		"DROP INDEX sessions_armed", "ALTER TABLE sessions DROP COLUMN armed",
 		"ALTER TABLE sessions DROP COLUMN used_set_id", "DROP TABLE blames",
 	},
+	7: {
+		"DROP INDEX wallet_moduli_by_sha256", "ALTER TABLE wallet_moduli DROP COLUMN maker",
+		"DROP INDEX preparams_by_age", "ALTER TABLE preparams DROP COLUMN role", "ALTER TABLE preparams DROP COLUMN incarnation",
+		"CREATE INDEX preparams_by_age ON preparams (make_time) WHERE id IS NOT NULL", "DROP TABLE incarnation",
+	},
 }
 
 // olderSchema makes a database one of an earlier release, whose last migration is version.
@@ -39,6 +44,7 @@ func olderSchema(t *testing.T, path string, version int) {
 	}
 	_, err := db.ExecContext(t.Context(), "DELETE FROM goose_db_version WHERE version_id > ?", version)
 	require.NoError(t, err)
+	require.NoError(t, db.Close())
 }
 
 // Sets keep the aborts that an earlier release counted, and what is locked stays so. A wallet

@@ -22,6 +22,8 @@ type Store struct {
 	// always truncate the log.
 	db *sql.DB
 
+	beside *FileLock // where claims are noted too, from Recognise on; nil: nowhere
+
 	trouble trouble
 }
 

@@ -256,7 +256,7 @@ var edwardsOne = func() *edwards25519.Scalar {
 
 // checkPoint accepts what decodePoint would, for a point that tss-lib produced.
 func (c Curve) checkPoint(p *tsscrypto.ECPoint) error {
-	if p == nil || p.Curve() == nil || !lib.SameCurve(p.Curve(), c.ec()) || !p.ValidateBasic() {
+	if p == nil || !lib.SameCurve(p.Curve(), c.ec()) || !p.ValidateBasic() {
 		return errPoint
 	}
 	top := c.ec().Params().P

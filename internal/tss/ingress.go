@@ -117,15 +117,15 @@ func canonical(a *anypb.Any, payload []byte) (proto.Message, error) {
 	if err != nil {
 		return nil, errors.New("a message that cannot be parsed")
 	}
-	if len(a.ProtoReflect().GetUnknown()) > 0 || len(m.ProtoReflect().GetUnknown()) > 0 {
+	if len(m.ProtoReflect().GetUnknown()) > 0 {
 		return nil, errors.New("a message with unknown fields")
 	}
 	deterministic := proto.MarshalOptions{Deterministic: true}
 	content, err := deterministic.Marshal(m)
-	if err != nil || !bytes.Equal(content, a.GetValue()) {
-		return nil, errors.New("a message that is not in canonical form")
+	var again []byte
+	if err == nil {
+		again, err = deterministic.Marshal(&anypb.Any{TypeUrl: typePrefix + string(proto.MessageName(m)), Value: content})
 	}
-	again, err := deterministic.Marshal(&anypb.Any{TypeUrl: typePrefix + string(proto.MessageName(m)), Value: content})
 	if err != nil || !bytes.Equal(again, payload) {
 		return nil, errors.New("a message that is not in canonical form")
 	}

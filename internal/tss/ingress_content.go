@@ -121,7 +121,7 @@ func (r *reader) bobWC(parts [][]byte) {
 func (g *ingress) cancels(r *reader, theta *big.Int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if r.err != nil || g.theta == nil {
+	if g.theta == nil {
 		return
 	}
 	sum := new(big.Int).Add(theta, g.theta)

@@ -12,16 +12,22 @@ import (
 // The most bytes that an honest value takes (tss-lib.md, row 20). Integers without a
 // bound cost tss-lib seconds to minutes.
 const (
-	hashLen      = 32 // of commitments, their randomness, and session ids
-	fourNLen     = 2 * modulusLen
-	bitsLen      = 11 // of a modulus proof's A and B: 80 bits and a leading one
-	rangeS1Len   = 96 // q^3
-	rangeT1Len   = 224
-	blindedLen   = 353 // q^3 * NTilde, and a carry
-	dlnParts     = 128
-	modProofXs   = 80
-	vssPoints    = 2       // coefficients of a polynomial of degree 1
-	smallFactors = 1 << 16 // a modulus has none below
+	hashLen    = 32 // of commitments, their randomness, and session ids
+	fourNLen   = 2 * modulusLen
+	bitsLen    = 11 // of a modulus proof's A and B: 80 bits and a leading one
+	rangeS1Len = 96 // q^3
+	rangeT1Len = 224
+	blindedLen = 353 // q^3 * NTilde, and a carry
+	dlnParts   = 128
+	modProofXs = 80
+	vssPoints  = 2 // coefficients of a polynomial of degree 1
+)
+
+// What is looked for in a modulus, at the cost of some milliseconds.
+const (
+	smallFactorBits = 20
+	smallFactors    = 1 << smallFactorBits // a modulus has none below
+	maxSmallOrder   = 1 << 11              // h1 and h2 have no order below
 )
 
 var (

@@ -188,9 +188,10 @@ func ParseShare(b []byte) (*Share, error) {
 	if s.ShareSetID, err = unpackUUID(w.ShareSetID); err != nil {
 		return nil, fmt.Errorf("%w: share set id: %w", ErrShareMalformed, err)
 	}
-	if !w.Purpose.Valid() || !w.Party.Valid() || copy(s.RecordHash[:], w.RecordHash) != sha256.Size || len(w.RecordHash) != sha256.Size {
+	if !w.Purpose.Valid() || !w.Party.Valid() || len(w.RecordHash) != sha256.Size {
 		return nil, fmt.Errorf("%w: unknown purpose or party, or no record hash", ErrShareMalformed)
 	}
+	copy(s.RecordHash[:], w.RecordHash)
 	var curves []Curve
 	for i := range w.Keys {
 		k, err := w.Keys[i].unpack()

@@ -349,8 +349,7 @@ func (s *side) accept(ctx context.Context, m Message) error {
 	if !ok {
 		return s.blame(errors.New("a message of another protocol"))
 	}
-	again, err := s.repeated(name, a.GetValue())
-	if err != nil || again {
+	if again, err := s.repeated(name, a.GetValue()); again {
 		return err
 	}
 	if s.ingress != nil {

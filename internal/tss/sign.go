@@ -121,25 +121,24 @@ func Sign(ctx context.Context, conn Conn, in SignInput, obs Observer) (*Signatur
 	if err := s.run(ctx); err != nil {
 		return nil, err
 	}
-	sig, err := signature(d)
-	if err == nil {
-		err = Verify(c, in.Record.PublicKey, in.Payload, sig)
-	}
+	sig, err := verified(d, in.Record, in.Payload)
 	if err != nil {
 		return nil, s.blame(err)
 	}
 	return sig, nil
 }
 
-func signature(d *common.SignatureData) (*Signature, error) {
+// verified returns what tss-lib made, if it is a signature under the record's key.
+func verified(d *common.SignatureData, rec *KeyRecord, payload []byte) (*Signature, error) {
 	sig := new(Signature)
-	if copy(sig.Bytes[:], d.GetSignature()) != len(sig.Bytes) || len(d.GetSignature()) != len(sig.Bytes) {
+	if len(d.GetSignature()) != len(sig.Bytes) {
 		return nil, errors.New("the signature has not 64 bytes")
 	}
-	if rec := d.GetSignatureRecovery(); len(rec) == 1 {
-		sig.RecoveryID = rec[0]
+	copy(sig.Bytes[:], d.GetSignature())
+	if id := d.GetSignatureRecovery(); len(id) == 1 {
+		sig.RecoveryID = id[0]
 	}
-	return sig, nil
+	return sig, Verify(rec.Curve, rec.PublicKey, payload, sig)
 }
 
 // Verify checks a signature with libraries that share no code with tss-lib's signing.

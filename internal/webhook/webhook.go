@@ -104,7 +104,7 @@ func ParseSecret(text secret.Bytes) (*Signer, error) {
 func CheckURL(text string) error {
 	u, err := url.Parse(text)
 	switch {
-	case err != nil || u.Scheme != "https" || u.Hostname() == "" || u.Opaque != "":
+	case err != nil || u.Scheme != "https" || u.Hostname() == "":
 		return errors.New("it is not a URL of the form https://HOST[:PORT][/PATH]")
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
 		return errors.New("it has a user, a query or a fragment: a URL is no place for secrets")
@@ -254,7 +254,7 @@ func (c *Client) try(ctx context.Context, id string, m Message) (answer secret.B
 	}
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	answer = secret.New(b)
-	if err == nil && len(b) > maxAnswer {
+	if len(b) > maxAnswer {
 		answer.Wipe()
 		return secret.Bytes{}, &Error{Permanent: true, Status: resp.StatusCode, text: ErrAnswerTooLarge.Error(), cause: ErrAnswerTooLarge}
 	}

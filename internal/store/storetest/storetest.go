@@ -30,6 +30,7 @@ type Backend interface {
 	session.Deletions
 	auditLog
 	sealedRows
+	pool
 	database
 }
 
@@ -103,6 +104,10 @@ var suite = map[string]func(*testing.T, Backend){
 	"interrupt all":              interruptAll,
 	"moduli":                     moduli,
 	"moduli/race":                moduliRace,
+	"pre-params":                 preParams,
+	"pre-params/race":            preParamsRace,
+	"pre-params/renewal":         preParamsRenewal,
+	"pre-params/a modulus again": preParamsOfAnOlderState,
 	"meta":                       meta,
 	"meta/race":                  metaRace,
 	"reseal":                     reseal,

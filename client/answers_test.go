@@ -1,0 +1,173 @@
+package client
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/secret"
+	"github.com/mpcd/mpcd/internal/tss"
+)
+
+// One test for each check of an answer, beside those with a lying service (make mutants).
+
+const (
+	aWallet  = "0b9e3b0c-1f2c-4a52-8a56-8a7d4c0c2b11"
+	aSet     = "1b9e3b0c-1f2c-4a52-8a56-8a7d4c0c2b11"
+	anOldSet = "2b9e3b0c-1f2c-4a52-8a56-8a7d4c0c2b11"
+	another  = "3b9e3b0c-1f2c-4a52-8a56-8a7d4c0c2b11"
+)
+
+// An outcome is held against what was asked for, in each of its parts.
+func TestOutcomeIsHeldAgainstTheRequest(t *testing.T) {
+	t.Parallel()
+	type answer struct {
+		want  want
+		set   *mpcdv1.ShareSet
+		share *Share
+	}
+	backup := func() answer {
+		return answer{
+			want{source: &Share{walletID: aWallet, shareSetID: anOldSet}, purpose: PurposeBackup, method: MethodPassword, curves: []Curve{CurveEd25519}},
+			&mpcdv1.ShareSet{
+				ShareSetId: aSet, Purpose: mpcdv1.Purpose_PURPOSE_BACKUP, BackupMethod: mpcdv1.BackupMethod_BACKUP_METHOD_PASSWORD, ParentShareSetId: anOldSet,
+			},
+			&Share{walletID: aWallet, shareSetID: aSet, purpose: PurposeBackup, curves: []Curve{CurveEd25519}},
+		}
+	}
+	create := func() answer {
+		return answer{
+			want{purpose: PurposeSigning, curves: []Curve{CurveEd25519}},
+			&mpcdv1.ShareSet{ShareSetId: aSet, Purpose: mpcdv1.Purpose_PURPOSE_SIGNING},
+			&Share{walletID: aWallet, shareSetID: aSet, purpose: PurposeSigning, curves: []Curve{CurveEd25519}},
+		}
+	}
+	for _, good := range []answer{backup(), create()} {
+		require.NoError(t, good.want.check(good.set, good.share))
+	}
+	for says, change := range map[string]func(a *answer){
+		"another share set than the outcome names":       func(a *answer) { a.share.shareSetID = another },
+		"the share set is not of purpose BACKUP":         func(a *answer) { a.share.purpose = PurposeSigning },
+		"the share set is not of purpose BACKUP ":        func(a *answer) { a.set.Purpose = mpcdv1.Purpose_PURPOSE_SIGNING },
+		"another backup method":                          func(a *answer) { a.set.BackupMethod = mpcdv1.BackupMethod_BACKUP_METHOD_CUSTOM },
+		"the share has other curves":                     func(a *answer) { a.share.curves = []Curve{CurveSecp256k1} },
+		"the share has other curves ":                    func(a *answer) { a.share.curves = nil },
+		"the share is of another wallet":                 func(a *answer) { a.share.walletID = another },
+		"was not made from the share that was sent":      func(a *answer) { a.set.ParentShareSetId = another },
+		"was not made from the share that was sent ":     func(a *answer) { a.set.ParentShareSetId = "" },
+		"was not made from the share that was sent  ":    func(a *answer) { a.share.shareSetID, a.set.ShareSetId = anOldSet, anOldSet },
+		"another share set than the outcome names, none": func(a *answer) { a.set = nil },
+	} {
+		a := backup()
+		change(&a)
+		err := a.want.check(a.set, a.share)
+		require.ErrorIs(t, err, ErrBadAnswer, says)
+		says, _, _ = strings.Cut(says, ",")
+		require.ErrorContains(t, err, strings.TrimSpace(says))
+	}
+	a := create()
+	a.set.ParentShareSetId = anOldSet
+	require.ErrorContains(t, a.want.check(a.set, a.share), "of a new wallet was made from another one")
+}
+
+// A signature has the form of one, is under the pinned key, and of the set that was asked.
+func TestSignatureIsHeldAgainstTheRequest(t *testing.T) {
+	t.Parallel()
+	public, private, err := ed25519.GenerateKey(nil)
+	require.NoError(t, err)
+	payload := []byte("payload")
+	share := &Share{shareSetID: aSet}
+	good := func() *mpcdv1.SignResponse {
+		return &mpcdv1.SignResponse{Signature: ed25519.Sign(private, payload), ShareSetId: aSet}
+	}
+	sig, err := checkSignature(good(), share, tss.Ed25519, public, payload)
+	require.NoError(t, err)
+	require.Equal(t, aSet, sig.ShareSetID)
+	for says, change := range map[string]func(r *mpcdv1.SignResponse){
+		"has not the form of one":   func(r *mpcdv1.SignResponse) { r.Signature = r.GetSignature()[:63] },
+		"has not the form of one ":  func(r *mpcdv1.SignResponse) { r.Signature = append(r.GetSignature(), 0) },
+		"has not the form of one  ": func(r *mpcdv1.SignResponse) { r.RecoveryId = 4 },
+		"does not verify":           func(r *mpcdv1.SignResponse) { r.Signature[0] ^= 1 },
+		"another share set signed":  func(r *mpcdv1.SignResponse) { r.ShareSetId = another },
+	} {
+		r := good()
+		change(r)
+		_, err := checkSignature(r, share, tss.Ed25519, public, payload)
+		require.ErrorIs(t, err, ErrBadAnswer)
+		require.ErrorContains(t, err, strings.TrimSpace(says))
+	}
+	_, err = checkSignature(good(), share, tss.Ed25519, public, []byte("another"))
+	require.ErrorContains(t, err, "does not verify")
+}
+
+// What the service says of a wallet is of the one that was asked for, and its keys never change.
+func TestWalletIsHeldAgainstWhatIsKnown(t *testing.T) {
+	t.Parallel()
+	key := func(b byte) []byte { return bytes.Repeat([]byte{b}, 32) }
+	wallet := func(keys ...*mpcdv1.PublicKey) *mpcdv1.Wallet {
+		return &mpcdv1.Wallet{WalletId: aWallet, PublicKeys: keys}
+	}
+	ed := func(b []byte) *mpcdv1.PublicKey {
+		return &mpcdv1.PublicKey{Curve: mpcdv1.Curve_CURVE_ED25519, PublicKey: b}
+	}
+	c := &Client{keys: map[keyID][]byte{}}
+	_, err := c.wallet(wallet(ed(key(1))), aWallet)
+	require.NoError(t, err)
+	_, err = c.wallet(wallet(ed(key(1)), &mpcdv1.PublicKey{Curve: 77, PublicKey: []byte{1}}), aWallet)
+	require.NoError(t, err, "a curve of a later service's")
+	require.Equal(t, key(1), c.knownKey(keyID{aWallet, CurveEd25519}))
+	for says, x := range map[string]struct {
+		answer *mpcdv1.Wallet
+		id     string
+	}{
+		"it is about another wallet":         {wallet(), another},
+		"it is about another wallet, none":   {nil, aWallet},
+		"is not a UUID in lower case":        {&mpcdv1.Wallet{WalletId: "x"}, "x"},
+		"is not a UUID in lower case, upper": {&mpcdv1.Wallet{WalletId: strings.ToUpper(aWallet)}, strings.ToUpper(aWallet)},
+		"has another ED25519 key":            {wallet(ed(key(2))), aWallet},
+		"two ED25519 keys":                   {wallet(ed(key(1)), ed(key(2))), aWallet},
+		"public key has 32 bytes":            {wallet(ed(key(1)[1:])), aWallet},
+	} {
+		_, err := c.wallet(x.answer, x.id)
+		require.ErrorIs(t, err, ErrBadAnswer, says)
+		says, _, _ = strings.Cut(says, ",")
+		require.ErrorContains(t, err, says)
+	}
+	require.Equal(t, key(1), c.knownKey(keyID{aWallet, CurveEd25519}), "the first one stays")
+
+	require.Error(t, c.PinKeys("x"))
+	require.Error(t, c.PinKeys(aWallet, PublicKey{Curve: "P256", Bytes: key(1)}))
+	require.NoError(t, c.PinKeys(aWallet, PublicKey{Curve: CurveEd25519, Bytes: key(1)}))
+	require.Error(t, c.PinKeys(aWallet, PublicKey{Curve: CurveEd25519, Bytes: key(2)}))
+}
+
+// Whose descendant a set is, whatever the service claims about parents.
+func TestDescends(t *testing.T) {
+	t.Parallel()
+	w := &Wallet{ShareSets: []ShareSet{{ID: anOldSet}, {ID: aSet, ParentID: anOldSet}, {ID: another, ParentID: aSet}}}
+	require.True(t, w.descends(aSet, anOldSet))
+	require.True(t, w.descends(another, anOldSet))
+	require.False(t, w.descends(anOldSet, aSet))
+	require.False(t, w.descends(aSet, another))
+	require.False(t, w.descends(aWallet, anOldSet), "one that is not there")
+	w.ShareSets[0].ParentID = another // in a circle
+	require.True(t, w.descends(aSet, another))
+	require.False(t, w.descends(aSet, aWallet))
+	require.Nil(t, w.ShareSet("x"))
+	require.Nil(t, w.ShareSet(aWallet))
+	require.Equal(t, aSet, w.ShareSet(strings.ToUpper(aSet)).ID)
+}
+
+// A share that is used is there, and of the purpose.
+func TestShareOfAPurpose(t *testing.T) {
+	t.Parallel()
+	share := &Share{purpose: PurposeSigning, encoded: secret.New([]byte("x"))}
+	require.NoError(t, share.of(PurposeSigning))
+	require.ErrorContains(t, share.of(PurposeBackup), "a BACKUP share is needed")
+	require.ErrorContains(t, (*Share)(nil).of(PurposeSigning), "there is none")
+	require.ErrorContains(t, (&Share{purpose: PurposeSigning}).of(PurposeSigning), "there is none")
+}

@@ -1,0 +1,287 @@
+package tss
+
+import (
+	"context"
+	"errors"
+	"math/big"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/bnb-chain/tss-lib/v2/crypto/vss"
+	edresharing "github.com/bnb-chain/tss-lib/v2/eddsa/resharing"
+	edsigning "github.com/bnb-chain/tss-lib/v2/eddsa/signing"
+	lib "github.com/bnb-chain/tss-lib/v2/tss"
+)
+
+// scripted is a party of tss-lib's that does what a test says.
+type scripted struct {
+	lib.Party
+	start  func() *lib.Error
+	update func(lib.ParsedMessage) *lib.Error
+}
+
+func (p scripted) Start() *lib.Error { return p.start() }
+
+func (p scripted) Update(m lib.ParsedMessage) (bool, *lib.Error) {
+	e := p.update(m)
+	return e == nil, e
+}
+
+// plainConn is a Conn that keeps what is sent, and hands over what is in a channel.
+type plainConn struct {
+	sent []Message
+	in   chan Message
+	err  error // of Send
+}
+
+func (c *plainConn) Send(_ context.Context, m Message) error {
+	if c.err != nil {
+		return c.err
+	}
+	c.sent = append(c.sent, m)
+	return nil
+}
+
+func (c *plainConn) Recv(ctx context.Context) (Message, error) {
+	select {
+	case m := <-c.in:
+		return m, nil
+	case <-ctx.Done():
+		return Message{}, context.Cause(ctx)
+	}
+}
+
+// signer is a side of an Ed25519 signing with a scripted party.
+func signer(start func(*seat) *lib.Error) (*side, *plainConn) {
+	s := idle(Ed25519, signings[Ed25519], Server)
+	c := &plainConn{in: make(chan Message)}
+	s.conn, s.round = c, 0
+	t := s.seats[0]
+	t.party = scripted{start: func() *lib.Error { return start(t) }, update: func(lib.ParsedMessage) *lib.Error { return nil }}
+	t.ended = func() bool { return false }
+	return s, c
+}
+
+func commitment(t *seat, round int) lib.Message {
+	from := t.senders[onlyRole][Server]
+	if round == 1 {
+		return edsigning.NewSignRound1Message(from, big.NewInt(7))
+	}
+	return edsigning.NewSignRound3Message(from, big.NewInt(7))
+}
+
+// The inputs' secrets are wiped when the last goroutine of a run has returned, however it
+// ended, and not before.
+func TestSecretsAreWipedAtTheEnd(t *testing.T) {
+	t.Parallel()
+	for name, ends := range map[string]func(*side, *seat) *lib.Error{
+		"well":         func(s *side, t *seat) *lib.Error { t.ended = func() bool { return true }; return nil },
+		"badly":        func(*side, *seat) *lib.Error { return lib.NewError(errors.New("no"), "task", 1, nil) },
+		"in the midst": func(*side, *seat) *lib.Error { return nil },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			var s *side
+			computing, wiped := true, 0
+			s, _ = signer(func(seat *seat) *lib.Error {
+				defer func() { computing = false }()
+				time.Sleep(time.Millisecond)
+				return ends(s, seat)
+			})
+			s.obs.Busy = new(sync.WaitGroup)
+			s.secrets = func() {
+				require.False(t, computing)
+				wiped++
+			}
+			err := s.run(ctx)
+			require.Equal(t, name == "well", err == nil)
+			s.obs.Busy.Wait()
+			require.Equal(t, 1, wiped, name)
+		})
+	}
+}
+
+// ending is a context that has ended, of which nobody was told yet.
+type ending struct {
+	context.Context
+	err error
+}
+
+func (e ending) Err() error { return e.err }
+
+// A run whose context ended as it did made nothing; a failure from before stays one.
+func TestRunThatEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	gone, no := errors.New("gone"), errors.New("no")
+	s, _ := signer(func(t *seat) *lib.Error { t.ended = func() bool { return true }; return nil })
+	require.ErrorIs(t, s.run(ending{t.Context(), gone}), gone)
+	s, _ = signer(func(*seat) *lib.Error { return lib.NewError(no, "task", 1, nil) })
+	err := s.run(ending{t.Context(), gone})
+	require.ErrorIs(t, err, no)
+	requireBlame(t, err, Client)
+}
+
+// emitted is a message that tss-lib would hand over.
+type emitted struct {
+	lib.Message
+	typ string
+	err error
+}
+
+func (m emitted) Type() string { return m.typ }
+
+func (m emitted) WireBytes() ([]byte, *lib.MessageRouting, error) { return nil, nil, m.err }
+
+// What cannot be sent ends the run, at once and for what it is.
+func TestWhatCannotBeSent(t *testing.T) {
+	t.Parallel()
+	no := errors.New("no")
+	for name, x := range map[string]struct {
+		conn error
+		emit func(*seat) lib.Message
+		want string
+	}{
+		"no connection": {no, func(t *seat) lib.Message { return commitment(t, 1) }, "no"},
+		"no encoding":   {nil, func(*seat) lib.Message { return emitted{typ: "x", err: no} }, "encode a message: no"},
+		"no type":       {nil, func(*seat) lib.Message { return emitted{typ: "mpcd.test.None"} }, "a message of type mpcd.test.None"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			s, c := signer(func(seat *seat) *lib.Error {
+				seat.out <- x.emit(seat)
+				return nil
+			})
+			c.err = x.conn
+			require.ErrorContains(t, s.run(ctx), x.want, name)
+		})
+	}
+}
+
+// The gate is asked before the last message leaves, and only then; what it refuses does not.
+func TestGateOfTheLastMessage(t *testing.T) {
+	t.Parallel()
+	no := errors.New("no")
+	for _, answer := range []error{nil, no} {
+		asked := 0
+		s, c := signer(func(*seat) *lib.Error { return nil })
+		s.gate = func(context.Context) error {
+			asked++
+			return answer
+		}
+		require.NoError(t, s.route(t.Context(), s.seats[0], commitment(s.seats[0], 1)))
+		require.Zero(t, asked)
+		require.Len(t, c.sent, 1)
+		require.Equal(t, []int{0}, s.inboxes(), "what a party says is not for itself")
+		require.Equal(t, answer, s.route(t.Context(), s.seats[0], commitment(s.seats[0], 3)))
+		require.Equal(t, 1, asked)
+		if answer == nil {
+			require.Len(t, c.sent, 2)
+		} else {
+			require.Len(t, c.sent, 1)
+		}
+	}
+}
+
+// A message inside a side reaches the seats that it is for, and no others; one to a single
+// party leaves the side only where it is for the other's.
+func TestRouteInsideASide(t *testing.T) {
+	t.Parallel()
+	s := idle(Ed25519, resharings[Ed25519], Client)
+	c := &plainConn{}
+	s.conn = c
+	old, fresh := s.seats[oldRole], s.seats[newRole]
+	ids := old.senders[newRole]
+	from := old.senders[oldRole][Client]
+	g := Ed25519.baseMult(big.NewInt(7))
+	require.NoError(t, s.route(t.Context(), old, edresharing.NewDGRound1Message(ids[:], from, g, big.NewInt(7))))
+	require.Equal(t, []int{0, 1}, s.inboxes(), "from the old party to the new one")
+	require.Len(t, c.sent, 1)
+	require.NoError(t, s.route(t.Context(), fresh, edresharing.NewDGRound2Message(old.senders[oldRole][:], fresh.senders[newRole][Client])))
+	require.Equal(t, []int{1, 1}, s.inboxes(), "from the new party to the old one")
+	require.Len(t, c.sent, 2)
+
+	share := edresharing.NewDGRound3Message1
+	vs := &vss.Share{Threshold: 1, ID: big.NewInt(1), Share: big.NewInt(7)} // for one new party each
+	require.NoError(t, s.route(t.Context(), old, share(ids[Client], from, vs)))
+	require.Equal(t, []int{1, 2}, s.inboxes())
+	require.Len(t, c.sent, 2, "that of our own party stays here")
+	require.NoError(t, s.route(t.Context(), old, share(ids[Server], from, vs)))
+	require.Equal(t, []int{1, 2}, s.inboxes())
+	require.Len(t, c.sent, 3)
+
+	// What is inside is looked at as what comes from outside.
+	s.inspect = func(lib.MessageContent) error { return errors.New("no") }
+	require.ErrorContains(t, s.route(t.Context(), old, edresharing.NewDGRound1Message(ids[:], from, g, big.NewInt(7))), "no")
+	require.Len(t, c.sent, 3)
+
+	require.False(t, addressed(emittedTo{}, big.NewInt(7)), "to everybody")
+	require.False(t, addressed(emittedTo{to: ids[:]}, ids[Client].KeyInt()), "to two")
+	require.True(t, addressed(emittedTo{to: ids[:1]}, ids[Client].KeyInt()))
+	require.False(t, addressed(emittedTo{to: ids[:1]}, ids[Server].KeyInt()))
+}
+
+type emittedTo struct {
+	lib.Message
+	to []*lib.PartyID
+}
+
+func (m emittedTo) GetTo() []*lib.PartyID { return m.to }
+
+// Rounds are told as they rise, each once.
+func TestRoundsNeverGoBack(t *testing.T) {
+	t.Parallel()
+	var told []int
+	s := idle(Ed25519, signings[Ed25519], Client)
+	s.round, s.obs.Round = 0, func(k, _ int) { told = append(told, k) }
+	for _, k := range []int{1, 3, 2, 3, 4, 1} {
+		s.enter(k)
+	}
+	require.Equal(t, []int{1, 3, 4}, told)
+	require.Equal(t, 4, s.round)
+	s.obs.Round = nil
+	s.enter(5)
+	require.Equal(t, 5, s.round)
+}
+
+// What comes is bounded and whole before anything else is looked at.
+func TestAcceptLooksAtTheLengthFirst(t *testing.T) {
+	t.Parallel()
+	for says, m := range map[string]Message{
+		"a message for SECP256K1":             {Secp256k1, nil},
+		"a message that is too long":          {Ed25519, make([]byte, maxWireBytes+1)},
+		"a message that cannot be decoded":    {Ed25519, []byte{0xff}},
+		"a message of another protocol":       {Ed25519, nil},
+		"a message of another protocol, long": {Ed25519, append([]byte{0x12, 0x80, 0x80, 0x0a}, make([]byte, 160<<10)...)},
+	} {
+		s, _ := signer(func(*seat) *lib.Error { return nil })
+		err := s.accept(t.Context(), m)
+		requireBlame(t, err, Client)
+		require.ErrorContains(t, err, says[:min(len(says), 29)])
+	}
+	_, err := newStage(t).server(Ed25519, signings[Ed25519]).repeated(typeOf(&edsigning.SignRound1Message{}), nil)
+	require.NoError(t, err)
+}
+
+// Whether moduli are new is asked when they come, before tss-lib has them; the answer ends the run.
+func TestAcceptAsksWhetherModuliAreNew(t *testing.T) {
+	t.Parallel()
+	used := errors.New("used")
+	st := newStage(t)
+	for name := range resharings[Secp256k1].steps {
+		s := st.server(Secp256k1, resharings[Secp256k1])
+		s.ingress.fresh = func(_, _ *big.Int) error { return used }
+		err := s.accept(t.Context(), Message{Secp256k1, st.messages[name]})
+		if name.Name() != "DGRound2Message1" {
+			require.NoError(t, err, name)
+			continue
+		}
+		require.Equal(t, used, err, "it is not the other side's fault")
+		require.Equal(t, []int{0, 0}, s.inboxes())
+	}
+}

@@ -1,0 +1,226 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// suite is a package's tests, built once with all its mutants.
+type suite struct {
+	target  target
+	root    string
+	tmp     string
+	mutants []*mutant
+	binary  string
+	tests   []*test // those that are quick enough
+}
+
+type test struct {
+	name    string
+	cpu     time.Duration
+	took    time.Duration // in this survey
+	reaches map[int]bool
+}
+
+// verdict is what became of a mutant.
+type verdict struct {
+	killer string // a test; empty: it lives
+	hangs  bool   // no test fails, but one does not end
+	tests  int    // for which the mutant makes a difference where it stands
+}
+
+// build mutates the package's files in an overlay, and builds its tests.
+func (s *suite) build() error {
+	m := &mutator{root: s.root, calls: s.target.calls}
+	replace := map[string]string{}
+	dir := filepath.Join(s.root, s.target.dir)
+	put := func(name string, code []byte) error {
+		to := filepath.Join(s.tmp, name)
+		replace[filepath.Join(dir, name)] = to
+		return os.WriteFile(to, code, 0o600)
+	}
+	for _, name := range s.target.files {
+		code, err := m.mutate(filepath.Join(s.target.dir, name))
+		if err != nil {
+			return err
+		}
+		if err := put(name, code); err != nil {
+			return err
+		}
+	}
+	s.mutants = m.mutants
+	if err := put("mutants_switch.go", switchCode(filepath.Base(s.target.dir), len(m.mutants))); err != nil {
+		return err
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(s.tmp, "overlay.json")
+	if err := os.WriteFile(file, overlay, 0o600); err != nil {
+		return err
+	}
+	s.binary = filepath.Join(s.tmp, "tests")
+	cmd := exec.Command("go", "test", "-c", "-vet=off", "-overlay", file, "-o", s.binary, "./"+s.target.dir)
+	cmd.Dir = s.root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the tests of %s: %w\n%s", s.target.dir, err, out)
+	}
+	return nil
+}
+
+// run runs tests with some environment, and returns what they print. What takes more processor
+// time than cpu, or more time than limit, is ended.
+func (s *suite) run(pattern string, cpu, limit time.Duration, env ...string) (string, time.Duration, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit+5*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "sh", "-c", `ulimit -t "$0" && exec "$@"`, strconv.Itoa(int(cpu/time.Second)+1),
+		s.binary, "-test.run", pattern, "-test.failfast", "-test.timeout", limit.String())
+	cmd.Dir = filepath.Join(s.root, s.target.dir)
+	cmd.Env = append(os.Environ(), env...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.WaitDelay = time.Second
+	err := cmd.Run()
+	return out.String(), cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), err
+}
+
+// survey runs each test alone without a mutant: how long it takes, and what it reaches. Fuzz
+// targets, and tests that are not quick, are left out.
+func (s *suite) survey(quick time.Duration) error {
+	cmd := exec.Command(s.binary, "-test.list", "^Test")
+	cmd.Dir = filepath.Join(s.root, s.target.dir)
+	out, err := cmd.Output()
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	var faults []error
+	each(strings.Fields(string(out)), func(name string) {
+		file := filepath.Join(s.tmp, name+".reached")
+		begin := time.Now()
+		out, cpu, err := s.run("^"+name+"$", quick, 20*quick, reachedVariable+"="+file)
+		t := &test{name: name, cpu: cpu, took: time.Since(begin), reaches: map[int]bool{}}
+		b, _ := os.ReadFile(file)
+		for id := range strings.FieldsSeq(string(b)) {
+			n, _ := strconv.Atoi(id)
+			t.reaches[n] = true
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case cpu >= quick:
+			fmt.Printf("%s: %s takes more than %v of processor time: left out\n", s.target.dir, name, quick)
+		case err == nil:
+			s.tests = append(s.tests, t)
+		default:
+			faults = append(faults, fmt.Errorf("%s: %s fails without a mutant: %w\n%s", s.target.dir, name, err, out))
+		}
+	})
+	// The quick ones first, and those that reach little: they are next to what they test.
+	cost := func(t *test) time.Duration { return t.cpu * time.Duration(len(t.reaches)) }
+	slices.SortFunc(s.tests, func(a, b *test) int { return cmp.Compare(cost(a), cost(b)) })
+	return errors.Join(faults...)
+}
+
+// batchTime is how long the tests take together that are tried in one go.
+const batchTime = time.Second
+
+// try runs the tests that reach a mutant with it, the quickest first, until one fails.
+func (s *suite) try(m *mutant) (v verdict) {
+	run := func(batch []*test) {
+		var names []string
+		var cpu, took time.Duration
+		for _, t := range batch {
+			names, cpu, took = append(names, t.name), cpu+t.cpu, took+t.took
+		}
+		out, _, err := s.run("^("+strings.Join(names, "|")+")$", 10*time.Second+5*cpu, 30*time.Second+5*took, onVariable+"="+strconv.Itoa(m.id))
+		switch {
+		case err == nil:
+		case timedOut(out, err):
+			v.hangs = true
+		default:
+			v.killer = cmp.Or(failed(out), strings.Join(names, " or "))
+		}
+	}
+	for _, batch := range s.batches(m) {
+		v.tests += len(batch)
+		before := v.hangs
+		if run(batch); v.hangs && !before && len(batch) > 1 { // others of them may fail
+			for _, t := range batch {
+				if v.killer == "" {
+					run([]*test{t})
+				}
+			}
+		}
+		if v.killer != "" {
+			break
+		}
+	}
+	return v
+}
+
+// batches are the tests that reach a mutant.
+func (s *suite) batches(m *mutant) (all [][]*test) {
+	var batch []*test
+	var cpu time.Duration
+	for _, t := range s.tests {
+		if !t.reaches[m.id] {
+			continue
+		}
+		if len(batch) > 0 && cpu+t.cpu > batchTime {
+			all, batch, cpu = append(all, batch), nil, 0
+		}
+		batch, cpu = append(batch, t), cpu+t.cpu
+	}
+	if len(batch) > 0 {
+		all = append(all, batch)
+	}
+	return all
+}
+
+var (
+	failLine  = regexp.MustCompile(`(?m)^--- FAIL: (\S+)`)
+	panicLine = regexp.MustCompile(`(?m)\.(Test[A-Z]\w*)[.(]`)
+)
+
+func timedOut(out string, err error) bool {
+	return strings.Contains(out, "panic: test timed out") || errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "signal: ")
+}
+
+// failed returns the test that failed, or panicked.
+func failed(out string) string {
+	for _, line := range []*regexp.Regexp{failLine, panicLine} {
+		if found := line.FindStringSubmatch(out); found != nil {
+			return found[1]
+		}
+	}
+	return ""
+}
+
+// each calls f for all, as many at once as -workers says.
+func each[T any](all []T, f func(T)) {
+	var wg sync.WaitGroup
+	places := make(chan struct{}, *workers)
+	for _, x := range all {
+		places <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-places }()
+			f(x)
+		})
+	}
+	wg.Wait()
+}
