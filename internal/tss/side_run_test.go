@@ -170,7 +170,9 @@ func TestGateOfTheLastMessage(t *testing.T) {
 	for _, answer := range []error{nil, no} {
 		asked := 0
 		s, c := signer(func(*seat) *lib.Error { return nil })
-		s.gate = func(context.Context) error {
+		s.gates = Ed25519.gates()
+		s.gate = func(_ context.Context, g Gate) error {
+			require.Equal(t, Disarm, g)
 			asked++
 			return answer
 		}
