@@ -56,6 +56,9 @@ func (s *Service) place(ctx context.Context, w *work, p *plan, t *ticket) (*tick
 		t.leave()
 		return nil, fmt.Errorf("wait for a slot: %w", err)
 	}
+	if r.device != nil {
+		r.device.has(t)
+	}
 	return t, nil
 }
 
