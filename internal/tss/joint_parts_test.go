@@ -137,10 +137,14 @@ func TestMACOfATranscript(t *testing.T) {
 type linkOf struct {
 	sent []Part
 	err  error
+	good int // after as many parts it fails
 }
 
 func (l *linkOf) Send(_ context.Context, p Part) error {
 	l.sent = append(l.sent, p)
+	if len(l.sent) <= l.good {
+		return nil
+	}
 	return l.err
 }
 
@@ -266,6 +270,15 @@ func TestLastWords(t *testing.T) {
 	c.mac <- word
 	c.link = &linkOf{err: io.ErrClosedPipe}
 	require.Equal(t, io.ErrClosedPipe, c.confirm(short, rec, out))
+	c, rec, out, word = confirming(t, false)
+	c.mac <- word
+	c.link = &linkOf{err: io.ErrClosedPipe, good: 1}
+	require.Equal(t, io.ErrClosedPipe, c.confirm(short, rec, out), "its word")
+	c, rec, out, _ = confirming(t, true)
+	<-c.ended
+	c.joint.Party = Client
+	c.ended <- endSeen{&End{ShareHash: hash[:]}, []byte("sum")}
+	requireBlame(t, c.confirm(short, rec, out), Server) // a service's end with a hash
 	gone, end := context.WithCancelCause(t.Context())
 	end(io.ErrClosedPipe)
 	c, rec, out, _ = confirming(t, false)
@@ -317,4 +330,151 @@ func TestJointRefusesBeforeItRuns(t *testing.T) {
 	j.Share = must(share.Only(Secp256k1))
 	_, err = j.newKey(t.Context(), at(j, 1, 2), 0, s.Record)
 	require.ErrorIs(t, err, ErrShareMismatch)
+}
+
+// A hello has the form that the run's wants, whoever sends it.
+func TestHelloForm(t *testing.T) {
+	t.Parallel()
+	good := func() *Hello {
+		return &Hello{Nonce: make([]byte, nonceLen), SessionKey: make([]byte, keyLen), PartyKeys: must(newPartyKeys([]Curve{Ed25519}))}
+	}
+	for _, from := range []Party{Client, Server} {
+		for name, spoil := range map[string]func(h *Hello){
+			"a short nonce":              func(h *Hello) { h.Nonce = h.Nonce[1:] },
+			"no nonce":                   func(h *Hello) { h.Nonce = nil },
+			"a long nonce":               func(h *Hello) { h.Nonce = append(h.Nonce, 0) },
+			"a short session key":        func(h *Hello) { h.SessionKey = h.SessionKey[1:] },
+			"a long session key":         func(h *Hello) { h.SessionKey = append(h.SessionKey, 0) },
+			"a long record":              func(h *Hello) { h.Record = make([]byte, maxRecordBytes+1) },
+			"no party keys":              func(h *Hello) { h.PartyKeys = nil },
+			"a party key of 31 bytes":    func(h *Hello) { h.PartyKeys = h.PartyKeys[1:] },
+			"party keys for two curves":  func(h *Hello) { h.PartyKeys = append(h.PartyKeys, h.PartyKeys...) },
+			"a party key of zero":        func(h *Hello) { h.PartyKeys = make([]byte, scalarLen) },
+			"a party key of q":           func(h *Hello) { h.PartyKeys = must(fixed(Ed25519.order(), scalarLen)) },
+			"party keys where one signs": nil,
+		} {
+			h, curves := good(), []Curve{Ed25519}
+			if spoil == nil {
+				curves = nil
+			} else {
+				spoil(h)
+			}
+			require.Error(t, h.check(from, curves), "%v: %s", from, name)
+		}
+	}
+	for name, spoil := range map[string]func(h *Hello){
+		"a wallet": func(h *Hello) { h.WalletID = "x" }, "a set": func(h *Hello) { h.ShareSetID = "x" }, "a record": func(h *Hello) { h.Record = []byte{1} },
+	} {
+		h := good()
+		spoil(h)
+		require.ErrorContains(t, h.check(Client, []Curve{Ed25519}), "names sets", name)
+		require.NoError(t, h.check(Server, []Curve{Ed25519}), name)
+	}
+	(*Joined)(nil).wipe()
+}
+
+// said is a Link that hands over parts, and then an error.
+type said struct {
+	linkOf
+	parts []Part
+}
+
+func (l *said) Recv(ctx context.Context) (Part, error) {
+	if len(l.parts) == 0 {
+		return Part{}, io.ErrUnexpectedEOF
+	}
+	p := l.parts[0]
+	l.parts = l.parts[1:]
+	return p, ctx.Err()
+}
+
+// After the other side's word nothing of it is read; before, a link that breaks ends the run.
+func TestNothingIsReadAfterTheWord(t *testing.T) {
+	t.Parallel()
+	parts := []Part{{Hello: &Hello{}}, {End: &End{}}, {MAC: []byte{1}}}
+	for n := range len(parts) + 1 {
+		var failed error
+		c, err := newChannel(&Joint{Party: Server}, &said{parts: parts[:n]}, func(err error) { failed = err })
+		require.NoError(t, err)
+		close(c.met)
+		c.read(t.Context())
+		if n == len(parts) {
+			require.NoError(t, failed)
+		} else {
+			require.ErrorIs(t, failed, io.ErrUnexpectedEOF)
+		}
+	}
+}
+
+// What cannot be sealed is the fault of whose key it is, and what cannot be sent nobody's.
+func TestConnOfACurve(t *testing.T) {
+	t.Parallel()
+	messages, err := ReadMessages()
+	require.NoError(t, err)
+	private := Message{Ed25519, messages["binance.tsslib.eddsa.resharing.DGRound3Message1"]}
+	require.NotEmpty(t, private.Payload)
+	link := &linkOf{}
+	c, err := newChannel(&Joint{Party: Server}, link, nil)
+	require.NoError(t, err)
+	c.peer = &Hello{SessionKey: make([]byte, keyLen)}
+	requireBlame(t, c.conn(Ed25519).Send(t.Context(), private), Client)
+	require.Empty(t, link.sent)
+	c.peer.SessionKey = must(newSessionKey()).PublicKey().Bytes()
+	require.NoError(t, c.conn(Ed25519).Send(t.Context(), private))
+	require.Len(t, link.sent, 1)
+	require.True(t, link.sent[0].Message.Private)
+	link.err = io.ErrClosedPipe
+	require.Equal(t, io.ErrClosedPipe, c.conn(Ed25519).Send(t.Context(), private))
+}
+
+// What ends a run before both sides have their part is what the run ends with.
+func TestJointThatCannotGoOn(t *testing.T) {
+	t.Parallel()
+	no := errors.New("no")
+	keys := must(newPartyKeys([]Curve{Secp256k1}))
+	hello := &Hello{Nonce: make([]byte, nonceLen), SessionKey: must(newSessionKey()).PublicKey().Bytes(), PartyKeys: keys}
+	waiting := func(parts ...Part) Link { return &waits{said{parts: parts}} }
+	j := &Joint{
+		Party: Server, Operation: "CREATE", Curves: []Curve{Secp256k1}, Purpose: Signing,
+		WalletID: "0b9e3b0c-1f2c-4a52-8a56-8a7d4c0c2b11", ShareSetID: "1b9e3b0c-1f2c-4a52-8a56-8a7d4c0c2b11",
+		PreParams: func(context.Context) (*PreParams, error) { return nil, no },
+	}
+	out, err := j.Run(t.Context(), waiting(Part{Hello: hello}))
+	require.ErrorIs(t, err, no)
+	require.Nil(t, out)
+	_, err = j.Run(t.Context(), &waits{said{linkOf: linkOf{err: io.ErrClosedPipe}}})
+	require.Equal(t, io.ErrClosedPipe, err)
+	j.WalletID = "x"
+	_, err = j.Run(t.Context(), waiting(Part{Hello: hello}))
+	require.ErrorContains(t, err, "a wallet without an id")
+}
+
+// waits is said that waits behind its parts.
+type waits struct{ said }
+
+func (l *waits) Recv(ctx context.Context) (Part, error) {
+	if len(l.parts) > 0 {
+		return l.said.Recv(ctx)
+	}
+	return l.linkOf.Recv(ctx)
+}
+
+// A record that the share commits to, and that is none, or not of its secrets, is this side's
+// own trouble.
+func TestRecordThatTheShareCommitsTo(t *testing.T) {
+	t.Parallel()
+	s := Vector(t, Signing)
+	j := fuzzJoint(s, 3, Client)
+	own := *j.Share
+	j.Share = &own
+	garbage := []byte("garbage")
+	own.RecordHash = Hash(garbage)
+	_, err := j.about(&Hello{WalletID: own.WalletID, Record: garbage})
+	require.ErrorIs(t, err, ErrRecordMalformed)
+	other := Vector(t, Signing)
+	own.RecordHash = Hash(s.Encoded)
+	own.Keys = other.Shares[Client].Keys
+	own.Keys[0].xi.Add(own.Keys[0].xi, big.NewInt(1))
+	_, err = j.about(&Hello{WalletID: own.WalletID, Record: s.Encoded})
+	require.ErrorIs(t, err, ErrShareMalformed)
 }

@@ -285,3 +285,16 @@ func TestAcceptAsksWhetherModuliAreNew(t *testing.T) {
 		require.Equal(t, []int{0, 0}, s.inboxes())
 	}
 }
+
+// A new key that fails a check is none, and the other side is to blame.
+func TestNewKeyIsChecked(t *testing.T) {
+	t.Parallel()
+	s, _ := signer(func(t *seat) *lib.Error { t.ended = func() bool { return true }; return nil })
+	wiped := make(chan struct{})
+	s.secrets = func() { close(wiped) }
+	k, err := s.newKey(t.Context(), committee{big.NewInt(1), big.NewInt(2)}, func() save { return save{} }, nil)
+	requireBlame(t, err, Client)
+	require.ErrorIs(t, err, errSave)
+	require.Nil(t, k)
+	<-wiped
+}
