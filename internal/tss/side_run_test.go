@@ -290,11 +290,12 @@ func TestAcceptAsksWhetherModuliAreNew(t *testing.T) {
 func TestNewKeyIsChecked(t *testing.T) {
 	t.Parallel()
 	s, _ := signer(func(t *seat) *lib.Error { t.ended = func() bool { return true }; return nil })
-	wiped := make(chan struct{})
-	s.secrets = func() { close(wiped) }
+	wiped := false
+	s.obs.Busy, s.secrets = new(sync.WaitGroup), func() { wiped = true }
 	k, err := s.newKey(t.Context(), committee{big.NewInt(1), big.NewInt(2)}, func() save { return save{} }, nil)
 	requireBlame(t, err, Client)
 	require.ErrorIs(t, err, errSave)
 	require.Nil(t, k)
-	<-wiped
+	s.obs.Busy.Wait()
+	require.True(t, wiped)
 }
