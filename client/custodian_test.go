@@ -18,6 +18,7 @@ import (
 	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
 	"github.com/mpcd/mpcd/internal/server/servertest"
 	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/tss"
 )
 
 // customer is a wallet and its backup at a real service whose custodian fails as a test wants.
@@ -233,9 +234,20 @@ func TestSilentRunsAreOutlasted(t *testing.T) {
 	t.Parallel()
 	c := newCustomer(t, servertest.Config{Sessions: session.Config{DeviceSilence: 4 * time.Second}})
 	for range 5 {
+		instance := uuid.NewString()
 		stream, err := c.SignWithDevice(t.Context(), &mpcdv1.SignWithDeviceRequest{
 			WalletId: c.share.WalletID(), RequestId: uuid.NewString(), Curve: mpcdv1.Curve_CURVE_ED25519, Payload: []byte("x"),
-			Device: &mpcdv1.DeviceSide{ShareSetId: c.share.ShareSetID(), Instance: uuid.NewString()},
+			Device: &mpcdv1.DeviceSide{ShareSetId: c.share.ShareSetID(), Instance: instance},
+		})
+		require.NoError(t, err)
+		first, err := stream.Recv()
+		require.NoError(t, err)
+		id := first.GetProgress().GetSessionId()
+		hello := servertest.Hello(t, c.share.Bytes(), tss.HelloContext{
+			Operation: tss.OperationSign, SessionID: id, Attempt: 1, Instance: instance, Payload: []byte("x"),
+		})
+		_, err = c.SendMessages(t.Context(), &mpcdv1.SendMessagesRequest{
+			SessionId: id, Instance: instance, Attempt: 1, Messages: []*mpcdv1.ProtocolMessage{hello},
 		})
 		require.NoError(t, err)
 		for began := false; !began; {

@@ -259,7 +259,7 @@ func (a *attempt) begin(ctx context.Context, p *mpcdv1.Progress) {
 		return
 	}
 	a.session, a.device.Attempt = p.GetSessionId(), p.GetAttempt()
-	a.joint.SessionID, a.joint.Attempt = a.session, p.GetAttempt()
+	a.joint.SessionID, a.joint.Attempt, a.joint.Instance = a.session, p.GetAttempt(), a.device.GetInstance()
 	a.in, a.more, a.next = make(chan tss.Part, tss.MaxParts), make(chan struct{}, 1), 1
 	a.wg.Go(func() { // ends with the side, which ends with ctx
 		defer close(a.ended)
@@ -414,6 +414,7 @@ func (a *attempt) post(ctx context.Context) {
 			a.drop(resp.GetAck())
 			a.mu.Unlock()
 			if resp.GetAck() >= req.GetMessages()[0].GetSequence() {
+				idle = newPace(rest, patience)
 				continue
 			}
 			// The service has not even the first of them.

@@ -104,7 +104,7 @@ func (s *impostorStream) RecvMsg(m any) error {
 // sealed is a message of tss-lib's as the service would send it to the device alone (ADR 5).
 func (i *impostor) sealed(m proto.Message) []byte {
 	h := sha256.New()
-	for _, f := range [][]byte{[]byte("mpcd private 1"), []byte(i.session), binary.BigEndian.AppendUint32(nil, 1), []byte("SERVER")} {
+	for _, f := range [][]byte{[]byte("mpcd private 2"), []byte(i.session), binary.BigEndian.AppendUint32(nil, 1), []byte("SERVER")} {
 		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(f))))
 		h.Write(f)
 	}

@@ -518,6 +518,7 @@ func TestRelease(t *testing.T) {
 	f.mu.Lock()
 	locked := f.sets[share.ShareSetID()].pb
 	locked.LockTime, locked.Aborts = timestamppb.New(at), 5
+	locked.SoftAborts, locked.LimitedUntil = 2, timestamppb.New(at.Add(time.Hour))
 	f.mu.Unlock()
 	w, err := c.GetWallet(t.Context(), share.WalletID())
 	require.NoError(t, err)
@@ -525,8 +526,16 @@ func TestRelease(t *testing.T) {
 	require.True(t, set.Locked())
 	require.Equal(t, at, set.LockTime)
 	require.Equal(t, uint32(5), set.Aborts)
+	require.Equal(t, uint32(2), set.SoftAborts)
+	require.Equal(t, at.Add(time.Hour), set.LimitedUntil)
+	require.Zero(t, w.ShareSets[1].LimitedUntil)
 	require.False(t, w.ShareSets[1].Locked())
 
+	f.lieWallet = func(w *mpcdv1.Wallet) { w.LockTime, w.Aborts, w.SoftAborts = timestamppb.New(at), 7, 32 }
+	w, err = c.GetWallet(t.Context(), share.WalletID())
+	require.NoError(t, err)
+	require.Equal(t, at, w.LockTime)
+	require.Equal(t, [2]uint32{7, 32}, [2]uint32{w.Aborts, w.SoftAborts})
 	f.lieWallet = func(w *mpcdv1.Wallet) { w.ShareSets[0].LockTime = timestamppb.New(at) }
 	_, err = c.Release(t.Context(), share.WalletID(), share.ShareSetID())
 	require.ErrorIs(t, err, client.ErrBadAnswer)

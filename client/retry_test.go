@@ -2,6 +2,9 @@ package client_test
 
 import (
 	"context"
+	"crypto/ecdh"
+	"crypto/rand"
+	"errors"
 	"io"
 	"slices"
 	"sync"
@@ -10,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
@@ -558,6 +562,77 @@ func TestMessagesThatAreNotTaken(t *testing.T) {
 		require.ErrorIs(t, err, client.ErrBadAnswer)
 		require.ErrorContains(t, err, "takes no message")
 		require.Less(t, d.calls.Load(), int32(60))
+	})
+}
+
+// late is a service that takes the device's hello late, and its next message late again.
+type late struct {
+	grpc.ClientConnInterface
+	start time.Time
+	hello chan struct{} // closed when it has the hello
+	taken func()        // called when it has the next message
+}
+
+// Invoke implements grpc.ClientConnInterface.
+func (l *late) Invoke(_ context.Context, _ string, args, reply any, _ ...grpc.CallOption) error {
+	req, ok := args.(*mpcdv1.SendMessagesRequest)
+	if resp, is := reply.(*mpcdv1.SendMessagesResponse); ok && is {
+		switch n, at := req.GetMessages()[0].GetSequence(), time.Since(l.start); {
+		case n == 1 && at > 2*time.Minute:
+			resp.Ack = 1
+			close(l.hello)
+		case n == 2 && at > 4*time.Minute:
+			resp.Ack = 2
+			l.taken()
+		default:
+			resp.Ack = n - 1
+		}
+	}
+	return nil
+}
+
+// NewStream implements grpc.ClientConnInterface.
+func (l *late) NewStream(ctx context.Context, _ *grpc.StreamDesc, _ string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
+	return &greeted{begun: begun{ctx: ctx}, hello: l.hello}, nil
+}
+
+// greeted says that a run has begun, and then the service's hello.
+type greeted struct {
+	begun
+	hello <-chan struct{}
+}
+
+func (g *greeted) RecvMsg(m any) error {
+	resp, ok := m.(*mpcdv1.CreateWalletResponse)
+	if !ok || !g.said || g.hello == nil {
+		return g.begun.RecvMsg(m)
+	}
+	select {
+	case <-g.hello:
+	case <-g.ctx.Done():
+		return status.FromContextError(g.ctx.Err()).Err()
+	}
+	g.hello = nil
+	key, err := ecdh.X25519().GenerateKey(rand.Reader)
+	resp.Event = &mpcdv1.CreateWalletResponse_Message{Message: &mpcdv1.ProtocolMessage{Sequence: 1, Hello: &mpcdv1.Hello{
+		Nonce: make([]byte, 32), SessionKey: key.PublicKey().Bytes(), PartyKeys: append(make([]byte, 31), 7), WalletId: uuid.NewString(), ShareSetId: uuid.NewString(),
+	}}}
+	return err
+}
+
+// Each message has the whole of the SDK's patience: a busy service may take the first one
+// late, and another one late again.
+func TestMessagesThatAreTakenLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		enough := errors.New("enough")
+		l := &late{start: time.Now(), hello: make(chan struct{}), taken: func() { cancel(enough) }}
+		c, err := client.New(l, client.WithDeviceHeldShares(), client.WithCurves(client.CurveEd25519),
+			client.WithStore(func(context.Context, *client.Share) error { return nil }))
+		require.NoError(t, err)
+		_, err = c.CreateWallet(ctx, nil)
+		require.Error(t, err)
+		require.Equal(t, enough, context.Cause(ctx), "%v", err)
 	})
 }
 

@@ -23,6 +23,9 @@ type Wallet struct {
 	ShareSets   []ShareSet  // oldest first, the revoked ones too
 	CreateTime  time.Time
 	HostedSince time.Time // when both shares first met in the service; zero for a wallet that was only ever device-held
+	LockTime    time.Time // while it is locked, with all its sets: since when
+	Aborts      uint32    // of all its sets
+	SoftAborts  uint32    // of all its sets; time does not pay them back
 }
 
 // PublicKey is one of a wallet's keys.
@@ -42,8 +45,12 @@ type ShareSet struct {
 	CreateTime  time.Time
 	ExpireTime  time.Time // while PENDING: when it is erased
 	RevokeTime  time.Time
-	LockTime    time.Time // while locked: since when
+	LockTime    time.Time // while it, or its wallet, is locked: since when
 	Aborts      uint32    // sessions that its client broke, since it was made or released
+	// ECDSA signings with a device that were begun and not finished; one is paid back each day.
+	SoftAborts uint32
+	// When it can make ECDSA signatures with a device again: until then SHARE_SET_LIMITED.
+	LimitedUntil time.Time
 }
 
 // Locked reports whether the service refuses to sign with the set or to reshare it, with
@@ -270,7 +277,10 @@ func (c *Client) wallet(p *mpcdv1.Wallet, id string) (*Wallet, error) {
 	if canonical, err := ParseID(id); err != nil || canonical != id {
 		return nil, badAnswer("its wallet's id is not a UUID in lower case")
 	}
-	w := &Wallet{ID: id, Owner: p.GetOwner(), CreateTime: timeOf(p.GetCreateTime()), HostedSince: timeOf(p.GetHostedSince())}
+	w := &Wallet{
+		ID: id, Owner: p.GetOwner(), CreateTime: timeOf(p.GetCreateTime()), HostedSince: timeOf(p.GetHostedSince()),
+		LockTime: timeOf(p.GetLockTime()), Aborts: p.GetAborts(), SoftAborts: p.GetSoftAborts(),
+	}
 	for _, k := range p.GetPublicKeys() {
 		w.PublicKeys = append(w.PublicKeys, PublicKey{Curve: curveOf(k.GetCurve()), Bytes: k.GetPublicKey()})
 	}
@@ -280,6 +290,7 @@ func (c *Client) wallet(p *mpcdv1.Wallet, id string) (*Wallet, error) {
 			State: stateOf(s.GetState()), ParentID: s.GetParentShareSetId(), DisplayName: s.GetDisplayName(),
 			CreateTime: timeOf(s.GetCreateTime()), ExpireTime: timeOf(s.GetExpireTime()), RevokeTime: timeOf(s.GetRevokeTime()),
 			LockTime: timeOf(s.GetLockTime()), Aborts: s.GetAborts(),
+			SoftAborts: s.GetSoftAborts(), LimitedUntil: timeOf(s.GetLimitedUntil()),
 		})
 	}
 	if err := c.pin(id, w.PublicKeys); err != nil {

@@ -141,7 +141,7 @@ func openRemote(ctx context.Context) (*remote, error) {
 
 func (r *remote) close() error { return errors.Join(r.in.Close(), r.cmd.Wait()) }
 
-// stock brings the service's pool to n sets.
+// stock brings the service's pool to n sets, as rig.stock does.
 func (r *remote) stock(n int) error {
 	if _, err := fmt.Fprintln(r.in, n); err != nil {
 		return err
@@ -253,7 +253,7 @@ func (b *bench) device(ctx context.Context) (err error) {
 // deviceHeld is a device that keeps its shares, and a wallet's backup that it provisions
 // from.
 func (r *rig) deviceHeld(ctx context.Context, stock func(int) error, curves []client.Curve) (*caller, string, error) {
-	if err := stock(needs(curves)); err != nil { // one for the wallet, one for its backup
+	if err := stock(setsPerRun * needs(curves)); err != nil { // for the wallet and for its backup
 		return nil, "", err
 	}
 	cipherText, err := r.wallet(ctx, curves, client.WithDeviceHeldShares())

@@ -283,9 +283,9 @@ func (t *timedWallets) Confirm(ctx context.Context, wallet, id string, e session
 }
 
 // ReserveModuli implements session.Wallets.
-func (t *timedWallets) ReserveModuli(ctx context.Context, wallet string, sums ...[32]byte) error {
+func (t *timedWallets) ReserveModuli(ctx context.Context, wallet string, maker session.Maker, sums ...[32]byte) error {
 	defer t.c.since(partStore, time.Now())
-	return t.Wallets.ReserveModuli(ctx, wallet, sums...)
+	return t.Wallets.ReserveModuli(ctx, wallet, maker, sums...)
 }
 
 // timedSessions times the calls that a provision makes.
@@ -307,7 +307,7 @@ func (t *timedSessions) ByRequest(ctx context.Context, caller, id string) (*sess
 }
 
 // Update implements session.Sessions.
-func (t *timedSessions) Update(ctx context.Context, s *session.Session, b *session.Blame, e session.Entry) error {
+func (t *timedSessions) Update(ctx context.Context, s *session.Session, b session.Budget, e session.Entry) error {
 	defer t.c.since(partStore, time.Now())
 	return t.Sessions.Update(ctx, s, b, e)
 }

@@ -169,18 +169,27 @@ func (c *caller) provision(ctx context.Context, cipherText string) error {
 // depth is how many sets the pool has.
 func (r *rig) depth(ctx context.Context) (int, error) {
 	st, err := r.svc.Pool.Status(ctx)
-	return st.Depth, err
+	return st.Depth(), err
 }
 
-// stock brings the pool to exactly n sets.
+// stock brings the pool to exactly n sets, one half for each party; the odd one is the
+// server's.
 func (r *rig) stock(ctx context.Context, n int) error {
+	if err := r.stockFor(ctx, tss.Client, n/2); err != nil {
+		return err
+	}
+	return r.stockFor(ctx, tss.Server, (n+1)/2)
+}
+
+func (r *rig) stockFor(ctx context.Context, party tss.Party, n int) error {
 	for {
-		have, err := r.depth(ctx)
+		st, err := r.svc.Pool.Status(ctx)
+		have := st.Sets[party]
 		if err != nil || have == n {
 			return err
 		}
 		if have > n {
-			pp, err := r.svc.Pool.PreParams(ctx)
+			pp, err := r.svc.Pool.Claim(ctx, party)
 			if err != nil {
 				return err
 			}
@@ -191,7 +200,7 @@ func (r *rig) stock(ctx context.Context, n int) error {
 		if err != nil {
 			return err
 		}
-		if err := r.svc.Pool.Add(ctx, pp); err != nil {
+		if err := r.svc.Pool.Add(ctx, party, pp); err != nil {
 			return err
 		}
 	}

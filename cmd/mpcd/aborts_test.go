@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -12,6 +13,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/server/servertest"
+	"github.com/mpcd/mpcd/internal/tss"
 )
 
 // reasonOf is the service's reason for an error of a call.
@@ -24,8 +27,8 @@ func reasonOf(err error) string {
 	return ""
 }
 
-// breakRun begins a device-held signing as a device that speaks another protocol, and wants
-// the device to be blamed.
+// breakRun begins a device-held signing as a device that has the share and speaks another
+// protocol, and wants the device to be blamed.
 func (a *api) breakRun(t *testing.T, h held) {
 	t.Helper()
 	instance := uuid.NewString()
@@ -36,10 +39,14 @@ func (a *api) breakRun(t *testing.T, h held) {
 	require.NoError(t, err)
 	first, err := stream.Recv()
 	require.NoError(t, err)
-	_, err = a.SendMessages(t.Context(), &mpcdv1.SendMessagesRequest{
-		SessionId: first.GetProgress().GetSessionId(), Instance: instance, Attempt: 1, Messages: []*mpcdv1.ProtocolMessage{{Sequence: 1, Mac: []byte("x")}},
-	})
-	require.NoError(t, err)
+	p := first.GetProgress()
+	messages := []*mpcdv1.ProtocolMessage{servertest.Hello(t, h.share, tss.HelloContext{
+		Operation: tss.OperationSign, SessionID: p.GetSessionId(), Attempt: 1, Instance: instance, Payload: []byte("hello"),
+	}), {Sequence: 2, Mac: []byte("x")}}
+	require.Eventually(t, func() bool { // it is taken when the run has its place
+		resp, err := a.SendMessages(t.Context(), &mpcdv1.SendMessagesRequest{SessionId: p.GetSessionId(), Instance: instance, Attempt: 1, Messages: messages})
+		return err != nil || resp.GetAck() == 2
+	}, 2*time.Minute, 5*time.Millisecond)
 	_, err = last(a, stream, nil)
 	require.Equal(t, "PROTOCOL_ABORTED", reasonOf(err), "%v", err)
 }
@@ -66,6 +73,7 @@ func TestAbortBudget(t *testing.T) {
 	a.breakRun(t, first)
 	require.NoError(t, a.sign(t.Context(), first, uuid.NewString()))
 	require.Contains(t, mpcd(svc, "wallet", "show", "--wallet", first.wallet), set+"   aborts: 1\n")
+	require.Contains(t, mpcd(svc, "wallet", "show", "--wallet", first.wallet), "all sets  aborts: 1\n")
 	svc.kill()
 
 	svc, a = serve()

@@ -390,6 +390,7 @@ func (c *crashRig) inspect(ecdsa bool) string {
 		text, err := os.ReadFile(log)
 		require.NoError(t, err)
 		require.NotContains(t, string(text), "came a second time", "pre-params were used twice")
+		require.NotContains(t, string(text), droppedPool, "a service that was killed is no older state")
 		require.NotContains(t, string(text), "panic")
 	}
 	out, err := exec.CommandContext(t.Context(), "mpcd", "audit", "verify", "--db", "sqlite://"+path).CombinedOutput()

@@ -27,6 +27,7 @@ import (
 	"github.com/mpcd/mpcd/internal/preparams"
 	"github.com/mpcd/mpcd/internal/seal"
 	"github.com/mpcd/mpcd/internal/service"
+	"github.com/mpcd/mpcd/internal/tss"
 	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
 
@@ -163,7 +164,11 @@ func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 	default:
 		args = append([]string{"--dev"}, args...)
 	}
-	r, err := startService(ts.Getenv("WORK"), program, []string{"HOME=" + ts.Getenv("WORK"), "PATH=" + ts.Getenv("PATH")}, args...)
+	env := []string{"HOME=" + ts.Getenv("WORK")}
+	for _, name := range []string{"PATH", "MPCD_CORS_ORIGINS"} {
+		env = append(env, name+"="+ts.Getenv(name))
+	}
+	r, err := startService(ts.Getenv("WORK"), program, env, args...)
 	ts.Check(err)
 	ts.Defer(r.kill)
 	ts.Setenv("MPCD_ADDR", r.grpc)
@@ -189,8 +194,9 @@ func cmdCustodian(ts *testscript.TestScript, neg bool, args []string) {
 	runningByPID.put(r)
 }
 
-// cmdStop stops the script's service, or its custodian (stop custodian), and expects exit 0.
-func cmdStop(ts *testscript.TestScript, _ bool, args []string) {
+// cmdHalt stops the script's service, or its custodian (halt custodian), and expects exit 0.
+// A command called "stop" would be testscript's own, which ends the script there.
+func cmdHalt(ts *testscript.TestScript, _ bool, args []string) {
 	pid := "PID"
 	if len(args) > 0 {
 		pid = "CUSTODIAN_PID"
@@ -222,10 +228,10 @@ func seed(ctx context.Context, dir string, n int) error {
 		return err
 	}
 	source := tsstest.NewSource()
-	for range n {
+	for i := range n {
 		set, err := source.PreParams(ctx)
 		if err == nil {
-			err = svc.Pool.Add(ctx, set)
+			err = svc.Pool.Add(ctx, []tss.Party{tss.Server, tss.Client}[i%2], set)
 		}
 		if err != nil {
 			return errors.Join(err, svc.Close())

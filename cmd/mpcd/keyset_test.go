@@ -28,6 +28,7 @@ import (
 	"github.com/mpcd/mpcd/internal/secret"
 	"github.com/mpcd/mpcd/internal/service"
 	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/tss"
 )
 
 // mpcd runs a command, and returns what it printed.
@@ -115,9 +116,9 @@ func fillSealed(t *testing.T, keyset, db string, n int) seal.KeyID {
 	require.NoError(t, err)
 	for range n {
 		id := uuid.NewString()
-		c, err := sealer.Seal(secret.New(make([]byte, 700)), session.PreParamsLabel(id))
+		c, err := sealer.Seal(secret.New(make([]byte, 700)), session.PreParamsLabel(id, tss.Server))
 		require.NoError(t, err)
-		require.NoError(t, svc.Store.AddPreParams(t.Context(), id, c, time.Now()))
+		require.NoError(t, svc.Store.AddPreParams(t.Context(), id, tss.Server, c, time.Now()))
 	}
 	require.NoError(t, svc.Close())
 	return keys.Keys()[0].ID

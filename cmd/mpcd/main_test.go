@@ -85,7 +85,7 @@ func runScripts(t *testing.T, dir string) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve":     cmdServe,
 			"custodian": cmdCustodian,
-			"stop":      cmdStop,
+			"halt":      cmdHalt,
 			"seed":      cmdSeed,
 			"mode":      cmdMode,
 			"json":      cmdJSON,

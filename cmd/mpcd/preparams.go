@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
@@ -25,7 +24,8 @@ import (
 // service keeps its pool full by itself: this is for before a rush, or before it starts.
 type preparamsCmd struct {
 	Generate preparamsGenerateCmd `cmd:"" help:"Make sets of pre-params, into a service's pool or into a file."`
-	Status   preparamsStatusCmd   `cmd:"" help:"Show how many sets a service's pool holds."`
+	Status   preparamsStatusCmd   `cmd:"" help:"Show how many sets a service's pool holds, for each party."`
+	Drop     preparamsDropCmd     `cmd:"" help:"Erase what a service's pool holds; it needs no keyset. To be done where a database was restored or copied, before its service starts: see docs/RESTORING.md."`
 }
 
 // poolFlags name the pool of a service, which may be running.
@@ -35,11 +35,13 @@ type poolFlags struct {
 	KMS    string `name:"keyset-kms" help:"The KMS key that wraps the keyset, where one does; see mpcd keyset --help." placeholder:"URI" env:"MPCD_KEYSET_KMS"`
 }
 
+var errNoDB = errors.New("--db is missing: name the service's database")
+
 // open returns the pool. Its caller closes it.
 func (f *poolFlags) open(ctx context.Context) (*preparams.Pool, func() error, error) {
 	var missing []error
 	if f.DB == "" {
-		missing = append(missing, errors.New("--db is missing: name the service's database"))
+		missing = append(missing, errNoDB)
 	}
 	if f.Keyset == "" {
 		missing = append(missing, errors.New("--keyset is missing: name the service's keyset"))
@@ -112,7 +114,7 @@ func (cmd *preparamsGenerateCmd) keeper(ctx context.Context) (keep func(*tss.Pre
 		if err != nil {
 			return nil, nil, err
 		}
-		return func(pp *tss.PreParams) error { return pool.Add(ctx, pp) }, closePool, nil
+		return func(pp *tss.PreParams) error { return addEven(ctx, pool, pp) }, closePool, nil
 	}
 	file, err := os.OpenFile(string(cmd.Out), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -128,6 +130,20 @@ func (cmd *preparamsGenerateCmd) keeper(ctx context.Context) (keep func(*tss.Pre
 		_, err = io.WriteString(file, hex.EncodeToString(b.Reveal())+"\n")
 		return err
 	}, func() error { return errors.Join(file.Sync(), file.Close()) }, nil
+}
+
+// addEven adds a set for the party that has fewer.
+func addEven(ctx context.Context, pool *preparams.Pool, pp *tss.PreParams) error {
+	st, err := pool.Status(ctx)
+	if err != nil {
+		pp.Wipe()
+		return err
+	}
+	party := tss.Server
+	if st.Sets[tss.Client] < st.Sets[tss.Server] {
+		party = tss.Client
+	}
+	return pool.Add(ctx, party, pp)
 }
 
 // counter shows how many of a known number are done, at which rate, and how long the
@@ -204,7 +220,8 @@ func (cmd *preparamsStatusCmd) Run(ctx context.Context) (err error) {
 		return err
 	}
 	var age *float64
-	text := fmt.Sprintf("%d sets are ready", st.Depth)
+	text := fmt.Sprintf("%d sets are ready, %d for the client's party and %d for the server's",
+		st.Depth(), st.Sets[tss.Client], st.Sets[tss.Server])
 	if !st.Oldest.IsZero() {
 		seconds := time.Since(st.Oldest).Seconds()
 		age = &seconds
@@ -213,9 +230,47 @@ func (cmd *preparamsStatusCmd) Run(ctx context.Context) (err error) {
 	if cmd.JSON {
 		return json.NewEncoder(os.Stdout).Encode(struct {
 			Depth     int      `json:"depth"`
+			Client    int      `json:"client"`
+			Server    int      `json:"server"`
 			OldestAge *float64 `json:"oldestAgeSeconds,omitempty"`
-		}{st.Depth, age})
+		}{st.Depth(), st.Sets[tss.Client], st.Sets[tss.Server], age})
 	}
-	_, err = fmt.Println(strings.TrimSpace(text))
+	_, err = fmt.Println(text)
+	return err
+}
+
+type preparamsDropCmd struct {
+	poolFlags      // of which only the database is needed: nothing is opened
+	JSON      bool `help:"Print one JSON object on standard output."`
+}
+
+// Run drops every set.
+func (cmd *preparamsDropCmd) Run(ctx context.Context) (err error) {
+	if cmd.DB == "" {
+		return usageError{errNoDB}
+	}
+	path, err := store.Path(cmd.DB)
+	if err != nil {
+		return usageError{fmt.Errorf("--db: %w", err)}
+	}
+	// The store would make it, and whoever mistyped the name would take its pool for dropped.
+	if _, err := os.Stat(path); err != nil {
+		return fmt.Errorf("--db: %w: name the service's database", err)
+	}
+	st, err := store.Open(ctx, cmd.DB)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	n, err := st.Renew(ctx, "dropped by hand")
+	if err != nil {
+		return err
+	}
+	if cmd.JSON {
+		return json.NewEncoder(os.Stdout).Encode(struct {
+			Dropped int `json:"dropped"`
+		}{n})
+	}
+	_, err = fmt.Printf("%d sets were dropped. A running service fills its pool anew.\n", n)
 	return err
 }

@@ -49,8 +49,9 @@ type serveCmd struct {
 	WorkerCPU     setting[time.Duration] `name:"worker-cpu" help:"Processor time of one worker process, after which it is killed (default: ${default})." default:"1m" env:"MPCD_WORKER_CPU" placeholder:"TIME"`
 
 	Queue       setting[int]           `help:"How many runs wait for their turn at most; more are refused with RetryInfo (default: ${default})." default:"256" env:"MPCD_QUEUE" placeholder:"N"`
+	QueueShare  setting[int]           `help:"How many of them may be one caller's, whose new wallets are counted apart; 0: a quarter of --queue." default:"0" env:"MPCD_QUEUE_SHARE" placeholder:"N"`
 	PendingSets setting[int]           `help:"How many unconfirmed share sets a wallet has at most (default: ${default})." default:"16" env:"MPCD_PENDING_SETS" placeholder:"N"`
-	Aborts      setting[int]           `help:"How many aborts blamed on the client lock a share set, until an admin releases it (default: ${default})." default:"5" env:"MPCD_ABORTS" placeholder:"N"`
+	Aborts      setting[int]           `help:"How many runs that its client breaks lock a share set, until an admin releases it, and how many ECDSA signings of a device may be left unfinished before it is limited, to one more each day; three times as many lock the wallet (default: ${default})." default:"5" env:"MPCD_ABORTS" placeholder:"N"`
 	SessionTTL  setting[time.Duration] `name:"session-ttl" help:"How long an ended session is remembered, without secrets (default: ${default})." default:"720h" env:"MPCD_SESSION_TTL" placeholder:"TIME"`
 	ResultTTL   setting[time.Duration] `name:"result-ttl" help:"How long a new share set waits for its confirmation (default: ${default})." default:"15m" env:"MPCD_RESULT_TTL" placeholder:"TIME"`
 	Grace       setting[time.Duration] `help:"How long calls in flight may take after SIGTERM (default: ${default})." default:"30s" env:"MPCD_GRACE" placeholder:"TIME"`
@@ -58,7 +59,7 @@ type serveCmd struct {
 	accessFlags
 	webhookFlags
 
-	PreparamsDepth   setting[int]           `help:"How many sets of pre-params to keep ready; a provision uses two, and makes its own where there are none (default: ${default})." default:"16" env:"MPCD_PREPARAMS_DEPTH" placeholder:"N"`
+	PreparamsDepth   setting[int]           `help:"How many sets of pre-params to keep ready, half of them for each party. A hosted provision uses one of each, and makes its own where there are none; a device-held one uses one of the server's, and is refused until there is one. 0: none, and every run makes its own (default: ${default})." default:"16" env:"MPCD_PREPARAMS_DEPTH" placeholder:"N"`
 	PreparamsMaxAge  setting[time.Duration] `help:"A set that is older is erased unused (default: ${default})." default:"24h" env:"MPCD_PREPARAMS_MAX_AGE" placeholder:"TIME"`
 	PreparamsWorkers setting[int]           `help:"How many cores may fill the pool while no run computes; 0: all." default:"0" env:"MPCD_PREPARAMS_WORKERS" placeholder:"N"`
 
@@ -140,7 +141,7 @@ func (s *serveCmd) checkValues(f *faults) {
 		setting setting[int]
 		least   int
 	}{
-		{"--slots", s.Slots, 0}, {"--device-runs", s.DeviceRuns, 0}, {"--workers", s.Workers, 0}, {"--worker-memory", s.WorkerMemory, 64}, {"--queue", s.Queue, 1}, {"--pending-sets", s.PendingSets, 1}, {"--aborts", s.Aborts, 1},
+		{"--slots", s.Slots, 0}, {"--device-runs", s.DeviceRuns, 0}, {"--workers", s.Workers, 0}, {"--worker-memory", s.WorkerMemory, 64}, {"--queue", s.Queue, 1}, {"--queue-share", s.QueueShare, 0}, {"--pending-sets", s.PendingSets, 1}, {"--aborts", s.Aborts, 1},
 		{"--preparams-depth", s.PreparamsDepth, 0}, {"--preparams-workers", s.PreparamsWorkers, 0},
 	} {
 		if x.setting.err == nil && x.setting.value < x.least {
@@ -163,7 +164,7 @@ func (s *serveCmd) checkValues(f *faults) {
 		err  error
 	}{
 		{"--dev", s.Dev.err}, {"--slots", s.Slots.err}, {"--device-runs", s.DeviceRuns.err}, {"--device-silence", s.DeviceSilence.err}, {"--workers", s.Workers.err},
-		{"--worker-memory", s.WorkerMemory.err}, {"--worker-cpu", s.WorkerCPU.err}, {"--queue", s.Queue.err}, {"--pending-sets", s.PendingSets.err}, {"--aborts", s.Aborts.err}, {"--session-ttl", s.SessionTTL.err}, {"--run-timeout", s.RunTimeout.err}, {"--result-ttl", s.ResultTTL.err},
+		{"--worker-memory", s.WorkerMemory.err}, {"--worker-cpu", s.WorkerCPU.err}, {"--queue", s.Queue.err}, {"--queue-share", s.QueueShare.err}, {"--pending-sets", s.PendingSets.err}, {"--aborts", s.Aborts.err}, {"--session-ttl", s.SessionTTL.err}, {"--run-timeout", s.RunTimeout.err}, {"--result-ttl", s.ResultTTL.err},
 		{"--grace", s.Grace.err}, {"--preparams-depth", s.PreparamsDepth.err}, {"--preparams-max-age", s.PreparamsMaxAge.err},
 		{"--preparams-workers", s.PreparamsWorkers.err}, {"--log-level", s.LogLevel.err},
 	} {
@@ -205,18 +206,18 @@ func (s *serveCmd) Run(ctx context.Context, f *faults) (err error) {
 			return err
 		}
 	}
-	unlock, err := store.Lock(s.DB)
+	lock, err := store.Lock(s.DB)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, unlock()) }()
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
 	cfg := session.Config{
 		RunTimeout: s.RunTimeout.value, ResultTTL: s.ResultTTL.value, SessionTTL: s.SessionTTL.value,
-		Slots: s.Slots.value, Queue: s.Queue.value, PendingSets: s.PendingSets.value, Aborts: s.Aborts.value, RequireSealTo: !s.Dev.value,
+		Slots: s.Slots.value, Queue: s.Queue.value, QueueShare: s.QueueShare.value, PendingSets: s.PendingSets.value, Aborts: s.Aborts.value, RequireSealTo: !s.Dev.value,
 		DeviceRuns: s.DeviceRuns.value, DeviceSilence: s.DeviceSilence.value,
 	}
 	pool := preparams.Config{Depth: s.PreparamsDepth.value, MaxAge: s.PreparamsMaxAge.value, Workers: s.PreparamsWorkers.value}
-	options.DB, options.Keyset, options.Sessions, options.Pool, options.Auth, options.Server = s.DB, keyset, cfg, pool, door.auth, door.config
+	options.DB, options.Lock, options.Keyset, options.Sessions, options.Pool, options.Auth, options.Server = s.DB, lock, keyset, cfg, pool, door.auth, door.config
 	options.Worker = workerConfig(s.Workers.value, s.WorkerMemory.value, s.WorkerCPU.value)
 	svc, err := service.Open(ctx, options, log)
 	if err != nil {

@@ -9,15 +9,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
 	"github.com/mpcd/mpcd/client"
-	"github.com/mpcd/mpcd/internal/names"
 )
 
 // walletCmd groups the commands that call a running service. A device's share is kept
@@ -430,70 +427,6 @@ func (cmd *signCmd) Run(ctx context.Context) error {
 			RecoveryID uint32       `json:"recoveryId"`
 		}{sig.ShareSetID, cmd.Curve, hex.EncodeToString(sig.PublicKey), cmd.Payload, hex.EncodeToString(sig.Bytes), sig.RecoveryID}, hex.EncodeToString(sig.Bytes) + "\n", nil
 	})
-}
-
-// walletView is a wallet as it is printed.
-type walletView struct {
-	WalletID    string         `json:"walletId"`
-	Owner       string         `json:"owner"`
-	Keys        []demoKey      `json:"keys"`
-	ShareSets   []shareSetView `json:"shareSets"`
-	CreateTime  time.Time      `json:"createTime"`
-	HostedSince *time.Time     `json:"hostedSince,omitempty"`
-}
-
-type shareSetView struct {
-	ID      string              `json:"id"`
-	Purpose client.Purpose      `json:"purpose"`
-	Method  client.BackupMethod `json:"method,omitempty"`
-	State   client.State        `json:"state"`
-	Parent  string              `json:"parent,omitempty"`
-	Device  string              `json:"device,omitempty"`
-	Created time.Time           `json:"createTime"`
-	Locked  *time.Time          `json:"lockTime,omitempty"`
-	Aborts  uint32              `json:"aborts,omitempty"`
-}
-
-func viewWallet(w *client.Wallet) walletView {
-	v := walletView{WalletID: w.ID, Owner: w.Owner, CreateTime: w.CreateTime, Keys: []demoKey{}, ShareSets: []shareSetView{}}
-	if !w.HostedSince.IsZero() {
-		v.HostedSince = &w.HostedSince
-	}
-	for _, k := range w.PublicKeys {
-		v.Keys = append(v.Keys, demoKey{k.Curve, hex.EncodeToString(k.Bytes)})
-	}
-	for _, s := range w.ShareSets {
-		view := shareSetView{ID: s.ID, Purpose: s.Purpose, Method: s.Method, State: s.State, Parent: s.ParentID, Device: s.DisplayName, Created: s.CreateTime, Aborts: s.Aborts}
-		if s.Locked() {
-			view.Locked = &s.LockTime
-		}
-		v.ShareSets = append(v.ShareSets, view)
-	}
-	return v
-}
-
-func (v *walletView) text() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "wallet %s  owner %s  created %s\n", v.WalletID, names.Line(v.Owner), v.CreateTime.Format(time.RFC3339))
-	for _, k := range v.Keys {
-		fmt.Fprintf(&b, "  key  %-9s  %s\n", k.Curve, k.PublicKey)
-	}
-	for _, s := range v.ShareSets {
-		about := slices.DeleteFunc([]string{string(s.Method), names.Line(s.Device), s.budget()}, func(x string) bool { return x == "" })
-		b.WriteString(strings.TrimRight(fmt.Sprintf("  set  %s  %-7s  %-7s  %s", s.ID, s.Purpose, s.State, strings.Join(about, "  ")), " ") + "\n")
-	}
-	return b.String()
-}
-
-// budget is what a set's client has used up of it; empty for most.
-func (s *shareSetView) budget() string {
-	switch {
-	case s.Locked != nil:
-		return fmt.Sprintf("LOCKED %s, aborts: %d", s.Locked.Format(time.RFC3339), s.Aborts)
-	case s.Aborts > 0:
-		return fmt.Sprintf("aborts: %d", s.Aborts)
-	}
-	return ""
 }
 
 type showCmd struct {

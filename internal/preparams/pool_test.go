@@ -71,16 +71,19 @@ func (r *rig) pool(depth int) *preparams.Pool {
 	return preparams.NewPool(r.store, r.sealer, cfg, slog.New(slog.NewTextHandler(r.log, nil)))
 }
 
-// add puts n committed sets into the pool.
-func add(t *testing.T, p *preparams.Pool, n int) {
+// add puts n committed sets into the pool, for one party.
+func add(t *testing.T, p *preparams.Pool, party tss.Party, n int) {
 	t.Helper()
 	src := tsstest.NewSource()
 	for range n {
 		pp, err := src.PreParams(t.Context())
 		require.NoError(t, err)
-		require.NoError(t, p.Add(t.Context(), pp))
+		require.NoError(t, p.Add(t.Context(), party, pp))
 	}
 }
+
+// ago is a time that is not too old.
+func ago(minutes int) time.Time { return time.Now().Add(-time.Duration(minutes) * time.Minute) }
 
 func counter(t *testing.T, p *preparams.Pool, name string) float64 {
 	t.Helper()
@@ -102,7 +105,7 @@ func depth(t *testing.T, p *preparams.Pool) int {
 	t.Helper()
 	st, err := p.Status(t.Context())
 	require.NoError(t, err)
-	return st.Depth
+	return st.Depth()
 }
 
 // Many claimants empty a pool: each set goes to exactly one of them.
@@ -110,14 +113,14 @@ func TestGoroutinesNeverGetTheSameSet(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	p := r.pool(0)
-	n := tsstest.NewSource().Len()
-	add(t, p, n)
+	const n = 12
+	add(t, p, tss.Server, n)
 	var mu sync.Mutex
 	seen := map[string]bool{}
 	var wg sync.WaitGroup
 	for range n {
 		wg.Go(func() {
-			pp, err := p.PreParams(t.Context())
+			pp, err := p.Claim(t.Context(), tss.Server)
 			if err != nil {
 				t.Error(err)
 				return
@@ -143,7 +146,7 @@ func TestProcessesNeverGetTheSameSet(t *testing.T) {
 	r := newRig(t)
 	const n = 200
 	for i := range n {
-		require.NoError(t, r.store.AddPreParams(t.Context(), fmt.Sprintf("set-%03d", i), []byte("x"), time.Now()))
+		require.NoError(t, r.store.AddPreParams(t.Context(), fmt.Sprintf("set-%03d", i), tss.Server, []byte("x"), time.Now()))
 	}
 	exe, err := os.Executable()
 	require.NoError(t, err)
@@ -180,7 +183,7 @@ func claimAll(path string) {
 	}
 	out := bufio.NewWriter(os.Stdout)
 	for {
-		id, _, err := st.ClaimPreParams(ctx)
+		id, _, err := st.ClaimPreParams(ctx, tss.Server, time.Time{})
 		if err != nil {
 			panic(err)
 		}
@@ -198,7 +201,7 @@ func TestFillsToDepthAndSurvivesARestart(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	p := r.pool(2)
-	add(t, p, 1) // a search takes seconds: one is enough
+	add(t, p, tss.Server, 1) // a search takes seconds: one is enough
 	ctx, stop := context.WithCancel(t.Context())
 	filled := make(chan error)
 	go func() { filled <- p.Fill(ctx) }()
@@ -210,8 +213,8 @@ func TestFillsToDepthAndSurvivesARestart(t *testing.T) {
 	r.open(t)
 	p = r.pool(2)
 	require.Equal(t, 2, depth(t, p))
-	for range 2 {
-		pp, err := p.PreParams(t.Context())
+	for _, party := range []tss.Party{tss.Client, tss.Server} {
+		pp, err := p.Claim(t.Context(), party)
 		require.NoError(t, err)
 		require.NoError(t, pp.Validate(), "with all primality rounds")
 	}
@@ -260,14 +263,14 @@ func TestPauseInterruptsASearch(t *testing.T) {
 func TestEmptyPoolMakesItsOwn(t *testing.T) {
 	t.Parallel()
 	p := newRig(t).pool(0)
-	pp, err := p.PreParams(t.Context())
+	pp, err := p.Claim(t.Context(), tss.Server)
 	require.NoError(t, err)
 	require.NoError(t, pp.Validate())
 	require.InDelta(t, 1, counter(t, p, "misses_total"), 0)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = p.PreParams(ctx)
+	_, err = p.Claim(ctx, tss.Server)
 	require.ErrorIs(t, err, context.Canceled)
 }
 
@@ -277,21 +280,21 @@ func TestInvalidSetsAreDroppedAndCounted(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	p := r.pool(0)
-	require.NoError(t, r.store.AddPreParams(t.Context(), "garbage", []byte("not sealed"), time.Unix(1, 0)))
-	add(t, p, 2)
-	id, sealed, err := r.store.ClaimPreParams(t.Context()) // the garbage is the oldest
+	require.NoError(t, r.store.AddPreParams(t.Context(), "garbage", tss.Server, []byte("not sealed"), ago(3)))
+	add(t, p, tss.Server, 2)
+	id, sealed, err := r.store.ClaimPreParams(t.Context(), tss.Server, time.Time{}) // the garbage is the oldest
 	require.NoError(t, err)
 	require.Equal(t, "garbage", id)
-	_, other, err := r.store.ClaimPreParams(t.Context())
+	_, other, err := r.store.ClaimPreParams(t.Context(), tss.Server, time.Time{})
 	require.NoError(t, err)
 	// A good ciphertext in another row, and one with a flipped bit.
-	require.NoError(t, r.store.AddPreParams(t.Context(), "swapped", other, time.Unix(1, 0)))
+	require.NoError(t, r.store.AddPreParams(t.Context(), "swapped", tss.Server, other, ago(3)))
 	flipped := bytes.Clone(other)
 	flipped[len(flipped)/2] ^= 1
-	require.NoError(t, r.store.AddPreParams(t.Context(), "flipped", flipped, time.Unix(2, 0)))
-	require.NoError(t, r.store.AddPreParams(t.Context(), "garbage", sealed, time.Unix(3, 0)))
+	require.NoError(t, r.store.AddPreParams(t.Context(), "flipped", tss.Server, flipped, ago(2)))
+	require.NoError(t, r.store.AddPreParams(t.Context(), "garbage", tss.Server, sealed, ago(1)))
 
-	pp, err := p.PreParams(t.Context())
+	pp, err := p.Claim(t.Context(), tss.Server)
 	require.NoError(t, err)
 	require.NoError(t, pp.Validate())
 	require.InDelta(t, 3, counter(t, p, "invalid_total"), 0)
@@ -311,11 +314,11 @@ func TestSealedNonsenseIsDropped(t *testing.T) {
 	plain.Reveal()[plain.Len()-1] ^= 1 // beta: alpha*beta is no longer 1 mod pq
 	_, err = tss.ParsePreParams(plain)
 	require.ErrorIs(t, err, tss.ErrPreParams)
-	sealed, err := r.sealer.Seal(plain, session.PreParamsLabel("bad"))
+	sealed, err := r.sealer.Seal(plain, session.PreParamsLabel("bad", tss.Server))
 	require.NoError(t, err)
-	require.NoError(t, r.store.AddPreParams(t.Context(), "bad", sealed, time.Unix(1, 0)))
-	add(t, p, 1) // the next one, so that none is searched
-	_, err = p.PreParams(t.Context())
+	require.NoError(t, r.store.AddPreParams(t.Context(), "bad", tss.Server, sealed, ago(3)))
+	add(t, p, tss.Server, 1) // the next one, so that none is searched
+	_, err = p.Claim(t.Context(), tss.Server)
 	require.NoError(t, err)
 	require.InDelta(t, 1, counter(t, p, "invalid_total"), 0)
 	require.NotContains(t, r.log.String(), hex.EncodeToString(plain.Reveal()[20:40]))
@@ -325,8 +328,8 @@ func TestOldSetsAreErased(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	p := r.pool(0)
-	add(t, p, 1)
-	require.NoError(t, r.store.AddPreParams(t.Context(), "old", []byte("x"), time.Now().Add(-2*time.Hour)))
+	add(t, p, tss.Server, 1)
+	require.NoError(t, r.store.AddPreParams(t.Context(), "old", tss.Server, []byte("x"), time.Now().Add(-2*time.Hour)))
 	require.Equal(t, 2, depth(t, p))
 	require.InDelta(t, 7200, counter(t, p, "oldest_age_seconds"), 60)
 	ctx, stop := context.WithCancel(t.Context())
@@ -336,4 +339,104 @@ func TestOldSetsAreErased(t *testing.T) {
 	stop()
 	require.NoError(t, <-filled)
 	require.InDelta(t, 1, counter(t, p, "expired_total"), 0)
+}
+
+// A set is one party's. Whoever changes that in the database has a row that does not open.
+func TestSetsNeverChangeParties(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := r.pool(4)
+	src := tsstest.NewSource()
+	made := map[tss.Party]string{}
+	for _, party := range []tss.Party{tss.Client, tss.Server} {
+		pp, err := src.PreParams(t.Context())
+		require.NoError(t, err)
+		n, _ := pp.Moduli()
+		made[party] = n.String()
+		require.NoError(t, p.Add(t.Context(), party, pp))
+	}
+	for _, party := range []tss.Party{tss.Server, tss.Client} {
+		pp, err := p.ClaimReady(t.Context(), party)
+		require.NoError(t, err)
+		n, _ := pp.Moduli()
+		require.Equal(t, made[party], n.String())
+		_, err = p.ClaimReady(t.Context(), party)
+		require.ErrorIs(t, err, session.ErrOverloaded, "the other party's is none of its own")
+	}
+
+	pp, err := src.PreParams(t.Context())
+	require.NoError(t, err)
+	plain, err := pp.Encode()
+	require.NoError(t, err)
+	sealed, err := r.sealer.Seal(plain, session.PreParamsLabel("moved", tss.Client))
+	require.NoError(t, err)
+	require.NoError(t, r.store.AddPreParams(t.Context(), "moved", tss.Server, sealed, time.Now()))
+	_, err = p.ClaimReady(t.Context(), tss.Server)
+	require.ErrorIs(t, err, session.ErrOverloaded)
+	require.InDelta(t, 1, counter(t, p, "invalid_total"), 0)
+}
+
+// A set that is too old is claimed by nobody, before the filler has come to erase it.
+func TestOldSetsAreNotClaimed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := r.pool(1)
+	require.NoError(t, r.store.AddPreParams(t.Context(), "old", tss.Server, []byte("x"), ago(61)))
+	_, err := p.ClaimReady(t.Context(), tss.Server)
+	require.ErrorIs(t, err, session.ErrOverloaded)
+	require.InDelta(t, 0, counter(t, p, "invalid_total"), 0)
+	require.Equal(t, 1, depth(t, p))
+}
+
+// Where sets are made ahead, a run that must not search is refused while there is none, and
+// told when to come again; where none are, it searches.
+func TestEmptyPoolRefusesWhatMustNotSearch(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := r.pool(2)
+	for range 2 {
+		var refused *session.NoPreParamsError
+		require.ErrorAs(t, p.Ready(t.Context(), tss.Server), &refused)
+		require.GreaterOrEqual(t, refused.RetryAfter, time.Second)
+		_, err := p.ClaimReady(t.Context(), tss.Server)
+		require.ErrorAs(t, err, &refused)
+	}
+	require.InDelta(t, 4, counter(t, p, "refused_total"), 0)
+	add(t, p, tss.Client, 1)
+	require.ErrorIs(t, p.Ready(t.Context(), tss.Server), session.ErrOverloaded)
+	add(t, p, tss.Server, 1)
+	require.NoError(t, p.Ready(t.Context(), tss.Server))
+	_, err := p.ClaimReady(t.Context(), tss.Server)
+	require.NoError(t, err)
+	require.ErrorIs(t, p.Ready(t.Context(), tss.Server), session.ErrOverloaded)
+
+	p = r.pool(0)
+	require.NoError(t, p.Ready(t.Context(), tss.Server))
+	pp, err := p.ClaimReady(t.Context(), tss.Server)
+	require.NoError(t, err)
+	require.NoError(t, pp.Validate())
+	require.InDelta(t, 1, counter(t, p, "misses_total"), 0)
+}
+
+// A run that was refused gets its set although hosted runs compute without a pause.
+func TestRefusedRunsAreNotStarved(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := r.pool(2)
+	p.Pause()
+	ctx, stop := context.WithCancel(t.Context())
+	filled := make(chan error)
+	go func() { filled <- p.Fill(ctx) }()
+	require.Never(t, func() bool { return depth(t, p) > 0 }, time.Second, 100*time.Millisecond, "the control")
+	require.ErrorIs(t, p.Ready(t.Context(), tss.Server), session.ErrOverloaded)
+	require.Eventually(t, func() bool { return depth(t, p) == 1 }, 2*time.Minute, 10*time.Millisecond)
+	require.NoError(t, p.Ready(t.Context(), tss.Server))
+	require.Never(t, func() bool { return depth(t, p) > 1 }, time.Second, 100*time.Millisecond, "then it steps aside again")
+	p.Resume()
+	require.Eventually(t, func() bool { return depth(t, p) == 2 }, 2*time.Minute, 10*time.Millisecond)
+	stop()
+	require.NoError(t, <-filled)
+	st, err := p.Status(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, [2]int{1, 1}, st.Sets)
 }

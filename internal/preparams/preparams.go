@@ -2,11 +2,13 @@
 // ring-Pedersen parameters from four fresh safe primes, used once.
 //
 // A Pool makes them ahead, while nothing else computes, and keeps them sealed in the
-// store. Each set goes to one taker: it is deleted as it is claimed. An empty pool is no
-// error, since a taker then makes its own.
+// store. Each set is made for one party, CLIENT or SERVER, and goes to one taker: it is
+// deleted as it is claimed. Where none is left, a hosted run makes its own, and a
+// device-held one is refused.
 //
-// It never hands out a set twice or one that failed validation, and never logs one. It
-// trusts the safe-prime search, the sealer, and the store to delete what it hands out.
+// It never hands out a set twice, to the other party, or one that failed validation, and
+// never logs one. It trusts the safe-prime search, the sealer, and the store to delete what
+// it hands out and to know a copy of itself.
 package preparams
 
 import (
@@ -25,22 +27,28 @@ import (
 
 // Store keeps sealed sets. What a method changed is durable when it returns nil.
 type Store interface {
-	// AddPreParams keeps a set under an id of its own.
-	AddPreParams(ctx context.Context, id string, sealed []byte, made time.Time) error
-	// ClaimPreParams removes the oldest set and returns it; id is "" where there is none.
-	// Of callers that race, in any process, no two get the same one.
-	ClaimPreParams(ctx context.Context) (id string, sealed []byte, err error)
+	// AddPreParams keeps a party's set under an id of its own.
+	AddPreParams(ctx context.Context, id string, p session.Party, sealed []byte, made time.Time) error
+	// ClaimPreParams removes a party's oldest set that was made after a time and in the store's
+	// present incarnation, and returns it; id is "" where there is none. Of callers that race,
+	// in any process, no two get the same one.
+	ClaimPreParams(ctx context.Context, p session.Party, after time.Time) (id string, sealed []byte, err error)
 	// DropPreParams erases the sets that were made before a time, and says how many.
 	DropPreParams(ctx context.Context, before time.Time) (int, error)
-	// CountPreParams says how many sets there are, and when the oldest was made.
-	CountPreParams(ctx context.Context) (n int, oldest time.Time, err error)
+	// CountPreParams says how many sets each party has, and when the oldest was made.
+	CountPreParams(ctx context.Context) (n [2]int, oldest time.Time, err error)
 }
 
 // Config holds the settings of a Pool.
 type Config struct {
-	Depth   int           // how many sets to keep ready; 0 keeps none
-	MaxAge  time.Duration // a set that is older is erased unused
+	Depth   int           // how many sets to keep ready, one half for each party; 0 keeps none
+	MaxAge  time.Duration // a set that is older is erased unused; 0: none is too old
 	Workers int           // how many goroutines fill; 0: one for each core
+}
+
+// targets says how many sets each party is to have. Every run needs one of the server's.
+func (c *Config) targets() [2]int {
+	return [2]int{tss.Client: c.Depth / 2, tss.Server: (c.Depth + 1) / 2}
 }
 
 // Pool makes and keeps sets. Its methods may be called by any number of goroutines.
@@ -54,39 +62,88 @@ type Pool struct {
 
 	mu      sync.Mutex         // guards what follows
 	running int                // runs that compute now
-	idle    chan struct{}      // closed while running is 0
+	refused bool               // a run was, and no set was made since
+	free    chan struct{}      // closed while the filler may work
 	stop    context.CancelFunc // ends the filler's step under way; nil between steps
+	took    time.Duration      // to make a set lately, a moving average
 }
 
 var _ session.PreParams = (*Pool)(nil)
 
+// firstGuess is how long a set is taken to take before any was made.
+const firstGuess = 4 * time.Second
+
 // NewPool returns a pool on what the store has. It fills only while Fill runs.
 func NewPool(store Store, sealer session.Sealer, cfg Config, log *slog.Logger) *Pool {
-	idle := make(chan struct{})
-	close(idle)
-	p := &Pool{store: store, sealer: sealer, cfg: cfg, log: log, taken: make(chan struct{}, 1), idle: idle}
+	free := make(chan struct{})
+	close(free)
+	p := &Pool{
+		store: store, sealer: sealer, cfg: cfg, log: log,
+		taken: make(chan struct{}, 1), free: free, took: firstGuess,
+	}
 	p.metrics = newMetrics(p)
 	return p
 }
 
-// PreParams claims a set, or makes one on all cores where the pool is empty. It returns
-// ctx's error once ctx is done. Sets that cannot be opened or fail validation are
-// dropped and counted.
-func (p *Pool) PreParams(ctx context.Context) (*tss.PreParams, error) {
+// Claim claims a party's set, or makes one on all cores where the pool has none. It returns
+// ctx's error once ctx is done. Sets that cannot be opened or fail validation are dropped
+// and counted.
+func (p *Pool) Claim(ctx context.Context, party tss.Party) (*tss.PreParams, error) {
+	pp, err := p.take(ctx, party)
+	if pp != nil || err != nil {
+		return pp, err
+	}
+	p.metrics.misses.Inc()
+	return tss.GeneratePreParams(ctx, 0)
+}
+
+// ClaimReady is Claim where the pool has a depth of 0. Otherwise it fails with a
+// session.NoPreParamsError where Claim would make a set.
+func (p *Pool) ClaimReady(ctx context.Context, party tss.Party) (*tss.PreParams, error) {
+	if p.cfg.Depth == 0 {
+		return p.Claim(ctx, party)
+	}
+	pp, err := p.take(ctx, party)
+	if pp != nil || err != nil {
+		return pp, err
+	}
+	return nil, p.empty()
+}
+
+// Ready implements session.PreParams.
+func (p *Pool) Ready(ctx context.Context, party tss.Party) error {
+	if p.cfg.Depth == 0 {
+		return nil
+	}
+	n, _, err := p.store.CountPreParams(ctx)
+	if err == nil && n[party] == 0 {
+		err = p.empty()
+	}
+	return err
+}
+
+// empty refuses a run. The filler makes the next set even while runs compute: else hosted
+// runs, one after another, would keep every device-held one out.
+func (p *Pool) empty() error {
+	p.metrics.refused.Inc()
+	p.change(func() { p.refused = true })
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return &session.NoPreParamsError{RetryAfter: max(p.took, time.Second)}
+}
+
+// take claims a party's set that opens, or nil.
+func (p *Pool) take(ctx context.Context, party tss.Party) (*tss.PreParams, error) {
 	for {
-		id, sealed, err := p.store.ClaimPreParams(ctx)
-		if err != nil {
+		id, sealed, err := p.store.ClaimPreParams(ctx, party, p.oldest())
+		if err != nil || id == "" {
 			return nil, err
-		}
-		if id == "" {
-			p.metrics.misses.Inc()
-			return tss.GeneratePreParams(ctx, 0)
 		}
 		select {
 		case p.taken <- struct{}{}:
 		default: // the filler knows
 		}
-		pp, err := p.open(id, sealed)
+		pp, err := p.open(id, party, sealed)
 		if err == nil {
 			p.metrics.claimed.Inc()
 			return pp, nil
@@ -96,8 +153,16 @@ func (p *Pool) PreParams(ctx context.Context) (*tss.PreParams, error) {
 	}
 }
 
-func (p *Pool) open(id string, sealed []byte) (*tss.PreParams, error) {
-	plain, err := p.sealer.Open(sealed, session.PreParamsLabel(id))
+// oldest is when the oldest set was made that may still be used.
+func (p *Pool) oldest() time.Time {
+	if p.cfg.MaxAge == 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(-p.cfg.MaxAge)
+}
+
+func (p *Pool) open(id string, party tss.Party, sealed []byte) (*tss.PreParams, error) {
+	plain, err := p.sealer.Open(sealed, session.PreParamsLabel(id, party))
 	if err != nil {
 		return nil, err
 	}
@@ -105,8 +170,8 @@ func (p *Pool) open(id string, sealed []byte) (*tss.PreParams, error) {
 	return tss.ParsePreParams(plain)
 }
 
-// Add seals a set and keeps it. The set is used up.
-func (p *Pool) Add(ctx context.Context, pp *tss.PreParams) error {
+// Add seals a set and keeps it for a party. The set is used up.
+func (p *Pool) Add(ctx context.Context, party tss.Party, pp *tss.PreParams) error {
 	defer pp.Wipe()
 	plain, err := pp.Encode()
 	if err != nil {
@@ -114,11 +179,11 @@ func (p *Pool) Add(ctx context.Context, pp *tss.PreParams) error {
 	}
 	defer plain.Wipe()
 	id := uuid.NewString()
-	sealed, err := p.sealer.Seal(plain, session.PreParamsLabel(id))
+	sealed, err := p.sealer.Seal(plain, session.PreParamsLabel(id, party))
 	if err != nil {
 		return fmt.Errorf("seal pre-params: %w", err)
 	}
-	if err := p.store.AddPreParams(ctx, id, sealed, time.Now()); err != nil {
+	if err := p.store.AddPreParams(ctx, id, party, sealed, time.Now()); err != nil {
 		return err
 	}
 	p.metrics.made.Inc()
@@ -128,42 +193,44 @@ func (p *Pool) Add(ctx context.Context, pp *tss.PreParams) error {
 // Pause implements session.PreParams: a run computes, so filling stops within 50 ms.
 // Safe primes are found without memory of what was searched before, so that little is
 // lost.
-func (p *Pool) Pause() {
+func (p *Pool) Pause() { p.change(func() { p.running++ }) }
+
+// Resume implements session.PreParams.
+func (p *Pool) Resume() { p.change(func() { p.running-- }) }
+
+// change changes what decides whether the filler may work, and tells it.
+func (p *Pool) change(f func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.running == 0 {
-		p.idle = make(chan struct{})
+	may := func() bool { return p.running == 0 || p.refused }
+	before := may()
+	f()
+	switch after := may(); {
+	case before && !after:
+		p.free = make(chan struct{})
 		if p.stop != nil {
 			p.stop()
 		}
-	}
-	p.running++
-}
-
-// Resume implements session.PreParams.
-func (p *Pool) Resume() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.running--
-	if p.running == 0 {
-		close(p.idle)
+	case after && !before:
+		close(p.free)
 	}
 }
 
 // housekeeping is how often old sets are looked for.
 const housekeeping = time.Minute
 
-// Fill keeps the pool at its depth until ctx is done, and returns nil then. It works
-// only while no run does. Errors of the store are logged and tried again.
+// Fill keeps the pool at its depth until ctx is done, and returns nil then. It works only
+// while no run does, or after one was refused for want of a set. Errors of the store are
+// logged and tried again.
 func (p *Pool) Fill(ctx context.Context) error {
-	var search tss.PreParamsSearch
+	var search search
 	defer search.Wipe()
 	tick := time.NewTicker(housekeeping)
 	defer tick.Stop()
 	for {
-		missing, err := p.missing(ctx)
+		party, missing, err := p.missing(ctx)
 		if err == nil && missing {
-			err = p.step(ctx, &search)
+			err = p.step(ctx, party, &search)
 		}
 		if ctx.Err() != nil {
 			return nil
@@ -182,41 +249,67 @@ func (p *Pool) Fill(ctx context.Context) error {
 	}
 }
 
-// missing erases old sets and reports whether there are too few.
-func (p *Pool) missing(ctx context.Context) (bool, error) {
-	old, err := p.store.DropPreParams(ctx, time.Now().Add(-p.cfg.MaxAge))
+// missing erases old sets and reports which party has too few, and lacks most.
+func (p *Pool) missing(ctx context.Context) (party tss.Party, missing bool, err error) {
+	old, err := p.store.DropPreParams(ctx, p.oldest())
 	if err != nil {
-		return false, err
+		return 0, false, err
 	}
 	p.metrics.expired.Add(float64(old))
 	n, _, err := p.store.CountPreParams(ctx)
-	return n < p.cfg.Depth, err
+	if err != nil {
+		return 0, false, err
+	}
+	target := p.cfg.targets()
+	party = tss.Server
+	if target[tss.Client]-n[tss.Client] > target[tss.Server]-n[tss.Server] {
+		party = tss.Client
+	}
+	return party, n[party] < target[party], nil
 }
 
-// step waits until nothing computes, finds one more prime, and adds the set that it may
-// complete. It returns nil when a run interrupted it.
-func (p *Pool) step(ctx context.Context, search *tss.PreParamsSearch) error {
+// search is one for a set, and how long it has taken so far.
+type search struct {
+	tss.PreParamsSearch
+	took time.Duration
+}
+
+// step waits until the filler may work, finds one more prime, and adds the set that it may
+// complete to the party's. It returns nil when a run interrupted it.
+func (p *Pool) step(ctx context.Context, party tss.Party, s *search) error {
 	work, done, err := p.turn(ctx)
 	if err != nil {
 		return err
 	}
 	defer done()
-	pp, err := search.Step(work, p.cfg.Workers, 1)
+	start := time.Now()
+	pp, err := s.Step(work, p.cfg.Workers, 1)
+	s.took += time.Since(start)
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}
 	if err != nil || pp == nil {
 		return err
 	}
-	return p.Add(ctx, pp)
+	if err := p.Add(ctx, party, pp); err != nil {
+		return err
+	}
+	p.change(func() {
+		p.refused = false
+		p.took += (s.took - p.took) / 8 // an eighth of the newest: a search takes as long as luck has it
+		s.took = 0
+	})
+	return nil
 }
 
-// turn waits until no run computes, and returns a context that ends when one begins.
+// turn waits until the filler may work, and returns a context that ends when it no longer
+// may.
 func (p *Pool) turn(ctx context.Context) (work context.Context, done func(), err error) {
 	for {
 		p.mu.Lock()
-		idle := p.idle
-		if p.running == 0 {
+		free := p.free
+		select {
+		case <-free:
 			work, cancel := context.WithCancel(ctx)
 			p.stop = cancel
 			p.mu.Unlock()
@@ -226,10 +319,11 @@ func (p *Pool) turn(ctx context.Context) (work context.Context, done func(), err
 				p.mu.Unlock()
 				cancel()
 			}, nil
+		default:
 		}
 		p.mu.Unlock()
 		select {
-		case <-idle:
+		case <-free:
 		case <-ctx.Done():
 			return nil, nil, context.Cause(ctx)
 		}
@@ -238,13 +332,16 @@ func (p *Pool) turn(ctx context.Context) (work context.Context, done func(), err
 
 // Status is what the pool holds.
 type Status struct {
-	Depth  int       // sets that are ready
-	Target int       // sets that there should be
+	Sets   [2]int    // that are ready, by Party
+	Target int       // sets that there should be, of both parties together
 	Oldest time.Time // when the oldest was made; zero where there is none
 }
+
+// Depth is how many sets are ready, of both parties together.
+func (s *Status) Depth() int { return s.Sets[tss.Client] + s.Sets[tss.Server] }
 
 // Status returns what the pool holds.
 func (p *Pool) Status(ctx context.Context) (Status, error) {
 	n, oldest, err := p.store.CountPreParams(ctx)
-	return Status{Depth: n, Target: p.cfg.Depth, Oldest: oldest}, err
+	return Status{Sets: n, Target: p.cfg.Depth, Oldest: oldest}, err
 }

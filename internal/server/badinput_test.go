@@ -280,7 +280,6 @@ func (f *stocked) badFields(t *testing.T, add func(string, badCase)) {
 	add("provision/device with seal_to", invalid(set(withDevice(f.backup.set), "seal_to", recipient(t)), "seal_to"))
 	add("provision/device with a signing set", badCase{req: withDevice(f.first.set), code: codes.InvalidArgument, reason: "SHARE_SET_MISMATCH"})
 	add("provision/device with no such set", badCase{req: withDevice(uuid.NewString()), code: codes.NotFound, reason: "SHARE_SET_NOT_FOUND"})
-	add("provision/device with a pending set", notNow(withDevice(f.pendingBackup.set), "SHARE_SET_PENDING"))
 	add("sign/device missing", invalid(&pb.SignWithDeviceRequest{
 		WalletId: f.first.wallet, RequestId: uuid.NewString(), Curve: pb.Curve_CURVE_ED25519, Payload: []byte("x"),
 	}, "device"))

@@ -18,8 +18,11 @@ import (
 // budget is how many aborts a set has where nobody says otherwise.
 const budget = 5
 
-// garbage is what no device of ours would say.
-func garbage() *pb.ProtocolMessage { return &pb.ProtocolMessage{Sequence: 1, Mac: []byte("x")} }
+// garbage is what no device of ours would say, behind a hello, which it must.
+func garbage(t testing.TB, req deviceRun) []*pb.ProtocolMessage {
+	t.Helper()
+	return []*pb.ProtocolMessage{hello(t, req), {Sequence: 2, Mac: []byte("x")}}
+}
 
 type startsARun interface {
 	proto.Message
@@ -59,7 +62,7 @@ func attacked(t *testing.T, f *stocked, h held, broken ...func() deviceRun) (ids
 		if i%2 == 1 {
 			do = overHTTP
 		}
-		got := deviceSays(t, f.Service, do, req, garbage())
+		got := deviceSays(t, f.Service, do, req, h, garbage(t, req)...)
 		refused(t, got, codes.Aborted, "PROTOCOL_ABORTED")
 		rec, err := f.Store.ByRequest(t.Context(), "alice", req.GetRequestId())
 		require.NoError(t, err)
@@ -77,11 +80,16 @@ func staysLocked(t *testing.T, f *stocked, h held, purpose session.Purpose) {
 	require.NotNil(t, set.GetLockTime())
 	for _, do := range transports {
 		for _, req := range usesOf(h, purpose) {
-			a := do(t, f.Service, alice, req)
+			var a answer
+			if d, ok := req.(deviceRun); ok && d.GetDevice() != nil { // it is told when it has shown its share
+				a = deviceSays(t, f.Service, do, d, h, hello(t, d))
+			} else {
+				a = do(t, f.Service, alice, req)
+				require.Empty(t, a.messages)
+				_, err := f.Store.ByRequest(t.Context(), "alice", req.GetRequestId())
+				require.ErrorIs(t, err, session.ErrSessionNotFound, "it is refused before any work")
+			}
 			refused(t, a, codes.FailedPrecondition, "SHARE_SET_LOCKED")
-			require.Empty(t, a.messages)
-			_, err := f.Store.ByRequest(t.Context(), "alice", req.GetRequestId())
-			require.ErrorIs(t, err, session.ErrSessionNotFound, "it is refused before any work")
 			require.Contains(t, a.status.Message(), "Provision a new set from a backup")
 			require.Contains(t, a.status.Message(), "ask an admin to release it")
 		}
@@ -100,6 +108,9 @@ func TestAbortsLockASigningSet(t *testing.T) {
 	staysLocked(t, f, f.second, session.Signing)
 	// Who does not hold the share is not told that its set is locked.
 	refused(t, overGRPC(t, f.Service, alice, signReq(f.second.flipped(1, 1))), codes.InvalidArgument, "SHARE_MALFORMED")
+	for _, req := range []deviceRun{deviceSignReq(f.second), deviceBackupReq(f.second)} {
+		refused(t, deviceSays(t, f.Service, overGRPC, req, f.first, hello(t, req)), codes.InvalidArgument, "SHARE_SET_MISMATCH")
+	}
 
 	lines, err := f.Store.Audit(t.Context(), f.second.wallet)
 	require.NoError(t, err)
@@ -164,32 +175,39 @@ func TestAbortsLockABackupSet(t *testing.T) {
 func TestAbortsAreNotExceededByRunsAtOnce(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{Sessions: session.Config{Aborts: 2, DeviceSilence: time.Minute}})
-	one, two := silent(t, f.Service, deviceSignReq(f.first)), silent(t, f.Service, deviceSignReq(f.first))
-	for _, req := range []proto.Message{deviceSignReq(f.first), deviceBackupReq(f.first)} {
-		refused(t, overGRPC(t, f.Service, alice, req), codes.ResourceExhausted, "SHARE_SET_BUSY")
+	one, two := silent(t, f.Service, deviceSignReq(f.first), f.first), silent(t, f.Service, deviceSignReq(f.first), f.first)
+	for _, req := range []deviceRun{deviceSignReq(f.first), deviceBackupReq(f.first)} {
+		refused(t, deviceSays(t, f.Service, overGRPC, req, f.first, hello(t, req)), codes.ResourceExhausted, "SHARE_SET_BUSY")
 	}
-	silent(t, f.Service, deviceSignReq(f.second))()
+	silent(t, f.Service, deviceSignReq(f.second), f.second)()
 	one()
-	silent(t, f.Service, deviceSignReq(f.first))()
+	placed(t, f, f.first)
+	silent(t, f.Service, deviceSignReq(f.first), f.first)()
 	two()
 	require.Zero(t, shareSet(wallet(t, f.Service, f.first.wallet), f.first).GetAborts())
 }
 
-// silent starts a run of a device that says nothing, and returns what ends it.
-func silent(t testing.TB, s *servertest.Service, req deviceRun) (end func()) {
+// placed waits until a set has a place for one more run: one that was cancelled has its place until
+// the service has looked at what came.
+func placed(t *testing.T, f *stocked, h held) {
 	t.Helper()
-	ended := later(func() answer { return overGRPC(t, s, alice, req) })
-	var id string
-	require.Eventually(t, func() bool {
-		rec, err := s.Store.ByRequest(t.Context(), "alice", req.GetRequestId())
-		if err == nil {
-			id = rec.ID
-		}
-		return err == nil && rec.State == session.Running
-	}, 2*time.Minute, 5*time.Millisecond)
+	share, err := client.ParseShare(h.share)
+	require.NoError(t, err)
+	phone := newDevicePhone(t, f.Service, &keychain{})
+	_, err = phone.Sign(servertest.As(t.Context(), "alice"), share, client.CurveEd25519, []byte("hello"))
+	require.NoError(t, err) // the SDK waits
+}
+
+// silent starts a run of a device that shows its share and says nothing more, and returns what
+// ends it.
+func silent(t testing.TB, s *servertest.Service, req deviceRun, h held) (end func()) {
+	t.Helper()
+	d := begins(t, s, alice, req)
+	d.greets(t, h)
+	d.runs(t)
 	return func() {
-		done[*pb.CancelSessionResponse](t, overGRPC(t, s, alice, &pb.CancelSessionRequest{SessionId: id}))
-		<-ended
+		done[*pb.CancelSessionResponse](t, overGRPC(t, s, alice, &pb.CancelSessionRequest{SessionId: d.id}))
+		<-d.ended
 	}
 }
 

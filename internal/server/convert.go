@@ -59,6 +59,8 @@ func toShareSet(s *session.ShareSet) *pb.ShareSet {
 		RevokeTime:       timestamp(s.RevokeTime),
 		LockTime:         timestamp(s.LockTime),
 		Aborts:           s.Aborts,
+		SoftAborts:       s.SoftAborts,
+		LimitedUntil:     timestamp(s.LimitedUntil),
 	}
 }
 
@@ -68,6 +70,9 @@ func toWallet(w *session.Wallet) *pb.Wallet {
 		Owner:       w.Owner,
 		CreateTime:  timestamp(w.CreateTime),
 		HostedSince: timestamp(w.HostedSince),
+		LockTime:    timestamp(w.LockTime),
+		Aborts:      w.HardAborts,
+		SoftAborts:  w.SoftAborts,
 	}
 	for i := range w.Sets {
 		out.ShareSets = append(out.ShareSets, toShareSet(&w.Sets[i]))

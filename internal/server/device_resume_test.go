@@ -437,7 +437,7 @@ func cutAfter(t *testing.T, r *strangerRun, req proto.Message, events int) bool 
 }
 
 // echoing is a way to the service on which the parties of an earlier attempt still speak
-// before each call.
+// before each call, from the one on that comes after the hello: with that the attempt is over.
 type echoing struct {
 	strangerGRPC
 	s   *servertest.Service
@@ -445,7 +445,7 @@ type echoing struct {
 }
 
 func (e *echoing) call(ctx context.Context, req, resp proto.Message) error {
-	if m, ok := req.(*pb.SendMessagesRequest); ok {
+	if m, ok := req.(*pb.SendMessagesRequest); ok && m.GetMessages()[0].GetHello() == nil {
 		late := &pb.SendMessagesRequest{
 			SessionId: e.old.session, Attempt: e.old.attempt, Instance: e.old.device.GetInstance(),
 			Messages: []*pb.ProtocolMessage{{Sequence: m.GetMessages()[0].GetSequence(), Mac: []byte("of an attempt that is over")}},

@@ -22,6 +22,7 @@ import (
 	"github.com/mpcd/mpcd/internal/leaks"
 	"github.com/mpcd/mpcd/internal/server/servertest"
 	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/tss"
 )
 
 // newDevicePhone is a phone whose shares never leave it.
@@ -46,7 +47,7 @@ func life(t *testing.T, s *servertest.Service, curves ...client.Curve) (first, s
 	var made, backed, provisioned steps
 	first, err := phone.CreateWallet(t.Context(), made.add)
 	require.NoError(t, err)
-	made.check(t, client.StatusGenerating, client.StatusStoring, client.StatusDone)
+	made.check(t, client.StatusQueued, client.StatusGenerating, client.StatusStoring, client.StatusDone)
 	b, err := phone.BackupWallet(t.Context(), first, client.MethodICloud, backed.add)
 	require.NoError(t, err)
 	require.NoError(t, phone.ConfirmBackup(t.Context(), b, b.CipherText))
@@ -189,46 +190,41 @@ func deviceReq(h held, instance string) *pb.ProvisionWalletRequest {
 	return req
 }
 
-// A device that says nothing, or comes back as another instance of itself, ends its attempt
+// A device that says nothing more, or comes back as another instance of itself, ends its attempt
 // without blame, and frees its slot; who is not the device's user cannot speak for it.
 func TestDeviceGoesSilent(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{Sessions: session.Config{DeviceSilence: briefly, DeviceRuns: 1}, Workers: servertest.Workers(1)})
 	before := wallet(t, f.Service, f.backup.wallet)
-	one, two := uuid.NewString(), uuid.NewString()
-	req := deviceReq(f.backup, one)
-	first := later(func() answer { return overGRPC(t, f.Service, alice, req) })
-	var id string
-	require.Eventually(t, func() bool {
-		rec, err := f.Store.ByRequest(t.Context(), "alice", req.GetRequestId())
-		if err == nil {
-			id = rec.ID
-		}
-		return err == nil && rec.State == session.Running
-	}, 2*time.Minute, 5*time.Millisecond)
+	req := deviceReq(f.backup, uuid.NewString())
+	first := begins(t, f.Service, alice, req)
+	first.greets(t, f.backup)
+	first.runs(t)
 
+	one, two := req.GetDevice().GetInstance(), uuid.NewString()
 	message := func(instance string, attempt, sequence uint32) *pb.SendMessagesRequest {
-		return &pb.SendMessagesRequest{SessionId: id, Instance: instance, Attempt: attempt, Messages: []*pb.ProtocolMessage{{Sequence: sequence, Mac: []byte("x")}}}
+		return &pb.SendMessagesRequest{SessionId: first.id, Instance: instance, Attempt: attempt, Messages: []*pb.ProtocolMessage{{Sequence: sequence, Mac: []byte("x")}}}
 	}
 	for _, do := range transports {
 		refused(t, do(t, f.Service, &session.Caller{Name: "bob"}, message(one, 1, 1)), codes.NotFound, "SESSION_NOT_FOUND")
 		refused(t, do(t, f.Service, alice, message(two, 1, 1)), codes.Aborted, "INTERRUPTED")
 		refused(t, do(t, f.Service, alice, message(one, 2, 1)), codes.Aborted, "INTERRUPTED")
-		ack := done[*pb.SendMessagesResponse](t, do(t, f.Service, alice, message(one, 1, 2))).GetAck()
-		require.Zero(t, ack, "there is a gap before it")
+		ack := done[*pb.SendMessagesResponse](t, do(t, f.Service, alice, message(one, 1, 3))).GetAck()
+		require.Equal(t, uint32(1), ack, "there is a gap before it")
 	}
 	for _, bad := range [][]*pb.ProtocolMessage{nil, {{Sequence: 1}}, {{Sequence: 1, Mac: []byte("x"), End: &pb.End{}}}, {{Sequence: 1, Payload: make([]byte, 300<<10)}}} {
-		a := overGRPC(t, f.Service, alice, &pb.SendMessagesRequest{SessionId: id, Instance: one, Attempt: 1, Messages: bad})
+		a := overGRPC(t, f.Service, alice, &pb.SendMessagesRequest{SessionId: first.id, Instance: one, Attempt: 1, Messages: bad})
 		require.Equal(t, codes.InvalidArgument, a.status.Code())
 	}
 
 	other := proto.CloneOf(req)
 	other.GetDevice().Instance = two
-	second := overGRPC(t, f.Service, alice, other) // ends when it has said nothing
-	refused(t, <-first, codes.Aborted, "INTERRUPTED")
-	refused(t, second, codes.Aborted, "INTERRUPTED")
-	all := progress(t, answer{messages: onlyProgress(second)})
-	require.Equal(t, uint32(2), all[len(all)-1].GetAttempt())
+	second := begins(t, f.Service, alice, other)
+	require.Equal(t, first.id, second.id)
+	require.Equal(t, uint32(2), second.attempt)
+	second.greets(t, f.backup)
+	refused(t, <-first.ended, codes.Aborted, "INTERRUPTED")
+	refused(t, <-second.ended, codes.Aborted, "INTERRUPTED") // when it has said nothing for so long
 	late := proto.CloneOf(other)
 	late.GetDevice().Attempt = 2 // its parties are of an attempt that is over
 	refused(t, overGRPC(t, f.Service, alice, late), codes.Aborted, "INTERRUPTED")
@@ -242,23 +238,13 @@ func TestDeviceHeldCancel(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{Workers: servertest.Workers(0)})
 	before := wallet(t, f.Service, f.backup.wallet)
-	req := deviceReq(f.backup, uuid.NewString())
-	stream, err := f.ProvisionWallet(servertest.As(t.Context(), "alice"), req)
-	require.NoError(t, err)
-	for began := false; !began; {
-		m, err := stream.Recv()
-		require.NoError(t, err)
-		began = m.GetMessage() != nil
-	}
-	rec, err := f.Store.ByRequest(t.Context(), "alice", req.GetRequestId())
-	require.NoError(t, err)
+	d := begins(t, f.Service, alice, deviceReq(f.backup, uuid.NewString()))
+	d.greets(t, f.backup)
+	<-d.heard
 	require.Equal(t, 1, f.Workers.Stats().Busy)
-	_, err = f.CancelSession(servertest.As(t.Context(), "alice"), &pb.CancelSessionRequest{SessionId: rec.ID})
+	_, err := f.CancelSession(servertest.As(t.Context(), "alice"), &pb.CancelSessionRequest{SessionId: d.id})
 	require.NoError(t, err)
-	for err == nil {
-		_, err = stream.Recv()
-	}
-	require.Equal(t, codes.Canceled, status.Code(err))
+	refused(t, <-d.ended, codes.Canceled, "SESSION_CANCELLED")
 	require.Eventually(t, func() bool { return f.Workers.Stats().Busy == 0 }, 2*time.Minute, 5*time.Millisecond)
 	require.Zero(t, f.Workers.Stats().Died)
 	require.True(t, proto.Equal(before, wallet(t, f.Service, f.backup.wallet)))
@@ -273,33 +259,36 @@ func onlyProgress(a answer) (out []proto.Message) {
 	return out
 }
 
-// What a device sends that is not of the protocol is its fault: PROTOCOL_ABORTED with its
-// name, and nothing else.
+// What a device that has the share sends, and is not of the protocol, is its fault:
+// PROTOCOL_ABORTED with its name, and nothing else.
 func TestDeviceSendsGarbage(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{Sessions: session.Config{Aborts: 100}})
 	before := wallet(t, f.Service, f.backup.wallet)
-	hello := &pb.Hello{Nonce: make([]byte, 32), SessionKey: make([]byte, 32), PartyKeys: make([]byte, 32)}
+	hello := func(change func(*pb.Hello)) *pb.ProtocolMessage {
+		h := goodHello(t, nil)
+		change(h)
+		return &pb.ProtocolMessage{Sequence: 1, Hello: h}
+	}
+	good := hello(func(*pb.Hello) {})
 	for name, messages := range map[string][]*pb.ProtocolMessage{
-		"a mac first":         {{Sequence: 1, Mac: []byte("x")}},
-		"an end first":        {{Sequence: 1, End: &pb.End{}}},
-		"a message first":     {{Sequence: 1, Payload: []byte("x"), Curve: pb.Curve_CURVE_ED25519}},
-		"a party key of zero": {{Sequence: 1, Hello: hello}},
-		"a short nonce":       {{Sequence: 1, Hello: &pb.Hello{Nonce: []byte("x")}}},
-		"names sets":          {{Sequence: 1, Hello: &pb.Hello{Nonce: make([]byte, 32), SessionKey: make([]byte, 32), PartyKeys: []byte{31: 1}, WalletId: f.backup.wallet}}},
-		"no tss message":      {{Sequence: 1, Hello: goodHello(t)}, {Sequence: 2, Payload: []byte("garbage"), Curve: pb.Curve_CURVE_ED25519}},
-		"another curve":       {{Sequence: 1, Hello: goodHello(t)}, {Sequence: 2, Payload: []byte("garbage"), Curve: pb.Curve_CURVE_SECP256K1}},
-		"not for us":          {{Sequence: 1, Hello: goodHello(t)}, {Sequence: 2, Payload: make([]byte, 100), Curve: pb.Curve_CURVE_ED25519, Private: true}},
-		"a second hello":      {{Sequence: 1, Hello: goodHello(t)}, {Sequence: 2, Hello: goodHello(t)}},
+		"a party key of zero": {hello(func(h *pb.Hello) { h.PartyKeys = make([]byte, 32) })},
+		"a short nonce":       {hello(func(h *pb.Hello) { h.Nonce = []byte("x") })},
+		"names sets":          {hello(func(h *pb.Hello) { h.WalletId = f.backup.wallet })},
+		"a mac too early":     {good, {Sequence: 2, Mac: []byte("x")}},
+		"no tss message":      {good, {Sequence: 2, Payload: []byte("garbage"), Curve: pb.Curve_CURVE_ED25519}},
+		"another curve":       {good, {Sequence: 2, Payload: []byte("garbage"), Curve: pb.Curve_CURVE_SECP256K1}},
+		"not for us":          {good, {Sequence: 2, Payload: make([]byte, 100), Curve: pb.Curve_CURVE_ED25519, Private: true}},
+		"a second hello":      {good, {Sequence: 2, Hello: goodHello(t, nil)}},
 	} {
-		got := deviceSays(t, f.Service, overGRPC, deviceReq(f.backup, uuid.NewString()), messages...)
+		got := deviceSays(t, f.Service, overGRPC, deviceReq(f.backup, uuid.NewString()), f.backup, messages...)
 		refused(t, got, codes.Aborted, "PROTOCOL_ABORTED")
 		i, _ := info(t, got.status)
 		require.Equal(t, "CLIENT", i.GetMetadata()["culprit"], name)
 	}
 	after := wallet(t, f.Service, f.backup.wallet)
-	require.Equal(t, uint32(10), shareSet(after, f.backup).GetAborts())
-	shareSet(after, f.backup).Aborts = 0
+	require.Equal(t, uint32(8), shareSet(after, f.backup).GetAborts())
+	after.Aborts, shareSet(after, f.backup).Aborts = 0, 0
 	require.True(t, proto.Equal(before, after))
 	signs(t, f.Service, before, f.second)
 }
@@ -311,20 +300,43 @@ type deviceRun interface {
 	GetDevice() *pb.DeviceSide
 }
 
-// deviceSays starts a run as alice's device, sends messages once it listens, and returns how
-// it ended.
-func deviceSays(t testing.TB, s *servertest.Service, do call, req deviceRun, messages ...*pb.ProtocolMessage) answer {
+// deviceSays starts a run as alice's device, sends messages until the service has them all, and
+// returns how it ended. The hellos among them are proven with h's share.
+func deviceSays(t testing.TB, s *servertest.Service, do call, req deviceRun, h held, messages ...*pb.ProtocolMessage) answer {
 	t.Helper()
 	ended := later(func() answer { return do(t, s, alice, req) })
+	last := messages[len(messages)-1].GetSequence()
 	require.Eventually(t, func() bool {
 		rec, err := s.Store.ByRequest(t.Context(), "alice", req.GetRequestId())
-		if err != nil || rec.State != session.Running {
-			return false
+		if err != nil || rec.State.Ended() {
+			return err == nil
 		}
-		a := do(t, s, alice, &pb.SendMessagesRequest{SessionId: rec.ID, Instance: req.GetDevice().GetInstance(), Attempt: 1, Messages: messages})
-		return a.status.Code() == codes.OK
+		for _, m := range messages {
+			if m.GetHello() != nil {
+				m.Hello.Proof = proof(t, m.GetHello(), req, rec, h)
+			}
+		}
+		a := do(t, s, alice, &pb.SendMessagesRequest{SessionId: rec.ID, Instance: req.GetDevice().GetInstance(), Attempt: rec.Attempt, Messages: messages})
+		return a.status.Code() == codes.OK && done[*pb.SendMessagesResponse](t, a).GetAck() == last
 	}, 2*time.Minute, 5*time.Millisecond)
 	return <-ended
+}
+
+// proof is that of a hello which begins rec, with h's share.
+func proof(t testing.TB, hello *pb.Hello, req deviceRun, rec *session.Session, h held) []byte {
+	t.Helper()
+	share, err := tss.ParseShare(h.share)
+	require.NoError(t, err)
+	about := &tss.HelloContext{
+		Operation: rec.Operation.String(), SessionID: rec.ID, Attempt: rec.Attempt, WalletID: share.WalletID, ShareSetID: share.ShareSetID,
+		RecordHash: share.RecordHash, Instance: req.GetDevice().GetInstance(),
+	}
+	if r, ok := req.(*pb.SignWithDeviceRequest); ok {
+		about.Payload = r.GetPayload()
+	}
+	x := &tss.Hello{Nonce: hello.GetNonce(), SessionKey: hello.GetSessionKey(), PartyKeys: hello.GetPartyKeys()}
+	require.NoError(t, x.Prove(about, share))
+	return x.Proof
 }
 
 func shareSet(w *pb.Wallet, h held) *pb.ShareSet {
@@ -336,13 +348,17 @@ func shareSet(w *pb.Wallet, h held) *pb.ShareSet {
 	return nil
 }
 
-func goodHello(t *testing.T) *pb.Hello {
+// goodHello is a device's hello for a run on ED25519, without its proof.
+func goodHello(t testing.TB, req deviceRun) *pb.Hello {
 	t.Helper()
 	key, err := ecdh.X25519().GenerateKey(rand.Reader)
 	require.NoError(t, err)
-	nonce := make([]byte, 32)
-	_, _ = rand.Read(nonce) // never fails
-	return &pb.Hello{Nonce: nonce, SessionKey: key.PublicKey().Bytes(), PartyKeys: append(make([]byte, 31), 7)}
+	h := &pb.Hello{Nonce: make([]byte, 32), SessionKey: key.PublicKey().Bytes()}
+	_, _ = rand.Read(h.GetNonce()) // never fails
+	if _, signs := req.(*pb.SignWithDeviceRequest); !signs {
+		h.PartyKeys = append(make([]byte, 31), 7)
+	}
+	return h
 }
 
 func recipient(t *testing.T) string {

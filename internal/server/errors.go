@@ -44,6 +44,7 @@ var publicErrors = map[string]public{
 	session.ErrOverloaded.Reason:       {codes.ResourceExhausted, "Too many runs are waiting. Try again after the time in RetryInfo; the same request id may be used."},
 	session.ErrTooManyPending.Reason:   {codes.ResourceExhausted, "The wallet has as many unconfirmed share sets as it may have. Confirm those whose client share is stored (ConfirmShareSet); the others are erased when their time is up, the first of them after the time in RetryInfo."},
 	session.ErrShareSetBusy.Reason:     {codes.ResourceExhausted, "As many device-held runs use the share set as may at once; a device that went away leaves its place after some minutes. Try again after the time in RetryInfo; the same request id may be used."},
+	session.ErrShareSetLimited.Reason:  {codes.ResourceExhausted, "The share set has used up its budget of ECDSA signings that a device begins and does not finish; one is paid back each day. Try again after the time in RetryInfo, sign with another set of the wallet, or ask an admin to release it."},
 	session.ErrShuttingDown.Reason:     {codes.Unavailable, "The service is shutting down. Try again soon."},
 	session.ErrSessionCancelled.Reason: {codes.Canceled, "The session was cancelled, and nothing was changed. Start again with a new request id."},
 	session.ErrProtocolAborted.Reason:  {codes.Aborted, "The protocol was aborted, and nothing was changed. Start again with a new request id."},
@@ -61,16 +62,38 @@ var publicErrors = map[string]public{
 // webhookRefused is the sentence of a WEBHOOK_FAILED that the same call would meet again.
 const webhookRefused = "The wallet provider's own service, which keeps the server's backup shares or authorises calls, refused. Nothing was changed. Its operator must act first; after that, start again with a new request id."
 
+// sentenceOf says more of some errors than their reason does; "" where that is all.
+func sentenceOf(err error) string {
+	if o := new(session.OverloadedError); errors.As(err, &o) && o.Own {
+		return "As many of your runs are waiting as may. Try again after the time in RetryInfo; the same request id may be used."
+	}
+	if empty := new(session.NoPreParamsError); errors.As(err, &empty) {
+		return noPreParams
+	}
+	l := new(session.LimitedError)
+	switch {
+	case !errors.As(err, &l):
+		return hashSentence(err)
+	case l.Proofs:
+		return "Too many devices of yours did not show that they hold the share that they named. Try again after the time in RetryInfo, with the share of that set; the same request id may be used."
+	}
+	return "You have begun as many new device-held wallets as you may for now. Try again after the time in RetryInfo; the same request id may be used."
+}
+
+// noPreParams is the sentence of an OVERLOADED for want of pre-params.
+const noPreParams = "The service has no pre-params ready for a new share on secp256k1; it makes more. Nothing was changed. Try again after the time in RetryInfo; the same request id may be used."
+
 // retryDelays are the reasons that may pass by themselves, with when to try again where the
 // error does not say. Every other error carries no RetryInfo: trying again cannot help.
 var retryDelays = map[string]time.Duration{
-	session.ErrInterrupted.Reason:    200 * time.Millisecond, // the next attempt begins at once
-	session.ErrShuttingDown.Reason:   2 * time.Second,
-	session.ErrOverloaded.Reason:     2 * time.Second,
-	session.ErrRateLimited.Reason:    time.Second,
-	session.ErrWebhookFailed.Reason:  2 * time.Second,
-	session.ErrTooManyPending.Reason: 10 * time.Second,
-	session.ErrShareSetBusy.Reason:   10 * time.Second,
+	session.ErrInterrupted.Reason:     200 * time.Millisecond, // the next attempt begins at once
+	session.ErrShuttingDown.Reason:    2 * time.Second,
+	session.ErrOverloaded.Reason:      2 * time.Second,
+	session.ErrRateLimited.Reason:     time.Second,
+	session.ErrWebhookFailed.Reason:   2 * time.Second,
+	session.ErrTooManyPending.Reason:  10 * time.Second,
+	session.ErrShareSetBusy.Reason:    10 * time.Second,
+	session.ErrShareSetLimited.Reason: time.Hour,
 }
 
 // toStatus turns an error of a call into the status that its caller sees. A status
@@ -93,7 +116,7 @@ func toStatus(err error) *status.Status {
 	info := &errdetails.ErrorInfo{Domain: errorDomain, Reason: reason}
 	details := []protoadapt.MessageV1{info}
 	sentence := p.sentence
-	if s := hashSentence(err); s != "" {
+	if s := sentenceOf(err); s != "" {
 		sentence = s
 	}
 	if faults := faultsOf(err); len(faults) > 0 {
@@ -134,6 +157,9 @@ func retryIn(err error, reason string) (time.Duration, bool) {
 	var webhook *session.WebhookError
 	var pending *session.PendingError
 	var busy *session.BusyError
+	var often *session.LimitedError
+	var soft *session.BudgetError
+	var empty *session.NoPreParamsError
 	var d time.Duration
 	switch {
 	case errors.As(err, &webhook) && webhook.Permanent:
@@ -144,10 +170,16 @@ func retryIn(err error, reason string) (time.Duration, bool) {
 		d = overloaded.RetryAfter
 	case errors.As(err, &limited):
 		d = limited.retryAfter
+	case errors.As(err, &often):
+		d = often.RetryAfter
 	case errors.As(err, &pending):
 		d = pending.RetryAfter
 	case errors.As(err, &busy):
 		d = busy.RetryAfter
+	case errors.As(err, &soft):
+		d = soft.RetryAfter
+	case errors.As(err, &empty):
+		d = empty.RetryAfter
 	}
 	usual, ok := retryDelays[reason]
 	if d <= 0 {

@@ -49,7 +49,7 @@ var productCodes = map[codes.Code][]string{
 	codes.InvalidArgument:    {"INVALID_ARGUMENT", "SHARE_MALFORMED", "SHARE_SET_MISMATCH", "REQUEST_ID_REUSED"},
 	codes.NotFound:           {"WALLET_NOT_FOUND", "SHARE_SET_NOT_FOUND", "SESSION_NOT_FOUND"},
 	codes.FailedPrecondition: {"BACKUP_NOT_FOUND", "SHARE_SET_PENDING", "SHARE_SET_REVOKED", "SHARE_SET_LOCKED", "LAST_SHARE_SET", "DEVICE_HELD_WALLET", "SESSION_EXPIRED"},
-	codes.ResourceExhausted:  {"OVERLOADED", "RATE_LIMITED", "TOO_MANY_PENDING", "SHARE_SET_BUSY"},
+	codes.ResourceExhausted:  {"OVERLOADED", "RATE_LIMITED", "TOO_MANY_PENDING", "SHARE_SET_BUSY", "SHARE_SET_LIMITED"},
 	codes.Unavailable:        {"WEBHOOK_FAILED", "SHUTTING_DOWN"},
 	codes.Aborted:            {"PROTOCOL_ABORTED", "INTERRUPTED"},
 	codes.Canceled:           {"SESSION_CANCELLED"},
@@ -133,7 +133,7 @@ func retryInfo(st *status.Status) (time.Duration, bool) {
 // with a time that is not zero.
 func TestRetryInfoSaysWhatMayPass(t *testing.T) {
 	t.Parallel()
-	passes := []string{"INTERRUPTED", "SHUTTING_DOWN", "OVERLOADED", "RATE_LIMITED", "WEBHOOK_FAILED", "TOO_MANY_PENDING", "SHARE_SET_BUSY"}
+	passes := []string{"INTERRUPTED", "SHUTTING_DOWN", "OVERLOADED", "RATE_LIMITED", "WEBHOOK_FAILED", "TOO_MANY_PENDING", "SHARE_SET_BUSY", "SHARE_SET_LIMITED"}
 	for _, reason := range reasons(t) {
 		d, ok := retryInfo(toStatus(fmt.Errorf("with a cause: %w", &session.Error{Reason: reason})))
 		require.Equal(t, slices.Contains(passes, reason), ok, reason)
@@ -145,13 +145,16 @@ func TestRetryInfoSaysWhatMayPass(t *testing.T) {
 		err  error
 		want time.Duration
 	}{
-		"a webhook's":     {&session.WebhookError{RetryAfter: time.Minute}, time.Minute},
-		"a webhook's own": {&session.WebhookError{}, retryDelays["WEBHOOK_FAILED"]},
-		"pending sets":    {&session.PendingError{Count: 16, Limit: 16, RetryAfter: 14 * time.Minute}, 14 * time.Minute},
-		"a busy set":      {&session.BusyError{RetryAfter: 30 * time.Second}, 30 * time.Second},
-		"a full queue":    {&session.OverloadedError{RetryAfter: 9 * time.Second}, 9 * time.Second},
-		"a rate":          {&limitedError{retryAfter: 3 * time.Second}, 3 * time.Second},
-		"canceled by us":  {&session.WebhookError{Err: context.DeadlineExceeded}, retryDelays["WEBHOOK_FAILED"]},
+		"a webhook's":      {&session.WebhookError{RetryAfter: time.Minute}, time.Minute},
+		"a webhook's own":  {&session.WebhookError{}, retryDelays["WEBHOOK_FAILED"]},
+		"pending sets":     {&session.PendingError{Count: 16, Limit: 16, RetryAfter: 14 * time.Minute}, 14 * time.Minute},
+		"a busy set":       {&session.BusyError{RetryAfter: 30 * time.Second}, 30 * time.Second},
+		"a limited set":    {&session.BudgetError{RetryAfter: 23 * time.Hour}, 23 * time.Hour},
+		"a full queue":     {&session.OverloadedError{RetryAfter: 9 * time.Second}, 9 * time.Second},
+		"a caller's share": {&session.OverloadedError{RetryAfter: 4 * time.Second, Own: true}, 4 * time.Second},
+		"bad proofs":       {&session.LimitedError{RetryAfter: 5 * time.Second, Proofs: true}, 5 * time.Second},
+		"a rate":           {&limitedError{retryAfter: 3 * time.Second}, 3 * time.Second},
+		"canceled by us":   {&session.WebhookError{Err: context.DeadlineExceeded}, retryDelays["WEBHOOK_FAILED"]},
 	} {
 		d, ok := retryInfo(toStatus(fmt.Errorf("deposit: %w", c.err)))
 		require.True(t, ok, name)
@@ -176,6 +179,9 @@ func TestSentencesNameNoFields(t *testing.T) {
 	}
 	for _, err := range []error{session.ErrHashOfSealed, session.ErrHashOfText, session.ErrHashMismatch} {
 		all = append(all, hashSentence(err))
+	}
+	for _, err := range []error{&session.OverloadedError{Own: true}, &session.LimitedError{}, &session.LimitedError{Proofs: true}} {
+		all = append(all, sentenceOf(err))
 	}
 	for _, sentence := range all {
 		require.Empty(t, protoName.FindString(sentence), sentence)

@@ -75,11 +75,11 @@ func TestShareSetBusy(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{Sessions: session.Config{Aborts: 2, DeviceSilence: time.Minute}})
 	for range 2 {
-		defer silent(t, f.Service, deviceSignReq(f.first))()
+		defer silent(t, f.Service, deviceSignReq(f.first), f.first)()
 	}
 	for _, do := range transports {
 		req := deviceSignReq(f.first)
-		a := do(t, f.Service, alice, req)
+		a := deviceSays(t, f.Service, do, req, f.first, hello(t, req))
 		refused(t, a, codes.ResourceExhausted, "SHARE_SET_BUSY")
 		wait, ok := retryIn(t, a)
 		require.True(t, ok)

@@ -152,13 +152,16 @@ var knownEd = map[string]known{
 		}
 		r.say(m)
 	}, "an end of another form"},
-	"an earlier run, replayed in its pace": {tss.OperationSign, func(r *rogue, n int, _ *outgoing) {
-		r.say(proto.CloneOf(r.stage.honest[r.op][n]))
+	"an earlier run, replayed in its pace behind a hello": {tss.OperationSign, func(r *rogue, n int, m *outgoing) {
+		if n > 0 {
+			m = proto.CloneOf(r.stage.honest[r.op][n])
+		}
+		r.say(m)
 	}, "caused by CLIENT"},
-	"an earlier run, replayed at once": {"PROVISION", func(r *rogue, n int, _ *outgoing) {
+	"an earlier run, replayed at once behind a hello": {"PROVISION", func(r *rogue, n int, m *outgoing) {
 		if n == 0 {
-			var all []*outgoing
-			for _, m := range r.stage.honest[r.op] {
+			all := []*outgoing{m}
+			for _, m := range r.stage.honest[r.op][1:] {
 				all = append(all, proto.CloneOf(m))
 			}
 			r.say(all...)
@@ -204,8 +207,8 @@ func TestRogueKnownAttacks(t *testing.T) {
 	require.Empty(t, s.children(t))
 }
 
-// Who has the token, and the request with its id, but not the device: it can end the
-// attempt, without blame, and it can listen; what it hears is not for it.
+// Who has the token, and the request with its id, but not the device: it can listen, and what
+// it hears is not for it. The device's run goes on.
 func TestRogueStolenToken(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, rogueConfig(0, true))
@@ -238,36 +241,29 @@ func TestRogueStolenToken(t *testing.T) {
 	require.Positive(t, private, "a message with a share of the new sharing passed")
 	s.requireClean(t, way)
 
-	// As an instance of its own it takes over, and has no share to go on with.
+	// As an instance of its own it would take over, and has no share to show.
 	victim = s.rogue(t, "PROVISION", nil)
-	reached := make(chan struct{})
+	reached, goOn := make(chan struct{}), make(chan struct{})
 	victim.trick = func(r *rogue, n int, m *outgoing) {
-		if n < 3 {
-			r.say(m)
-		} else if n == 3 {
+		if n == 3 {
 			close(reached)
+			<-goOn
 		}
+		r.say(m)
 	}
-	ended := later(func() answer { return victim.run(t) }) // it ends when the thief comes
+	ended := later(func() answer { return victim.run(t) })
 	<-reached
-	instead := s.rogue(t, "PROVISION", nil)
 	thief = proto.CloneOf(victim.req.(*pb.ProvisionWalletRequest)) //nolint:errcheck,forcetypeassert // it is one
 	thief.GetDevice().Instance = uuid.NewString()
-	instead.req = thief
-	instead.holds(t, s.pendingBackup) // another share than the set's
-	instead.trick = func(r *rogue, n int, m *outgoing) {
-		r.say(m)
-		if n == 0 { // its parties refuse the record of a set that is not theirs: it goes on by itself
-			for k := 1; k <= 3; k++ {
-				r.say(victim.part(k))
-			}
-		}
-	}
-	instead.uses = s.backup.set
-	way = instead.ends(t, brokenOff, gaveUp)
-	refused(t, <-ended, codes.Aborted, "INTERRUPTED")
-	require.Nil(t, instead.joined)
-	s.requireClean(t, way)
+	instead := begins(t, s.Service, alice, thief)
+	require.Equal(t, victim.id, instead.id)
+	require.Equal(t, uint32(2), instead.attempt)
+	instead.greets(t, s.pendingBackup) // another share than the set's
+	refused(t, <-instead.ended, codes.InvalidArgument, "SHARE_SET_MISMATCH")
+	close(goOn)
+	require.Equal(t, codes.OK, (<-ended).status.Code())
+	require.Equal(t, uint32(1), victim.record(t).Attempt)
+	s.requireClean(t, succeeded)
 }
 
 // preParams are the committed set of that number.
@@ -286,7 +282,7 @@ func preParams(t testing.TB, number int) func(context.Context) (*tss.PreParams, 
 
 // The service takes its own pre-params from the beginning of the committed ones, the
 // device from their end.
-const lastSet = 11
+const lastSet = 31
 
 // ecRogue is alice's device for an operation on SECP256K1.
 func (s *stage) ecRogue(t testing.TB, op string, h held, do trick) *rogue {
@@ -356,17 +352,15 @@ func TestRogueModuli(t *testing.T) {
 	s.stopped(t, name, s.ecRogue(t, x.op, held{}, x.do), x.cause)
 }
 
-// slowKeeping notes a signature when the test lets it.
-type slowKeeping struct {
-	session.Housekeeper
+// slowBudgets notes a signature when the test lets it.
+type slowBudgets struct {
+	session.Budgets
 	wait func()
 }
 
-func (k slowKeeping) Record(ctx context.Context, e session.Entry) error {
-	if e.Action == "session.release" {
-		k.wait()
-	}
-	return k.Housekeeper.Record(ctx, e)
+func (k slowBudgets) Disarm(ctx context.Context, s *session.Session, e session.Entry) error {
+	k.wait()
+	return k.Budgets.Disarm(ctx, s, e)
 }
 
 // A device breaks the run while the service notes that it is about to sign: the worker says
@@ -377,7 +371,7 @@ func TestRogueBreaksARunWhileItsWorkerAsks(t *testing.T) {
 	cfg := rogueConfig(0, true)
 	cfg.Workers.Warm = 0
 	cfg.Wrap = func(p *session.Ports) {
-		p.Keeping = slowKeeping{p.Keeping, func() {
+		p.Budgets = slowBudgets{p.Budgets, func() {
 			close(asked)
 			<-ended
 		}}

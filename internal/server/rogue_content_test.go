@@ -64,7 +64,7 @@ func (r *rogue) sealed(b []byte) []byte {
 // info binds what is sealed to the attempt and its sender.
 func (r *rogue) info(from string) []byte {
 	h := sha256.New()
-	for _, f := range [][]byte{[]byte("mpcd private 1"), []byte(r.joint.SessionID), binary.BigEndian.AppendUint32(nil, r.joint.Attempt), []byte(from)} {
+	for _, f := range [][]byte{[]byte("mpcd private 2"), []byte(r.joint.SessionID), binary.BigEndian.AppendUint32(nil, r.joint.Attempt), []byte(from)} {
 		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(f))))
 		h.Write(f)
 	}

@@ -130,7 +130,7 @@ func TestLongRogueECDSA(t *testing.T) {
 	}
 	now := wallet(t, s.Service, h.wallet)
 	require.Positive(t, now.GetShareSets()[0].GetAborts())
-	now.GetShareSets()[0].Aborts = 0
+	now.Aborts, now.GetShareSets()[0].Aborts = 0, 0
 	require.True(t, proto.Equal(before, now))
 	s.ecRogue(t, tss.OperationSign, h, nil).well(t)
 }

@@ -45,7 +45,7 @@ func bitFlip(b []byte, num, den int) []byte {
 	return b
 }
 
-// alter changes a bit of what a part holds.
+// alter changes a bit of what a part holds; of a hello, not of its proof.
 func alter(m *outgoing, num, den int) *outgoing {
 	m = proto.CloneOf(m)
 	switch kindOf(m) {
@@ -75,7 +75,7 @@ func always(way string) map[string][]string {
 }
 
 func sayAltered(num, den int) trick {
-	return func(r *rogue, _ int, m *outgoing) { r.say(alter(m, num, den)) }
+	return func(r *rogue, _ int, m *outgoing) { r.say(r.proven(alter(m, num, den))) }
 }
 
 // large is more than any part of a run holds, and less than a call may carry.
@@ -92,7 +92,7 @@ var attacks = map[string]attack{
 	}, map[string][]string{aHello: {brokenOff}, aMessage: {brokenOff}, anEnd: {brokenOff}, aMAC: {succeeded}}}, // after the last part nothing is read
 	"said again, altered": {func(r *rogue, _ int, m *outgoing) {
 		r.say(m)
-		r.say(alter(m, 1, 1))
+		r.say(r.proven(alter(m, 1, 1)))
 	}, map[string][]string{aHello: {brokenOff}, aMessage: {brokenOff}, anEnd: {brokenOff}, aMAC: {succeeded}}},
 	"too large for its protocol": {func(r *rogue, _ int, m *outgoing) {
 		switch kindOf(m) {
@@ -105,7 +105,7 @@ var attacks = map[string]attack{
 		default:
 			m.Mac = large()
 		}
-		r.say(m)
+		r.say(r.proven(m))
 	}, always(brokenOff)},
 	"of another kind": {func(r *rogue, _ int, m *outgoing) {
 		switch kindOf(m) {
@@ -141,15 +141,15 @@ var attacks = map[string]attack{
 	}, map[string][]string{aHello: {brokenOff}, aMessage: {brokenOff}, anEnd: {brokenOff}}},
 	"with another party key": {func(r *rogue, _ int, m *outgoing) {
 		m.Hello.PartyKeys = bitFlip(m.GetHello().GetPartyKeys(), 1, 1)
-		r.say(m)
+		r.say(r.proven(m))
 	}, map[string][]string{aHello: {brokenOff, gaveUp}}}, // its own parties compute with the one that they have
 	"with another session key": {func(r *rogue, _ int, m *outgoing) {
 		m.Hello.SessionKey = bitFlip(m.GetHello().GetSessionKey(), 1, 2)
-		r.say(m)
+		r.say(r.proven(m))
 	}, map[string][]string{aHello: {brokenOff, gaveUp}}}, // its own parties cannot open what is for them
 	"with a session key of small order": {func(r *rogue, _ int, m *outgoing) {
 		m.Hello.SessionKey = make([]byte, 32)
-		r.say(m)
+		r.say(r.proven(m))
 	}, map[string][]string{aHello: {brokenOff}}},
 	"with the wallet's id": {func(r *rogue, _ int, m *outgoing) {
 		m.Hello.WalletId = r.stage.first.wallet
@@ -183,7 +183,11 @@ func (s *stage) parts(op, name string) (parts []int) {
 func (s *stage) tries(t testing.TB, op, name string, n int) {
 	t.Helper()
 	x, kind := attacks[name], kindOf(s.honest[op][n])
-	way := s.rogue(t, op, at(n, x.do)).ends(t, x.ends[kind]...)
+	ways := x.ends[kind]
+	if kind == aHello && op != "CREATE" {
+		ways = append(slices.Clone(ways), showedNoShare)
+	}
+	way := s.rogue(t, op, at(n, x.do)).ends(t, ways...)
 	t.Logf("%s: part %d, a %s, %s: %s", op, n, kind, name, way)
 	s.requireClean(t, way)
 }
@@ -223,7 +227,7 @@ func (s *stage) left(t testing.TB, brief *stage, op string, n int) {
 	t.Helper()
 	part := s.honest[op][n]
 	on, want := brief, unblamed
-	if k := kindOf(part); k == aHello || k == anEnd {
+	if k := kindOf(part); k == anEnd {
 		on, want = s, brokenOff // what follows it is out of its order
 	}
 	kept := make(chan *outgoing, 1)
@@ -357,7 +361,7 @@ func TestRogueEarlierAttempt(t *testing.T) {
 	for _, op := range []string{"PROVISION", tss.OperationSign} {
 		s := newStage(t, rogueConfig(0, false), op)
 		for n := range s.honest[op] {
-			if n == 0 {
+			if n <= 1 { // without a hello of its own, the second begins no attempt
 				continue
 			}
 			first, took := s.rogue(t, op, nil), make(chan struct{})
@@ -387,9 +391,6 @@ func TestRogueEarlierAttempt(t *testing.T) {
 			ways := []string{brokenOff}
 			if equal(first.part(n-1), s.honest[op][n-1]) {
 				ways = []string{succeeded}
-			}
-			if n == 1 && op != tss.OperationSign {
-				ways = []string{gaveUp} // its own parties cannot open what is for the first ones
 			}
 			way := second.ends(t, ways...)
 			refused(t, <-ended, codes.Aborted, "INTERRUPTED")

@@ -196,6 +196,9 @@ func (r *strangerRun) follow(req proto.Message) (set *pb.ShareSet, signature []b
 func (r *strangerRun) answer(e strangerEvent) {
 	if p := e.GetProgress(); p != nil && r.session == "" {
 		r.session, r.attempt = p.GetSessionId(), p.GetAttempt()
+		if r.from != nil {
+			r.hello.Proof = r.proof()
+		}
 		r.say(&pb.ProtocolMessage{Hello: r.hello})
 	}
 	if m := e.GetMessage(); m != nil {
@@ -323,13 +326,13 @@ func (r *strangerRun) open(m *pb.ProtocolMessage) (payload []byte, private bool)
 
 func (r *strangerRun) sealInfo(from string) []byte {
 	h := sha256.New()
-	addFields(h, []byte("mpcd private 1"), []byte(r.session), binary.BigEndian.AppendUint32(nil, r.attempt), []byte(from))
+	addFields(h, []byte("mpcd private 2"), []byte(r.session), binary.BigEndian.AppendUint32(nil, r.attempt), []byte(from))
 	return h.Sum(nil)
 }
 
 // mac is a side's word on the transcript.
 func (r *strangerRun) mac(role string) []byte {
-	keyOf, source, set, record, signed := r.from, "", "", []byte(nil), []byte(nil)
+	keyOf, source, set, record := r.from, "", "", []byte(nil)
 	if r.from != nil {
 		source = r.from.ShareSetID
 	}
@@ -339,20 +342,36 @@ func (r *strangerRun) mac(role string) []byte {
 	if keyOf == nil {
 		keyOf = r.made
 	}
-	if r.operation == "SIGN" {
-		sum := sha256.Sum256(r.payload)
-		signed = sum[:]
-	}
+	signed := r.signed()
 	recordHash := sha256.Sum256(record)
 	h := sha256.New()
-	addFields(h, []byte("mpcd device-held 1"), []byte(r.operation), []byte(r.session), binary.BigEndian.AppendUint32(nil, r.attempt),
+	addFields(h, []byte("mpcd device-held 2"), []byte(r.operation), []byte(r.session), binary.BigEndian.AppendUint32(nil, r.attempt),
 		[]byte(r.peer.GetWalletId()), []byte(source), []byte(set), recordHash[:], signed, r.out.Sum(nil), r.in.Sum(nil))
 	transcript := h.Sum(nil)
-	key, err := hkdf.Key(sha256.New, keyOf.shared(), transcript, "mpcd confirm 1", 32)
+	key, err := hkdf.Key(sha256.New, keyOf.shared(), transcript, "mpcd confirm 2", 32)
 	require.NoError(r.t, err)
 	m := hmac.New(sha256.New, key)
 	addFields(m, []byte(role), transcript)
 	return m.Sum(nil)
+}
+
+// signed is the digest of what is signed; empty otherwise.
+func (r *strangerRun) signed() []byte {
+	if r.operation != "SIGN" {
+		return nil
+	}
+	sum := sha256.Sum256(r.payload)
+	return sum[:]
+}
+
+// proof shows that we have the share: a signature over the hello and what it is about.
+func (r *strangerRun) proof() []byte {
+	record := sha256.Sum256(r.from.Record)
+	h := sha256.New()
+	addFields(h, []byte("mpcd hello 1"), []byte(r.operation), []byte(r.session), binary.BigEndian.AppendUint32(nil, r.attempt),
+		[]byte(r.from.WalletID), []byte(r.from.ShareSetID), record[:], r.signed(), []byte("CLIENT"), []byte(r.device.GetInstance()),
+		r.hello.GetNonce(), r.hello.GetSessionKey(), r.hello.GetPartyKeys())
+	return r.from.prove(h.Sum(nil))
 }
 
 // addFields adds each field after its length.
@@ -367,7 +386,7 @@ func addFields(h hash.Hash, fields ...[]byte) {
 func addToHash(h hash.Hash, m *pb.ProtocolMessage) {
 	switch x := m.GetHello(); {
 	case x != nil:
-		addFields(h, []byte("hello"), x.GetNonce(), x.GetSessionKey(), x.GetPartyKeys(), []byte(x.GetWalletId()), []byte(x.GetShareSetId()), x.GetRecord())
+		addFields(h, []byte("hello"), x.GetNonce(), x.GetSessionKey(), x.GetPartyKeys(), []byte(x.GetWalletId()), []byte(x.GetShareSetId()), x.GetRecord(), x.GetProof())
 	case m.GetEnd() != nil:
 		addFields(h, []byte("end"), m.GetEnd().GetShareSha256())
 	case m.GetMac() == nil:

@@ -3,6 +3,8 @@ package server_test
 import (
 	"bytes"
 	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha512"
 	"encoding/hex"
 	"encoding/json"
 	"math/big"
@@ -21,6 +23,8 @@ import (
 	edresharing "github.com/bnb-chain/tss-lib/v2/eddsa/resharing"
 	edsigning "github.com/bnb-chain/tss-lib/v2/eddsa/signing"
 	lib "github.com/bnb-chain/tss-lib/v2/tss"
+	"github.com/decred/dcrd/dcrec/secp256k1/v4"
+	"github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
 	"github.com/fxamacker/cbor/v2"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -323,6 +327,41 @@ func (x *strangerShare) shared() []byte {
 	xi, _, _, points, _ := x.values(c)
 	_, theirs := x.sides(c)
 	return encodePoint(c, points[theirs].ScalarMult(new(big.Int).Mod(xi, tssCurve(c).Params().N)))
+}
+
+// prove signs a digest with our share of the set's first curve: ECDSA with low s, or Ed25519
+// from the scalar that the share is. The nonce of either is derived or random, as the library
+// at hand has it: the service cannot tell. These are tss-lib's points and big numbers, whose time
+// depends on the secret; a client on a phone has better ones.
+func (x *strangerShare) prove(digest []byte) []byte {
+	c := x.curves()[0]
+	curve := tssCurve(c)
+	q := curve.Params().N
+	xi, _, _, points, _ := x.values(c)
+	xi = new(big.Int).Mod(xi, q)
+	if c == pb.Curve_CURVE_SECP256K1 {
+		sig := ecdsa.Sign(secp256k1.PrivKeyFromBytes(xi.FillBytes(make([]byte, 32))), digest)
+		r, s := sig.R(), sig.S()
+		rb, sb := r.Bytes(), s.Bytes()
+		return slices.Concat(rb[:], sb[:])
+	}
+	ours, _ := x.sides(c)
+	random := make([]byte, 32)
+	_, _ = rand.Read(random) // never fails
+	nonce := littleEndian(sha512.Sum512(slices.Concat(random, xi.FillBytes(make([]byte, 32)), digest)))
+	nonce.Mod(nonce, q)
+	commitment := encodePoint(c, crypto.ScalarBaseMult(curve, nonce))
+	challenge := littleEndian(sha512.Sum512(slices.Concat(commitment, encodePoint(c, points[ours]), digest)))
+	s := challenge.Mul(challenge, xi)
+	s.Mod(s.Add(s, nonce), q)
+	b := s.FillBytes(make([]byte, 32))
+	slices.Reverse(b)
+	return append(commitment, b...)
+}
+
+func littleEndian(b [64]byte) *big.Int {
+	slices.Reverse(b[:])
+	return new(big.Int).SetBytes(b[:])
 }
 
 // record encodes the set's public values, as docs/adr/0001 has it.

@@ -29,6 +29,7 @@ import (
 	"github.com/mpcd/mpcd/internal/service"
 	"github.com/mpcd/mpcd/internal/session"
 	"github.com/mpcd/mpcd/internal/store"
+	"github.com/mpcd/mpcd/internal/tss"
 )
 
 func TestMain(m *testing.M) {
@@ -186,9 +187,9 @@ func (r *rig) fill(t *testing.T, n int) (ids []string) {
 		b := make([]byte, 900)
 		_, _ = rand.Read(b) // never fails
 		id := uuid.NewString()
-		c, err := sealer.Seal(secret.New(b), session.PreParamsLabel(id))
+		c, err := sealer.Seal(secret.New(b), session.PreParamsLabel(id, tss.Server))
 		require.NoError(t, err)
-		require.NoError(t, r.svc.Store.AddPreParams(t.Context(), id, c, time.Now()))
+		require.NoError(t, r.svc.Store.AddPreParams(t.Context(), id, tss.Server, c, time.Now()))
 		ids = append(ids, id)
 	}
 	return ids
@@ -322,10 +323,10 @@ func (r *rig) opens(t *testing.T, ids []string) {
 	sealer, err := seal.New(t.Context(), r.keys(t), r.svc.Store)
 	require.NoError(t, err)
 	for range ids {
-		id, c, err := r.svc.Store.ClaimPreParams(t.Context())
+		id, c, err := r.svc.Store.ClaimPreParams(t.Context(), tss.Server, time.Time{})
 		require.NoError(t, err)
 		require.Contains(t, ids, id)
-		p, err := sealer.Open(c, session.PreParamsLabel(id))
+		p, err := sealer.Open(c, session.PreParamsLabel(id, tss.Server))
 		require.NoError(t, err)
 		require.Equal(t, 900, p.Len())
 	}

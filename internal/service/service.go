@@ -41,7 +41,10 @@ type Service struct {
 
 // Options say what a Service is made of.
 type Options struct {
-	DB       string // as store.Open takes it
+	DB string // as store.Open takes it
+	// Lock is held on DB, and shows whether DB is a copy or an older state of itself; nil: the
+	// database is nobody else's, and new.
+	Lock     *store.FileLock
 	Keyset   *seal.Keyset
 	Sessions session.Config
 	Pool     preparams.Config
@@ -68,6 +71,9 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 		return nil, err
 	}
 	st.LogTo(log)
+	if err := o.recognise(ctx, st, log); err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
 	sealer, err := seal.New(ctx, o.Keyset, st)
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
@@ -75,13 +81,16 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 	keeper := custody.NewManaged(sealer)
 	pool := preparams.NewPool(st, sealer, o.Pool, log)
 	ports := session.Ports{
-		Wallets: st, Sessions: st, Keeping: st, Sealer: sealer, Halves: keeper, Custodian: keeper, PreParams: pool, Log: log,
+		Wallets: st, Sessions: st, Budgets: st, Keeping: st, Sealer: sealer, Halves: keeper, Custodian: keeper, PreParams: pool, Log: log,
 	}
 	workers := worker.NewPool(o.Worker, log)
 	if len(o.Worker.Args) > 0 {
 		ports.Joint = workers.Run
 	}
 	o.outside(&ports, keeper, st)
+	if o.Sessions.Creates == 0 && o.Pool.Depth > 0 { // no caller empties the pool, of which half are the server's
+		o.Sessions.Creates = max(1, o.Pool.Depth/4)
+	}
 	sessions, err := session.New(ctx, ports, o.Sessions)
 	if err != nil {
 		workers.Close()
@@ -122,6 +131,20 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 			}
 		},
 	}, nil
+}
+
+// recognise keeps what a copy of the database, or an older state of it, has in its pool of
+// pre-params from being used.
+func (o *Options) recognise(ctx context.Context, st *store.Store, log *slog.Logger) error {
+	if o.Lock == nil {
+		return nil
+	}
+	r, err := st.Recognise(ctx, o.Lock)
+	if err == nil && r.Why != "" {
+		const dropped = "the pool of pre-params was dropped and fills anew: its sets may have been used already; see docs/RESTORING.md"
+		log.Warn(dropped, "why", r.Why, "sets", r.Dropped)
+	}
+	return err
 }
 
 // webhooks returns the ways to somebody else's services, by their names.

@@ -10,44 +10,64 @@ import (
 
 // admission decides which run computes next. At most so many compute at once; behind
 // them waits a bounded queue, fair between callers: they take turns, so that one with a
-// hundred runs does not starve another with one. Signing goes ahead of everything that
-// makes a share set, since it is short and somebody waits at a till.
+// hundred runs does not starve another with one, and each has at most a share of it, so that
+// none fills it. Signing goes ahead of everything that makes a share set, since it is short
+// and somebody waits at a till.
+//
+// New wallets are counted apart from the same caller's other runs: they take no share, so
+// that a stolen token is enough to begin them, and they must not keep its owner out.
 type admission struct {
 	slots    int // how many compute at once
 	maxQueue int // how many wait at most
+	share    int // how many of them may be one caller's
+	anew     int // how many of those that compute may make new wallets
 
 	mu      sync.Mutex // guards what follows
 	busy    int
+	making  int // of the busy ones, those that make new wallets
 	waiting int
 	lanes   [2]lane       // signing, then the rest
 	recent  time.Duration // how long a run held its slot lately, a moving average
 }
 
+// who is whose turn it is: a caller with its new wallets, or with its other runs.
+type who struct {
+	caller string
+	anew   bool
+}
+
 // lane is one queue of callers that take turns.
 type lane struct {
-	turn   []string             // callers with somebody waiting, the next one first
-	queues map[string][]*ticket // by caller, the oldest first
+	turn   []who             // those with somebody waiting, the next one first
+	queues map[who][]*ticket // the oldest first
 }
 
 // ticket is one run's place.
 type ticket struct {
-	a      *admission
-	lane   *lane
-	caller string
-	ready  chan struct{} // closed when it has a slot
-	moved  chan struct{} // holds a token when the position changed
+	a    *admission
+	lane *lane
+	who
+	ready chan struct{} // closed when it has a slot
+	moved chan struct{} // holds a token when the position changed
 	// Guarded by a.mu:
 	position uint32 // how many go ahead of it, and itself; 0 once it has a slot
 	since    time.Time
 	gone     bool
 }
 
-// OverloadedError says that the queue is full.
-type OverloadedError struct{ RetryAfter time.Duration }
+// OverloadedError says that the queue is full, or the caller's share of it.
+type OverloadedError struct {
+	RetryAfter time.Duration
+	Own        bool // it is the caller's share
+}
 
 // Error implements error.
 func (e *OverloadedError) Error() string {
-	return fmt.Sprintf("%v: the queue is full, retry after %v", ErrOverloaded, e.RetryAfter)
+	full := "the queue is full"
+	if e.Own {
+		full = "the caller's share of the queue is full"
+	}
+	return fmt.Sprintf("%v: %s, retry after %v", ErrOverloaded, full, e.RetryAfter)
 }
 
 // Is makes an OverloadedError an ErrOverloaded.
@@ -58,32 +78,77 @@ func (e *OverloadedError) Is(target error) bool { return target == ErrOverloaded
 const firstGuess = 4 * time.Second
 
 func newAdmission(slots, maxQueue int) *admission {
-	a := &admission{slots: slots, maxQueue: maxQueue, recent: firstGuess}
+	a := &admission{slots: slots, maxQueue: maxQueue, share: quarter(maxQueue), anew: slots, recent: firstGuess}
 	for i := range a.lanes {
-		a.lanes[i].queues = make(map[string][]*ticket)
+		a.lanes[i].queues = make(map[who][]*ticket)
 	}
 	return a
 }
+
+// quarter is the share of a queue that one caller has where nobody says otherwise. The two
+// runs that a user with two devices begins have room in any.
+func quarter(queue int) int { return max(2, queue/4) }
 
 // enter takes a place, in a slot or in the queue, or fails with an OverloadedError. The
 // place is kept until leave.
 func (a *admission) enter(caller string, op Operation) (*ticket, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	t := &ticket{a: a, lane: &a.lanes[1], caller: caller, ready: make(chan struct{}), moved: make(chan struct{}, 1)}
-	if op == OpSign {
-		t.lane = &a.lanes[0]
+	t := &ticket{a: a, lane: a.lane(op), who: who{caller, op == OpCreate}}
+	t.ready, t.moved = make(chan struct{}), make(chan struct{}, 1)
+	if err := a.full(t.who); err != nil {
+		return nil, err
 	}
-	if a.busy >= a.slots && a.waiting >= a.maxQueue {
-		return nil, &OverloadedError{RetryAfter: a.recent * time.Duration(a.waiting+1) / time.Duration(a.slots)}
+	if len(t.lane.queues[t.who]) == 0 {
+		t.lane.turn = append(t.lane.turn, t.who)
 	}
-	if len(t.lane.queues[caller]) == 0 {
-		t.lane.turn = append(t.lane.turn, caller)
-	}
-	t.lane.queues[caller] = append(t.lane.queues[caller], t)
+	t.lane.queues[t.who] = append(t.lane.queues[t.who], t)
 	a.waiting++
 	a.admit()
 	return t, nil
+}
+
+// room fails with the OverloadedError with which enter would fail now.
+func (a *admission) room(caller string, op Operation) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.full(who{caller, op == OpCreate})
+}
+
+func (a *admission) lane(op Operation) *lane {
+	if op == OpSign {
+		return &a.lanes[0]
+	}
+	return &a.lanes[1]
+}
+
+// free reports whether one more of w would get a slot at once. It must be called with mu held.
+func (a *admission) free(w who) bool { return a.busy < a.slots && (!w.anew || a.making < a.anew) }
+
+// full says that there is no place for one more of w. It must be called with mu held.
+func (a *admission) full(w who) error {
+	if a.free(w) {
+		return nil
+	}
+	own, first := 0, uint32(0)
+	for i := range a.lanes {
+		q := a.lanes[i].queues[w]
+		if own += len(q); len(q) > 0 && (first == 0 || q[0].position < first) {
+			first = q[0].position
+		}
+	}
+	switch {
+	case a.waiting >= a.maxQueue:
+		return &OverloadedError{RetryAfter: a.after(a.waiting + 1)}
+	case own >= a.share: // there is room when the first of them has its slot
+		return &OverloadedError{RetryAfter: a.after(int(first)), Own: true}
+	}
+	return nil
+}
+
+// after estimates when so many runs have got their slots. It must be called with mu held.
+func (a *admission) after(runs int) time.Duration {
+	return a.recent * time.Duration(runs) / time.Duration(a.slots)
 }
 
 // reportEvery is how often a position is reported at most: in a crowd it changes with
@@ -141,6 +206,9 @@ func (t *ticket) leave() {
 	select {
 	case <-t.ready:
 		a.busy--
+		if t.anew {
+			a.making--
+		}
 		// An eighth of the newest: a few odd runs do not throw the estimate off.
 		a.recent += (time.Since(t.since) - a.recent) / 8
 	default:
@@ -153,13 +221,19 @@ func (t *ticket) leave() {
 // admit gives free slots to who is next, and tells the others where they stand. It must
 // be called with mu held.
 func (a *admission) admit() {
-	for a.busy < a.slots && a.waiting > 0 {
-		t := a.lanes[0].next()
+	for {
+		t := a.lanes[0].next(a.free)
 		if t == nil {
-			t = a.lanes[1].next()
+			t = a.lanes[1].next(a.free)
+		}
+		if t == nil {
+			break
 		}
 		a.waiting--
 		a.busy++
+		if t.anew {
+			a.making++
+		}
 		t.position, t.since = 0, time.Now()
 		close(t.ready)
 	}
@@ -179,29 +253,31 @@ func (a *admission) admit() {
 	}
 }
 
-// next takes out the oldest ticket of the caller whose turn it is.
-func (l *lane) next() *ticket {
-	if len(l.turn) == 0 {
+// next takes out the oldest ticket of whose turn it is, of those that there is a slot for; nil
+// where there is none.
+func (l *lane) next(free func(who) bool) *ticket {
+	i := slices.IndexFunc(l.turn, free)
+	if i < 0 {
 		return nil
 	}
-	caller := l.turn[0]
-	t := l.queues[caller][0]
-	l.turn = l.turn[1:]
-	l.queues[caller] = l.queues[caller][1:]
-	if len(l.queues[caller]) > 0 {
-		l.turn = append(l.turn, caller)
+	w := l.turn[i]
+	t := l.queues[w][0]
+	l.turn = slices.Delete(l.turn, i, i+1)
+	l.queues[w] = l.queues[w][1:]
+	if len(l.queues[w]) > 0 {
+		l.turn = append(l.turn, w)
 	} else {
-		delete(l.queues, caller)
+		delete(l.queues, w)
 	}
 	return t
 }
 
 func (l *lane) remove(t *ticket) {
-	q := slices.DeleteFunc(l.queues[t.caller], func(x *ticket) bool { return x == t })
-	l.queues[t.caller] = q
+	q := slices.DeleteFunc(l.queues[t.who], func(x *ticket) bool { return x == t })
+	l.queues[t.who] = q
 	if len(q) == 0 {
-		delete(l.queues, t.caller)
-		l.turn = slices.DeleteFunc(l.turn, func(c string) bool { return c == t.caller })
+		delete(l.queues, t.who)
+		l.turn = slices.DeleteFunc(l.turn, func(w who) bool { return w == t.who })
 	}
 }
 
@@ -210,8 +286,8 @@ func (l *lane) inOrder() []*ticket {
 	var all []*ticket
 	for round := 0; ; round++ {
 		found := false
-		for _, caller := range l.turn {
-			if q := l.queues[caller]; round < len(q) {
+		for _, w := range l.turn {
+			if q := l.queues[w]; round < len(q) {
 				all = append(all, q[round])
 				found = true
 			}

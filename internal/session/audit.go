@@ -4,8 +4,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"time"
-
-	"github.com/mpcd/mpcd/internal/tss"
 )
 
 // Entry is one line of the audit log: who did what to which wallet, and how it ended. It
@@ -61,19 +59,6 @@ func (s *Service) ended(rec *Session, action string, err error) Entry {
 		e.Detail += " culprit " + a.Culprit
 	}
 	return e
-}
-
-// blame returns what the end of a session that its client broke does to the set that it
-// used, or nil. Success makes up for nothing: who attacks would put honest runs in between.
-func (s *Service) blame(rec *Session, used string, err error) *Blame {
-	a := new(AbortedError)
-	if used == "" || !errors.As(err, &a) || a.Culprit != tss.Client.String() {
-		return nil
-	}
-	e := s.entry(rec, "share_set.lock")
-	e.ShareSetID = used
-	e.Detail += " culprit " + a.Culprit
-	return &Blame{ShareSetID: used, Limit: s.cfg.Aborts, Lock: e}
 }
 
 // signed adds who signed what, durable before the signature leaves.

@@ -2,7 +2,6 @@ package session_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -50,125 +49,45 @@ func backupOf(h held) session.BackupRequest {
 	return session.BackupRequest{Start: start(), WalletID: h.wallet, SigningShare: signWith(h).SigningShare, Method: session.Custom}
 }
 
-// Runs of all kinds that the client broke are on the account of the set that they used, and
-// of no other. Who else is to blame, or how a run ended otherwise, costs nothing, and good
-// runs pay nothing back.
-func TestAbortsAreCounted(t *testing.T) {
+// In a hosted run both sides are the service's: whoever of the two breaks it, the client is not
+// to blame, and nothing is charged.
+func TestHostedRunsBlameNobody(t *testing.T) {
 	t.Parallel()
 	var fault blamed
-	p, first, backup := open(t, servertest.Config{Sessions: session.Config{Aborts: 4}, Wrap: fault.wrap})
+	p, first, backup := open(t, servertest.Config{Sessions: session.Config{Aborts: 1}, Wrap: fault.wrap})
 	confirmed(t, p, backup)
-	run := map[string]func() (*session.Run, error){
+	for what, run := range map[string]func() (*session.Run, error){
 		"sign":      func() (*session.Run, error) { return p.Sessions.Sign(t.Context(), alice, signWith(first)) },
 		"backup":    func() (*session.Run, error) { return p.Sessions.Backup(t.Context(), alice, backupOf(first)) },
 		"provision": func() (*session.Run, error) { return p.Sessions.Provision(t.Context(), alice, provisionOf(backup)) },
 		"create": func() (*session.Run, error) {
 			return p.Sessions.Create(t.Context(), alice, session.CreateRequest{Start: start(), Curves: []session.Curve{session.Ed25519}})
 		},
-	}
-	for i, step := range []struct {
-		what, culprit string
-		first, backup uint32 // what is counted after it
-	}{
-		{"sign", "CLIENT", 1, 0},
-		{"sign", "", 1, 0},
-		{"sign", "SERVER", 1, 0},
-		{"backup", "CLIENT", 2, 0},
-		{"provision", "CLIENT", 2, 1},
-		{"create", "CLIENT", 2, 1},
-		{"provision", "", 2, 1},
-		{"sign", "CLIENT", 3, 1},
 	} {
-		fault.on(step.culprit)
-		r, err := run[step.what]()
-		_, _, err = ended(t, r, err)
-		require.Equal(t, step.culprit != "", errors.Is(err, session.ErrProtocolAborted), "step %d: %v", i, err)
-		require.Equal(t, step.first, setOf(t, p, first).Aborts, "step %d", i)
-		require.Equal(t, step.backup, setOf(t, p, backup).Aborts, "step %d", i)
-	}
-	require.False(t, setOf(t, p, first).Locked())
-
-	fault.on("CLIENT")
-	r, err := run["sign"]()
-	_, _, err = ended(t, r, err)
-	require.ErrorIs(t, err, session.ErrProtocolAborted, "it is not the one that is refused")
-	locked := setOf(t, p, first)
-	require.True(t, locked.Locked())
-	fault.on("")
-	for _, what := range []string{"sign", "backup"} {
-		_, err = run[what]()
-		require.ErrorIs(t, err, session.ErrShareSetLocked, "%s: before any work", what)
-	}
-	r, err = run["provision"]()
-	second := confirmed(t, p, made(t, r, err))
-	require.Zero(t, setOf(t, p, second).Aborts)
-	r, err = p.Sessions.Sign(t.Context(), alice, signWith(second))
-	_, _, err = ended(t, r, err)
-	require.NoError(t, err)
-	require.Equal(t, locked, setOf(t, p, first), "it stays locked")
-
-	lines, err := p.Store.Audit(t.Context(), first.wallet)
-	require.NoError(t, err)
-	var locks, blames []string
-	for _, l := range lines {
-		switch {
-		case l.Action == "share_set.lock":
-			require.Equal(t, locked.LockTime, l.Time)
-			locks = append(locks, fmt.Sprint(l.Caller, " ", l.ShareSetID == first.set, " ", l.Outcome, l.Reason, " ", l.Detail))
-		case l.Reason == "PROTOCOL_ABORTED":
-			blames = append(blames, l.Detail)
+		for _, culprit := range []string{"CLIENT", "SERVER"} {
+			fault.on(culprit)
+			r, err := run()
+			_, _, err = ended(t, r, err)
+			require.Equal(t, "INTERNAL", session.Reason(err), "%s: %v", what, err)
+			rec := stateOf(t, p, r.SessionID())
+			require.Equal(t, session.Failed, rec.State, what)
+			require.Equal(t, &session.Failure{Reason: "INTERNAL"}, rec.Failure, what)
 		}
 	}
-	require.Equal(t, []string{"alice true ok SIGN culprit CLIENT"}, locks)
-	require.Equal(t, []string{
-		"SIGN culprit CLIENT", "SIGN culprit SERVER", "BACKUP culprit CLIENT", "PROVISION culprit CLIENT", "SIGN culprit CLIENT", "SIGN culprit CLIENT",
-	}, blames)
-	_, _, err = p.Store.VerifyAudit(t.Context())
-	require.NoError(t, err)
-}
-
-// Without a setting it takes five.
-func TestAbortsByDefault(t *testing.T) {
-	t.Parallel()
-	var fault blamed
-	p, first, _ := open(t, servertest.Config{Wrap: fault.wrap})
-	fault.on("CLIENT")
-	for range 5 {
-		require.False(t, setOf(t, p, first).Locked())
-		r, err := p.Sessions.Sign(t.Context(), alice, signWith(first))
-		_, _, err = ended(t, r, err)
-		require.ErrorIs(t, err, session.ErrProtocolAborted)
+	w := found(t, p, first)
+	require.Zero(t, w.HardAborts)
+	for _, set := range w.Sets {
+		require.Zero(t, set.Aborts)
 	}
-	require.True(t, setOf(t, p, first).Locked())
-}
-
-// An abort whose end could not be stored did not happen: the same request runs again.
-func TestAbortThatIsNotStored(t *testing.T) {
-	t.Parallel()
-	var fault blamed
-	full := once(errFault)
-	p, first, _ := open(t, servertest.Config{Sessions: session.Config{Aborts: 1}, Wrap: func(p *session.Ports) {
-		p.Sessions = &sessions{Sessions: p.Sessions, commit: fault.commit, update: func(rec *session.Session) error {
-			if rec.State == session.Failed {
-				return full()
-			}
-			return nil
-		}}
-	}})
-	fault.on("CLIENT")
-	req := signWith(first)
-	r, err := p.Sessions.Sign(t.Context(), alice, req)
+	lines, err := p.Store.Audit(t.Context(), first.wallet)
+	require.NoError(t, err)
+	for _, l := range lines {
+		require.NotContains(t, l.Detail, "culprit")
+	}
+	fault.on("")
+	r, err := p.Sessions.Sign(t.Context(), alice, signWith(first))
 	_, _, err = ended(t, r, err)
-	require.ErrorIs(t, err, session.ErrInterrupted)
-	require.Zero(t, setOf(t, p, first).Aborts)
-	r, err = p.Sessions.Sign(t.Context(), alice, req)
-	_, _, err = ended(t, r, err)
-	require.ErrorIs(t, err, session.ErrProtocolAborted)
-	require.Equal(t, uint32(1), setOf(t, p, first).Aborts)
-	r, err = p.Sessions.Sign(t.Context(), alice, req)
-	_, _, err = ended(t, r, err)
-	require.ErrorIs(t, err, session.ErrProtocolAborted, "it is final, and attaching to it is no run")
-	require.Equal(t, uint32(1), setOf(t, p, first).Aborts)
+	require.NoError(t, err)
 }
 
 // A run that is under way when its set is locked makes nothing, and one that waited for its

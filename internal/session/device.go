@@ -4,10 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,31 +36,82 @@ type Numbered struct {
 }
 
 // device is the service's end of the link to one device, for one attempt. What was sent is
-// kept until the device has it; nothing is taken twice.
+// kept until the device has it; nothing is taken twice. Before the run has its place, nothing
+// is taken but the device's hello.
 type device struct {
 	instance string
 	attempt  uint32
 	silence  time.Duration // after which it is gone
 	wake     func()        // tells the run's followers that there is more to send
 	in       chan Part     // what the device sent, in order
+	room     *buffer       // for what is in there; nil: there is no bound
+	met      chan struct{} // closed when the first part is there
+	stopped  chan struct{} // closed when over is set
 
 	mu     sync.Mutex // guards what follows
+	hello  *tss.Hello // of the device
+	placed bool       // the run has its place, and takes all parts; before, the hello alone
 	next   uint32     // the sequence of the device's next part
 	sent   []Part     // those after acked
 	acked  uint32
 	newest Part      // sent or not yet, acknowledged or not
+	over   error     // why nothing is taken or sent any more; nil: it is
 	waits  time.Time // since when the run waits for the device; zero: it does not
 }
 
 var _ tss.Link = (*device)(nil)
 
 func newDevice(instance string, attempt uint32, silence time.Duration, wake func()) *device {
-	return &device{instance: instance, attempt: attempt, silence: silence, wake: wake, in: make(chan Part, tss.MaxParts), next: 1}
+	return &device{
+		instance: instance, attempt: attempt, silence: silence, wake: wake,
+		in: make(chan Part, tss.MaxParts), met: make(chan struct{}), stopped: make(chan struct{}), next: 1,
+	}
+}
+
+// greeted waits for the device's first part, and returns it where it is a hello, or nil; or it
+// returns ctx's cause.
+func (d *device) greeted(ctx context.Context) (*tss.Hello, error) {
+	select {
+	case <-d.met:
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.hello, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// listen hands the run the device's hello, and takes what comes after it from now on.
+func (d *device) listen() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	hello := Part{Hello: d.hello}
+	d.room.add(sizeOf(hello), true)
+	d.in <- hello // the first: there is room
+	d.placed = true
+}
+
+// close takes nothing any more, and drops what nobody took. The run has ended.
+func (d *device) close() {
+	if d == nil {
+		return
+	}
+	d.stop(fmt.Errorf("%w: the run is over", ErrInterrupted))
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.hello = nil
+	for len(d.in) > 0 {
+		d.room.free(sizeOf(<-d.in))
+	}
 }
 
 // Send implements tss.Link.
 func (d *device) Send(_ context.Context, p Part) error {
 	d.mu.Lock()
+	if d.over != nil { // nobody is to have it
+		d.mu.Unlock()
+		return nil
+	}
 	if len(d.sent) == tss.MaxParts {
 		d.mu.Unlock()
 		return fmt.Errorf("%w: a device that takes nothing", ErrInterrupted)
@@ -71,7 +122,8 @@ func (d *device) Send(_ context.Context, p Part) error {
 	return nil
 }
 
-// Recv implements tss.Link.
+// Recv implements tss.Link. When the device is stopped, it returns what was taken before, and
+// then an error that is tss.ErrStopped and the reason.
 func (d *device) Recv(ctx context.Context) (Part, error) {
 	silence := time.NewTimer(d.silence)
 	defer silence.Stop()
@@ -79,11 +131,33 @@ func (d *device) Recv(ctx context.Context) (Part, error) {
 	defer d.waitsSince(time.Time{})
 	select {
 	case p := <-d.in:
+		d.room.free(sizeOf(p))
 		return p, nil
 	case <-silence.C:
-		return Part{}, fmt.Errorf("%w: the device has said nothing for %v", ErrInterrupted, d.silence)
+		d.stop(fmt.Errorf("%w: the device has said nothing for %v", ErrInterrupted, d.silence))
+	case <-d.stopped:
 	case <-ctx.Done():
 		return Part{}, context.Cause(ctx)
+	}
+	select {
+	case p := <-d.in: // it was acknowledged
+		d.room.free(sizeOf(p))
+		return p, nil
+	default:
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return Part{}, fmt.Errorf("%w: %w", tss.ErrStopped, d.over)
+	}
+}
+
+// stop makes the device's end of the link the end of what is taken and sent. The first reason
+// counts.
+func (d *device) stop(why error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.over == nil {
+		d.over = why
+		close(d.stopped)
 	}
 }
 
@@ -138,23 +212,44 @@ func (d *device) after(sequence uint32) (out []Numbered) {
 }
 
 // take takes what the device sent, as far as it goes on without a gap, and returns the last
-// sequence that is there.
+// sequence that is there. What the run does not take yet is not there: the device sends it
+// again.
 func (d *device) take(parts []Numbered) (ack uint32, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.over != nil { // what is acknowledged is looked at
+		return 0, d.over
+	}
 	for _, p := range parts {
 		d.forget(p.Ack)
 		if p.Sequence != d.next { // it came before, or one before it did not
 			continue
 		}
-		select {
-		case d.in <- p.Part:
-			d.next++
-		default:
-			return d.next - 1, &FieldError{"messages", "must not be more than the protocol has"}
+		taken, err := d.takeNext(p.Part)
+		if !taken {
+			return d.next - 1, err
 		}
+		d.next++
 	}
 	return d.next - 1, nil
+}
+
+// takeNext takes the next part, where the run takes it now. It must be called with mu held.
+func (d *device) takeNext(p Part) (taken bool, err error) {
+	switch {
+	case !d.placed && d.next == 1:
+		d.hello = p.Hello // nil where it is something else, which is as good as none
+		close(d.met)
+		return true, nil
+	case !d.placed:
+		return false, nil
+	case len(d.in) == cap(d.in):
+		return false, &FieldError{"messages", "must not be more than the protocol has"}
+	case !d.room.add(sizeOf(p), len(d.in) == 0):
+		return false, nil
+	}
+	d.in <- p // nobody else puts anything in
+	return true, nil
 }
 
 // forget drops what the device has. It must be called with mu held.
@@ -165,81 +260,22 @@ func (d *device) forget(ack uint32) {
 	}
 }
 
-// SendMessages hands a live device-held session what its device sent, each part once, and
-// returns the last sequence that is there.
-func (s *Service) SendMessages(ctx context.Context, c Caller, sessionID, instance string, attempt uint32, parts []Numbered) (ack uint32, err error) {
-	rec, err := s.Session(ctx, c, sessionID)
-	if err != nil {
-		return 0, err
-	}
-	d := s.deviceOf(rec)
-	switch {
-	case d != nil && d.instance == instance && d.attempt == attempt:
-		return d.take(parts)
-	case d == nil && rec.State == Succeeded: // its last part, again: the session has it
-		return lastOf(parts), nil
-	case d == nil && rec.State.Ended():
-		return 0, rec.Err()
-	}
-	return 0, fmt.Errorf("%w: session %s has no attempt %d of this instance", ErrInterrupted, sessionID, attempt)
-}
-
-func lastOf(parts []Numbered) (last uint32) {
-	for _, p := range parts {
-		last = max(last, p.Sequence)
-	}
-	return last
-}
-
-// deviceOf returns the device of a live session, or nil.
-func (s *Service) deviceOf(rec *Session) *device {
-	r := s.running(rec)
-	if r == nil {
-		return nil
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.ended {
-		return nil
-	}
-	return r.device
-}
-
-// belongs reports whether a call comes from the parties that a live run has at its other
-// end. A new instance of the device takes over: the run is ended, without blame, and the
-// call begins the next attempt.
-func (s *Service) belongs(ctx context.Context, r *Run, d *Device) (bool, error) {
-	if d == nil {
-		return true, nil
-	}
-	r.mu.Lock()
-	there, attempt, ended := r.device, r.attempt, r.ended
-	r.mu.Unlock()
-	switch {
-	case ended || there == nil: // its end, or its error, is for everybody
-		return true, nil
-	case there.instance == d.Instance && (d.Attempt == 0 || d.Attempt == attempt):
-		return true, nil
-	case d.Attempt != 0:
-		return false, fmt.Errorf("%w: attempt %d is over", ErrInterrupted, d.Attempt)
-	}
-	r.cancel(fmt.Errorf("%w: another instance of the device has taken over", ErrInterrupted))
-	select {
-	case <-r.released:
-		return false, nil
-	case <-ctx.Done():
-		return false, context.Cause(ctx)
-	}
-}
-
 // joint runs the service's side of an operation whose client's side is on a device.
 func (s *Service) joint(ctx context.Context, w *work, t target, src *source) (*made, []PublicKey, error) {
 	j := tss.Joint{
 		Party: tss.Server, Operation: w.rec.Operation.String(), SessionID: w.rec.ID, Attempt: w.rec.Attempt, Curves: t.curves, Purpose: t.purpose,
 		WalletID: t.walletID, ShareSetID: uuid.NewString(), Observer: tss.Observer{Busy: w.busy},
-		PreParams: func(ctx context.Context) (*tss.PreParams, error) { return s.preParams(ctx, t.walletID) },
-		Progress:  func(c Curve, k, n int) { w.run.report(newSpan(c, t.curves).progress(k, n)) },
-		Fresh:     func(n, nTilde *big.Int) error { return s.fresh(ctx, t.walletID, n, nTilde) },
+		PreParams: func(ctx context.Context) (*tss.PreParams, error) {
+			return s.preParams(ctx, s.PreParams.ClaimReady, t.walletID, tss.Server)
+		},
+		Progress: func(c Curve, k, n int) { w.run.report(newSpan(c, t.curves).progress(k, n)) },
+		Fresh:    func(n, nTilde *big.Int) error { return s.fresh(ctx, t.walletID, n, nTilde) },
+	}
+	// Before a custodian is asked, and a worker is used.
+	if slices.Contains(t.curves, Secp256k1) {
+		if err := s.PreParams.Ready(ctx, tss.Server); err != nil {
+			return nil, nil, fmt.Errorf("pre-params: %w", err)
+		}
 	}
 	if src != nil {
 		half, err := s.half(ctx, t.owner, src, w)
@@ -250,7 +286,7 @@ func (s *Service) joint(ctx context.Context, w *work, t target, src *source) (*m
 		j.Share, j.Record = half, src.set.Record
 	}
 	w.run.report(newSpan(t.curves[0], t.curves).progress(0, 0))
-	out, err := s.Joint(ctx, &j, w.run.device)
+	out, err := s.joined(ctx, &j, w.run.device)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -272,10 +308,10 @@ func (s *Service) joint(ctx context.Context, w *work, t target, src *source) (*m
 	return m, public, nil
 }
 
-// fresh wants the device's moduli to be new to the wallet: attacks that plant a key need
-// it more than once.
+// fresh wants the device's moduli to be new to the wallet, since attacks that plant a key
+// need it more than once, and none that the service made.
 func (s *Service) fresh(ctx context.Context, walletID string, n, nTilde *big.Int) error {
-	err := s.Wallets.ReserveModuli(ctx, walletID, sha256.Sum256(n.Bytes()), sha256.Sum256(nTilde.Bytes()))
+	err := s.Wallets.ReserveModuli(ctx, walletID, MadeByDevice, sha256.Sum256(n.Bytes()), sha256.Sum256(nTilde.Bytes()))
 	if errors.Is(err, ErrModulusUsed) {
 		return &tss.ProtocolError{Curve: Secp256k1, Round: 1, Culprit: tss.Client, Err: err}
 	}
@@ -305,7 +341,7 @@ func (s *Service) SignWithDevice(ctx context.Context, c Caller, req DeviceSignRe
 		}); err != nil {
 			return nil, err
 		}
-		return &plan{walletID: wallet.ID, uses: src.set.ID, steps: func(ctx context.Context, w *work) (*made, error) {
+		return &plan{walletID: wallet.ID, uses: src.set.ID, source: src, payload: req.Payload, arms: req.Curve == Secp256k1, steps: func(ctx context.Context, w *work) (*made, error) {
 			return s.signJointly(ctx, w, wallet.Owner, src, req.Curve, req.Payload)
 		}}, nil
 	}})
@@ -324,31 +360,63 @@ func (s *Service) signJointly(ctx context.Context, w *work, owner string, src *s
 		Party: tss.Server, Operation: tss.OperationSign, SessionID: w.rec.ID, Attempt: w.rec.Attempt, Curves: []Curve{c}, WalletID: w.rec.WalletID,
 		Share: half, Record: src.set.Record, Payload: payload, Observer: tss.Observer{Busy: w.busy},
 		Progress: func(_ Curve, k, n int) { w.run.report(sp.progress(k, n)) },
-		Gate:     func(ctx context.Context) error { return s.mayLeave(ctx, w.rec, src, c, digest) },
+		// Once ctx has ended nothing leaves any more, although the run goes on to look at what came.
+		Gate: func(_ context.Context, g tss.Gate) error { return s.pass(ctx, w, g, c, digest) },
 	}
-	out, err := s.Joint(ctx, &j, w.run.device)
+	out, err := s.joined(ctx, &j, w.run.device)
 	if err != nil {
 		return nil, err
 	}
 	return s.signed(w, src, c, digest, out.Signature)
 }
 
-// mayLeave is the last word before the device has a signature: the set must still be one
-// that may sign, and who signs what must be durable.
-func (s *Service) mayLeave(ctx context.Context, rec *Session, src *source, c Curve, digest []byte) error {
-	if _, err := s.usable(ctx, rec.WalletID, src.set.ID); err != nil {
-		return fmt.Errorf("while it signed: %w", err)
+// pass decides whether a message of a signing leaves. The last one, with which the device has a
+// signature: the set must still be one that may sign, and who signs what must be durable.
+func (s *Service) pass(ctx context.Context, w *work, g tss.Gate, c Curve, digest []byte) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w: %w", tss.ErrStopped, context.Cause(ctx))
 	}
-	e := s.entry(rec, "session.release")
-	e.ShareSetID, e.Detail = src.set.ID, rec.Operation.String()+" "+c.String()+" "+hex.EncodeToString(digest)
-	if err := s.Keeping.Record(ctx, e); err != nil {
-		return fmt.Errorf("note the signature: %w", err)
+	var err error
+	if g == tss.Arm {
+		err = s.Budgets.Arm(context.WithoutCancel(ctx), w.rec, s.budget())
+		if busy := new(BusyError); errors.As(err, &busy) {
+			_, others := s.enter(w.run, w.rec.WalletID, w.rec.Used)
+			busy.RetryAfter = placeIn(others)
+		}
+	} else {
+		e := s.entry(w.rec, "session.release")
+		e.ShareSetID = w.rec.Used
+		err = s.Budgets.Disarm(context.WithoutCancel(ctx), w.rec, e.signed(c, digest))
+	}
+	if err != nil {
+		return fmt.Errorf("while it signed: %w", err)
 	}
 	return nil
 }
 
+// lookAtMost bounds how long a run that was stopped may look at what it took from the device.
+const lookAtMost = 30 * time.Second
+
+// joined runs the service's side of a device-held run. When ctx ends, nothing more is taken
+// from the device or sent to it, but what was taken is looked at to the end: a cancellation
+// does not undo the blame for it.
+func (s *Service) joined(ctx context.Context, j *tss.Joint, d *device) (*tss.Joined, error) {
+	whole, kill := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer kill(nil)
+	defer context.AfterFunc(s.ctx, func() { kill(errClosing) })()
+	defer context.AfterFunc(ctx, func() { // ends with whole, at the latest
+		d.stop(context.Cause(ctx))
+		select {
+		case <-time.After(lookAtMost):
+			kill(context.Cause(ctx))
+		case <-whole.Done():
+		}
+	})()
+	return s.Joint(whole, j, d)
+}
+
 // deviceSource is source for a device that keeps its share: it names the set. That it has
-// the share shows in the run.
+// the share shows in its hello; until then nobody is told the set's state.
 func (s *Service) deviceSource(ctx context.Context, c Caller, a action, walletID string, want Purpose, setID string) (*Wallet, *source, error) {
 	wallet, err := s.wallet(ctx, c, a, walletID)
 	if err != nil {
@@ -363,9 +431,6 @@ func (s *Service) deviceSource(ctx context.Context, c Caller, a action, walletID
 	}
 	if set.Purpose != want {
 		return nil, nil, fmt.Errorf("%w: set %s is of purpose %v", ErrShareSetMismatch, setID, set.Purpose)
-	}
-	if err := set.usable(); err != nil {
-		return nil, nil, err
 	}
 	record, err := tss.ParseRecord(set.Record)
 	if err != nil {

@@ -35,6 +35,7 @@ var (
 	ErrOverloaded       = &Error{"OVERLOADED"}
 	ErrTooManyPending   = &Error{"TOO_MANY_PENDING"}
 	ErrShareSetBusy     = &Error{"SHARE_SET_BUSY"}
+	ErrShareSetLimited  = &Error{"SHARE_SET_LIMITED"}
 	ErrShuttingDown     = &Error{"SHUTTING_DOWN"}
 	ErrProtocolAborted  = &Error{"PROTOCOL_ABORTED"}
 	ErrSessionCancelled = &Error{"SESSION_CANCELLED"}
@@ -53,9 +54,9 @@ var (
 // attempt, since it was read. It never reaches a caller.
 var ErrSuperseded = errors.New("session ended or at another attempt")
 
-// ErrModulusUsed is the store's word for a modulus that the wallet has used before. It
-// never reaches a caller.
-var ErrModulusUsed = errors.New("the wallet has used this modulus before")
+// ErrModulusUsed is the store's word for a modulus that was used before (see
+// Wallets.ReserveModuli). It never reaches a caller.
+var ErrModulusUsed = errors.New("this modulus was used before")
 
 // FieldError is an INVALID_ARGUMENT that names the field and what it wants.
 type FieldError struct {
@@ -123,18 +124,66 @@ type BusyError struct {
 
 // Error implements error.
 func (e *BusyError) Error() string {
-	return fmt.Sprintf("%v: set %s has as many device-held runs under way as it has aborts left", ErrShareSetBusy, e.ShareSetID)
+	return fmt.Sprintf("%v: as many device-held runs of set %s, or of its wallet, are under way as there are aborts left", ErrShareSetBusy, e.ShareSetID)
 }
 
 // Is makes a BusyError an ErrShareSetBusy.
 func (e *BusyError) Is(target error) bool { return target == ErrShareSetBusy }
+
+// LimitedError is a RATE_LIMITED of one caller's runs.
+type LimitedError struct {
+	Proofs     bool          // too many hellos of its devices proved nothing; else it has begun too many new wallets
+	RetryAfter time.Duration // when the next one may come
+}
+
+// Error implements error.
+func (e *LimitedError) Error() string {
+	what := "new device-held wallets"
+	if e.Proofs {
+		what = "hellos without the share of their set"
+	}
+	return fmt.Sprintf("%v: too many %s, retry after %v", ErrRateLimited, what, e.RetryAfter)
+}
+
+// Is makes a LimitedError an ErrRateLimited.
+func (e *LimitedError) Is(target error) bool { return target == ErrRateLimited }
+
+// BudgetError says that a set's soft budget is empty.
+type BudgetError struct {
+	ShareSetID string
+	RetryAfter time.Duration // when time has paid one back
+}
+
+// Error implements error.
+func (e *BudgetError) Error() string {
+	return fmt.Sprintf("%v: too many armed runs of set %s were not disarmed; there is room in %v", ErrShareSetLimited, e.ShareSetID, e.RetryAfter)
+}
+
+// Is makes a BudgetError an ErrShareSetLimited.
+func (e *BudgetError) Is(target error) bool { return target == ErrShareSetLimited }
+
+// NoPreParamsError says that none of the pre-params that are made ahead are left.
+type NoPreParamsError struct{ RetryAfter time.Duration } // when the next set may be there
+
+// Error implements error.
+func (e *NoPreParamsError) Error() string {
+	return fmt.Sprintf("%v: no pre-params are ready, retry after %v", ErrOverloaded, e.RetryAfter)
+}
+
+// Is makes a NoPreParamsError an ErrOverloaded.
+func (e *NoPreParamsError) Is(target error) bool { return target == ErrOverloaded }
 
 // mayPass reports whether a run that ended with err leaves a next attempt to the same request.
 func mayPass(err error) bool {
 	if w := new(WebhookError); errors.As(err, &w) {
 		return !w.Permanent
 	}
-	return errors.Is(err, ErrInterrupted) || errors.Is(err, ErrShareSetBusy) || errors.Is(err, ErrWebhookFailed)
+	for _, passes := range []error{ErrInterrupted, ErrWebhookFailed, ErrOverloaded, ErrRateLimited, ErrShareSetBusy, ErrShareSetLimited} {
+		if errors.Is(err, passes) {
+			return true
+		}
+	}
+	return errors.As(err, new(*PendingError))
 }
 
 // AbortedError is a PROTOCOL_ABORTED with what is known of its cause.
@@ -165,6 +214,9 @@ func Reason(err error) string {
 	var w *WebhookError
 	var p *PendingError
 	var b *BusyError
+	var l *LimitedError
+	var soft *BudgetError
+	var n *NoPreParamsError
 	switch {
 	case errors.As(err, &w):
 		return ErrWebhookFailed.Reason
@@ -172,13 +224,17 @@ func Reason(err error) string {
 		return ErrTooManyPending.Reason
 	case errors.As(err, &b):
 		return ErrShareSetBusy.Reason
+	case errors.As(err, &l):
+		return ErrRateLimited.Reason
+	case errors.As(err, &soft):
+		return ErrShareSetLimited.Reason
 	case errors.As(err, &d):
 		return ErrPolicyDenied.Reason
 	case errors.As(err, &f):
 		return ErrInvalidArgument.Reason
 	case errors.As(err, &a):
 		return ErrProtocolAborted.Reason
-	case errors.As(err, &o):
+	case errors.As(err, &o), errors.As(err, &n):
 		return ErrOverloaded.Reason
 	case errors.As(err, &e):
 		return e.Reason
@@ -214,7 +270,7 @@ var byReason = func() map[string]*Error {
 	for _, e := range []*Error{
 		ErrInvalidArgument, ErrShareMalformed, ErrShareSetMismatch, ErrRequestIDReused, ErrWalletNotFound,
 		ErrShareSetNotFound, ErrSessionNotFound, ErrBackupNotFound, ErrShareSetPending, ErrShareSetRevoked,
-		ErrShareSetLocked, ErrLastShareSet, ErrSessionExpired, ErrOverloaded, ErrTooManyPending, ErrShareSetBusy,
+		ErrShareSetLocked, ErrLastShareSet, ErrSessionExpired, ErrOverloaded, ErrTooManyPending, ErrShareSetBusy, ErrShareSetLimited,
 		ErrShuttingDown, ErrProtocolAborted, ErrSessionCancelled, ErrInterrupted,
 		ErrPermissionDenied, ErrDeviceHeldWallet, ErrPolicyDenied, ErrWebhookFailed, ErrUnauthenticated, ErrRateLimited, ErrDataCorrupted, ErrInternal,
 	} {

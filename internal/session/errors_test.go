@@ -54,6 +54,7 @@ func TestWebhookErrorsSurviveTheStore(t *testing.T) {
 	}
 	require.True(t, mayPass(ErrWebhookFailed))
 	require.True(t, mayPass(&BusyError{}))
+	require.True(t, mayPass(&BudgetError{}))
 	require.False(t, mayPass(&AbortedError{}))
 	require.False(t, mayPass(ErrTooManyPending), "it ends no run")
 }

@@ -37,7 +37,7 @@ func (s *Service) Create(ctx context.Context, c Caller, req CreateRequest) (*Run
 	}
 	return s.start(ctx, job{op: OpCreate, caller: c, requestID: req.RequestID, fingerprint: fp, device: req.Device, prepare: func(context.Context) (*plan, error) {
 		t := target{Start: req.Start, walletID: uuid.NewString(), owner: req.Owner, purpose: Signing, curves: req.Curves}
-		return &plan{walletID: t.walletID, steps: func(ctx context.Context, w *work) (*made, error) {
+		return &plan{walletID: t.walletID, curves: t.curves, steps: func(ctx context.Context, w *work) (*made, error) {
 			t.walletID = w.rec.WalletID // an earlier attempt's, where there was one
 			m, keys, err := s.make(ctx, w, t, nil)
 			if err != nil {
@@ -131,7 +131,7 @@ func (s *Service) reshare(ctx context.Context, op Operation, c Caller, t target,
 		for _, k := range src.record.Keys {
 			t.curves = append(t.curves, k.Curve)
 		}
-		return &plan{walletID: t.walletID, uses: src.set.ID, wipe: src.client.Wipe, steps: func(ctx context.Context, w *work) (*made, error) {
+		return &plan{walletID: t.walletID, uses: src.set.ID, source: src, wipe: src.client.Wipe, steps: func(ctx context.Context, w *work) (*made, error) {
 			m, _, err := s.make(ctx, w, t, src)
 			return m, err
 		}}, nil
@@ -302,8 +302,8 @@ func (s *Service) newKeys(ctx context.Context, w *work, sp span, src *source, ha
 	w.run.report(sp.progress(0, 0))
 	var pre [2]*tss.PreParams
 	if sp.curve == Secp256k1 {
-		for p := range pre {
-			pp, err := s.preParams(ctx, w.rec.WalletID)
+		for _, p := range []Party{tss.Client, tss.Server} {
+			pp, err := s.preParams(ctx, s.PreParams.Claim, w.rec.WalletID, p)
 			if err != nil {
 				pre[tss.Client].Wipe()
 				return nil, err
@@ -322,16 +322,19 @@ func (s *Service) newKeys(ctx context.Context, w *work, sp span, src *source, ha
 	return tss.HostedReshare(ctx, old, src.shares(half, sp.curve), pre, obs)
 }
 
-// preParams takes a set that the wallet never used. A set is used once by design; this
-// is for a pool that came back, as when a database was restored.
-func (s *Service) preParams(ctx context.Context, walletID string) (*tss.PreParams, error) {
+// claimSet is PreParams.Claim or ClaimReady.
+type claimSet func(ctx context.Context, p Party) (*tss.PreParams, error)
+
+// preParams claims a party's set whose moduli were never used, in any wallet. A set is used
+// once by design; this is for a pool that came back, as when a database was restored.
+func (s *Service) preParams(ctx context.Context, claim claimSet, walletID string, p Party) (*tss.PreParams, error) {
 	for {
-		pp, err := s.PreParams.PreParams(ctx)
+		pp, err := claim(ctx, p)
 		if err != nil {
 			return nil, fmt.Errorf("pre-params: %w", err)
 		}
 		n, nTilde := pp.Moduli()
-		err = s.Wallets.ReserveModuli(ctx, walletID, sha256.Sum256(n.Bytes()), sha256.Sum256(nTilde.Bytes()))
+		err = s.Wallets.ReserveModuli(ctx, walletID, MadeHere, sha256.Sum256(n.Bytes()), sha256.Sum256(nTilde.Bytes()))
 		if err == nil {
 			return pp, nil
 		}
@@ -339,7 +342,8 @@ func (s *Service) preParams(ctx context.Context, walletID string) (*tss.PreParam
 		if !errors.Is(err, ErrModulusUsed) {
 			return nil, fmt.Errorf("pre-params: %w", err)
 		}
-		s.Log.Error("pre-params came a second time for one wallet; was the database restored from a backup?", "wallet_id", walletID)
+		const twice = "pre-params came a second time: was the database restored from a backup? The pool was dropped"
+		s.Log.Error(twice, "wallet_id", walletID, "party", p)
 	}
 }
 

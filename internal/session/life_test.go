@@ -176,7 +176,7 @@ type slowCancel struct {
 	then func()
 }
 
-func (s *slowCancel) Update(ctx context.Context, n *session.Session, b *session.Blame, e session.Entry) error {
+func (s *slowCancel) Update(ctx context.Context, n *session.Session, b session.Budget, e session.Entry) error {
 	err := s.Sessions.Update(ctx, n, b, e)
 	if n.State == session.Cancelled && err == nil {
 		s.then()

@@ -14,6 +14,8 @@ type (
 	Curve = tss.Curve
 	// Purpose is the tss room's as well.
 	Purpose = tss.Purpose
+	// Party is the tss room's as well.
+	Party = tss.Party
 )
 
 // The values of those types.
@@ -112,6 +114,9 @@ type Wallet struct {
 	Sets        []ShareSet  // in order of creation
 	CreateTime  time.Time
 	HostedSince time.Time // when both halves first met in the service; zero: never
+	LockTime    time.Time // zero unless locked: then all its sets are
+	HardAborts  uint32    // those of all its sets
+	SoftAborts  uint32    // those of all its sets, in its life or since it was unlocked
 }
 
 // PublicKey is a wallet's key on one curve, in the form of tss.KeyRecord.
@@ -157,11 +162,16 @@ type ShareSet struct {
 	CreateTime  time.Time
 	ExpireTime  time.Time // when a PENDING set is erased; zero once confirmed
 	RevokeTime  time.Time // zero unless revoked
-	LockTime    time.Time // zero unless locked
-	Aborts      uint32    // runs that its client broke, since it was made or released
+	LockTime    time.Time // zero unless it is locked, or its wallet
+	Aborts      uint32    // hard: runs that its client broke, since it was made or released
+	// SoftFullTime is when its soft budget is whole again; zero or past: it is.
+	SoftFullTime time.Time
+	// What a caller sees of that; the store does not know it.
+	SoftAborts   uint32    // that time has not paid back
+	LimitedUntil time.Time // when it can make ECDSA signatures with a device again; zero: now
 }
 
-// Locked reports whether the set's client broke so many runs that it may do no more of them.
+// Locked reports whether clients of the set, or of its wallet, cost so much that it may not be used.
 func (s *ShareSet) Locked() bool { return !s.LockTime.IsZero() }
 
 // usable returns nil for a set that may sign or be reshared.
@@ -184,6 +194,9 @@ type StoredSet struct {
 	Half        []Sealed // the server's share as its Custodian wants it kept; nil once revoked
 	ClientShare [32]byte // SHA-256 of the plaintext client share
 	SessionID   string   // the session that made it
+
+	// Of its wallet, all sets together.
+	WalletHard, WalletSoft uint32
 }
 
 // Sealed is one ciphertext of the server's share, for one curve.
@@ -218,10 +231,19 @@ type Session struct {
 	Progress    Progress // the last one
 	Failure     *Failure // set when State is Failed, Interrupted or Cancelled
 	ShareSetID  string   // of the set that it made
+	Used        string   // the set that it uses; empty for a new wallet
 	Result      *Result  // nil before success, and again once erased
 	CreateTime  time.Time
 	ExpireTime  time.Time // when the result is erased
 }
+
+// byClient reports whether it was the client that broke the run.
+func (f *Failure) byClient() bool {
+	return f != nil && f.Reason == ErrProtocolAborted.Reason && f.Culprit == tss.Client.String()
+}
+
+// Broken reports whether the attempt ended because its client broke it.
+func (rec *Session) Broken() bool { return rec.Failure.byClient() }
 
 // Failure is how a session ended when it did not succeed. It holds no secret.
 type Failure struct {

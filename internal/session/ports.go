@@ -30,14 +30,28 @@ type Wallets interface {
 	// as it is. Sets that are revoked already stay as they are. Each set that goes gets an
 	// entry like e with its own id.
 	Revoke(ctx context.Context, walletID string, at time.Time, pick func([]ShareSet) ([]string, error), e Entry) error
-	// Release unlocks a set and sets its aborts to 0. Where it has none, it changes nothing
-	// and writes no entry. It returns ErrShareSetNotFound where the set is not there, and
-	// ErrShareSetRevoked where it is REVOKED.
-	Release(ctx context.Context, walletID, shareSetID string, e Entry) error
+	// Release unlocks a set, sets its hard aborts to 0, which its wallet has no more either, and
+	// makes its soft budget whole. A wallet that is locked is unlocked, and counts anew. Where
+	// there is nothing of all this, it changes nothing and writes no entry; else e, with the
+	// counts that there were in its detail. It returns ErrShareSetNotFound where the set is not
+	// there, and ErrShareSetRevoked where it is REVOKED.
+	Release(ctx context.Context, walletID, shareSetID string, b Budget, e Entry) error
 	// ReserveModuli notes, by their SHA-256, moduli that a run of the wallet is about to
-	// use. It returns ErrModulusUsed, and notes none, where any was noted before.
-	ReserveModuli(ctx context.Context, walletID string, sums ...[32]byte) error
+	// use. It returns ErrModulusUsed, and notes none, where any was noted before: one that was
+	// made here for any wallet, by whomever; a device's for this wallet, or for any as made
+	// here. That one made here comes again shows that the pool that it came from is an older
+	// state: the sets that are there are dropped.
+	ReserveModuli(ctx context.Context, walletID string, maker Maker, sums ...[32]byte) error
 }
+
+// Maker says who made moduli. The numbers are the store's.
+type Maker uint8
+
+// The makers of moduli.
+const (
+	MadeByDevice Maker = 1
+	MadeHere     Maker = 2 // by the service, for either party
+)
 
 // Sessions is the store's side for sessions, with the same promise of durability. An
 // audit entry is written in the transaction of the change that it speaks of.
@@ -56,15 +70,18 @@ type Sessions interface {
 	ByShareSet(ctx context.Context, shareSetID string) (*Session, error)
 	// Session returns a session by its id, or ErrSessionNotFound.
 	Session(ctx context.Context, sessionID string) (*Session, error)
-	// Update stores state, progress and failure of the attempt that s names, and b where it
-	// is not nil. It returns ErrSuperseded where the stored session has ended, or is at
-	// another attempt: then nothing is counted either.
-	Update(ctx context.Context, s *Session, b *Blame, e Entry) error
+	// Update stores state, progress and failure of the attempt that s names. Where that ends
+	// it, the set that it used is charged in the same transaction: a hard abort where its
+	// client broke the run, a soft one where it did not and the run was armed. What reaches a
+	// limit of b is locked, from e's time on, and entries like e say so. It returns
+	// ErrSuperseded where the stored session has ended, or is at another attempt: then nothing
+	// is charged either.
+	Update(ctx context.Context, s *Session, b Budget, e Entry) error
 	// Commit ends a session with success: state, progress, result and share set id, and in
 	// the same transaction what it made. It returns ErrSuperseded like Update,
 	// ErrShareSetRevoked where the set that it used is not ACTIVE any more,
 	// ErrShareSetLocked where it was locked, and ErrInterrupted where the deletion of the
-	// new set has begun (see Deletions).
+	// new set has begun (see Deletions). A session that is armed cannot succeed.
 	Commit(ctx context.Context, s *Session, m Made, e Entry) error
 }
 
@@ -75,13 +92,19 @@ type Made struct {
 	Used   string     // the set that was reshared or signed with; "" for a new wallet
 }
 
-// Blame is a run that the client broke, on the account of the set that was used: one more
-// of its aborts. With the one that makes them Limit or more, the set is locked, from Lock's
-// time on, and Lock is written.
-type Blame struct {
-	ShareSetID string
-	Limit      int
-	Lock       Entry
+// Budgets is the store's side of what clients may cost, with the promise of Sessions.
+type Budgets interface {
+	// Arm notes of an attempt that whoever ends it charges a soft abort, unless it is disarmed
+	// before. It returns ErrSuperseded like Update, ErrShareSetRevoked or ErrShareSetLocked where
+	// the set may not be used any more, and what Budget.Room returns: of sessions that race for
+	// the last place, one gets nil. To arm twice is fine.
+	Arm(ctx context.Context, s *Session, b Budget) error
+	// Disarm takes that back and writes e, that a signature leaves; also of an attempt that was
+	// never armed. It returns ErrSuperseded, ErrShareSetRevoked and ErrShareSetLocked like Arm.
+	Disarm(ctx context.Context, s *Session, e Entry) error
+	// Blame charges a hard abort for an attempt that its client broke and somebody else ended,
+	// in place of a soft one, and writes e. Of one that was charged so already it does nothing.
+	Blame(ctx context.Context, s *Session, b Budget, e Entry) error
 }
 
 // Housekeeper is the store's side of what happens by the clock, and of the audit log.
@@ -93,8 +116,9 @@ type Housekeeper interface {
 	// Record writes an audit entry that goes with no change, such as a refusal.
 	Record(ctx context.Context, e Entry) error
 	// InterruptAll marks every session that has not ended as INTERRUPTED, with a Failure,
-	// and says how many. Called once, before a service that owns its store starts to serve.
-	InterruptAll(ctx context.Context) (int, error)
+	// charges those that are armed, like Update, and says how many there were. Called once,
+	// before a service that owns its store starts to serve.
+	InterruptAll(ctx context.Context, b Budget) (int, error)
 }
 
 // Swept counts what a sweep erased.
@@ -149,11 +173,18 @@ type Question struct {
 	Digest     []byte // SIGN only: what is signed on SECP256K1, and its SHA-256 on ED25519
 }
 
-// PreParams hands out sets of pre-params, each to one taker only.
+// PreParams hands out sets of pre-params, each to one taker only, and for one party: whoever
+// knows the primes of a client's set must never meet it as a server's.
 type PreParams interface {
-	// PreParams returns a validated set that nobody else got. It may have to make one,
-	// which takes seconds; it returns ctx's error once ctx is done.
-	PreParams(ctx context.Context) (*tss.PreParams, error)
+	// Claim returns a validated set of a party's that nobody else got. It may have to make
+	// one, which takes seconds; it returns ctx's error once ctx is done.
+	Claim(ctx context.Context, p Party) (*tss.PreParams, error)
+	// ClaimReady is Claim for a run that somebody else paces, and that may so not have primes
+	// searched for it: where sets are made ahead and there is none, it fails with a
+	// NoPreParamsError.
+	ClaimReady(ctx context.Context, p Party) (*tss.PreParams, error)
+	// Ready returns the error that ClaimReady would now return for want of a set.
+	Ready(ctx context.Context, p Party) error
 	// Pause tells that a run begins to compute, and Resume that it has ended: what is made
 	// ahead in the background steps aside in between. Calls nest.
 	Pause()

@@ -15,11 +15,17 @@ type Run struct {
 	// ready is closed when id and the error of starting are known.
 	ready       chan struct{}
 	fingerprint []byte // set before the run is shared, never changed
-	walletID    string // of the set that it makes, where the wallet is there already; as fingerprint
 	created     time.Time
 	attempt     uint32
+	room        *buffer // for what its device sends; as fingerprint
 
-	uses string // the set that a device-held run computes with; guarded by Service.mu
+	proven bool // the device has shown that it has its share; of the run's own goroutine
+
+	// Guarded by Service.mu:
+	walletID string // of the set that it makes, where the wallet is there already, and its client has shown its share
+	uses     string // the set that a device-held run computes with
+	ofWallet string // the wallet of that set
+	heir     *Run   // of another instance of the device, which is live when this one is over; nil: there is none
 
 	// released is closed when the run is over and another attempt may begin.
 	released chan struct{}
@@ -72,7 +78,7 @@ func (r *Run) stamp(p Progress) Progress {
 	defer r.mu.Unlock()
 	p.Sequence, p.Attempt, p.Elapsed = r.first+1, r.attempt, time.Since(r.created).Truncate(time.Microsecond) // as the store keeps it
 	if n := len(r.log); n > 0 {
-		p.Sequence = r.log[n-1].Sequence + 1
+		p.Sequence = max(r.first, r.log[n-1].Sequence) + 1
 		p.Percent = max(p.Percent, r.log[n-1].Percent)
 	}
 	return p
@@ -121,6 +127,16 @@ func (r *Run) failed() bool {
 func (r *Run) wake() {
 	close(r.changed)
 	r.changed = make(chan struct{})
+}
+
+// stopWith says what ends the attempt. Where it was cancelled already, that is done at once.
+func (r *Run) stopWith(stop context.CancelCauseFunc) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stop = stop
+	if r.ended {
+		stop(r.err)
+	}
 }
 
 // cancel ends the run for everybody attached, with the given error.
@@ -225,4 +241,5 @@ func (r *Run) join(d *Device, silence time.Duration) {
 		defer r.mu.Unlock()
 		r.wake()
 	})
+	r.device.room = r.room
 }

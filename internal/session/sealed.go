@@ -24,8 +24,10 @@ func ResultLabel(walletID, sessionID string) Label {
 	return Label{Kind: KindResult, WalletID: walletID, ShareSetID: sessionID}
 }
 
-// PreParamsLabel binds a set of pre-params to its row.
-func PreParamsLabel(id string) Label { return Label{Kind: KindPreParams, ShareSetID: id} }
+// PreParamsLabel binds a set of pre-params to its row, and to the party that it is for.
+func PreParamsLabel(id string, p Party) Label {
+	return Label{Kind: KindPreParams, ShareSetID: id, Party: p}
+}
 
 // MACLabel binds the keyset of Sealer.MAC, of which a store has one.
 func MACLabel() Label { return Label{Kind: KindMAC} }

@@ -23,13 +23,18 @@ type Config struct {
 	Slots         int           // how many runs compute at once; one for each core
 	DeviceRuns    int           // how many device-held runs are under way at once: most of their time they wait; 8 for each core
 	Queue         int           // how many runs wait for a slot at most, hosted and device-held; 256
+	QueueShare    int           // how many of them may be one caller's; a quarter of Queue, at least 2
+	Creates       int           // how many device-held wallets of SECP256K1 one caller may begin at once (see refillCreates); 8
 	PendingSets   int           // how many unconfirmed sets a wallet has at most; DefaultPendingSets
-	Aborts        int           // aborts blamed on the client after which a set is locked; 5
+	Aborts        int           // what a set may cost, see Budget; DefaultAborts
 	DeviceSilence time.Duration // how long a device may say nothing while its run waits for it; 2 minutes
 	RequireSealTo bool          // refuse requests whose result would come back in plaintext
 	// Wall is the clock on the wall; time.Now. Tests make it jump.
 	Wall func() time.Time
 }
+
+// DefaultAborts is how many aborts a set has, if nothing else is said.
+const DefaultAborts = 5
 
 // DefaultPendingSets is how many unconfirmed sets a wallet has at most, if nothing else is said.
 const DefaultPendingSets = 16
@@ -45,7 +50,7 @@ func (c Config) withDefaults() Config {
 		c.SessionTTL = 30 * 24 * time.Hour
 	}
 	if c.Aborts == 0 {
-		c.Aborts = 5
+		c.Aborts = DefaultAborts
 	}
 	if c.DeviceSilence == 0 {
 		c.DeviceSilence = 2 * time.Minute
@@ -58,6 +63,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Queue == 0 {
 		c.Queue = 256
+	}
+	if c.QueueShare == 0 {
+		c.QueueShare = quarter(c.Queue)
+	}
+	if c.Creates == 0 {
+		c.Creates = 8
 	}
 	if c.PendingSets == 0 {
 		c.PendingSets = DefaultPendingSets
@@ -72,6 +83,7 @@ func (c Config) withDefaults() Config {
 type Ports struct {
 	Wallets   Wallets
 	Sessions  Sessions
+	Budgets   Budgets
 	Keeping   Housekeeper
 	Sealer    Sealer
 	Halves    Custodian // keeps the server's share of SIGNING sets
@@ -91,15 +103,21 @@ type Service struct {
 	clock     clock
 	admission *admission // of hosted runs
 	devices   *admission // of device-held ones: a device that is slow takes no slot from those that compute
+	unproven  unproven   // device-held ones whose device has not shown its share yet
+	proofs    *buckets   // of each caller, for hellos that prove nothing
+	creates   *buckets   // of each caller, for new device-held wallets that take pre-params
+	parts     buffer     // what devices sent and no run has taken yet
 
 	// ctx is the context of every run: a caller's context ends its stream, not its run.
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup // one for each run, and for what tss-lib still computes of it
 
-	mu     sync.Mutex      // guards what follows
-	live   map[runKey]*Run // runs that are starting or running
-	closed bool
+	mu   sync.Mutex      // guards what follows
+	live map[runKey]*Run // runs that are starting or running
+	// newcomers are other instances of a live run's device, which may take it over.
+	newcomers map[newcomerKey]*Run
+	closed    bool
 }
 
 var errClosing = errors.New("the service is shutting down")
@@ -107,7 +125,9 @@ var errClosing = errors.New("the service is shutting down")
 // New returns a service that is ready to run. The caller must Close it. Sessions that
 // an earlier process left unfinished are marked INTERRUPTED first.
 func New(ctx context.Context, ports Ports, cfg Config) (*Service, error) {
-	n, err := ports.Keeping.InterruptAll(ctx)
+	cfg = cfg.withDefaults()
+	steady := newClock(cfg.Wall)
+	n, err := ports.Keeping.InterruptAll(ctx, NewBudget(cfg.Aborts, steady.now()))
 	if err != nil {
 		return nil, fmt.Errorf("look for unfinished sessions: %w", err)
 	}
@@ -117,9 +137,12 @@ func New(ctx context.Context, ports Ports, cfg Config) (*Service, error) {
 	if ports.Joint == nil {
 		ports.Joint = func(ctx context.Context, j *tss.Joint, link tss.Link) (*tss.Joined, error) { return j.Run(ctx, link) }
 	}
-	s := &Service{Ports: ports, cfg: cfg.withDefaults(), live: make(map[runKey]*Run)}
-	s.clock = newClock(s.cfg.Wall)
+	s := &Service{Ports: ports, cfg: cfg, clock: steady}
+	s.live, s.newcomers = make(map[runKey]*Run), make(map[newcomerKey]*Run)
+	s.proofs, s.creates = newBuckets(maxBadProofs, refillProofs), newBuckets(s.cfg.Creates, refillCreates)
 	s.admission, s.devices = newAdmission(s.cfg.Slots, s.cfg.Queue), newAdmission(s.cfg.DeviceRuns, s.cfg.Queue)
+	s.admission.share, s.devices.share = s.cfg.QueueShare, s.cfg.QueueShare
+	s.devices.anew = max(1, s.cfg.DeviceRuns/2) // a silent device holds its slot
 	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	return s, nil
 }
@@ -167,7 +190,11 @@ type job struct {
 // plan is a request that may run.
 type plan struct {
 	walletID string
-	uses     string // the set that is reshared or signs; empty for a new wallet
+	uses     string  // the set that is reshared or signs; empty for a new wallet
+	source   *source // the same, and
+	payload  []byte  // what is signed: what a device's hello is about
+	curves   []Curve // of a new wallet
+	arms     bool    // the run is armed on its way, see Budget
 	// steps does the work and returns what is to be committed.
 	steps func(ctx context.Context, w *work) (*made, error)
 	// wipe ends the secrets that the plan holds. It may be nil.
@@ -198,10 +225,10 @@ func (s *Service) start(ctx context.Context, j job) (*Run, error) {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
-		if belongs, err := s.belongs(ctx, r, j.device); belongs || err != nil {
-			return r, err
+		if r.belongsTo(j.device) {
+			return r, nil
 		}
-		return s.start(ctx, j)
+		return s.newcomer(ctx, r, j)
 	}
 	defer s.wg.Done()
 	started := false
@@ -234,7 +261,8 @@ func (s *Service) claim(j job) (r *Run, mine bool, err error) {
 		return nil, false, ErrShuttingDown
 	}
 	r = newRun(key, j.fingerprint)
-	if j.op != OpSign {
+	r.room = &s.parts
+	if j.op != OpSign && j.device == nil {
 		r.walletID = j.walletID
 	}
 	s.live[key] = r
@@ -274,49 +302,44 @@ func (s *Service) release(r *Run) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.live, r.key)
+	if r.heir != nil {
+		s.live[r.key] = r.heir
+	}
 	close(r.released)
 }
 
 // begin records the session and starts its goroutine, or fills r from the session that
 // is there already.
 func (s *Service) begin(ctx context.Context, j job, r *Run) (started bool, err error) {
-	there, err := s.Sessions.ByRequest(ctx, j.caller.Name, j.requestID)
-	switch {
-	case errors.Is(err, ErrSessionNotFound):
-		there = nil
-	case err != nil:
+	there, err := s.find(ctx, j, r)
+	if err != nil {
 		return false, err
-	default:
-		if err := (&Run{fingerprint: there.Fingerprint}).sameRequest(r.fingerprint); err != nil {
-			return false, err
-		}
-		if there, err = s.settle(ctx, there); err != nil {
-			return false, err
-		}
-		if there.State != Interrupted {
-			return false, s.replay(ctx, r, there)
-		}
+	}
+	if there != nil && there.State != Interrupted {
+		return false, s.replay(ctx, r, there)
 	}
 	if j.device != nil && j.device.Attempt != 0 { // its parties are of one that is over
 		return false, fmt.Errorf("%w: attempt %d is over", ErrInterrupted, j.device.Attempt)
 	}
-	p, err := j.prepare(ctx)
+	p, err := s.prepared(ctx, j)
 	if err != nil {
-		s.refused(ctx, Entry{Caller: j.caller.Name, Action: "session.begin", WalletID: j.walletID, Detail: j.op.String()}, err)
 		return false, err
 	}
-	queue := s.admission
-	if j.device != nil {
-		queue = s.devices
+	var ticket *ticket // a device-held run gets its own when its device has shown its share
+	if j.device == nil {
+		ticket, err = s.admission.enter(j.caller.Name, j.op)
+	} else { // where there is no room, nothing is recorded
+		err = s.devices.room(j.caller.Name, j.op)
 	}
-	ticket, err := queue.enter(j.caller.Name, j.op)
 	if err != nil {
 		p.end()
 		return false, err
 	}
 	rec, there, err := s.record(ctx, j, p, there)
 	if rec == nil { // another process was faster, or the store failed
-		ticket.leave()
+		if ticket != nil {
+			ticket.leave()
+		}
 		p.end()
 		if err != nil {
 			return false, err
@@ -329,12 +352,36 @@ func (s *Service) begin(ctx context.Context, j job, r *Run) (started bool, err e
 	r.mu.Unlock()
 	if j.device != nil {
 		r.join(j.device, s.cfg.DeviceSilence)
-	}
-	if position := ticket.at(); position > 0 { // whoever has to wait is told so, however short it is
+		r.queued(0) // by which the device learns session and attempt, which its hello is about
+	} else if position := ticket.at(); position > 0 { // whoever has to wait is told so, however short it is
 		r.queued(position)
 	}
 	s.wg.Go(func() { s.run(r, rec, p, ticket) }) // ends by the run's deadline, or with s.ctx
 	return true, nil
+}
+
+// find returns the request's session as it stands, which no run has, or nil where there is none.
+func (s *Service) find(ctx context.Context, j job, r *Run) (*Session, error) {
+	there, err := s.Sessions.ByRequest(ctx, j.caller.Name, j.requestID)
+	if errors.Is(err, ErrSessionNotFound) {
+		return nil, nil //nolint:nilnil // there is none
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := (&Run{fingerprint: there.Fingerprint}).sameRequest(r.fingerprint); err != nil {
+		return nil, err
+	}
+	return s.settle(ctx, there)
+}
+
+// prepared checks the request, and notes where it is refused.
+func (s *Service) prepared(ctx context.Context, j job) (*plan, error) {
+	p, err := j.prepare(ctx)
+	if err != nil {
+		s.refused(ctx, Entry{Caller: j.caller.Name, Action: "session.begin", WalletID: j.walletID, Detail: j.op.String()}, err)
+	}
+	return p, err
 }
 
 // settle marks a session as INTERRUPTED that stands as unfinished in the store, although
@@ -345,7 +392,7 @@ func (s *Service) settle(ctx context.Context, there *Session) (*Session, error) 
 		return there, nil
 	}
 	there.State, there.Failure = Interrupted, failure(ErrInterrupted)
-	err := s.Sessions.Update(ctx, there, nil, s.ended(there, "session.end", ErrInterrupted))
+	err := s.Sessions.Update(ctx, there, s.budget(), s.ended(there, "session.end", ErrInterrupted))
 	if errors.Is(err, ErrSuperseded) { // cancelled in the meantime
 		return s.Sessions.Session(ctx, there.ID)
 	}
@@ -359,7 +406,7 @@ func (s *Service) record(ctx context.Context, j job, p *plan, interrupted *Sessi
 	if interrupted == nil {
 		rec = &Session{
 			ID: uuid.NewString(), Caller: j.caller.Name, RequestID: j.requestID, Fingerprint: j.fingerprint,
-			WalletID: p.walletID, Operation: j.op, State: Queued, Attempt: 1, CreateTime: s.clock.wallNow(), ExpireTime: expire,
+			WalletID: p.walletID, Used: p.uses, Operation: j.op, State: Queued, Attempt: 1, CreateTime: s.clock.wallNow(), ExpireTime: expire,
 		}
 		there, created, err := s.Sessions.Begin(ctx, rec, s.entry(rec, "session.begin"))
 		if err != nil || !created {
@@ -368,11 +415,9 @@ func (s *Service) record(ctx context.Context, j job, p *plan, interrupted *Sessi
 		return rec, nil, nil
 	}
 	rec = interrupted
-	// Sequences rise over all attempts. A process that was killed has not stored how far it
-	// came: further than this it cannot have come.
-	waiting := uint32(s.cfg.RunTimeout / reportEvery) //nolint:gosec // G115: some minutes
-	rec.Progress = Progress{Status: StatusQueued, Sequence: rec.Progress.Sequence + waiting + maxSteps, Attempt: rec.Attempt + 1}
-	rec.State, rec.Failure, rec.Attempt, rec.ExpireTime = Queued, nil, rec.Attempt+1, expire
+	// A process that was killed has not stored how far it came.
+	rec.Progress = Progress{Status: StatusQueued, Sequence: s.beyond(rec.Progress.Sequence), Attempt: rec.Attempt + 1}
+	rec.State, rec.Failure, rec.Attempt, rec.ExpireTime, rec.Used = Queued, nil, rec.Attempt+1, expire, p.uses
 	err = s.Sessions.Restart(ctx, rec, s.entry(rec, "session.restart"))
 	if errors.Is(err, ErrSuperseded) {
 		there, err = s.Sessions.Session(ctx, rec.ID)
@@ -386,6 +431,13 @@ func (s *Service) record(ctx context.Context, j job, p *plan, interrupted *Sessi
 
 // maxSteps is more than the steps of any run, but for its reports from the queue.
 const maxSteps = 256
+
+// beyond returns a sequence that a run cannot have reached which had come so far: sequences rise
+// over all attempts.
+func (s *Service) beyond(sequence uint32) uint32 {
+	waiting := uint32(s.cfg.RunTimeout / reportEvery) //nolint:gosec // G115: some minutes
+	return sequence + waiting + maxSteps
+}
 
 // allowed asks the policy, where there is one.
 func (s *Service) allowed(ctx context.Context, q Question) error {

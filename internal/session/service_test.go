@@ -142,7 +142,7 @@ func (s *sessions) Begin(ctx context.Context, n *session.Session, e session.Entr
 	return s.Sessions.Begin(ctx, n, e)
 }
 
-func (s *sessions) Update(ctx context.Context, n *session.Session, b *session.Blame, e session.Entry) error {
+func (s *sessions) Update(ctx context.Context, n *session.Session, b session.Budget, e session.Entry) error {
 	if s.update != nil {
 		if err := s.update(n); err != nil {
 			return err
@@ -358,39 +358,52 @@ func TestSlotsComeBack(t *testing.T) {
 	}
 }
 
-// Pre-params that come a second time are thrown away: no wallet uses a modulus twice.
+// Pre-params that come a second time are thrown away: no modulus is used twice, by one wallet
+// or by two.
 func TestPreParamsAreUsedOnce(t *testing.T) {
 	t.Parallel()
 	one, err := tsstest.NewSource().PreParams(t.Context())
 	require.NoError(t, err)
 	n, _ := one.Moduli()
-	var mu sync.Mutex // guards handed
-	handed := 0
+	var mu sync.Mutex // guards handed and most
+	handed, most := 0, 3
 	p := servertest.Open(t, servertest.Config{Wrap: func(p *session.Ports) {
 		p.PreParams = source(func() (*tss.PreParams, error) {
 			mu.Lock()
 			defer mu.Unlock()
-			if handed == 3 {
+			if handed == most {
 				return nil, errFault
 			}
 			handed++
 			return tsstest.NewSource().PreParams(context.WithoutCancel(t.Context())) // always the first one
 		})
 	}})
-	r, err := p.Sessions.Create(t.Context(), alice, idle())
-	_, _, err = ended(t, r, err)
-	require.ErrorIs(t, err, errFault, "it asked until there were no more")
-	require.Equal(t, 3, handed)
+	asks := func() {
+		r, err := p.Sessions.Create(t.Context(), alice, idle())
+		_, _, err = ended(t, r, err)
+		require.ErrorIs(t, err, errFault, "it asked until there were no more")
+		mu.Lock()
+		defer mu.Unlock()
+		require.Equal(t, most, handed)
+	}
+	asks()
 	require.Equal(t, 2, strings.Count(p.Log.String(), "pre-params came a second time"))
+	mu.Lock()
+	most += 2
+	mu.Unlock()
+	asks() // for another wallet
+	require.Equal(t, 4, strings.Count(p.Log.String(), "pre-params came a second time"))
 	require.NotContains(t, p.Log.String(), n.String())
 }
 
 // source is a source of pre-params.
 type source func() (*tss.PreParams, error)
 
-func (s source) PreParams(context.Context) (*tss.PreParams, error) { return s() }
-func (source) Pause()                                              {}
-func (source) Resume()                                             {}
+func (s source) Claim(context.Context, tss.Party) (*tss.PreParams, error)      { return s() }
+func (s source) ClaimReady(context.Context, tss.Party) (*tss.PreParams, error) { return s() }
+func (source) Ready(context.Context, tss.Party) error                          { return nil }
+func (source) Pause()                                                          {}
+func (source) Resume()                                                         {}
 
 // A custodian that fails, or gives back something else, is never the client's fault.
 func TestCustodianFails(t *testing.T) {

@@ -26,6 +26,8 @@ func (s *Service) wallet(ctx context.Context, c Caller, a action, walletID strin
 	if err := c.authorise(a, w); err != nil {
 		return nil, err
 	}
+	b := s.budget()
+	b.count(w)
 	return w, nil
 }
 
@@ -45,6 +47,10 @@ func (s *Service) List(ctx context.Context, c Caller, owner, after string, limit
 	if len(page) > limit {
 		page = page[:limit]
 		next = page[limit-1].ID
+	}
+	b := s.budget()
+	for i := range page {
+		b.count(&page[i])
 	}
 	return page, next, nil
 }
@@ -88,7 +94,7 @@ func (s *Service) Cancel(ctx context.Context, c Caller, sessionID string) (*Sess
 		return rec, err
 	}
 	rec.State, rec.Failure = Cancelled, failure(ErrSessionCancelled)
-	err = s.Sessions.Update(ctx, rec, nil, s.ended(rec, "session.cancel", ErrSessionCancelled))
+	err = s.Sessions.Update(ctx, rec, s.budget(), s.ended(rec, "session.cancel", ErrSessionCancelled))
 	if errors.Is(err, ErrSuperseded) { // it ended in the meantime, or began another attempt
 		return s.Cancel(ctx, c, sessionID)
 	}
@@ -236,9 +242,9 @@ func (s *Service) revoke(ctx context.Context, c Caller, walletID, shareSetID str
 	return s.wallet(ctx, c, actRevoke, walletID)
 }
 
-// Release unlocks a set that is locked because its client broke too many runs, and forgets
-// them. It is an admin's alone: a thief with the owner's token would release what it has
-// locked. Releasing a set that is not locked is fine.
+// Release gives a set its whole budget back, and unlocks it and its wallet. It is an admin's
+// alone: a thief with the owner's token would release what it has locked. Releasing a set that
+// is not locked is fine.
 func (s *Service) Release(ctx context.Context, c Caller, walletID, shareSetID string) (*Wallet, error) {
 	w, err := s.unlock(ctx, c, walletID, shareSetID)
 	if err != nil {
@@ -255,7 +261,7 @@ func (s *Service) unlock(ctx context.Context, c Caller, walletID, shareSetID str
 		return nil, fmt.Errorf("%w: to release a set needs scope %s, for its owner too", ErrPermissionDenied, ScopeAdmin)
 	}
 	e := Entry{Time: s.clock.wallNow(), Caller: c.Name, Action: "share_set.release", WalletID: walletID, ShareSetID: shareSetID, Outcome: outcomeOK}
-	if err := s.Wallets.Release(ctx, walletID, shareSetID, e); err != nil {
+	if err := s.Wallets.Release(ctx, walletID, shareSetID, s.budget(), e); err != nil {
 		return nil, err
 	}
 	return s.wallet(ctx, c, actRelease, walletID)

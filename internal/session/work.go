@@ -35,12 +35,8 @@ func (s *Service) run(r *Run, rec *Session, p *plan, t *ticket) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.RunTimeout)
 	defer cancel()
 	defer s.release(r)
-	r.mu.Lock()
-	r.stop = stop
-	if r.ended { // cancelled before there was anything to stop
-		stop(r.err)
-	}
-	r.mu.Unlock()
+	defer r.device.close()
+	r.stopWith(stop)
 	var busy sync.WaitGroup
 	w := &work{run: r, rec: rec, busy: &busy}
 
@@ -49,7 +45,7 @@ func (s *Service) run(r *Run, rec *Session, p *plan, t *ticket) {
 		r.end(out, nil)
 		return
 	}
-	err = s.classify(err)
+	err = s.classify(err, r.device == nil)
 	// The state is stored under a context of its own: a shutdown must not keep a session
 	// from being closed properly. What cannot be stored is INTERRUPTED at the next start.
 	rec.State, rec.Failure = Failed, failure(err)
@@ -59,8 +55,11 @@ func (s *Service) run(r *Run, rec *Session, p *plan, t *ticket) {
 	if mayPass(err) { // the next attempt may do better
 		rec.State = Interrupted
 	}
-	uerr := s.Sessions.Update(context.WithoutCancel(ctx), rec, s.blame(rec, p.uses, err), s.ended(rec, "session.end", err))
+	b := s.budget()
+	b.Refund = errors.Is(err, errClosing)
+	uerr := s.Sessions.Update(context.WithoutCancel(ctx), rec, b, s.ended(rec, "session.end", err))
 	if errors.Is(uerr, ErrSuperseded) { // somebody cancelled it, and may not have told everybody yet
+		s.blame(context.WithoutCancel(ctx), rec, err)
 		if there, gerr := s.Sessions.Session(context.WithoutCancel(ctx), rec.ID); gerr == nil && there.State == Cancelled {
 			err = there.Err()
 		}
@@ -76,6 +75,17 @@ func (s *Service) run(r *Run, rec *Session, p *plan, t *ticket) {
 	r.end(nil, err)
 }
 
+// blame charges a run that its client broke, although somebody else has ended the session.
+func (s *Service) blame(ctx context.Context, rec *Session, err error) {
+	if !rec.Broken() {
+		return
+	}
+	s.Log.Warn("a session that was ended had failed", "session_id", rec.ID, "operation", rec.Operation, "wallet_id", rec.WalletID, "reason", Reason(err), "error", err)
+	if err := s.Budgets.Blame(ctx, rec, s.budget(), s.ended(rec, "session.blame", err)); err != nil {
+		s.Log.Error("that a client broke a session could not be stored", "session_id", rec.ID, "error", err)
+	}
+}
+
 // attempt waits for a slot, does the steps, and commits what they made.
 func (s *Service) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out *Outcome, err error) {
 	defer func() {
@@ -85,10 +95,8 @@ func (s *Service) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out
 		}
 	}()
 	defer p.end()
-	err = t.wait(ctx, w.run.queued)
-	if err != nil {
-		t.leave()
-		return nil, fmt.Errorf("wait for a slot: %w", err)
+	if t, err = s.place(ctx, w, p, t); err != nil {
+		return nil, err
 	}
 	// tss-lib cannot be stopped: after a cancellation the slot stays taken until what it
 	// computes has ended.
@@ -110,7 +118,7 @@ func (s *Service) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out
 		}
 	}
 	w.rec.State = Running
-	if err := s.Sessions.Update(ctx, w.rec, nil, s.entry(w.rec, "session.run")); err != nil {
+	if err := s.Sessions.Update(ctx, w.rec, s.budget(), s.entry(w.rec, "session.run")); err != nil {
 		return nil, err
 	}
 	m, err := p.steps(ctx, w)
@@ -121,18 +129,26 @@ func (s *Service) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out
 }
 
 // still wants the set that a run uses to be usable even now. No more device-held runs of a
-// set are under way than it has aborts left: else many at once would get around the limit.
+// set, and of its wallet, are under way than it has hard aborts left: else many at once would
+// get around the limit. What will be armed needs room for that as well, before it computes.
 func (s *Service) still(ctx context.Context, r *Run, p *plan) error {
-	var others []*Run
+	var ofSet, ofWallet []*Run
 	if r.device != nil {
-		others = s.enter(r, p.uses) // before the set is read: an abort is stored before its run leaves
+		ofSet, ofWallet = s.enter(r, p.walletID, p.uses) // before the set is read: an abort is stored before its run leaves
 	}
 	set, err := s.usable(ctx, p.walletID, p.uses)
-	if err == nil && r.device != nil && int(set.Aborts)+len(others)+1 > s.cfg.Aborts {
-		err = &BusyError{ShareSetID: set.ID, RetryAfter: placeIn(others)}
+	b := s.budget()
+	switch {
+	case err != nil || r.device == nil:
+	case int(set.Aborts)+len(ofSet)+1 > b.Set:
+		err = &BusyError{ShareSetID: set.ID, RetryAfter: placeIn(ofSet)}
+	case int(set.WalletHard)+len(ofWallet)+1 > b.Wallet:
+		err = &BusyError{ShareSetID: set.ID, RetryAfter: placeIn(ofWallet)}
+	case p.arms:
+		err = b.Room(&set.ShareSet, 1, set.WalletSoft, 1)
 	}
 	if err != nil {
-		s.enter(r, "")
+		s.enter(r, "", "")
 	}
 	return err
 }
@@ -146,17 +162,22 @@ func (s *Service) usable(ctx context.Context, walletID, setID string) (*StoredSe
 	return set, set.usable()
 }
 
-// enter notes the set that a run computes with, and returns the others that do with the same.
-func (s *Service) enter(r *Run, uses string) (others []*Run) {
+// enter notes the set that a run computes with, and returns the others that do with the same,
+// and with one of the same wallet.
+func (s *Service) enter(r *Run, walletID, uses string) (ofSet, ofWallet []*Run) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r.uses = uses
+	r.uses, r.ofWallet = uses, walletID
 	for _, other := range s.live {
-		if other != r && other.uses == uses {
-			others = append(others, other)
+		if other == r || other.ofWallet != walletID {
+			continue
+		}
+		ofWallet = append(ofWallet, other)
+		if other.uses == uses {
+			ofSet = append(ofSet, other)
 		}
 	}
-	return others
+	return ofSet, ofWallet
 }
 
 // When a run that found its set busy may try again.
@@ -201,9 +222,13 @@ func (s *Service) commit(ctx context.Context, w *work, m *made) (*Outcome, error
 	return m.outcome, nil
 }
 
-// classify gives every error of a run its sentinel.
-func (s *Service) classify(err error) error {
+// classify gives every error of a run its sentinel. In a hosted run both sides are ours, and
+// each share was held against its set's record before: whatever breaks it, it is not the client.
+func (s *Service) classify(err error, hosted bool) error {
 	err = fromTSS(err)
+	if a := new(AbortedError); hosted && errors.As(err, &a) {
+		return fmt.Errorf("%w: %v", ErrInternal, err) //nolint:errorlint // not with %w: nobody is to be blamed
+	}
 	if errors.Is(err, errClosing) || errors.Is(err, ErrSuperseded) {
 		return fmt.Errorf("%w: %w", ErrInterrupted, err)
 	}

@@ -140,13 +140,13 @@ func TestPreParamsLeaveNoTrace(t *testing.T) {
 		for range 4 {
 			id := uuid.NewString()
 			sealed[id] = random(5000)
-			require.NoError(t, s.AddPreParams(t.Context(), id, sealed[id], time.Now()))
+			require.NoError(t, s.AddPreParams(t.Context(), id, 1, sealed[id], time.Now()))
 		}
 		for id, b := range sealed {
 			require.True(t, trace(files(t, path), b), "the control: %s", id)
 		}
 		for range 3 {
-			id, b, err := s.ClaimPreParams(t.Context())
+			id, b, err := s.ClaimPreParams(t.Context(), 1, time.Time{})
 			require.NoError(t, err)
 			require.Equal(t, sealed[id], b)
 			require.False(t, trace(files(t, path), b))

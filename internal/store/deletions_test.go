@@ -18,11 +18,7 @@ func TestRevokedBeforeTheListOfDeletions(t *testing.T) {
 	s := open(t, path)
 	revoked, due := storetest.NewRevokedElsewhere(t, s)
 	require.NoError(t, s.Close())
-	db := sqlite(t, path)
-	for _, back := range []string{"DROP TABLE custodian_deletions", "DELETE FROM goose_db_version WHERE version_id >= 5"} {
-		_, err := db.ExecContext(t.Context(), back)
-		require.NoError(t, err, back)
-	}
+	olderSchema(t, path, 4)
 	s = open(t, path)
 	after, err := s.DueDeletions(t.Context(), time.Now(), 10)
 	require.NoError(t, err)

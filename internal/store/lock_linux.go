@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -20,4 +21,20 @@ func lockFile(f *os.File) error {
 		return errLocked
 	}
 	return err
+}
+
+// identity tells a file from every other one, those that had its name or its inode before
+// included: by its inode and the time of its birth (statx(2)), or, on a file system that keeps
+// no such time, by its device and inode.
+func identity(path string) (string, error) {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_INO|unix.STATX_BTIME, &st)
+	if err == nil && st.Mask&unix.STATX_BTIME != 0 {
+		return fmt.Sprintf("inode %d born %d.%09d", st.Ino, st.Btime.Sec, st.Btime.Nsec), nil
+	}
+	var old unix.Stat_t // older sandboxes do not let statx through
+	if err := unix.Stat(path, &old); err != nil {
+		return "", fmt.Errorf("look at %s: %w", path, err)
+	}
+	return fmt.Sprintf("device %d inode %d", old.Dev, old.Ino), nil
 }

@@ -2,8 +2,26 @@
 
 package store
 
-import "os"
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+)
 
 // lockFile does nothing where locks of an open file description are not at hand: there the
 // file beside the database is the lock.
 func lockFile(*os.File) error { return nil }
+
+// identity tells a file from every other one, by its device and inode.
+func identity(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return "", errors.New("the file system does not say which file this is")
+	}
+	return fmt.Sprintf("device %d inode %d", st.Dev, st.Ino), nil
+}

@@ -36,7 +36,7 @@ func names(t *testing.T) (path string, others map[string]string) {
 func TestLockIsOnTheFile(t *testing.T) {
 	t.Parallel()
 	path, others := names(t)
-	unlock, err := store.Lock(dbURL(path))
+	lock, err := store.Lock(dbURL(path))
 	require.NoError(t, err)
 	refused := func(name, why string) {
 		t.Helper()
@@ -65,13 +65,13 @@ func TestLockIsOnTheFile(t *testing.T) {
 	_, err = s.SetMetaOnce(t.Context(), "key", []byte("value"))
 	require.NoError(t, err, "SQLite's own locks are as they were")
 	require.NoError(t, s.Close())
-	require.NoError(t, unlock())
+	require.NoError(t, lock.Unlock())
 
 	for _, name := range others {
-		unlock, err := store.Lock(dbURL(name))
+		lock, err := store.Lock(dbURL(name))
 		require.NoError(t, err, name)
 		refused(path, held)
-		require.NoError(t, unlock())
+		require.NoError(t, lock.Unlock())
 	}
 }
 
@@ -80,9 +80,9 @@ func TestLockIsOnTheFile(t *testing.T) {
 func TestLockBesideSQLite(t *testing.T) {
 	t.Parallel()
 	path, _ := names(t)
-	unlock, err := store.Lock(dbURL(path))
+	lock, err := store.Lock(dbURL(path))
 	require.NoError(t, err)
-	defer func() { require.NoError(t, unlock()) }()
+	defer func() { require.NoError(t, lock.Unlock()) }()
 	s := open(t, path)
 	defer func() { require.NoError(t, s.Close()) }()
 	db := sqlite(t, path) // another connection, as an audit command has
@@ -140,7 +140,7 @@ func TestDatabaseBehindLinksThatIsNotThereYet(t *testing.T) {
 	_, err = store.Lock(dbURL(others["a symbolic link"]))
 	require.ErrorContains(t, err, "symbolic link to a file that cannot be reached")
 	require.NoFileExists(t, path)
-	unlock, err := store.Lock(dbURL(others["a symbolic link of its place"]))
+	lock, err := store.Lock(dbURL(others["a symbolic link of its place"]))
 	require.NoError(t, err)
 	require.FileExists(t, path)
 	for _, file := range []string{path, path + ".lock"} {
@@ -149,7 +149,7 @@ func TestDatabaseBehindLinksThatIsNotThereYet(t *testing.T) {
 		require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
 	}
 	require.NoError(t, open(t, path).Close())
-	require.NoError(t, unlock())
+	require.NoError(t, lock.Unlock())
 	_, err = store.Lock(dbURL(filepath.Join(filepath.Dir(path), "none", "mpcd.db")))
 	require.ErrorContains(t, err, "its directory does not exist")
 	_, err = store.Lock(dbURL(filepath.Dir(path)))

@@ -50,7 +50,11 @@ func Open(ctx context.Context, dbURL string) (*Store, error) {
 	}
 	db.SetMaxOpenConns(1)
 	s := &Store{db: db}
-	if err := s.prepare(ctx); err != nil {
+	err = s.prepare(ctx)
+	if err == nil {
+		err = s.place(ctx, path)
+	}
+	if err != nil {
 		_ = db.Close() // the first error says more
 		return nil, fmt.Errorf("database %s: %w", path, explain(err))
 	}

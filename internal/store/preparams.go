@@ -9,42 +9,61 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// AddPreParams keeps a sealed set of pre-params under an id of its own.
-func (s *Store) AddPreParams(ctx context.Context, id string, sealed []byte, made time.Time) error {
+// empty is the part of a statement that takes a set out of its row, for good.
+const empty = `UPDATE preparams SET id = NULL, sealed = NULL, make_time = NULL, role = NULL, incarnation = NULL
+	WHERE id IS NOT NULL `
+
+// AddPreParams keeps a party's sealed set of pre-params under an id of its own, in the
+// database's present incarnation.
+func (s *Store) AddPreParams(ctx context.Context, id string, party session.Party, sealed []byte, made time.Time) error {
 	return s.write(ctx, "add pre-params", func(tx *sql.Tx) error {
-		n, err := exec(ctx, tx, `UPDATE preparams SET id = ?, sealed = ?, make_time = ? WHERE seq = (SELECT min(seq) FROM preparams WHERE id IS NULL)`,
-			id, sealed, made.UnixMicro())
+		n, err := exec(ctx, tx, `UPDATE preparams
+			SET id = ?, sealed = ?, make_time = ?, role = ?, incarnation = (SELECT nonce FROM incarnation)
+			WHERE seq = (SELECT min(seq) FROM preparams WHERE id IS NULL)`, id, sealed, made.UnixMicro(), party)
 		if err != nil || n == 1 {
 			return err
 		}
-		_, err = exec(ctx, tx, "INSERT INTO preparams (id, sealed, make_time) VALUES (?, ?, ?)", id, sealed, made.UnixMicro())
+		_, err = exec(ctx, tx, `INSERT INTO preparams (id, sealed, make_time, role, incarnation)
+			VALUES (?, ?, ?, ?, (SELECT nonce FROM incarnation))`, id, sealed, made.UnixMicro(), party)
 		return err
 	})
 }
 
-// ClaimPreParams takes the oldest set out of the pool. It is erased when the method
-// returns, so that no two claimants get the same one, whatever process they are in, and
-// none gets it again after a crash. Where the pool is empty, id is "".
-func (s *Store) ClaimPreParams(ctx context.Context) (id string, sealed []byte, err error) {
-	err = s.write(ctx, "claim pre-params", func(tx *sql.Tx) error {
-		// No other writer comes between the two statements (BEGIN IMMEDIATE). One would do,
-		// DELETE ... RETURNING, but a deleted row leaves traces.
+// ClaimPreParams takes a party's oldest set out of the pool, of those that were made after
+// a time and in the present incarnation. It is erased when the method returns, so that no
+// two claimants get the same one, whatever process they are in, and none gets it again after
+// a crash. Where there is none, id is "".
+func (s *Store) ClaimPreParams(ctx context.Context, party session.Party, after time.Time) (id string, sealed []byte, err error) {
+	const what = "claim pre-params"
+	var now mark
+	err = s.write(ctx, what, func(tx *sql.Tx) error {
+		// No other writer comes between the statements (BEGIN IMMEDIATE). One would do for the
+		// set, DELETE ... RETURNING, but a deleted row leaves traces.
 		var seq int64
-		err := tx.QueryRowContext(ctx, "SELECT seq, id, sealed FROM preparams WHERE id IS NOT NULL ORDER BY make_time, seq LIMIT 1").Scan(&seq, &id, &sealed)
+		err := tx.QueryRowContext(ctx, `SELECT seq, id, sealed FROM preparams
+			WHERE id IS NOT NULL AND role = ? AND make_time > ? AND incarnation = (SELECT nonce FROM incarnation)
+			ORDER BY make_time, seq LIMIT 1`,
+			party, after.UnixMicro()).Scan(&seq, &id, &sealed)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		_, err = exec(ctx, tx, "UPDATE preparams SET id = NULL, sealed = NULL, make_time = NULL WHERE seq = ?", seq)
+		if _, err = exec(ctx, tx, empty+"AND seq = ?", seq); err != nil {
+			return err
+		}
+		now, err = claimed(ctx, tx)
 		return err
 	})
-	if err != nil {
+	if err != nil || id == "" {
 		return "", nil, err
 	}
-	if id != "" {
-		s.scrub(ctx)
+	s.scrub(ctx)
+	// Only then may anybody use the set: by this an older state of the database is known, which
+	// still has it.
+	if err := s.beside.note(now); err != nil {
+		return "", nil, s.fail(ctx, what, err)
 	}
 	return id, sealed, nil
 }
@@ -52,7 +71,7 @@ func (s *Store) ClaimPreParams(ctx context.Context) (id string, sealed []byte, e
 // DropPreParams erases the sets that were made before a time, and says how many.
 func (s *Store) DropPreParams(ctx context.Context, before time.Time) (dropped int, err error) {
 	err = s.write(ctx, "drop pre-params", func(tx *sql.Tx) error {
-		n, err := exec(ctx, tx, "UPDATE preparams SET id = NULL, sealed = NULL, make_time = NULL WHERE make_time < ?", before.UnixMicro())
+		n, err := exec(ctx, tx, empty+"AND make_time < ?", before.UnixMicro())
 		dropped = int(n)
 		return err
 	})
@@ -62,26 +81,42 @@ func (s *Store) DropPreParams(ctx context.Context, before time.Time) (dropped in
 	return dropped, err
 }
 
-// CountPreParams says how many sets there are, and when the oldest was made.
-func (s *Store) CountPreParams(ctx context.Context) (n int, oldest time.Time, err error) {
+// CountPreParams says how many sets there are for each party in the present incarnation,
+// and when the oldest was made.
+func (s *Store) CountPreParams(ctx context.Context) (n [2]int, oldest time.Time, err error) {
 	err = s.read(ctx, "count pre-params", func(tx *sql.Tx) error {
-		return tx.QueryRowContext(ctx, "SELECT count(id), min(make_time) FROM preparams").Scan(&n, timeColumn{&oldest})
+		return tx.QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE role = 0), count(*) FILTER (WHERE role = 1), min(make_time)
+			FROM preparams WHERE id IS NOT NULL AND incarnation = (SELECT nonce FROM incarnation)`).Scan(&n[0], &n[1], timeColumn{&oldest})
 	})
 	return n, oldest, err
 }
 
 // ReserveModuli implements session.Wallets.
-func (s *Store) ReserveModuli(ctx context.Context, walletID string, sums ...[32]byte) error {
-	return s.write(ctx, "reserve moduli", func(tx *sql.Tx) error {
+func (s *Store) ReserveModuli(ctx context.Context, walletID string, maker session.Maker, sums ...[32]byte) error {
+	// Indexed both ways: by the key, and by sha256.
+	used := "SELECT EXISTS (SELECT 1 FROM wallet_moduli WHERE sha256 = ?1 AND (wallet_id = ?2 OR maker <> 1))"
+	if maker == session.MadeHere {
+		used = "SELECT EXISTS (SELECT 1 FROM wallet_moduli WHERE sha256 = ?1)"
+	}
+	err := s.write(ctx, "reserve moduli", func(tx *sql.Tx) error {
 		for _, sum := range sums {
-			n, err := exec(ctx, tx, "INSERT INTO wallet_moduli (wallet_id, sha256) VALUES (?, ?) ON CONFLICT DO NOTHING", walletID, sum[:])
-			if err != nil {
+			var there bool
+			if err := tx.QueryRowContext(ctx, used, sum[:], walletID).Scan(&there); err != nil {
 				return err
 			}
-			if n == 0 {
+			if there {
 				return session.ErrModulusUsed
+			}
+			const note = "INSERT INTO wallet_moduli (wallet_id, sha256, maker) VALUES (?, ?, ?)"
+			if _, err := exec(ctx, tx, note, walletID, sum[:], maker); err != nil {
+				return err
 			}
 		}
 		return nil
 	})
+	if maker == session.MadeHere && errors.Is(err, session.ErrModulusUsed) {
+		_, rerr := s.Renew(ctx, "a modulus that the service made came a second time")
+		return errors.Join(err, rerr)
+	}
+	return err
 }

@@ -12,34 +12,40 @@ import (
 // sealedTable says where one kind of sealed values stands. What was sealed to somebody
 // else (a result with seal_to) is not the keyset's business.
 type sealedTable struct {
-	page    string // rows after ?1, at most ?2: row, what scan takes, ciphertext
+	page    string // rows after ?1, at most ?2: row, wallet, id, curve, party, ciphertext
 	replace string // puts ?1 in the place of ?3 in row ?2
-	label   func(wallet, id string, c session.Curve) session.Label
+	label   func(wallet, id string, c session.Curve, p session.Party) session.Label
 }
 
 var sealedTables = map[string]sealedTable{
 	session.KindHalf: {
-		page: `SELECT h.id, s.wallet_id, s.id, h.curve, h.ciphertext FROM share_set_halves h JOIN share_sets s ON s.id = h.share_set_id
+		page: `SELECT h.id, s.wallet_id, s.id, h.curve, 0, h.ciphertext FROM share_set_halves h JOIN share_sets s ON s.id = h.share_set_id
 			WHERE h.id > ?1 AND h.ciphertext IS NOT NULL ORDER BY h.id LIMIT ?2`,
 		replace: "UPDATE share_set_halves SET ciphertext = ?1 WHERE id = ?2 AND ciphertext = ?3",
-		label:   session.HalfLabel,
+		label: func(wallet, id string, c session.Curve, _ session.Party) session.Label {
+			return session.HalfLabel(wallet, id, c)
+		},
 	},
 	session.KindResult: {
-		page: `SELECT r.id, s.wallet_id, s.id, 0, r.data FROM session_results r JOIN sessions s ON s.id = r.session_id
+		page: `SELECT r.id, s.wallet_id, s.id, 0, 0, r.data FROM session_results r JOIN sessions s ON s.id = r.session_id
 			WHERE r.id > ?1 AND r.sealed_to = 0 AND r.data IS NOT NULL ORDER BY r.id LIMIT ?2`,
 		replace: "UPDATE session_results SET data = ?1 WHERE id = ?2 AND data = ?3",
-		label:   func(wallet, id string, _ session.Curve) session.Label { return session.ResultLabel(wallet, id) },
+		label: func(wallet, id string, _ session.Curve, _ session.Party) session.Label {
+			return session.ResultLabel(wallet, id)
+		},
 	},
 	session.KindPreParams: {
-		page: `SELECT seq, '', id, 0, sealed FROM preparams WHERE seq > ?1 AND id IS NOT NULL ORDER BY seq LIMIT ?2`,
+		page: `SELECT seq, '', id, 0, role, sealed FROM preparams WHERE seq > ?1 AND id IS NOT NULL ORDER BY seq LIMIT ?2`,
 		// The row is used again: the ciphertext says whether it is still the same set's.
 		replace: "UPDATE preparams SET sealed = ?1 WHERE seq = ?2 AND sealed = ?3",
-		label:   func(_, id string, _ session.Curve) session.Label { return session.PreParamsLabel(id) },
+		label: func(_, id string, _ session.Curve, p session.Party) session.Label {
+			return session.PreParamsLabel(id, p)
+		},
 	},
 	session.KindMAC: {
-		page:    `SELECT rowid, '', '', 0, value FROM meta WHERE rowid > ?1 AND key = 'mac keyset' ORDER BY rowid LIMIT ?2`,
+		page:    `SELECT rowid, '', '', 0, 0, value FROM meta WHERE rowid > ?1 AND key = 'mac keyset' ORDER BY rowid LIMIT ?2`,
 		replace: "UPDATE meta SET value = ?1 WHERE rowid = ?2 AND value = ?3",
-		label:   func(string, string, session.Curve) session.Label { return session.MACLabel() },
+		label:   func(string, string, session.Curve, session.Party) session.Label { return session.MACLabel() },
 	},
 }
 
@@ -55,10 +61,11 @@ func (s *Store) SealedRows(ctx context.Context, kind string, after int64, limit 
 		found, err = collect(ctx, tx, func(r row, one *session.SealedRow) error {
 			var wallet, id string
 			var c session.Curve
-			if err := r.Scan(&one.Row, &wallet, &id, &c, &one.Ciphertext); err != nil {
+			var p session.Party
+			if err := r.Scan(&one.Row, &wallet, &id, &c, &p, &one.Ciphertext); err != nil {
 				return err
 			}
-			one.Label = t.label(wallet, id, c)
+			one.Label = t.label(wallet, id, c, p)
 			return nil
 		}, t.page, after, limit)
 		return err

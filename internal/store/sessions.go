@@ -20,10 +20,10 @@ func (s *Store) Begin(ctx context.Context, n *session.Session, e session.Entry) 
 		}
 		reason, culprit, round := packFailure(n.Failure)
 		rows, err := exec(ctx, tx, `INSERT INTO sessions (id, caller, request_id, fingerprint, wallet_id, share_set_id, operation, state, attempt,
-				progress, failure_reason, failure_culprit, failure_round, create_time, expire_time)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (caller, request_id) DO NOTHING`,
+				progress, failure_reason, failure_culprit, failure_round, create_time, expire_time, used_set_id)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (caller, request_id) DO NOTHING`,
 			n.ID, n.Caller, n.RequestID, n.Fingerprint, n.WalletID, n.ShareSetID, n.Operation, n.State, n.Attempt,
-			progress, reason, culprit, round, micros(n.CreateTime), micros(n.ExpireTime))
+			progress, reason, culprit, round, micros(n.CreateTime), micros(n.ExpireTime), n.Used)
 		if err != nil {
 			return err
 		}
@@ -49,9 +49,10 @@ func (s *Store) Restart(ctx context.Context, n *session.Session, e session.Entry
 		if err != nil {
 			return err
 		}
-		rows, err := exec(ctx, tx, `UPDATE sessions SET state = ?, attempt = ?, progress = ?, expire_time = ?, failure_reason = NULL, failure_culprit = NULL, failure_round = NULL
+		rows, err := exec(ctx, tx, `UPDATE sessions SET state = ?, attempt = ?, progress = ?, expire_time = ?, failure_reason = NULL, failure_culprit = NULL, failure_round = NULL,
+				used_set_id = ?, armed = 0
 			WHERE id = ? AND attempt = ? AND state = ?`,
-			n.State, n.Attempt, progress, micros(n.ExpireTime), n.ID, n.Attempt-1, session.Interrupted)
+			n.State, n.Attempt, progress, micros(n.ExpireTime), n.Used, n.ID, n.Attempt-1, session.Interrupted)
 		if err != nil {
 			return err
 		}
@@ -98,10 +99,10 @@ func one(ctx context.Context, tx *sql.Tx, where string, args ...any) (*session.S
 	var sealedTo sql.NullBool
 	var data []byte
 	err := tx.QueryRowContext(ctx, `SELECT sessions.id, caller, request_id, fingerprint, wallet_id, share_set_id, operation, state, attempt,
-			progress, failure_reason, failure_culprit, failure_round, create_time, expire_time, sealed_to, data
+			progress, failure_reason, failure_culprit, failure_round, create_time, expire_time, used_set_id, sealed_to, data
 		FROM sessions LEFT JOIN session_results ON session_id = sessions.id WHERE `+where, args...).
 		Scan(&n.ID, &n.Caller, &n.RequestID, &n.Fingerprint, &n.WalletID, &n.ShareSetID, &n.Operation, &n.State, &n.Attempt,
-			&progress, &reason, &culprit, &round, timeColumn{&n.CreateTime}, timeColumn{&n.ExpireTime}, &sealedTo, &data)
+			&progress, &reason, &culprit, &round, timeColumn{&n.CreateTime}, timeColumn{&n.ExpireTime}, &n.Used, &sealedTo, &data)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, session.ErrSessionNotFound
 	}
@@ -121,20 +122,13 @@ func one(ctx context.Context, tx *sql.Tx, where string, args ...any) (*session.S
 }
 
 // Update implements session.Sessions. It returns ErrSessionNotFound where there is none.
-func (s *Store) Update(ctx context.Context, n *session.Session, b *session.Blame, e session.Entry) error {
-	return s.write(ctx, "update session "+n.ID, func(tx *sql.Tx) error {
-		if err := advance(ctx, tx, n, ""); err != nil {
-			return err
-		}
-		if err := record(ctx, tx, e); err != nil || b == nil {
-			return err
-		}
-		return blame(ctx, tx, n.WalletID, b)
-	})
+func (s *Store) Update(ctx context.Context, n *session.Session, b session.Budget, e session.Entry) error {
+	return s.write(ctx, "update session "+n.ID, func(tx *sql.Tx) error { return advance(ctx, tx, n, b, e, "") })
 }
 
-// advance stores what a running attempt may change, and fails where it runs no more.
-func advance(ctx context.Context, tx *sql.Tx, n *session.Session, more string, args ...any) error {
+// advance stores what a running attempt may change, and e, and what it costs where that is its
+// end. It fails where the attempt runs no more.
+func advance(ctx context.Context, tx *sql.Tx, n *session.Session, b session.Budget, e session.Entry, more string, args ...any) error {
 	progress, err := packProgress(&n.Progress)
 	if err != nil {
 		return err
@@ -143,9 +137,20 @@ func advance(ctx context.Context, tx *sql.Tx, n *session.Session, more string, a
 	args = append([]any{n.ID, n.Attempt, n.State, progress, reason, culprit, round}, args...)
 	rows, err := exec(ctx, tx, "UPDATE sessions SET state = ?3, progress = ?4, failure_reason = ?5, failure_culprit = ?6, failure_round = ?7"+more+
 		" WHERE id = ?1 AND attempt = ?2 AND state IN (1, 2)", args...) // QUEUED, RUNNING: as in the index
-	if err != nil || rows == 1 {
+	if err != nil {
 		return err
 	}
+	if rows == 0 {
+		return superseded(ctx, tx, n)
+	}
+	if err := record(ctx, tx, e); err != nil || !n.State.Ended() {
+		return err
+	}
+	return charge(ctx, tx, n, b, e)
+}
+
+// superseded says why a session is not running at an attempt: it is not, or not there.
+func superseded(ctx context.Context, tx *sql.Tx, n *session.Session) error {
 	if _, err := one(ctx, tx, "sessions.id = ?", n.ID); err != nil {
 		return err
 	}
@@ -162,7 +167,8 @@ func (s *Store) Commit(ctx context.Context, n *session.Session, m session.Made, 
 		return fmt.Errorf("store: %s: %w", what, err)
 	}
 	return s.write(ctx, what, func(tx *sql.Tx) error {
-		if err := advance(ctx, tx, n, ", share_set_id = ?8, expire_time = ?9", n.ShareSetID, micros(n.ExpireTime)); err != nil {
+		// It succeeds, which costs nothing.
+		if err := advance(ctx, tx, n, session.Budget{}, e, ", share_set_id = ?8, expire_time = ?9", n.ShareSetID, micros(n.ExpireTime)); err != nil {
 			return err
 		}
 		if m.Used != "" {
@@ -186,7 +192,7 @@ func (s *Store) Commit(ctx context.Context, n *session.Session, m session.Made, 
 				return fmt.Errorf("share set %s: %w", m.Set.ID, err)
 			}
 		}
-		return record(ctx, tx, e)
+		return nil
 	})
 }
 
@@ -254,27 +260,31 @@ func usable(ctx context.Context, tx *sql.Tx, walletID, shareSetID string) error 
 }
 
 // InterruptAll implements session.Housekeeper.
-func (s *Store) InterruptAll(ctx context.Context) (int, error) {
-	type unfinished struct{ id, caller, walletID string }
-	var found []unfinished
+func (s *Store) InterruptAll(ctx context.Context, b session.Budget) (int, error) {
+	var found []session.Session
 	err := s.write(ctx, "interrupt sessions", func(tx *sql.Tx) (err error) {
-		found, err = collect(ctx, tx, func(r row, u *unfinished) error { return r.Scan(&u.id, &u.caller, &u.walletID) },
-			"SELECT id, caller, wallet_id FROM sessions WHERE state IN (1, 2) ORDER BY create_time, id")
+		found, err = collect(ctx, tx, func(r row, n *session.Session) error { return r.Scan(&n.ID, &n.Attempt, &n.Caller, &n.WalletID) },
+			"SELECT id, attempt, caller, wallet_id FROM sessions WHERE state IN (1, 2) ORDER BY create_time, id")
 		if err != nil {
 			return err
 		}
-		for _, u := range found {
+		if _, err = exec(ctx, tx, "UPDATE sessions SET state = ?, failure_reason = ?, failure_culprit = '', failure_round = 0 WHERE state IN (1, 2)",
+			session.Interrupted, session.ErrInterrupted.Reason); err != nil {
+			return err
+		}
+		for i := range found {
+			n := &found[i]
+			n.State = session.Interrupted
 			e := session.Entry{
-				Time: time.Now(), Caller: u.caller, Action: "session.end", WalletID: u.walletID, SessionID: u.id,
+				Time: time.Now(), Caller: n.Caller, Action: "session.end", WalletID: n.WalletID, SessionID: n.ID,
 				Outcome: "failed", Reason: session.ErrInterrupted.Reason, Detail: "found unfinished at the start",
 			}
 			if err := record(ctx, tx, e); err != nil {
 				return err
 			}
-		}
-		if _, err = exec(ctx, tx, "UPDATE sessions SET state = ?, failure_reason = ?, failure_culprit = '', failure_round = 0 WHERE state IN (1, 2)",
-			session.Interrupted, session.ErrInterrupted.Reason); err != nil {
-			return err
+			if err := charge(ctx, tx, n, b, e); err != nil {
+				return err
+			}
 		}
 		// Nothing runs that could still commit what it has deposited.
 		_, err = exec(ctx, tx, "UPDATE custodian_deletions SET due_time = min(due_time, ?) WHERE begun = 0", micros(time.Now()))

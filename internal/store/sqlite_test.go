@@ -322,14 +322,7 @@ func TestSetsFromBeforeTheAbortBudget(t *testing.T) {
 	before, err := s.Wallet(t.Context(), set.WalletID)
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
-	db := sqlite(t, path)
-	for _, back := range []string{
-		"ALTER TABLE share_sets DROP COLUMN lock_time", "ALTER TABLE share_sets DROP COLUMN aborts", "DROP TABLE custodian_deletions",
-		"DELETE FROM goose_db_version WHERE version_id >= 4",
-	} {
-		_, err := db.ExecContext(t.Context(), back)
-		require.NoError(t, err, back)
-	}
+	olderSchema(t, path, 3)
 	s = open(t, path)
 	after, err := s.Wallet(t.Context(), set.WalletID)
 	require.NoError(t, err)
@@ -452,7 +445,7 @@ func TestResealLeavesNoTrace(t *testing.T) {
 		set := storetest.NewSet(n, "")
 		storetest.Succeed(n, set.ID, random(50+i*100))
 		require.NoError(t, s.Commit(t.Context(), n, storetest.Making(set, &session.Wallet{ID: n.WalletID, Owner: "owner", CreateTime: time.Now()}), storetest.Audit("commit", n.WalletID)))
-		require.NoError(t, s.AddPreParams(t.Context(), uuid.NewString(), random(100+i*150), time.Now()))
+		require.NoError(t, s.AddPreParams(t.Context(), uuid.NewString(), session.Party(i%2), random(100+i*150), time.Now()))
 	}
 	_, err := s.SetMetaOnce(t.Context(), "mac keyset", random(200))
 	require.NoError(t, err)
@@ -494,7 +487,7 @@ func TestEverySealedColumnIsKnown(t *testing.T) {
 	}
 	require.NoError(t, rows.Err())
 	require.Equal(t, []string{
-		"audit.hash", "meta.value", "preparams.sealed", "session_results.data", "sessions.fingerprint", "share_set_halves.ciphertext",
+		"audit.hash", "incarnation.nonce", "incarnation.noted", "meta.value", "preparams.incarnation", "preparams.sealed", "session_results.data", "sessions.fingerprint", "share_set_halves.ciphertext",
 		"share_sets.client_share_sha256", "share_sets.record", "wallet_keys.public_key", "wallet_moduli.sha256",
 	}, columns, "a new column: does the keyset seal it? Then add it to sealedTables")
 }

@@ -22,6 +22,8 @@ type Store struct {
 	// always truncate the log.
 	db *sql.DB
 
+	beside *FileLock // where claims are noted too, from Recognise on; nil: nowhere
+
 	trouble trouble
 }
 
@@ -29,6 +31,7 @@ var (
 	_ session.Wallets  = (*Store)(nil)
 	_ session.Sessions = (*Store)(nil)
 
+	_ session.Budgets     = (*Store)(nil)
 	_ session.Housekeeper = (*Store)(nil)
 	_ session.Deletions   = (*Store)(nil)
 )

@@ -45,7 +45,7 @@ func (s *Store) List(ctx context.Context, owner, after string, limit int) ([]ses
 // its keys and sets. It makes three queries, however many wallets there are.
 func wallets(ctx context.Context, tx *sql.Tx, page string, args ...any) ([]session.Wallet, error) {
 	found, err := collect(ctx, tx, scanWallet,
-		"SELECT id, owner, create_time, hosted_since FROM wallets WHERE id IN ("+page+") ORDER BY id", args...)
+		"SELECT id, owner, create_time, hosted_since, lock_time, hard_aborts, soft_aborts FROM wallets WHERE id IN ("+page+") ORDER BY id", args...)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +74,7 @@ func wallets(ctx context.Context, tx *sql.Tx, page string, args ...any) ([]sessi
 }
 
 func scanWallet(r row, w *session.Wallet) error {
-	return r.Scan(&w.ID, &w.Owner, timeColumn{&w.CreateTime}, timeColumn{&w.HostedSince})
+	return r.Scan(&w.ID, &w.Owner, timeColumn{&w.CreateTime}, timeColumn{&w.HostedSince}, timeColumn{&w.LockTime}, &w.HardAborts, &w.SoftAborts)
 }
 
 type walletKey struct {
@@ -84,13 +84,15 @@ type walletKey struct {
 
 func scanKey(r row, k *walletKey) error { return r.Scan(&k.walletID, &k.Curve, &k.Key) }
 
-const setColumns = "id, wallet_id, purpose, method, state, coalesce(parent_id, ''), display_name, create_time, expire_time, revoke_time, lock_time, aborts"
+// A set is locked where its wallet is.
+const setColumns = `id, wallet_id, purpose, method, state, coalesce(parent_id, ''), display_name, create_time, expire_time, revoke_time,
+	coalesce(lock_time, (SELECT w.lock_time FROM wallets w WHERE w.id = wallet_id)), aborts, soft_full_time`
 
 func scanSet(r row, s *session.ShareSet) error { return r.Scan(setFields(s)...) }
 
 func setFields(s *session.ShareSet) []any {
 	return []any{&s.ID, &s.WalletID, &s.Purpose, &s.Method, &s.State, &s.ParentID, &s.DisplayName,
-		timeColumn{&s.CreateTime}, timeColumn{&s.ExpireTime}, timeColumn{&s.RevokeTime}, timeColumn{&s.LockTime}, &s.Aborts}
+		timeColumn{&s.CreateTime}, timeColumn{&s.ExpireTime}, timeColumn{&s.RevokeTime}, timeColumn{&s.LockTime}, &s.Aborts, timeColumn{&s.SoftFullTime}}
 }
 
 // Set implements session.Wallets.
@@ -99,8 +101,10 @@ func (s *Store) Set(ctx context.Context, walletID, shareSetID string) (*session.
 	err := s.read(ctx, "read share set "+shareSetID, func(tx *sql.Tx) error {
 		var sum []byte
 		err := tx.QueryRowContext(ctx,
-			"SELECT "+setColumns+", record, client_share_sha256, session_id FROM share_sets WHERE wallet_id = ? AND id = ?",
-			walletID, shareSetID).Scan(append(setFields(&set.ShareSet), &set.Record, &sum, &set.SessionID)...)
+			"SELECT "+setColumns+`, record, client_share_sha256, session_id,
+				(SELECT w.hard_aborts FROM wallets w WHERE w.id = wallet_id), (SELECT w.soft_aborts FROM wallets w WHERE w.id = wallet_id)
+			FROM share_sets WHERE wallet_id = ? AND id = ?`,
+			walletID, shareSetID).Scan(append(setFields(&set.ShareSet), &set.Record, &sum, &set.SessionID, &set.WalletHard, &set.WalletSoft)...)
 		if errors.Is(err, sql.ErrNoRows) {
 			return session.ErrShareSetNotFound
 		}
@@ -230,40 +234,6 @@ func revoke(ctx context.Context, tx *sql.Tx, shareSetID string, at time.Time) er
 	_, err := exec(ctx, tx, `UPDATE session_results SET data = NULL WHERE data IS NOT NULL AND session_id IN
 		(SELECT id FROM sessions WHERE share_set_id = ? AND share_set_id <> '')`, shareSetID)
 	return err
-}
-
-// Release implements session.Wallets.
-func (s *Store) Release(ctx context.Context, walletID, shareSetID string, e session.Entry) error {
-	return s.write(ctx, "release share set "+shareSetID, func(tx *sql.Tx) error {
-		set, err := setIn(ctx, tx, walletID, shareSetID)
-		if err != nil {
-			return err
-		}
-		switch {
-		case set.State == session.SetRevoked: // what locked it stays to be seen
-			return session.ErrShareSetRevoked
-		case set.Aborts == 0:
-			return nil
-		}
-		if _, err := exec(ctx, tx, "UPDATE share_sets SET aborts = 0, lock_time = NULL WHERE wallet_id = ? AND id = ?", walletID, shareSetID); err != nil {
-			return err
-		}
-		return record(ctx, tx, e)
-	})
-}
-
-// blame counts a run that the client broke, and locks the set with the one that reaches the
-// limit. A set that was revoked meanwhile has nothing left to lock.
-func blame(ctx context.Context, tx *sql.Tx, walletID string, b *session.Blame) error {
-	if _, err := exec(ctx, tx, "UPDATE share_sets SET aborts = aborts + 1 WHERE wallet_id = ? AND id = ?", walletID, b.ShareSetID); err != nil {
-		return err
-	}
-	locked, err := exec(ctx, tx, "UPDATE share_sets SET lock_time = ? WHERE wallet_id = ? AND id = ? AND state = ? AND lock_time IS NULL AND aborts >= ?",
-		micros(b.Lock.Time), walletID, b.ShareSetID, session.SetActive, b.Limit)
-	if err != nil || locked == 0 {
-		return err
-	}
-	return record(ctx, tx, b.Lock)
 }
 
 // eraseResult erases what waits in the session that made a set.

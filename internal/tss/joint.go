@@ -32,14 +32,16 @@ type Joint struct {
 	ShareSetID string // of the new set
 	Record     []byte // of the set that is used, encoded
 
+	// Of the client alone: UUID, lower case, of this start of its parties, as the service was
+	// told. Its hello's proof is bound to it.
+	Instance string
+
 	PreParams func(context.Context) (*PreParams, error) // for a new ECDSA share
 	// Fresh is as in KeygenInput.
-	Fresh func(n, nTilde *big.Int) error
-	// Gate is asked before the signing's last message leaves, by which the other side has
-	// the signature; nil: nobody is.
-	Gate     func(context.Context) error
-	Progress func(c Curve, k, n int) // round k of n; 0 of 0: pre-params are being made. nil: nobody looks
-	Observer Observer                // Round is not used
+	Fresh    func(n, nTilde *big.Int) error
+	Gate     func(context.Context, Gate) error // as in SignInput
+	Progress func(c Curve, k, n int)           // round k of n; 0 of 0: pre-params are being made. nil: nobody looks
+	Observer Observer                          // Round is not used
 }
 
 // Joined is what a side has when both confirmed the run.
@@ -54,7 +56,8 @@ type Joined struct {
 }
 
 // Run runs this side. It returns a *ProtocolError that names the other side, ctx's cause
-// as soon as ctx ends, or the Link's error. Nothing is durable when it returns.
+// as soon as ctx ends, or the Link's error, where that is ErrStopped not before what came was
+// looked at. Nothing is durable when it returns.
 func (j *Joint) Run(ctx context.Context, link Link) (*Joined, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -115,6 +118,9 @@ func (j *Joint) sign(ctx context.Context, c *channel, rec *Record) (*Joined, err
 	if !ok || j.Share.Key(j.Curves[0]) == nil {
 		return nil, fmt.Errorf("%w: it has no %v key", ErrShareMismatch, j.Curves[0])
 	}
+	if err := c.idle(j.Curves[0]); err != nil {
+		return nil, err
+	}
 	in := SignInput{Party: j.Party, Record: key, Share: j.Share.Key(j.Curves[0]), Payload: j.Payload, Gate: j.Gate}
 	sig, err := Sign(ctx, c.conn(j.Curves[0]), in, j.observer(j.Curves[0]))
 	return &Joined{WalletID: c.wallet, Signature: sig}, err
@@ -161,6 +167,9 @@ func (j *Joint) generate(ctx context.Context, c *channel, old *Record) (*Joined,
 
 func (j *Joint) newKey(ctx context.Context, c *channel, i int, old *Record) (*NewKey, error) {
 	curve := j.Curves[i]
+	if err := c.idle(curve); err != nil {
+		return nil, err
+	}
 	var pre *PreParams
 	if curve == Secp256k1 {
 		if j.Progress != nil {
@@ -200,11 +209,13 @@ func (j *Joint) source() string {
 }
 
 // digest is that of what is signed.
-func (j *Joint) digest() []byte {
-	if j.Operation != OperationSign {
+func (j *Joint) digest() []byte { return signedDigest(j.Operation, j.Payload) }
+
+func signedDigest(operation string, payload []byte) []byte {
+	if operation != OperationSign {
 		return nil
 	}
-	sum := sha256.Sum256(j.Payload)
+	sum := sha256.Sum256(payload)
 	return sum[:]
 }
 
@@ -220,6 +231,8 @@ type channel struct {
 	parts map[Curve]chan Message // the other side's messages
 	ended chan endSeen           // the other side's End, once
 	mac   chan []byte            // the other side's MAC, once
+	over  chan struct{}          // closed when none of all this comes any more
+	why   error                  // set before that: an ErrStopped
 
 	// Of read alone: how far the other side is, the hash over its parts, and how many
 	// messages each curve's protocol may still get.
@@ -255,7 +268,7 @@ func newChannel(j *Joint, link Link, fail context.CancelCauseFunc) (*channel, er
 	}
 	c := &channel{
 		joint: j, link: link, fail: fail, key: key,
-		hello: make(chan *Hello, 1), parts: map[Curve]chan Message{}, ended: make(chan endSeen, 1), mac: make(chan []byte, 1),
+		hello: make(chan *Hello, 1), parts: map[Curve]chan Message{}, ended: make(chan endSeen, 1), mac: make(chan []byte, 1), over: make(chan struct{}),
 		in: sha256.New(), left: map[Curve]int{}, out: make(chan hash.Hash, 1), met: make(chan struct{}),
 	}
 	for _, curve := range j.Curves {
@@ -273,6 +286,11 @@ func (c *channel) blame(err error) error {
 func (c *channel) read(ctx context.Context) {
 	for {
 		p, err := c.link.Recv(ctx)
+		if errors.Is(err, ErrStopped) {
+			c.why = err
+			close(c.over)
+			return
+		}
 		if err == nil {
 			err = c.take(ctx, p)
 		}
@@ -356,92 +374,7 @@ func (c curveConn) Send(ctx context.Context, m Message) error {
 
 // Recv implements Conn.
 func (c curveConn) Recv(ctx context.Context) (Message, error) {
-	select {
-	case m := <-c.parts[c.curve]:
-		return m, nil
-	case <-ctx.Done():
-		return Message{}, context.Cause(ctx)
-	}
-}
-
-// greet exchanges hellos, and returns the record of the set that is used; nil for a new
-// wallet.
-func (c *channel) greet(ctx context.Context) (*Record, error) {
-	j := c.joint
-	c.own = &Hello{Nonce: newNonce(), SessionKey: c.key.PublicKey().Bytes()}
-	var err error
-	var curves []Curve
-	if j.Operation != OperationSign {
-		curves = j.Curves
-	}
-	if c.own.PartyKeys, err = newPartyKeys(curves); err != nil {
-		return nil, err
-	}
-	if j.Party == Server {
-		c.own.WalletID, c.own.ShareSetID, c.own.Record = j.WalletID, j.ShareSetID, j.Record
-	}
-	if err := c.send(ctx, Part{Hello: c.own}); err != nil {
-		return nil, err
-	}
-	var peer *Hello
-	select {
-	case peer = <-c.hello:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	if err := peer.check(j.Party.Other(), curves); err != nil {
-		return nil, c.blame(err)
-	}
-	said := c.own
-	if j.Party == Client {
-		said = peer
-	}
-	rec, err := j.about(said)
-	if err != nil {
-		return nil, err
-	}
-	c.peer, c.wallet, c.set = peer, said.WalletID, said.ShareSetID
-	close(c.met)
-	return rec, nil
-}
-
-// about holds what the server says of wallet and sets against what this side asked for and
-// has.
-func (j *Joint) about(said *Hello) (*Record, error) {
-	blame := func(text string) error { return &ProtocolError{Culprit: Server, Err: errors.New(text)} }
-	isID := func(s string) bool { // in its one spelling: two of the same id would pass for two sets
-		_, err := packUUID(s)
-		return err == nil
-	}
-	if !isID(said.WalletID) {
-		return nil, blame("a wallet without an id")
-	}
-	if j.Operation != OperationSign && !isID(said.ShareSetID) || j.Operation == OperationSign && said.ShareSetID != "" {
-		return nil, blame("a new set without an id, or an id without a new set")
-	}
-	if j.Share == nil {
-		if len(said.Record) != 0 {
-			return nil, blame("a record of a set that is not used")
-		}
-		return nil, nil //nolint:nilnil // there is none
-	}
-	if said.WalletID != j.Share.WalletID || said.ShareSetID == j.Share.ShareSetID {
-		return nil, blame("another wallet, or the set that is used for a new one")
-	}
-	if Hash(said.Record) != j.Share.RecordHash {
-		return nil, blame("another record than the share commits to")
-	}
-	rec, err := ParseRecord(said.Record)
-	if err != nil {
-		return nil, fmt.Errorf("the record that the share commits to: %w", err)
-	}
-	if err := rec.Check(j.Share, j.Party, said.Record); err != nil {
-		return nil, err
-	}
-	if j.Share.Key(rec.Keys[0].Curve) == nil { // both sides confirm the run with it
-		return nil, fmt.Errorf("%w: it has no %v key", ErrShareMismatch, rec.Keys[0].Curve)
-	}
-	return rec, nil
+	return next(ctx, c.channel, c.parts[c.curve])
 }
 
 // confirm ends the run: both sides say that they have done their part, and then, under a
@@ -455,11 +388,9 @@ func (c *channel) confirm(ctx context.Context, used *Record, out *Joined) error 
 	if err := c.send(ctx, Part{End: mine}); err != nil {
 		return err
 	}
-	var theirs endSeen
-	select {
-	case theirs = <-c.ended:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	theirs, err := next(ctx, c, c.ended)
+	if err != nil {
+		return err
 	}
 	h := <-c.out
 	c.sent, c.received = h.Sum(nil), theirs.sum
@@ -474,7 +405,6 @@ func (c *channel) confirm(ctx context.Context, used *Record, out *Joined) error 
 	transcript := c.transcript(out.Record)
 	var macs [2][]byte
 	for p := range macs {
-		var err error
 		if macs[p], err = mac(transcript, key, share, Party(p)); err != nil {
 			return err
 		}
@@ -482,15 +412,11 @@ func (c *channel) confirm(ctx context.Context, used *Record, out *Joined) error 
 	if err := c.send(ctx, Part{MAC: macs[j.Party]}); err != nil {
 		return err
 	}
-	select {
-	case got := <-c.mac:
-		if !hmac.Equal(got, macs[j.Party.Other()]) {
-			return c.blame(errors.New("the two sides did not see the same run"))
-		}
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	got, err := next(ctx, c, c.mac)
+	if err == nil && !hmac.Equal(got, macs[j.Party.Other()]) {
+		err = c.blame(errors.New("the two sides did not see the same run"))
 	}
+	return err
 }
 
 // macKey returns the keys of the set that is used, or of the new one where none is.

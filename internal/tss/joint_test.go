@@ -135,12 +135,12 @@ func jointLife(t *testing.T, curves ...tss.Curve) {
 		for _, c := range curves {
 			d := newDevice("SIGN", s, c)
 			payload := digest("device-held")
-			asked := 0
+			var asked []tss.Gate
 			for _, j := range d.joints {
 				j.Payload = payload
 			}
 			d.joints[tss.Server].ShareSetID = ""
-			d.joints[tss.Server].Gate = func(context.Context) error { asked++; return nil }
+			d.joints[tss.Server].Gate = func(_ context.Context, g tss.Gate) error { asked = append(asked, g); return nil }
 			out, errs := d.run(t.Context())
 			require.NoError(t, errors.Join(errs[:]...))
 			rec, err := tss.ParseRecord(s.record)
@@ -149,7 +149,7 @@ func jointLife(t *testing.T, curves ...tss.Curve) {
 			for _, o := range out {
 				require.NoError(t, tss.Verify(c, key.PublicKey, payload, o.Signature))
 			}
-			require.Equal(t, 1, asked)
+			require.Equal(t, gatesOf(c), asked)
 			require.Equal(t, out[0].Signature, out[1].Signature)
 		}
 	}
@@ -159,6 +159,66 @@ func jointLife(t *testing.T, curves ...tss.Curve) {
 	shares := [2]*tss.KeyShare{second.shares[0].Key(tss.Ed25519), second.shares[1].Key(tss.Ed25519)}
 	_, err = tss.HostedSign(t.Context(), key, shares, []byte("hosted"), tss.Observer{})
 	require.NoError(t, err)
+}
+
+// A client's first part, before it has heard anything, proves its share of the set that it uses
+// to whoever has the set's record; and in no other session, attempt or operation.
+func TestJointProof(t *testing.T) {
+	t.Parallel()
+	s := newDevice("CREATE", nil, tss.Ed25519).made(t)
+	rec, err := tss.ParseRecord(s.record)
+	require.NoError(t, err)
+	for _, operation := range []string{"CREATE", "BACKUP", "PROVISION", "SIGN"} {
+		from := s
+		if operation == "CREATE" {
+			from = nil
+		}
+		d := newDevice(operation, from, tss.Ed25519)
+		client := d.joints[tss.Client]
+		client.Instance = uuid.NewString()
+		for _, j := range d.joints {
+			j.Payload = []byte("x")
+		}
+		if operation == "SIGN" {
+			d.joints[tss.Server].ShareSetID = ""
+		}
+		var first, hello *tss.Hello
+		for p := range d.meddle {
+			d.meddle[p] = func(part tss.Part) []tss.Part {
+				if part.Hello != nil && p == int(tss.Client) {
+					first = part.Hello
+				} else if part.Hello != nil {
+					hello = part.Hello
+				}
+				return []tss.Part{part}
+			}
+		}
+		_, errs := d.run(t.Context())
+		require.NoError(t, errors.Join(errs[:]...))
+		require.Empty(t, hello.Proof, "the server's")
+		if operation == "CREATE" {
+			require.Empty(t, first.Proof)
+			continue
+		}
+		about := tss.HelloContext{
+			Operation: operation, SessionID: client.SessionID, Attempt: 1, WalletID: rec.WalletID, ShareSetID: rec.ShareSetID,
+			RecordHash: tss.Hash(s.record), Instance: client.Instance,
+		}
+		if operation == "SIGN" {
+			about.Payload = client.Payload
+		}
+		require.NoError(t, first.VerifyProof(&about, rec), operation)
+		about.Attempt++
+		require.ErrorIs(t, first.VerifyProof(&about, rec), tss.ErrShareMismatch)
+	}
+}
+
+// gatesOf are the gates that a signing passes, in order.
+func gatesOf(c tss.Curve) []tss.Gate {
+	if c == tss.Secp256k1 {
+		return []tss.Gate{tss.Arm, tss.Disarm}
+	}
+	return []tss.Gate{tss.Disarm}
 }
 
 // A closed gate keeps the signature from the other side.
@@ -172,7 +232,7 @@ func TestJointGate(t *testing.T) {
 			j.Payload = []byte("x")
 		}
 		d.joints[tss.Server].ShareSetID = ""
-		d.joints[tss.Server].Gate = func(context.Context) error { return closed }
+		d.joints[tss.Server].Gate = func(context.Context, tss.Gate) error { return closed }
 		out, errs := d.run(t.Context())
 		require.ErrorIs(t, errs[tss.Server], closed)
 		require.Error(t, errs[tss.Client])

@@ -10,9 +10,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"hash"
-	"math/big"
 )
 
 // MaxParts is more than the parts of any whole run in one direction: who keeps as many never
@@ -46,6 +44,8 @@ type Hello struct {
 	WalletID   string
 	ShareSetID string // of the new set; empty when signing
 	Record     []byte // of the set that is used, encoded; none for a new wallet
+	// From the client alone, where a set is used: see HelloContext.
+	Proof []byte
 }
 
 // End says that its sender has done its part.
@@ -66,9 +66,9 @@ const (
 	nonceLen = 32
 	keyLen   = 32 // of X25519
 
-	bindLabel    = "mpcd device-held 1"
-	privateLabel = "mpcd private 1"
-	confirmLabel = "mpcd confirm 1"
+	bindLabel    = "mpcd device-held 2"
+	privateLabel = "mpcd private 2"
+	confirmLabel = "mpcd confirm 2"
 )
 
 // put adds fields to a hash, each with its length before it, so that no two lists of
@@ -85,7 +85,7 @@ func (p *Part) put(h hash.Hash) {
 	switch {
 	case p.Hello != nil:
 		x := p.Hello
-		put(h, []byte("hello"), x.Nonce, x.SessionKey, x.PartyKeys, []byte(x.WalletID), []byte(x.ShareSetID), x.Record)
+		put(h, []byte("hello"), x.Nonce, x.SessionKey, x.PartyKeys, []byte(x.WalletID), []byte(x.ShareSetID), x.Record, x.Proof)
 	case p.Message != nil:
 		private := byte(0)
 		if p.Message.Private {
@@ -188,45 +188,4 @@ func newNonce() []byte {
 	b := make([]byte, nonceLen)
 	_, _ = rand.Read(b) // never fails
 	return b
-}
-
-// check holds a hello's form against what the run is; what it says of sets is looked at by
-// the joint.
-func (x *Hello) check(from Party, curves []Curve) error {
-	if len(x.Nonce) != nonceLen || len(x.SessionKey) != keyLen || len(x.Record) > maxRecordBytes {
-		return errors.New("a hello of another form")
-	}
-	if from == Client && (x.WalletID != "" || x.ShareSetID != "" || len(x.Record) != 0) {
-		return errors.New("a client's hello that names sets")
-	}
-	if len(x.PartyKeys) != scalarLen*len(curves) {
-		return errors.New("a hello with other party keys than the run's curves")
-	}
-	for i, c := range curves {
-		if !c.isScalar(x.partyKey(i)) {
-			return errors.New("a party key that is not in [1, q)")
-		}
-	}
-	return nil
-}
-
-func (x *Hello) partyKey(i int) *big.Int {
-	return new(big.Int).SetBytes(x.PartyKeys[i*scalarLen : (i+1)*scalarLen])
-}
-
-// newPartyKeys returns fresh party keys for a hello.
-func newPartyKeys(curves []Curve) ([]byte, error) {
-	var all []byte
-	for _, c := range curves {
-		k, err := newPartyKey(c)
-		if err != nil {
-			return nil, err
-		}
-		b, err := fixed(k, scalarLen)
-		if err != nil {
-			return nil, fmt.Errorf("party key: %w", err)
-		}
-		all = append(all, b...)
-	}
-	return all, nil
 }

@@ -37,22 +37,30 @@ func (j *Joint) newCurves() []Curve {
 }
 
 // Whatever a hello says, a side that takes it has a session key, party keys that are
-// scalars, and only of the server's, ids and the very record that its share commits to.
+// scalars, and only of the server's, ids and the very record that its share commits to; and only
+// a client's that was signed with the share has a proof that is one.
 func FuzzHello(f *testing.F) {
 	s := Vector(f, Signing)
 	scalars := bytes.Repeat([]byte{7}, 2*scalarLen)
 	nonce, id := bytes.Repeat([]byte{1}, nonceLen), "0b9e3b0c-1f2c-4a52-8a56-8a7d4c0c2b11"
-	f.Add(byte(0), byte(Client), nonce, nonce, scalars, id, id, []byte(nil))
-	f.Add(byte(1), byte(Client), nonce, nonce, scalars, s.Record.WalletID, id, s.Encoded)
-	f.Add(byte(2), byte(Client), nonce, nonce, scalars, s.Record.WalletID, s.Record.ShareSetID, s.Encoded)
-	f.Add(byte(3), byte(Client), nonce, nonce, []byte(nil), s.Record.WalletID, "", s.Encoded)
-	f.Add(byte(2), byte(Client), nonce, nonce, scalars, s.Record.WalletID, strings.ToUpper(s.Record.ShareSetID), s.Encoded)
-	f.Add(byte(2), byte(Server), nonce, nonce, scalars, "", "", []byte(nil))
-	f.Add(byte(3), byte(Server), nonce, nonce, []byte(nil), "", "", []byte(nil))
-	f.Fuzz(func(t *testing.T, operation, me byte, nonce, key, partyKeys []byte, wallet, set string, record []byte) {
+	none := []byte(nil)
+	f.Add(byte(0), byte(Client), nonce, nonce, scalars, id, id, none, none)
+	f.Add(byte(1), byte(Client), nonce, nonce, scalars, s.Record.WalletID, id, s.Encoded, none)
+	f.Add(byte(2), byte(Client), nonce, nonce, scalars, s.Record.WalletID, s.Record.ShareSetID, s.Encoded, none)
+	f.Add(byte(3), byte(Client), nonce, nonce, none, s.Record.WalletID, "", s.Encoded, none)
+	f.Add(byte(2), byte(Client), nonce, nonce, scalars, s.Record.WalletID, strings.ToUpper(s.Record.ShareSetID), s.Encoded, none)
+	f.Add(byte(0), byte(Server), nonce, nonce, scalars, "", "", none, none)
+	f.Add(byte(2), byte(Server), nonce, nonce, scalars, "", "", none, make([]byte, proofLen))
+	f.Add(byte(3), byte(Server), nonce, nonce, none, "", "", none, make([]byte, proofLen))
+	honest := newProven(f, Secp256k1, Signing, 3)
+	f.Add(byte(3), byte(Server), honest.hello.Nonce, honest.hello.SessionKey, none, "", "", none, honest.hello.Proof)
+	f.Fuzz(func(t *testing.T, operation, me byte, nonce, key, partyKeys []byte, wallet, set string, record, proof []byte) {
 		j := fuzzJoint(s, operation, Party(me%2))
-		h := &Hello{Nonce: nonce, SessionKey: key, PartyKeys: partyKeys, WalletID: wallet, ShareSetID: set, Record: record}
-		if h.check(j.Party.Other(), j.newCurves()) != nil {
+		h := &Hello{Nonce: nonce, SessionKey: key, PartyKeys: partyKeys, WalletID: wallet, ShareSetID: set, Record: record, Proof: proof}
+		if h.VerifyProof(&honest.about, s.Record) == nil {
+			require.Equal(t, [4][]byte{honest.hello.Nonce, honest.hello.SessionKey, none, honest.hello.Proof}, [4][]byte{nonce, key, append(none, partyKeys...), proof})
+		}
+		if h.check(j.Party.Other(), j.newCurves(), j.Share != nil) != nil {
 			return
 		}
 		require.Len(t, nonce, 32)
@@ -65,8 +73,10 @@ func FuzzHello(f *testing.F) {
 		if j.Party == Server {
 			require.Empty(t, wallet+set)
 			require.Empty(t, record)
+			require.Len(t, proof, 64*min(1, int(operation%4)))
 			return
 		}
+		require.Empty(t, proof)
 		rec, err := j.about(h)
 		if err != nil {
 			require.Nil(t, rec)

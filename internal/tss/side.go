@@ -46,7 +46,8 @@ func sorted(ids [2]*lib.PartyID) *lib.PeerContext {
 }
 
 // outDepth holds more messages than any party emits in a whole 2-of-2 run (11 in ECDSA
-// signing), so that tss-lib, which writes with its lock held, never waits for us.
+// signing), with an end after each that it takes, so that tss-lib, which writes with its lock
+// held, never waits for us.
 const outDepth = 32
 
 // seat is one tss-lib party of this side and what it needs to be driven.
@@ -58,6 +59,11 @@ type seat struct {
 	out     chan lib.Message
 	inbox   chan lib.ParsedMessage
 	ended   func() bool // takes the party's result from its end channel, once there
+
+	// Guarded by the side's mu: the party's start, and the messages for it, until what it makes
+	// of them is on its way; and that it makes nothing any more.
+	pending int
+	done    bool
 }
 
 func newSeat(r role, key *big.Int) *seat {
@@ -66,6 +72,8 @@ func newSeat(r role, key *big.Int) *seat {
 		key:   key,
 		out:   make(chan lib.Message, outDepth),
 		inbox: make(chan lib.ParsedMessage, outDepth),
+
+		pending: 1,
 	}
 }
 
@@ -92,8 +100,9 @@ type side struct {
 	// inspect sees every message, from outside and from inside the side, before tss-lib
 	// does. It may be nil. It is called by one goroutine at a time.
 	inspect func(lib.MessageContent) error
-	// gate is asked before a message of the protocol's last round leaves. It may be nil.
-	gate func(context.Context) error
+	// gate is asked before a message of the rounds in gates leaves. It may be nil.
+	gate  func(context.Context, Gate) error
+	gates map[int]Gate
 	// ingress checks what comes from the other side. Only a test's side is without one.
 	ingress *ingress
 	// secrets are wiped when the side's last goroutine has returned.
@@ -102,10 +111,11 @@ type side struct {
 	wg     sync.WaitGroup // drivers and drains
 	failed chan struct{}  // closed by the first fail
 
-	mu    sync.Mutex // guards what follows, and calls of obs.Round and inspect
-	err   error
-	round int
-	seen  map[protoreflect.FullName][sha256.Size]byte
+	mu       sync.Mutex // guards what follows, and calls of obs.Round and inspect
+	err      error
+	round    int
+	seen     map[protoreflect.FullName][sha256.Size]byte
+	stopping error // set when nothing comes any more
 }
 
 // run drives the side to its end. It returns nil when every seat has its result, the
@@ -169,6 +179,7 @@ func (s *side) drive(ctx context.Context, t *seat) {
 			s.enter(s.proto.rounds)
 			return
 		}
+		t.out <- nil // the end of what it made of that; there is room, see outDepth
 		select {
 		case <-ctx.Done():
 			return
@@ -241,8 +252,18 @@ func (s *side) enter(k int) {
 // emits in the middle of long computations.
 func (s *side) drain(ctx context.Context, t *seat) {
 	defer s.wg.Done()
+	defer s.leave(t)
+	stopped := false
 	for m := range t.out {
-		if err := s.route(ctx, t, m); err != nil {
+		if m == nil { // see drive
+			s.more(t, -1)
+			continue
+		}
+		if stopped { // nothing leaves any more
+			continue
+		}
+		err := s.route(ctx, t, m)
+		if stopped = errors.Is(err, ErrStopped); err != nil && !stopped {
 			s.fail(ctx, err)
 		}
 	}
@@ -276,8 +297,8 @@ func (s *side) route(ctx context.Context, t *seat, m lib.Message) error {
 	if !toPeer {
 		return nil
 	}
-	if s.gate != nil && st.round == s.proto.last() {
-		if err := s.gate(ctx); err != nil {
+	if g, ok := s.gates[st.round]; ok && s.gate != nil {
+		if err := s.gate(ctx, g); err != nil {
 			return err
 		}
 	}
@@ -298,6 +319,10 @@ func (s *side) receive(ctx context.Context) {
 		m, err := s.conn.Recv(ctx)
 		if err == nil {
 			err = s.accept(ctx, m)
+		}
+		if errors.Is(err, ErrStopped) {
+			s.stop(err)
+			return
 		}
 		if err != nil {
 			s.fail(ctx, err)
@@ -376,6 +401,7 @@ func (s *side) deliver(ctx context.Context, to *seat, st step, from Party, paylo
 			return s.blame(err)
 		}
 	}
+	s.more(to, 1)
 	select {
 	case to.inbox <- m:
 		return nil

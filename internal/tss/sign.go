@@ -24,9 +24,31 @@ type SignInput struct {
 	Record  *KeyRecord
 	Share   *KeyShare // not changed by the run
 	Payload []byte    // Secp256k1: a 32-byte digest; Ed25519: the message
-	// Gate is asked before the last message leaves, by which the other side has the
-	// signature. Its error ends the run, as it is. nil: nobody is.
-	Gate func(context.Context) error `json:"-"`
+	// Gate is asked before certain messages leave. Its error ends the run, as it is, but for
+	// ErrStopped: then nothing leaves any more, and the Conn says the same. nil: nobody is asked.
+	Gate func(context.Context, Gate) error `json:"-"`
+}
+
+// Gate is a message of a signing that leaves only if somebody agrees.
+type Gate uint8
+
+// The messages that are asked about.
+const (
+	// Arm is round 2 of ECDSA: w and gamma, through MtA under the other side's Paillier key.
+	// From here on what we answer depends on what a dishonest side has changed (docs/adr/0007).
+	Arm Gate = iota + 1
+	// Disarm is the last message, with which the other side has the signature. In ECDSA it
+	// leaves only after our own check, U = T, that nothing was changed.
+	Disarm
+)
+
+// gates are the rounds whose messages are asked about.
+func (c Curve) gates() map[int]Gate {
+	last := signings[c].last()
+	if c == Secp256k1 {
+		return map[int]Gate{2: Arm, last: Disarm}
+	}
+	return map[int]Gate{last: Disarm}
 }
 
 // Signature is a finished signature, verified under the wallet's key.
@@ -76,7 +98,7 @@ func Sign(ctx context.Context, conn Conn, in SignInput, obs Observer) (*Signatur
 	params := lib.NewParameters(c.ec(), sorted(ids), ids[in.Party], 2, 1)
 	t := newSeat(onlyRole, keys[in.Party])
 	t.senders[onlyRole] = ids
-	s := &side{curve: c, me: in.Party, proto: signings[c], conn: conn, obs: obs, seats: []*seat{t}, gate: in.Gate}
+	s := &side{curve: c, me: in.Party, proto: signings[c], conn: conn, obs: obs, seats: []*seat{t}, gate: in.Gate, gates: c.gates()}
 	s.ingress = &ingress{curve: c, me: in.Party, proto: s.proto, record: in.Record}
 
 	end := make(chan *common.SignatureData, 1)
@@ -129,18 +151,11 @@ func Verify(c Curve, publicKey, payload []byte, sig *Signature) error {
 		}
 		return nil
 	}
-	if len(payload) != 32 { // the verifier below would cut a longer one
-		return errVerify
-	}
 	pub, err := secp256k1.ParsePubKey(publicKey)
 	if err != nil {
 		return fmt.Errorf("public key: %w", err)
 	}
-	var r, s secp256k1.ModNScalar
-	if r.SetByteSlice(sig.Bytes[:32]) || s.SetByteSlice(sig.Bytes[32:]) || s.IsOverHalfOrder() {
-		return errVerify
-	}
-	if !ecdsa.NewSignature(&r, &s).Verify(payload, pub) {
+	if !verifyECDSA(pub, payload, sig.Bytes[:]) {
 		return errVerify
 	}
 	if sig.RecoveryID > 3 { // the header byte below would wrap around

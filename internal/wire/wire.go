@@ -26,6 +26,7 @@ func Message(p tss.Part) *pb.ProtocolMessage {
 		h := p.Hello
 		return &pb.ProtocolMessage{Hello: &pb.Hello{
 			Nonce: h.Nonce, SessionKey: h.SessionKey, PartyKeys: h.PartyKeys, WalletId: h.WalletID, ShareSetId: h.ShareSetID, Record: h.Record,
+			Proof: h.Proof,
 		}}
 	case p.Message != nil:
 		return &pb.ProtocolMessage{Payload: p.Message.Payload, Curve: pb.Curve(p.Message.Curve), Private: p.Message.Private}
@@ -46,7 +47,7 @@ func Part(m *pb.ProtocolMessage) (tss.Part, error) {
 	if h := m.GetHello(); h != nil {
 		parts = append(parts, tss.Part{Hello: &tss.Hello{
 			Nonce: h.GetNonce(), SessionKey: h.GetSessionKey(), PartyKeys: h.GetPartyKeys(),
-			WalletID: h.GetWalletId(), ShareSetID: h.GetShareSetId(), Record: h.GetRecord(),
+			WalletID: h.GetWalletId(), ShareSetID: h.GetShareSetId(), Record: h.GetRecord(), Proof: h.GetProof(),
 		}})
 	}
 	if len(m.GetPayload()) > 0 {

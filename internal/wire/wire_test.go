@@ -18,6 +18,7 @@ func FuzzPart(f *testing.F) {
 	key := bytes.Repeat([]byte{7}, 32)
 	for _, p := range []tss.Part{
 		{Hello: &tss.Hello{Nonce: key, SessionKey: key, PartyKeys: key}},
+		{Hello: &tss.Hello{Nonce: key, SessionKey: key, PartyKeys: key, Proof: append(key, key...)}},
 		{Hello: &tss.Hello{Nonce: key, SessionKey: key, WalletID: "w", ShareSetID: "s", Record: key}},
 		{Message: &tss.Sealable{Curve: tss.Ed25519, Payload: key}},
 		{Message: &tss.Sealable{Curve: tss.Secp256k1, Private: true, Payload: key}},

@@ -14,9 +14,10 @@ import (
 	workerv1 "github.com/mpcd/mpcd/gen/mpcd/worker/v1"
 )
 
-// Run is j.Run in a process of its own: it returns what that returns. A worker that dies
-// after it heard from the device is the device's fault, a *tss.ProtocolError; one that
-// died before is nobody's, session.ErrInterrupted. The process is gone when Run returns.
+// Run is j.Run in a process of its own: it returns what that returns, at once when ctx ends, and
+// where the link is stopped, when the worker has looked at what came. A worker that dies after
+// it heard from the device is the device's fault, a *tss.ProtocolError; one that died before is
+// nobody's, session.ErrInterrupted. The process is gone when Run returns.
 func (p *Pool) Run(ctx context.Context, j *tss.Joint, link tss.Link) (*tss.Joined, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -30,8 +31,12 @@ func (p *Pool) Run(ctx context.Context, j *tss.Joint, link tss.Link) (*tss.Joine
 	relayed := make(chan struct{})
 	go func() { // ends with ctx
 		defer close(relayed)
-		if err := r.relay(ctx); err != nil {
-			cancel(err)
+		r.relayed = r.relay(ctx)
+		switch {
+		case errors.Is(r.relayed, tss.ErrStopped):
+			_ = r.child.tell(&workerv1.ToWorker{What: &workerv1.ToWorker_Stop{Stop: &workerv1.Stop{}}}) // the listener finds out how it ended
+		case r.relayed != nil:
+			cancel(r.relayed)
 		}
 	}()
 	out, err := r.listen(ctx, first)
@@ -42,6 +47,9 @@ func (p *Pool) Run(ctx context.Context, j *tss.Joint, link tss.Link) (*tss.Joine
 	}
 	cancel(nil)
 	<-relayed
+	if errors.Is(err, tss.ErrStopped) && errors.Is(r.relayed, tss.ErrStopped) {
+		err = r.relayed // it says why
+	}
 	return out, err
 }
 
@@ -92,6 +100,8 @@ type run struct {
 	heard atomic.Bool // the worker got something of the device's
 	at    tss.ProtocolError
 	own   error // why the service said no
+
+	relayed error // how the relay ended; of its goroutine until that has ended
 }
 
 func (r *run) start() (*workerv1.ToWorker, error) {
@@ -177,7 +187,10 @@ func (r *run) step(s *workerv1.Step) {
 // meantime is not there to be told: what it said last is still in the pipe.
 func (r *run) answer(ctx context.Context, q *workerv1.Ask) {
 	a, err := r.resolve(ctx, q)
-	if err != nil {
+	switch {
+	case errors.Is(err, tss.ErrStopped):
+		a = &workerv1.Answer{Stopped: true}
+	case err != nil:
 		r.own, a = err, &workerv1.Answer{}
 	}
 	_ = r.child.tell(&workerv1.ToWorker{What: &workerv1.ToWorker_Answer{Answer: a}}) // the listener finds out how it ended
@@ -206,7 +219,7 @@ func (r *run) resolve(ctx context.Context, q *workerv1.Ask) (*workerv1.Answer, e
 		return &workerv1.Answer{Ok: true}, nil
 	case *workerv1.Ask_Gate:
 		if r.joint.Gate != nil {
-			if err := r.joint.Gate(ctx); err != nil {
+			if err := r.joint.Gate(ctx, tss.Gate(what.Gate.GetMessage())); err != nil { //nolint:gosec // G115: a number of the tss room's
 				return nil, err
 			}
 		}
@@ -261,10 +274,12 @@ func (r *run) signature(d *workerv1.Done) (*tss.Signature, error) {
 
 func (r *run) failed(f *workerv1.Failed) error {
 	switch {
+	case f.GetStopped():
+		return tss.ErrStopped
+	case f.GetDevice(): // whatever the service said no to beside it
+		return &tss.ProtocolError{Curve: tss.Curve(f.GetCurve()), Round: int(f.GetRound()), Culprit: tss.Client, Err: errors.New(f.GetText())} //nolint:gosec // G115: a number of the tss room's
 	case r.own != nil:
 		return r.own
-	case f.GetDevice():
-		return &tss.ProtocolError{Curve: tss.Curve(f.GetCurve()), Round: int(f.GetRound()), Culprit: tss.Client, Err: errors.New(f.GetText())} //nolint:gosec // G115: a number of the tss room's
 	}
 	return fmt.Errorf("a worker failed: %s", f.GetText())
 }

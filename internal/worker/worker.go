@@ -54,6 +54,8 @@ type process struct {
 	parts   chan tss.Part
 	answers chan *workerv1.Answer
 
+	stopped bool // parts is closed; of the reader alone
+
 	asking sync.Mutex // one question at a time
 	mu     sync.Mutex // guards out
 	out    io.Writer
@@ -78,7 +80,14 @@ func (p *process) take(f *workerv1.ToWorker) bool {
 		return offer(p.start, what.Start)
 	case *workerv1.ToWorker_Part:
 		part, err := wire.Part(what.Part)
-		return err == nil && offer(p.parts, part)
+		return err == nil && !p.stopped && offer(p.parts, part)
+	case *workerv1.ToWorker_Stop:
+		if p.stopped {
+			return false
+		}
+		p.stopped = true
+		close(p.parts)
+		return true
 	case *workerv1.ToWorker_Answer:
 		return offer(p.answers, what.Answer)
 	}
@@ -108,7 +117,10 @@ func (p *process) Send(_ context.Context, part tss.Part) error {
 // Recv implements tss.Link.
 func (p *process) Recv(ctx context.Context) (tss.Part, error) {
 	select {
-	case part := <-p.parts:
+	case part, more := <-p.parts:
+		if !more {
+			return tss.Part{}, tss.ErrStopped
+		}
 		return part, nil
 	case <-ctx.Done():
 		return tss.Part{}, context.Cause(ctx)
@@ -118,7 +130,8 @@ func (p *process) Recv(ctx context.Context) (tss.Part, error) {
 // errRefused stands for a reason that the service knows.
 var errRefused = errors.New("the service said no")
 
-// ask asks the service, and fails with errRefused where it says no.
+// ask asks the service, and fails with errRefused where it says no, with tss.ErrStopped where it
+// has stopped the run.
 func (p *process) ask(ctx context.Context, q *workerv1.Ask) (*workerv1.Answer, error) {
 	p.asking.Lock()
 	defer p.asking.Unlock()
@@ -127,7 +140,10 @@ func (p *process) ask(ctx context.Context, q *workerv1.Ask) (*workerv1.Answer, e
 	}
 	select {
 	case a := <-p.answers:
-		if !a.GetOk() {
+		switch {
+		case a.GetStopped():
+			return nil, tss.ErrStopped
+		case !a.GetOk():
 			return nil, errRefused
 		}
 		return a, nil
@@ -169,8 +185,8 @@ func (p *process) joint(ctx context.Context, s *workerv1.Start) (*workerv1.Done,
 			_, err := p.ask(ctx, &workerv1.Ask{What: &workerv1.Ask_Fresh{Fresh: &workerv1.Moduli{N: n.Bytes(), NTilde: nTilde.Bytes()}}})
 			return err
 		},
-		Gate: func(ctx context.Context) error {
-			_, err := p.ask(ctx, &workerv1.Ask{What: &workerv1.Ask_Gate{Gate: &workerv1.Gate{}}})
+		Gate: func(ctx context.Context, g tss.Gate) error {
+			_, err := p.ask(ctx, &workerv1.Ask{What: &workerv1.Ask_Gate{Gate: &workerv1.Gate{Message: uint32(g)}}})
 			return err
 		},
 		Progress: func(c tss.Curve, k, n int) {
@@ -217,5 +233,5 @@ func failed(err error) *workerv1.Failed {
 			Device: p.Culprit == tss.Client, Curve: uint32(p.Curve), Round: uint32(p.Round), Text: p.Err.Error(), //nolint:gosec // G115: some rounds
 		}
 	}
-	return &workerv1.Failed{Text: err.Error()}
+	return &workerv1.Failed{Text: err.Error(), Stopped: errors.Is(err, tss.ErrStopped)}
 }

@@ -224,12 +224,12 @@ func TestLife(t *testing.T) {
 	second := made(t, pool, client, server)
 	for _, s := range []*set{first, second} {
 		client, server := pair(tss.OperationSign, s, tss.Ed25519)
-		asked := 0
-		server.Gate = func(context.Context) error { asked++; return nil }
+		var asked []tss.Gate
+		server.Gate = func(_ context.Context, g tss.Gate) error { asked = append(asked, g); return nil }
 		out, errs := together(t.Context(), pool, client, server)
 		require.NoError(t, errors.Join(errs[:]...))
 		require.Equal(t, out[0].Signature, out[1].Signature)
-		require.Equal(t, 1, asked)
+		require.Equal(t, []tss.Gate{tss.Disarm}, asked)
 	}
 	require.Zero(t, pool.Stats().Busy)
 	require.Zero(t, pool.Stats().Died)
@@ -266,7 +266,7 @@ func TestTheServiceSaysNo(t *testing.T) {
 	}{
 		"pre-params":    {"CREATE", tss.Secp256k1, func(j *tss.Joint) { j.PreParams = func(context.Context) (*tss.PreParams, error) { return nil, no } }},
 		"moduli":        {"CREATE", tss.Secp256k1, func(j *tss.Joint) { j.Fresh = func(*big.Int, *big.Int) error { return no } }},
-		"the signature": {tss.OperationSign, tss.Ed25519, func(j *tss.Joint) { j.Gate = func(context.Context) error { return no } }},
+		"the signature": {tss.OperationSign, tss.Ed25519, func(j *tss.Joint) { j.Gate = func(context.Context, tss.Gate) error { return no } }},
 	} {
 		var source *set
 		if x.operation == tss.OperationSign {

@@ -451,7 +451,7 @@ type Progress struct {
 	SessionId string `protobuf:"bytes,8,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// Rises over all attempts of the session, with gaps. To resume a stream, send the last one seen as after_sequence.
 	Sequence uint32 `protobuf:"varint,9,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// How many runs are ahead of this one; set while the status is STATUS_QUEUED.
+	// How many runs are ahead of this one; set while the status is STATUS_QUEUED. 0 while the service waits for a device's hello.
 	QueuePosition uint32 `protobuf:"varint,10,opt,name=queue_position,json=queuePosition,proto3" json:"queue_position,omitempty"`
 	// The attempt that this progress belongs to; the first is 1.
 	Attempt       uint32 `protobuf:"varint,11,opt,name=attempt,proto3" json:"attempt,omitempty"`
@@ -571,8 +571,9 @@ type DeviceSide struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The share set that the run starts from. Empty for CreateWallet.
 	ShareSetId string `protobuf:"bytes,1,opt,name=share_set_id,json=shareSetId,proto3" json:"share_set_id,omitempty"`
-	// UUID: this one start of the device's parties. Whoever attaches with another one, such as an app that was restarted, begins
-	// the next attempt: tss-lib's state cannot be resumed.
+	// UUID: this one start of the device's parties. The hello's proof is over its 36 lower-case characters. Whoever attaches with
+	// another one, such as an app that was restarted, is told the next attempt, and begins it with a hello that shows its share:
+	// tss-lib's state cannot be resumed.
 	Instance string `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
 	// The attempt that these parties belong to, to attach to it again; 0 to begin. Where it is over, the call ends with INTERRUPTED.
 	Attempt uint32 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
@@ -766,7 +767,10 @@ type Hello struct {
 	ShareSetId string `protobuf:"bytes,5,opt,name=share_set_id,json=shareSetId,proto3" json:"share_set_id,omitempty"`
 	// From the service alone: the public record of the set that is used, to whose SHA-256 the device's share commits. Empty for a
 	// new wallet.
-	Record        []byte `protobuf:"bytes,6,opt,name=record,proto3" json:"record,omitempty"`
+	Record []byte `protobuf:"bytes,6,opt,name=record,proto3" json:"record,omitempty"`
+	// From the device alone, 64 bytes: a signature over this hello, the session, its attempt and what it is about, under the device's
+	// share of the set that is used, which shows that it has the share. docs/adr/0005 says over what and how. Empty for a new wallet.
+	Proof         []byte `protobuf:"bytes,7,opt,name=proof,proto3" json:"proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -839,6 +843,13 @@ func (x *Hello) GetShareSetId() string {
 func (x *Hello) GetRecord() []byte {
 	if x != nil {
 		return x.Record
+	}
+	return nil
+}
+
+func (x *Hello) GetProof() []byte {
+	if x != nil {
+		return x.Proof
 	}
 	return nil
 }
@@ -943,7 +954,7 @@ const file_mpcd_v1_session_proto_rawDesc = "" +
 	"\aprivate\x18\x05 \x01(\bR\aprivate\x12$\n" +
 	"\x05hello\x18\x06 \x01(\v2\x0e.mpcd.v1.HelloR\x05hello\x12\x1e\n" +
 	"\x03end\x18\a \x01(\v2\f.mpcd.v1.EndR\x03end\x12\x10\n" +
-	"\x03mac\x18\b \x01(\fR\x03mac\"\xb4\x01\n" +
+	"\x03mac\x18\b \x01(\fR\x03mac\"\xca\x01\n" +
 	"\x05Hello\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\fR\x05nonce\x12\x1f\n" +
 	"\vsession_key\x18\x02 \x01(\fR\n" +
@@ -953,7 +964,8 @@ const file_mpcd_v1_session_proto_rawDesc = "" +
 	"\twallet_id\x18\x04 \x01(\tR\bwalletId\x12 \n" +
 	"\fshare_set_id\x18\x05 \x01(\tR\n" +
 	"shareSetId\x12\x16\n" +
-	"\x06record\x18\x06 \x01(\fR\x06record\"(\n" +
+	"\x06record\x18\x06 \x01(\fR\x06record\x12\x14\n" +
+	"\x05proof\x18\a \x01(\fR\x05proof\"(\n" +
 	"\x03End\x12!\n" +
 	"\fshare_sha256\x18\x01 \x01(\fR\vshareSha256*\xe9\x01\n" +
 	"\x06Status\x12\x16\n" +

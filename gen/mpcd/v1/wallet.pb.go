@@ -273,7 +273,15 @@ type Wallet struct {
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// When both shares of the keys first met in the service, in a hosted session; unset for a wallet that was only ever
 	// device-held. From that moment on no later share set is MPC against this service, since resharing never changes a key.
-	HostedSince   *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=hosted_since,json=hostedSince,proto3" json:"hosted_since,omitempty"`
+	HostedSince *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=hosted_since,json=hostedSince,proto3" json:"hosted_since,omitempty"`
+	// When the wallet was locked: all its share sets together cost as many aborts as a wallet may have, hard ones or soft ones.
+	// All its sets are locked with it, until ReleaseShareSet for one of them. Unset while it is not locked.
+	LockTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=lock_time,json=lockTime,proto3" json:"lock_time,omitempty"`
+	// The aborts of all its share sets, as they are counted in ShareSet.aborts, also where a set was revoked.
+	Aborts uint32 `protobuf:"varint,8,opt,name=aborts,proto3" json:"aborts,omitempty"`
+	// The soft aborts of all its share sets in the wallet's life, or since it was unlocked (see ShareSet.soft_aborts). Time does
+	// not lower them.
+	SoftAborts    uint32 `protobuf:"varint,9,opt,name=soft_aborts,json=softAborts,proto3" json:"soft_aborts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -348,6 +356,27 @@ func (x *Wallet) GetHostedSince() *timestamppb.Timestamp {
 		return x.HostedSince
 	}
 	return nil
+}
+
+func (x *Wallet) GetLockTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LockTime
+	}
+	return nil
+}
+
+func (x *Wallet) GetAborts() uint32 {
+	if x != nil {
+		return x.Aborts
+	}
+	return 0
+}
+
+func (x *Wallet) GetSoftAborts() uint32 {
+	if x != nil {
+		return x.SoftAborts
+	}
+	return 0
 }
 
 // PublicKey is one of a wallet's keys.
@@ -427,12 +456,17 @@ type ShareSet struct {
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// When the set was revoked; only when REVOKED.
 	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
-	// When the set was locked: it had been used in too many sessions that its client broke. A locked set cannot sign or be
-	// reshared until ReleaseShareSet. Unset while it is not locked; a set that is revoked keeps it.
+	// When the set, or its wallet, was locked: it had been used in too many sessions that its client broke. A locked set cannot
+	// sign or be reshared until ReleaseShareSet. Unset while it is not locked; a set that is revoked keeps it.
 	LockTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=lock_time,json=lockTime,proto3" json:"lock_time,omitempty"`
 	// How many sessions that used the set ended with PROTOCOL_ABORTED and culprit CLIENT since it was made, or last released.
 	// Sessions that succeed do not lower it.
-	Aborts        uint32 `protobuf:"varint,11,opt,name=aborts,proto3" json:"aborts,omitempty"`
+	Aborts uint32 `protobuf:"varint,11,opt,name=aborts,proto3" json:"aborts,omitempty"`
+	// How many device-held ECDSA signings with the set ended after the service's second message and before the signature, in
+	// whatever way but by the client's fault, which counts as one of aborts: cancelled, interrupted, silent. One is paid back each day.
+	SoftAborts uint32 `protobuf:"varint,12,opt,name=soft_aborts,json=softAborts,proto3" json:"soft_aborts,omitempty"`
+	// When the set can make ECDSA signatures with a device again: until then SHARE_SET_LIMITED. Unset while it can.
+	LimitedUntil  *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=limited_until,json=limitedUntil,proto3" json:"limited_until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -544,11 +578,25 @@ func (x *ShareSet) GetAborts() uint32 {
 	return 0
 }
 
+func (x *ShareSet) GetSoftAborts() uint32 {
+	if x != nil {
+		return x.SoftAborts
+	}
+	return 0
+}
+
+func (x *ShareSet) GetLimitedUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LimitedUntil
+	}
+	return nil
+}
+
 var File_mpcd_v1_wallet_proto protoreflect.FileDescriptor
 
 const file_mpcd_v1_wallet_proto_rawDesc = "" +
 	"\n" +
-	"\x14mpcd/v1/wallet.proto\x12\ampcd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9e\x02\n" +
+	"\x14mpcd/v1/wallet.proto\x12\ampcd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x03\n" +
 	"\x06Wallet\x12\x1b\n" +
 	"\twallet_id\x18\x01 \x01(\tR\bwalletId\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x123\n" +
@@ -558,11 +606,15 @@ const file_mpcd_v1_wallet_proto_rawDesc = "" +
 	"share_sets\x18\x04 \x03(\v2\x11.mpcd.v1.ShareSetR\tshareSets\x12;\n" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12=\n" +
-	"\fhosted_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vhostedSince\"P\n" +
+	"\fhosted_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vhostedSince\x127\n" +
+	"\tlock_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\blockTime\x12\x16\n" +
+	"\x06aborts\x18\b \x01(\rR\x06aborts\x12\x1f\n" +
+	"\vsoft_aborts\x18\t \x01(\rR\n" +
+	"softAborts\"P\n" +
 	"\tPublicKey\x12$\n" +
 	"\x05curve\x18\x01 \x01(\x0e2\x0e.mpcd.v1.CurveR\x05curve\x12\x1d\n" +
 	"\n" +
-	"public_key\x18\x02 \x01(\fR\tpublicKey\"\x9c\x04\n" +
+	"public_key\x18\x02 \x01(\fR\tpublicKey\"\xfe\x04\n" +
 	"\bShareSet\x12 \n" +
 	"\fshare_set_id\x18\x01 \x01(\tR\n" +
 	"shareSetId\x12*\n" +
@@ -579,7 +631,10 @@ const file_mpcd_v1_wallet_proto_rawDesc = "" +
 	"revokeTime\x127\n" +
 	"\tlock_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\blockTime\x12\x16\n" +
-	"\x06aborts\x18\v \x01(\rR\x06aborts*F\n" +
+	"\x06aborts\x18\v \x01(\rR\x06aborts\x12\x1f\n" +
+	"\vsoft_aborts\x18\f \x01(\rR\n" +
+	"softAborts\x12?\n" +
+	"\rlimited_until\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\flimitedUntil*F\n" +
 	"\x05Curve\x12\x15\n" +
 	"\x11CURVE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fCURVE_SECP256K1\x10\x01\x12\x11\n" +
@@ -631,19 +686,21 @@ var file_mpcd_v1_wallet_proto_depIdxs = []int32{
 	6,  // 1: mpcd.v1.Wallet.share_sets:type_name -> mpcd.v1.ShareSet
 	7,  // 2: mpcd.v1.Wallet.create_time:type_name -> google.protobuf.Timestamp
 	7,  // 3: mpcd.v1.Wallet.hosted_since:type_name -> google.protobuf.Timestamp
-	0,  // 4: mpcd.v1.PublicKey.curve:type_name -> mpcd.v1.Curve
-	1,  // 5: mpcd.v1.ShareSet.purpose:type_name -> mpcd.v1.Purpose
-	2,  // 6: mpcd.v1.ShareSet.backup_method:type_name -> mpcd.v1.BackupMethod
-	3,  // 7: mpcd.v1.ShareSet.state:type_name -> mpcd.v1.ShareSetState
-	7,  // 8: mpcd.v1.ShareSet.create_time:type_name -> google.protobuf.Timestamp
-	7,  // 9: mpcd.v1.ShareSet.expire_time:type_name -> google.protobuf.Timestamp
-	7,  // 10: mpcd.v1.ShareSet.revoke_time:type_name -> google.protobuf.Timestamp
-	7,  // 11: mpcd.v1.ShareSet.lock_time:type_name -> google.protobuf.Timestamp
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	7,  // 4: mpcd.v1.Wallet.lock_time:type_name -> google.protobuf.Timestamp
+	0,  // 5: mpcd.v1.PublicKey.curve:type_name -> mpcd.v1.Curve
+	1,  // 6: mpcd.v1.ShareSet.purpose:type_name -> mpcd.v1.Purpose
+	2,  // 7: mpcd.v1.ShareSet.backup_method:type_name -> mpcd.v1.BackupMethod
+	3,  // 8: mpcd.v1.ShareSet.state:type_name -> mpcd.v1.ShareSetState
+	7,  // 9: mpcd.v1.ShareSet.create_time:type_name -> google.protobuf.Timestamp
+	7,  // 10: mpcd.v1.ShareSet.expire_time:type_name -> google.protobuf.Timestamp
+	7,  // 11: mpcd.v1.ShareSet.revoke_time:type_name -> google.protobuf.Timestamp
+	7,  // 12: mpcd.v1.ShareSet.lock_time:type_name -> google.protobuf.Timestamp
+	7,  // 13: mpcd.v1.ShareSet.limited_until:type_name -> google.protobuf.Timestamp
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_mpcd_v1_wallet_proto_init() }

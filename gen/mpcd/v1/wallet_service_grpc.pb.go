@@ -48,8 +48,8 @@ const (
 // RATE_LIMITED, SHUTTING_DOWN, INTERRUPTED (the service's database cannot be used), DATA_CORRUPTED and INTERNAL.
 //
 // A google.rpc.RetryInfo says that the same call, with the same request_id, may succeed later, and after which time; over
-// HTTP the header Retry-After says the same. INTERRUPTED, SHUTTING_DOWN, OVERLOADED, RATE_LIMITED, TOO_MANY_PENDING and
-// SHARE_SET_BUSY have one, and WEBHOOK_FAILED unless the wallet provider's service refused. Without one,
+// HTTP the header Retry-After says the same. INTERRUPTED, SHUTTING_DOWN, OVERLOADED, RATE_LIMITED, TOO_MANY_PENDING,
+// SHARE_SET_BUSY and SHARE_SET_LIMITED have one, and WEBHOOK_FAILED unless the wallet provider's service refused. Without one,
 // trying again does not help until something else has changed, such as a confirmation.
 //
 // The four streaming RPCs start a session and report on it. The first message is a progress, sent at once; the last one of
@@ -113,12 +113,12 @@ type WalletServiceClient interface {
 	// against copies of the server's share that lie elsewhere, in a database backup or with a webhook custodian.
 	// Errors: WALLET_NOT_FOUND, SHARE_SET_NOT_FOUND, LAST_SHARE_SET (no ACTIVE set of the same purpose would be left).
 	RevokeShareSet(ctx context.Context, in *RevokeShareSetRequest, opts ...grpc.CallOption) (*RevokeShareSetResponse, error)
-	// Unlocks a share set that is locked because its client broke too many sessions, and sets their count to 0.
+	// Unlocks a share set that is locked because its client broke too many sessions, sets their count to 0, and pays back all of
+	// its soft aborts. Where the wallet is locked, it is unlocked too, and its counts begin anew; its other sets keep theirs.
 	//
 	// May be called with scope wallets:admin, for any owner. The owner itself may not, since with a stolen token a thief would
 	// release what it has locked: without that scope it gets PERMISSION_DENIED.
-	// Consumes and makes nothing. Leaves all other sets alone. Releasing a set that is not locked sets the count to 0 and
-	// succeeds.
+	// Consumes and makes nothing. Releasing a set that is not locked sets the counts to 0 and succeeds.
 	// Errors: WALLET_NOT_FOUND, SHARE_SET_NOT_FOUND, SHARE_SET_REVOKED.
 	ReleaseShareSet(ctx context.Context, in *ReleaseShareSetRequest, opts ...grpc.CallOption) (*ReleaseShareSetResponse, error)
 	// Signs with one curve's key, with the client's share from the request.
@@ -134,7 +134,8 @@ type WalletServiceClient interface {
 	// May be called by the owner; with scope wallets:sign for any owner.
 	// Consumes an ACTIVE SIGNING set. Makes a signature, which both sides have at the end. Leaves every share set as it is.
 	// Errors: as those of Sign, but for those of a share; and SHARE_SET_BUSY, where as many device-held runs use the set as
-	// may at once. A device that went away leaves its place when it has been silent for some minutes.
+	// may at once. A device that went away leaves its place when it has been silent for some minutes. SHARE_SET_LIMITED, with
+	// CURVE_SECP256K1: too many such signings with the set were begun and not finished; the RetryInfo says when one more may be.
 	SignWithDevice(ctx context.Context, in *SignWithDeviceRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SignWithDeviceResponse], error)
 	// Answers one wallet with its public keys and share sets.
 	//
@@ -165,7 +166,9 @@ type WalletServiceClient interface {
 	// messages of the session's stream.
 	//
 	// May be called by who started the session.
-	// Consumes the messages, each once however often it is sent. Leaves everything outside of the session alone.
+	// Consumes the messages, each once however often it is sent. Leaves everything outside of the session alone. Before the run has
+	// its place nothing is taken but the hello; and later, nothing for which there is no room: what the answer does not acknowledge
+	// is to be sent again after a while.
 	// Errors: SESSION_NOT_FOUND, SESSION_EXPIRED, SESSION_CANCELLED, PROTOCOL_ABORTED, INTERRUPTED (another attempt, or another
 	// instance of the device, has taken over).
 	SendMessages(ctx context.Context, in *SendMessagesRequest, opts ...grpc.CallOption) (*SendMessagesResponse, error)
@@ -357,8 +360,8 @@ func (c *walletServiceClient) SendMessages(ctx context.Context, in *SendMessages
 // RATE_LIMITED, SHUTTING_DOWN, INTERRUPTED (the service's database cannot be used), DATA_CORRUPTED and INTERNAL.
 //
 // A google.rpc.RetryInfo says that the same call, with the same request_id, may succeed later, and after which time; over
-// HTTP the header Retry-After says the same. INTERRUPTED, SHUTTING_DOWN, OVERLOADED, RATE_LIMITED, TOO_MANY_PENDING and
-// SHARE_SET_BUSY have one, and WEBHOOK_FAILED unless the wallet provider's service refused. Without one,
+// HTTP the header Retry-After says the same. INTERRUPTED, SHUTTING_DOWN, OVERLOADED, RATE_LIMITED, TOO_MANY_PENDING,
+// SHARE_SET_BUSY and SHARE_SET_LIMITED have one, and WEBHOOK_FAILED unless the wallet provider's service refused. Without one,
 // trying again does not help until something else has changed, such as a confirmation.
 //
 // The four streaming RPCs start a session and report on it. The first message is a progress, sent at once; the last one of
@@ -422,12 +425,12 @@ type WalletServiceServer interface {
 	// against copies of the server's share that lie elsewhere, in a database backup or with a webhook custodian.
 	// Errors: WALLET_NOT_FOUND, SHARE_SET_NOT_FOUND, LAST_SHARE_SET (no ACTIVE set of the same purpose would be left).
 	RevokeShareSet(context.Context, *RevokeShareSetRequest) (*RevokeShareSetResponse, error)
-	// Unlocks a share set that is locked because its client broke too many sessions, and sets their count to 0.
+	// Unlocks a share set that is locked because its client broke too many sessions, sets their count to 0, and pays back all of
+	// its soft aborts. Where the wallet is locked, it is unlocked too, and its counts begin anew; its other sets keep theirs.
 	//
 	// May be called with scope wallets:admin, for any owner. The owner itself may not, since with a stolen token a thief would
 	// release what it has locked: without that scope it gets PERMISSION_DENIED.
-	// Consumes and makes nothing. Leaves all other sets alone. Releasing a set that is not locked sets the count to 0 and
-	// succeeds.
+	// Consumes and makes nothing. Releasing a set that is not locked sets the counts to 0 and succeeds.
 	// Errors: WALLET_NOT_FOUND, SHARE_SET_NOT_FOUND, SHARE_SET_REVOKED.
 	ReleaseShareSet(context.Context, *ReleaseShareSetRequest) (*ReleaseShareSetResponse, error)
 	// Signs with one curve's key, with the client's share from the request.
@@ -443,7 +446,8 @@ type WalletServiceServer interface {
 	// May be called by the owner; with scope wallets:sign for any owner.
 	// Consumes an ACTIVE SIGNING set. Makes a signature, which both sides have at the end. Leaves every share set as it is.
 	// Errors: as those of Sign, but for those of a share; and SHARE_SET_BUSY, where as many device-held runs use the set as
-	// may at once. A device that went away leaves its place when it has been silent for some minutes.
+	// may at once. A device that went away leaves its place when it has been silent for some minutes. SHARE_SET_LIMITED, with
+	// CURVE_SECP256K1: too many such signings with the set were begun and not finished; the RetryInfo says when one more may be.
 	SignWithDevice(*SignWithDeviceRequest, grpc.ServerStreamingServer[SignWithDeviceResponse]) error
 	// Answers one wallet with its public keys and share sets.
 	//
@@ -474,7 +478,9 @@ type WalletServiceServer interface {
 	// messages of the session's stream.
 	//
 	// May be called by who started the session.
-	// Consumes the messages, each once however often it is sent. Leaves everything outside of the session alone.
+	// Consumes the messages, each once however often it is sent. Leaves everything outside of the session alone. Before the run has
+	// its place nothing is taken but the hello; and later, nothing for which there is no room: what the answer does not acknowledge
+	// is to be sent again after a while.
 	// Errors: SESSION_NOT_FOUND, SESSION_EXPIRED, SESSION_CANCELLED, PROTOCOL_ABORTED, INTERRUPTED (another attempt, or another
 	// instance of the device, has taken over).
 	SendMessages(context.Context, *SendMessagesRequest) (*SendMessagesResponse, error)

@@ -15,12 +15,25 @@ type PreParams struct {
 	Before func(context.Context) error
 }
 
-// PreParams implements session.PreParams.
-func (p *PreParams) PreParams(ctx context.Context) (*tss.PreParams, error) {
+// Claim implements session.PreParams.
+func (p *PreParams) Claim(ctx context.Context, party tss.Party) (*tss.PreParams, error) {
 	if err := p.Before(ctx); err != nil {
 		return nil, err
 	}
-	return p.Source.PreParams(ctx)
+	return p.Source.Claim(ctx, party)
+}
+
+// ClaimReady implements session.PreParams.
+func (p *PreParams) ClaimReady(ctx context.Context, party tss.Party) (*tss.PreParams, error) {
+	if err := p.Before(ctx); err != nil {
+		return nil, err
+	}
+	return p.Source.ClaimReady(ctx, party)
+}
+
+// Ready implements session.PreParams.
+func (p *PreParams) Ready(ctx context.Context, party tss.Party) error {
+	return p.Source.Ready(ctx, party)
 }
 
 // Pause implements session.PreParams.

@@ -107,7 +107,7 @@ func open(t testing.TB, cfg Config) *Parts {
 	require.NoError(t, err)
 	keeper := custody.NewManaged(sealer)
 	ports := session.Ports{
-		Wallets: p.Store, Sessions: p.Store, Keeping: p.Store, Sealer: sealer, Halves: keeper, Custodian: keeper,
+		Wallets: p.Store, Sessions: p.Store, Budgets: p.Store, Keeping: p.Store, Sealer: sealer, Halves: keeper, Custodian: keeper,
 		PreParams: tsstest.NewSource(), Log: p.Log.Logger(),
 	}
 	if cfg.Workers != nil {

@@ -14,33 +14,69 @@ import (
 // budget is how many aborts lock a set in these tests.
 const budget = 3
 
-// broken returns a session that used a set and that its client broke, as it is to be stored.
-func broken(t *testing.T, b Backend, set *session.StoredSet) (*session.Session, *session.Blame) {
+// plenty is the budget of these tests, in which no wallet is locked.
+func plenty() session.Budget {
+	return session.Budget{Now: now(), Set: budget, Wallet: 1 << 20, WalletSoft: 1 << 20}
+}
+
+// using returns a session that uses a set, and runs.
+func using(t *testing.T, b Backend, set *session.StoredSet) *session.Session {
 	t.Helper()
-	s := NewSession(set.WalletID, session.OpProvision)
+	s := NewSession(set.WalletID, session.OpSign)
+	s.Used = set.ID
 	start(t, b, s)
-	s.State, s.Failure = session.Failed, &session.Failure{Reason: "PROTOCOL_ABORTED", Culprit: "CLIENT", Round: 2}
-	lock := Audit("lock", set.WalletID)
-	lock.ShareSetID, lock.SessionID = set.ID, s.ID
-	return s, &session.Blame{ShareSetID: set.ID, Limit: budget, Lock: lock}
+	return s
 }
 
-// abort stores the end of one such session.
-func abort(t *testing.T, b Backend, set *session.StoredSet) *session.Blame {
+// broken returns a session that used a set and that its client broke, as it is to be stored.
+func broken(t *testing.T, b Backend, set *session.StoredSet) *session.Session {
 	t.Helper()
-	s, blame := broken(t, b, set)
-	require.NoError(t, b.Update(t.Context(), s, blame, Audit("end", s.WalletID)))
-	require.Equal(t, s, stored(t, b, s.ID))
-	return blame
+	s := using(t, b, set)
+	s.State, s.Failure = session.Failed, &session.Failure{Reason: "PROTOCOL_ABORTED", Culprit: "CLIENT", Round: 2}
+	return s
 }
 
-// locks counts the entries that say that a set was locked.
-func locks(t *testing.T, b Backend, walletID string) (all []session.Entry) {
+// end is the entry of a session's end.
+func end(s *session.Session) session.Entry {
+	e := Audit("end", s.WalletID)
+	e.SessionID = s.ID
+	return e
+}
+
+// abort stores the end of one such session, and returns the entry of a lock that follows from it.
+func abort(t *testing.T, b Backend, set *session.StoredSet) (lock session.Entry) {
+	t.Helper()
+	s := broken(t, b, set)
+	e := end(s)
+	require.NoError(t, b.Update(t.Context(), s, plenty(), e))
+	require.Equal(t, s, stored(t, b, s.ID))
+	e.Action, e.ShareSetID = "share_set.lock", set.ID
+	return e
+}
+
+// NewAborted stores a wallet with two sets, of which the first has so many aborts.
+func NewAborted(t *testing.T, b Backend, aborts int) *session.StoredSet {
+	t.Helper()
+	first := active(t, b)
+	AddSet(t, b, first.WalletID, first.ID)
+	for range aborts {
+		abort(t, b, first)
+	}
+	return first
+}
+
+// locks are the entries that say that a set was locked.
+func locks(t *testing.T, b Backend, walletID string) []session.Entry {
+	t.Helper()
+	return entries(t, b, walletID, "share_set.lock")
+}
+
+func entries(t *testing.T, b Backend, walletID, action string) (all []session.Entry) {
 	t.Helper()
 	lines, err := b.Audit(t.Context(), walletID)
 	require.NoError(t, err)
 	for _, l := range lines {
-		if l.Action == "test.lock" {
+		if l.Action == action {
 			all = append(all, l.Entry)
 		}
 	}
@@ -68,10 +104,10 @@ func aborts(t *testing.T, b Backend) {
 	last := abort(t, b, first)
 	got := set(t, b, first.WalletID, first.ID)
 	require.Equal(t, uint32(budget), got.Aborts)
-	require.Equal(t, last.Lock.Time, got.LockTime)
+	require.Equal(t, last.Time, got.LockTime)
 	require.Equal(t, session.SetActive, got.State)
 	require.Equal(t, first.Half, got.Half, "nothing is erased")
-	require.Equal(t, []session.Entry{last.Lock}, locks(t, b, first.WalletID))
+	require.Equal(t, []session.Entry{last}, locks(t, b, first.WalletID))
 
 	abort(t, b, first) // of a session that ran beside
 	again := set(t, b, first.WalletID, first.ID)
@@ -100,38 +136,33 @@ func abortsAtomic(t *testing.T, b Backend) {
 		abort(t, b, first)
 	}
 	before := set(t, b, first.WalletID, first.ID)
-	s, blame := broken(t, b, first)
+	s := broken(t, b, first)
 	running := stored(t, b, s.ID)
-	for name, spoil := range map[string]func(end, lock *session.Entry){
-		"the end's entry":  func(end, _ *session.Entry) { end.Outcome = "good" },
-		"the lock's entry": func(_, lock *session.Entry) { lock.Outcome = "good" },
-	} {
-		end, bad := Audit("end", s.WalletID), *blame
-		spoil(&end, &bad.Lock)
-		require.Error(t, b.Update(t.Context(), s, &bad, end), name)
-		require.Equal(t, running, stored(t, b, s.ID), name)
-		require.Equal(t, before, set(t, b, first.WalletID, first.ID), name)
-	}
+	bad := end(s)
+	bad.Outcome = "good"
+	require.Error(t, b.Update(t.Context(), s, plenty(), bad))
+	require.Equal(t, running, stored(t, b, s.ID))
+	require.Equal(t, before, set(t, b, first.WalletID, first.ID))
 	late := *s
 	late.Attempt++
-	require.ErrorIs(t, b.Update(t.Context(), &late, blame, Audit("end", s.WalletID)), session.ErrSuperseded)
+	require.ErrorIs(t, b.Update(t.Context(), &late, plenty(), end(s)), session.ErrSuperseded)
 	require.Equal(t, before, set(t, b, first.WalletID, first.ID), "another attempt's")
-	require.NoError(t, b.Update(t.Context(), s, blame, Audit("end", s.WalletID)))
+	require.NoError(t, b.Update(t.Context(), s, plenty(), end(s)))
 	after := set(t, b, first.WalletID, first.ID)
 	require.True(t, after.Locked())
-	require.ErrorIs(t, b.Update(t.Context(), s, blame, Audit("end", s.WalletID)), session.ErrSuperseded)
+	require.ErrorIs(t, b.Update(t.Context(), s, plenty(), end(s)), session.ErrSuperseded)
 	require.Equal(t, after, set(t, b, first.WalletID, first.ID), "a session ends once")
 }
 
 // Sessions that end at once are each counted, and one of them locks the set.
 func abortsRace(t *testing.T, b Backend) {
 	first := active(t, b)
-	sessions, blames := make([]*session.Session, racers), make([]*session.Blame, racers)
+	sessions := make([]*session.Session, racers)
 	for i := range sessions {
-		sessions[i], blames[i] = broken(t, b, first)
+		sessions[i] = broken(t, b, first)
 	}
 	race(t, func(i int) bool {
-		return assert.NoError(t, b.Update(t.Context(), sessions[i], blames[i], Audit("end", first.WalletID)))
+		return assert.NoError(t, b.Update(t.Context(), sessions[i], plenty(), end(sessions[i])))
 	})
 	require.Equal(t, uint32(racers), set(t, b, first.WalletID, first.ID).Aborts)
 	require.Len(t, locks(t, b, first.WalletID), 1)
@@ -157,7 +188,7 @@ func commitLocked(t *testing.T, b Backend) {
 		require.Equal(t, s, stored(t, b, s.ID))
 		require.Len(t, found(t, b, first.WalletID).Sets, 1)
 	}
-	require.NoError(t, b.Release(t.Context(), first.WalletID, first.ID, Audit("release", first.WalletID)))
+	require.NoError(t, b.Release(t.Context(), first.WalletID, first.ID, plenty(), Audit("release", first.WalletID)))
 	Succeed(sign, first.ID, []byte("result"))
 	require.NoError(t, b.Commit(t.Context(), sign, session.Made{Used: first.ID}, Audit("commit", sign.WalletID)), "it runs on")
 }
@@ -166,7 +197,7 @@ func commitLocked(t *testing.T, b Backend) {
 func release(t *testing.T, b Backend) {
 	first, other := active(t, b), active(t, b)
 	let := func(id string) error {
-		return b.Release(t.Context(), first.WalletID, id, Audit("release", first.WalletID))
+		return b.Release(t.Context(), first.WalletID, id, plenty(), Audit("release", first.WalletID))
 	}
 	fresh := set(t, b, first.WalletID, first.ID)
 	for aborted := range budget + 2 { // not at all, in part, locked

@@ -201,7 +201,7 @@ func deletionsRestart(t *testing.T, b Backend) {
 	require.NoError(t, b.PostponeDeletion(t.Context(), vain.ID, now().Add(time.Hour)))
 	plan(t, b, left, now().Add(time.Hour))
 	require.Empty(t, due(t, b, now()))
-	_, err := b.InterruptAll(t.Context())
+	_, err := b.InterruptAll(t.Context(), plenty())
 	require.NoError(t, err)
 	all := due(t, b, now())
 	require.Len(t, all, 1)

@@ -24,7 +24,7 @@ func interrupted(t *testing.T, b Backend) *session.Session {
 	s := NewSession(uuid.NewString(), session.OpCreate)
 	start(t, b, s)
 	s.State, s.Failure = session.Interrupted, &session.Failure{Reason: "INTERRUPTED"}
-	require.NoError(t, b.Update(t.Context(), s, nil, Audit("end", s.WalletID)))
+	require.NoError(t, b.Update(t.Context(), s, plenty(), Audit("end", s.WalletID)))
 	return s
 }
 
@@ -46,7 +46,7 @@ func restart(t *testing.T, b Backend) {
 	require.ErrorIs(t, b.Restart(t.Context(), n, Audit("restart", n.WalletID)), session.ErrSuperseded, "it is not INTERRUPTED")
 	late := *s
 	late.State = session.Failed
-	require.ErrorIs(t, b.Update(t.Context(), &late, nil, Audit("end", s.WalletID)), session.ErrSuperseded, "it is another attempt's")
+	require.ErrorIs(t, b.Update(t.Context(), &late, plenty(), Audit("end", s.WalletID)), session.ErrSuperseded, "it is another attempt's")
 	set := NewSet(&late, "")
 	late.Failure = nil
 	Succeed(&late, set.ID, []byte("result"))
@@ -62,7 +62,7 @@ func restart(t *testing.T, b Backend) {
 		s := NewSession(uuid.NewString(), session.OpSign)
 		start(t, b, s)
 		s.State, s.Failure = state, &session.Failure{Reason: "INTERNAL"}
-		require.NoError(t, b.Update(t.Context(), s, nil, Audit("end", s.WalletID)))
+		require.NoError(t, b.Update(t.Context(), s, plenty(), Audit("end", s.WalletID)))
 		n := next(s)
 		require.ErrorIs(t, b.Restart(t.Context(), n, Audit("restart", n.WalletID)), session.ErrSuperseded, "%v is final", state)
 		require.Equal(t, s, stored(t, b, s.ID))
@@ -191,7 +191,7 @@ func sweepSessions(t *testing.T, b Backend) {
 	for _, s := range []*session.Session{failed, young} {
 		start(t, b, s)
 		s.State, s.Failure = session.Failed, &session.Failure{Reason: "SHARE_MALFORMED"}
-		require.NoError(t, b.Update(t.Context(), s, nil, Audit("end", s.WalletID)))
+		require.NoError(t, b.Update(t.Context(), s, plenty(), Audit("end", s.WalletID)))
 	}
 	waiting := old(session.OpProvision)
 	waiting.WalletID = made.WalletID
@@ -311,7 +311,7 @@ func audit(t *testing.T, b Backend) {
 		}
 	}
 	begin := func(e session.Entry) error { _, _, err := b.Begin(ctx, s, e); return err }
-	update := func(e session.Entry) error { return b.Update(ctx, s, nil, e) }
+	update := func(e session.Entry) error { return b.Update(ctx, s, plenty(), e) }
 	audited(t, b, s.WalletID, begin, "")
 	audited(t, b, s.WalletID, nothing(begin))
 	s.State = session.Running
@@ -336,11 +336,14 @@ func audit(t *testing.T, b Backend) {
 	audited(t, b, s.WalletID, confirm, "")
 	audited(t, b, s.WalletID, nothing(confirm))
 	_, second := AddSet(t, b, w.ID, made.ID)
-	release := func(e session.Entry) error { return b.Release(ctx, w.ID, made.ID, e) }
+	release := func(e session.Entry) error { return b.Release(ctx, w.ID, made.ID, plenty(), e) }
 	audited(t, b, w.ID, nothing(release))
-	broken, blame := broken(t, b, made)
-	audited(t, b, w.ID, func(e session.Entry) error { return b.Update(ctx, broken, blame, e) }, "")
-	audited(t, b, w.ID, release, "")
+	broken := broken(t, b, made)
+	audited(t, b, w.ID, func(e session.Entry) error { return b.Update(ctx, broken, plenty(), e) }, "")
+	require.NoError(t, release(Audit("release", w.ID)))
+	released := entries(t, b, w.ID, "test.release")
+	require.Len(t, released, 1)
+	require.Equal(t, "had aborts 1, soft aborts 0; the wallet 1, soft 0", released[0].Detail)
 	revoke := func(ids ...string) func(session.Entry) error {
 		return func(e session.Entry) error { return b.Revoke(ctx, w.ID, now(), pick(ids...), e) }
 	}
@@ -370,7 +373,7 @@ func auditByTheClock(t *testing.T, b Backend) {
 
 	s := NewSession(uuid.NewString(), session.OpSign)
 	start(t, b, s)
-	_, err = b.InterruptAll(t.Context())
+	_, err = b.InterruptAll(t.Context(), plenty())
 	require.NoError(t, err)
 	lines, err = b.Audit(t.Context(), s.WalletID)
 	require.NoError(t, err)

@@ -15,8 +15,6 @@ import (
 type sealedRows interface {
 	SealedRows(ctx context.Context, kind string, after int64, limit int) ([]session.SealedRow, error)
 	Reseal(ctx context.Context, kind string, rows []session.SealedRow, to [][]byte) (int, error)
-	AddPreParams(ctx context.Context, id string, sealed []byte, made time.Time) error
-	ClaimPreParams(ctx context.Context) (id string, sealed []byte, err error)
 }
 
 // everyKind stores one value of each kind that is sealed, and one that is not: a result
@@ -29,7 +27,7 @@ func everyKind(t *testing.T, b Backend) (wallet string, set *session.StoredSet) 
 	Succeed(to, other.ID, []byte("sealed to the caller"))
 	to.Result.SealedTo = true
 	require.NoError(t, b.Commit(t.Context(), to, Making(other, &session.Wallet{ID: to.WalletID, Owner: "owner", CreateTime: now()}), Audit("commit", to.WalletID)))
-	require.NoError(t, b.AddPreParams(t.Context(), "pre-params 1", random(500), now()))
+	require.NoError(t, b.AddPreParams(t.Context(), "pre-params 1", tss.Server, random(500), now()))
 	_, err := b.SetMetaOnce(t.Context(), "mac keyset", random(60))
 	require.NoError(t, err)
 	_, err = b.SetMetaOnce(t.Context(), "something else", random(60))
@@ -57,7 +55,7 @@ func rows(t *testing.T, b Backend, kind string) (all []session.SealedRow) {
 func reseal(t *testing.T, b Backend) {
 	wallet, set := everyKind(t, b)
 	want := map[string]session.Label{
-		session.KindPreParams: session.PreParamsLabel("pre-params 1"),
+		session.KindPreParams: session.PreParamsLabel("pre-params 1", tss.Server),
 		session.KindMAC:       session.MACLabel(),
 	}
 	for kind, n := range map[string]int{session.KindHalf: 4, session.KindResult: 1, session.KindPreParams: 1, session.KindMAC: 1} {
@@ -110,9 +108,9 @@ func resealRace(t *testing.T, b Backend) {
 	require.Empty(t, rows(t, b, session.KindResult), "and its result")
 
 	found := rows(t, b, session.KindPreParams)
-	_, _, err = b.ClaimPreParams(t.Context())
+	_, _, err = b.ClaimPreParams(t.Context(), tss.Server, time.Time{})
 	require.NoError(t, err)
-	require.NoError(t, b.AddPreParams(t.Context(), "pre-params 2", random(500), now())) // in the same row
+	require.NoError(t, b.AddPreParams(t.Context(), "pre-params 2", tss.Client, random(500), now())) // in the same row
 	next := rows(t, b, session.KindPreParams)
 	require.Equal(t, found[0].Row, next[0].Row)
 	changed, err = b.Reseal(t.Context(), session.KindPreParams, found, [][]byte{random(500)})

@@ -77,10 +77,10 @@ func update(t *testing.T, b Backend) {
 	start(t, b, s)
 	start(t, b, other)
 	s.Progress = session.Progress{Status: session.StatusParsingShare, Percent: 10, Elapsed: time.Second, Sequence: 3, Attempt: 1}
-	require.NoError(t, b.Update(t.Context(), s, nil, Audit("update", s.WalletID)))
+	require.NoError(t, b.Update(t.Context(), s, plenty(), Audit("update", s.WalletID)))
 	require.Equal(t, s, stored(t, b, s.ID))
 	s.State, s.Failure = session.Failed, &session.Failure{Reason: "PROTOCOL_ABORTED", Culprit: "CLIENT", Round: 3}
-	require.NoError(t, b.Update(t.Context(), s, nil, Audit("update", s.WalletID)))
+	require.NoError(t, b.Update(t.Context(), s, plenty(), Audit("update", s.WalletID)))
 	require.Equal(t, s, stored(t, b, s.ID))
 	require.Equal(t, other, stored(t, b, other.ID))
 	got, err := b.ByRequest(t.Context(), s.Caller, s.RequestID)
@@ -94,16 +94,16 @@ func updateSuperseded(t *testing.T, b Backend) {
 		s := NewSession(uuid.NewString(), session.OpSign)
 		start(t, b, s)
 		s.State, s.Failure = state, &session.Failure{Reason: "INTERNAL"}
-		require.NoError(t, b.Update(t.Context(), s, nil, Audit("update", s.WalletID)))
+		require.NoError(t, b.Update(t.Context(), s, plenty(), Audit("update", s.WalletID)))
 		late := *s
 		late.State, late.Failure, late.Progress.Percent = session.Running, nil, 50
-		require.ErrorIs(t, b.Update(t.Context(), &late, nil, Audit("update", late.WalletID)), session.ErrSuperseded)
+		require.ErrorIs(t, b.Update(t.Context(), &late, plenty(), Audit("update", late.WalletID)), session.ErrSuperseded)
 		require.Equal(t, s, stored(t, b, s.ID))
 	}
 	s, _ := NewWallet(t, b, "owner")
 	late := *s
 	late.State, late.Failure = session.Failed, &session.Failure{Reason: "INTERNAL"}
-	require.ErrorIs(t, b.Update(t.Context(), &late, nil, Audit("update", late.WalletID)), session.ErrSuperseded)
+	require.ErrorIs(t, b.Update(t.Context(), &late, plenty(), Audit("update", late.WalletID)), session.ErrSuperseded)
 	require.Equal(t, s, stored(t, b, s.ID))
 
 	for _, attempt := range []uint32{0, 1, 3} {
@@ -112,7 +112,7 @@ func updateSuperseded(t *testing.T, b Backend) {
 		start(t, b, s)
 		late := *s
 		late.Attempt = attempt
-		require.ErrorIs(t, b.Update(t.Context(), &late, nil, Audit("update", late.WalletID)), session.ErrSuperseded)
+		require.ErrorIs(t, b.Update(t.Context(), &late, plenty(), Audit("update", late.WalletID)), session.ErrSuperseded)
 		Succeed(&late, "", []byte("result"))
 		require.ErrorIs(t, b.Commit(t.Context(), &late, Making(nil, nil), Audit("commit", late.WalletID)), session.ErrSuperseded)
 		require.Equal(t, s, stored(t, b, s.ID))
@@ -152,7 +152,7 @@ func commitSuperseded(t *testing.T, b Backend) {
 	start(t, b, s)
 	late := *s
 	s.State, s.Failure = session.Cancelled, &session.Failure{Reason: "SESSION_CANCELLED"}
-	require.NoError(t, b.Update(t.Context(), s, nil, Audit("update", s.WalletID)))
+	require.NoError(t, b.Update(t.Context(), s, plenty(), Audit("update", s.WalletID)))
 	made := NewSet(s, "")
 	Succeed(&late, made.ID, []byte("result"))
 	require.ErrorIs(t, b.Commit(t.Context(), &late, Making(made, wallet(s.WalletID, "owner")), Audit("commit", late.WalletID)), session.ErrSuperseded)
@@ -264,7 +264,7 @@ func commitParent(t *testing.T, b Backend) {
 }
 
 func interruptAll(t *testing.T, b Backend) {
-	n, err := b.InterruptAll(t.Context())
+	n, err := b.InterruptAll(t.Context(), plenty())
 	require.NoError(t, err)
 	require.Zero(t, n)
 
@@ -274,10 +274,10 @@ func interruptAll(t *testing.T, b Backend) {
 	start(t, b, running)
 	start(t, b, failed)
 	failed.State, failed.Failure = session.Failed, &session.Failure{Reason: "SHARE_MALFORMED"}
-	require.NoError(t, b.Update(t.Context(), failed, nil, Audit("update", failed.WalletID)))
+	require.NoError(t, b.Update(t.Context(), failed, plenty(), Audit("update", failed.WalletID)))
 	done, _ := NewWallet(t, b, "owner")
 
-	n, err = b.InterruptAll(t.Context())
+	n, err = b.InterruptAll(t.Context(), plenty())
 	require.NoError(t, err)
 	require.Equal(t, 2, n)
 	for _, s := range []*session.Session{queued, running} {
@@ -286,8 +286,8 @@ func interruptAll(t *testing.T, b Backend) {
 	for _, s := range []*session.Session{queued, running, failed, done} {
 		require.Equal(t, s, stored(t, b, s.ID))
 	}
-	require.ErrorIs(t, b.Update(t.Context(), running, nil, Audit("update", running.WalletID)), session.ErrSuperseded)
-	n, err = b.InterruptAll(t.Context())
+	require.ErrorIs(t, b.Update(t.Context(), running, plenty(), Audit("update", running.WalletID)), session.ErrSuperseded)
+	n, err = b.InterruptAll(t.Context(), plenty())
 	require.NoError(t, err)
 	require.Zero(t, n)
 }
@@ -335,7 +335,7 @@ func durable(t *testing.T, open Open) {
 	reopen()
 	require.Equal(t, s, stored(t, b, s.ID))
 	s.State, s.Progress.Percent = session.Running, 12
-	require.NoError(t, b.Update(t.Context(), s, nil, Audit("update", s.WalletID)))
+	require.NoError(t, b.Update(t.Context(), s, plenty(), Audit("update", s.WalletID)))
 	reopen()
 	require.Equal(t, s, stored(t, b, s.ID))
 	made, w := NewSet(s, ""), wallet(s.WalletID, "owner")
@@ -350,15 +350,15 @@ func durable(t *testing.T, open Open) {
 	require.NoError(t, err)
 	require.Equal(t, []byte("value"), v)
 	activate(t, b, made)
-	var locked *session.Blame
+	var locked session.Entry
 	for range budget {
 		reopen()
 		locked = abort(t, b, made)
 	}
 	reopen()
 	require.Equal(t, uint32(budget), set(t, b, w.ID, made.ID).Aborts)
-	require.Equal(t, locked.Lock.Time, set(t, b, w.ID, made.ID).LockTime)
-	require.NoError(t, b.Release(t.Context(), w.ID, made.ID, Audit("release", w.ID)))
+	require.Equal(t, locked.Time, set(t, b, w.ID, made.ID).LockTime)
+	require.NoError(t, b.Release(t.Context(), w.ID, made.ID, plenty(), Audit("release", w.ID)))
 	reopen()
 	require.False(t, set(t, b, w.ID, made.ID).Locked())
 	_, second := AddSet(t, b, w.ID, made.ID)
@@ -372,7 +372,7 @@ func durable(t *testing.T, open Open) {
 	made.State, made.ExpireTime, made.RevokeTime = session.SetRevoked, time.Time{}, at
 	w.Sets = []session.ShareSet{made.ShareSet, second.ShareSet}
 	require.Equal(t, w, found(t, b, w.ID))
-	n, err := b.InterruptAll(t.Context())
+	n, err := b.InterruptAll(t.Context(), plenty())
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
 	reopen()

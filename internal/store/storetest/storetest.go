@@ -25,10 +25,12 @@ import (
 type Backend interface {
 	session.Wallets
 	session.Sessions
+	session.Budgets
 	session.Housekeeper
 	session.Deletions
 	auditLog
 	sealedRows
+	pool
 	database
 }
 
@@ -75,6 +77,13 @@ var suite = map[string]func(*testing.T, Backend){
 	"aborts/all or nothing":      abortsAtomic,
 	"aborts/race":                abortsRace,
 	"release":                    release,
+	"armed":                      armed,
+	"armed/limits":               armedLimits,
+	"armed/race":                 armedRace,
+	"armed/blame":                armedBlame,
+	"armed/wallet":               armedWallet,
+	"armed/interrupt all":        armedInterruptAll,
+	"aborts/wallet":              abortsWallet,
 	"restart":                    restart,
 	"restart/race":               restartRace,
 	"by share set":               byShareSet,
@@ -95,6 +104,10 @@ var suite = map[string]func(*testing.T, Backend){
 	"interrupt all":              interruptAll,
 	"moduli":                     moduli,
 	"moduli/race":                moduliRace,
+	"pre-params":                 preParams,
+	"pre-params/race":            preParamsRace,
+	"pre-params/renewal":         preParamsRenewal,
+	"pre-params/a modulus again": preParamsOfAnOlderState,
 	"meta":                       meta,
 	"meta/race":                  metaRace,
 	"reseal":                     reseal,
@@ -222,7 +235,7 @@ func start(t *testing.T, b Backend, s *session.Session) {
 	require.NoError(t, err)
 	require.True(t, created)
 	s.State = session.Running
-	require.NoError(t, b.Update(t.Context(), s, nil, Audit("update", s.WalletID)))
+	require.NoError(t, b.Update(t.Context(), s, plenty(), Audit("update", s.WalletID)))
 }
 
 func wallet(id, owner string) *session.Wallet {

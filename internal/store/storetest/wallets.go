@@ -2,7 +2,6 @@ package storetest
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -91,7 +90,7 @@ func notFound(t *testing.T, b Backend) {
 	require.ErrorIs(t, err, session.ErrSessionNotFound)
 	_, err = b.ByRequest(ctx, "another", s.RequestID)
 	require.ErrorIs(t, err, session.ErrSessionNotFound)
-	require.ErrorIs(t, b.Update(ctx, NewSession(none, session.OpSign), nil, Audit("update", none)), session.ErrSessionNotFound)
+	require.ErrorIs(t, b.Update(ctx, NewSession(none, session.OpSign), plenty(), Audit("update", none)), session.ErrSessionNotFound)
 	gone := NewSession(none, session.OpSign)
 	Succeed(gone, "", []byte("result"))
 	require.ErrorIs(t, b.Commit(ctx, gone, Making(nil, nil), Audit("commit", gone.WalletID)), session.ErrSessionNotFound)
@@ -312,30 +311,6 @@ func revokeCommitRace(t *testing.T, b Backend) {
 		require.Equal(t, session.SetRevoked, s.State)
 		require.Nil(t, set(t, b, s.WalletID, s.ID).Half)
 	}
-}
-
-// A modulus is noted once for each wallet, and a refused call notes nothing.
-func moduli(t *testing.T, b Backend) {
-	ctx, mine, other := t.Context(), uuid.NewString(), uuid.NewString()
-	a, c, d := [32]byte{1}, [32]byte{2}, [32]byte{3}
-	require.NoError(t, b.ReserveModuli(ctx, mine, a, c))
-	require.ErrorIs(t, b.ReserveModuli(ctx, mine, a), session.ErrModulusUsed)
-	require.ErrorIs(t, b.ReserveModuli(ctx, mine, d, c), session.ErrModulusUsed)
-	require.ErrorIs(t, b.ReserveModuli(ctx, other, d, d), session.ErrModulusUsed)
-	require.NoError(t, b.ReserveModuli(ctx, mine, d))
-	require.NoError(t, b.ReserveModuli(ctx, other, a, c, d))
-	require.NoError(t, b.ReserveModuli(ctx, mine))
-}
-
-func moduliRace(t *testing.T, b Backend) {
-	wallet := uuid.NewString()
-	require.Equal(t, 1, race(t, func(i int) bool {
-		err := b.ReserveModuli(t.Context(), wallet, sha256.Sum256(fmt.Append(nil, i)), [32]byte{2})
-		if err != nil {
-			assert.ErrorIs(t, err, session.ErrModulusUsed)
-		}
-		return err == nil
-	}))
 }
 
 // A caller that is gone gets its context's error, and has changed nothing.

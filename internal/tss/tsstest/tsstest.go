@@ -8,6 +8,7 @@ import (
 	"context"
 	_ "embed"
 	"encoding/hex"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -47,6 +48,23 @@ func (s *Source) PreParams(context.Context) (*tss.PreParams, error) {
 	}
 	return tss.ParsePreParams(secret.New(b))
 }
+
+// Claim implements session.PreParams. A service takes each set once, whatever the party and
+// the wallet, so that it fails after the last one.
+func (s *Source) Claim(ctx context.Context, _ tss.Party) (*tss.PreParams, error) {
+	if s.next.Load() >= uint64(len(s.sets)) {
+		return nil, errors.New("no more committed pre-params")
+	}
+	return s.PreParams(ctx)
+}
+
+// ClaimReady is Claim.
+func (s *Source) ClaimReady(ctx context.Context, p tss.Party) (*tss.PreParams, error) {
+	return s.Claim(ctx, p)
+}
+
+// Ready says that there is one.
+func (s *Source) Ready(context.Context, tss.Party) error { return nil }
 
 // Pause does nothing: a Source makes nothing in the background.
 func (s *Source) Pause() {}

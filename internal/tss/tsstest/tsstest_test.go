@@ -15,9 +15,9 @@ import (
 
 var write = flag.Bool("write", false, "make new pre-params and write them to preparams.txt")
 
-// The sets a wallet's life in a test needs at most: created, backed up twice,
-// provisioned twice, with two sets each.
-const sets = 12
+// The sets that a service and its devices in a test need at most: of one database, none is
+// claimed twice.
+const sets = 32
 
 func TestWrite(t *testing.T) {
 	if !*write {

@@ -36,6 +36,7 @@ type ToWorker struct {
 	//	*ToWorker_Start
 	//	*ToWorker_Part
 	//	*ToWorker_Answer
+	//	*ToWorker_Stop
 	What          isToWorker_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -105,6 +106,15 @@ func (x *ToWorker) GetAnswer() *Answer {
 	return nil
 }
 
+func (x *ToWorker) GetStop() *Stop {
+	if x != nil {
+		if x, ok := x.What.(*ToWorker_Stop); ok {
+			return x.Stop
+		}
+	}
+	return nil
+}
+
 type isToWorker_What interface {
 	isToWorker_What()
 }
@@ -124,11 +134,55 @@ type ToWorker_Answer struct {
 	Answer *Answer `protobuf:"bytes,3,opt,name=answer,proto3,oneof"`
 }
 
+type ToWorker_Stop struct {
+	// That somebody has ended the run, so that no part comes any more.
+	Stop *Stop `protobuf:"bytes,4,opt,name=stop,proto3,oneof"`
+}
+
 func (*ToWorker_Start) isToWorker_What() {}
 
 func (*ToWorker_Part) isToWorker_What() {}
 
 func (*ToWorker_Answer) isToWorker_What() {}
+
+func (*ToWorker_Stop) isToWorker_What() {}
+
+// Stop ends the run when the worker has looked at all parts that came before.
+type Stop struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Stop) Reset() {
+	*x = Stop{}
+	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stop) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stop) ProtoMessage() {}
+
+func (x *Stop) ProtoReflect() protoreflect.Message {
+	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stop.ProtoReflect.Descriptor instead.
+func (*Stop) Descriptor() ([]byte, []int) {
+	return file_mpcd_worker_v1_worker_proto_rawDescGZIP(), []int{1}
+}
 
 // FromWorker is what a worker says to the service.
 type FromWorker struct {
@@ -150,7 +204,7 @@ type FromWorker struct {
 
 func (x *FromWorker) Reset() {
 	*x = FromWorker{}
-	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[1]
+	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -162,7 +216,7 @@ func (x *FromWorker) String() string {
 func (*FromWorker) ProtoMessage() {}
 
 func (x *FromWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[1]
+	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -175,7 +229,7 @@ func (x *FromWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromWorker.ProtoReflect.Descriptor instead.
 func (*FromWorker) Descriptor() ([]byte, []int) {
-	return file_mpcd_worker_v1_worker_proto_rawDescGZIP(), []int{1}
+	return file_mpcd_worker_v1_worker_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *FromWorker) GetWhat() isFromWorker_What {
@@ -314,7 +368,7 @@ type Start struct {
 
 func (x *Start) Reset() {
 	*x = Start{}
-	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[2]
+	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -326,7 +380,7 @@ func (x *Start) String() string {
 func (*Start) ProtoMessage() {}
 
 func (x *Start) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[2]
+	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -339,7 +393,7 @@ func (x *Start) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Start.ProtoReflect.Descriptor instead.
 func (*Start) Descriptor() ([]byte, []int) {
-	return file_mpcd_worker_v1_worker_proto_rawDescGZIP(), []int{2}
+	return file_mpcd_worker_v1_worker_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Start) GetOperation() string {
@@ -429,7 +483,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[3]
+	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -441,7 +495,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[3]
+	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -454,7 +508,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_mpcd_worker_v1_worker_proto_rawDescGZIP(), []int{3}
+	return file_mpcd_worker_v1_worker_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Ask) GetWhat() isAsk_What {
@@ -506,7 +560,7 @@ type Ask_Fresh struct {
 }
 
 type Ask_Gate struct {
-	// Whether the signature may leave.
+	// Whether a message of a signing may leave.
 	Gate *Gate `protobuf:"bytes,3,opt,name=gate,proto3,oneof"`
 }
 
@@ -525,7 +579,7 @@ type PreParams struct {
 
 func (x *PreParams) Reset() {
 	*x = PreParams{}
-	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[4]
+	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -537,7 +591,7 @@ func (x *PreParams) String() string {
 func (*PreParams) ProtoMessage() {}
 
 func (x *PreParams) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[4]
+	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -550,7 +604,7 @@ func (x *PreParams) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreParams.ProtoReflect.Descriptor instead.
 func (*PreParams) Descriptor() ([]byte, []int) {
-	return file_mpcd_worker_v1_worker_proto_rawDescGZIP(), []int{4}
+	return file_mpcd_worker_v1_worker_proto_rawDescGZIP(), []int{5}
 }
 
 // Moduli are public keys of the device.
@@ -566,7 +620,7 @@ type Moduli struct {
 
 func (x *Moduli) Reset() {
 	*x = Moduli{}
-	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[5]
+	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -578,7 +632,7 @@ func (x *Moduli) String() string {
 func (*Moduli) ProtoMessage() {}
 
 func (x *Moduli) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[5]
+	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -591,7 +645,7 @@ func (x *Moduli) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Moduli.ProtoReflect.Descriptor instead.
 func (*Moduli) Descriptor() ([]byte, []int) {
-	return file_mpcd_worker_v1_worker_proto_rawDescGZIP(), []int{5}
+	return file_mpcd_worker_v1_worker_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Moduli) GetN() []byte {
@@ -608,16 +662,18 @@ func (x *Moduli) GetNTilde() []byte {
 	return nil
 }
 
-// Gate asks whether the signature may leave.
+// Gate asks whether a message of a signing may leave.
 type Gate struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which one: a number of the tss room's.
+	Message       uint32 `protobuf:"varint,1,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Gate) Reset() {
 	*x = Gate{}
-	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[6]
+	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -629,7 +685,7 @@ func (x *Gate) String() string {
 func (*Gate) ProtoMessage() {}
 
 func (x *Gate) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[6]
+	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -642,23 +698,32 @@ func (x *Gate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gate.ProtoReflect.Descriptor instead.
 func (*Gate) Descriptor() ([]byte, []int) {
-	return file_mpcd_worker_v1_worker_proto_rawDescGZIP(), []int{6}
+	return file_mpcd_worker_v1_worker_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Gate) GetMessage() uint32 {
+	if x != nil {
+		return x.Message
+	}
+	return 0
 }
 
 // Answer answers the worker's last question.
 type Answer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Yes. Where it is no, the service knows why, and the worker ends the run.
+	// Yes. Where it is no, the service knows why, and the worker ends the run; but see stopped.
 	Ok bool `protobuf:"varint,1,opt,name=ok,proto3" json:"ok,omitempty"`
 	// A set of pre-params, encoded, where one was asked for.
-	PreParams     []byte `protobuf:"bytes,2,opt,name=pre_params,json=preParams,proto3" json:"pre_params,omitempty"`
+	PreParams []byte `protobuf:"bytes,2,opt,name=pre_params,json=preParams,proto3" json:"pre_params,omitempty"`
+	// No, because somebody has ended the run: the worker sends nothing any more, and looks at what came until it is told to stop.
+	Stopped       bool `protobuf:"varint,3,opt,name=stopped,proto3" json:"stopped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[7]
+	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -670,7 +735,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[7]
+	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -683,7 +748,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_mpcd_worker_v1_worker_proto_rawDescGZIP(), []int{7}
+	return file_mpcd_worker_v1_worker_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Answer) GetOk() bool {
@@ -700,6 +765,13 @@ func (x *Answer) GetPreParams() []byte {
 	return nil
 }
 
+func (x *Answer) GetStopped() bool {
+	if x != nil {
+		return x.Stopped
+	}
+	return false
+}
+
 // Ready says that a worker waits for a run.
 type Ready struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -709,7 +781,7 @@ type Ready struct {
 
 func (x *Ready) Reset() {
 	*x = Ready{}
-	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[8]
+	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -721,7 +793,7 @@ func (x *Ready) String() string {
 func (*Ready) ProtoMessage() {}
 
 func (x *Ready) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[8]
+	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -734,7 +806,7 @@ func (x *Ready) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ready.ProtoReflect.Descriptor instead.
 func (*Ready) Descriptor() ([]byte, []int) {
-	return file_mpcd_worker_v1_worker_proto_rawDescGZIP(), []int{8}
+	return file_mpcd_worker_v1_worker_proto_rawDescGZIP(), []int{9}
 }
 
 // Step says how far the protocol is.
@@ -752,7 +824,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[9]
+	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -764,7 +836,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[9]
+	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -777,7 +849,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_mpcd_worker_v1_worker_proto_rawDescGZIP(), []int{9}
+	return file_mpcd_worker_v1_worker_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Step) GetCurve() uint32 {
@@ -820,7 +892,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[10]
+	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -832,7 +904,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[10]
+	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -845,7 +917,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_mpcd_worker_v1_worker_proto_rawDescGZIP(), []int{10}
+	return file_mpcd_worker_v1_worker_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Done) GetRecord() []byte {
@@ -893,14 +965,16 @@ type Failed struct {
 	// The round in which it ended; 0 outside of one.
 	Round uint32 `protobuf:"varint,3,opt,name=round,proto3" json:"round,omitempty"`
 	// What happened, without anything of what the device sent.
-	Text          string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	Text string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	// It was told to stop, and what came before was in order.
+	Stopped       bool `protobuf:"varint,5,opt,name=stopped,proto3" json:"stopped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Failed) Reset() {
 	*x = Failed{}
-	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[11]
+	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -912,7 +986,7 @@ func (x *Failed) String() string {
 func (*Failed) ProtoMessage() {}
 
 func (x *Failed) ProtoReflect() protoreflect.Message {
-	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[11]
+	mi := &file_mpcd_worker_v1_worker_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -925,7 +999,7 @@ func (x *Failed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failed.ProtoReflect.Descriptor instead.
 func (*Failed) Descriptor() ([]byte, []int) {
-	return file_mpcd_worker_v1_worker_proto_rawDescGZIP(), []int{11}
+	return file_mpcd_worker_v1_worker_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Failed) GetDevice() bool {
@@ -956,16 +1030,25 @@ func (x *Failed) GetText() string {
 	return ""
 }
 
+func (x *Failed) GetStopped() bool {
+	if x != nil {
+		return x.Stopped
+	}
+	return false
+}
+
 var File_mpcd_worker_v1_worker_proto protoreflect.FileDescriptor
 
 const file_mpcd_worker_v1_worker_proto_rawDesc = "" +
 	"\n" +
-	"\x1bmpcd/worker/v1/worker.proto\x12\x0empcd.worker.v1\x1a\x15mpcd/v1/session.proto\"\xa3\x01\n" +
+	"\x1bmpcd/worker/v1/worker.proto\x12\x0empcd.worker.v1\x1a\x15mpcd/v1/session.proto\"\xcf\x01\n" +
 	"\bToWorker\x12-\n" +
 	"\x05start\x18\x01 \x01(\v2\x15.mpcd.worker.v1.StartH\x00R\x05start\x12.\n" +
 	"\x04part\x18\x02 \x01(\v2\x18.mpcd.v1.ProtocolMessageH\x00R\x04part\x120\n" +
-	"\x06answer\x18\x03 \x01(\v2\x16.mpcd.worker.v1.AnswerH\x00R\x06answerB\x06\n" +
-	"\x04what\"\xa6\x02\n" +
+	"\x06answer\x18\x03 \x01(\v2\x16.mpcd.worker.v1.AnswerH\x00R\x06answer\x12*\n" +
+	"\x04stop\x18\x04 \x01(\v2\x14.mpcd.worker.v1.StopH\x00R\x04stopB\x06\n" +
+	"\x04what\"\x06\n" +
+	"\x04Stop\"\xa6\x02\n" +
 	"\n" +
 	"FromWorker\x12-\n" +
 	"\x05ready\x18\x01 \x01(\v2\x15.mpcd.worker.v1.ReadyH\x00R\x05ready\x12.\n" +
@@ -998,12 +1081,14 @@ const file_mpcd_worker_v1_worker_proto_rawDesc = "" +
 	"\tPreParams\"/\n" +
 	"\x06Moduli\x12\f\n" +
 	"\x01n\x18\x01 \x01(\fR\x01n\x12\x17\n" +
-	"\an_tilde\x18\x02 \x01(\fR\x06nTilde\"\x06\n" +
-	"\x04Gate\"<\n" +
+	"\an_tilde\x18\x02 \x01(\fR\x06nTilde\" \n" +
+	"\x04Gate\x12\x18\n" +
+	"\amessage\x18\x01 \x01(\rR\amessage\"V\n" +
 	"\x06Answer\x12\x0e\n" +
 	"\x02ok\x18\x01 \x01(\bR\x02ok\x12\"\n" +
 	"\n" +
-	"pre_params\x18\x02 \x01(\fB\x03\x80\x01\x01R\tpreParams\"\a\n" +
+	"pre_params\x18\x02 \x01(\fB\x03\x80\x01\x01R\tpreParams\x12\x18\n" +
+	"\astopped\x18\x03 \x01(\bR\astopped\"\a\n" +
 	"\x05Ready\"J\n" +
 	"\x04Step\x12\x14\n" +
 	"\x05curve\x18\x01 \x01(\rR\x05curve\x12\x14\n" +
@@ -1016,12 +1101,13 @@ const file_mpcd_worker_v1_worker_proto_rawDesc = "" +
 	"share_hash\x18\x03 \x01(\fR\tshareHash\x12\x1c\n" +
 	"\tsignature\x18\x04 \x01(\fR\tsignature\x12\x1f\n" +
 	"\vrecovery_id\x18\x05 \x01(\rR\n" +
-	"recoveryId\"`\n" +
+	"recoveryId\"z\n" +
 	"\x06Failed\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\bR\x06device\x12\x14\n" +
 	"\x05curve\x18\x02 \x01(\rR\x05curve\x12\x14\n" +
 	"\x05round\x18\x03 \x01(\rR\x05round\x12\x12\n" +
-	"\x04text\x18\x04 \x01(\tR\x04textB2Z0github.com/mpcd/mpcd/gen/mpcd/worker/v1;workerv1b\x06proto3"
+	"\x04text\x18\x04 \x01(\tR\x04text\x12\x18\n" +
+	"\astopped\x18\x05 \x01(\bR\astoppedB2Z0github.com/mpcd/mpcd/gen/mpcd/worker/v1;workerv1b\x06proto3"
 
 var (
 	file_mpcd_worker_v1_worker_proto_rawDescOnce sync.Once
@@ -1035,40 +1121,42 @@ func file_mpcd_worker_v1_worker_proto_rawDescGZIP() []byte {
 	return file_mpcd_worker_v1_worker_proto_rawDescData
 }
 
-var file_mpcd_worker_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_mpcd_worker_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_mpcd_worker_v1_worker_proto_goTypes = []any{
 	(*ToWorker)(nil),           // 0: mpcd.worker.v1.ToWorker
-	(*FromWorker)(nil),         // 1: mpcd.worker.v1.FromWorker
-	(*Start)(nil),              // 2: mpcd.worker.v1.Start
-	(*Ask)(nil),                // 3: mpcd.worker.v1.Ask
-	(*PreParams)(nil),          // 4: mpcd.worker.v1.PreParams
-	(*Moduli)(nil),             // 5: mpcd.worker.v1.Moduli
-	(*Gate)(nil),               // 6: mpcd.worker.v1.Gate
-	(*Answer)(nil),             // 7: mpcd.worker.v1.Answer
-	(*Ready)(nil),              // 8: mpcd.worker.v1.Ready
-	(*Step)(nil),               // 9: mpcd.worker.v1.Step
-	(*Done)(nil),               // 10: mpcd.worker.v1.Done
-	(*Failed)(nil),             // 11: mpcd.worker.v1.Failed
-	(*v1.ProtocolMessage)(nil), // 12: mpcd.v1.ProtocolMessage
+	(*Stop)(nil),               // 1: mpcd.worker.v1.Stop
+	(*FromWorker)(nil),         // 2: mpcd.worker.v1.FromWorker
+	(*Start)(nil),              // 3: mpcd.worker.v1.Start
+	(*Ask)(nil),                // 4: mpcd.worker.v1.Ask
+	(*PreParams)(nil),          // 5: mpcd.worker.v1.PreParams
+	(*Moduli)(nil),             // 6: mpcd.worker.v1.Moduli
+	(*Gate)(nil),               // 7: mpcd.worker.v1.Gate
+	(*Answer)(nil),             // 8: mpcd.worker.v1.Answer
+	(*Ready)(nil),              // 9: mpcd.worker.v1.Ready
+	(*Step)(nil),               // 10: mpcd.worker.v1.Step
+	(*Done)(nil),               // 11: mpcd.worker.v1.Done
+	(*Failed)(nil),             // 12: mpcd.worker.v1.Failed
+	(*v1.ProtocolMessage)(nil), // 13: mpcd.v1.ProtocolMessage
 }
 var file_mpcd_worker_v1_worker_proto_depIdxs = []int32{
-	2,  // 0: mpcd.worker.v1.ToWorker.start:type_name -> mpcd.worker.v1.Start
-	12, // 1: mpcd.worker.v1.ToWorker.part:type_name -> mpcd.v1.ProtocolMessage
-	7,  // 2: mpcd.worker.v1.ToWorker.answer:type_name -> mpcd.worker.v1.Answer
-	8,  // 3: mpcd.worker.v1.FromWorker.ready:type_name -> mpcd.worker.v1.Ready
-	12, // 4: mpcd.worker.v1.FromWorker.part:type_name -> mpcd.v1.ProtocolMessage
-	3,  // 5: mpcd.worker.v1.FromWorker.ask:type_name -> mpcd.worker.v1.Ask
-	9,  // 6: mpcd.worker.v1.FromWorker.step:type_name -> mpcd.worker.v1.Step
-	10, // 7: mpcd.worker.v1.FromWorker.done:type_name -> mpcd.worker.v1.Done
-	11, // 8: mpcd.worker.v1.FromWorker.failed:type_name -> mpcd.worker.v1.Failed
-	4,  // 9: mpcd.worker.v1.Ask.pre_params:type_name -> mpcd.worker.v1.PreParams
-	5,  // 10: mpcd.worker.v1.Ask.fresh:type_name -> mpcd.worker.v1.Moduli
-	6,  // 11: mpcd.worker.v1.Ask.gate:type_name -> mpcd.worker.v1.Gate
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	3,  // 0: mpcd.worker.v1.ToWorker.start:type_name -> mpcd.worker.v1.Start
+	13, // 1: mpcd.worker.v1.ToWorker.part:type_name -> mpcd.v1.ProtocolMessage
+	8,  // 2: mpcd.worker.v1.ToWorker.answer:type_name -> mpcd.worker.v1.Answer
+	1,  // 3: mpcd.worker.v1.ToWorker.stop:type_name -> mpcd.worker.v1.Stop
+	9,  // 4: mpcd.worker.v1.FromWorker.ready:type_name -> mpcd.worker.v1.Ready
+	13, // 5: mpcd.worker.v1.FromWorker.part:type_name -> mpcd.v1.ProtocolMessage
+	4,  // 6: mpcd.worker.v1.FromWorker.ask:type_name -> mpcd.worker.v1.Ask
+	10, // 7: mpcd.worker.v1.FromWorker.step:type_name -> mpcd.worker.v1.Step
+	11, // 8: mpcd.worker.v1.FromWorker.done:type_name -> mpcd.worker.v1.Done
+	12, // 9: mpcd.worker.v1.FromWorker.failed:type_name -> mpcd.worker.v1.Failed
+	5,  // 10: mpcd.worker.v1.Ask.pre_params:type_name -> mpcd.worker.v1.PreParams
+	6,  // 11: mpcd.worker.v1.Ask.fresh:type_name -> mpcd.worker.v1.Moduli
+	7,  // 12: mpcd.worker.v1.Ask.gate:type_name -> mpcd.worker.v1.Gate
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_mpcd_worker_v1_worker_proto_init() }
@@ -1080,8 +1168,9 @@ func file_mpcd_worker_v1_worker_proto_init() {
 		(*ToWorker_Start)(nil),
 		(*ToWorker_Part)(nil),
 		(*ToWorker_Answer)(nil),
+		(*ToWorker_Stop)(nil),
 	}
-	file_mpcd_worker_v1_worker_proto_msgTypes[1].OneofWrappers = []any{
+	file_mpcd_worker_v1_worker_proto_msgTypes[2].OneofWrappers = []any{
 		(*FromWorker_Ready)(nil),
 		(*FromWorker_Part)(nil),
 		(*FromWorker_Ask)(nil),
@@ -1089,7 +1178,7 @@ func file_mpcd_worker_v1_worker_proto_init() {
 		(*FromWorker_Done)(nil),
 		(*FromWorker_Failed)(nil),
 	}
-	file_mpcd_worker_v1_worker_proto_msgTypes[3].OneofWrappers = []any{
+	file_mpcd_worker_v1_worker_proto_msgTypes[4].OneofWrappers = []any{
 		(*Ask_PreParams)(nil),
 		(*Ask_Fresh)(nil),
 		(*Ask_Gate)(nil),
@@ -1100,7 +1189,7 @@ func file_mpcd_worker_v1_worker_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mpcd_worker_v1_worker_proto_rawDesc), len(file_mpcd_worker_v1_worker_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,423 @@
+package server_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/server/servertest"
+	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/tss"
+)
+
+// withheld is a device-held ECDSA signing whose device says its first parts as an honest one
+// does, and none after them.
+type withheld struct {
+	*rogue
+	said  int
+	ended <-chan answer
+}
+
+// The parts of a device in an ECDSA signing: its hello, two messages of round 1, one of each
+// round up to 9, an end, a MAC. What the service has said of its own follows from them.
+const (
+	firstArmed = 3  // the device withholds its round 2; the service has said its own
+	lastArmed  = 9  // its round 8; the service has opened U and T
+	lastPart   = 12 // its MAC
+)
+
+// serverSays is how many parts the service says to a device that says so many.
+func serverSays(said int) int {
+	switch {
+	case said == 0:
+		return 1
+	case said < firstArmed:
+		return 3
+	}
+	return min(said, 11) + 1 // its end comes with its round 9, when the device's is there
+}
+
+// withholds starts such a signing, and returns when the service has answered all that was said.
+func (s *stage) withholds(t testing.TB, h held, said int) *withheld {
+	t.Helper()
+	r := s.ecRogue(t, tss.OperationSign, h, func(r *rogue, n int, m *outgoing) {
+		if n < said {
+			r.say(m)
+		}
+	})
+	w := &withheld{rogue: r, said: said, ended: later(func() answer { return r.run(t) })}
+	require.Eventually(t, func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.heard) >= serverSays(said)
+	}, 2*time.Minute, 5*time.Millisecond, "the service has not answered %d parts", said)
+	return w
+}
+
+// The ways in which such a run ends.
+var withheldEnds = map[string]func(t testing.TB, w *withheld){
+	"cancel": func(t testing.TB, w *withheld) {
+		done[*pb.CancelSessionResponse](t, overGRPC(t, w.stage.Service, alice, &pb.CancelSessionRequest{SessionId: w.id}))
+		refused(t, <-w.ended, codes.Canceled, "SESSION_CANCELLED")
+	},
+	"silence": func(t testing.TB, w *withheld) {
+		refused(t, <-w.ended, codes.Aborted, "INTERRUPTED")
+	},
+	"dropped stream": func(t testing.TB, w *withheld) { // and silence
+		w.drop()
+		<-w.ended
+	},
+	"takeover": func(t testing.TB, w *withheld) {
+		h := held{wallet: w.joint.Share.WalletID, set: w.uses, share: w.share(t)}
+		again := w.stage.ecRogue(t, tss.OperationSign, h, nil)
+		again.req = proto.CloneOf(w.req.(*pb.SignWithDeviceRequest)) //nolint:errcheck,forcetypeassert // it is one
+		again.req.GetDevice().Instance = uuid.NewString()
+		again.well(t)
+		refused(t, <-w.ended, codes.Aborted, "INTERRUPTED")
+	},
+}
+
+// share is the client's share that it signs with.
+func (w *withheld) share(t testing.TB) []byte {
+	t.Helper()
+	encoded, err := w.joint.Share.Encode()
+	require.NoError(t, err)
+	return encoded.Reveal()
+}
+
+// charged waits until a wallet's soft aborts are so many, and requires that nobody is blamed.
+func (s *stage) charged(t testing.TB, h held, soft uint32) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		return wallet(t, s.Service, h.wallet).GetSoftAborts() >= soft
+	}, 2*time.Minute, 20*time.Millisecond, "%d soft aborts", soft)
+	w := wallet(t, s.Service, h.wallet)
+	require.Equal(t, soft, w.GetSoftAborts())
+	require.Zero(t, w.GetAborts())
+	set := shareSet(w, h)
+	require.Equal(t, soft, set.GetSoftAborts())
+	require.Zero(t, set.GetAborts())
+	require.Nil(t, set.GetLockTime())
+	s.requireIdle(t)
+}
+
+// over waits until the session of a run has ended.
+func (w *withheld) over(t testing.TB) {
+	t.Helper()
+	require.Eventually(t, func() bool { return w.record(t).State.Ended() }, 2*time.Minute, 20*time.Millisecond)
+}
+
+// An ECDSA signing costs a soft abort where the device withholds a message after the service's
+// round 2 and before its round 9, which leaves only when its own check has passed; however the
+// run is ended. TestLongArmed has every message and every way.
+func TestArmed(t *testing.T) {
+	t.Parallel()
+	s, h := armedStage(t)
+	soft := uint32(0)
+	for said, costs := range map[int]uint32{firstArmed - 1: 0, firstArmed: 1, lastArmed: 1, lastArmed + 1: 0} {
+		w := s.withholds(t, h, said)
+		withheldEnds["cancel"](t, w)
+		w.over(t)
+		soft += costs
+		s.charged(t, h, soft)
+	}
+	for _, way := range []string{"silence", "dropped stream", "takeover"} {
+		w := s.withholds(t, h, lastArmed)
+		withheldEnds[way](t, w)
+		soft++
+		s.charged(t, h, soft)
+	}
+	r := s.ecRogue(t, tss.OperationSign, h, nil)
+	r.well(t)
+	s.charged(t, h, soft)
+	lines, err := s.Store.Audit(t.Context(), h.wallet)
+	require.NoError(t, err)
+	charges := uint32(0)
+	for _, l := range lines {
+		if l.Action == "share_set.charge" {
+			charges++
+			require.Equal(t, h.set, l.ShareSetID)
+			require.True(t, strings.HasPrefix(l.Detail, fmt.Sprintf("SIGN soft aborts %d of ", charges)), l.Detail)
+			require.True(t, strings.HasSuffix(l.Detail, fmt.Sprintf(", of the wallet %d of 32", charges)), l.Detail)
+		}
+	}
+	require.Equal(t, soft, charges)
+}
+
+// armedStage is a service with workers and a short silence, and alice's wallet on SECP256K1.
+func armedStage(t testing.TB) (*stage, held) {
+	t.Helper()
+	s := newStage(t, rogueConfig(briefly, true))
+	return s, confirm(t, s.Service, create(t, s.Service, pb.Curve_CURVE_SECP256K1))
+}
+
+// What the service ends itself, because it shuts down, costs nothing.
+func TestArmedIsRefundedWhenTheServiceShutsDown(t *testing.T) {
+	t.Parallel()
+	s, h := armedStage(t)
+	w := s.withholds(t, h, lastArmed)
+	s.Sessions.Close()
+	refused(t, <-w.ended, codes.Aborted, "INTERRUPTED")
+	s.charged(t, h, 0)
+}
+
+// Other protocols, and ECDSA before round 2, have nothing that a dishonest device learns from
+// withholding: no message of theirs is armed.
+func TestNothingElseIsArmed(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, rogueConfig(0, true), "CREATE", "BACKUP", "PROVISION", tss.OperationSign)
+	for op, sent := range s.honest {
+		for said := 1; said < len(sent); said += 2 {
+			reached := make(chan struct{})
+			r := s.rogue(t, op, func(r *rogue, n int, m *outgoing) {
+				if n < said {
+					r.say(m)
+				} else if n == said {
+					close(reached)
+				}
+			})
+			ended := later(func() answer { return r.run(t) })
+			<-reached
+			done[*pb.CancelSessionResponse](t, overGRPC(t, s.Service, alice, &pb.CancelSessionRequest{SessionId: r.id}))
+			refused(t, <-ended, codes.Canceled, "SESSION_CANCELLED")
+		}
+	}
+	s.requireIdle(t)
+	w := wallet(t, s.Service, s.second.wallet)
+	require.Zero(t, w.GetSoftAborts())
+	require.Zero(t, w.GetAborts())
+}
+
+// A set whose soft budget is empty makes no ECDSA signature with a device, and says when it
+// will; what is not armed goes on. A day pays one back, over a restart too, and an admin all.
+func TestShareSetLimited(t *testing.T) {
+	t.Parallel()
+	cfg := rogueConfig(0, true)
+	cfg.Sessions.Aborts = 2
+	cfg.Dir = t.TempDir()
+	s := newStage(t, cfg)
+	h := confirm(t, s.Service, create(t, s.Service, pb.Curve_CURVE_SECP256K1, pb.Curve_CURVE_ED25519))
+	one, two := s.withholds(t, h, lastArmed), s.withholds(t, h, firstArmed)
+	busy := s.ecRogue(t, tss.OperationSign, h, nil)
+	refused(t, busy.run(t), codes.ResourceExhausted, "SHARE_SET_BUSY")
+	for _, w := range []*withheld{one, two} {
+		withheldEnds["cancel"](t, w)
+	}
+	s.charged(t, h, 2)
+	limited := s.ecRogue(t, tss.OperationSign, h, nil)
+	for range 2 { // the same request may go on when there is room
+		a := limited.run(t)
+		refused(t, a, codes.ResourceExhausted, "SHARE_SET_LIMITED")
+		require.Contains(t, a.status.Message(), "another set of the wallet")
+		wait, ok := retryIn(t, a)
+		require.True(t, ok)
+		require.Greater(t, wait, 23*time.Hour)
+		require.LessOrEqual(t, wait, 24*time.Hour)
+		limited = again(t, limited, h)
+	}
+	set := shareSet(wallet(t, s.Service, h.wallet), h)
+	require.Equal(t, uint32(2), set.GetSoftAborts())
+	require.WithinDuration(t, time.Now().Add(24*time.Hour), set.GetLimitedUntil().AsTime(), time.Hour)
+	require.Nil(t, set.GetLockTime())
+	signsEd := s.rogue(t, tss.OperationSign, nil)
+	signsEd.req = edit(deviceSignReq(h), func(r *pb.SignWithDeviceRequest) { r.Payload = signsEd.joint.Payload })
+	signsEd.holds(t, h)
+	signsEd.well(t)
+	hosted := signReq(h)
+	done[*pb.SignResponse](t, overGRPC(t, s.Service, alice, hosted))
+	s.Stop()
+
+	cfg.Keyset, cfg.Sessions.Wall = s.Keyset, func() time.Time { return time.Now().Add(25 * time.Hour) }
+	s = &stage{stocked: &stocked{Service: servertest.Start(t, cfg), shelf: s.shelf}}
+	set = shareSet(wallet(t, s.Service, h.wallet), h)
+	require.Equal(t, uint32(1), set.GetSoftAborts())
+	require.Nil(t, set.GetLimitedUntil())
+	s.ecRogue(t, tss.OperationSign, h, nil).well(t)
+	withheldEnds["cancel"](t, s.withholds(t, h, firstArmed))
+	refused(t, s.ecRogue(t, tss.OperationSign, h, nil).run(t), codes.ResourceExhausted, "SHARE_SET_LIMITED")
+	done[*pb.ReleaseShareSetResponse](t, overGRPC(t, s.Service, rootCaller, releaseReq(h)))
+	set = shareSet(wallet(t, s.Service, h.wallet), h)
+	require.Zero(t, set.GetSoftAborts())
+	require.Nil(t, set.GetLimitedUntil())
+	require.Equal(t, uint32(3), wallet(t, s.Service, h.wallet).GetSoftAborts(), "in the wallet's life")
+	s.ecRogue(t, tss.OperationSign, h, nil).well(t)
+}
+
+// again is the same request of a device that starts anew.
+func again(t testing.TB, r *rogue, h held) *rogue {
+	t.Helper()
+	n := r.stage.ecRogue(t, r.op, h, nil)
+	n.req = proto.CloneOf(r.req.(*pb.SignWithDeviceRequest)) //nolint:errcheck,forcetypeassert // it is one
+	n.req.GetDevice().Instance = uuid.NewString()
+	return n
+}
+
+// The worker looks at what the service has acknowledged, although the run was cancelled in the
+// same moment: a device that sends garbage and cancels is blamed, every time. Who called hears
+// that it was cancelled, at once.
+func TestCancelDoesNotEraseBlame(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, rogueConfig(0, true), "BACKUP", "PROVISION", tss.OperationSign)
+	counted := map[string]uint32{}
+	for _, op := range []string{"BACKUP", "PROVISION", tss.OperationSign} {
+		for n, part := range s.honest[op] {
+			// That a hello or a share's hash is another one shows only in the MAC, which never came.
+			if n == 0 || kindOf(part) == anEnd && op != tss.OperationSign {
+				continue
+			}
+			r := s.rogue(t, op, func(r *rogue, k int, m *outgoing) {
+				switch {
+				case k < n:
+					r.say(m)
+				case k == n:
+					r.say(alter(m, 1, 2))
+					_, _ = s.CancelSession(servertest.As(t.Context(), "alice"), &pb.CancelSessionRequest{SessionId: r.id})
+				}
+			})
+			a := r.run(t)
+			i, _ := info(t, a.status)
+			require.NotNil(t, i)
+			require.Contains(t, []string{brokenOff, gaveUp}, i.GetReason())
+			counted[r.uses]++
+			require.Eventually(t, func() bool { return r.aborts(t) == counted[r.uses] }, 2*time.Minute, 10*time.Millisecond,
+				"%s: part %d, %s: %d of %d aborts", op, n, i.GetReason(), r.aborts(t), counted[r.uses])
+			if i.GetReason() == gaveUp {
+				require.Equal(t, session.Cancelled, r.record(t).State)
+				require.Contains(t, s.Log.Wait(t, "a session that was ended had failed", r.id), "caused by CLIENT")
+			}
+		}
+	}
+	s.requireIdle(t)
+	w := wallet(t, s.Service, s.second.wallet)
+	total := uint32(0)
+	for _, n := range counted {
+		total += n
+	}
+	require.Equal(t, total, w.GetAborts())
+	s.rogue(t, tss.OperationSign, nil).well(t)
+}
+
+// The aborts of all its sets lock a wallet, a set that was never used with them: its shares are of
+// the same key. An admin who releases one set unlocks the wallet, and no other set.
+func TestAbortsLockAWallet(t *testing.T) {
+	t.Parallel()
+	cfg := rogueConfig(0, true)
+	cfg.Sessions.Aborts = 1
+	s := newStage(t, cfg)
+	for i, op := range []string{"BACKUP", tss.OperationSign, "PROVISION"} {
+		w := wallet(t, s.Service, s.first.wallet)
+		require.Nil(t, w.GetLockTime())
+		require.Equal(t, uint32(i), w.GetAborts())
+		n := 1 // the part that is altered
+		s.rogue(t, op, func(r *rogue, k int, m *outgoing) {
+			if k == n {
+				m = alter(m, 1, 2)
+			}
+			r.say(m)
+		}).ends(t, brokenOff)
+	}
+	w := wallet(t, s.Service, s.first.wallet)
+	require.NotNil(t, w.GetLockTime())
+	require.Equal(t, uint32(3), w.GetAborts())
+	unused := confirm(t, s.Service, s.pending)
+	w = wallet(t, s.Service, s.first.wallet)
+	require.Equal(t, w.GetLockTime().AsTime(), shareSet(w, unused).GetLockTime().AsTime())
+	for _, do := range transports {
+		refused(t, do(t, s.Service, alice, signReq(unused)), codes.FailedPrecondition, "SHARE_SET_LOCKED")
+	}
+	r := s.rogue(t, tss.OperationSign, nil)
+	r.req = deviceSignReq(unused)
+	r.holds(t, unused)
+	refused(t, r.run(t), codes.FailedPrecondition, "SHARE_SET_LOCKED")
+
+	done[*pb.ReleaseShareSetResponse](t, overGRPC(t, s.Service, rootCaller, releaseReq(unused)))
+	signs(t, s.Service, w, unused)
+	refused(t, overGRPC(t, s.Service, alice, signReq(s.first)), codes.FailedPrecondition, "SHARE_SET_LOCKED")
+	w = wallet(t, s.Service, s.first.wallet)
+	require.Nil(t, w.GetLockTime())
+	require.Zero(t, w.GetAborts())
+	lines, err := s.Store.Audit(t.Context(), s.first.wallet)
+	require.NoError(t, err)
+	var said []string
+	for _, l := range lines {
+		switch l.Action {
+		case "wallet.lock", "share_set.release":
+			said = append(said, l.Action+": "+l.Detail)
+		}
+	}
+	require.Equal(t, []string{
+		"wallet.lock: PROVISION culprit CLIENT",
+		"share_set.release: had aborts 0, soft aborts 0; the wallet 3, soft 0, and was locked",
+	}, said)
+}
+
+// An abort whose end could not be stored did not happen: nobody hears of a final end, and the same
+// request runs again.
+func TestAbortThatIsNotStored(t *testing.T) {
+	t.Parallel()
+	cfg := rogueConfig(0, false)
+	full := make(chan struct{}, 1)
+	full <- struct{}{}
+	cfg.Wrap = func(p *session.Ports) { p.Sessions = fullSessions{p.Sessions, full} }
+	s := newStage(t, cfg)
+	r := s.rogue(t, tss.OperationSign, sayAltered(1, 2))
+	a := r.run(t)
+	refused(t, a, codes.Aborted, "INTERRUPTED")
+	require.Zero(t, r.aborts(t))
+	n := s.rogue(t, tss.OperationSign, sayAltered(1, 2))
+	n.req = proto.CloneOf(r.req.(*pb.SignWithDeviceRequest)) //nolint:errcheck,forcetypeassert // it is one
+	n.req.GetDevice().Instance = uuid.NewString()
+	for range 2 { // then it is final, and attaching to it is no run
+		refused(t, n.run(t), codes.Aborted, "PROTOCOL_ABORTED")
+		require.Equal(t, uint32(1), n.aborts(t))
+	}
+}
+
+// fullSessions stores no failure as long as there is something in full.
+type fullSessions struct {
+	session.Sessions
+	full chan struct{}
+}
+
+func (f fullSessions) Update(ctx context.Context, s *session.Session, b session.Budget, e session.Entry) error {
+	if s.State == session.Failed {
+		select {
+		case <-f.full:
+			return errors.New("a full disk")
+		default:
+		}
+	}
+	return f.Sessions.Update(ctx, s, b, e)
+}
+
+// An honest device that gives up costs nothing, wherever it does.
+func TestCancelBlamesNobody(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, rogueConfig(0, true), tss.OperationSign)
+	for n := range s.honest[tss.OperationSign] {
+		r := s.rogue(t, tss.OperationSign, func(r *rogue, k int, m *outgoing) {
+			if k <= n {
+				r.say(m)
+			}
+			if k == n {
+				_, _ = s.CancelSession(servertest.As(t.Context(), "alice"), &pb.CancelSessionRequest{SessionId: r.id})
+			}
+		})
+		a := r.run(t)
+		if a.status.Code() != codes.OK { // the last parts may be faster
+			refused(t, a, codes.Canceled, "SESSION_CANCELLED")
+		}
+		s.requireIdle(t)
+		require.Zero(t, r.aborts(t))
+	}
+	s.requireClean(t, gaveUp)
+}

@@ -1,0 +1,11 @@
+//go:build long
+
+package server_test
+
+import "testing"
+
+// Two hundred honest callers beside one that sends a thousand requests of each kind.
+func TestLongHonestCallersBesideAFlood(t *testing.T) {
+	t.Parallel()
+	besideAFlood(t, flood{honest: 200, requests: 1000})
+}

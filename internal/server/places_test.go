@@ -1,0 +1,377 @@
+package server_test
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/server/servertest"
+	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/tss"
+)
+
+// spent counts what a run takes that others need.
+type spent struct{ fetches, preParams atomic.Int32 }
+
+func (c *spent) wrap(p *session.Ports) {
+	fetched := func(context.Context) error { c.fetches.Add(1); return nil }
+	p.Custodian = &servertest.Custodian{Custodian: p.Custodian, BeforeFetch: fetched}
+	p.Halves = &servertest.Custodian{Custodian: p.Halves, BeforeFetch: fetched}
+	p.PreParams = &servertest.PreParams{Source: p.PreParams, Before: func(context.Context) error { c.preParams.Add(1); return nil }}
+}
+
+// deviceCreateReq asks for a device-held wallet.
+func deviceCreateReq(curves ...pb.Curve) *pb.CreateWalletRequest {
+	req := createReq(curves...)
+	req.ClientSide = &pb.CreateWalletRequest_Device{Device: &pb.DeviceSide{Instance: uuid.NewString()}}
+	return req
+}
+
+// allDeviceRuns are alice's device-held runs of all kinds from the shelf's sets.
+func (f *stocked) allDeviceRuns() []deviceRun {
+	return []deviceRun{
+		deviceCreateReq(pb.Curve_CURVE_SECP256K1), deviceBackupReq(f.second), deviceReq(f.backup, uuid.NewString()), deviceSignReq(f.second),
+	}
+}
+
+// Who begins a device-held run and does not say its hello takes nothing: no place, no worker, no
+// pre-params, nothing of a custodian's, none of the set's places; and nothing else that it
+// says is taken. Its time is short, and nothing is charged.
+func TestNothingIsTakenBeforeTheHello(t *testing.T) {
+	t.Parallel()
+	var taken spent
+	f := start(t, servertest.Config{Sessions: session.Config{DeviceRuns: 1, Queue: 1, Aborts: 1, DeviceSilence: briefly}, Workers: servertest.Workers(0), Wrap: taken.wrap})
+	before := wallet(t, f.Service, f.second.wallet)
+	var silent []*raw
+	for range 10 {
+		for _, req := range f.allDeviceRuns() {
+			silent = append(silent, begins(t, f.Service, alice, req))
+		}
+	}
+	for _, d := range silent[:4] {
+		ack, st := d.says(&pb.ProtocolMessage{Sequence: 2, Payload: make([]byte, 200<<10), Curve: pb.Curve_CURVE_ED25519})
+		require.Equal(t, codes.OK, st.Code())
+		require.Zero(t, ack)
+		rec, err := f.Store.Session(t.Context(), d.id)
+		require.NoError(t, err)
+		require.Equal(t, session.Queued, rec.State)
+	}
+	require.Zero(t, f.Workers.Stats().Started)
+	require.Zero(t, taken.fetches.Load())
+	require.Zero(t, taken.preParams.Load())
+	for _, d := range silent {
+		a := <-d.ended
+		refused(t, a, codes.Aborted, "INTERRUPTED")
+		for _, m := range a.messages {
+			p := m.(withProgress).GetProgress() //nolint:errcheck,forcetypeassert // they all have
+			require.Equal(t, pb.Status_STATUS_QUEUED, p.GetStatus())
+			require.Zero(t, p.GetQueuePosition())
+		}
+	}
+	require.Zero(t, f.Workers.Stats().Started)
+	require.Zero(t, taken.fetches.Load()+taken.preParams.Load())
+	require.True(t, proto.Equal(before, wallet(t, f.Service, f.second.wallet)))
+}
+
+// While others of the same token are silent, the owner's device signs at once, though there is
+// one place, and the set has one.
+func TestSilentDevicesKeepNobodyOut(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, servertest.Config{Sessions: session.Config{DeviceRuns: 1, Queue: 2, Aborts: 1}, Workers: servertest.Workers(1)})
+	for range 50 {
+		for _, req := range s.allDeviceRuns() {
+			begins(t, s.Service, alice, req)
+		}
+	}
+	began := time.Now()
+	s.rogue(t, tss.OperationSign, nil).well(t)
+	s.rogue(t, "BACKUP", nil).well(t)
+	require.Less(t, time.Since(began), time.Minute, "the silent ones have two")
+	require.Zero(t, s.Workers.Stats().Busy)
+}
+
+// A hello that proves nothing ends its session, and is never charged: one with another set's
+// share, with none, of another session; and so does a first part that is no hello. Whoever tries too often is told to wait; who
+// has the share gets through all the while.
+func TestHellosThatProveNothing(t *testing.T) {
+	t.Parallel()
+	var taken spent
+	f := start(t, servertest.Config{Sessions: session.Config{Aborts: 1}, Workers: servertest.Workers(0), Wrap: taken.wrap})
+	before := wallet(t, f.Service, f.second.wallet)
+	limited := 0
+	for range 4 {
+		for _, req := range f.allDeviceRuns()[1:] {
+			for i, h := range []held{f.first, {}, {}} {
+				d := begins(t, f.Service, alice, remade(req))
+				if i < 2 {
+					d.greets(t, h)
+				} else {
+					_, _ = d.says(&pb.ProtocolMessage{Sequence: 1, Mac: []byte("x")})
+				}
+				a := <-d.ended
+				rec, err := f.Store.Session(t.Context(), d.id)
+				require.NoError(t, err)
+				if a.status.Code() == codes.ResourceExhausted {
+					limited++
+					refused(t, a, codes.ResourceExhausted, "RATE_LIMITED")
+					wait, ok := retryIn(t, a)
+					require.True(t, ok)
+					require.Positive(t, wait)
+					require.LessOrEqual(t, wait, time.Minute)
+					require.Equal(t, session.Interrupted, rec.State, "the same request may come again")
+				} else {
+					refused(t, a, codes.InvalidArgument, "SHARE_SET_MISMATCH")
+					require.Equal(t, session.Failed, rec.State)
+				}
+			}
+		}
+	}
+	require.Positive(t, limited)
+	require.LessOrEqual(t, limited, 26, "ten were told that they are wrong")
+	require.Zero(t, taken.fetches.Load()+taken.preParams.Load())
+	require.Zero(t, f.Workers.Stats().Started)
+	silent(t, f.Service, deviceSignReq(f.second), f.second)()
+	require.True(t, proto.Equal(before, wallet(t, f.Service, f.second.wallet)))
+
+	// What proves one session proves no other.
+	one, two := begins(t, f.Service, alice, deviceSignReq(f.second)), begins(t, f.Service, alice, deviceSignReq(f.second))
+	m := hello(t, two.req)
+	m.Hello.Proof = proof(t, m.GetHello(), one.req, &session.Session{ID: one.id, Attempt: 1, Operation: session.OpSign}, f.second)
+	_, st := two.says(m)
+	require.Equal(t, codes.OK, st.Code())
+	require.Contains(t, []codes.Code{codes.ResourceExhausted, codes.InvalidArgument}, (<-two.ended).status.Code())
+}
+
+// remade is the same request under an id of its own.
+func remade(req deviceRun) deviceRun {
+	again := proto.CloneOf(req).(deviceRun) //nolint:errcheck,forcetypeassert // it is one
+	field := again.ProtoReflect().Descriptor().Fields().ByName("request_id")
+	again.ProtoReflect().Set(field, protoreflect.ValueOfString(uuid.NewString()))
+	return again
+}
+
+// The states of a set are told only to who has shown its share.
+func TestStatesAreToldAfterTheHello(t *testing.T) {
+	t.Parallel()
+	f := start(t, servertest.Config{})
+	f.Lock(t, f.first.wallet, f.first.set)
+	revoke(t, f.Service, f.second)
+	for reason, h := range map[string]held{"SHARE_SET_LOCKED": f.first, "SHARE_SET_REVOKED": f.second, "SHARE_SET_PENDING": f.pending} {
+		for _, req := range []func(held) deviceRun{
+			func(h held) deviceRun { return deviceSignReq(h) }, func(h held) deviceRun { return deviceBackupReq(h) },
+		} {
+			with := begins(t, f.Service, alice, req(h))
+			with.greets(t, h)
+			refused(t, <-with.ended, codes.FailedPrecondition, reason)
+			without := begins(t, f.Service, alice, req(h))
+			without.greets(t, f.backup)
+			refused(t, <-without.ended, codes.InvalidArgument, "SHARE_SET_MISMATCH")
+		}
+	}
+}
+
+// A run is taken over by another instance of its device, and by nobody else: what comes without
+// the share, silent or not, leaves it as it is, however often, and does not stand in the way of
+// the owner's own.
+func TestTakeoverNeedsTheShare(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, rogueConfig(0, true))
+	victim := s.rogue(t, "PROVISION", nil)
+	reached, goOn := make(chan struct{}), make(chan struct{})
+	victim.trick = func(r *rogue, n int, m *outgoing) {
+		if n == 2 {
+			close(reached)
+			<-goOn
+		}
+		r.say(m)
+	}
+	running := later(func() answer { return victim.run(t) })
+	<-reached
+	again := func() deviceRun {
+		req := proto.CloneOf(victim.req.(*pb.ProvisionWalletRequest)) //nolint:errcheck,forcetypeassert // it is one
+		req.GetDevice().Instance = uuid.NewString()
+		return req
+	}
+	var silent []*raw
+	for range 20 {
+		silent = append(silent, begins(t, s.Service, alice, again()))
+		wrong := begins(t, s.Service, alice, again())
+		require.Equal(t, victim.id, wrong.id)
+		require.Equal(t, uint32(2), wrong.attempt)
+		wrong.greets(t, s.pendingBackup)
+		<-wrong.ended
+	}
+	require.Equal(t, session.Running, victim.record(t).State)
+	require.Equal(t, uint32(1), victim.record(t).Attempt)
+
+	owner := s.rogue(t, "PROVISION", nil)
+	owner.req = again()
+	taken := later(func() answer { return owner.run(t) })
+	a := <-taken
+	close(goOn)
+	refused(t, <-running, codes.Aborted, "INTERRUPTED")
+	require.Equal(t, codes.OK, a.status.Code(), "%v", a.status)
+	require.NotNil(t, owner.joined)
+	require.Equal(t, victim.id, owner.id)
+	require.Equal(t, uint32(2), owner.record(t).Attempt)
+	require.Equal(t, session.Succeeded, owner.record(t).State)
+	last := uint32(0)
+	for _, m := range a.messages {
+		if p := m.(withProgress).GetProgress(); p != nil { //nolint:errcheck,forcetypeassert // they all have
+			require.Greater(t, p.GetSequence(), last)
+			require.Equal(t, uint32(2), p.GetAttempt())
+			last = p.GetSequence()
+		}
+	}
+	for _, d := range silent {
+		refused(t, <-d.ended, codes.Aborted, "INTERRUPTED")
+	}
+	require.Zero(t, owner.aborts(t))
+	require.Len(t, wallet(t, s.Service, s.backup.wallet).GetShareSets(), len(s.before.GetShareSets())+1)
+}
+
+// A newcomer whose stream breaks attaches again, and takes over all the same.
+func TestNewcomerAttachesAgain(t *testing.T) {
+	t.Parallel()
+	f := start(t, servertest.Config{})
+	req := deviceSignReq(f.second)
+	first := begins(t, f.Service, alice, req)
+	first.greets(t, f.second)
+	first.runs(t)
+	other := proto.CloneOf(req)
+	other.GetDevice().Instance = uuid.NewString()
+	newcomer := begins(t, f.Service, alice, other)
+	other = proto.CloneOf(other)
+	other.GetDevice().Attempt = newcomer.attempt
+	attached := begins(t, f.Service, alice, other)
+	require.Equal(t, newcomer.id, attached.id)
+	require.Equal(t, newcomer.attempt, attached.attempt)
+	attached.greets(t, f.second)
+	refused(t, <-first.ended, codes.Aborted, "INTERRUPTED")
+	<-newcomer.heard
+	<-attached.heard
+	attached.runs(t)
+	done[*pb.CancelSessionResponse](t, overGRPC(t, f.Service, alice, &pb.CancelSessionRequest{SessionId: first.id}))
+	refused(t, <-newcomer.ended, codes.Canceled, "SESSION_CANCELLED")
+	refused(t, <-attached.ended, codes.Canceled, "SESSION_CANCELLED")
+}
+
+// A queued device-held run has taken its device's hello and nothing more; what comes after it is
+// taken when the run has its place.
+func TestPartsWaitForThePlace(t *testing.T) {
+	t.Parallel()
+	f := start(t, servertest.Config{Sessions: session.Config{DeviceRuns: 1}})
+	end := silent(t, f.Service, deviceSignReq(f.first), f.first)
+	d := begins(t, f.Service, alice, deviceSignReq(f.second))
+	d.greets(t, f.second)
+	for range 3 {
+		ack, st := d.says(&pb.ProtocolMessage{Sequence: 2, Payload: make([]byte, 200<<10), Curve: pb.Curve_CURVE_ED25519})
+		require.Equal(t, codes.OK, st.Code())
+		require.Equal(t, uint32(1), ack)
+	}
+	end()
+	d.runs(t)
+	require.Eventually(t, func() bool { // it is the device's fault from here on
+		_, _ = d.says(&pb.ProtocolMessage{Sequence: 2, Payload: []byte("x"), Curve: pb.Curve_CURVE_ED25519})
+		rec, err := f.Store.Session(t.Context(), d.id)
+		return err == nil && rec.State == session.Failed
+	}, 2*time.Minute, 5*time.Millisecond)
+	refused(t, <-d.ended, codes.Aborted, "PROTOCOL_ABORTED")
+}
+
+// A caller has so many runs in the queue and no more, whoever else waits, and is told that it is
+// its own share; others find room. New wallets are counted apart, since a token is all that
+// they need. Hosted runs and device-held ones alike.
+func TestACallersShareOfTheQueue(t *testing.T) {
+	t.Parallel()
+	f, gate := gated(t, session.Config{Queue: 8, DeviceRuns: 1})
+	var waiting []<-chan answer
+	for range 3 { // one runs, two wait
+		req := signReq(f.first)
+		waiting = append(waiting, later(func() answer { return overGRPC(t, f.Service, alice, req) }))
+		sessionOf(t, f, req.GetRequestId())
+	}
+	<-gate.Came
+	own := func(a answer) {
+		refused(t, a, codes.ResourceExhausted, "OVERLOADED")
+		require.Contains(t, a.status.Message(), "of your runs")
+		_, ok := retryIn(t, a)
+		require.True(t, ok)
+	}
+	for _, do := range transports {
+		own(do(t, f.Service, alice, signReq(f.first)))
+	}
+	another := signReq(f.first)
+	waiting = append(waiting, later(func() answer { return overGRPC(t, f.Service, nil, another) }))
+	require.Eventually(t, func() bool {
+		_, err := f.Store.ByRequest(t.Context(), servertest.Dev.Name, another.GetRequestId())
+		return err == nil
+	}, time.Minute, time.Millisecond)
+
+	var queued []*raw
+	for range 3 {
+		d := begins(t, f.Service, alice, deviceSignReq(f.second))
+		d.greets(t, f.second)
+		queued = append(queued, d)
+	}
+	require.Eventually(t, func() bool { // nothing is recorded where there is no room
+		d := begins(t, f.Service, alice, deviceSignReq(f.second))
+		if d.id != "" {
+			return false
+		}
+		own(<-d.ended)
+		return true
+	}, time.Minute, 10*time.Millisecond)
+	begins(t, f.Service, alice, deviceCreateReq()).greets(t, held{})
+	gate.Open()
+	for _, end := range waiting {
+		done[*pb.SignResponse](t, <-end)
+	}
+	for _, d := range queued {
+		overGRPC(t, f.Service, alice, &pb.CancelSessionRequest{SessionId: d.id})
+		<-d.ended
+	}
+}
+
+// A token is enough to say the hello of a new wallet, and so to take pre-params: so many at
+// once, of each caller. What makes no ECDSA key is not counted.
+func TestNewDeviceHeldWalletsAreLimited(t *testing.T) {
+	t.Parallel()
+	var taken spent
+	f := start(t, servertest.Config{Sessions: session.Config{Creates: 3}, Wrap: taken.wrap})
+	try := func(as *session.Caller, curve pb.Curve) answer {
+		d := begins(t, f.Service, as, deviceCreateReq(curve))
+		d.greets(t, held{})
+		select {
+		case <-d.heard:
+			overGRPC(t, f.Service, as, &pb.CancelSessionRequest{SessionId: d.id})
+		case a := <-d.ended:
+			return a
+		}
+		return <-d.ended
+	}
+	bob := &session.Caller{Name: "bob"}
+	for range 3 {
+		refused(t, try(alice, pb.Curve_CURVE_SECP256K1), codes.Canceled, "SESSION_CANCELLED")
+	}
+	for range 5 {
+		a := try(alice, pb.Curve_CURVE_SECP256K1)
+		refused(t, a, codes.ResourceExhausted, "RATE_LIMITED")
+		require.True(t, strings.Contains(a.status.Message(), "new device-held wallets"), a.status.Message())
+		wait, ok := retryIn(t, a)
+		require.True(t, ok)
+		require.Positive(t, wait)
+	}
+	require.LessOrEqual(t, taken.preParams.Load(), int32(3))
+	refused(t, try(alice, pb.Curve_CURVE_ED25519), codes.Canceled, "SESSION_CANCELLED")
+	refused(t, try(bob, pb.Curve_CURVE_SECP256K1), codes.Canceled, "SESSION_CANCELLED")
+}

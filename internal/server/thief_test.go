@@ -1,0 +1,229 @@
+package server_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mpcd/mpcd/client"
+	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/server/servertest"
+	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/tss"
+)
+
+// theft is one thing that whoever has the owner's token, and no share, can do. It must not fail
+// the test: it runs beside it.
+type theft func(t testing.TB, s *stage)
+
+// unary is a call that is over when it is answered.
+func unary(do call, req func(s *stage) proto.Message) theft {
+	return func(t testing.TB, s *stage) { do(t, s.Service, alice, req(s)) }
+}
+
+// silently begins a device-held run and says nothing.
+func silently(req func(s *stage) deviceRun) theft {
+	return func(t testing.TB, s *stage) { begins(t, s.Service, alice, req(s)) }
+}
+
+// greeting begins one, says a hello with a share that is none of the set's, and, where that is
+// not the end, cancels it.
+func greeting(with func(s *stage) held, req func(s *stage) deviceRun) theft {
+	return func(t testing.TB, s *stage) {
+		d := begins(t, s.Service, alice, req(s))
+		m := hello(t, d.req)
+		if h := with(s); h.share != nil {
+			m.Hello.Proof = proof(t, m.GetHello(), d.req, &session.Session{ID: d.id, Attempt: d.attempt, Operation: operationOf(d.req)}, h)
+		}
+		_, _ = d.says(m) // whether it was taken shows in what the service has spent
+		overGRPC(t, s.Service, alice, &pb.CancelSessionRequest{SessionId: d.id})
+		<-d.ended
+	}
+}
+
+// thefts are over every RPC.
+func thefts() []theft {
+	none := func(*stage) held { return held{} }
+	garbage := func(h held) held { return h.with([]byte("x")) }
+	all := []theft{
+		silently(func(*stage) deviceRun { return deviceCreateReq() }),
+		silently(func(s *stage) deviceRun { return deviceSignReq(s.second) }),
+		silently(func(s *stage) deviceRun { return deviceBackupReq(s.second) }),
+		silently(func(s *stage) deviceRun { return deviceReq(s.backup, uuid.NewString()) }),
+		greeting(none, func(*stage) deviceRun { return deviceCreateReq(pb.Curve_CURVE_SECP256K1) }),
+		greeting(none, func(*stage) deviceRun { return deviceCreateReq() }),
+		greeting(none, func(s *stage) deviceRun { return deviceSignReq(s.second) }),
+		greeting(func(s *stage) held { return s.first }, func(s *stage) deviceRun { return deviceSignReq(s.second) }),
+		greeting(func(s *stage) held { return s.first }, func(s *stage) deviceRun { return deviceBackupReq(s.second) }),
+		greeting(func(s *stage) held { return s.pendingBackup }, func(s *stage) deviceRun { return deviceReq(s.backup, uuid.NewString()) }),
+	}
+	for _, do := range []call{overGRPC, overHTTP} {
+		all = append(all,
+			unary(do, func(s *stage) proto.Message { return signReq(garbage(s.second)) }),
+			unary(do, func(s *stage) proto.Message { return backupReq(garbage(s.second)) }),
+			unary(do, func(s *stage) proto.Message { return provisionReq(garbage(s.backup)) }),
+			unary(do, func(s *stage) proto.Message {
+				return edit(confirmReq(s.pending), func(r *pb.ConfirmShareSetRequest) { r.ShareSha256 = make([]byte, 32) })
+			}),
+			unary(do, func(s *stage) proto.Message { return revokeReq(s.half) }),
+			unary(do, func(s *stage) proto.Message { return releaseReq(s.second) }),
+			unary(do, func(s *stage) proto.Message { return &pb.GetWalletRequest{WalletId: s.second.wallet} }),
+			unary(do, func(*stage) proto.Message { return &pb.ListWalletsRequest{PageSize: 100} }),
+			unary(do, func(*stage) proto.Message { return &pb.GetSessionRequest{SessionId: uuid.NewString()} }),
+			unary(do, func(*stage) proto.Message { return &pb.CancelSessionRequest{SessionId: uuid.NewString()} }),
+			unary(do, func(*stage) proto.Message {
+				return &pb.SendMessagesRequest{SessionId: uuid.NewString(), Instance: uuid.NewString(), Attempt: 1, Messages: []*pb.ProtocolMessage{{Sequence: 1, Mac: []byte("x")}}}
+			}),
+		)
+	}
+	return all
+}
+
+// Who has the owner's token and no share does everything that can be called, a thousand times. The
+// owner's device signs at once all the while, in its first attempt; as many pre-params as the
+// caller may have are taken, and no more; nothing is charged; and the memory stays what it was.
+func TestThief(t *testing.T) {
+	t.Parallel()
+	const calls, thieves, creates = 1000, 4, 3
+	var taken spent
+	cfg := servertest.Config{Sessions: session.Config{Creates: creates, Aborts: 1}, Workers: servertest.Workers(1), Wrap: taken.wrap}
+	s := newStage(t, cfg)
+	all := thefts()
+	var done atomic.Int32
+	var wg sync.WaitGroup
+	over, half := make(chan struct{}), make(chan int64, 1)
+	for range thieves {
+		wg.Go(func() { // ends with the calls
+			for n := done.Add(1); n <= calls; n = done.Add(1) {
+				all[int(n)%len(all)](t, s)
+				if n == calls/2 {
+					half <- heap()
+				}
+			}
+		})
+	}
+	go func() { wg.Wait(); close(over) }()
+	signed, longest := 0, time.Duration(0)
+	for going := true; going; signed++ {
+		select {
+		case <-over:
+			going = false
+		default:
+		}
+		began := time.Now()
+		r := s.rogue(t, tss.OperationSign, nil)
+		r.well(t)
+		longest = max(longest, time.Since(began))
+		require.Equal(t, uint32(1), r.record(t).Attempt)
+	}
+	grown := heap() - <-half
+	t.Logf("%d signatures, the longest took %v; %d KiB more heap in the second half", signed, longest, grown>>10)
+	require.Less(t, longest, 30*time.Second)
+	require.Less(t, grown, int64(16<<20))
+	require.LessOrEqual(t, taken.preParams.Load(), int32(creates+int(longest/time.Second)))
+	now := wallet(t, s.Service, s.before.GetWalletId())
+	require.True(t, proto.Equal(s.before, now), "nothing was charged, and nothing has changed")
+	require.Eventually(t, func() bool { return s.Workers.Stats().Busy == 0 }, 2*time.Minute, 50*time.Millisecond)
+}
+
+// flood is how many requests one caller sends of each kind, hosted and device-held, beside how
+// many honest callers.
+type flood struct{ honest, requests int }
+
+// honestCallers all sign once, at the same moment, every other one with a device of its own; it
+// returns how long each took.
+func (s *stage) honestCallers(t testing.TB, callers int) (took []time.Duration) {
+	t.Helper()
+	took = make([]time.Duration, callers)
+	failed := make(chan error, 2*callers)
+	n := newNetwork(s.Conn)
+	n.hear = func(stream grpc.ClientStream, event any) error {
+		err := stream.RecvMsg(event)
+		if status.Code(err) == codes.ResourceExhausted { // the SDK would come again
+			failed <- err
+		}
+		return err
+	}
+	phone := networkPhone(t, n)
+	share, err := client.ParseShare(s.second.share)
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	for i := range callers {
+		wg.Go(func() { // ends with its call
+			began := time.Now()
+			defer func() { took[i] = time.Since(began) }()
+			ctx := servertest.As(context.Background(), fmt.Sprintf("honest-%d", i), session.ScopeSign, session.ScopeRead)
+			var err error
+			if i%2 == 0 {
+				_, err = s.Sign(ctx, signReq(s.second))
+			} else {
+				_, err = phone.Sign(ctx, share, client.CurveEd25519, []byte("hello"))
+			}
+			failed <- err
+		})
+	}
+	wg.Wait()
+	close(failed)
+	for err := range failed {
+		require.NoError(t, err)
+	}
+	return took
+}
+
+// besideAFlood requires that no honest caller is refused while one caller sends its requests, and
+// that none waits more than twice as long as without.
+func besideAFlood(t *testing.T, f flood) {
+	t.Helper()
+	s := newStage(t, rogueConfig(0, false)) // all use one set
+	hog := &session.Caller{Name: "hog", Scopes: []session.Scope{session.ScopeSign}}
+	longest := func(all []time.Duration) (most time.Duration) {
+		for _, d := range all {
+			most = max(most, d)
+		}
+		return most
+	}
+	before := longest(s.honestCallers(t, f.honest))
+	var wg sync.WaitGroup
+	var served, refused, began atomic.Int32
+	for range f.requests {
+		wg.Go(func() { // ends with its call
+			began.Add(1)
+			if a := overGRPC(t, s.Service, hog, signReq(s.second)); a.status.Code() == codes.ResourceExhausted {
+				refused.Add(1)
+			} else {
+				served.Add(1)
+			}
+		})
+	}
+	for range f.requests {
+		wg.Go(func() { // ends with its call's first answer
+			begins(t, s.Service, hog, deviceSignReq(s.second))
+			began.Add(1)
+		})
+	}
+	for began.Load() < int32(f.requests/2) { //nolint:gosec // G115: some hundreds
+		time.Sleep(time.Millisecond)
+	}
+	beside := longest(s.honestCallers(t, f.honest))
+	t.Logf("the longest wait: %v alone, %v beside %d requests", before, beside, 2*f.requests)
+	wg.Wait()
+	t.Logf("of the hog's hosted requests %d were served, %d refused", served.Load(), refused.Load())
+	require.LessOrEqual(t, beside, 2*before+5*time.Second)
+}
+
+// Forty honest callers beside one that sends two hundred requests of each kind.
+// TestLongHonestCallersBesideAFlood has two hundred beside a thousand.
+func TestHonestCallersBesideAFlood(t *testing.T) {
+	t.Parallel()
+	besideAFlood(t, flood{honest: 40, requests: 200})
+}

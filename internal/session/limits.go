@@ -1,0 +1,143 @@
+package session
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// buckets hold a token bucket for each caller.
+type buckets struct {
+	burst int
+	every time.Duration // from one token to the next
+
+	mu sync.Mutex // guards what follows
+	of map[string]*rate.Limiter
+}
+
+// maxBuckets bounds the memory of buckets, to some 100 KiB.
+const maxBuckets = 1 << 12
+
+func newBuckets(burst int, every time.Duration) *buckets {
+	return &buckets{burst: burst, every: every, of: make(map[string]*rate.Limiter)}
+}
+
+// take takes a token of the caller's, or says when there will be one.
+func (b *buckets) take(caller string) (wait time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l, ok := b.of[caller]
+	if !ok {
+		b.makeRoom()
+		l = rate.NewLimiter(rate.Every(b.every), b.burst)
+		b.of[caller] = l
+	}
+	r := l.Reserve()
+	if wait = r.Delay(); wait > 0 {
+		r.Cancel() // who waits as it is told finds it
+	}
+	return wait
+}
+
+// makeRoom drops the buckets that are full again, which a new one would be too; and any one
+// where there are none. It must be called with mu held.
+func (b *buckets) makeRoom() {
+	if len(b.of) < maxBuckets {
+		return
+	}
+	for caller, l := range b.of {
+		if l.Tokens() >= float64(b.burst) {
+			delete(b.of, caller)
+		}
+	}
+	for caller := range b.of {
+		if len(b.of) < maxBuckets {
+			return
+		}
+		delete(b.of, caller)
+	}
+}
+
+// unproven are the runs of each caller whose device has not shown its share yet. No caller has
+// more than maxUnproven: one more ends the oldest, and is not refused. A device shows its share
+// within a round trip, so that whoever has a token alone keeps nobody out.
+type unproven struct {
+	mu sync.Mutex // guards what follows
+	of map[string][]*Run
+}
+
+func (u *unproven) add(r *Run) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.of == nil {
+		u.of = make(map[string][]*Run)
+	}
+	all := append(u.of[r.key.caller], r)
+	if len(all) > maxUnproven {
+		all[0].cancel(fmt.Errorf("%w: %d newer sessions of the caller wait for a hello", ErrInterrupted, maxUnproven))
+		all = slices.Delete(all, 0, 1)
+	}
+	u.of[r.key.caller] = all
+}
+
+func (u *unproven) remove(r *Run) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	all := slices.DeleteFunc(u.of[r.key.caller], func(x *Run) bool { return x == r })
+	if len(all) == 0 {
+		delete(u.of, r.key.caller)
+	} else {
+		u.of[r.key.caller] = all
+	}
+}
+
+// buffer bounds the bytes of what devices sent and no run has taken yet, over all runs.
+type buffer struct {
+	mu   sync.Mutex // guards what follows
+	held int
+}
+
+// add notes n bytes more, where there is room or they are wanted always.
+func (b *buffer) add(n int, always bool) bool {
+	if b == nil {
+		return true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !always && b.held+n > maxWaiting {
+		return false
+	}
+	b.held += n
+	return true
+}
+
+func (b *buffer) free(n int) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.held -= n
+}
+
+// partOverhead is what a part takes besides what it says, about.
+const partOverhead = 256
+
+// sizeOf is how much memory a part takes, about.
+func sizeOf(p Part) int {
+	n := partOverhead + len(p.MAC)
+	if h := p.Hello; h != nil {
+		n += len(h.Nonce) + len(h.SessionKey) + len(h.PartyKeys) + len(h.Record) + len(h.Proof)
+		n += len(h.WalletID) + len(h.ShareSetID)
+	}
+	if p.Message != nil {
+		n += len(p.Message.Payload)
+	}
+	if p.End != nil {
+		n += len(p.End.ShareHash)
+	}
+	return n
+}

@@ -1,0 +1,196 @@
+package session
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/mpcd/mpcd/internal/tss"
+)
+
+// A caller has so many runs in the queue and no more, and is told when there is room again; others,
+// and its own new wallets, find room until the queue itself is full.
+func TestShareOfTheQueue(t *testing.T) {
+	a := newAdmission(1, 8)
+	holder := enter(t, a, "first", OpProvision)
+	var waiting []*ticket
+	full := func(caller string, op Operation, own bool, retry time.Duration) {
+		var o *OverloadedError
+		require.ErrorAs(t, a.room(caller, op), &o)
+		_, err := a.enter(caller, op)
+		require.Equal(t, o, err)
+		require.Equal(t, own, o.Own)
+		require.Equal(t, retry, o.RetryAfter)
+	}
+	waiting = append(waiting, enter(t, a, "other", OpProvision), enter(t, a, "greedy", OpProvision), enter(t, a, "greedy", OpBackup))
+	full("greedy", OpProvision, true, 2*firstGuess) // its first is the second
+	full("greedy", OpSign, true, 2*firstGuess)
+	waiting = append(waiting, enter(t, a, "greedy", OpCreate), enter(t, a, "greedy", OpCreate))
+	full("greedy", OpCreate, true, 3*firstGuess)
+	waiting = append(waiting, enter(t, a, "other", OpSign), enter(t, a, "third", OpSign), enter(t, a, "fourth", OpSign))
+	full("fifth", OpSign, false, 9*firstGuess)
+	holder.leave()
+	for range waiting {
+		for _, w := range waiting {
+			select {
+			case <-w.ready:
+				w.leave()
+			default:
+			}
+		}
+	}
+	require.Zero(t, a.busy)
+	require.Zero(t, a.waiting)
+	require.Zero(t, a.making)
+
+	require.Equal(t, 64, newAdmission(1, 256).share)
+	require.Equal(t, 2, newAdmission(1, 1).share, "a user's two devices")
+}
+
+// New wallets have their part of the slots, and what else waits goes past them.
+func TestNewWalletsHaveTheirPartOfTheSlots(t *testing.T) {
+	a := newAdmission(4, 100)
+	a.anew = 2
+	one, two := enter(t, a, "x", OpCreate), enter(t, a, "y", OpCreate)
+	three := enter(t, a, "z", OpCreate)
+	require.Zero(t, one.position+two.position)
+	require.Equal(t, uint32(1), three.position)
+	sign, provision := enter(t, a, "x", OpSign), enter(t, a, "x", OpProvision)
+	require.Zero(t, sign.position+provision.position, "there are slots for them")
+	sign.leave()
+	require.Equal(t, uint32(1), three.position)
+	one.leave()
+	require.Zero(t, three.position)
+	for _, x := range []*ticket{two, three, provision} {
+		x.leave()
+	}
+	require.Zero(t, a.busy+a.making+a.waiting)
+}
+
+// Each caller has a bucket of its own, which is refilled.
+func TestBuckets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBuckets(2, 10*time.Second)
+		require.Zero(t, b.take("a"))
+		require.Zero(t, b.take("a"))
+		require.Equal(t, 10*time.Second, b.take("a").Round(time.Millisecond))
+		require.Equal(t, 10*time.Second, b.take("a").Round(time.Millisecond), "to be refused costs nothing")
+		require.Zero(t, b.take("b"))
+		time.Sleep(10 * time.Second)
+		require.Zero(t, b.take("a"))
+		require.Positive(t, b.take("a"))
+		for i := range 2 * maxBuckets {
+			require.Zero(t, b.take(fmt.Sprint(i)))
+		}
+		require.LessOrEqual(t, len(b.of), maxBuckets)
+	})
+}
+
+// One more than so many devices that have not shown their share ends the oldest, of the same
+// caller alone.
+func TestTheOldestUnprovenGoes(t *testing.T) {
+	t.Parallel()
+	var u unproven
+	run := func(caller string) *Run {
+		r := newRun(runKey{caller: caller}, nil)
+		u.add(r)
+		return r
+	}
+	other := run("other")
+	all := make([]*Run, maxUnproven+3)
+	for i := range all {
+		all[i] = run("thief")
+	}
+	for i, r := range all {
+		require.Equal(t, i < 3, r.ended, "%d", i)
+		if i < 3 {
+			require.ErrorIs(t, r.err, ErrInterrupted)
+		}
+		u.remove(r)
+	}
+	require.False(t, other.ended)
+	require.Len(t, u.of, 1)
+	u.remove(other)
+	require.Empty(t, u.of)
+}
+
+func message(n int) Part {
+	return Part{Message: &tss.Sealable{Curve: Ed25519, Payload: make([]byte, n)}}
+}
+
+// What devices have sent and no run has taken is bounded over all runs. A run of which nothing
+// waits may always add a part, and what a run leaves behind is given back.
+func TestBufferIsBounded(t *testing.T) {
+	t.Parallel()
+	const size = 256 << 10
+	var room buffer
+	open := func() *device {
+		d := newDevice("", 1, time.Minute, func() {})
+		d.room = &room
+		_, err := d.take([]Numbered{{Sequence: 1, Part: Part{Hello: &tss.Hello{}}}})
+		require.NoError(t, err)
+		d.listen()
+		return d
+	}
+	var all []*device
+	for range 20 {
+		d := open()
+		all = append(all, d)
+		_, err := d.Recv(t.Context()) // the hello
+		require.NoError(t, err)
+		for k := range uint32(40) {
+			_, err := d.take([]Numbered{{Sequence: 2 + k, Part: message(size)}})
+			require.NoError(t, err)
+		}
+	}
+	require.LessOrEqual(t, room.held, maxWaiting+len(all)*(size+partOverhead))
+	require.Greater(t, room.held, maxWaiting/2)
+	last := all[len(all)-1]
+	require.Len(t, last.in, 1, "one, and no more")
+	ack, err := last.take([]Numbered{{Sequence: 3, Part: message(size)}})
+	require.NoError(t, err)
+	require.Equal(t, uint32(2), ack)
+	all[0].close()
+	ack, err = last.take([]Numbered{{Sequence: 3, Part: message(size)}})
+	require.NoError(t, err)
+	require.Equal(t, uint32(3), ack, "there is room again")
+	for _, d := range all {
+		d.close()
+		d.close()
+		_, err = d.take([]Numbered{{Sequence: d.next, Part: message(1)}})
+		require.ErrorIs(t, err, ErrInterrupted, "it is over")
+	}
+	require.Zero(t, room.held)
+}
+
+// Before it has its place, a run takes its device's first part and nothing else, once.
+func TestOnlyTheHelloIsTaken(t *testing.T) {
+	t.Parallel()
+	d := newDevice("", 1, time.Minute, func() {})
+	hello := &tss.Hello{Nonce: []byte("first")}
+	parts := []Numbered{{Sequence: 1, Part: Part{Hello: hello}}, {Sequence: 2, Part: message(1)}}
+	ack, err := d.take(parts[1:])
+	require.NoError(t, err)
+	require.Zero(t, ack)
+	for _, p := range [][]Numbered{parts, {{Sequence: 1, Part: Part{Hello: &tss.Hello{Nonce: []byte("second")}}}}, parts} {
+		ack, err = d.take(p)
+		require.NoError(t, err)
+		require.Equal(t, uint32(1), ack)
+	}
+	got, err := d.greeted(t.Context())
+	require.NoError(t, err)
+	require.Same(t, hello, got)
+	d.listen()
+	ack, err = d.take(parts)
+	require.NoError(t, err)
+	require.Equal(t, uint32(2), ack)
+	p, err := d.Recv(t.Context())
+	require.NoError(t, err)
+	require.Same(t, hello, p.Hello, "it is the first that the run gets")
+	p, err = d.Recv(t.Context())
+	require.NoError(t, err)
+	require.NotNil(t, p.Message)
+}

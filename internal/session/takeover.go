@@ -1,0 +1,157 @@
+package session
+
+import (
+	"context"
+	"fmt"
+)
+
+// errTakenOver ends an attempt whose device came back as another instance of itself.
+var errTakenOver = fmt.Errorf("%w: another instance of the device has taken over", ErrInterrupted)
+
+// newcomerKey names another instance of a live session's device.
+type newcomerKey struct{ sessionID, instance string }
+
+// belongsTo reports whether a call comes from the parties that a live run has at its other end,
+// or from somebody who has none.
+func (r *Run) belongsTo(d *Device) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if d == nil || r.ended || r.device == nil { // its end, or its error, is for everybody
+		return true
+	}
+	return r.device.instance == d.Instance && (d.Attempt == 0 || d.Attempt == r.attempt)
+}
+
+// newcomer returns the run of another instance of a live run's device. It is told the next
+// attempt, and takes over when its hello has shown that it has the share: until then the run
+// that is live goes on.
+func (s *Service) newcomer(ctx context.Context, r *Run, j job) (*Run, error) {
+	key := newcomerKey{r.SessionID(), j.device.Instance}
+	if n, err := s.known(key, j.device); n != nil || err != nil {
+		return n, err
+	}
+	if j.device.Attempt != 0 {
+		return nil, fmt.Errorf("%w: attempt %d is over", ErrInterrupted, j.device.Attempt)
+	}
+	p, err := s.prepared(context.WithoutCancel(ctx), j)
+	if err != nil {
+		return nil, err
+	}
+	n := newRun(r.key, r.fingerprint)
+	n.room, n.id, n.created, n.attempt = &s.parts, key.sessionID, r.created, r.attempt+1
+	n.first = s.beyond(r.last().Sequence)
+	n.join(j.device, s.cfg.DeviceSilence)
+	n.queued(0)
+	close(n.ready)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		p.end()
+		return nil, ErrShuttingDown
+	}
+	if there := s.newcomers[key]; there != nil { // by a call at the same time
+		p.end()
+		return there, nil
+	}
+	s.newcomers[key] = n
+	s.wg.Go(func() { s.succeed(n, r, j, p) }) // ends with its time for the hello, or as a run does
+	return n, nil
+}
+
+// known returns the newcomer that calls again, or nil where it calls for the first time.
+func (s *Service) known(key newcomerKey, d *Device) (*Run, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.newcomers[key]
+	if n != nil && d.Attempt != 0 && d.Attempt != n.attempt {
+		return nil, fmt.Errorf("%w: attempt %d is over", ErrInterrupted, d.Attempt)
+	}
+	return n, nil
+}
+
+// succeed takes a newcomer to its end.
+func (s *Service) succeed(n, r *Run, j job, p *plan) {
+	rec, err := s.takeOver(n, r, j, p)
+	s.mu.Lock()
+	delete(s.newcomers, newcomerKey{n.id, n.device.instance})
+	mine := s.live[n.key] == n
+	s.mu.Unlock()
+	switch {
+	case rec != nil:
+		s.run(n, rec, p, nil)
+		return
+	case err != nil:
+		n.end(nil, s.classify(err, false))
+	}
+	n.device.close()
+	p.end()
+	if mine {
+		s.release(n)
+	}
+}
+
+// takeOver waits for a newcomer's proof, ends the run that is live, and records the next
+// attempt. Without an error rec is nil where the session has ended for good: n has its end.
+func (s *Service) takeOver(n, r *Run, j job, p *plan) (rec *Session, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			// The value may hold a secret; its type is enough.
+			rec, err = nil, fmt.Errorf("%w: a takeover panicked with a %T", ErrInternal, v)
+		}
+	}()
+	ctx, stop := context.WithCancelCause(s.ctx)
+	defer stop(nil)
+	n.stopWith(stop)
+	over := make(chan struct{})
+	go func() { // ends with the hello, or with the run
+		select {
+		case <-r.released:
+			stop(fmt.Errorf("%w: the attempt before has ended", ErrInterrupted))
+		case <-over:
+		}
+	}()
+	err = s.meet(ctx, n, &Session{ID: n.id, Caller: j.caller.Name, Operation: j.op}, p)
+	close(over)
+	if err == nil {
+		err = s.inherit(n, r)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.cancel(errTakenOver)
+	<-r.released // soon: what it computes is killed, or left behind
+	ctx = context.WithoutCancel(ctx)
+	there, err := s.find(ctx, j, n)
+	switch {
+	case err != nil:
+		return nil, err
+	case there == nil:
+		return nil, fmt.Errorf("%w: the session is gone", ErrInterrupted)
+	case there.State == Interrupted && there.Attempt+1 == n.attempt:
+		rec, there, err = s.record(ctx, j, p, there)
+	}
+	if rec == nil && err == nil {
+		return nil, s.replay(ctx, n, there)
+	}
+	if rec != nil {
+		n.mu.Lock()
+		n.first = rec.Progress.Sequence
+		n.mu.Unlock()
+	}
+	return rec, err
+}
+
+// inherit makes a newcomer live as soon as the run is over. The first that has shown its share
+// is the one.
+func (s *Service) inherit(n, r *Run) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return ErrShuttingDown
+	case s.live[r.key] != r || r.heir != nil:
+		return errTakenOver
+	}
+	r.heir = n
+	return nil
+}

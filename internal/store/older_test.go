@@ -1,0 +1,81 @@
+package store_test
+
+import (
+	"maps"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/store/storetest"
+)
+
+// undo takes the changes of each migration to the schema back.
+var undo = map[int][]string{
+	4: {"ALTER TABLE share_sets DROP COLUMN lock_time", "ALTER TABLE share_sets DROP COLUMN aborts"},
+	5: {"DROP TABLE custodian_deletions"},
+	6: {
+		"ALTER TABLE share_sets DROP COLUMN soft_full_time", "ALTER TABLE wallets DROP COLUMN lock_time",
+		"ALTER TABLE wallets DROP COLUMN hard_aborts", "ALTER TABLE wallets DROP COLUMN soft_aborts",
+		"DROP INDEX sessions_armed", "ALTER TABLE sessions DROP COLUMN armed",
+		"ALTER TABLE sessions DROP COLUMN used_set_id", "DROP TABLE blames",
+	},
+	7: {
+		"DROP INDEX wallet_moduli_by_sha256", "ALTER TABLE wallet_moduli DROP COLUMN maker",
+		"DROP INDEX preparams_by_age", "ALTER TABLE preparams DROP COLUMN role", "ALTER TABLE preparams DROP COLUMN incarnation",
+		"CREATE INDEX preparams_by_age ON preparams (make_time) WHERE id IS NOT NULL", "DROP TABLE incarnation",
+	},
+}
+
+// olderSchema makes a database one of an earlier release, whose last migration is version.
+func olderSchema(t *testing.T, path string, version int) {
+	t.Helper()
+	db := sqlite(t, path)
+	for _, v := range slices.Backward(slices.Sorted(maps.Keys(undo))) {
+		if v <= version {
+			break
+		}
+		for _, back := range undo[v] {
+			_, err := db.ExecContext(t.Context(), back)
+			require.NoError(t, err, back)
+		}
+	}
+	_, err := db.ExecContext(t.Context(), "DELETE FROM goose_db_version WHERE version_id > ?", version)
+	require.NoError(t, err)
+	require.NoError(t, db.Close())
+}
+
+// Sets keep the aborts that an earlier release counted, and what is locked stays so. A wallet
+// has those of all its sets; it is not locked before the next.
+func TestAbortsFromBeforeWalletsHadThem(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "mpcd.db")
+	s := open(t, path)
+	first := storetest.NewAborted(t, s, 3)
+	_, other := storetest.NewWallet(t, s, "owner")
+	before, err := s.Wallet(t.Context(), first.WalletID)
+	require.NoError(t, err)
+	require.True(t, before.Sets[0].Locked())
+	require.NoError(t, s.Close())
+	olderSchema(t, path, 5)
+	_, err = sqlite(t, path).ExecContext(t.Context(), "UPDATE share_sets SET aborts = 7 WHERE id = ?", before.Sets[1].ID)
+	require.NoError(t, err)
+
+	s = open(t, path)
+	after, err := s.Wallet(t.Context(), first.WalletID)
+	require.NoError(t, err)
+	require.Equal(t, uint32(10), after.HardAborts)
+	require.Zero(t, after.SoftAborts)
+	require.True(t, after.LockTime.IsZero())
+	require.Equal(t, before.Sets[0], after.Sets[0])
+	require.Equal(t, uint32(7), after.Sets[1].Aborts)
+	none, err := s.Wallet(t.Context(), other.WalletID)
+	require.NoError(t, err)
+	require.Zero(t, none.HardAborts)
+	n, err := s.InterruptAll(t.Context(), session.NewBudget(5, before.CreateTime))
+	require.NoError(t, err)
+	require.Zero(t, n)
+	require.NoError(t, s.Close())
+}

@@ -1,0 +1,82 @@
+package tss
+
+import (
+	"context"
+	"errors"
+)
+
+// ErrStopped is a Link's word that no part comes any more, because somebody has ended the run.
+// A side that gets it first looks at what came before to the end, for which it may blame the
+// other side, and then returns the Link's error.
+var ErrStopped = errors.New("the run was stopped")
+
+// next waits for what ch brings. Where nothing comes any more it says why, but not before it has
+// brought what came.
+func next[T any](ctx context.Context, c *channel, ch <-chan T) (v T, err error) {
+	select {
+	case v = <-ch:
+		return v, nil
+	case <-ctx.Done():
+		return v, context.Cause(ctx)
+	case <-c.over:
+	}
+	select {
+	case v = <-ch:
+		return v, nil
+	default:
+		return v, c.why
+	}
+}
+
+// idle returns an error where the run was stopped and nothing of a curve came, so that there is
+// nothing to begin its protocol for.
+func (c *channel) idle(curve Curve) error {
+	select {
+	case <-c.over:
+		if len(c.parts[curve]) == 0 {
+			return c.why
+		}
+	default:
+	}
+	return nil
+}
+
+// more notes work for a seat, or with -1 that some of it is done.
+func (s *side) more(t *seat, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.pending += n
+	s.rest()
+}
+
+// leave notes that a seat makes nothing any more.
+func (s *side) leave(t *seat) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.done = true
+	s.rest()
+}
+
+// stop makes err the run's, unless what came until now ends it.
+func (s *side) stop(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopping = err
+	s.rest()
+}
+
+// rest ends the run where nothing comes any more, and its seats have made all that they can of
+// what came. It must be called with mu held.
+func (s *side) rest() {
+	waits := false
+	for _, t := range s.seats {
+		if !t.done && t.pending > 0 {
+			return
+		}
+		waits = waits || !t.done
+	}
+	if waits && s.stopping != nil && s.err == nil {
+		s.err = s.stopping
+		close(s.failed)
+	}
+}
