@@ -27,7 +27,7 @@ func (f *fingerprints) MAC(b []byte) ([]byte, error) {
 // nothingUnfinished is a store without sessions.
 type nothingUnfinished struct{ session.Housekeeper }
 
-func (nothingUnfinished) InterruptAll(context.Context) (int, error) { return 0, nil }
+func (nothingUnfinished) InterruptAll(context.Context, session.Budget) (int, error) { return 0, nil }
 
 // A repeated call is the same request where it says the same, in each of its fields; which
 // instance of a device calls is none of them.

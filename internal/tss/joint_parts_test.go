@@ -359,7 +359,7 @@ func TestHelloForm(t *testing.T) {
 			} else {
 				spoil(h)
 			}
-			require.Error(t, h.check(from, curves), "%v: %s", from, name)
+			require.Error(t, h.check(from, curves, false), "%v: %s", from, name)
 		}
 	}
 	for name, spoil := range map[string]func(h *Hello){
@@ -367,8 +367,22 @@ func TestHelloForm(t *testing.T) {
 	} {
 		h := good()
 		spoil(h)
-		require.ErrorContains(t, h.check(Client, []Curve{Ed25519}), "names sets", name)
-		require.NoError(t, h.check(Server, []Curve{Ed25519}), name)
+		require.ErrorContains(t, h.check(Client, []Curve{Ed25519}, false), "names sets", name)
+		require.NoError(t, h.check(Server, []Curve{Ed25519}, false), name)
+	}
+	// A proof where a set is used, of the client alone, and of one length.
+	for _, from := range []Party{Client, Server} {
+		for _, used := range []bool{true, false} {
+			for _, n := range []int{0, proofLen - 1, proofLen, proofLen + 1} {
+				h := good()
+				h.Proof = make([]byte, n)
+				want := n == 0
+				if from == Client && used {
+					want = n == proofLen
+				}
+				require.Equal(t, want, h.check(from, []Curve{Ed25519}, used) == nil, "%v used=%v %d", from, used, n)
+			}
+		}
 	}
 	(*Joined)(nil).wipe()
 }

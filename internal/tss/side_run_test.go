@@ -163,29 +163,34 @@ func TestWhatCannotBeSent(t *testing.T) {
 	}
 }
 
-// The gate is asked before the last message leaves, and only then; what it refuses does not.
-func TestGateOfTheLastMessage(t *testing.T) {
+// The gate is asked before the messages of its rounds leave, and before no others; what it
+// refuses does not leave.
+func TestGateOfARound(t *testing.T) {
 	t.Parallel()
 	no := errors.New("no")
 	for _, answer := range []error{nil, no} {
-		asked := 0
+		var asked []Gate
 		s, c := signer(func(*seat) *lib.Error { return nil })
-		s.gate = func(context.Context) error {
-			asked++
+		s.gates, s.gate = Ed25519.gates(), func(_ context.Context, g Gate) error {
+			asked = append(asked, g)
 			return answer
 		}
 		require.NoError(t, s.route(t.Context(), s.seats[0], commitment(s.seats[0], 1)))
-		require.Zero(t, asked)
+		require.Empty(t, asked)
 		require.Len(t, c.sent, 1)
 		require.Equal(t, []int{0}, s.inboxes(), "what a party says is not for itself")
 		require.Equal(t, answer, s.route(t.Context(), s.seats[0], commitment(s.seats[0], 3)))
-		require.Equal(t, 1, asked)
+		require.Equal(t, []Gate{Disarm}, asked)
 		if answer == nil {
 			require.Len(t, c.sent, 2)
 		} else {
 			require.Len(t, c.sent, 1)
 		}
+		s.gate = nil // nobody is asked
+		require.NoError(t, s.route(t.Context(), s.seats[0], commitment(s.seats[0], 3)))
 	}
+	require.Equal(t, map[int]Gate{2: Arm, 9: Disarm}, Secp256k1.gates())
+	require.Equal(t, map[int]Gate{3: Disarm}, Ed25519.gates())
 }
 
 // A message inside a side reaches the seats that it is for, and no others; one to a single

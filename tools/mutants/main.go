@@ -29,8 +29,8 @@ type target struct {
 
 var targets = []target{
 	{dir: "internal/tss", files: []string{
-		"curve.go", "encoding.go", "ingress.go", "ingress_content.go", "ingress_moduli.go", "ingress_reader.go", "joint.go", "keygen.go",
-		"link.go", "preparams.go", "record.go", "reshare.go", "result.go", "share.go", "side.go", "sign.go",
+		"curve.go", "encoding.go", "hello.go", "ingress.go", "ingress_content.go", "ingress_moduli.go", "ingress_reader.go", "joint.go", "keygen.go",
+		"link.go", "preparams.go", "proof.go", "record.go", "reshare.go", "result.go", "share.go", "side.go", "sign.go", "stop.go",
 	}, calls: regexp.MustCompile(`^[rg]\.(bytes|bobWC|cancels|ciphertext|decommitment|dln|list|moduli|nonResidue|point|scalar|schnorr)\(`)},
 	{dir: "internal/auth", files: []string{"auth.go", "certificate.go", "jwk.go", "jwks.go", "location.go", "tls.go", "token.go"}},
 	{dir: "internal/webhook", files: []string{"failure.go", "webhook.go"}},
