@@ -25,6 +25,7 @@ type target struct {
 	dir   string
 	files []string
 	calls *regexp.Regexp // statements that are checks; nil: none is
+	parts *regexp.Regexp // of "file.go function", where the guards are; nil: everywhere
 }
 
 var targets = []target{
@@ -34,8 +35,12 @@ var targets = []target{
 	}, calls: regexp.MustCompile(`^[rg]\.(bytes|bobWC|cancels|ciphertext|decommitment|dln|list|moduli|nonResidue|point|scalar|schnorr)\(`)},
 	{dir: "internal/auth", files: []string{"auth.go", "certificate.go", "jwk.go", "jwks.go", "location.go", "tls.go", "token.go"}},
 	{dir: "internal/webhook", files: []string{"failure.go", "webhook.go"}},
-	{dir: "client", files: []string{"device.go", "run.go", "share.go", "sign.go", "wallet.go"}},
-	{dir: "internal/session", files: []string{"caller.go", "device.go", "request.go", "wallets.go", "work.go"}},
+	// What the SDK holds an answer against.
+	{dir: "client", files: []string{"device.go", "run.go", "share.go", "sign.go", "wallet.go"},
+		parts: regexp.MustCompile(`device.go (runOnDevice|attempt\.(deliver|finish|side))|run.go (run|attach|want\.check)|share.go|sign.go|wallet.go`)},
+	// Authorisation, whether a set may be used, fingerprints, budgets, commit.
+	{dir: "internal/session", files: []string{"caller.go", "device.go", "generate.go", "model.go", "request.go", "sign.go", "wallets.go", "work.go"},
+		parts: regexp.MustCompile(`caller.go|request.go|Service\.(deviceSource|source|match|still|usable|mayLeave|arm|disarm|commit|blame|reshare|SignWithDevice|Sign|Create|confirm|revoke|unlock)$|usable|has$|pickRevoked`)},
 }
 
 var (

@@ -44,7 +44,7 @@ type verdict struct {
 
 // build mutates the package's files in an overlay, and builds its tests.
 func (s *suite) build() error {
-	m := &mutator{root: s.root, calls: s.target.calls}
+	m := &mutator{root: s.root, calls: s.target.calls, parts: s.target.parts}
 	replace := map[string]string{}
 	dir := filepath.Join(s.root, s.target.dir)
 	put := func(name string, code []byte) error {
