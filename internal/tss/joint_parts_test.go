@@ -456,7 +456,9 @@ func TestJointThatCannotGoOn(t *testing.T) {
 	out, err := j.Run(t.Context(), waiting(Part{Hello: hello}))
 	require.ErrorIs(t, err, no)
 	require.Nil(t, out)
-	_, err = j.Run(t.Context(), &waits{said{linkOf: linkOf{err: io.ErrClosedPipe}}})
+	short, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	_, err = j.Run(short, &waits{said{linkOf: linkOf{err: io.ErrClosedPipe}}})
 	require.Equal(t, io.ErrClosedPipe, err)
 	j.WalletID = "x"
 	_, err = j.Run(t.Context(), waiting(Part{Hello: hello}))
