@@ -171,12 +171,7 @@ func TestGateOfARound(t *testing.T) {
 	for _, answer := range []error{nil, no} {
 		var asked []Gate
 		s, c := signer(func(*seat) *lib.Error { return nil })
-<<<<<<< HEAD
 		s.gates, s.gate = Ed25519.gates(), func(_ context.Context, g Gate) error {
-=======
-		s.gates = s.curve.gates()
-		s.gate = func(_ context.Context, g Gate) error {
->>>>>>> main
 			asked = append(asked, g)
 			return answer
 		}
