@@ -2,7 +2,10 @@ package client
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
+	"errors"
+	"io"
 	"strings"
 	"testing"
 
@@ -170,4 +173,55 @@ func TestShareOfAPurpose(t *testing.T) {
 	require.ErrorContains(t, share.of(PurposeBackup), "a BACKUP share is needed")
 	require.ErrorContains(t, (*Share)(nil).of(PurposeSigning), "there is none")
 	require.ErrorContains(t, (&Share{purpose: PurposeSigning}).of(PurposeSigning), "there is none")
+}
+
+// What comes of a device-held run: in its order, once, as one part, and no more than a run has.
+func TestWhatADeviceTakes(t *testing.T) {
+	t.Parallel()
+	word := func(n uint32) *mpcdv1.ProtocolMessage { return &mpcdv1.ProtocolMessage{Sequence: n, Mac: []byte{1}} }
+	a := &attempt{device: &mpcdv1.DeviceSide{}}
+	require.ErrorContains(t, a.deliver(word(1)), "a message before the run has begun")
+	a.session, a.in = "session", make(chan tss.Part, 2)
+	for _, n := range []uint32{0, 2, 7} {
+		require.NoError(t, a.deliver(word(n)), "not the next one")
+		require.Empty(t, a.in)
+	}
+	err := a.deliver(&mpcdv1.ProtocolMessage{Sequence: 1})
+	require.ErrorIs(t, err, ErrBadAnswer)
+	require.ErrorContains(t, err, "it is not one part")
+	for n := range uint32(2) {
+		require.NoError(t, a.deliver(word(n+1)))
+		require.NoError(t, a.deliver(word(n+1)), "again")
+		require.Len(t, a.in, int(n+1))
+		require.Equal(t, n+1, a.device.GetAck())
+	}
+	require.ErrorContains(t, a.deliver(word(3)), "more messages than the protocol has")
+}
+
+// An outcome counts when this side has what the service has; a signature stands for itself.
+func TestWhatADeviceEndsWith(t *testing.T) {
+	t.Parallel()
+	begun := func(err error) *attempt {
+		a := &attempt{session: "session", ended: make(chan struct{}), err: err}
+		a.joint.Operation = "BACKUP"
+		close(a.ended)
+		return a
+	}
+	require.ErrorContains(t, (&attempt{}).finish(t.Context()), "an outcome before the run has begun")
+	require.NoError(t, begun(nil).finish(t.Context()))
+	broken := &tss.ProtocolError{Curve: tss.Ed25519, Round: 1, Culprit: tss.Server, Err: errors.New("no")}
+	err := begun(broken).finish(t.Context())
+	require.ErrorIs(t, err, ErrBadAnswer)
+	require.ErrorIs(t, err, broken)
+	err = begun(io.ErrClosedPipe).finish(t.Context())
+	require.ErrorIs(t, err, io.ErrClosedPipe)
+	require.NotErrorIs(t, err, ErrBadAnswer)
+	sign := begun(broken)
+	sign.joint.Operation, sign.ended = tss.OperationSign, nil
+	gone, cancel := context.WithCancelCause(t.Context())
+	cancel(io.ErrClosedPipe)
+	require.NoError(t, sign.finish(gone))
+	waits := begun(nil)
+	waits.ended = nil
+	require.ErrorIs(t, waits.finish(gone), io.ErrClosedPipe)
 }

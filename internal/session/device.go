@@ -48,16 +48,16 @@ type device struct {
 	met      chan struct{} // closed when the first part is there
 	stopped  chan struct{} // closed when over is set
 
-	mu     sync.Mutex // guards what follows
-	hello  *tss.Hello // of the device
-	place  *ticket    // which it has; nil before
-	placed bool       // the run has its place, and takes all parts; before, the hello alone
-	next   uint32     // the sequence of the device's next part
-	sent   []Part     // those after acked
-	acked  uint32
-	newest Part      // sent or not yet, acknowledged or not
-	over   error     // why nothing is taken or sent any more; nil: it is
-	waits  time.Time // since when the run waits for the device; zero: it does not
+	mu        sync.Mutex // guards what follows
+	hello     *tss.Hello // of the device
+	place     *ticket    // which it has; nil before
+	listening bool       // the run takes all parts: it is there to look at them; before, the hello alone
+	next      uint32     // the sequence of the device's next part
+	sent      []Part     // those after acked
+	acked     uint32
+	newest    Part      // sent or not yet, acknowledged or not
+	over      error     // why nothing is taken or sent any more; nil: it is
+	waits     time.Time // since when the run waits for the device; zero: it does not
 }
 
 var _ tss.Link = (*device)(nil)
@@ -82,16 +82,22 @@ func (d *device) greeted(ctx context.Context) (*tss.Hello, error) {
 	}
 }
 
-// listen hands the run, which has its place, the device's hello, and takes what comes after it
-// from now on.
-func (d *device) listen(place *ticket) {
+// has notes the run's place.
+func (d *device) has(place *ticket) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.place = place
+}
+
+// listen hands the run the device's hello, and takes what comes after it from now on: the run is
+// there to look at it.
+func (d *device) listen() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	hello := Part{Hello: d.hello}
 	d.room.add(sizeOf(hello), true)
 	d.in <- hello // the first: there is room
-	d.placed = true
+	d.listening = true
 }
 
 // close takes nothing any more, and drops what nobody took. The run has ended.
@@ -260,11 +266,11 @@ func (d *device) take(parts []Numbered) (ack uint32, err error) {
 // takeNext takes the next part, where the run takes it now. It must be called with mu held.
 func (d *device) takeNext(p Part) (taken bool, err error) {
 	switch {
-	case !d.placed && d.next == 1:
+	case !d.listening && d.next == 1:
 		d.hello = p.Hello // nil where it is something else, which is as good as none
 		close(d.met)
 		return true, nil
-	case !d.placed:
+	case !d.listening:
 		return false, nil
 	case len(d.in) == cap(d.in):
 		return false, &FieldError{"messages", "must not be more than the protocol has"}
@@ -424,6 +430,7 @@ const lookAtMost = 30 * time.Second
 // from the device or sent to it, but what was taken is looked at to the end: a cancellation
 // does not undo the blame for it.
 func (s *Service) joined(ctx context.Context, j *tss.Joint, d *device) (*tss.Joined, error) {
+	d.listen()
 	whole, kill := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer kill(nil)
 	defer context.AfterFunc(s.ctx, func() { kill(errClosing) })()

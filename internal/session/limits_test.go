@@ -180,7 +180,7 @@ func TestBufferIsBounded(t *testing.T) {
 		d.room = &room
 		_, err := d.take([]Numbered{{Sequence: 1, Part: Part{Hello: &tss.Hello{}}}})
 		require.NoError(t, err)
-		d.listen(nil)
+		d.listen()
 		return d
 	}
 	var all []*device
@@ -231,7 +231,7 @@ func TestOnlyTheHelloIsTaken(t *testing.T) {
 	got, err := d.greeted(t.Context())
 	require.NoError(t, err)
 	require.Same(t, hello, got)
-	d.listen(nil)
+	d.listen()
 	ack, err = d.take(parts)
 	require.NoError(t, err)
 	require.Equal(t, uint32(2), ack)

@@ -190,3 +190,17 @@ func TestRow15ForeignContent(t *testing.T) {
 		}
 	}
 }
+
+// In a resharing the old parties overtake the new ones: what one sends needs what is for it, and
+// nothing that is for the other.
+func TestRow15OldPartiesOvertake(t *testing.T) {
+	t.Parallel()
+	p := resharings[Secp256k1]
+	share := p.steps[typeOf(&ecresharing.DGRound3Message1{})]
+	g := &ingress{proto: p}
+	require.False(t, g.due(share), "the old party has not heard of the new keys")
+	g.sent = map[protoreflect.FullName]bool{typeOf(&ecresharing.DGRound2Message1{}): true}
+	require.False(t, g.due(share), "these are for the new party")
+	g.sent = map[protoreflect.FullName]bool{typeOf(&ecresharing.DGRound2Message2{}): true}
+	require.True(t, g.due(share))
+}

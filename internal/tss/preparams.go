@@ -253,7 +253,7 @@ func (pp *PreParams) check(rounds int) error {
 	if new(big.Int).Mul(sp, sq).Cmp(p.NTildei) != 0 {
 		return fmt.Errorf("%w: NTilde is not (2p+1)(2q+1)", ErrPreParams)
 	}
-	if sk.N.Cmp(p.NTildei) == 0 || sp.Cmp(sk.P) == 0 || sp.Cmp(sk.Q) == 0 || sq.Cmp(sk.P) == 0 || sq.Cmp(sk.Q) == 0 {
+	if sp.Cmp(sk.P) == 0 || sp.Cmp(sk.Q) == 0 || sq.Cmp(sk.P) == 0 || sq.Cmp(sk.Q) == 0 {
 		return fmt.Errorf("%w: N and NTilde have a common factor", ErrPreParams)
 	}
 	return checkGenerators(p)
@@ -269,7 +269,7 @@ func checkSafePrimes(p, q *big.Int, rounds int) error {
 		return fmt.Errorf("the product has not %d bits", modulusBits)
 	}
 	for _, x := range []*big.Int{p, q} {
-		if x.Sign() <= 0 || x.BitLen() != primeBits || x.Bit(0) != 1 || x.Bit(1) != 1 {
+		if x.BitLen() != primeBits || x.Bit(0) != 1 || x.Bit(1) != 1 {
 			return fmt.Errorf("a factor has not %d bits, or is not 3 mod 4", primeBits)
 		}
 		if !x.ProbablyPrime(rounds) || !new(big.Int).Rsh(x, 1).ProbablyPrime(rounds) {

@@ -61,7 +61,7 @@ func TestCombineAndMult(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, sum.Equals(c.baseMult(big.NewInt(5*7+7*35))))
 	}
-	off := tsscrypto.NewECPointNoCurveCheck(Ed25519.ec(), big.NewInt(2), big.NewInt(2)) // no point has this y
+	off := offCurve()
 	good := Ed25519.baseMult(seven)
 	_, err := Ed25519.mult(five, off)
 	require.ErrorIs(t, err, errPoint)
@@ -326,6 +326,11 @@ func TestNoRunWithoutPreParams(t *testing.T) {
 		_, err = Keygen(t.Context(), &plainConn{}, in, Observer{})
 		require.ErrorContains(t, err, "unknown curve or party")
 	}
+}
+
+// offCurve is no point of Ed25519: none has this y.
+func offCurve() *tsscrypto.ECPoint {
+	return tsscrypto.NewECPointNoCurveCheck(Ed25519.ec(), big.NewInt(2), big.NewInt(2))
 }
 
 func decodedAny(t testing.TB, payload []byte) *anypb.Any {

@@ -163,15 +163,15 @@ func TestWhatCannotBeSent(t *testing.T) {
 	}
 }
 
-// The gate is asked before the last message leaves, and only then; what it refuses does not.
-func TestGateOfTheLastMessage(t *testing.T) {
+// The gate is asked before the messages of its rounds leave, and before no others; what it
+// refuses does not leave.
+func TestGateOfARound(t *testing.T) {
 	t.Parallel()
 	no := errors.New("no")
 	for _, answer := range []error{nil, no} {
 		var asked []Gate
 		s, c := signer(func(*seat) *lib.Error { return nil })
-		s.gates = s.curve.gates()
-		s.gate = func(_ context.Context, g Gate) error {
+		s.gates, s.gate = Ed25519.gates(), func(_ context.Context, g Gate) error {
 			asked = append(asked, g)
 			return answer
 		}
@@ -186,7 +186,11 @@ func TestGateOfTheLastMessage(t *testing.T) {
 		} else {
 			require.Len(t, c.sent, 1)
 		}
+		s.gate = nil // nobody is asked
+		require.NoError(t, s.route(t.Context(), s.seats[0], commitment(s.seats[0], 3)))
 	}
+	require.Equal(t, map[int]Gate{2: Arm, 9: Disarm}, Secp256k1.gates())
+	require.Equal(t, map[int]Gate{3: Disarm}, Ed25519.gates())
 }
 
 // A message inside a side reaches the seats that it is for, and no others; one to a single
@@ -285,4 +289,18 @@ func TestAcceptAsksWhetherModuliAreNew(t *testing.T) {
 		require.Equal(t, used, err, "it is not the other side's fault")
 		require.Equal(t, []int{0, 0}, s.inboxes())
 	}
+}
+
+// A new key that fails a check is none, and the other side is to blame.
+func TestNewKeyIsChecked(t *testing.T) {
+	t.Parallel()
+	s, _ := signer(func(t *seat) *lib.Error { t.ended = func() bool { return true }; return nil })
+	wiped := false
+	s.obs.Busy, s.secrets = new(sync.WaitGroup), func() { wiped = true }
+	k, err := s.newKey(t.Context(), committee{big.NewInt(1), big.NewInt(2)}, func() save { return save{} }, nil)
+	requireBlame(t, err, Client)
+	require.ErrorIs(t, err, errSave)
+	require.Nil(t, k)
+	s.obs.Busy.Wait()
+	require.True(t, wiped)
 }

@@ -25,17 +25,22 @@ type target struct {
 	dir   string
 	files []string
 	calls *regexp.Regexp // statements that are checks; nil: none is
+	parts *regexp.Regexp // of "file.go function", where the guards are; nil: everywhere
 }
 
 var targets = []target{
 	{dir: "internal/tss", files: []string{
-		"curve.go", "encoding.go", "ingress.go", "ingress_content.go", "ingress_moduli.go", "ingress_reader.go", "joint.go", "keygen.go",
-		"link.go", "preparams.go", "record.go", "reshare.go", "result.go", "share.go", "side.go", "sign.go",
+		"curve.go", "encoding.go", "hello.go", "ingress.go", "ingress_content.go", "ingress_moduli.go", "ingress_reader.go", "joint.go", "keygen.go",
+		"link.go", "preparams.go", "proof.go", "record.go", "reshare.go", "result.go", "share.go", "side.go", "sign.go", "stop.go",
 	}, calls: regexp.MustCompile(`^[rg]\.(bytes|bobWC|cancels|ciphertext|decommitment|dln|list|moduli|nonResidue|point|scalar|schnorr)\(`)},
 	{dir: "internal/auth", files: []string{"auth.go", "certificate.go", "jwk.go", "jwks.go", "location.go", "tls.go", "token.go"}},
 	{dir: "internal/webhook", files: []string{"failure.go", "webhook.go"}},
-	{dir: "client", files: []string{"device.go", "run.go", "share.go", "sign.go", "wallet.go"}},
-	{dir: "internal/session", files: []string{"caller.go", "device.go", "request.go", "wallets.go", "work.go"}},
+	// What the SDK holds an answer against.
+	{dir: "client", files: []string{"device.go", "run.go", "share.go", "sign.go", "wallet.go"},
+		parts: regexp.MustCompile(`device.go (runOnDevice|attempt\.(deliver|finish|side))|run.go (run|attach|want\.check)|share.go|sign.go|wallet.go`)},
+	// Authorisation, whether a set may be used, fingerprints, budgets, commit.
+	{dir: "internal/session", files: []string{"caller.go", "device.go", "generate.go", "model.go", "request.go", "sign.go", "wallets.go", "work.go"},
+		parts: regexp.MustCompile(`caller.go|request.go|Service\.(deviceSource|source|match|still|usable|mayLeave|arm|disarm|commit|blame|reshare|SignWithDevice|Sign|Create|confirm|revoke|unlock)$|usable|has$|pickRevoked`)},
 }
 
 var (

@@ -39,6 +39,7 @@ const (
 type mutator struct {
 	root    string         // of the repository
 	calls   *regexp.Regexp // statements that are calls of a check; nil: there are none
+	parts   *regexp.Regexp // of "file.go function", where to look; nil: everywhere
 	mutants []*mutant
 
 	// Of the file that is read:
@@ -77,7 +78,9 @@ func (m *mutator) mutate(file string) ([]byte, error) {
 				m.function = strings.TrimLeft(m.text(f.Recv.List[0].Type), "*") + "." + m.function
 			}
 		}
-		ast.Inspect(d, m.visit)
+		if m.parts == nil || m.parts.MatchString(filepath.Base(file)+" "+m.function) {
+			ast.Inspect(d, m.visit)
+		}
 	}
 	return m.rewritten(), nil
 }

@@ -1,0 +1,496 @@
+package tss
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io"
+	"math/big"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// prefixed hashes fields, each after its length, with none of the code under test.
+func prefixed(fields ...[]byte) []byte {
+	h := sha256.New()
+	for _, f := range fields {
+		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(f))))
+		h.Write(f)
+	}
+	return h.Sum(nil)
+}
+
+func be32(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
+
+// The transcript is of everything that both sides must have seen alike.
+func TestTranscriptHasEveryField(t *testing.T) {
+	t.Parallel()
+	base := func() *channel {
+		return &channel{
+			joint:  &Joint{Party: Client, Operation: OperationSign, SessionID: "session", Attempt: 3, Payload: []byte("payload"), Share: &Share{SetID: SetID{ShareSetID: "source"}}},
+			wallet: "wallet", set: "set", sent: []byte("ours"), received: []byte("theirs"),
+		}
+	}
+	made, payload := sha256.Sum256([]byte("record")), sha256.Sum256([]byte("payload"))
+	want := prefixed([]byte(bindLabel), []byte("SIGN"), []byte("session"), be32(3), []byte("wallet"), []byte("source"), []byte("set"),
+		made[:], payload[:], []byte("ours"), []byte("theirs"))
+	require.Equal(t, want, base().transcript([]byte("record")))
+	other := base() // the other side's view of the same
+	other.joint.Party, other.sent, other.received = Server, other.received, other.sent
+	require.Equal(t, want, other.transcript([]byte("record")))
+	for name, change := range map[string]func(c *channel){
+		"operation": func(c *channel) { c.joint.Operation = "BACKUP" }, "session": func(c *channel) { c.joint.SessionID = "Session" },
+		"attempt": func(c *channel) { c.joint.Attempt = 4 }, "wallet": func(c *channel) { c.wallet = "Wallet" },
+		"source": func(c *channel) { c.joint.Share = nil }, "set": func(c *channel) { c.set = "" },
+		"payload": func(c *channel) { c.joint.Payload = nil }, "ours": func(c *channel) { c.sent = nil }, "theirs": func(c *channel) { c.received = nil },
+		"a field's end": func(c *channel) { c.wallet, c.joint.Share.ShareSetID = "walletsource", "" },
+	} {
+		c := base()
+		change(c)
+		require.NotEqual(t, want, c.transcript([]byte("record")), name)
+	}
+	require.NotEqual(t, want, base().transcript(nil), "record")
+	create := base()
+	create.joint.Operation = "CREATE"
+	before := create.transcript(nil)
+	create.joint.Payload = nil
+	require.Equal(t, before, create.transcript(nil), "nothing is signed")
+}
+
+// A direction's hash is of every field of every part.
+func TestHashOfADirectionHasEveryField(t *testing.T) {
+	t.Parallel()
+	seen := map[string]string{}
+	unlike := func(name string, p Part) {
+		h := sha256.New()
+		p.put(h)
+		sum := string(h.Sum(nil))
+		require.Empty(t, seen[sum], name)
+		seen[sum] = name
+	}
+	unlike("hello", Part{Hello: &Hello{}})
+	typ := reflect.TypeFor[Hello]()
+	for i := range typ.NumField() {
+		h := &Hello{}
+		switch f := reflect.ValueOf(h).Elem().Field(i); f.Kind() {
+		case reflect.String:
+			f.SetString("x")
+		default:
+			f.SetBytes([]byte("x"))
+		}
+		unlike("hello: "+typ.Field(i).Name, Part{Hello: h})
+	}
+	unlike("message", Part{Message: &Sealable{}})
+	unlike("message: curve", Part{Message: &Sealable{Curve: Ed25519}})
+	unlike("message: private", Part{Message: &Sealable{Private: true}})
+	unlike("message: payload", Part{Message: &Sealable{Payload: []byte("x")}})
+	unlike("end", Part{End: &End{}})
+	unlike("end: hash", Part{End: &End{ShareHash: []byte("x")}})
+	h := sha256.New()
+	(&Part{Message: &Sealable{Curve: Ed25519, Private: true, Payload: []byte("x")}}).put(h)
+	require.Equal(t, prefixed([]byte("message"), []byte{2, 1}, []byte("x")), h.Sum(nil))
+	h = sha256.New()
+	(&Part{End: &End{ShareHash: []byte("x")}}).put(h)
+	require.Equal(t, prefixed([]byte("end"), []byte("x")), h.Sum(nil))
+}
+
+// What binds a message to one party: the session, the attempt and the direction.
+func TestPrivateInfoHasEveryField(t *testing.T) {
+	t.Parallel()
+	c := &channel{joint: &Joint{SessionID: "session", Attempt: 3}}
+	require.Equal(t, prefixed([]byte(privateLabel), []byte("session"), be32(3), []byte("CLIENT")), c.privateInfo(Client))
+	require.Equal(t, prefixed([]byte(privateLabel), []byte("session"), be32(3), []byte("SERVER")), c.privateInfo(Server))
+}
+
+// Both sides of a set, and nobody else, make the same two words of a transcript.
+func TestMACOfATranscript(t *testing.T) {
+	t.Parallel()
+	for _, c := range Curves() {
+		rec, both := Vector(t, Signing).Key(t, c)
+		seen := map[string]bool{}
+		for _, transcript := range []string{"one", "two"} {
+			for _, of := range []Party{Client, Server} {
+				mine, err := mac([]byte(transcript), rec, both[Client], of)
+				require.NoError(t, err)
+				theirs, err := mac([]byte(transcript), rec, both[Server], of)
+				require.NoError(t, err)
+				require.True(t, hmac.Equal(mine, theirs))
+				require.False(t, seen[string(mine)])
+				seen[string(mine)] = true
+			}
+		}
+		if c == Ed25519 {
+			bad := *rec
+			bad.Parties[Server].BigX = offCurve()
+			_, err := mac(nil, &bad, both[Client], Client)
+			require.ErrorIs(t, err, errPoint)
+		}
+	}
+}
+
+// linkOf is a Link on which what is sent is kept.
+type linkOf struct {
+	sent []Part
+	err  error
+	good int // after as many parts it fails
+}
+
+func (l *linkOf) Send(_ context.Context, p Part) error {
+	l.sent = append(l.sent, p)
+	if len(l.sent) <= l.good {
+		return nil
+	}
+	return l.err
+}
+
+func (l *linkOf) Recv(ctx context.Context) (Part, error) {
+	<-ctx.Done()
+	return Part{}, context.Cause(ctx)
+}
+
+// In each direction there is one hello, then messages, then one end, then one MAC.
+func TestPartsHaveTheirOrder(t *testing.T) {
+	t.Parallel()
+	hello, end, word := Part{Hello: &Hello{}}, Part{End: &End{}}, Part{MAC: []byte{1}}
+	message := Part{Message: &Sealable{Curve: Secp256k1}}
+	const another = "a message for a curve that the run has not"
+	for name, x := range map[string]struct {
+		parts []Part
+		says  string // of the last; empty: it is taken
+	}{
+		"a hello":                {[]Part{hello}, ""},
+		"an end":                 {[]Part{hello, end}, ""},
+		"a word":                 {[]Part{hello, end, word}, ""},
+		"a message":              {[]Part{hello, message}, another},
+		"a message first":        {[]Part{message}, "out of its order"},
+		"an end first":           {[]Part{end}, "out of its order"},
+		"a word first":           {[]Part{word}, "out of its order"},
+		"two hellos":             {[]Part{hello, hello}, "out of its order"},
+		"a word without an end":  {[]Part{hello, word}, "out of its order"},
+		"two ends":               {[]Part{hello, end, end}, "out of its order"},
+		"a message after an end": {[]Part{hello, end, message}, "out of its order"},
+		"a hello after an end":   {[]Part{hello, end, hello}, "out of its order"},
+		"nothing":                {[]Part{{}}, "out of its order"},
+	} {
+		c, err := newChannel(&Joint{Party: Server, Curves: []Curve{Ed25519}}, &linkOf{}, nil)
+		require.NoError(t, err)
+		close(c.met)
+		for i, p := range x.parts {
+			err := c.take(t.Context(), p)
+			if i < len(x.parts)-1 || x.says == "" {
+				require.NoError(t, err, name)
+				continue
+			}
+			requireBlame(t, err, Client)
+			require.ErrorContains(t, err, x.says, name)
+		}
+	}
+	// Before its hello is found good, nothing else of the other side is looked at.
+	c, err := newChannel(&Joint{Party: Server}, &linkOf{}, nil)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(io.ErrClosedPipe)
+	require.ErrorIs(t, c.take(ctx, hello), io.ErrClosedPipe)
+}
+
+// confirming returns a server's channel at the end of a run that made nothing new, or a set.
+func confirming(t *testing.T, makes bool) (*channel, *Record, *Joined, []byte) {
+	t.Helper()
+	s := Vector(t, Signing)
+	j := &Joint{Party: Server, Operation: OperationSign, Curves: []Curve{Ed25519}, Share: s.Shares[Server]}
+	out := &Joined{}
+	if makes {
+		j.Operation = "PROVISION"
+		out.Share, out.Record, out.Keys = s.Shares[Server], s.Encoded, s.Record.Keys
+	}
+	c, err := newChannel(j, &linkOf{}, nil)
+	require.NoError(t, err)
+	c.ended <- endSeen{&End{}, []byte("sum")}
+	probe, err := newChannel(j, &linkOf{}, nil) // what the other side's word would be
+	require.NoError(t, err)
+	h := <-probe.out
+	(&Part{End: &End{}}).put(h)
+	probe.sent, probe.received = h.Sum(nil), []byte("sum")
+	word, err := mac(probe.transcript(out.Record), &s.Record.Keys[0], s.Shares[Server].Key(Secp256k1), Client)
+	require.NoError(t, err)
+	return c, s.Record, out, word
+}
+
+// The last words of a run: the client's end has the hash of its share where there is a new one,
+// and no other form; and the other side's word is the one that it must be.
+func TestLastWords(t *testing.T) {
+	t.Parallel()
+	short, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	c, rec, out, word := confirming(t, false)
+	c.mac <- word
+	require.NoError(t, c.confirm(short, rec, out))
+	link, ok := c.link.(*linkOf)
+	require.True(t, ok)
+	require.Len(t, link.sent, 2, "an end and a word")
+
+	c, rec, out, word = confirming(t, false)
+	word[0] ^= 1
+	c.mac <- word
+	requireBlame(t, c.confirm(short, rec, out), Client)
+
+	for name, x := range map[string]struct {
+		makes bool
+		hash  []byte
+	}{
+		"no hash":                  {true, nil},
+		"a short hash":             {true, make([]byte, 31)},
+		"a long hash":              {true, make([]byte, 33)},
+		"a hash when one signs":    {false, make([]byte, 32)},
+		"a hash of another length": {false, []byte{1}},
+	} {
+		c, rec, out, _ := confirming(t, x.makes)
+		<-c.ended
+		c.ended <- endSeen{&End{ShareHash: x.hash}, []byte("sum")}
+		err := c.confirm(short, rec, out)
+		requireBlame(t, err, Client)
+		require.ErrorContains(t, err, "an end of another form", name)
+	}
+	c, rec, out, _ = confirming(t, true)
+	<-c.ended
+	hash := sha256.Sum256([]byte("share"))
+	c.ended <- endSeen{&End{ShareHash: hash[:]}, []byte("sum")}
+	c.mac <- []byte("no")
+	err := c.confirm(short, rec, out)
+	require.ErrorContains(t, err, "did not see the same run")
+	require.Equal(t, hash, out.ShareHash, "it was taken")
+
+	// What cannot be sent, and a run that ends, are not the other side's fault.
+	c, rec, out, word = confirming(t, false)
+	c.mac <- word
+	c.link = &linkOf{err: io.ErrClosedPipe}
+	require.Equal(t, io.ErrClosedPipe, c.confirm(short, rec, out))
+	c, rec, out, word = confirming(t, false)
+	c.mac <- word
+	c.link = &linkOf{err: io.ErrClosedPipe, good: 1}
+	require.Equal(t, io.ErrClosedPipe, c.confirm(short, rec, out), "its word")
+	c, rec, out, _ = confirming(t, true)
+	<-c.ended
+	c.joint.Party = Client
+	c.ended <- endSeen{&End{ShareHash: hash[:]}, []byte("sum")}
+	requireBlame(t, c.confirm(short, rec, out), Server) // a service's end with a hash
+	gone, end := context.WithCancelCause(t.Context())
+	end(io.ErrClosedPipe)
+	c, rec, out, _ = confirming(t, false)
+	<-c.ended
+	require.Equal(t, io.ErrClosedPipe, c.confirm(gone, rec, out))
+	c, rec, out, _ = confirming(t, false)
+	require.Equal(t, io.ErrClosedPipe, c.confirm(gone, rec, out))
+}
+
+// A run is on curves that its set has, with party keys that differ, and with pre-params.
+func TestJointRefusesBeforeItRuns(t *testing.T) {
+	t.Parallel()
+	s := Vector(t, Signing)
+	share := s.Shares[Server]
+	one, err := share.Only(Ed25519)
+	require.NoError(t, err)
+	key := func(x int64) []byte { return must(fixed(big.NewInt(x), scalarLen)) }
+	at := func(j *Joint, ours, theirs int64) *channel {
+		c := must(newChannel(j, &linkOf{}, nil))
+		c.own, c.peer = &Hello{PartyKeys: key(ours)}, &Hello{PartyKeys: key(theirs)}
+		return c
+	}
+	for _, j := range []*Joint{
+		{Party: Server, Share: share, Payload: []byte("x")}, {Party: Server, Share: share, Payload: []byte("x"), Curves: Curves()},
+	} {
+		_, err := j.sign(t.Context(), at(j, 1, 2), s.Record)
+		require.ErrorContains(t, err, "a signing is on one curve")
+	}
+	single := &Record{SetID: s.Record.SetID, Keys: s.Record.Keys[1:]}
+	j := &Joint{Party: Server, Share: share, Payload: make([]byte, 32), Curves: []Curve{Secp256k1}}
+	_, err = j.sign(t.Context(), at(j, 1, 2), single)
+	require.ErrorIs(t, err, ErrShareMismatch)
+	j.Share = one
+	_, err = j.sign(t.Context(), at(j, 1, 2), s.Record)
+	require.ErrorIs(t, err, ErrShareMismatch)
+
+	no := errors.New("no")
+	j = &Joint{Party: Server, Share: share, Curves: []Curve{Secp256k1}, PreParams: func(context.Context) (*PreParams, error) { return nil, no }}
+	_, err = j.newKey(t.Context(), at(j, 1, 2), 0, nil)
+	require.ErrorIs(t, err, no)
+	j = &Joint{Party: Server, Share: share, Curves: []Curve{Ed25519}}
+	_, err = j.newKey(t.Context(), at(j, 7, 7), 0, nil)
+	requireBlame(t, err, Client)
+	require.ErrorContains(t, err, "two parties have the same party key")
+	_, err = j.newKey(t.Context(), at(j, 7, 7), 0, s.Record)
+	requireBlame(t, err, Client)
+	_, err = j.newKey(t.Context(), at(j, 1, 2), 0, &Record{Keys: s.Record.Keys[:1]})
+	require.ErrorIs(t, err, ErrShareMismatch)
+	j.Share = must(share.Only(Secp256k1))
+	_, err = j.newKey(t.Context(), at(j, 1, 2), 0, s.Record)
+	require.ErrorIs(t, err, ErrShareMismatch)
+}
+
+// A hello has the form that the run's wants, whoever sends it.
+func TestHelloForm(t *testing.T) {
+	t.Parallel()
+	good := func() *Hello {
+		return &Hello{Nonce: make([]byte, nonceLen), SessionKey: make([]byte, keyLen), PartyKeys: must(newPartyKeys([]Curve{Ed25519}))}
+	}
+	for _, from := range []Party{Client, Server} {
+		for name, spoil := range map[string]func(h *Hello){
+			"a short nonce":              func(h *Hello) { h.Nonce = h.Nonce[1:] },
+			"no nonce":                   func(h *Hello) { h.Nonce = nil },
+			"a long nonce":               func(h *Hello) { h.Nonce = append(h.Nonce, 0) },
+			"a short session key":        func(h *Hello) { h.SessionKey = h.SessionKey[1:] },
+			"a long session key":         func(h *Hello) { h.SessionKey = append(h.SessionKey, 0) },
+			"a long record":              func(h *Hello) { h.Record = make([]byte, maxRecordBytes+1) },
+			"no party keys":              func(h *Hello) { h.PartyKeys = nil },
+			"a party key of 31 bytes":    func(h *Hello) { h.PartyKeys = h.PartyKeys[1:] },
+			"party keys for two curves":  func(h *Hello) { h.PartyKeys = append(h.PartyKeys, h.PartyKeys...) },
+			"a party key of zero":        func(h *Hello) { h.PartyKeys = make([]byte, scalarLen) },
+			"a party key of q":           func(h *Hello) { h.PartyKeys = must(fixed(Ed25519.order(), scalarLen)) },
+			"party keys where one signs": nil,
+		} {
+			h, curves := good(), []Curve{Ed25519}
+			if spoil == nil {
+				curves = nil
+			} else {
+				spoil(h)
+			}
+			require.Error(t, h.check(from, curves, false), "%v: %s", from, name)
+		}
+	}
+	for name, spoil := range map[string]func(h *Hello){
+		"a wallet": func(h *Hello) { h.WalletID = "x" }, "a set": func(h *Hello) { h.ShareSetID = "x" }, "a record": func(h *Hello) { h.Record = []byte{1} },
+	} {
+		h := good()
+		spoil(h)
+		require.ErrorContains(t, h.check(Client, []Curve{Ed25519}, false), "names sets", name)
+		require.NoError(t, h.check(Server, []Curve{Ed25519}, false), name)
+	}
+	// A proof where a set is used, of the client alone, and of one length.
+	for _, from := range []Party{Client, Server} {
+		for _, used := range []bool{true, false} {
+			for _, n := range []int{0, proofLen - 1, proofLen, proofLen + 1} {
+				h := good()
+				h.Proof = make([]byte, n)
+				want := n == 0
+				if from == Client && used {
+					want = n == proofLen
+				}
+				require.Equal(t, want, h.check(from, []Curve{Ed25519}, used) == nil, "%v used=%v %d", from, used, n)
+			}
+		}
+	}
+	(*Joined)(nil).wipe()
+}
+
+// said is a Link that hands over parts, and then an error.
+type said struct {
+	linkOf
+	parts []Part
+}
+
+func (l *said) Recv(ctx context.Context) (Part, error) {
+	if len(l.parts) == 0 {
+		return Part{}, io.ErrUnexpectedEOF
+	}
+	p := l.parts[0]
+	l.parts = l.parts[1:]
+	return p, ctx.Err()
+}
+
+// After the other side's word nothing of it is read; before, a link that breaks ends the run.
+func TestNothingIsReadAfterTheWord(t *testing.T) {
+	t.Parallel()
+	parts := []Part{{Hello: &Hello{}}, {End: &End{}}, {MAC: []byte{1}}}
+	for n := range len(parts) + 1 {
+		var failed error
+		c, err := newChannel(&Joint{Party: Server}, &said{parts: parts[:n]}, func(err error) { failed = err })
+		require.NoError(t, err)
+		close(c.met)
+		c.read(t.Context())
+		if n == len(parts) {
+			require.NoError(t, failed)
+		} else {
+			require.ErrorIs(t, failed, io.ErrUnexpectedEOF)
+		}
+	}
+}
+
+// What cannot be sealed is the fault of whose key it is, and what cannot be sent nobody's.
+func TestConnOfACurve(t *testing.T) {
+	t.Parallel()
+	messages, err := ReadMessages()
+	require.NoError(t, err)
+	private := Message{Ed25519, messages["binance.tsslib.eddsa.resharing.DGRound3Message1"]}
+	require.NotEmpty(t, private.Payload)
+	link := &linkOf{}
+	c, err := newChannel(&Joint{Party: Server}, link, nil)
+	require.NoError(t, err)
+	c.peer = &Hello{SessionKey: make([]byte, keyLen)}
+	requireBlame(t, c.conn(Ed25519).Send(t.Context(), private), Client)
+	require.Empty(t, link.sent)
+	c.peer.SessionKey = must(newSessionKey()).PublicKey().Bytes()
+	require.NoError(t, c.conn(Ed25519).Send(t.Context(), private))
+	require.Len(t, link.sent, 1)
+	require.True(t, link.sent[0].Message.Private)
+	link.err = io.ErrClosedPipe
+	require.Equal(t, io.ErrClosedPipe, c.conn(Ed25519).Send(t.Context(), private))
+}
+
+// What ends a run before both sides have their part is what the run ends with.
+func TestJointThatCannotGoOn(t *testing.T) {
+	t.Parallel()
+	no := errors.New("no")
+	keys := must(newPartyKeys([]Curve{Secp256k1}))
+	hello := &Hello{Nonce: make([]byte, nonceLen), SessionKey: must(newSessionKey()).PublicKey().Bytes(), PartyKeys: keys}
+	waiting := func(parts ...Part) Link { return &waits{said{parts: parts}} }
+	j := &Joint{
+		Party: Server, Operation: "CREATE", Curves: []Curve{Secp256k1}, Purpose: Signing,
+		WalletID: "0b9e3b0c-1f2c-4a52-8a56-8a7d4c0c2b11", ShareSetID: "1b9e3b0c-1f2c-4a52-8a56-8a7d4c0c2b11",
+		PreParams: func(context.Context) (*PreParams, error) { return nil, no },
+	}
+	out, err := j.Run(t.Context(), waiting(Part{Hello: hello}))
+	require.ErrorIs(t, err, no)
+	require.Nil(t, out)
+	short, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	_, err = j.Run(short, &waits{said{linkOf: linkOf{err: io.ErrClosedPipe}}})
+	require.Equal(t, io.ErrClosedPipe, err)
+	j.WalletID = "x"
+	_, err = j.Run(t.Context(), waiting(Part{Hello: hello}))
+	require.ErrorContains(t, err, "a wallet without an id")
+}
+
+// waits is said that waits behind its parts.
+type waits struct{ said }
+
+func (l *waits) Recv(ctx context.Context) (Part, error) {
+	if len(l.parts) > 0 {
+		return l.said.Recv(ctx)
+	}
+	return l.linkOf.Recv(ctx)
+}
+
+// A record that the share commits to, and that is none, or not of its secrets, is this side's
+// own trouble.
+func TestRecordThatTheShareCommitsTo(t *testing.T) {
+	t.Parallel()
+	s := Vector(t, Signing)
+	j := fuzzJoint(s, 3, Client)
+	own := *j.Share
+	j.Share = &own
+	garbage := []byte("garbage")
+	own.RecordHash = Hash(garbage)
+	_, err := j.about(&Hello{WalletID: own.WalletID, Record: garbage})
+	require.ErrorIs(t, err, ErrRecordMalformed)
+	other := Vector(t, Signing)
+	own.RecordHash = Hash(s.Encoded)
+	own.Keys = other.Shares[Client].Keys
+	own.Keys[0].xi.Add(own.Keys[0].xi, big.NewInt(1))
+	_, err = j.about(&Hello{WalletID: own.WalletID, Record: s.Encoded})
+	require.ErrorIs(t, err, ErrShareMalformed)
+}
