@@ -16,7 +16,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// Part is the tss room's: one unit of what the two sides of a device-held run send each
+// Part is package tss's: one unit of what the two sides of a device-held run send each
 // other.
 type Part = tss.Part
 

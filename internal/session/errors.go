@@ -242,7 +242,7 @@ func Reason(err error) string {
 	return ErrInternal.Reason
 }
 
-// fromTSS puts the session's sentinel around an error of the tss room.
+// fromTSS puts the session's sentinel around an error of package tss.
 func fromTSS(err error) error {
 	var p *tss.ProtocolError
 	switch {
