@@ -54,7 +54,7 @@ var (
 // attempt, since it was read. It never reaches a caller.
 var ErrSuperseded = errors.New("session ended or at another attempt")
 
-// ErrModulusUsed is the store's word for a modulus that was used before (see
+// ErrModulusUsed is what the store returns for a modulus that was used before (see
 // Wallets.ReserveModuli). It never reaches a caller.
 var ErrModulusUsed = errors.New("this modulus was used before")
 
