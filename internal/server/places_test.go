@@ -303,7 +303,7 @@ func TestACallersShareOfTheQueue(t *testing.T) {
 	<-gate.Came
 	own := func(a answer) {
 		refused(t, a, codes.ResourceExhausted, "OVERLOADED")
-		require.Contains(t, a.status.Message(), "of your runs")
+		require.Contains(t, a.status.Message(), "one caller may have")
 		_, ok := retryIn(t, a)
 		require.True(t, ok)
 	}
