@@ -1,4 +1,4 @@
-package house_test
+package imports_test
 
 import (
 	"go/ast"

@@ -30,7 +30,7 @@ func WithDeviceHeldShares() Option {
 	}
 }
 
-// operations are the tss room's names of what a reporter's operation is.
+// operations are package tss's names of what a reporter's operation is.
 var operations = map[string]string{OperationCreate: "CREATE", OperationBackup: "BACKUP", OperationProvision: "PROVISION"}
 
 // runOnDevice takes one device-held run from its request to the new share.

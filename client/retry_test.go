@@ -593,16 +593,16 @@ func (l *late) Invoke(_ context.Context, _ string, args, reply any, _ ...grpc.Ca
 
 // NewStream implements grpc.ClientConnInterface.
 func (l *late) NewStream(ctx context.Context, _ *grpc.StreamDesc, _ string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
-	return &greeted{begun: begun{ctx: ctx}, hello: l.hello}, nil
+	return &helloStream{begun: begun{ctx: ctx}, hello: l.hello}, nil
 }
 
-// greeted says that a run has begun, and then the service's hello.
-type greeted struct {
+// helloStream says that a run has begun, and then the service's hello.
+type helloStream struct {
 	begun
 	hello <-chan struct{}
 }
 
-func (g *greeted) RecvMsg(m any) error {
+func (g *helloStream) RecvMsg(m any) error {
 	resp, ok := m.(*mpcdv1.CreateWalletResponse)
 	if !ok || !g.said || g.hello == nil {
 		return g.begun.RecvMsg(m)

@@ -49,9 +49,9 @@ type serveCmd struct {
 	WorkerCPU     setting[time.Duration] `name:"worker-cpu" help:"Processor time of one worker process, after which it is killed (default: ${default})." default:"1m" env:"MPCD_WORKER_CPU" placeholder:"TIME"`
 
 	Queue       setting[int]           `help:"How many runs wait for their turn at most; more are refused with RetryInfo (default: ${default})." default:"256" env:"MPCD_QUEUE" placeholder:"N"`
-	QueueShare  setting[int]           `help:"How many of them may be one caller's, whose new wallets are counted apart; 0: a quarter of --queue." default:"0" env:"MPCD_QUEUE_SHARE" placeholder:"N"`
+	QueueShare  setting[int]           `help:"How many of them may be one caller's, whose new wallets are counted apart; 0: a quarter of --queue, and 2 at least. Where a back end calls for all users with one token, as many as --queue." default:"0" env:"MPCD_QUEUE_SHARE" placeholder:"N"`
 	PendingSets setting[int]           `help:"How many unconfirmed share sets a wallet has at most (default: ${default})." default:"16" env:"MPCD_PENDING_SETS" placeholder:"N"`
-	Aborts      setting[int]           `help:"How many runs that its client breaks lock a share set, until an admin releases it, and how many ECDSA signings of a device may be left unfinished before it is limited, to one more each day; three times as many lock the wallet (default: ${default})." default:"5" env:"MPCD_ABORTS" placeholder:"N"`
+	Aborts      setting[int]           `help:"How many runs that its client breaks lock a share set, until an admin releases it; three times as many, over all its sets, lock a wallet. ECDSA signings that a device leaves unfinished count too, but limit the set instead of locking it, and one is paid back each day (default: ${default})." default:"5" env:"MPCD_ABORTS" placeholder:"N"`
 	SessionTTL  setting[time.Duration] `name:"session-ttl" help:"How long an ended session is remembered, without secrets (default: ${default})." default:"720h" env:"MPCD_SESSION_TTL" placeholder:"TIME"`
 	ResultTTL   setting[time.Duration] `name:"result-ttl" help:"How long a new share set waits for its confirmation (default: ${default})." default:"15m" env:"MPCD_RESULT_TTL" placeholder:"TIME"`
 	Grace       setting[time.Duration] `help:"How long calls in flight may take after SIGTERM (default: ${default})." default:"30s" env:"MPCD_GRACE" placeholder:"TIME"`

@@ -122,7 +122,7 @@ func (m *Managed) open(set *session.StoredSet, rec *tss.Record, c tss.Curve, sea
 }
 
 // corrupted says what is wrong with a row. The cause is not wrapped: the sentinels of
-// the tss room would tell the caller that its own share is malformed.
+// package tss would tell the caller that its own share is malformed.
 func corrupted(set *session.StoredSet, cause error) error {
 	return fmt.Errorf("fetch the server share of set %s: %w: %s", set.ID, session.ErrDataCorrupted, cause.Error())
 }

@@ -28,7 +28,7 @@ func TestRead(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Another owner's file is a test of the seal room's: TestModeForAnotherOwner.
+// Another owner's file is a test of package seal's: TestModeForAnotherOwner.
 func TestReadRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -292,7 +292,7 @@ func TestCancelDoesNotEraseBlame(t *testing.T) {
 				"%s: part %d, %s: %d of %d aborts", op, n, i.GetReason(), r.aborts(t), counted[r.uses])
 			if i.GetReason() == gaveUp {
 				require.Equal(t, session.Cancelled, r.record(t).State)
-				require.Contains(t, s.Log.Wait(t, "a session that was ended had failed", r.id), "caused by CLIENT")
+				require.Contains(t, s.Log.Wait(t, "a client broke a session that had already been ended", r.id), "caused by CLIENT")
 			}
 		}
 	}

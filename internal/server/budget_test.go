@@ -203,7 +203,7 @@ func placed(t *testing.T, f *stocked, h held) {
 func silent(t testing.TB, s *servertest.Service, req deviceRun, h held) (end func()) {
 	t.Helper()
 	d := begins(t, s, alice, req)
-	d.greets(t, h)
+	d.saysHello(t, h)
 	d.runs(t)
 	return func() {
 		done[*pb.CancelSessionResponse](t, overGRPC(t, s, alice, &pb.CancelSessionRequest{SessionId: d.id}))

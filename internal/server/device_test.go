@@ -198,7 +198,7 @@ func TestDeviceGoesSilent(t *testing.T) {
 	before := wallet(t, f.Service, f.backup.wallet)
 	req := deviceReq(f.backup, uuid.NewString())
 	first := begins(t, f.Service, alice, req)
-	first.greets(t, f.backup)
+	first.saysHello(t, f.backup)
 	first.runs(t)
 
 	one, two := req.GetDevice().GetInstance(), uuid.NewString()
@@ -222,7 +222,7 @@ func TestDeviceGoesSilent(t *testing.T) {
 	second := begins(t, f.Service, alice, other)
 	require.Equal(t, first.id, second.id)
 	require.Equal(t, uint32(2), second.attempt)
-	second.greets(t, f.backup)
+	second.saysHello(t, f.backup)
 	refused(t, <-first.ended, codes.Aborted, "INTERRUPTED")
 	refused(t, <-second.ended, codes.Aborted, "INTERRUPTED") // when it has said nothing for so long
 	late := proto.CloneOf(other)
@@ -239,7 +239,7 @@ func TestDeviceHeldCancel(t *testing.T) {
 	f := start(t, servertest.Config{Workers: servertest.Workers(0)})
 	before := wallet(t, f.Service, f.backup.wallet)
 	d := begins(t, f.Service, alice, deviceReq(f.backup, uuid.NewString()))
-	d.greets(t, f.backup)
+	d.saysHello(t, f.backup)
 	<-d.heard
 	require.Equal(t, 1, f.Workers.Stats().Busy)
 	_, err := f.CancelSession(servertest.As(t.Context(), "alice"), &pb.CancelSessionRequest{SessionId: d.id})

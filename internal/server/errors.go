@@ -65,7 +65,7 @@ const webhookRefused = "The wallet provider's own service, which keeps the serve
 // sentenceOf says more of some errors than their reason does; "" where that is all.
 func sentenceOf(err error) string {
 	if o := new(session.OverloadedError); errors.As(err, &o) && o.Own {
-		return "As many of your runs are waiting as may. Try again after the time in RetryInfo; the same request id may be used."
+		return "You have as many runs waiting as one caller may have. Try again after the time in RetryInfo; the same request id may be used."
 	}
 	if empty := new(session.NoPreParamsError); errors.As(err, &empty) {
 		return noPreParams

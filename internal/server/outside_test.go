@@ -106,7 +106,7 @@ func hijacked(then func(net.Conn)) http.HandlerFunc {
 	}
 }
 
-// Whatever a custodian does wrong (the webhook room's tests have more of it), a backup and a provision end with WEBHOOK_FAILED,
+// Whatever a custodian does wrong (package webhook's tests have more of it), a backup and a provision end with WEBHOOK_FAILED,
 // nothing is changed, other work goes on, and the very same request succeeds once the
 // custodian does its part; a new one, where it had refused for good.
 func TestCustodianFaults(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 	"github.com/mpcd/mpcd/internal/wire"
 )
 
-// parser turns the fields of a request into the session room's types, and collects
+// parser turns the fields of a request into package session's types, and collects
 // every fault on the way: once it has none, nothing needs to be checked again.
 type parser struct{ faults requestError }
 

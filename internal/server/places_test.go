@@ -116,7 +116,7 @@ func TestHellosThatProveNothing(t *testing.T) {
 			for i, h := range []held{f.first, {}, {}} {
 				d := begins(t, f.Service, alice, remade(req))
 				if i < 2 {
-					d.greets(t, h)
+					d.saysHello(t, h)
 				} else {
 					_, _ = d.says(&pb.ProtocolMessage{Sequence: 1, Mac: []byte("x")})
 				}
@@ -173,10 +173,10 @@ func TestStatesAreToldAfterTheHello(t *testing.T) {
 			func(h held) deviceRun { return deviceSignReq(h) }, func(h held) deviceRun { return deviceBackupReq(h) },
 		} {
 			with := begins(t, f.Service, alice, req(h))
-			with.greets(t, h)
+			with.saysHello(t, h)
 			refused(t, <-with.ended, codes.FailedPrecondition, reason)
 			without := begins(t, f.Service, alice, req(h))
-			without.greets(t, f.backup)
+			without.saysHello(t, f.backup)
 			refused(t, <-without.ended, codes.InvalidArgument, "SHARE_SET_MISMATCH")
 		}
 	}
@@ -210,7 +210,7 @@ func TestTakeoverNeedsTheShare(t *testing.T) {
 		wrong := begins(t, s.Service, alice, again())
 		require.Equal(t, victim.id, wrong.id)
 		require.Equal(t, uint32(2), wrong.attempt)
-		wrong.greets(t, s.pendingBackup)
+		wrong.saysHello(t, s.pendingBackup)
 		<-wrong.ended
 	}
 	require.Equal(t, session.Running, victim.record(t).State)
@@ -242,29 +242,29 @@ func TestTakeoverNeedsTheShare(t *testing.T) {
 	require.Len(t, wallet(t, s.Service, s.backup.wallet).GetShareSets(), len(s.before.GetShareSets())+1)
 }
 
-// A newcomer whose stream breaks attaches again, and takes over all the same.
-func TestNewcomerAttachesAgain(t *testing.T) {
+// An instance that waits to take over, and whose stream breaks, attaches again and takes over all the same.
+func TestTakeoverAttachesAgain(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
 	req := deviceSignReq(f.second)
 	first := begins(t, f.Service, alice, req)
-	first.greets(t, f.second)
+	first.saysHello(t, f.second)
 	first.runs(t)
 	other := proto.CloneOf(req)
 	other.GetDevice().Instance = uuid.NewString()
-	newcomer := begins(t, f.Service, alice, other)
+	waiting := begins(t, f.Service, alice, other)
 	other = proto.CloneOf(other)
-	other.GetDevice().Attempt = newcomer.attempt
+	other.GetDevice().Attempt = waiting.attempt
 	attached := begins(t, f.Service, alice, other)
-	require.Equal(t, newcomer.id, attached.id)
-	require.Equal(t, newcomer.attempt, attached.attempt)
-	attached.greets(t, f.second)
+	require.Equal(t, waiting.id, attached.id)
+	require.Equal(t, waiting.attempt, attached.attempt)
+	attached.saysHello(t, f.second)
 	refused(t, <-first.ended, codes.Aborted, "INTERRUPTED")
-	<-newcomer.heard
+	<-waiting.heard
 	<-attached.heard
 	attached.runs(t)
 	done[*pb.CancelSessionResponse](t, overGRPC(t, f.Service, alice, &pb.CancelSessionRequest{SessionId: first.id}))
-	refused(t, <-newcomer.ended, codes.Canceled, "SESSION_CANCELLED")
+	refused(t, <-waiting.ended, codes.Canceled, "SESSION_CANCELLED")
 	refused(t, <-attached.ended, codes.Canceled, "SESSION_CANCELLED")
 }
 
@@ -275,7 +275,7 @@ func TestPartsWaitForThePlace(t *testing.T) {
 	f := start(t, servertest.Config{Sessions: session.Config{DeviceRuns: 1}})
 	end := silent(t, f.Service, deviceSignReq(f.first), f.first)
 	d := begins(t, f.Service, alice, deviceSignReq(f.second))
-	d.greets(t, f.second)
+	d.saysHello(t, f.second)
 	for range 3 {
 		ack, st := d.says(&pb.ProtocolMessage{Sequence: 2, Payload: make([]byte, 200<<10), Curve: pb.Curve_CURVE_ED25519})
 		require.Equal(t, codes.OK, st.Code())
@@ -306,7 +306,7 @@ func TestACallersShareOfTheQueue(t *testing.T) {
 	<-gate.Came
 	own := func(a answer) {
 		refused(t, a, codes.ResourceExhausted, "OVERLOADED")
-		require.Contains(t, a.status.Message(), "of your runs")
+		require.Contains(t, a.status.Message(), "one caller may have")
 		_, ok := retryIn(t, a)
 		require.True(t, ok)
 	}
@@ -323,7 +323,7 @@ func TestACallersShareOfTheQueue(t *testing.T) {
 	var queued []*raw
 	for range 3 {
 		d := begins(t, f.Service, alice, deviceSignReq(f.second))
-		d.greets(t, f.second)
+		d.saysHello(t, f.second)
 		queued = append(queued, d)
 	}
 	require.Eventually(t, func() bool { // nothing is recorded where there is no room
@@ -334,7 +334,7 @@ func TestACallersShareOfTheQueue(t *testing.T) {
 		own(<-d.ended)
 		return true
 	}, time.Minute, 10*time.Millisecond)
-	begins(t, f.Service, alice, deviceCreateReq()).greets(t, held{})
+	begins(t, f.Service, alice, deviceCreateReq()).saysHello(t, held{})
 	gate.Open()
 	for _, end := range waiting {
 		done[*pb.SignResponse](t, <-end)
@@ -356,7 +356,7 @@ func TestSilentRunsGiveWay(t *testing.T) {
 	var silent []*raw
 	for range 4 {
 		d := begins(t, s.Service, hog, deviceSignReq(s.first))
-		d.greets(t, s.first)
+		d.saysHello(t, s.first)
 		d.runs(t)
 		silent = append(silent, d)
 	}
@@ -385,7 +385,7 @@ func TestNewDeviceHeldWalletsAreLimited(t *testing.T) {
 	f := start(t, servertest.Config{Sessions: session.Config{Creates: 3}, Wrap: taken.wrap})
 	try := func(as *session.Caller, curve pb.Curve) answer {
 		d := begins(t, f.Service, as, deviceCreateReq(curve))
-		d.greets(t, held{})
+		d.saysHello(t, held{})
 		select {
 		case <-d.heard:
 			overGRPC(t, f.Service, as, &pb.CancelSessionRequest{SessionId: d.id})

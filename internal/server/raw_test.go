@@ -78,8 +78,8 @@ func hello(t testing.TB, req deviceRun) *pb.ProtocolMessage {
 	return &pb.ProtocolMessage{Sequence: 1, Hello: goodHello(t, req)}
 }
 
-// greets sends a hello that is proven with h's share; where h has none, without a proof.
-func (d *raw) greets(t testing.TB, h held) {
+// saysHello sends a hello that is proven with h's share; where h has none, without a proof.
+func (d *raw) saysHello(t testing.TB, h held) {
 	t.Helper()
 	m := hello(t, d.req)
 	if h.share != nil {

@@ -258,7 +258,7 @@ func TestRogueStolenToken(t *testing.T) {
 	instead := begins(t, s.Service, alice, thief)
 	require.Equal(t, victim.id, instead.id)
 	require.Equal(t, uint32(2), instead.attempt)
-	instead.greets(t, s.pendingBackup) // another share than the set's
+	instead.saysHello(t, s.pendingBackup) // another share than the set's
 	refused(t, <-instead.ended, codes.InvalidArgument, "SHARE_SET_MISMATCH")
 	close(goOn)
 	require.Equal(t, codes.OK, (<-ended).status.Code())

@@ -37,9 +37,9 @@ func silently(req func(s *stage) deviceRun) theft {
 	return func(t testing.TB, s *stage) { begins(t, s.Service, alice, req(s)) }
 }
 
-// greeting begins one, says a hello with a share that is none of the set's, and, where that is
+// withHello begins a device-held run, says a hello with a share that is none of the set's, and, where that is
 // not the end, cancels it.
-func greeting(with func(s *stage) held, req func(s *stage) deviceRun) theft {
+func withHello(with func(s *stage) held, req func(s *stage) deviceRun) theft {
 	return func(t testing.TB, s *stage) {
 		d := begins(t, s.Service, alice, req(s))
 		m := hello(t, d.req)
@@ -61,12 +61,12 @@ func thefts() []theft {
 		silently(func(s *stage) deviceRun { return deviceSignReq(s.second) }),
 		silently(func(s *stage) deviceRun { return deviceBackupReq(s.second) }),
 		silently(func(s *stage) deviceRun { return deviceReq(s.backup, uuid.NewString()) }),
-		greeting(none, func(*stage) deviceRun { return deviceCreateReq(pb.Curve_CURVE_SECP256K1) }),
-		greeting(none, func(*stage) deviceRun { return deviceCreateReq() }),
-		greeting(none, func(s *stage) deviceRun { return deviceSignReq(s.second) }),
-		greeting(func(s *stage) held { return s.first }, func(s *stage) deviceRun { return deviceSignReq(s.second) }),
-		greeting(func(s *stage) held { return s.first }, func(s *stage) deviceRun { return deviceBackupReq(s.second) }),
-		greeting(func(s *stage) held { return s.pendingBackup }, func(s *stage) deviceRun { return deviceReq(s.backup, uuid.NewString()) }),
+		withHello(none, func(*stage) deviceRun { return deviceCreateReq(pb.Curve_CURVE_SECP256K1) }),
+		withHello(none, func(*stage) deviceRun { return deviceCreateReq() }),
+		withHello(none, func(s *stage) deviceRun { return deviceSignReq(s.second) }),
+		withHello(func(s *stage) held { return s.first }, func(s *stage) deviceRun { return deviceSignReq(s.second) }),
+		withHello(func(s *stage) held { return s.first }, func(s *stage) deviceRun { return deviceBackupReq(s.second) }),
+		withHello(func(s *stage) held { return s.pendingBackup }, func(s *stage) deviceRun { return deviceReq(s.backup, uuid.NewString()) }),
 	}
 	for _, do := range []call{overGRPC, overHTTP} {
 		all = append(all,

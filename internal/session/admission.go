@@ -11,8 +11,9 @@ import (
 // admission decides which run computes next. At most so many compute at once; behind
 // them waits a bounded queue, fair between callers: they take turns, so that one with a
 // hundred runs does not starve another with one, and each has at most a share of it, so that
-// none fills it; where several do, the one with the most gives way to who has less. Signing goes ahead of everything that makes a share set, since it is short
-// and somebody waits at a till.
+// none fills it; where several do, the one with the most gives way to a caller who has less.
+// Signing goes ahead of everything that makes a share set, since it is short and its caller
+// waits for it.
 //
 // New wallets are counted apart from the same caller's other runs: they take no share, so
 // that a stolen token is enough to begin them, and they must not keep its owner out.

@@ -16,7 +16,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// Part is the tss room's: one unit of what the two sides of a device-held run send each
+// Part is package tss's: one unit of what the two sides of a device-held run send each
 // other.
 type Part = tss.Part
 
@@ -45,7 +45,7 @@ type device struct {
 	wake     func()        // tells the run's followers that there is more to send
 	in       chan Part     // what the device sent, in order
 	room     *buffer       // for what is in there; nil: there is no bound
-	met      chan struct{} // closed when the first part is there
+	gotFirst chan struct{} // closed when the first part is there
 	stopped  chan struct{} // closed when over is set
 
 	mu        sync.Mutex // guards what follows
@@ -65,15 +65,15 @@ var _ tss.Link = (*device)(nil)
 func newDevice(instance string, attempt uint32, silence time.Duration, wake func()) *device {
 	return &device{
 		instance: instance, attempt: attempt, silence: silence, wake: wake,
-		in: make(chan Part, tss.MaxParts), met: make(chan struct{}), stopped: make(chan struct{}), next: 1,
+		in: make(chan Part, tss.MaxParts), gotFirst: make(chan struct{}), stopped: make(chan struct{}), next: 1,
 	}
 }
 
-// greeted waits for the device's first part, and returns it where it is a hello, or nil; or it
+// awaitHello waits for the device's first part, and returns it where it is a hello, or nil; or it
 // returns ctx's cause.
-func (d *device) greeted(ctx context.Context) (*tss.Hello, error) {
+func (d *device) awaitHello(ctx context.Context) (*tss.Hello, error) {
 	select {
-	case <-d.met:
+	case <-d.gotFirst:
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		return d.hello, nil
@@ -82,8 +82,8 @@ func (d *device) greeted(ctx context.Context) (*tss.Hello, error) {
 	}
 }
 
-// has notes the run's place.
-func (d *device) has(place *ticket) {
+// setPlace notes the place that the run got.
+func (d *device) setPlace(place *ticket) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.place = place
@@ -268,7 +268,7 @@ func (d *device) takeNext(p Part) (taken bool, err error) {
 	switch {
 	case !d.listening && d.next == 1:
 		d.hello = p.Hello // nil where it is something else, which is as good as none
-		close(d.met)
+		close(d.gotFirst)
 		return true, nil
 	case !d.listening:
 		return false, nil

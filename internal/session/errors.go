@@ -54,7 +54,7 @@ var (
 // attempt, since it was read. It never reaches a caller.
 var ErrSuperseded = errors.New("session ended or at another attempt")
 
-// ErrModulusUsed is the store's word for a modulus that was used before (see
+// ErrModulusUsed is what the store returns for a modulus that was used before (see
 // Wallets.ReserveModuli). It never reaches a caller.
 var ErrModulusUsed = errors.New("this modulus was used before")
 
@@ -242,7 +242,7 @@ func Reason(err error) string {
 	return ErrInternal.Reason
 }
 
-// fromTSS puts the session's sentinel around an error of the tss room.
+// fromTSS puts the session's sentinel around an error of package tss.
 func fromTSS(err error) error {
 	var p *tss.ProtocolError
 	switch {

@@ -266,7 +266,7 @@ func TestOnlyTheHelloIsTaken(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, uint32(1), ack)
 	}
-	got, err := d.greeted(t.Context())
+	got, err := d.awaitHello(t.Context())
 	require.NoError(t, err)
 	require.Same(t, hello, got)
 	d.listen()

@@ -10,11 +10,11 @@ import (
 )
 
 type (
-	// Curve is the tss room's, which callers of this one need too.
+	// Curve is package tss's, which callers of this one need too.
 	Curve = tss.Curve
-	// Purpose is the tss room's as well.
+	// Purpose is package tss's as well.
 	Purpose = tss.Purpose
-	// Party is the tss room's as well.
+	// Party is package tss's as well.
 	Party = tss.Party
 )
 

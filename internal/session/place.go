@@ -39,10 +39,10 @@ const (
 func (s *Service) place(ctx context.Context, w *work, p *plan, t *ticket) (*ticket, error) {
 	r := w.run
 	if r.device != nil {
-		if err := s.meet(ctx, r, w.rec, p); err != nil {
+		if err := s.awaitProof(ctx, r, w.rec, p); err != nil {
 			return nil, err
 		}
-		if err := s.welcome(ctx, r, w.rec, p); err != nil {
+		if err := s.checkSet(ctx, r, w.rec, p); err != nil {
 			return nil, err
 		}
 		var err error
@@ -58,16 +58,16 @@ func (s *Service) place(ctx context.Context, w *work, p *plan, t *ticket) (*tick
 		return nil, fmt.Errorf("wait for a slot: %w", err)
 	}
 	if r.device != nil {
-		r.device.has(t)
+		r.device.setPlace(t)
 	}
 	return t, nil
 }
 
 var errNoHello = errors.New("a first part that is no hello")
 
-// meet waits for the hello of a run's device, and holds its proof against the client's share of
+// awaitProof waits for the hello of a run's device, and holds its proof against the client's share of
 // the set that the run uses. A device that makes a new wallet has nothing to prove.
-func (s *Service) meet(ctx context.Context, r *Run, rec *Session, p *plan) error {
+func (s *Service) awaitProof(ctx context.Context, r *Run, rec *Session, p *plan) error {
 	if r.proven {
 		return nil
 	}
@@ -77,7 +77,7 @@ func (s *Service) meet(ctx context.Context, r *Run, rec *Session, p *plan) error
 	late := fmt.Errorf("%w: no hello of the device within %v", ErrInterrupted, within)
 	ctx, cancel := context.WithTimeoutCause(ctx, within, late)
 	defer cancel()
-	hello, err := r.device.greeted(ctx)
+	hello, err := r.device.awaitHello(ctx)
 	if err != nil {
 		return err
 	}
@@ -103,9 +103,9 @@ func (s *Service) meet(ctx context.Context, r *Run, rec *Session, p *plan) error
 	return nil
 }
 
-// welcome looks at what only who has the share is told: whether the set may be used now, and
+// checkSet looks at what only who has the share is told: whether the set may be used now, and
 // whether there may be one more.
-func (s *Service) welcome(ctx context.Context, r *Run, rec *Session, p *plan) error {
+func (s *Service) checkSet(ctx context.Context, r *Run, rec *Session, p *plan) error {
 	if p.uses == "" {
 		if slices.Contains(p.curves, Secp256k1) {
 			if wait := s.creates.take(rec.Caller); wait > 0 {
@@ -163,7 +163,7 @@ func lastOf(parts []Numbered) (last uint32) {
 // whether the session is live with any.
 func (s *Service) deviceOf(rec *Session, instance string, attempt uint32) (found *device, live bool) {
 	s.mu.Lock()
-	runs := []*Run{s.live[runKey{rec.Caller, rec.RequestID}], s.newcomers[newcomerKey{rec.ID, instance}]}
+	runs := []*Run{s.live[runKey{rec.Caller, rec.RequestID}], s.takeovers[instanceKey{rec.ID, instance}]}
 	s.mu.Unlock()
 	for _, r := range runs {
 		if r == nil {

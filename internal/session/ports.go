@@ -94,7 +94,7 @@ type Made struct {
 
 // Budgets is the store's side of what clients may cost, with the promise of Sessions.
 type Budgets interface {
-	// Arm notes of an attempt that whoever ends it charges a soft abort, unless it is disarmed
+	// Arm marks an attempt as armed: whoever ends it charges a soft abort, unless it is disarmed
 	// before. It returns ErrSuperseded like Update, ErrShareSetRevoked or ErrShareSetLocked where
 	// the set may not be used any more, and what Budget.Room returns: of sessions that race for
 	// the last place, one gets nil. To arm twice is fine.
@@ -179,9 +179,9 @@ type PreParams interface {
 	// Claim returns a validated set of a party's that nobody else got. It may have to make
 	// one, which takes seconds; it returns ctx's error once ctx is done.
 	Claim(ctx context.Context, p Party) (*tss.PreParams, error)
-	// ClaimReady is Claim for a run that somebody else paces, and that may so not have primes
-	// searched for it: where sets are made ahead and there is none, it fails with a
-	// NoPreParamsError.
+	// ClaimReady is Claim for a device-held run, for which no primes are searched, since a slow
+	// device would keep what was searched for it: where sets are made ahead and there is none,
+	// it fails with a NoPreParamsError.
 	ClaimReady(ctx context.Context, p Party) (*tss.PreParams, error)
 	// Ready returns the error that ClaimReady would now return for want of a set.
 	Ready(ctx context.Context, p Party) error

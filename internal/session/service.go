@@ -116,8 +116,8 @@ type Service struct {
 
 	mu   sync.Mutex      // guards what follows
 	live map[runKey]*Run // runs that are starting or running
-	// newcomers are other instances of a live run's device, which may take it over.
-	newcomers map[newcomerKey]*Run
+	// takeovers are runs of other instances of a live run's device, which may take it over.
+	takeovers map[instanceKey]*Run
 	closed    bool
 }
 
@@ -139,7 +139,7 @@ func New(ctx context.Context, ports Ports, cfg Config) (*Service, error) {
 		ports.Joint = func(ctx context.Context, j *tss.Joint, link tss.Link) (*tss.Joined, error) { return j.Run(ctx, link) }
 	}
 	s := &Service{Ports: ports, cfg: cfg, clock: steady}
-	s.live, s.newcomers = make(map[runKey]*Run), make(map[newcomerKey]*Run)
+	s.live, s.takeovers = make(map[runKey]*Run), make(map[instanceKey]*Run)
 	s.proofs, s.creates = newBuckets(maxBadProofs, refillProofs), newBuckets(s.cfg.Creates, refillCreates)
 	s.admission, s.devices = newAdmission(s.cfg.Slots, s.cfg.Queue), newAdmission(s.cfg.DeviceRuns, s.cfg.Queue)
 	s.admission.share, s.devices.share = s.cfg.QueueShare, s.cfg.QueueShare
@@ -229,7 +229,7 @@ func (s *Service) start(ctx context.Context, j job) (*Run, error) {
 		if r.belongsTo(j.device) {
 			return r, nil
 		}
-		return s.newcomer(ctx, r, j)
+		return s.otherInstance(ctx, r, j)
 	}
 	defer s.wg.Done()
 	started := false
@@ -303,8 +303,8 @@ func (s *Service) release(r *Run) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.live, r.key)
-	if r.heir != nil {
-		s.live[r.key] = r.heir
+	if r.successor != nil {
+		s.live[r.key] = r.successor
 	}
 	close(r.released)
 }

@@ -8,8 +8,8 @@ import (
 // errTakenOver ends an attempt whose device came back as another instance of itself.
 var errTakenOver = fmt.Errorf("%w: another instance of the device has taken over", ErrInterrupted)
 
-// newcomerKey names another instance of a live session's device.
-type newcomerKey struct{ sessionID, instance string }
+// instanceKey names another instance of a live session's device.
+type instanceKey struct{ sessionID, instance string }
 
 // belongsTo reports whether a call comes from the parties that a live run has at its other end,
 // or from somebody who has none.
@@ -22,11 +22,11 @@ func (r *Run) belongsTo(d *Device) bool {
 	return r.device.instance == d.Instance && (d.Attempt == 0 || d.Attempt == r.attempt)
 }
 
-// newcomer returns the run of another instance of a live run's device. It is told the next
+// otherInstance returns the run of another instance of a live run's device. It is told the next
 // attempt, and takes over when its hello has shown that it has the share: until then the run
 // that is live goes on.
-func (s *Service) newcomer(ctx context.Context, r *Run, j job) (*Run, error) {
-	key := newcomerKey{r.SessionID(), j.device.Instance}
+func (s *Service) otherInstance(ctx context.Context, r *Run, j job) (*Run, error) {
+	key := instanceKey{r.SessionID(), j.device.Instance}
 	if n, err := s.known(key, j.device); n != nil || err != nil {
 		return n, err
 	}
@@ -49,31 +49,31 @@ func (s *Service) newcomer(ctx context.Context, r *Run, j job) (*Run, error) {
 		p.end()
 		return nil, ErrShuttingDown
 	}
-	if there := s.newcomers[key]; there != nil { // by a call at the same time
+	if there := s.takeovers[key]; there != nil { // by a call at the same time
 		p.end()
 		return there, nil
 	}
-	s.newcomers[key] = n
-	s.wg.Go(func() { s.succeed(n, r, j, p) }) // ends with its time for the hello, or as a run does
+	s.takeovers[key] = n
+	s.wg.Go(func() { s.runTakeover(n, r, j, p) }) // ends with its time for the hello, or as a run does
 	return n, nil
 }
 
-// known returns the newcomer that calls again, or nil where it calls for the first time.
-func (s *Service) known(key newcomerKey, d *Device) (*Run, error) {
+// known returns the run of an instance that calls again, or nil where it calls for the first time.
+func (s *Service) known(key instanceKey, d *Device) (*Run, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := s.newcomers[key]
+	n := s.takeovers[key]
 	if n != nil && d.Attempt != 0 && d.Attempt != n.attempt {
 		return nil, fmt.Errorf("%w: attempt %d is over", ErrInterrupted, d.Attempt)
 	}
 	return n, nil
 }
 
-// succeed takes a newcomer to its end.
-func (s *Service) succeed(n, r *Run, j job, p *plan) {
+// runTakeover takes the run of another instance to its end.
+func (s *Service) runTakeover(n, r *Run, j job, p *plan) {
 	rec, err := s.takeOver(n, r, j, p)
 	s.mu.Lock()
-	delete(s.newcomers, newcomerKey{n.id, n.device.instance})
+	delete(s.takeovers, instanceKey{n.id, n.device.instance})
 	mine := s.live[n.key] == n
 	s.mu.Unlock()
 	switch {
@@ -90,7 +90,7 @@ func (s *Service) succeed(n, r *Run, j job, p *plan) {
 	}
 }
 
-// takeOver waits for a newcomer's proof, ends the run that is live, and records the next
+// takeOver waits for the proof of n's device, ends the run that is live, and records the next
 // attempt. Without an error rec is nil where the session has ended for good: n has its end.
 func (s *Service) takeOver(n, r *Run, j job, p *plan) (rec *Session, err error) {
 	defer func() {
@@ -110,10 +110,10 @@ func (s *Service) takeOver(n, r *Run, j job, p *plan) (rec *Session, err error) 
 		case <-over:
 		}
 	}()
-	err = s.meet(ctx, n, &Session{ID: n.id, Caller: j.caller.Name, Operation: j.op}, p)
+	err = s.awaitProof(ctx, n, &Session{ID: n.id, Caller: j.caller.Name, Operation: j.op}, p)
 	close(over)
 	if err == nil {
-		err = s.inherit(n, r)
+		err = s.setSuccessor(n, r)
 	}
 	if err != nil {
 		return nil, err
@@ -141,17 +141,17 @@ func (s *Service) takeOver(n, r *Run, j job, p *plan) (rec *Session, err error) 
 	return rec, err
 }
 
-// inherit makes a newcomer live as soon as the run is over. The first that has shown its share
+// setSuccessor makes n live as soon as r is over. The first that has shown its share
 // is the one.
-func (s *Service) inherit(n, r *Run) error {
+func (s *Service) setSuccessor(n, r *Run) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.closed:
 		return ErrShuttingDown
-	case s.live[r.key] != r || r.heir != nil:
+	case s.live[r.key] != r || r.successor != nil:
 		return errTakenOver
 	}
-	r.heir = n
+	r.successor = n
 	return nil
 }

@@ -80,7 +80,7 @@ func (s *Service) blame(ctx context.Context, rec *Session, err error) {
 	if !rec.Broken() {
 		return
 	}
-	s.Log.Warn("a session that was ended had failed", "session_id", rec.ID, "operation", rec.Operation, "wallet_id", rec.WalletID, "reason", Reason(err), "error", err)
+	s.Log.Warn("a client broke a session that had already been ended", "session_id", rec.ID, "operation", rec.Operation, "wallet_id", rec.WalletID, "reason", Reason(err), "error", err)
 	if err := s.Budgets.Blame(ctx, rec, s.budget(), s.ended(rec, "session.blame", err)); err != nil {
 		s.Log.Error("that a client broke a session could not be stored", "session_id", rec.ID, "error", err)
 	}

@@ -240,11 +240,12 @@ func (s *Store) Release(ctx context.Context, walletID, shareSetID string, b sess
 			WHERE wallet_id = ? AND id = ?`, walletID, shareSetID); err != nil {
 			return err
 		}
-		change := "hard_aborts = max(hard_aborts - ?2, 0)"
-		if !w.LockTime.IsZero() {
-			change = "hard_aborts = 0 * ?2, soft_aborts = 0, lock_time = NULL"
+		if w.LockTime.IsZero() {
+			_, err = exec(ctx, tx, "UPDATE wallets SET hard_aborts = max(hard_aborts - ?2, 0) WHERE id = ?1", walletID, set.Aborts)
+		} else {
+			_, err = exec(ctx, tx, "UPDATE wallets SET hard_aborts = 0, soft_aborts = 0, lock_time = NULL WHERE id = ?", walletID)
 		}
-		if _, err := exec(ctx, tx, "UPDATE wallets SET "+change+" WHERE id = ?1", walletID, set.Aborts); err != nil {
+		if err != nil {
 			return err
 		}
 		e.Detail = fmt.Sprintf("had aborts %d, soft aborts %d; the wallet %d, soft %d",

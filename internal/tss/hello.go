@@ -7,9 +7,9 @@ import (
 	"math/big"
 )
 
-// greet exchanges hellos, and returns the record of the set that is used; nil for a new
+// exchangeHellos exchanges hellos, and returns the record of the set that is used; nil for a new
 // wallet.
-func (c *channel) greet(ctx context.Context) (*Record, error) {
+func (c *channel) exchangeHellos(ctx context.Context) (*Record, error) {
 	j := c.joint
 	c.own = &Hello{Nonce: newNonce(), SessionKey: c.key.PublicKey().Bytes()}
 	var err error
@@ -46,7 +46,7 @@ func (c *channel) greet(ctx context.Context) (*Record, error) {
 		return nil, err
 	}
 	c.peer, c.wallet, c.set = peer, said.WalletID, said.ShareSetID
-	close(c.met)
+	close(c.helloKnown)
 	return rec, nil
 }
 

@@ -91,7 +91,7 @@ func (o *Joined) wipe() {
 }
 
 func (j *Joint) run(ctx context.Context, c *channel) (*Joined, error) {
-	rec, err := c.greet(ctx)
+	rec, err := c.exchangeHellos(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -242,7 +242,7 @@ type channel struct {
 
 	out chan hash.Hash // over our parts; whoever sends holds it
 
-	met         chan struct{} // closed when what follows is known
+	helloKnown  chan struct{} // closed when peer, wallet and set are known
 	peer        *Hello
 	wallet, set string // as the server said
 
@@ -252,7 +252,7 @@ type channel struct {
 // The states of the other side.
 const (
 	silent = iota
-	greeted
+	afterHello
 	finished
 )
 
@@ -269,7 +269,7 @@ func newChannel(j *Joint, link Link, fail context.CancelCauseFunc) (*channel, er
 	c := &channel{
 		joint: j, link: link, fail: fail, key: key,
 		hello: make(chan *Hello, 1), parts: map[Curve]chan Message{}, ended: make(chan endSeen, 1), mac: make(chan []byte, 1), over: make(chan struct{}),
-		in: sha256.New(), left: map[Curve]int{}, out: make(chan hash.Hash, 1), met: make(chan struct{}),
+		in: sha256.New(), left: map[Curve]int{}, out: make(chan hash.Hash, 1), helloKnown: make(chan struct{}),
 	}
 	for _, curve := range j.Curves {
 		c.parts[curve], c.left[curve] = make(chan Message, MaxParts), MaxParts
@@ -310,16 +310,16 @@ func (c *channel) take(ctx context.Context, p Part) error {
 	p.put(c.in)
 	switch {
 	case p.Hello != nil && c.state == silent:
-		c.state = greeted
+		c.state = afterHello
 		c.hello <- p.Hello
 		select { // before its hello is found good, nothing else of it is looked at
-		case <-c.met:
+		case <-c.helloKnown:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-	case p.Message != nil && c.state == greeted:
+	case p.Message != nil && c.state == afterHello:
 		return c.message(p.Message)
-	case p.End != nil && c.state == greeted:
+	case p.End != nil && c.state == afterHello:
 		c.state = finished
 		c.ended <- endSeen{p.End, c.in.Sum(nil)}
 	case p.MAC != nil && c.state == finished:

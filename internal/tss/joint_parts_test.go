@@ -179,7 +179,7 @@ func TestPartsHaveTheirOrder(t *testing.T) {
 	} {
 		c, err := newChannel(&Joint{Party: Server, Curves: []Curve{Ed25519}}, &linkOf{}, nil)
 		require.NoError(t, err)
-		close(c.met)
+		close(c.helloKnown)
 		for i, p := range x.parts {
 			err := c.take(t.Context(), p)
 			if i < len(x.parts)-1 || x.says == "" {
@@ -410,7 +410,7 @@ func TestNothingIsReadAfterTheWord(t *testing.T) {
 		var failed error
 		c, err := newChannel(&Joint{Party: Server}, &said{parts: parts[:n]}, func(err error) { failed = err })
 		require.NoError(t, err)
-		close(c.met)
+		close(c.helloKnown)
 		c.read(t.Context())
 		if n == len(parts) {
 			require.NoError(t, failed)

@@ -142,7 +142,7 @@ func TestJointFlood(t *testing.T) {
 	require.NoError(t, err)
 	c, err := newChannel(fuzzJoint(s, 2, Server), nil, nil)
 	require.NoError(t, err)
-	c.state = greeted
+	c.state = afterHello
 	from := &channel{joint: fuzzJoint(s, 2, Client), peer: &Hello{SessionKey: c.key.PublicKey().Bytes()}}
 	sealed, err := from.seal(Message{Ed25519, messages[typeOf(&edresharing.DGRound3Message1{})]})
 	require.NoError(t, err)

@@ -5,9 +5,9 @@ import (
 	"errors"
 )
 
-// ErrStopped is a Link's word that no part comes any more, because somebody has ended the run.
-// A side that gets it first looks at what came before to the end, for which it may blame the
-// other side, and then returns the Link's error.
+// ErrStopped is what a Link returns when no part comes any more, because the run was ended from
+// outside. A side that gets it first checks all that came before, for which it may blame the other
+// side, and then returns the Link's error.
 var ErrStopped = errors.New("the run was stopped")
 
 // next waits for what ch brings. Where nothing comes any more it says why, but not before it has
@@ -65,8 +65,8 @@ func (s *side) stop(err error) {
 	s.rest()
 }
 
-// rest ends the run where nothing comes any more, and its seats have made all that they can of
-// what came. It must be called with mu held.
+// rest ends the run where no message comes any more, and no seat has one left to work on. It must
+// be called with mu held.
 func (s *side) rest() {
 	waits := false
 	for _, t := range s.seats {

@@ -2,8 +2,8 @@
 // the one place in which their fields stand beside each other, for the service and for the
 // SDK.
 //
-// It checks that a message is one part and of a bounded size. What a part says is the tss
-// room's to judge.
+// It checks that a message is one part and of a bounded size. What a part says is for
+// package tss to judge.
 package wire
 
 import (

@@ -177,7 +177,7 @@ func (r *run) listen(ctx context.Context, f *workerv1.FromWorker) (*tss.Joined, 
 }
 
 func (r *run) step(s *workerv1.Step) {
-	r.at.Curve, r.at.Round = tss.Curve(s.GetCurve()), int(s.GetRound()) //nolint:gosec // G115: a number of the tss room's
+	r.at.Curve, r.at.Round = tss.Curve(s.GetCurve()), int(s.GetRound()) //nolint:gosec // G115: a number of package tss's
 	if r.joint.Progress != nil {
 		r.joint.Progress(r.at.Curve, r.at.Round, int(s.GetRounds()))
 	}
@@ -219,7 +219,7 @@ func (r *run) resolve(ctx context.Context, q *workerv1.Ask) (*workerv1.Answer, e
 		return &workerv1.Answer{Ok: true}, nil
 	case *workerv1.Ask_Gate:
 		if r.joint.Gate != nil {
-			if err := r.joint.Gate(ctx, tss.Gate(what.Gate.GetMessage())); err != nil { //nolint:gosec // G115: a number of the tss room's
+			if err := r.joint.Gate(ctx, tss.Gate(what.Gate.GetMessage())); err != nil { //nolint:gosec // G115: a number of package tss's
 				return nil, err
 			}
 		}
@@ -277,7 +277,7 @@ func (r *run) failed(f *workerv1.Failed) error {
 	case f.GetStopped():
 		return tss.ErrStopped
 	case f.GetDevice(): // whatever the service said no to beside it
-		return &tss.ProtocolError{Curve: tss.Curve(f.GetCurve()), Round: int(f.GetRound()), Culprit: tss.Client, Err: errors.New(f.GetText())} //nolint:gosec // G115: a number of the tss room's
+		return &tss.ProtocolError{Curve: tss.Curve(f.GetCurve()), Round: int(f.GetRound()), Culprit: tss.Client, Err: errors.New(f.GetText())} //nolint:gosec // G115: a number of package tss's
 	case r.own != nil:
 		return r.own
 	}

@@ -9,7 +9,7 @@
 // Both are the same program. They talk through pipes; shares and pre-params go that way
 // and no other: a worker has no arguments but its limits, an empty environment, and
 // nothing on disk. It is of one run alone, and ends when the pipe does, so that none
-// outlives the service. The service trusts it no further than its own tss room: what it
+// outlives the service. The service trusts it no further than its own package tss: what it
 // makes is parsed, and held against the record, once more.
 package worker
 
@@ -178,7 +178,7 @@ func (p *process) run(ctx context.Context, s *workerv1.Start) error {
 // joint runs the side.
 func (p *process) joint(ctx context.Context, s *workerv1.Start) (*workerv1.Done, error) {
 	j := &tss.Joint{
-		Party: tss.Server, Operation: s.GetOperation(), SessionID: s.GetSessionId(), Attempt: s.GetAttempt(), Purpose: tss.Purpose(s.GetPurpose()), //nolint:gosec // G115: a number of the tss room's
+		Party: tss.Server, Operation: s.GetOperation(), SessionID: s.GetSessionId(), Attempt: s.GetAttempt(), Purpose: tss.Purpose(s.GetPurpose()), //nolint:gosec // G115: a number of package tss's
 		Payload: s.GetPayload(), WalletID: s.GetWalletId(), ShareSetID: s.GetShareSetId(), Record: s.GetRecord(),
 		PreParams: p.preParams,
 		Fresh: func(n, nTilde *big.Int) error {
@@ -195,7 +195,7 @@ func (p *process) joint(ctx context.Context, s *workerv1.Start) (*workerv1.Done,
 		},
 	}
 	for _, c := range s.GetCurves() {
-		j.Curves = append(j.Curves, tss.Curve(c)) //nolint:gosec // G115: a number of the tss room's
+		j.Curves = append(j.Curves, tss.Curve(c)) //nolint:gosec // G115: a number of package tss's
 	}
 	if len(s.GetShare()) > 0 {
 		share, err := tss.ParseShare(s.GetShare())

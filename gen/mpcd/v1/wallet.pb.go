@@ -277,7 +277,7 @@ type Wallet struct {
 	// When the wallet was locked: all its share sets together cost as many aborts as a wallet may have, hard ones or soft ones.
 	// All its sets are locked with it, until ReleaseShareSet for one of them. Unset while it is not locked.
 	LockTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=lock_time,json=lockTime,proto3" json:"lock_time,omitempty"`
-	// The aborts of all its share sets, as they are counted in ShareSet.aborts, also where a set was revoked.
+	// The aborts of all its share sets (see ShareSet.aborts), the revoked ones too; since it was unlocked, where it was locked.
 	Aborts uint32 `protobuf:"varint,8,opt,name=aborts,proto3" json:"aborts,omitempty"`
 	// The soft aborts of all its share sets in the wallet's life, or since it was unlocked (see ShareSet.soft_aborts). Time does
 	// not lower them.

@@ -1,5 +1,5 @@
-// Package house_test keeps the structure of docs/DESIGN.md: which room may import which.
-package house_test
+// Package imports_test keeps the structure of docs/DESIGN.md: which package may import which.
+package imports_test
 
 import (
 	"bytes"
@@ -19,8 +19,8 @@ import (
 
 const module = "github.com/mpcd/mpcd/"
 
-// mayImport lists, for each room, the other rooms that its programs may import.
-// Everybody may import internal/secret. Rooms that stand here only as "*" wire others.
+// mayImport lists, for each package, the other packages that its programs may import.
+// Everybody may import internal/secret. Packages that stand here only as "*" wire others.
 var mayImport = map[string][]string{
 	"cmd/mpcbench":         {"*"},
 	"cmd/mpcd":             {"*"},
@@ -58,7 +58,7 @@ var mayImport = map[string][]string{
 // testOnly lists packages that only tests may import: they hold public keys, or fakes.
 var testOnly = []string{"internal/auth/authtest", "internal/kms/kmstest", "internal/tss/tsstest", "internal/store/storetest", "internal/server/servertest"}
 
-// belongs lists modules that are one room's alone.
+// belongs lists modules that are one package's alone.
 var belongs = map[string][]string{
 	"github.com/bnb-chain/tss-lib": {"internal/tss", "cmd/mpcbench"},
 	"github.com/tink-crypto/":      {"internal/seal", "internal/kms"},
@@ -111,30 +111,30 @@ func list(t *testing.T, args ...string) []pkg {
 }
 
 func TestRoomsImportOnlyWhatTheyMay(t *testing.T) {
-	rooms := list(t, "./...")
-	require.Greater(t, len(rooms), 8, "the list is not empty")
-	for _, p := range rooms {
-		room := strings.TrimPrefix(p.ImportPath, module)
+	packages := list(t, "./...")
+	require.Greater(t, len(packages), 8, "the list is not empty")
+	for _, p := range packages {
+		pkg := strings.TrimPrefix(p.ImportPath, module)
 		if len(p.Imports) == 0 {
 			continue // tests alone, such as this one
 		}
-		allowed, known := mayImport[room]
-		require.True(t, known, "%s is a new room: say here and in docs/DESIGN.md what it may import", room)
+		allowed, known := mayImport[pkg]
+		require.True(t, known, "%s is a new package: say here and in docs/DESIGN.md what it may import", pkg)
 		for _, imp := range p.Imports {
 			for prefix, owners := range belongs {
 				if strings.HasPrefix(imp, prefix) {
-					require.Contains(t, owners, room, "%s imports %s", room, imp)
+					require.Contains(t, owners, pkg, "%s imports %s", pkg, imp)
 				}
 			}
 			other, ours := strings.CutPrefix(imp, module)
 			if !ours || other == "internal/secret" {
 				continue
 			}
-			if !slices.Contains(testOnly, room) {
-				require.NotContains(t, testOnly, other, "%s imports a package that is for tests", room)
+			if !slices.Contains(testOnly, pkg) {
+				require.NotContains(t, testOnly, other, "%s imports a package that is for tests", pkg)
 			}
 			if !slices.Equal(allowed, []string{"*"}) {
-				require.Contains(t, allowed, other, "%s imports %s", room, other)
+				require.Contains(t, allowed, other, "%s imports %s", pkg, other)
 			}
 		}
 	}
