@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"reflect"
@@ -274,8 +275,10 @@ func TestLastWords(t *testing.T) {
 	// What cannot be sent, and a run that ends, are not the other side's fault.
 	c, rec, out, word = confirming(t, false)
 	c.mac <- word
-	c.link = &linkOf{err: io.ErrClosedPipe}
+	broken := &linkOf{err: io.ErrClosedPipe}
+	c.link = broken
 	require.Equal(t, io.ErrClosedPipe, c.confirm(short, rec, out))
+	require.Len(t, broken.sent, 1)
 	c, rec, out, word = confirming(t, false)
 	c.mac <- word
 	c.link = &linkOf{err: io.ErrClosedPipe, good: 1}
@@ -397,10 +400,15 @@ func TestHelloForm(t *testing.T) {
 type said struct {
 	linkOf
 	parts []Part
+	ended bool
 }
 
 func (l *said) Recv(ctx context.Context) (Part, error) {
 	if len(l.parts) == 0 {
+		if l.ended {
+			panic("it is read after its error")
+		}
+		l.ended = true
 		return Part{}, io.ErrUnexpectedEOF
 	}
 	p := l.parts[0]
@@ -459,11 +467,11 @@ func TestJointThatCannotGoOn(t *testing.T) {
 		WalletID: "0b9e3b0c-1f2c-4a52-8a56-8a7d4c0c2b11", ShareSetID: "1b9e3b0c-1f2c-4a52-8a56-8a7d4c0c2b11",
 		PreParams: func(context.Context) (*PreParams, error) { return nil, no },
 	}
-	out, err := j.Run(t.Context(), waiting(Part{Hello: hello}))
-	require.ErrorIs(t, err, no)
-	require.Nil(t, out)
 	short, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
+	out, err := j.Run(short, waiting(Part{Hello: hello}))
+	require.ErrorIs(t, err, no)
+	require.Nil(t, out)
 	_, err = j.Run(short, &waits{said{linkOf: linkOf{err: io.ErrClosedPipe}}})
 	require.Equal(t, io.ErrClosedPipe, err)
 	j.WalletID = "x"
@@ -499,4 +507,50 @@ func TestRecordThatTheShareCommitsTo(t *testing.T) {
 	own.Keys[0].xi.Add(own.Keys[0].xi, big.NewInt(1))
 	_, err = j.about(&Hello{WalletID: own.WalletID, Record: s.Encoded})
 	require.ErrorIs(t, err, ErrShareMalformed)
+}
+
+// stopped is a Link that says, behind its parts, that the run was stopped.
+type stopped struct{ said }
+
+func (l *stopped) Recv(ctx context.Context) (Part, error) {
+	if len(l.parts) == 0 {
+		return Part{}, fmt.Errorf("by its owner: %w", ErrStopped)
+	}
+	return l.said.Recv(ctx)
+}
+
+// What came before a run was stopped is looked at; then the side ends with the link's word, which
+// is nobody's fault.
+func TestStoppedLink(t *testing.T) {
+	t.Parallel()
+	short, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var failed error
+	c, err := newChannel(&Joint{Party: Server, Curves: []Curve{Ed25519}}, &stopped{said{parts: []Part{{Hello: &Hello{}}}}}, func(err error) { failed = err })
+	require.NoError(t, err)
+	require.NoError(t, c.idle(Ed25519), "it is not stopped yet")
+	close(c.met)
+	c.read(short)
+	require.NoError(t, failed)
+	_, err = next(short, c, c.hello)
+	require.NoError(t, err, "it came before")
+	_, err = next(short, c, c.hello)
+	require.ErrorIs(t, err, ErrStopped)
+	require.ErrorIs(t, c.idle(Ed25519), ErrStopped)
+	c.parts[Ed25519] <- Message{}
+	require.NoError(t, c.idle(Ed25519), "something of it came")
+	gone, end := context.WithCancelCause(t.Context())
+	end(io.ErrClosedPipe)
+	fresh := must(newChannel(&Joint{Party: Server}, &linkOf{}, nil))
+	_, err = next(gone, fresh, fresh.hello)
+	require.Equal(t, io.ErrClosedPipe, err)
+
+	// Neither a signing nor a new key begins where nothing of it came.
+	s := Vector(t, Signing)
+	c.joint = &Joint{Party: Server, Share: s.Shares[Server], Payload: []byte("x"), Curves: []Curve{Ed25519}}
+	<-c.parts[Ed25519]
+	_, err = c.joint.sign(short, c, s.Record)
+	require.ErrorIs(t, err, ErrStopped)
+	_, err = c.joint.newKey(short, c, 0, nil)
+	require.ErrorIs(t, err, ErrStopped)
 }
