@@ -92,7 +92,13 @@ func TestHashOfADirectionHasEveryField(t *testing.T) {
 	unlike("message: payload", Part{Message: &Sealable{Payload: []byte("x")}})
 	unlike("end", Part{End: &End{}})
 	unlike("end: hash", Part{End: &End{ShareHash: []byte("x")}})
+	full := &Hello{
+		Nonce: []byte("a"), SessionKey: []byte("b"), PartyKeys: []byte("c"), WalletID: "d", ShareSetID: "e", Record: []byte("f"), Proof: []byte("g"),
+	}
 	h := sha256.New()
+	(&Part{Hello: full}).put(h)
+	require.Equal(t, prefixed([]byte("hello"), []byte("a"), []byte("b"), []byte("c"), []byte("d"), []byte("e"), []byte("f"), []byte("g")), h.Sum(nil))
+	h = sha256.New()
 	(&Part{Message: &Sealable{Curve: Ed25519, Private: true, Payload: []byte("x")}}).put(h)
 	require.Equal(t, prefixed([]byte("message"), []byte{2, 1}, []byte("x")), h.Sum(nil))
 	h = sha256.New()
@@ -232,7 +238,7 @@ func confirming(t *testing.T, makes bool) (*channel, *Record, *Joined, []byte) {
 // and no other form; and the other side's word is the one that it must be.
 func TestLastWords(t *testing.T) {
 	t.Parallel()
-	short, cancel := context.WithTimeout(t.Context(), time.Minute)
+	short, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 	defer cancel()
 	c, rec, out, word := confirming(t, false)
 	c.mac <- word
@@ -451,6 +457,12 @@ func TestConnOfACurve(t *testing.T) {
 	require.NoError(t, c.conn(Ed25519).Send(t.Context(), private))
 	require.Len(t, link.sent, 1)
 	require.True(t, link.sent[0].Message.Private)
+	_, err = c.open(link.sent[0].Message)
+	requireBlame(t, err, Client)
+	require.ErrorContains(t, err, "not encrypted to this run's key", "it is the other side's")
+	_, err = c.open(&Sealable{Curve: Ed25519, Payload: private.Payload})
+	requireBlame(t, err, Client)
+	require.ErrorContains(t, err, "came in the clear")
 	link.err = io.ErrClosedPipe
 	require.Equal(t, io.ErrClosedPipe, c.conn(Ed25519).Send(t.Context(), private))
 }
