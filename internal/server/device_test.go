@@ -334,9 +334,7 @@ func proof(t testing.TB, hello *pb.Hello, req deviceRun, rec *session.Session, h
 	if r, ok := req.(*pb.SignWithDeviceRequest); ok {
 		about.Payload = r.GetPayload()
 	}
-	x := &tss.Hello{Nonce: hello.GetNonce(), SessionKey: hello.GetSessionKey(), PartyKeys: hello.GetPartyKeys()}
-	require.NoError(t, x.Prove(about, share))
-	return x.Proof
+	return proofOf(hello, about, share)
 }
 
 func shareSet(w *pb.Wallet, h held) *pb.ShareSet {

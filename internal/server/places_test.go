@@ -342,6 +342,38 @@ func TestACallersShareOfTheQueue(t *testing.T) {
 	}
 }
 
+// One caller's devices have shown their shares, taken all the places, and say nothing more: when
+// another caller waits, those that are beyond the one's share give way long before their time.
+func TestSilentRunsGiveWay(t *testing.T) {
+	t.Parallel()
+	cfg := rogueConfig(0, true)
+	cfg.Sessions.DeviceRuns, cfg.Sessions.Queue = 4, 8
+	s := newStage(t, cfg)
+	hog := &session.Caller{Name: "hog", Scopes: []session.Scope{session.ScopeSign}}
+	var silent []*raw
+	for range 4 {
+		d := begins(t, s.Service, hog, deviceSignReq(s.first))
+		d.greets(t, s.first)
+		d.runs(t)
+		silent = append(silent, d)
+	}
+	began := time.Now()
+	s.rogue(t, tss.OperationSign, nil).well(t)
+	require.Less(t, time.Since(began), time.Minute, "they have two minutes")
+	ended := 0
+	for _, d := range silent {
+		select {
+		case a := <-d.ended:
+			refused(t, a, codes.Aborted, "INTERRUPTED")
+			ended++
+		default:
+		}
+	}
+	require.Positive(t, ended)
+	require.Less(t, ended, 4, "one is its share")
+	require.Zero(t, s.rogue(t, tss.OperationSign, nil).aborts(t))
+}
+
 // A token is enough to say the hello of a new wallet, and so to take pre-params: so many at
 // once, of each caller. What makes no ECDSA key is not counted.
 func TestNewDeviceHeldWalletsAreLimited(t *testing.T) {

@@ -108,13 +108,12 @@ var attacks = map[string]attack{
 		r.say(r.proven(m))
 	}, always(brokenOff)},
 	"of another kind": {func(r *rogue, _ int, m *outgoing) {
-		switch kindOf(m) {
-		case aHello, aMAC:
+		if kindOf(m) == aMAC {
 			r.say(&outgoing{End: &pb.End{}})
-		default:
+		} else {
 			r.say(&outgoing{Mac: make([]byte, 32)})
 		}
-	}, always(brokenOff)},
+	}, map[string][]string{aHello: {brokenOff, unshown}, aMessage: {brokenOff}, anEnd: {brokenOff}, aMAC: {brokenOff}}},
 	"with its private flag flipped": {func(r *rogue, _ int, m *outgoing) {
 		m.Private = !m.GetPrivate()
 		r.say(m)
@@ -138,7 +137,7 @@ var attacks = map[string]attack{
 	"after a later one": {func(r *rogue, n int, m *outgoing) {
 		r.say(proto.CloneOf(r.stage.honest[r.op][n+1]))
 		r.say(m)
-	}, map[string][]string{aHello: {brokenOff}, aMessage: {brokenOff}, anEnd: {brokenOff}}},
+	}, map[string][]string{aHello: {brokenOff, unshown}, aMessage: {brokenOff}, anEnd: {brokenOff}}},
 	"with another party key": {func(r *rogue, _ int, m *outgoing) {
 		m.Hello.PartyKeys = bitFlip(m.GetHello().GetPartyKeys(), 1, 1)
 		r.say(r.proven(m))

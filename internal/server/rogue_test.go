@@ -229,21 +229,28 @@ func (r *rogue) part(n int) *outgoing {
 // proven is m, and where it is the hello of a device that has a share, with a proof of what it
 // says: it is the share's holder who says it.
 func (r *rogue) proven(m *outgoing) *outgoing {
-	j := &r.joint
-	if m.GetHello() == nil || j.Share == nil {
-		return m
+	if m.GetHello() != nil && r.joint.Share != nil {
+		m.Hello.Proof = proofOf(m.GetHello(), r.about(), r.joint.Share)
 	}
-	h := m.GetHello()
-	x := &tss.Hello{Nonce: h.GetNonce(), SessionKey: h.GetSessionKey(), PartyKeys: h.GetPartyKeys()}
-	err := x.Prove(&tss.HelloContext{
+	return m
+}
+
+// about is what its hello is about.
+func (r *rogue) about() *tss.HelloContext {
+	j := &r.joint
+	return &tss.HelloContext{
 		Operation: j.Operation, SessionID: j.SessionID, Attempt: j.Attempt, WalletID: j.Share.WalletID, ShareSetID: j.Share.ShareSetID,
 		RecordHash: j.Share.RecordHash, Payload: j.Payload, Instance: j.Instance,
-	}, j.Share)
-	if err != nil {
+	}
+}
+
+// proofOf is a proof that a share's holder makes of a hello.
+func proofOf(h *pb.Hello, about *tss.HelloContext, share *tss.Share) []byte {
+	x := &tss.Hello{Nonce: h.GetNonce(), SessionKey: h.GetSessionKey(), PartyKeys: h.GetPartyKeys()}
+	if err := x.Prove(about, share); err != nil {
 		panic(err) // a share has a key
 	}
-	h.Proof = x.Proof
-	return m
+	return x.Proof
 }
 
 // refusals are how the calls of SendMessages went that were refused.

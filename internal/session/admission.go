@@ -24,7 +24,8 @@ type admission struct {
 
 	mu      sync.Mutex // guards what follows
 	busy    int
-	making  int // of the busy ones, those that make new wallets
+	making  int            // of the busy ones, those that make new wallets
+	held    map[string]int // the busy ones, by caller
 	waiting int
 	lanes   [2]lane       // signing, then the rest
 	recent  time.Duration // how long a run held its slot lately, a moving average
@@ -78,7 +79,7 @@ func (e *OverloadedError) Is(target error) bool { return target == ErrOverloaded
 const firstGuess = 4 * time.Second
 
 func newAdmission(slots, maxQueue int) *admission {
-	a := &admission{slots: slots, maxQueue: maxQueue, share: quarter(maxQueue), anew: slots, recent: firstGuess}
+	a := &admission{slots: slots, maxQueue: maxQueue, share: quarter(maxQueue), anew: slots, recent: firstGuess, held: make(map[string]int)}
 	for i := range a.lanes {
 		a.lanes[i].queues = make(map[who][]*ticket)
 	}
@@ -193,6 +194,23 @@ func (t *ticket) at() uint32 {
 	return t.position
 }
 
+// inTheWay reports whether the ticket's caller has more than its share of the slots, of which each
+// caller has as large a part as of the queue, while others wait for one.
+func (t *ticket) inTheWay() bool {
+	a := t.a
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.held[t.caller] <= max(1, a.slots*a.share/a.maxQueue) {
+		return false
+	}
+	for i := range a.lanes {
+		if slices.ContainsFunc(a.lanes[i].turn, func(w who) bool { return w.caller != t.caller }) {
+			return true
+		}
+	}
+	return false
+}
+
 // leave gives the place back, whether it is a slot or still in the queue. Only the
 // first call counts.
 func (t *ticket) leave() {
@@ -206,6 +224,9 @@ func (t *ticket) leave() {
 	select {
 	case <-t.ready:
 		a.busy--
+		if a.held[t.caller]--; a.held[t.caller] == 0 {
+			delete(a.held, t.caller)
+		}
 		if t.anew {
 			a.making--
 		}
@@ -231,6 +252,7 @@ func (a *admission) admit() {
 		}
 		a.waiting--
 		a.busy++
+		a.held[t.caller]++
 		if t.anew {
 			a.making++
 		}

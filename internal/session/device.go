@@ -48,15 +48,16 @@ type device struct {
 	met      chan struct{} // closed when the first part is there
 	stopped  chan struct{} // closed when over is set
 
-	mu     sync.Mutex // guards what follows
-	hello  *tss.Hello // of the device
-	placed bool       // the run has its place, and takes all parts; before, the hello alone
-	next   uint32     // the sequence of the device's next part
-	sent   []Part     // those after acked
-	acked  uint32
-	newest Part      // sent or not yet, acknowledged or not
-	over   error     // why nothing is taken or sent any more; nil: it is
-	waits  time.Time // since when the run waits for the device; zero: it does not
+	mu        sync.Mutex // guards what follows
+	hello     *tss.Hello // of the device
+	place     *ticket    // which it has; nil before
+	listening bool       // the run takes all parts: it is there to look at them; before, the hello alone
+	next      uint32     // the sequence of the device's next part
+	sent      []Part     // those after acked
+	acked     uint32
+	newest    Part      // sent or not yet, acknowledged or not
+	over      error     // why nothing is taken or sent any more; nil: it is
+	waits     time.Time // since when the run waits for the device; zero: it does not
 }
 
 var _ tss.Link = (*device)(nil)
@@ -81,14 +82,22 @@ func (d *device) greeted(ctx context.Context) (*tss.Hello, error) {
 	}
 }
 
-// listen hands the run the device's hello, and takes what comes after it from now on.
+// has notes the run's place.
+func (d *device) has(place *ticket) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.place = place
+}
+
+// listen hands the run the device's hello, and takes what comes after it from now on: the run is
+// there to look at it.
 func (d *device) listen() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	hello := Part{Hello: d.hello}
 	d.room.add(sizeOf(hello), true)
 	d.in <- hello // the first: there is room
-	d.placed = true
+	d.listening = true
 }
 
 // close takes nothing any more, and drops what nobody took. The run has ended.
@@ -125,19 +134,28 @@ func (d *device) Send(_ context.Context, p Part) error {
 // Recv implements tss.Link. When the device is stopped, it returns what was taken before, and
 // then an error that is tss.ErrStopped and the reason.
 func (d *device) Recv(ctx context.Context) (Part, error) {
-	silence := time.NewTimer(d.silence)
+	silence, look := time.NewTimer(d.silence), time.NewTicker(reportEvery)
 	defer silence.Stop()
+	defer look.Stop()
 	d.waitsSince(time.Now())
 	defer d.waitsSince(time.Time{})
-	select {
-	case p := <-d.in:
-		d.room.free(sizeOf(p))
-		return p, nil
-	case <-silence.C:
-		d.stop(fmt.Errorf("%w: the device has said nothing for %v", ErrInterrupted, d.silence))
-	case <-d.stopped:
-	case <-ctx.Done():
-		return Part{}, context.Cause(ctx)
+	for on := true; on; {
+		select {
+		case p := <-d.in:
+			d.room.free(sizeOf(p))
+			return p, nil
+		case <-look.C:
+			if on = !d.outstays(); !on {
+				d.stop(fmt.Errorf("%w: the device has said nothing for %v, and others wait for its place", ErrInterrupted, outstay))
+			}
+		case <-silence.C:
+			d.stop(fmt.Errorf("%w: the device has said nothing for %v", ErrInterrupted, d.silence))
+			on = false
+		case <-d.stopped:
+			on = false
+		case <-ctx.Done():
+			return Part{}, context.Cause(ctx)
+		}
 	}
 	select {
 	case p := <-d.in: // it was acknowledged
@@ -148,6 +166,17 @@ func (d *device) Recv(ctx context.Context) (Part, error) {
 		defer d.mu.Unlock()
 		return Part{}, fmt.Errorf("%w: %w", tss.ErrStopped, d.over)
 	}
+}
+
+// outstay is how long a device may say nothing while others wait for its place, where its caller
+// has more than a share of them.
+const outstay = 10 * time.Second
+
+func (d *device) outstays() bool {
+	d.mu.Lock()
+	place := d.place
+	d.mu.Unlock()
+	return place != nil && d.quiet() >= outstay && place.inTheWay()
 }
 
 // stop makes the device's end of the link the end of what is taken and sent. The first reason
@@ -237,11 +266,11 @@ func (d *device) take(parts []Numbered) (ack uint32, err error) {
 // takeNext takes the next part, where the run takes it now. It must be called with mu held.
 func (d *device) takeNext(p Part) (taken bool, err error) {
 	switch {
-	case !d.placed && d.next == 1:
+	case !d.listening && d.next == 1:
 		d.hello = p.Hello // nil where it is something else, which is as good as none
 		close(d.met)
 		return true, nil
-	case !d.placed:
+	case !d.listening:
 		return false, nil
 	case len(d.in) == cap(d.in):
 		return false, &FieldError{"messages", "must not be more than the protocol has"}
@@ -401,6 +430,7 @@ const lookAtMost = 30 * time.Second
 // from the device or sent to it, but what was taken is looked at to the end: a cancellation
 // does not undo the blame for it.
 func (s *Service) joined(ctx context.Context, j *tss.Joint, d *device) (*tss.Joined, error) {
+	d.listen()
 	whole, kill := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer kill(nil)
 	defer context.AfterFunc(s.ctx, func() { kill(errClosing) })()

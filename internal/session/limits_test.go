@@ -70,6 +70,28 @@ func TestNewWalletsHaveTheirPartOfTheSlots(t *testing.T) {
 	require.Zero(t, a.busy+a.making+a.waiting)
 }
 
+// Who has more than its share of the slots is in the way of others, and of itself never.
+func TestInTheWay(t *testing.T) {
+	a := newAdmission(8, 8)
+	var all []*ticket
+	for range 7 {
+		all = append(all, enter(t, a, "greedy", OpSign))
+	}
+	all = append(all, enter(t, a, "modest", OpSign), enter(t, a, "greedy", OpSign))
+	require.False(t, all[0].inTheWay(), "nobody else waits")
+	waiting := enter(t, a, "third", OpProvision)
+	require.True(t, all[0].inTheWay())
+	require.False(t, all[7].inTheWay())
+	for _, x := range all[:6] {
+		x.leave()
+	}
+	require.False(t, all[6].inTheWay())
+	for _, x := range append(all, waiting) {
+		x.leave()
+	}
+	require.Empty(t, a.held)
+}
+
 // Each caller has a bucket of its own, which is refilled.
 func TestBuckets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -57,7 +57,7 @@ func (s *Service) place(ctx context.Context, w *work, p *plan, t *ticket) (*tick
 		return nil, fmt.Errorf("wait for a slot: %w", err)
 	}
 	if r.device != nil {
-		r.device.listen()
+		r.device.has(t)
 	}
 	return t, nil
 }

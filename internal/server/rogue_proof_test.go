@@ -1,0 +1,133 @@
+package server_test
+
+import (
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/tss"
+)
+
+// unshown is how a run ends whose device does not show that it has the share.
+const unshown = "SHARE_SET_MISMATCH"
+
+// claiming says a hello with a proof that the right share's holder made for something else.
+func claiming(change func(*tss.HelloContext)) trick {
+	return func(r *rogue, _ int, m *outgoing) {
+		about := r.about()
+		change(about)
+		m.Hello.Proof = proofOf(m.GetHello(), about, r.joint.Share)
+		r.say(m)
+	}
+}
+
+// carrying says a hello with the proof of another one.
+func carrying(change func(*pb.Hello)) trick {
+	return func(r *rogue, _ int, m *outgoing) {
+		change(m.GetHello())
+		r.say(m)
+	}
+}
+
+// falseProofs are the hellos of who has a token, and knows all that is public and all that the
+// device ever said.
+var falseProofs = map[string]trick{
+	"none":         carrying(func(h *pb.Hello) { h.Proof = nil }),
+	"no hello":     func(r *rogue, n int, _ *outgoing) { r.say(proto.CloneOf(r.stage.honest[r.op][n+1])) },
+	"altered":      carrying(func(h *pb.Hello) { h.Proof = bitFlip(h.GetProof(), 1, 1) }),
+	"with its own": carrying(func(h *pb.Hello) { h.SessionKey = bitFlip(h.GetSessionKey(), 1, 2) }), // by which it would hear what is secret
+	"of another set's share": func(r *rogue, _ int, m *outgoing) {
+		share, err := tss.ParseShare(r.stage.pendingBackup.share)
+		if err != nil {
+			panic(err) // the shelf has it
+		}
+		m.Hello.Proof = proofOf(m.GetHello(), r.about(), share)
+		r.say(m)
+	},
+	"of an earlier run":    func(r *rogue, n int, _ *outgoing) { r.say(proto.CloneOf(r.stage.honest[r.op][n])) },
+	"of another session":   claiming(func(c *tss.HelloContext) { c.SessionID = uuid.NewString() }),
+	"of another attempt":   claiming(func(c *tss.HelloContext) { c.Attempt++ }),
+	"of another instance":  claiming(func(c *tss.HelloContext) { c.Instance = uuid.NewString() }),
+	"of another operation": claiming(func(c *tss.HelloContext) { c.Operation = "CREATE" }),
+}
+
+// Who does not show the share gets nothing of the service's, not its hello, and is not charged to
+// the set; whatever the operation that it asks for, and with workers as without.
+func TestRogueProofs(t *testing.T) {
+	t.Parallel()
+	for i, op := range []string{"BACKUP", "PROVISION", tss.OperationSign} {
+		t.Run(op, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t, rogueConfig(0, i == 0), op)
+			for _, name := range slices.Sorted(maps.Keys(falseProofs)) {
+				r := s.rogue(t, op, at(0, falseProofs[name]))
+				way := r.ends(t, unshown)
+				require.Empty(t, r.heard, name)
+				require.Equal(t, session.Failed, r.record(t).State, name)
+				s.requireClean(t, way)
+			}
+		})
+	}
+}
+
+// A signature that was asked for is another one than the device proved that it wants.
+func TestRogueProofOfAnotherPayload(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, rogueConfig(0, false))
+	r := s.rogue(t, tss.OperationSign, at(0, claiming(func(c *tss.HelloContext) { c.Payload = []byte("another") })))
+	s.requireClean(t, r.ends(t, unshown))
+	require.Empty(t, r.heard)
+}
+
+// A new wallet has no share, and a hello that says otherwise is none of its protocol's.
+func TestRogueProofWithoutAShare(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, rogueConfig(0, false))
+	r := s.rogue(t, "CREATE", at(0, carrying(func(h *pb.Hello) { h.Proof = make([]byte, 64) })))
+	s.requireClean(t, r.ends(t, brokenOff))
+}
+
+// Who has heard the hello of the device's own live run does not take the run over with it: not
+// as another instance, and not by what the device itself has said.
+func TestRogueReplaysAHello(t *testing.T) {
+	t.Parallel()
+	for i, op := range []string{"PROVISION", tss.OperationSign} {
+		s := newStage(t, rogueConfig(0, i == 0))
+		victim, reached, goOn := s.rogue(t, op, nil), make(chan struct{}), make(chan struct{})
+		victim.trick = func(r *rogue, n int, m *outgoing) {
+			if n == 2 {
+				close(reached)
+				<-goOn
+			}
+			r.say(m)
+		}
+		ended := later(func() answer { return victim.run(t) })
+		<-reached
+		again := proto.Clone(victim.req).(deviceRun) //nolint:errcheck,forcetypeassert // it is one
+		again.GetDevice().Instance = uuid.NewString()
+		thief := begins(t, s.Service, alice, again)
+		require.Equal(t, victim.id, thief.id)
+		heard := victim.part(0)
+		heard.Sequence = 1
+		_, st := thief.says(heard)
+		require.Equal(t, codes.OK, st.Code())
+		refused(t, <-thief.ended, codes.InvalidArgument, unshown)
+
+		// As the device's own instance it is the device, whose hello is there.
+		ack, st := victim.call(alice, victim.words(heard))
+		require.Equal(t, codes.OK, st.Code())
+		require.Equal(t, uint32(2), ack)
+		close(goOn)
+		require.Equal(t, codes.OK, (<-ended).status.Code())
+		require.Equal(t, uint32(1), victim.record(t).Attempt)
+		require.Zero(t, victim.aborts(t))
+		s.requireClean(t, succeeded)
+	}
+}
