@@ -39,8 +39,8 @@ var targets = []target{
 	{dir: "client", files: []string{"device.go", "run.go", "share.go", "sign.go", "wallet.go"},
 		parts: regexp.MustCompile(`device.go (runOnDevice|attempt\.(deliver|finish|side))|run.go (run|attach|want\.check)|share.go|sign.go|wallet.go`)},
 	// Authorisation, whether a set may be used, fingerprints, budgets, commit.
-	{dir: "internal/session", files: []string{"caller.go", "device.go", "generate.go", "model.go", "request.go", "sign.go", "wallets.go", "work.go"},
-		parts: regexp.MustCompile(`caller.go|request.go|Service\.(deviceSource|source|match|still|usable|mayLeave|arm|disarm|commit|blame|reshare|SignWithDevice|Sign|Create|confirm|revoke|unlock)$|usable|has$|pickRevoked`)},
+	{dir: "internal/session", files: []string{"budget.go", "caller.go", "device.go", "generate.go", "model.go", "request.go", "sign.go", "wallets.go", "work.go"},
+		parts: regexp.MustCompile(`budget.go|caller.go|request.go|Service\.(deviceSource|source|match|still|usable|mayLeave|arm|disarm|commit|blame|reshare|SignWithDevice|Sign|Create|confirm|revoke|unlock)$|usable|has$|pickRevoked`)},
 }
 
 var (
