@@ -44,6 +44,9 @@ func TestNothingIsReadAfterTheWord(t *testing.T) {
 		c.read(t.Context())
 		if n == len(parts) {
 			require.NoError(t, failed)
+			require.Len(t, c.hello, 1)
+			require.Len(t, c.ended, 1)
+			require.Len(t, c.mac, 1)
 		} else {
 			require.ErrorIs(t, failed, io.ErrUnexpectedEOF)
 		}
@@ -73,6 +76,12 @@ func TestConnOfACurve(t *testing.T) {
 	_, err = c.open(&Sealable{Curve: Ed25519, Payload: private.Payload})
 	requireBlame(t, err, Client)
 	require.ErrorContains(t, err, "came in the clear")
+	public := Message{Ed25519, messages["binance.tsslib.eddsa.resharing.DGRound1Message"]}
+	c.parts[Ed25519], c.left[Ed25519] = make(chan Message, 1), 2
+	require.NoError(t, c.message(&Sealable{Curve: Ed25519, Payload: public.Payload}))
+	require.Equal(t, public, <-c.parts[Ed25519])
+	requireBlame(t, c.message(&Sealable{Curve: Ed25519, Private: true, Payload: public.Payload}), Client)
+	require.Empty(t, c.parts[Ed25519])
 	link.err = io.ErrClosedPipe
 	require.Equal(t, io.ErrClosedPipe, c.conn(Ed25519).Send(t.Context(), private))
 }
