@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -52,18 +53,20 @@ func TestNothingIsTakenBeforeTheHello(t *testing.T) {
 	f := start(t, servertest.Config{Sessions: session.Config{DeviceRuns: 1, Queue: 1, Aborts: 1, DeviceSilence: briefly}, Workers: servertest.Workers(0), Wrap: taken.wrap})
 	before := wallet(t, f.Service, f.second.wallet)
 	var silent []*raw
-	for range 10 {
+	for i := range 10 {
 		for _, req := range f.allDeviceRuns() {
-			silent = append(silent, begins(t, f.Service, alice, req))
+			d := begins(t, f.Service, alice, req)
+			silent = append(silent, d)
+			if i > 0 {
+				continue
+			}
+			ack, st := d.says(&pb.ProtocolMessage{Sequence: 2, Payload: make([]byte, 200<<10), Curve: pb.Curve_CURVE_ED25519})
+			require.Equal(t, codes.OK, st.Code())
+			require.Zero(t, ack)
+			rec, err := f.Store.Session(t.Context(), d.id)
+			require.NoError(t, err)
+			require.Equal(t, session.Queued, rec.State)
 		}
-	}
-	for _, d := range silent[:4] {
-		ack, st := d.says(&pb.ProtocolMessage{Sequence: 2, Payload: make([]byte, 200<<10), Curve: pb.Curve_CURVE_ED25519})
-		require.Equal(t, codes.OK, st.Code())
-		require.Zero(t, ack)
-		rec, err := f.Store.Session(t.Context(), d.id)
-		require.NoError(t, err)
-		require.Equal(t, session.Queued, rec.State)
 	}
 	require.Zero(t, f.Workers.Stats().Started)
 	require.Zero(t, taken.fetches.Load())
@@ -406,4 +409,41 @@ func TestNewDeviceHeldWalletsAreLimited(t *testing.T) {
 	require.LessOrEqual(t, taken.preParams.Load(), int32(3))
 	refused(t, try(alice, pb.Curve_CURVE_ED25519), codes.Canceled, "SESSION_CANCELLED")
 	refused(t, try(bob, pb.Curve_CURVE_SECP256K1), codes.Canceled, "SESSION_CANCELLED")
+}
+
+// So are those that are made hosted, but none is refused: beyond its bucket a caller's new wallet
+// has its primes searched, and the pool is left to those who have shares.
+func TestNewHostedWalletsLeaveThePool(t *testing.T) {
+	t.Parallel()
+	var taken atomic.Int32
+	s := servertest.Start(t, servertest.Config{
+		Sessions: session.Config{Creates: 2},
+		Wrap: func(p *session.Ports) {
+			p.PreParams = &servertest.PreParams{Source: p.PreParams, Before: func(context.Context) error {
+				taken.Add(1)
+				return errors.New("the run ends here")
+			}}
+		},
+	})
+	create := func() (ended <-chan answer, id string) {
+		req := createReq(pb.Curve_CURVE_SECP256K1)
+		ended = later(func() answer { return overGRPC(t, s, alice, req) })
+		require.Eventually(t, func() bool {
+			rec, err := s.Store.ByRequest(t.Context(), "alice", req.GetRequestId())
+			if err == nil {
+				id = rec.ID
+			}
+			return err == nil && rec.State > session.Queued
+		}, 2*time.Minute, 5*time.Millisecond)
+		return ended, id
+	}
+	for range 2 {
+		ended, _ := create()
+		refused(t, <-ended, codes.Internal, "INTERNAL")
+	}
+	require.EqualValues(t, 2, taken.Load())
+	ended, id := create()
+	done[*pb.CancelSessionResponse](t, overGRPC(t, s, alice, &pb.CancelSessionRequest{SessionId: id}))
+	refused(t, <-ended, codes.Canceled, "SESSION_CANCELLED")
+	require.EqualValues(t, 2, taken.Load())
 }

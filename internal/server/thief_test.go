@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -175,6 +176,13 @@ func (s *stage) honestCallers(t testing.TB, callers int) (took []time.Duration) 
 	wg.Wait()
 	close(failed)
 	for err := range failed {
+		if err != nil {
+			for line := range strings.Lines(s.Log.String()) {
+				if strings.Contains(line, "session failed") && !strings.Contains(line, "no hello") {
+					t.Log(line)
+				}
+			}
+		}
 		require.NoError(t, err)
 	}
 	return took

@@ -11,7 +11,7 @@ import (
 // admission decides which run computes next. At most so many compute at once; behind
 // them waits a bounded queue, fair between callers: they take turns, so that one with a
 // hundred runs does not starve another with one, and each has at most a share of it, so that
-// none fills it. Signing goes ahead of everything that makes a share set, since it is short
+// none fills it; where several do, the one with the most gives way to who has less. Signing goes ahead of everything that makes a share set, since it is short
 // and somebody waits at a till.
 //
 // New wallets are counted apart from the same caller's other runs: they take no share, so
@@ -50,7 +50,9 @@ type ticket struct {
 	who
 	ready chan struct{} // closed when it has a slot
 	moved chan struct{} // holds a token when the position changed
+	lost  chan struct{} // closed when it has lost its place in the queue, and why is set
 	// Guarded by a.mu:
+	why      error
 	position uint32 // how many go ahead of it, and itself; 0 once it has a slot
 	since    time.Time
 	gone     bool
@@ -96,9 +98,12 @@ func (a *admission) enter(caller string, op Operation) (*ticket, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	t := &ticket{a: a, lane: a.lane(op), who: who{caller, op == OpCreate}}
-	t.ready, t.moved = make(chan struct{}), make(chan struct{}, 1)
+	t.ready, t.moved, t.lost = make(chan struct{}), make(chan struct{}, 1), make(chan struct{})
 	if err := a.full(t.who); err != nil {
 		return nil, err
+	}
+	if !a.free(t.who) && a.waiting >= a.maxQueue {
+		a.drop(a.spare(t.who))
 	}
 	if len(t.lane.queues[t.who]) == 0 {
 		t.lane.turn = append(t.lane.turn, t.who)
@@ -131,20 +136,51 @@ func (a *admission) full(w who) error {
 	if a.free(w) {
 		return nil
 	}
-	own, first := 0, uint32(0)
+	switch {
+	case a.own(w) >= a.share:
+		return a.ownFull(w)
+	case a.waiting >= a.maxQueue && a.spare(w) == nil:
+		return &OverloadedError{RetryAfter: a.after(a.waiting + 1)}
+	}
+	return nil
+}
+
+// own counts what waits of w. It must be called with mu held.
+func (a *admission) own(w who) int { return len(a.lanes[0].queues[w]) + len(a.lanes[1].queues[w]) }
+
+// ownFull is the error of who has its share: there is room when the first of them has its slot.
+// It must be called with mu held.
+func (a *admission) ownFull(w who) error {
+	first := uint32(0)
 	for i := range a.lanes {
-		q := a.lanes[i].queues[w]
-		if own += len(q); len(q) > 0 && (first == 0 || q[0].position < first) {
+		if q := a.lanes[i].queues[w]; len(q) > 0 && (first == 0 || q[0].position < first) {
 			first = q[0].position
 		}
 	}
-	switch {
-	case a.waiting >= a.maxQueue:
-		return &OverloadedError{RetryAfter: a.after(a.waiting + 1)}
-	case own >= a.share: // there is room when the first of them has its slot
-		return &OverloadedError{RetryAfter: a.after(int(first)), Own: true}
+	return &OverloadedError{RetryAfter: a.after(int(first)), Own: true}
+}
+
+// spare finds the ticket that gives way to one more of w in a full queue: the newest of whom the
+// most wait, where those are more than w would have; nil where there is none. It must be called
+// with mu held.
+func (a *admission) spare(w who) (t *ticket) {
+	most := a.own(w) + 1
+	for i := range a.lanes {
+		for other, q := range a.lanes[i].queues {
+			if n := a.own(other); n > most {
+				most, t = n, q[len(q)-1]
+			}
+		}
 	}
-	return nil
+	return t
+}
+
+// drop takes a ticket's place in the queue from it. It must be called with mu held.
+func (a *admission) drop(t *ticket) {
+	t.why, t.gone = a.ownFull(t.who), true
+	close(t.lost)
+	a.waiting--
+	t.lane.remove(t)
 }
 
 // after estimates when so many runs have got their slots. It must be called with mu held.
@@ -156,7 +192,8 @@ func (a *admission) after(runs int) time.Duration {
 // everybody who comes or goes.
 const reportEvery = time.Second
 
-// wait returns when the ticket has a slot, or ctx's cause. It reports the position when it
+// wait returns when the ticket has a slot, with an OverloadedError when it has lost its place to
+// another caller's, or with ctx's cause. It reports the position when it
 // changed.
 func (t *ticket) wait(ctx context.Context, report func(position uint32)) error {
 	moved := t.moved
@@ -170,6 +207,8 @@ func (t *ticket) wait(ctx context.Context, report func(position uint32)) error {
 		select {
 		case <-t.ready:
 			return nil
+		case <-t.lost:
+			return t.why
 		case <-moved:
 			if position := t.at(); position > 0 {
 				report(position)

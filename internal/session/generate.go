@@ -302,8 +302,13 @@ func (s *Service) newKeys(ctx context.Context, w *work, sp span, src *source, ha
 	w.run.report(sp.progress(0, 0))
 	var pre [2]*tss.PreParams
 	if sp.curve == Secp256k1 {
+		claim := s.PreParams.Claim
+		if src == nil && s.creates.take(w.rec.Caller) > 0 {
+			// A new wallet needs no share: whoever has a token alone must not empty the pool.
+			claim = func(ctx context.Context, _ Party) (*tss.PreParams, error) { return tss.GeneratePreParams(ctx, 0) }
+		}
 		for _, p := range []Party{tss.Client, tss.Server} {
-			pp, err := s.preParams(ctx, s.PreParams.Claim, w.rec.WalletID, p)
+			pp, err := s.preParams(ctx, claim, w.rec.WalletID, p)
 			if err != nil {
 				pre[tss.Client].Wipe()
 				return nil, err
@@ -322,7 +327,7 @@ func (s *Service) newKeys(ctx context.Context, w *work, sp span, src *source, ha
 	return tss.HostedReshare(ctx, old, src.shares(half, sp.curve), pre, obs)
 }
 
-// claimSet is PreParams.Claim or ClaimReady.
+// claimSet is PreParams.Claim or ClaimReady, or makes a set.
 type claimSet func(ctx context.Context, p Party) (*tss.PreParams, error)
 
 // preParams claims a party's set whose moduli were never used, in any wallet. A set is used

@@ -94,6 +94,45 @@ func (u *unproven) remove(r *Run) {
 	}
 }
 
+// maxRecording is how many requests of one caller are being recorded at once.
+const maxRecording = 4
+
+// turns lets so many requests of each caller be recorded at once. The store makes one change at
+// a time: whoever sends a thousand requests must not have them all stand before another's.
+type turns struct {
+	mu sync.Mutex // guards what follows
+	of map[string]*turn
+}
+
+type turn struct {
+	users int           // who have it, or wait for it; guarded by turns.mu
+	taken chan struct{} // one value for each who has it
+}
+
+// take waits for the caller's turn, and returns what ends it.
+func (t *turns) take(caller string) (done func()) {
+	t.mu.Lock()
+	if t.of == nil {
+		t.of = make(map[string]*turn)
+	}
+	x := t.of[caller]
+	if x == nil {
+		x = &turn{taken: make(chan struct{}, maxRecording)}
+		t.of[caller] = x
+	}
+	x.users++
+	t.mu.Unlock()
+	x.taken <- struct{}{}
+	return func() {
+		<-x.taken
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if x.users--; x.users == 0 {
+			delete(t.of, caller)
+		}
+	}
+}
+
 // buffer bounds the bytes of what devices sent and no run has taken yet, over all runs.
 type buffer struct {
 	mu   sync.Mutex // guards what follows

@@ -2,6 +2,7 @@ package session
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,7 +32,6 @@ func TestShareOfTheQueue(t *testing.T) {
 	waiting = append(waiting, enter(t, a, "greedy", OpCreate), enter(t, a, "greedy", OpCreate))
 	full("greedy", OpCreate, true, 3*firstGuess)
 	waiting = append(waiting, enter(t, a, "other", OpSign), enter(t, a, "third", OpSign), enter(t, a, "fourth", OpSign))
-	full("fifth", OpSign, false, 9*firstGuess)
 	holder.leave()
 	for range waiting {
 		for _, w := range waiting {
@@ -48,6 +48,44 @@ func TestShareOfTheQueue(t *testing.T) {
 
 	require.Equal(t, 64, newAdmission(1, 256).share)
 	require.Equal(t, 2, newAdmission(1, 1).share, "a user's two devices")
+}
+
+// In a full queue, whose the most wait gives way to who has less, with its newest run, until all
+// have as many; then whoever comes is told when there is room.
+func TestFullQueueTakesFromWhoHasTheMost(t *testing.T) {
+	t.Parallel()
+	a := newAdmission(1, 8)
+	a.share = 6
+	holder := enter(t, a, "first", OpProvision)
+	var greedy, others []*ticket
+	for range 6 {
+		greedy = append(greedy, enter(t, a, "greedy", OpProvision))
+	}
+	others = append(others, enter(t, a, "a", OpProvision), enter(t, a, "b", OpProvision))
+	for i, caller := range []string{"c", "d", "e", "f"} {
+		require.NoError(t, a.room(caller, OpSign))
+		others = append(others, enter(t, a, caller, OpSign))
+		err := greedy[5-i].wait(t.Context(), func(uint32) {})
+		var o *OverloadedError
+		require.ErrorAs(t, err, &o)
+		require.True(t, o.Own)
+		require.Positive(t, o.RetryAfter)
+		greedy[5-i].leave()
+		require.Equal(t, 8, a.waiting)
+	}
+	others = append(others, enter(t, a, "g", OpProvision)) // all have one now
+	for _, caller := range []string{"h", "a", "greedy"} {
+		var o *OverloadedError
+		_, err := a.enter(caller, OpProvision)
+		require.ErrorAs(t, err, &o, caller)
+		require.False(t, o.Own)
+		require.Equal(t, 9*firstGuess, o.RetryAfter)
+	}
+	for _, x := range slices.Concat([]*ticket{holder}, greedy, others) {
+		x.leave()
+	}
+	require.Zero(t, a.busy+a.waiting)
+	require.Empty(t, a.held)
 }
 
 // New wallets have their part of the slots, and what else waits goes past them.
@@ -137,6 +175,32 @@ func TestTheOldestUnprovenGoes(t *testing.T) {
 	require.Len(t, u.of, 1)
 	u.remove(other)
 	require.Empty(t, u.of)
+}
+
+// So many requests of a caller are recorded at once, and those of others beside them.
+func TestTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var all turns
+		var ends []func()
+		for range maxRecording {
+			ends = append(ends, all.take("greedy"))
+		}
+		waits := make(chan func())
+		go func() { waits <- all.take("greedy") }()
+		synctest.Wait()
+		select {
+		case <-waits:
+			require.Fail(t, "one too many")
+		default:
+		}
+		all.take("modest")()
+		ends[0]()
+		ends[0] = <-waits
+		for _, end := range ends {
+			end()
+		}
+		require.Empty(t, all.of)
+	})
 }
 
 func message(n int) Part {

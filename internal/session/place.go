@@ -24,7 +24,8 @@ const (
 	maxBadProofs = 10
 	refillProofs = 30 * time.Second
 
-	// refillCreates is when a caller may begin one more device-held wallet that takes pre-params.
+	// refillCreates is when a caller may begin one more wallet that takes pre-params; a hosted one
+	// has its own made otherwise.
 	// The pool's filler makes a set in less, on two cores.
 	refillCreates = 10 * time.Second
 

@@ -24,7 +24,7 @@ type Config struct {
 	DeviceRuns    int           // how many device-held runs are under way at once: most of their time they wait; 8 for each core
 	Queue         int           // how many runs wait for a slot at most, hosted and device-held; 256
 	QueueShare    int           // how many of them may be one caller's; a quarter of Queue, at least 2
-	Creates       int           // how many device-held wallets of SECP256K1 one caller may begin at once (see refillCreates); 8
+	Creates       int           // how many new wallets of SECP256K1 one caller may take pre-params for at once (see refillCreates); 8
 	PendingSets   int           // how many unconfirmed sets a wallet has at most; DefaultPendingSets
 	Aborts        int           // what a set may cost, see Budget; DefaultAborts
 	DeviceSilence time.Duration // how long a device may say nothing while its run waits for it; 2 minutes
@@ -105,7 +105,8 @@ type Service struct {
 	devices   *admission // of device-held ones: a device that is slow takes no slot from those that compute
 	unproven  unproven   // device-held ones whose device has not shown its share yet
 	proofs    *buckets   // of each caller, for hellos that prove nothing
-	creates   *buckets   // of each caller, for new device-held wallets that take pre-params
+	creates   *buckets   // of each caller, for new wallets that take pre-params
+	recording turns      // of each caller, to record what it asks for
 	parts     buffer     // what devices sent and no run has taken yet
 
 	// ctx is the context of every run: a caller's context ends its stream, not its run.
@@ -402,6 +403,7 @@ func (s *Service) settle(ctx context.Context, there *Session) (*Session, error) 
 // record begins a new session, or the next attempt of one that was interrupted. rec is
 // nil where this call may not run it: there is the session as it stands then.
 func (s *Service) record(ctx context.Context, j job, p *plan, interrupted *Session) (rec, there *Session, err error) {
+	defer s.recording.take(j.caller.Name)()
 	expire := s.clock.now().Add(s.cfg.ResultTTL)
 	if interrupted == nil {
 		rec = &Session{

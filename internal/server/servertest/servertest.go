@@ -117,6 +117,9 @@ func open(t testing.TB, cfg Config) *Parts {
 	if cfg.Wrap != nil {
 		cfg.Wrap(&ports)
 	}
+	if cfg.Sessions.Creates == 0 { // else a caller's ninth wallet would search primes
+		cfg.Sessions.Creates = 64
+	}
 	p.Sessions, err = session.New(t.Context(), ports, cfg.Sessions)
 	require.NoError(t, err)
 	p.stop = sync.OnceFunc(func() {
