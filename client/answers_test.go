@@ -225,3 +225,15 @@ func TestWhatADeviceEndsWith(t *testing.T) {
 	waits.ended = nil
 	require.ErrorIs(t, waits.finish(gone), io.ErrClosedPipe)
 }
+
+// A signature that did not come, or is of no curve, is none.
+func TestNoSignature(t *testing.T) {
+	t.Parallel()
+	c := &Client{keys: map[keyID][]byte{{aWallet, CurveEd25519}: make([]byte, 32)}}
+	share := &Share{walletID: aWallet, shareSetID: aSet}
+	_, err := c.signature(t.Context(), nil, io.ErrClosedPipe, share, CurveEd25519, nil)
+	require.Equal(t, io.ErrClosedPipe, err)
+	_, err = c.signature(t.Context(), &mpcdv1.SignResponse{}, nil, share, "P256", nil)
+	require.Error(t, err)
+	require.NotErrorIs(t, err, ErrBadAnswer)
+}

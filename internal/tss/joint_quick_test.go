@@ -2,6 +2,8 @@ package tss_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"errors"
 	"io"
 	"sync/atomic"
 	"testing"
@@ -11,7 +13,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// Progress is told where somebody looks.
+// Progress is told where somebody looks, and both sides know the share that the device keeps.
 func TestJointTellsItsRounds(t *testing.T) {
 	t.Parallel()
 	d := newDevice("CREATE", nil, tss.Ed25519)
@@ -21,8 +23,13 @@ func TestJointTellsItsRounds(t *testing.T) {
 			told.Add(1)
 		}
 	}
-	d.made(t)
+	out, errs := d.run(t.Context())
+	require.NoError(t, errors.Join(errs[:]...))
 	require.Positive(t, told.Load())
+	client := out[tss.Client]
+	require.Positive(t, client.Encoded.Len(), "the device has its share to keep")
+	require.Equal(t, sha256.Sum256(client.Encoded.Reveal()), client.ShareHash)
+	require.Equal(t, client.ShareHash, out[tss.Server].ShareHash)
 }
 
 // script is a Link that hands over what a test says, and takes everything.

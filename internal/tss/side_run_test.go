@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bnb-chain/tss-lib/v2/crypto/vss"
+	ecresharing "github.com/bnb-chain/tss-lib/v2/ecdsa/resharing"
 	edresharing "github.com/bnb-chain/tss-lib/v2/eddsa/resharing"
 	edsigning "github.com/bnb-chain/tss-lib/v2/eddsa/signing"
 	lib "github.com/bnb-chain/tss-lib/v2/tss"
@@ -219,6 +220,13 @@ func TestRouteInsideASide(t *testing.T) {
 	require.NoError(t, s.route(t.Context(), old, share(ids[Server], from, vs)))
 	require.Equal(t, []int{1, 2}, s.inboxes())
 	require.Len(t, c.sent, 3)
+
+	// From a new party to the other side's new party, and not to our own old one.
+	ec := idle(Secp256k1, resharings[Secp256k1], Client)
+	ec.conn = &plainConn{}
+	name := string(typeOf(&ecresharing.DGRound2Message1{}))
+	require.NoError(t, ec.route(t.Context(), ec.seats[newRole], emitted{typ: name}))
+	require.Equal(t, []int{0, 0}, ec.inboxes())
 
 	// What is inside is looked at as what comes from outside.
 	s.inspect = func(lib.MessageContent) error { return errors.New("no") }

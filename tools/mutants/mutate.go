@@ -174,18 +174,11 @@ var makesError = regexp.MustCompile(`^(fmt\.Errorf|errors\.\w+|context\.Cause|\w
 // hashed finds the arguments of what is hashed with its length before it.
 func (m *mutator) hashed(call *ast.CallExpr) {
 	name := m.text(call.Fun)
-	if name != "put" && !strings.HasSuffix(name, ".fingerprint") {
-		return
+	switch {
+	case call.Ellipsis.IsValid():
+	case name == "put", strings.HasSuffix(name, ".fingerprint"), name == "append" && strings.HasSuffix(m.text(call.Args[0]), ".fields()"):
+		m.empty(call.Args[1:], m.text(call))
 	}
-	args := call.Args[1:]
-	if call.Ellipsis.IsValid() {
-		spread, ok := args[len(args)-1].(*ast.CallExpr)
-		if !ok || m.text(spread.Fun) != "append" {
-			return
-		}
-		args = spread.Args[1:]
-	}
-	m.empty(args, m.text(call))
 }
 
 func (m *mutator) empty(all []ast.Expr, code string) {

@@ -42,8 +42,8 @@ type verdict struct {
 	tests  int    // for which the mutant makes a difference where it stands
 }
 
-// build mutates the package's files in an overlay, and builds its tests.
-func (s *suite) build() error {
+// mutate mutates the package's files, and returns the overlay in which they stand.
+func (s *suite) mutate() (overlay string, err error) {
 	m := &mutator{root: s.root, calls: s.target.calls, parts: s.target.parts}
 	replace := map[string]string{}
 	dir := filepath.Join(s.root, s.target.dir)
@@ -55,26 +55,28 @@ func (s *suite) build() error {
 	for _, name := range s.target.files {
 		code, err := m.mutate(filepath.Join(s.target.dir, name))
 		if err != nil {
-			return err
+			return "", err
 		}
 		if err := put(name, code); err != nil {
-			return err
+			return "", err
 		}
 	}
 	s.mutants = m.mutants
 	if err := put("mutants_switch.go", switchCode(filepath.Base(s.target.dir), len(m.mutants))); err != nil {
-		return err
+		return "", err
 	}
-	overlay, err := json.Marshal(map[string]any{"Replace": replace})
+	b, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {
-		return err
+		return "", err
 	}
-	file := filepath.Join(s.tmp, "overlay.json")
-	if err := os.WriteFile(file, overlay, 0o600); err != nil {
-		return err
-	}
+	overlay = filepath.Join(s.tmp, "overlay.json")
+	return overlay, os.WriteFile(overlay, b, 0o600)
+}
+
+// build builds the package's tests with the mutants.
+func (s *suite) build(overlay string) error {
 	s.binary = filepath.Join(s.tmp, "tests")
-	cmd := exec.Command("go", "test", "-c", "-vet=off", "-overlay", file, "-o", s.binary, "./"+s.target.dir)
+	cmd := exec.Command("go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", s.binary, "./"+s.target.dir)
 	cmd.Dir = s.root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the tests of %s: %w\n%s", s.target.dir, err, out)

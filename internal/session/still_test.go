@@ -1,0 +1,84 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// oneSet is a store with one set.
+type oneSet struct {
+	Wallets
+	set *StoredSet
+	err error
+}
+
+func (w oneSet) Set(context.Context, string, string) (*StoredSet, error) { return w.set, w.err }
+
+// Which sets sign and are reshared.
+func TestSetsThatAreUsable(t *testing.T) {
+	t.Parallel()
+	require.NoError(t, (&ShareSet{State: SetActive}).usable())
+	require.ErrorIs(t, (&ShareSet{State: SetPending}).usable(), ErrShareSetPending)
+	require.ErrorIs(t, (&ShareSet{State: SetRevoked}).usable(), ErrShareSetRevoked)
+	require.ErrorIs(t, (&ShareSet{State: SetRevoked, LockTime: time.Now()}).usable(), ErrShareSetRevoked)
+	require.ErrorIs(t, (&ShareSet{State: SetActive, LockTime: time.Now()}).usable(), ErrShareSetLocked)
+}
+
+// No more device-held runs of a set, and of its wallet, are under way than it has aborts left;
+// a hosted run, in which nobody is to blame, takes none. Who does not get a place leaves none.
+func TestNoMoreRunsThanAbortsLeft(t *testing.T) {
+	t.Parallel()
+	begin := func(aborts, wallet, soft uint32, others ...string) (*Service, *Run) {
+		s := &Service{cfg: Config{Aborts: 3}.withDefaults(), live: map[runKey]*Run{}, clock: newClock(time.Now)}
+		s.Wallets = oneSet{set: &StoredSet{ShareSet: ShareSet{ID: "set", State: SetActive, Aborts: aborts}, WalletHard: wallet, WalletSoft: soft}}
+		for i, uses := range others {
+			key := runKey{"alice", string(rune('a' + i))}
+			s.live[key] = &Run{key: key, device: &device{}, ofWallet: "wallet", uses: uses}
+		}
+		r := &Run{device: &device{}}
+		s.live[runKey{"alice", "z"}] = r
+		return s, r
+	}
+	p := &plan{walletID: "wallet", uses: "set"}
+	for _, x := range []struct {
+		aborts, wallet, soft uint32
+		others               []string
+		arms, fits           bool
+	}{
+		{0, 0, 0, nil, false, true},
+		{2, 0, 0, nil, false, true},
+		{3, 0, 0, nil, false, false},
+		{1, 0, 0, []string{"set"}, false, true},
+		{1, 0, 0, []string{"set", "set"}, false, false},
+		{1, 0, 0, []string{"set", "other"}, false, true},
+		{0, 8, 0, []string{"other"}, false, false}, // three times as many for a wallet
+		{0, 7, 0, []string{"other"}, false, true},
+		{0, 0, 31, nil, true, true},
+		{0, 0, 32, nil, true, false},
+		{0, 0, 32, nil, false, true},
+	} {
+		s, r := begin(x.aborts, x.wallet, x.soft, x.others...)
+		p.arms = x.arms
+		err := s.still(t.Context(), r, p)
+		require.Equal(t, x.fits, err == nil, "%+v: %v", x, err)
+		if x.fits {
+			require.Equal(t, "set", r.uses)
+		} else {
+			require.Empty(t, r.uses)
+			require.Empty(t, r.ofWallet)
+		}
+		r.device = nil
+		require.NoError(t, s.still(t.Context(), r, p), "hosted")
+	}
+	gone := errors.New("gone")
+	s, r := begin(0, 0, 0)
+	s.Wallets = oneSet{err: gone}
+	require.ErrorIs(t, s.still(t.Context(), r, p), gone)
+	require.Empty(t, r.uses)
+	s.Wallets = oneSet{set: &StoredSet{ShareSet: ShareSet{State: SetRevoked}}}
+	require.ErrorIs(t, s.still(t.Context(), r, p), ErrShareSetRevoked)
+}

@@ -1,0 +1,187 @@
+package tss
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// said is a Link that hands over parts, and then an error.
+type said struct {
+	linkOf
+	parts []Part
+	ended bool
+}
+
+func (l *said) Recv(ctx context.Context) (Part, error) {
+	if len(l.parts) == 0 {
+		if l.ended {
+			panic("it is read after its error")
+		}
+		l.ended = true
+		return Part{}, io.ErrUnexpectedEOF
+	}
+	p := l.parts[0]
+	l.parts = l.parts[1:]
+	return p, ctx.Err()
+}
+
+// After the other side's word nothing of it is read; before, a link that breaks ends the run.
+func TestNothingIsReadAfterTheWord(t *testing.T) {
+	t.Parallel()
+	parts := []Part{{Hello: &Hello{}}, {End: &End{}}, {MAC: []byte{1}}}
+	for n := range len(parts) + 1 {
+		var failed error
+		c, err := newChannel(&Joint{Party: Server}, &said{parts: parts[:n]}, func(err error) { failed = err })
+		require.NoError(t, err)
+		close(c.helloKnown)
+		c.read(t.Context())
+		if n == len(parts) {
+			require.NoError(t, failed)
+			require.Len(t, c.hello, 1)
+			require.Len(t, c.ended, 1)
+			require.Len(t, c.mac, 1)
+		} else {
+			require.ErrorIs(t, failed, io.ErrUnexpectedEOF)
+		}
+	}
+}
+
+// What cannot be sealed is the fault of whose key it is, and what cannot be sent nobody's.
+func TestConnOfACurve(t *testing.T) {
+	t.Parallel()
+	messages, err := ReadMessages()
+	require.NoError(t, err)
+	private := Message{Ed25519, messages["binance.tsslib.eddsa.resharing.DGRound3Message1"]}
+	require.NotEmpty(t, private.Payload)
+	link := &linkOf{}
+	c, err := newChannel(&Joint{Party: Server}, link, nil)
+	require.NoError(t, err)
+	c.peer = &Hello{SessionKey: make([]byte, keyLen)}
+	requireBlame(t, c.conn(Ed25519).Send(t.Context(), private), Client)
+	require.Empty(t, link.sent)
+	c.peer.SessionKey = must(newSessionKey()).PublicKey().Bytes()
+	require.NoError(t, c.conn(Ed25519).Send(t.Context(), private))
+	require.Len(t, link.sent, 1)
+	require.True(t, link.sent[0].Message.Private)
+	_, err = c.open(link.sent[0].Message)
+	requireBlame(t, err, Client)
+	require.ErrorContains(t, err, "not encrypted to this run's key", "it is the other side's")
+	_, err = c.open(&Sealable{Curve: Ed25519, Payload: private.Payload})
+	requireBlame(t, err, Client)
+	require.ErrorContains(t, err, "came in the clear")
+	public := Message{Ed25519, messages["binance.tsslib.eddsa.resharing.DGRound1Message"]}
+	c.parts[Ed25519], c.left[Ed25519] = make(chan Message, 1), 2
+	require.NoError(t, c.message(&Sealable{Curve: Ed25519, Payload: public.Payload}))
+	require.Equal(t, public, <-c.parts[Ed25519])
+	requireBlame(t, c.message(&Sealable{Curve: Ed25519, Private: true, Payload: public.Payload}), Client)
+	require.Empty(t, c.parts[Ed25519])
+	link.err = io.ErrClosedPipe
+	require.Equal(t, io.ErrClosedPipe, c.conn(Ed25519).Send(t.Context(), private))
+}
+
+// What ends a run before both sides have their part is what the run ends with.
+func TestJointThatCannotGoOn(t *testing.T) {
+	t.Parallel()
+	no := errors.New("no")
+	keys := must(newPartyKeys([]Curve{Secp256k1}))
+	hello := &Hello{Nonce: make([]byte, nonceLen), SessionKey: must(newSessionKey()).PublicKey().Bytes(), PartyKeys: keys}
+	waiting := func(parts ...Part) Link { return &waits{said{parts: parts}} }
+	j := &Joint{
+		Party: Server, Operation: "CREATE", Curves: []Curve{Secp256k1}, Purpose: Signing,
+		WalletID: "0b9e3b0c-1f2c-4a52-8a56-8a7d4c0c2b11", ShareSetID: "1b9e3b0c-1f2c-4a52-8a56-8a7d4c0c2b11",
+		PreParams: func(context.Context) (*PreParams, error) { return nil, no },
+	}
+	short, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	out, err := j.Run(short, waiting(Part{Hello: hello}))
+	require.ErrorIs(t, err, no)
+	require.Nil(t, out)
+	_, err = j.Run(short, &waits{said{linkOf: linkOf{err: io.ErrClosedPipe}}})
+	require.Equal(t, io.ErrClosedPipe, err)
+	j.WalletID = "x"
+	_, err = j.Run(t.Context(), waiting(Part{Hello: hello}))
+	require.ErrorContains(t, err, "a wallet without an id")
+}
+
+// waits is said that waits behind its parts.
+type waits struct{ said }
+
+func (l *waits) Recv(ctx context.Context) (Part, error) {
+	if len(l.parts) > 0 {
+		return l.said.Recv(ctx)
+	}
+	return l.linkOf.Recv(ctx)
+}
+
+// A record that the share commits to, and that is none, or not of its secrets, is this side's
+// own trouble.
+func TestRecordThatTheShareCommitsTo(t *testing.T) {
+	t.Parallel()
+	s := Vector(t, Signing)
+	j := fuzzJoint(s, 3, Client)
+	own := *j.Share
+	j.Share = &own
+	garbage := []byte("garbage")
+	own.RecordHash = Hash(garbage)
+	_, err := j.about(&Hello{WalletID: own.WalletID, Record: garbage})
+	require.ErrorIs(t, err, ErrRecordMalformed)
+	other := Vector(t, Signing)
+	own.RecordHash = Hash(s.Encoded)
+	own.Keys = other.Shares[Client].Keys
+	own.Keys[0].xi.Add(own.Keys[0].xi, big.NewInt(1))
+	_, err = j.about(&Hello{WalletID: own.WalletID, Record: s.Encoded})
+	require.ErrorIs(t, err, ErrShareMalformed)
+}
+
+// stopped is a Link that says, behind its parts, that the run was stopped.
+type stopped struct{ said }
+
+func (l *stopped) Recv(ctx context.Context) (Part, error) {
+	if len(l.parts) == 0 {
+		return Part{}, fmt.Errorf("by its owner: %w", ErrStopped)
+	}
+	return l.said.Recv(ctx)
+}
+
+// What came before a run was stopped is looked at; then the side ends with the link's word, which
+// is nobody's fault.
+func TestStoppedLink(t *testing.T) {
+	t.Parallel()
+	short, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var failed error
+	c, err := newChannel(&Joint{Party: Server, Curves: []Curve{Ed25519}}, &stopped{said{parts: []Part{{Hello: &Hello{}}}}}, func(err error) { failed = err })
+	require.NoError(t, err)
+	require.NoError(t, c.idle(Ed25519), "it is not stopped yet")
+	close(c.helloKnown)
+	c.read(short)
+	require.NoError(t, failed)
+	_, err = next(short, c, c.hello)
+	require.NoError(t, err, "it came before")
+	_, err = next(short, c, c.hello)
+	require.ErrorIs(t, err, ErrStopped)
+	require.ErrorIs(t, c.idle(Ed25519), ErrStopped)
+	c.parts[Ed25519] <- Message{}
+	require.NoError(t, c.idle(Ed25519), "something of it came")
+	gone, end := context.WithCancelCause(t.Context())
+	end(io.ErrClosedPipe)
+	fresh := must(newChannel(&Joint{Party: Server}, &linkOf{}, nil))
+	_, err = next(gone, fresh, fresh.hello)
+	require.Equal(t, io.ErrClosedPipe, err)
+
+	// Neither a signing nor a new key begins where nothing of it came.
+	s := Vector(t, Signing)
+	c.joint = &Joint{Party: Server, Share: s.Shares[Server], Payload: []byte("x"), Curves: []Curve{Ed25519}}
+	<-c.parts[Ed25519]
+	_, err = c.joint.sign(short, c, s.Record)
+	require.ErrorIs(t, err, ErrStopped)
+	_, err = c.joint.newKey(short, c, 0, nil)
+	require.ErrorIs(t, err, ErrStopped)
+}
