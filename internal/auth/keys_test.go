@@ -36,11 +36,11 @@ func newFetched() *fetched {
 	f := &fetched{answer: func() ([]byte, error) { return []byte(oneKey), nil }}
 	f.keys = &keys{location: "issuer", timing: timing{refresh: time.Minute, retry: time.Second, keep: time.Hour, timeout: time.Second}}
 	f.keys.log = slog.New(slog.NewTextHandler(&f.log, nil))
-	f.keys.fetch = func(context.Context) ([]byte, error) {
+	f.fetch = func(context.Context) ([]byte, error) {
 		f.times++
 		return f.answer()
 	}
-	f.keys.ctx, f.keys.cancel = context.WithCancel(context.Background())
+	f.ctx, f.cancel = context.WithCancel(context.Background())
 	return f
 }
 
@@ -122,8 +122,8 @@ func TestWhatTheLogSaysOfKeys(t *testing.T) {
 		begun := make(chan struct{})
 		f.answer = func() ([]byte, error) {
 			close(begun)
-			<-f.keys.ctx.Done()
-			return nil, f.keys.ctx.Err()
+			<-f.ctx.Done()
+			return nil, f.ctx.Err()
 		}
 		time.Sleep(2 * time.Minute)
 		f.look(anEdDSAKey)

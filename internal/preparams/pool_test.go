@@ -396,22 +396,22 @@ func TestEmptyPoolRefusesWhatMustNotSearch(t *testing.T) {
 	p := r.pool(2)
 	for range 2 {
 		var refused *session.NoPreParamsError
-		require.ErrorAs(t, p.Ready(t.Context(), tss.Server), &refused)
+		require.ErrorAs(t, ready(t, p), &refused)
 		require.GreaterOrEqual(t, refused.RetryAfter, time.Second)
 		_, err := p.ClaimReady(t.Context(), tss.Server)
 		require.ErrorAs(t, err, &refused)
 	}
 	require.InDelta(t, 4, counter(t, p, "refused_total"), 0)
 	add(t, p, tss.Client, 1)
-	require.ErrorIs(t, p.Ready(t.Context(), tss.Server), session.ErrOverloaded)
+	require.ErrorIs(t, ready(t, p), session.ErrOverloaded)
 	add(t, p, tss.Server, 1)
-	require.NoError(t, p.Ready(t.Context(), tss.Server))
+	require.NoError(t, ready(t, p))
 	_, err := p.ClaimReady(t.Context(), tss.Server)
 	require.NoError(t, err)
-	require.ErrorIs(t, p.Ready(t.Context(), tss.Server), session.ErrOverloaded)
+	require.ErrorIs(t, ready(t, p), session.ErrOverloaded)
 
 	p = r.pool(0)
-	require.NoError(t, p.Ready(t.Context(), tss.Server))
+	require.NoError(t, ready(t, p))
 	pp, err := p.ClaimReady(t.Context(), tss.Server)
 	require.NoError(t, err)
 	require.NoError(t, pp.Validate())
@@ -428,9 +428,9 @@ func TestRefusedRunsAreNotStarved(t *testing.T) {
 	filled := make(chan error)
 	go func() { filled <- p.Fill(ctx) }()
 	require.Never(t, func() bool { return depth(t, p) > 0 }, time.Second, 100*time.Millisecond, "the control")
-	require.ErrorIs(t, p.Ready(t.Context(), tss.Server), session.ErrOverloaded)
+	require.ErrorIs(t, ready(t, p), session.ErrOverloaded)
 	require.Eventually(t, func() bool { return depth(t, p) == 1 }, 2*time.Minute, 10*time.Millisecond)
-	require.NoError(t, p.Ready(t.Context(), tss.Server))
+	require.NoError(t, ready(t, p))
 	require.Never(t, func() bool { return depth(t, p) > 1 }, time.Second, 100*time.Millisecond, "then it steps aside again")
 	p.Resume()
 	require.Eventually(t, func() bool { return depth(t, p) == 2 }, 2*time.Minute, 10*time.Millisecond)
@@ -439,4 +439,29 @@ func TestRefusedRunsAreNotStarved(t *testing.T) {
 	st, err := p.Status(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, [2]int{1, 1}, st.Sets)
+}
+
+// There are plenty of a party's sets where more than three quarters of its own are there.
+func TestPlenty(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := r.pool(8) // four for each
+	for n, want := range []bool{1: false, 2: false, 3: false, 4: true} {
+		if n == 0 {
+			continue
+		}
+		add(t, p, tss.Server, 1)
+		plenty, err := p.Ready(t.Context(), tss.Server)
+		require.NoError(t, err)
+		require.Equal(t, want, plenty, "%d sets", n)
+	}
+	plenty, err := r.pool(0).Ready(t.Context(), tss.Server)
+	require.NoError(t, err)
+	require.True(t, plenty, "sets are made as they are needed")
+}
+
+func ready(t *testing.T, p *preparams.Pool) error {
+	t.Helper()
+	_, err := p.Ready(t.Context(), tss.Server)
+	return err
 }

@@ -111,15 +111,15 @@ func (p *Pool) ClaimReady(ctx context.Context, party tss.Party) (*tss.PreParams,
 }
 
 // Ready implements session.PreParams.
-func (p *Pool) Ready(ctx context.Context, party tss.Party) error {
+func (p *Pool) Ready(ctx context.Context, party tss.Party) (plenty bool, err error) {
 	if p.cfg.Depth == 0 {
-		return nil
+		return true, nil
 	}
 	n, _, err := p.store.CountPreParams(ctx)
 	if err == nil && n[party] == 0 {
 		err = p.empty()
 	}
-	return err
+	return 4*n[party] > 3*p.cfg.targets()[party], err
 }
 
 // empty refuses a run. The filler makes the next set even while runs compute: else hosted

@@ -156,7 +156,7 @@ func TestArmed(t *testing.T) {
 // armedStage is a service with workers and a short silence, and alice's wallet on SECP256K1.
 func armedStage(t testing.TB) (*stage, held) {
 	t.Helper()
-	s := newStage(t, rogueConfig(briefly, true))
+	s := newStage(t, rogueConfig(20*time.Second, true)) // longer than ECDSA takes on a busy machine
 	return s, confirm(t, s.Service, create(t, s.Service, pb.Curve_CURVE_SECP256K1))
 }
 

@@ -250,15 +250,6 @@ func TestDeviceHeldCancel(t *testing.T) {
 	require.True(t, proto.Equal(before, wallet(t, f.Service, f.backup.wallet)))
 }
 
-func onlyProgress(a answer) (out []proto.Message) {
-	for _, m := range a.messages {
-		if p, ok := m.(withProgress); ok && p.GetProgress() != nil {
-			out = append(out, m)
-		}
-	}
-	return out
-}
-
 // What a device that has the share sends, and is not of the protocol, is its fault:
 // PROTOCOL_ABORTED with its name, and nothing else.
 func TestDeviceSendsGarbage(t *testing.T) {

@@ -88,10 +88,7 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 		ports.Joint = workers.Run
 	}
 	o.outside(&ports, keeper, st)
-	if o.Sessions.Creates == 0 && o.Pool.Depth > 0 { // no caller empties the pool, of which half are the server's
-		o.Sessions.Creates = max(1, o.Pool.Depth/4)
-	}
-	sessions, err := session.New(ctx, ports, o.Sessions)
+	sessions, err := session.New(ctx, ports, o.sessions())
 	if err != nil {
 		workers.Close()
 		return nil, errors.Join(err, st.Close())
@@ -152,6 +149,16 @@ func (o *Options) webhooks() map[string]*webhook.Client {
 	all := map[string]*webhook.Client{"custodian": o.Custodian, "custodian-delete": o.CustodianDeletes, "policy": o.Policy}
 	maps.DeleteFunc(all, func(_ string, c *webhook.Client) bool { return c == nil })
 	return all
+}
+
+// sessions are the settings of sessions. Of the server's sets, half of the pool, new wallets of
+// one caller take a quarter where there are not plenty.
+func (o *Options) sessions() session.Config {
+	c := o.Sessions
+	if c.Creates == 0 && o.Pool.Depth > 0 {
+		c.Creates = max(1, o.Pool.Depth/8)
+	}
+	return c
 }
 
 // outside puts somebody else's services in the places where they are configured.

@@ -20,7 +20,7 @@ func TestCrowd(t *testing.T) {
 	const greedy, callers = 100, 200
 	gate := servertest.NewGate()
 	p := servertest.Open(t, servertest.Config{
-		Sessions: session.Config{Slots: 1, Queue: greedy - 1 + callers, QueueShare: greedy},
+		Sessions: session.Config{Slots: 1, Queue: greedy - 1 + callers, QueueShare: greedy, Creates: greedy + 1},
 		Wrap: withPreParams(func(ctx context.Context) error {
 			if err := gate.Wait(ctx); err != nil {
 				return err

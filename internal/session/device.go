@@ -117,9 +117,9 @@ func (d *device) close() {
 // Send implements tss.Link.
 func (d *device) Send(_ context.Context, p Part) error {
 	d.mu.Lock()
-	if d.over != nil { // nobody is to have it
+	if d.over != nil {
 		d.mu.Unlock()
-		return nil
+		return nil //nolint:nilerr // nobody is to have it, and that is no fault of the sender's
 	}
 	if len(d.sent) == tss.MaxParts {
 		d.mu.Unlock()
@@ -302,7 +302,7 @@ func (s *Service) joint(ctx context.Context, w *work, t target, src *source) (*m
 	}
 	// Before a custodian is asked, and a worker is used.
 	if slices.Contains(t.curves, Secp256k1) {
-		if err := s.PreParams.Ready(ctx, tss.Server); err != nil {
+		if _, err := s.PreParams.Ready(ctx, tss.Server); err != nil {
 			return nil, nil, fmt.Errorf("pre-params: %w", err)
 		}
 	}

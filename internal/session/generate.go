@@ -303,8 +303,7 @@ func (s *Service) newKeys(ctx context.Context, w *work, sp span, src *source, ha
 	var pre [2]*tss.PreParams
 	if sp.curve == Secp256k1 {
 		claim := s.PreParams.Claim
-		if src == nil && s.creates.take(w.rec.Caller) > 0 {
-			// A new wallet needs no share: whoever has a token alone must not empty the pool.
+		if src == nil && s.mayTakeForNew(ctx, w.rec.Caller) != nil {
 			claim = func(ctx context.Context, _ Party) (*tss.PreParams, error) { return tss.GeneratePreParams(ctx, 0) }
 		}
 		for _, p := range []Party{tss.Client, tss.Server} {

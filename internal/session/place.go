@@ -108,9 +108,7 @@ func (s *Service) awaitProof(ctx context.Context, r *Run, rec *Session, p *plan)
 func (s *Service) checkSet(ctx context.Context, r *Run, rec *Session, p *plan) error {
 	if p.uses == "" {
 		if slices.Contains(p.curves, Secp256k1) {
-			if wait := s.creates.take(rec.Caller); wait > 0 {
-				return &LimitedError{RetryAfter: wait}
-			}
+			return s.mayTakeForNew(ctx, rec.Caller)
 		}
 		return nil
 	}
@@ -128,6 +126,21 @@ func (s *Service) checkSet(ctx context.Context, r *Run, rec *Session, p *plan) e
 		return err
 	}
 	return s.mayPend(wallet, r.key)
+}
+
+// mayTakeForNew says why a caller's new wallet must not take pre-params from the pool; nil: it
+// may. A new wallet needs no share, and whoever has a token alone must leave half of the pool to
+// others: the first quarter is for everybody, the second for so many of each caller, see
+// Config.Creates.
+func (s *Service) mayTakeForNew(ctx context.Context, caller string) error {
+	plenty, err := s.PreParams.Ready(ctx, tss.Server)
+	if plenty || err != nil {
+		return err
+	}
+	if wait := s.creates.take(caller); wait > 0 {
+		return &LimitedError{RetryAfter: wait}
+	}
+	return nil
 }
 
 // SendMessages hands a live device-held session what its device sent, each part once, and

@@ -183,8 +183,9 @@ type PreParams interface {
 	// device would keep what was searched for it: where sets are made ahead and there is none,
 	// it fails with a NoPreParamsError.
 	ClaimReady(ctx context.Context, p Party) (*tss.PreParams, error)
-	// Ready returns the error that ClaimReady would now return for want of a set.
-	Ready(ctx context.Context, p Party) error
+	// Ready returns the error that ClaimReady would now return for want of a set, and whether
+	// there are plenty: more than three quarters of what is kept.
+	Ready(ctx context.Context, p Party) (plenty bool, err error)
 	// Pause tells that a run begins to compute, and Resume that it has ended: what is made
 	// ahead in the background steps aside in between. Calls nest.
 	Pause()

@@ -24,7 +24,7 @@ type Config struct {
 	DeviceRuns    int           // how many device-held runs are under way at once: most of their time they wait; 8 for each core
 	Queue         int           // how many runs wait for a slot at most, hosted and device-held; 256
 	QueueShare    int           // how many of them may be one caller's; a quarter of Queue, at least 2
-	Creates       int           // how many new wallets of SECP256K1 one caller may take pre-params for at once (see refillCreates); 8
+	Creates       int           // for how many new wallets of SECP256K1 one caller may take pre-params where there are not plenty (see refillCreates); 8
 	PendingSets   int           // how many unconfirmed sets a wallet has at most; DefaultPendingSets
 	Aborts        int           // what a set may cost, see Budget; DefaultAborts
 	DeviceSilence time.Duration // how long a device may say nothing while its run waits for it; 2 minutes

@@ -401,7 +401,7 @@ type source func() (*tss.PreParams, error)
 
 func (s source) Claim(context.Context, tss.Party) (*tss.PreParams, error)      { return s() }
 func (s source) ClaimReady(context.Context, tss.Party) (*tss.PreParams, error) { return s() }
-func (source) Ready(context.Context, tss.Party) error                          { return nil }
+func (source) Ready(context.Context, tss.Party) (plenty bool, err error)       { return true, nil }
 func (source) Pause()                                                          {}
 func (source) Resume()                                                         {}
 

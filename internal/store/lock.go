@@ -93,8 +93,8 @@ func (l *FileLock) noted() (m mark, intact bool, err error) {
 	if len(b) == 0 {
 		return m, true, nil
 	}
-	if err := json.Unmarshal(b, &m); err != nil || m.Incarnation == "" {
-		return mark{}, false, nil
+	if json.Unmarshal(b, &m) != nil || m.Incarnation == "" {
+		return mark{}, false, nil //nolint:nilerr // that it cannot be read is the answer
 	}
 	return m, true, nil
 }

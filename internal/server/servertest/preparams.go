@@ -32,7 +32,7 @@ func (p *PreParams) ClaimReady(ctx context.Context, party tss.Party) (*tss.PrePa
 }
 
 // Ready implements session.PreParams.
-func (p *PreParams) Ready(ctx context.Context, party tss.Party) error {
+func (p *PreParams) Ready(ctx context.Context, party tss.Party) (plenty bool, err error) {
 	return p.Source.Ready(ctx, party)
 }
 

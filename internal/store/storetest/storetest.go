@@ -23,15 +23,20 @@ import (
 
 // Backend is a store as the service uses it.
 type Backend interface {
+	ports
+	auditLog
+	sealedRows
+	pool
+	database
+}
+
+// ports are what a session.Service works with.
+type ports interface {
 	session.Wallets
 	session.Sessions
 	session.Budgets
 	session.Housekeeper
 	session.Deletions
-	auditLog
-	sealedRows
-	pool
-	database
 }
 
 type database interface {

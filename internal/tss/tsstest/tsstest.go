@@ -64,7 +64,7 @@ func (s *Source) ClaimReady(ctx context.Context, p tss.Party) (*tss.PreParams, e
 }
 
 // Ready says that there is one.
-func (s *Source) Ready(context.Context, tss.Party) error { return nil }
+func (s *Source) Ready(context.Context, tss.Party) (plenty bool, err error) { return false, nil }
 
 // Pause does nothing: a Source makes nothing in the background.
 func (s *Source) Pause() {}
