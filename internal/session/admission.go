@@ -12,7 +12,8 @@ import (
 // them waits a bounded queue, fair between callers: they take turns, so that one with a
 // hundred runs does not starve another with one, and each has at most a share of it, so that
 // none fills it. Signing goes ahead of everything that makes a share set, since it is short
-// and somebody waits at a till.
+// and somebody waits at a till; but not for ever, so that no caller who signs without a pause
+// keeps everybody else from a share set.
 //
 // New wallets are counted apart from the same caller's other runs: they take no share, so
 // that a stolen token is enough to begin them, and they must not keep its owner out.
@@ -28,6 +29,7 @@ type admission struct {
 	held    map[string]int // the busy ones, by caller
 	waiting int
 	lanes   [2]lane       // signing, then the rest
+	ahead   int           // how many went ahead of the rest that waits, one after another
 	recent  time.Duration // how long a run held its slot lately, a moving average
 }
 
@@ -73,6 +75,9 @@ func (e *OverloadedError) Error() string {
 
 // Is makes an OverloadedError an ErrOverloaded.
 func (e *OverloadedError) Is(target error) bool { return target == ErrOverloaded }
+
+// maxAhead is how many signings go ahead of the rest, one after another.
+const maxAhead = 8
 
 // firstGuess is how long a run is taken to be before any has ended: an ECDSA resharing
 // with warm pre-params on two cores.
@@ -243,10 +248,7 @@ func (t *ticket) leave() {
 // be called with mu held.
 func (a *admission) admit() {
 	for {
-		t := a.lanes[0].next(a.free)
-		if t == nil {
-			t = a.lanes[1].next(a.free)
-		}
+		t := a.next()
 		if t == nil {
 			break
 		}
@@ -259,20 +261,52 @@ func (a *admission) admit() {
 		t.position, t.since = 0, time.Now()
 		close(t.ready)
 	}
-	ahead := uint32(0)
-	for i := range a.lanes {
-		for _, t := range a.lanes[i].inOrder() {
-			ahead++
-			if t.position == ahead {
-				continue
-			}
-			t.position = ahead
-			select {
-			case t.moved <- struct{}{}:
-			default: // one token says it all
-			}
+	for i, t := range a.inOrder() {
+		position := uint32(i) + 1 //nolint:gosec // G115: at most maxQueue
+		if t.position == position {
+			continue
+		}
+		t.position = position
+		select {
+		case t.moved <- struct{}{}:
+		default: // one token says it all
 		}
 	}
+}
+
+// next takes out who is next, or returns nil where there is nobody, or no slot. It must be called
+// with mu held.
+func (a *admission) next() *ticket {
+	signing, rest := &a.lanes[0], &a.lanes[1]
+	waits := slices.ContainsFunc(rest.turn, a.free)
+	if !waits || a.ahead < maxAhead {
+		if t := signing.next(a.free); t != nil {
+			a.ahead++
+			if !waits {
+				a.ahead = 0
+			}
+			return t
+		}
+	}
+	t := rest.next(a.free)
+	if t != nil {
+		a.ahead = 0
+	}
+	return t
+}
+
+// inOrder lists those that wait in the order in which next would take them. It must be called
+// with mu held.
+func (a *admission) inOrder() (all []*ticket) {
+	signing, rest := a.lanes[0].inOrder(), a.lanes[1].inOrder()
+	for ahead := a.ahead; len(signing)+len(rest) > 0; {
+		if len(signing) > 0 && (len(rest) == 0 || ahead < maxAhead) {
+			all, signing, ahead = append(all, signing[0]), signing[1:], ahead+1
+		} else {
+			all, rest, ahead = append(all, rest[0]), rest[1:], 0
+		}
+	}
+	return all
 }
 
 // next takes out the oldest ticket of whose turn it is, of those that there is a slot for; nil
