@@ -58,6 +58,7 @@ type device struct {
 	newest    Part      // sent or not yet, acknowledged or not
 	over      error     // why nothing is taken or sent any more; nil: it is
 	waits     time.Time // since when the run waits for the device; zero: it does not
+	armed     bool      // its end costs a soft abort
 }
 
 var _ tss.Link = (*device)(nil)
@@ -174,9 +175,18 @@ const outstay = 10 * time.Second
 
 func (d *device) outstays() bool {
 	d.mu.Lock()
-	place := d.place
+	place, armed := d.place, d.armed
 	d.mu.Unlock()
-	return place != nil && d.quiet() >= outstay && place.inTheWay()
+	// An honest device that has lost its network has the time to come back at no charge, whoever
+	// else waits. A set has few armed runs.
+	return place != nil && !armed && d.quiet() >= outstay && place.inTheWay()
+}
+
+// arms notes that the run's end costs a soft abort, or does no more.
+func (d *device) arms(armed bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.armed = armed
 }
 
 // stop makes the device's end of the link the end of what is taken and sent. The first reason
@@ -412,10 +422,13 @@ func (s *Service) pass(ctx context.Context, w *work, g tss.Gate, c Curve, digest
 			_, others := s.enter(w.run, w.rec.WalletID, w.rec.Used)
 			busy.RetryAfter = placeIn(others)
 		}
+		w.run.device.arms(err == nil)
 	} else {
 		e := s.entry(w.rec, "session.release")
 		e.ShareSetID = w.rec.Used
-		err = s.Budgets.Disarm(context.WithoutCancel(ctx), w.rec, e.signed(c, digest))
+		if err = s.Budgets.Disarm(context.WithoutCancel(ctx), w.rec, e.signed(c, digest)); err == nil {
+			w.run.device.arms(false)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("while it signed: %w", err)

@@ -92,6 +92,30 @@ func TestInTheWay(t *testing.T) {
 	require.Empty(t, a.held)
 }
 
+// What is armed has its whole time of silence, although its caller is in the way of others: its
+// end would be charged.
+func TestArmedRunsDoNotGiveWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdmission(2, 8)
+		d := newDevice("", 1, time.Minute, func() {})
+		d.has(enter(t, a, "greedy", OpSign))
+		enter(t, a, "greedy", OpSign)
+		enter(t, a, "third", OpSign)
+		d.arms(true)
+		recv := func() time.Duration {
+			began := time.Now()
+			_, err := d.Recv(t.Context())
+			require.ErrorIs(t, err, tss.ErrStopped)
+			return time.Since(began)
+		}
+		require.Equal(t, time.Minute, recv())
+
+		d.over, d.stopped = nil, make(chan struct{})
+		d.arms(false)
+		require.Less(t, recv(), 12*time.Second)
+	})
+}
+
 // Each caller has a bucket of its own, which is refilled.
 func TestBuckets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
