@@ -277,7 +277,9 @@ func (d *device) take(parts []Numbered) (ack uint32, err error) {
 func (d *device) takeNext(p Part) (taken bool, err error) {
 	switch {
 	case !d.listening && d.next == 1:
-		d.hello = p.Hello // nil where it is something else, which is as good as none
+		if sizeOf(p) <= maxHello {
+			d.hello = p.Hello // nil where it is something else, which is as good as none
+		}
 		close(d.met)
 		return true, nil
 	case !d.listening:

@@ -240,3 +240,15 @@ func TestOnlyTheHelloIsTaken(t *testing.T) {
 	require.NoError(t, err)
 	require.NotNil(t, p.Message)
 }
+
+// A hello that is far too large is none: it would be held until the run has its place.
+func TestALargeHelloIsNotHeld(t *testing.T) {
+	t.Parallel()
+	d := newDevice("", 1, time.Minute, func() {})
+	ack, err := d.take([]Numbered{{Sequence: 1, Part: Part{Hello: &tss.Hello{Record: make([]byte, maxHello)}}}})
+	require.NoError(t, err)
+	require.Equal(t, uint32(1), ack)
+	got, err := d.greeted(t.Context())
+	require.NoError(t, err)
+	require.Nil(t, got)
+}

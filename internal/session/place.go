@@ -28,6 +28,9 @@ const (
 	// The pool's filler makes a set in less, on two cores.
 	refillCreates = 10 * time.Second
 
+	// maxHello is more than a hello takes. While a run waits for its place, it is held.
+	maxHello = 1 << 10
+
 	// maxWaiting bounds the bytes of what devices sent and no run has taken yet, over all runs.
 	maxWaiting = 64 << 20
 )
