@@ -407,3 +407,33 @@ func TestNewDeviceHeldWalletsAreLimited(t *testing.T) {
 	refused(t, try(alice, pb.Curve_CURVE_ED25519), codes.Canceled, "SESSION_CANCELLED")
 	refused(t, try(bob, pb.Curve_CURVE_SECP256K1), codes.Canceled, "SESSION_CANCELLED")
 }
+
+// Who has the share of a set of its own can prove it as often as it likes: what an owner's runs
+// take from the pool for nothing is limited as well, whatever set they use.
+func TestResharesThatFailAreLimited(t *testing.T) {
+	t.Parallel()
+	const limit = 3
+	var taken spent
+	f := start(t, servertest.Config{Sessions: session.Config{Creates: limit}, Wrap: taken.wrap})
+	h := confirm(t, f.Service, create(t, f.Service, pb.Curve_CURVE_SECP256K1))
+	before := taken.preParams.Load()
+	began, limited := time.Now(), 0
+	for n := range 10 {
+		d := begins(t, f.Service, alice, deviceBackupReq(h))
+		d.greets(t, h)
+		select {
+		case <-d.heard:
+			require.Eventually(t, func() bool { return taken.preParams.Load() > before+int32(n-limited) }, time.Minute, time.Millisecond)
+			overGRPC(t, f.Service, alice, &pb.CancelSessionRequest{SessionId: d.id})
+			<-d.ended
+		case a := <-d.ended:
+			refused(t, a, codes.ResourceExhausted, "RATE_LIMITED")
+			_, ok := retryIn(t, a)
+			require.True(t, ok)
+			limited++
+		}
+	}
+	require.Positive(t, limited)
+	require.LessOrEqual(t, taken.preParams.Load()-before, int32(limit+1+time.Since(began)/(10*time.Second)))
+	silent(t, f.Service, deviceSignReq(f.second), f.second)() // what takes no pre-params goes on
+}

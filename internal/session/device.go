@@ -317,6 +317,11 @@ func (s *Service) joint(ctx context.Context, w *work, t target, src *source) (*m
 		if err := s.PreParams.Ready(ctx, tss.Server); err != nil {
 			return nil, nil, fmt.Errorf("pre-params: %w", err)
 		}
+		if src != nil { // a new wallet's is counted when its hello is there
+			if wait := s.reshares.take(t.owner); wait > 0 {
+				return nil, nil, &LimitedError{Reshares: true, RetryAfter: wait}
+			}
+		}
 	}
 	if src != nil {
 		half, err := s.half(ctx, t.owner, src, w)
@@ -336,6 +341,9 @@ func (s *Service) joint(ctx context.Context, w *work, t target, src *source) (*m
 	m, err := s.store(ctx, w, t, src, out.Record, out.Share, out.ShareHash)
 	if err != nil {
 		return nil, nil, err
+	}
+	if src != nil && slices.Contains(t.curves, Secp256k1) {
+		s.reshares.give(t.owner) // what it took was of use
 	}
 	// The device has its share. What it may still lack is our last part: the word that we saw
 	// what it saw.

@@ -42,6 +42,15 @@ func (b *buckets) take(caller string) (wait time.Duration) {
 	return wait
 }
 
+// give gives a token of the caller's back, however long ago it was taken.
+func (b *buckets) give(caller string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if l, ok := b.of[caller]; ok {
+		l.ReserveN(time.Now(), -1) // never more than the burst: that is seen to at the next
+	}
+}
+
 // makeRoom drops the buckets that are full again, which a new one would be too; and any one
 // where there are none. It must be called with mu held.
 func (b *buckets) makeRoom() {

@@ -92,6 +92,24 @@ func TestInTheWay(t *testing.T) {
 	require.Empty(t, a.held)
 }
 
+// What is given back can be taken again, and is never more than a bucket holds.
+func TestBucketsGetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBuckets(2, time.Minute)
+		b.give("nobody")
+		for range 3 {
+			require.Zero(t, b.take("a"))
+			b.give("a")
+		}
+		b.give("a")
+		time.Sleep(time.Second)
+		require.Zero(t, b.take("a")+b.take("a"))
+		require.Positive(t, b.take("a"))
+		b.give("a")
+		require.Zero(t, b.take("a"))
+	})
+}
+
 // What is armed has its whole time of silence, although its caller is in the way of others: its
 // end would be charged.
 func TestArmedRunsDoNotGiveWay(t *testing.T) {
