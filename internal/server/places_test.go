@@ -235,6 +235,16 @@ func TestTakeoverNeedsTheShare(t *testing.T) {
 	for _, d := range silent {
 		refused(t, <-d.ended, codes.Aborted, "INTERRUPTED")
 	}
+	lines, err := s.Store.Audit(t.Context(), s.backup.wallet)
+	require.NoError(t, err)
+	refusals := 0
+	for _, l := range lines {
+		if l.Action == "session.takeover" {
+			require.Equal(t, []string{"refused", victim.id, s.backup.set}, []string{l.Outcome, l.SessionID, l.ShareSetID})
+			refusals++
+		}
+	}
+	require.Equal(t, 20, refusals, "each hello that proves nothing is in the audit log, and nothing else")
 	require.Zero(t, owner.aborts(t))
 	require.Len(t, wallet(t, s.Service, s.backup.wallet).GetShareSets(), len(s.before.GetShareSets())+1)
 }
