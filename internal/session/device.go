@@ -302,7 +302,7 @@ func (d *device) forget(ack uint32) {
 }
 
 // joint runs the service's side of an operation whose client's side is on a device.
-func (s *Service) joint(ctx context.Context, w *work, t target, src *source) (*made, []PublicKey, error) {
+func (s *Service) joint(ctx context.Context, w *work, t target, src *source) (m *made, public []PublicKey, err error) {
 	j := tss.Joint{
 		Party: tss.Server, Operation: w.rec.Operation.String(), SessionID: w.rec.ID, Attempt: w.rec.Attempt, Curves: t.curves, Purpose: t.purpose,
 		WalletID: t.walletID, ShareSetID: uuid.NewString(), Observer: tss.Observer{Busy: w.busy},
@@ -318,9 +318,10 @@ func (s *Service) joint(ctx context.Context, w *work, t target, src *source) (*m
 			return nil, nil, fmt.Errorf("pre-params: %w", err)
 		}
 		if src != nil { // a new wallet's is counted when its hello is there
-			if wait := s.reshares.take(t.owner); wait > 0 {
-				return nil, nil, &LimitedError{Reshares: true, RetryAfter: wait}
+			if err := s.mayWaste(&t); err != nil {
+				return nil, nil, err
 			}
+			defer func() { s.wasted(&t, err) }()
 		}
 	}
 	if src != nil {
@@ -338,19 +339,15 @@ func (s *Service) joint(ctx context.Context, w *work, t target, src *source) (*m
 	}
 	defer out.Share.Wipe()
 	w.run.report(Progress{Status: StatusStoringShare, Percent: percentStoring})
-	m, err := s.store(ctx, w, t, src, out.Record, out.Share, out.ShareHash)
+	m, err = s.store(ctx, w, t, src, out.Record, out.Share, out.ShareHash)
 	if err != nil {
 		return nil, nil, err
-	}
-	if src != nil && slices.Contains(t.curves, Secp256k1) {
-		s.reshares.give(t.owner) // what it took was of use
 	}
 	// The device has its share. What it may still lack is our last part: the word that we saw
 	// what it saw.
 	last := w.run.device.last()
 	m.outcome.Last = last
 	w.rec.Result = &Result{SealedTo: true, Data: last.encode()}
-	var public []PublicKey
 	for _, k := range out.Keys {
 		public = append(public, PublicKey{Curve: k.Curve, Key: k.PublicKey})
 	}

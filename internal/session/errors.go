@@ -133,7 +133,7 @@ func (e *BusyError) Is(target error) bool { return target == ErrShareSetBusy }
 // LimitedError is a RATE_LIMITED of one caller's runs.
 type LimitedError struct {
 	Proofs     bool          // too many hellos of its devices proved nothing
-	Reshares   bool          // too many device-held runs of the owner's took pre-params for nothing; neither: too many new wallets
+	Waste      bool          // too many runs of the owner's took pre-params for nothing; neither: too many new wallets
 	RetryAfter time.Duration // when the next one may come
 }
 
@@ -143,8 +143,8 @@ func (e *LimitedError) Error() string {
 	switch {
 	case e.Proofs:
 		what = "hellos without the share of their set"
-	case e.Reshares:
-		what = "device-held runs of the owner's that did not succeed"
+	case e.Waste:
+		what = "runs of the owner's that took pre-params and did not succeed"
 	}
 	return fmt.Sprintf("%v: too many %s, retry after %v", ErrRateLimited, what, e.RetryAfter)
 }

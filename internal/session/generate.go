@@ -261,15 +261,18 @@ func (s *Service) make(ctx context.Context, w *work, t target, src *source) (*ma
 
 // generate makes a new share set: by key generation where src is nil, by resharing src
 // otherwise. It stores nothing but what a custodian takes into its own keeping.
-func (s *Service) generate(ctx context.Context, w *work, t target, src *source) (*made, []PublicKey, error) {
+func (s *Service) generate(ctx context.Context, w *work, t target, src *source) (m *made, public []PublicKey, err error) {
 	var half *tss.Share
 	if src != nil {
-		var err error
 		if half, err = s.half(ctx, t.owner, src, w); err != nil {
 			return nil, nil, err
 		}
 		defer half.Wipe()
 	}
+	if err := s.mayWaste(&t); err != nil {
+		return nil, nil, err
+	}
+	defer func() { s.wasted(&t, err) }()
 	id := tss.SetID{WalletID: t.walletID, ShareSetID: uuid.NewString(), Purpose: t.purpose}
 	record := tss.Record{SetID: id}
 	shares := [2]*tss.Share{{SetID: id, Party: tss.Client}, {SetID: id, Party: tss.Server}}
@@ -286,11 +289,10 @@ func (s *Service) generate(ctx context.Context, w *work, t target, src *source) 
 		}
 	}
 	w.run.report(Progress{Status: StatusStoringShare, Percent: percentStoring})
-	m, err := s.keep(ctx, w, t, src, &record, shares)
+	m, err = s.keep(ctx, w, t, src, &record, shares)
 	if err != nil {
 		return nil, nil, err
 	}
-	var public []PublicKey
 	for _, k := range record.Keys {
 		public = append(public, PublicKey{Curve: k.Curve, Key: k.PublicKey})
 	}

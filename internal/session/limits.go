@@ -29,25 +29,56 @@ func newBuckets(burst int, every time.Duration) *buckets {
 func (b *buckets) take(caller string) (wait time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	l, ok := b.of[caller]
-	if !ok {
-		b.makeRoom()
-		l = rate.NewLimiter(rate.Every(b.every), b.burst)
-		b.of[caller] = l
-	}
-	r := l.Reserve()
+	r := b.limiter(caller).Reserve()
 	if wait = r.Delay(); wait > 0 {
 		r.Cancel() // who waits as it is told finds it
 	}
 	return wait
 }
 
-// give gives a token of the caller's back, however long ago it was taken.
-func (b *buckets) give(caller string) {
+// left is take without taking.
+func (b *buckets) left(caller string) (wait time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if l, ok := b.of[caller]; ok {
-		l.ReserveN(time.Now(), -1) // never more than the burst: that is seen to at the next
+		wait = time.Duration((1 - l.Tokens()) * float64(b.every))
+	}
+	return max(wait, 0)
+}
+
+// spend takes a token that may not be there yet.
+func (b *buckets) spend(caller string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.limiter(caller).Reserve()
+}
+
+// limiter returns a caller's bucket. It must be called with mu held.
+func (b *buckets) limiter(caller string) *rate.Limiter {
+	l, ok := b.of[caller]
+	if !ok {
+		b.makeRoom()
+		l = rate.NewLimiter(rate.Every(b.every), b.burst)
+		b.of[caller] = l
+	}
+	return l
+}
+
+// mayWaste refuses a run that takes pre-params where too many of its owner's took some and did
+// not succeed: to begin one and to cancel it costs nothing, and a set is used once.
+func (s *Service) mayWaste(t *target) error {
+	if slices.Contains(t.curves, Secp256k1) {
+		if wait := s.waste.left(t.owner); wait > 0 {
+			return &LimitedError{Waste: true, RetryAfter: wait}
+		}
+	}
+	return nil
+}
+
+// wasted counts such a run that ends with err.
+func (s *Service) wasted(t *target, err error) {
+	if err != nil && slices.Contains(t.curves, Secp256k1) {
+		s.waste.spend(t.owner)
 	}
 }
 
