@@ -318,10 +318,10 @@ func (s *Service) joint(ctx context.Context, w *work, t target, src *source) (m 
 			return nil, nil, fmt.Errorf("pre-params: %w", err)
 		}
 		if src != nil { // a new wallet's is counted when its hello is there
-			if err := s.mayWaste(&t); err != nil {
+			if err := s.mayWaste(&t, src); err != nil {
 				return nil, nil, err
 			}
-			defer func() { s.wasted(&t, err) }()
+			defer func() { s.wasted(&t, src, err) }()
 		}
 	}
 	if src != nil {

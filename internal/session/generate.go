@@ -269,10 +269,10 @@ func (s *Service) generate(ctx context.Context, w *work, t target, src *source) 
 		}
 		defer half.Wipe()
 	}
-	if err := s.mayWaste(&t); err != nil {
+	if err := s.mayWaste(&t, src); err != nil {
 		return nil, nil, err
 	}
-	defer func() { s.wasted(&t, err) }()
+	defer func() { s.wasted(&t, src, err) }()
 	id := tss.SetID{WalletID: t.walletID, ShareSetID: uuid.NewString(), Purpose: t.purpose}
 	record := tss.Record{SetID: id}
 	shares := [2]*tss.Share{{SetID: id, Party: tss.Client}, {SetID: id, Party: tss.Server}}

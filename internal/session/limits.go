@@ -1,6 +1,7 @@
 package session
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -65,10 +66,11 @@ func (b *buckets) limiter(caller string) *rate.Limiter {
 }
 
 // mayWaste refuses a run that takes pre-params where too many of its owner's took some and did
-// not succeed: to begin one and to cancel it costs nothing, and a set is used once.
-func (s *Service) mayWaste(t *target) error {
+// not succeed: to begin one and to cancel it costs nothing, and a set is used once. New wallets,
+// which need no share, are counted apart.
+func (s *Service) mayWaste(t *target, src *source) error {
 	if slices.Contains(t.curves, Secp256k1) {
-		if wait := s.waste.left(t.owner); wait > 0 {
+		if wait := s.waste.left(t.payer(src)); wait > 0 {
 			return &LimitedError{Waste: true, RetryAfter: wait}
 		}
 	}
@@ -76,10 +78,18 @@ func (s *Service) mayWaste(t *target) error {
 }
 
 // wasted counts such a run that ends with err.
-func (s *Service) wasted(t *target, err error) {
-	if err != nil && slices.Contains(t.curves, Secp256k1) {
-		s.waste.spend(t.owner)
+func (s *Service) wasted(t *target, src *source, err error) {
+	none := new(NoPreParamsError) // it found the pool empty, and took nothing
+	if err != nil && slices.Contains(t.curves, Secp256k1) && !errors.As(err, &none) {
+		s.waste.spend(t.payer(src))
 	}
+}
+
+func (t *target) payer(src *source) string {
+	if src == nil {
+		return "new " + t.owner
+	}
+	return "old " + t.owner
 }
 
 // makeRoom drops the buckets that are full again, which a new one would be too; and any one

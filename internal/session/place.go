@@ -110,6 +110,10 @@ func (s *Service) meet(ctx context.Context, r *Run, rec *Session, p *plan) error
 func (s *Service) welcome(ctx context.Context, r *Run, rec *Session, p *plan) error {
 	if p.uses == "" {
 		if slices.Contains(p.curves, Secp256k1) {
+			// Who is refused for want of a place or a set, and comes again, has begun nothing.
+			if err := errors.Join(s.devices.room(rec.Caller, rec.Operation), s.PreParams.Ready(ctx, tss.Server)); err != nil {
+				return err
+			}
 			if wait := s.creates.take(rec.Caller); wait > 0 {
 				return &LimitedError{RetryAfter: wait}
 			}
