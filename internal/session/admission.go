@@ -56,6 +56,7 @@ type ticket struct {
 	position uint32 // how many go ahead of it, and itself; 0 once it has a slot
 	since    time.Time
 	gone     bool
+	gives    bool // its slot to others: it is in held no more
 }
 
 // OverloadedError says that the queue is full, or the caller's share of it.
@@ -199,21 +200,32 @@ func (t *ticket) at() uint32 {
 	return t.position
 }
 
-// inTheWay reports whether the ticket's caller has more than its share of the slots, of which each
-// caller has as large a part as of the queue, while others wait for one.
-func (t *ticket) inTheWay() bool {
+// givesWay reports whether the ticket's caller has more than its share of the slots, of which each
+// caller has as large a part as of the queue, while others wait for one. Where it has, this one
+// must leave, and does not count from now on: of several that look at the same moment, no more
+// give way than are too many.
+func (t *ticket) givesWay() bool {
 	a := t.a
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.held[t.caller] <= max(1, a.slots*a.share/a.maxQueue) {
-		return false
+	if t.gone || t.gives || a.held[t.caller] <= max(1, a.slots*a.share/a.maxQueue) {
+		return t.gives
 	}
 	for i := range a.lanes {
 		if slices.ContainsFunc(a.lanes[i].turn, func(w who) bool { return w.caller != t.caller }) {
+			t.gives = true
+			a.release(t.caller)
 			return true
 		}
 	}
 	return false
+}
+
+// release notes that a caller has a slot less. It must be called with mu held.
+func (a *admission) release(caller string) {
+	if a.held[caller]--; a.held[caller] == 0 {
+		delete(a.held, caller)
+	}
 }
 
 // leave gives the place back, whether it is a slot or still in the queue. Only the
@@ -229,8 +241,8 @@ func (t *ticket) leave() {
 	select {
 	case <-t.ready:
 		a.busy--
-		if a.held[t.caller]--; a.held[t.caller] == 0 {
-			delete(a.held, t.caller)
+		if !t.gives {
+			a.release(t.caller)
 		}
 		if t.anew {
 			a.making--

@@ -173,13 +173,14 @@ func (d *device) Recv(ctx context.Context) (Part, error) {
 // has more than a share of them.
 const outstay = 10 * time.Second
 
+// outstays reports whether the device must give way: then its run ends.
 func (d *device) outstays() bool {
 	d.mu.Lock()
 	place, armed := d.place, d.armed
 	d.mu.Unlock()
 	// An honest device that has lost its network has the time to come back at no charge, whoever
 	// else waits. A set has few armed runs.
-	return place != nil && !armed && d.quiet() >= outstay && place.inTheWay()
+	return place != nil && !armed && d.quiet() >= outstay && place.givesWay()
 }
 
 // arms notes that the run's end costs a soft abort, or does no more.

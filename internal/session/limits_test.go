@@ -71,21 +71,28 @@ func TestNewWalletsHaveTheirPartOfTheSlots(t *testing.T) {
 }
 
 // Who has more than its share of the slots is in the way of others, and of itself never.
-func TestInTheWay(t *testing.T) {
+func TestGivesWay(t *testing.T) {
 	a := newAdmission(8, 8)
 	var all []*ticket
 	for range 7 {
 		all = append(all, enter(t, a, "greedy", OpSign))
 	}
 	all = append(all, enter(t, a, "modest", OpSign), enter(t, a, "greedy", OpSign))
-	require.False(t, all[0].inTheWay(), "nobody else waits")
+	require.False(t, all[0].givesWay(), "nobody else waits")
 	waiting := enter(t, a, "third", OpProvision)
-	require.True(t, all[0].inTheWay())
-	require.False(t, all[7].inTheWay())
+	require.True(t, all[0].givesWay())
+	require.False(t, all[7].givesWay())
+	gave := 0
+	for _, x := range all[:7] {
+		if x.givesWay() {
+			gave++
+		}
+	}
+	require.Equal(t, 5, gave, "two of seven are its share, although all look at once")
 	for _, x := range all[:6] {
 		x.leave()
 	}
-	require.False(t, all[6].inTheWay())
+	require.False(t, all[6].givesWay())
 	for _, x := range append(all, waiting) {
 		x.leave()
 	}
