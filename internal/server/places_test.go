@@ -237,6 +237,16 @@ func TestTakeoverNeedsTheShare(t *testing.T) {
 	for _, d := range silent {
 		refused(t, <-d.ended, codes.Aborted, "INTERRUPTED")
 	}
+	lines, err := s.Store.Audit(t.Context(), s.backup.wallet)
+	require.NoError(t, err)
+	refusals := 0
+	for _, l := range lines {
+		if l.Action == "session.takeover" {
+			require.Equal(t, []string{"refused", victim.id, s.backup.set}, []string{l.Outcome, l.SessionID, l.ShareSetID})
+			refusals++
+		}
+	}
+	require.Equal(t, 20, refusals, "each hello that proves nothing is in the audit log, and nothing else")
 	require.Zero(t, owner.aborts(t))
 	require.Len(t, wallet(t, s.Service, s.backup.wallet).GetShareSets(), len(s.before.GetShareSets())+1)
 }
@@ -410,39 +420,60 @@ func TestNewDeviceHeldWalletsAreLimited(t *testing.T) {
 	refused(t, try(bob, pb.Curve_CURVE_SECP256K1), codes.Canceled, "SESSION_CANCELLED")
 }
 
-// So are those that are made hosted, but none is refused: beyond its bucket a caller's new wallet
-// has its primes searched, and the pool is left to those who have shares.
-func TestNewHostedWalletsLeaveThePool(t *testing.T) {
+// Who has the share of a set of its own can prove it as often as it likes, and who has a token can
+// make wallets: what an owner's runs take from the pool for nothing is limited, in each way to run.
+func TestWastedPreParamsAreLimited(t *testing.T) {
 	t.Parallel()
-	var taken atomic.Int32
-	s := servertest.Start(t, servertest.Config{
-		Sessions: session.Config{Creates: 2},
-		Wrap: func(p *session.Ports) {
-			p.PreParams = &servertest.PreParams{Source: p.PreParams, Before: func(context.Context) error {
-				taken.Add(1)
-				return errors.New("the run ends here")
-			}}
-		},
-	})
-	create := func() (ended <-chan answer, id string) {
-		req := createReq(pb.Curve_CURVE_SECP256K1)
-		ended = later(func() answer { return overGRPC(t, s, alice, req) })
-		require.Eventually(t, func() bool {
-			rec, err := s.Store.ByRequest(t.Context(), "alice", req.GetRequestId())
-			if err == nil {
-				id = rec.ID
+	const limit, tries = 3, 10
+	for name, req := range map[string]func(held) proto.Message{
+		"device": func(h held) proto.Message { return deviceBackupReq(h) },
+		"hosted": func(h held) proto.Message { return backupReq(h) },
+		"create": func(held) proto.Message { return createReq(pb.Curve_CURVE_SECP256K1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var taken spent
+			f := start(t, servertest.Config{Sessions: session.Config{Creates: limit}, Wrap: taken.wrap})
+			h := confirm(t, f.Service, create(t, f.Service, pb.Curve_CURVE_SECP256K1))
+			began, first, limited := time.Now(), taken.preParams.Load(), 0
+			for range tries {
+				before := taken.preParams.Load()
+				again := req(h)
+				var ended <-chan answer
+				if d, ok := again.(deviceRun); ok && d.GetDevice() != nil {
+					r := begins(t, f.Service, alice, d)
+					r.saysHello(t, h)
+					ended = r.ended
+				} else {
+					ended = later(func() answer { return overGRPC(t, f.Service, alice, again) })
+				}
+				var a answer
+				for over := false; !over && taken.preParams.Load() == before; {
+					select {
+					case a = <-ended:
+						over = true
+					case <-time.After(time.Millisecond):
+					}
+				}
+				if a.status != nil {
+					refused(t, a, codes.ResourceExhausted, "RATE_LIMITED")
+					_, ok := retryIn(t, a)
+					require.True(t, ok)
+					limited++
+					continue
+				}
+				rec, err := f.Store.ByRequest(t.Context(), alice.Name, again.(interface{ GetRequestId() string }).GetRequestId()) //nolint:errcheck,forcetypeassert // it has one
+				require.NoError(t, err)
+				overGRPC(t, f.Service, alice, &pb.CancelSessionRequest{SessionId: rec.ID})
+				<-ended
 			}
-			return err == nil && rec.State > session.Queued
-		}, 2*time.Minute, 5*time.Millisecond)
-		return ended, id
+			require.Positive(t, limited)
+			most := limit + 1 + int(time.Since(began)/(10*time.Second))
+			require.LessOrEqual(t, int(taken.preParams.Load()-first), 2*most, "a hosted run takes two")
+			silent(t, f.Service, deviceSignReq(f.second), f.second)() // what takes none goes on
+			if name == "create" {                                     // and what needs a share, which a token is not enough for
+				done[*pb.BackupWalletResponse](t, overGRPC(t, f.Service, alice, backupReq(h)))
+			}
+		})
 	}
-	for range 2 {
-		ended, _ := create()
-		refused(t, <-ended, codes.Internal, "INTERNAL")
-	}
-	require.EqualValues(t, 2, taken.Load())
-	ended, id := create()
-	done[*pb.CancelSessionResponse](t, overGRPC(t, s, alice, &pb.CancelSessionRequest{SessionId: id}))
-	refused(t, <-ended, codes.Canceled, "SESSION_CANCELLED")
-	require.EqualValues(t, 2, taken.Load())
 }

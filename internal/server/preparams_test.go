@@ -57,6 +57,7 @@ func TestEmptyPoolRefusesDevices(t *testing.T) {
 			return nil
 		}}
 	}
+	cfg.Sessions.Creates = 1 // who is refused for want of a set has not begun any
 	s := newStage(t, cfg)
 	add := func(party tss.Party, number int) {
 		set, err := preParams(t, number)(t.Context())

@@ -106,7 +106,7 @@ var attacks = map[string]attack{
 			m.Mac = large()
 		}
 		r.say(r.proven(m))
-	}, always(brokenOff)},
+	}, map[string][]string{aHello: {brokenOff, unshown}, aMessage: {brokenOff}, anEnd: {brokenOff}, aMAC: {brokenOff}}},
 	"of another kind": {func(r *rogue, _ int, m *outgoing) {
 		if kindOf(m) == aMAC {
 			r.say(&outgoing{End: &pb.End{}})
@@ -161,7 +161,7 @@ var attacks = map[string]attack{
 	"with a record": {func(r *rogue, _ int, m *outgoing) {
 		m.Hello.Record = large()
 		r.say(m)
-	}, map[string][]string{aHello: {brokenOff}}},
+	}, map[string][]string{aHello: {brokenOff, unshown}}},
 }
 
 // parts are those of an operation that an attack is done to.

@@ -47,7 +47,7 @@ type outgoing = pb.ProtocolMessage
 // rogueConfig is that of every service that is attacked: its sets are not locked, however
 // often.
 func rogueConfig(silence time.Duration, workers bool) servertest.Config {
-	cfg := servertest.Config{Sessions: session.Config{Aborts: 1 << 20, DeviceSilence: silence}}
+	cfg := servertest.Config{Sessions: session.Config{Aborts: 1 << 20, Creates: 1 << 20, DeviceSilence: silence}}
 	if workers {
 		cfg.Workers = servertest.Workers(1)
 		cfg.Workers.Limits.Memory += rogueServices.Add(1) // by which its workers are known

@@ -13,7 +13,8 @@ import (
 // hundred runs does not starve another with one, and each has at most a share of it, so that
 // none fills it; where several do, the one with the most gives way to a caller who has less.
 // Signing goes ahead of everything that makes a share set, since it is short and its caller
-// waits for it.
+// waits for it; but not for ever, so that no caller who signs without a pause keeps everybody
+// else from a share set.
 //
 // New wallets are counted apart from the same caller's other runs: they take no share, so
 // that a stolen token is enough to begin them, and they must not keep its owner out.
@@ -29,6 +30,7 @@ type admission struct {
 	held    map[string]int // the busy ones, by caller
 	waiting int
 	lanes   [2]lane       // signing, then the rest
+	ahead   int           // how many went ahead of the rest that waits, one after another
 	recent  time.Duration // how long a run held its slot lately, a moving average
 }
 
@@ -57,6 +59,7 @@ type ticket struct {
 	position uint32 // how many go ahead of it, and itself; 0 once it has a slot
 	since    time.Time
 	gone     bool
+	gives    bool // its slot to others: it is in held no more
 }
 
 // OverloadedError says that the queue is full, or the caller's share of it.
@@ -76,6 +79,9 @@ func (e *OverloadedError) Error() string {
 
 // Is makes an OverloadedError an ErrOverloaded.
 func (e *OverloadedError) Is(target error) bool { return target == ErrOverloaded }
+
+// maxAhead is how many signings go ahead of the rest, one after another.
+const maxAhead = 8
 
 // firstGuess is how long a run is taken to be before any has ended: an ECDSA resharing
 // with warm pre-params on two cores.
@@ -234,21 +240,32 @@ func (t *ticket) at() uint32 {
 	return t.position
 }
 
-// inTheWay reports whether the ticket's caller has more than its share of the slots, of which each
-// caller has as large a part as of the queue, while others wait for one.
-func (t *ticket) inTheWay() bool {
+// givesWay reports whether the ticket's caller has more than its share of the slots, of which each
+// caller has as large a part as of the queue, while others wait for one. Where it has, this one
+// must leave, and does not count from now on: of several that look at the same moment, no more
+// give way than are too many.
+func (t *ticket) givesWay() bool {
 	a := t.a
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.held[t.caller] <= max(1, a.slots*a.share/a.maxQueue) {
-		return false
+	if t.gone || t.gives || a.held[t.caller] <= max(1, a.slots*a.share/a.maxQueue) {
+		return t.gives
 	}
 	for i := range a.lanes {
 		if slices.ContainsFunc(a.lanes[i].turn, func(w who) bool { return w.caller != t.caller }) {
+			t.gives = true
+			a.release(t.caller)
 			return true
 		}
 	}
 	return false
+}
+
+// release notes that a caller has a slot less. It must be called with mu held.
+func (a *admission) release(caller string) {
+	if a.held[caller]--; a.held[caller] == 0 {
+		delete(a.held, caller)
+	}
 }
 
 // leave gives the place back, whether it is a slot or still in the queue. Only the
@@ -264,8 +281,8 @@ func (t *ticket) leave() {
 	select {
 	case <-t.ready:
 		a.busy--
-		if a.held[t.caller]--; a.held[t.caller] == 0 {
-			delete(a.held, t.caller)
+		if !t.gives {
+			a.release(t.caller)
 		}
 		if t.anew {
 			a.making--
@@ -283,10 +300,7 @@ func (t *ticket) leave() {
 // be called with mu held.
 func (a *admission) admit() {
 	for {
-		t := a.lanes[0].next(a.free)
-		if t == nil {
-			t = a.lanes[1].next(a.free)
-		}
+		t := a.next()
 		if t == nil {
 			break
 		}
@@ -299,20 +313,52 @@ func (a *admission) admit() {
 		t.position, t.since = 0, time.Now()
 		close(t.ready)
 	}
-	ahead := uint32(0)
-	for i := range a.lanes {
-		for _, t := range a.lanes[i].inOrder() {
-			ahead++
-			if t.position == ahead {
-				continue
-			}
-			t.position = ahead
-			select {
-			case t.moved <- struct{}{}:
-			default: // one token says it all
-			}
+	for i, t := range a.inOrder() {
+		position := uint32(i) + 1 //nolint:gosec // G115: at most maxQueue
+		if t.position == position {
+			continue
+		}
+		t.position = position
+		select {
+		case t.moved <- struct{}{}:
+		default: // one token says it all
 		}
 	}
+}
+
+// next takes out who is next, or returns nil where there is nobody, or no slot. It must be called
+// with mu held.
+func (a *admission) next() *ticket {
+	signing, rest := &a.lanes[0], &a.lanes[1]
+	waits := slices.ContainsFunc(rest.turn, a.free)
+	if !waits || a.ahead < maxAhead {
+		if t := signing.next(a.free); t != nil {
+			a.ahead++
+			if !waits {
+				a.ahead = 0
+			}
+			return t
+		}
+	}
+	t := rest.next(a.free)
+	if t != nil {
+		a.ahead = 0
+	}
+	return t
+}
+
+// inOrder lists those that wait in the order in which next would take them. It must be called
+// with mu held.
+func (a *admission) inOrder() (all []*ticket) {
+	signing, rest := a.lanes[0].inOrder(), a.lanes[1].inOrder()
+	for ahead := a.ahead; len(signing)+len(rest) > 0; {
+		if len(signing) > 0 && (len(rest) == 0 || ahead < maxAhead) {
+			all, signing, ahead = append(all, signing[0]), signing[1:], ahead+1
+		} else {
+			all, rest, ahead = append(all, rest[0]), rest[1:], 0
+		}
+	}
+	return all
 }
 
 // next takes out the oldest ticket of whose turn it is, of those that there is a slot for; nil

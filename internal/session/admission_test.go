@@ -57,6 +57,28 @@ func TestSigningGoesAhead(t *testing.T) {
 	require.Equal(t, []string{"quick", "slow"}, drainOrder(holder, []*ticket{slow, quick}))
 }
 
+// A caller who signs without a pause keeps nobody from a share set for ever.
+func TestSigningDoesNotGoAheadForEver(t *testing.T) {
+	a := newAdmission(1, 100)
+	signs := func() *ticket { return enter(t, a, "greedy", OpSign) }
+	now, waiting := signs(), []*ticket{signs(), signs()}
+	other := enter(t, a, "modest", OpProvision)
+	require.Equal(t, uint32(3), other.position)
+	for n := 0; ; n++ {
+		now.leave()
+		select {
+		case <-other.ready:
+			require.Equal(t, maxAhead, n)
+			other.leave()
+			<-waiting[0].ready
+			return
+		case <-waiting[0].ready:
+			now, waiting = waiting[0], append(waiting[1:], signs())
+		}
+		require.Less(t, n, 3*maxAhead, "it starves")
+	}
+}
+
 // Positions are those of the order in which slots are given, and fall as it goes on.
 func TestPositions(t *testing.T) {
 	a := newAdmission(1, 100)

@@ -58,6 +58,7 @@ type device struct {
 	newest    Part      // sent or not yet, acknowledged or not
 	over      error     // why nothing is taken or sent any more; nil: it is
 	waits     time.Time // since when the run waits for the device; zero: it does not
+	armed     bool      // its end costs a soft abort
 }
 
 var _ tss.Link = (*device)(nil)
@@ -172,11 +173,21 @@ func (d *device) Recv(ctx context.Context) (Part, error) {
 // has more than a share of them.
 const outstay = 10 * time.Second
 
+// outstays reports whether the device must give way: then its run ends.
 func (d *device) outstays() bool {
 	d.mu.Lock()
-	place := d.place
+	place, armed := d.place, d.armed
 	d.mu.Unlock()
-	return place != nil && d.quiet() >= outstay && place.inTheWay()
+	// An honest device that has lost its network has the time to come back at no charge, whoever
+	// else waits. A set has few armed runs.
+	return place != nil && !armed && d.quiet() >= outstay && place.givesWay()
+}
+
+// arms notes that the run's end costs a soft abort, or does no more.
+func (d *device) arms(armed bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.armed = armed
 }
 
 // stop makes the device's end of the link the end of what is taken and sent. The first reason
@@ -267,7 +278,9 @@ func (d *device) take(parts []Numbered) (ack uint32, err error) {
 func (d *device) takeNext(p Part) (taken bool, err error) {
 	switch {
 	case !d.listening && d.next == 1:
-		d.hello = p.Hello // nil where it is something else, which is as good as none
+		if sizeOf(p) <= maxHello {
+			d.hello = p.Hello // nil where it is something else, which is as good as none
+		}
 		close(d.gotFirst)
 		return true, nil
 	case !d.listening:
@@ -290,7 +303,7 @@ func (d *device) forget(ack uint32) {
 }
 
 // joint runs the service's side of an operation whose client's side is on a device.
-func (s *Service) joint(ctx context.Context, w *work, t target, src *source) (*made, []PublicKey, error) {
+func (s *Service) joint(ctx context.Context, w *work, t target, src *source) (m *made, public []PublicKey, err error) {
 	j := tss.Joint{
 		Party: tss.Server, Operation: w.rec.Operation.String(), SessionID: w.rec.ID, Attempt: w.rec.Attempt, Curves: t.curves, Purpose: t.purpose,
 		WalletID: t.walletID, ShareSetID: uuid.NewString(), Observer: tss.Observer{Busy: w.busy},
@@ -304,6 +317,12 @@ func (s *Service) joint(ctx context.Context, w *work, t target, src *source) (*m
 	if slices.Contains(t.curves, Secp256k1) {
 		if _, err := s.PreParams.Ready(ctx, tss.Server); err != nil {
 			return nil, nil, fmt.Errorf("pre-params: %w", err)
+		}
+		if src != nil { // a new wallet's is counted when its hello is there
+			if err := s.mayWaste(&t, src); err != nil {
+				return nil, nil, err
+			}
+			defer func() { s.wasted(&t, src, err) }()
 		}
 	}
 	if src != nil {
@@ -321,7 +340,7 @@ func (s *Service) joint(ctx context.Context, w *work, t target, src *source) (*m
 	}
 	defer out.Share.Wipe()
 	w.run.report(Progress{Status: StatusStoringShare, Percent: percentStoring})
-	m, err := s.store(ctx, w, t, src, out.Record, out.Share, out.ShareHash)
+	m, err = s.store(ctx, w, t, src, out.Record, out.Share, out.ShareHash)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -330,7 +349,6 @@ func (s *Service) joint(ctx context.Context, w *work, t target, src *source) (*m
 	last := w.run.device.last()
 	m.outcome.Last = last
 	w.rec.Result = &Result{SealedTo: true, Data: last.encode()}
-	var public []PublicKey
 	for _, k := range out.Keys {
 		public = append(public, PublicKey{Curve: k.Curve, Key: k.PublicKey})
 	}
@@ -412,10 +430,13 @@ func (s *Service) pass(ctx context.Context, w *work, g tss.Gate, c Curve, digest
 			_, others := s.enter(w.run, w.rec.WalletID, w.rec.Used)
 			busy.RetryAfter = placeIn(others)
 		}
+		w.run.device.arms(err == nil)
 	} else {
 		e := s.entry(w.rec, "session.release")
 		e.ShareSetID = w.rec.Used
-		err = s.Budgets.Disarm(context.WithoutCancel(ctx), w.rec, e.signed(c, digest))
+		if err = s.Budgets.Disarm(context.WithoutCancel(ctx), w.rec, e.signed(c, digest)); err == nil {
+			w.run.device.arms(false)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("while it signed: %w", err)

@@ -132,15 +132,19 @@ func (e *BusyError) Is(target error) bool { return target == ErrShareSetBusy }
 
 // LimitedError is a RATE_LIMITED of one caller's runs.
 type LimitedError struct {
-	Proofs     bool          // too many hellos of its devices proved nothing; else it has begun too many new wallets
+	Proofs     bool          // too many hellos of its devices proved nothing
+	Waste      bool          // too many runs of the owner's took pre-params for nothing; neither: too many new wallets
 	RetryAfter time.Duration // when the next one may come
 }
 
 // Error implements error.
 func (e *LimitedError) Error() string {
 	what := "new device-held wallets"
-	if e.Proofs {
+	switch {
+	case e.Proofs:
 		what = "hellos without the share of their set"
+	case e.Waste:
+		what = "runs of the owner's that took pre-params and did not succeed"
 	}
 	return fmt.Sprintf("%v: too many %s, retry after %v", ErrRateLimited, what, e.RetryAfter)
 }

@@ -261,15 +261,18 @@ func (s *Service) make(ctx context.Context, w *work, t target, src *source) (*ma
 
 // generate makes a new share set: by key generation where src is nil, by resharing src
 // otherwise. It stores nothing but what a custodian takes into its own keeping.
-func (s *Service) generate(ctx context.Context, w *work, t target, src *source) (*made, []PublicKey, error) {
+func (s *Service) generate(ctx context.Context, w *work, t target, src *source) (m *made, public []PublicKey, err error) {
 	var half *tss.Share
 	if src != nil {
-		var err error
 		if half, err = s.half(ctx, t.owner, src, w); err != nil {
 			return nil, nil, err
 		}
 		defer half.Wipe()
 	}
+	if err := s.mayWaste(&t, src); err != nil {
+		return nil, nil, err
+	}
+	defer func() { s.wasted(&t, src, err) }()
 	id := tss.SetID{WalletID: t.walletID, ShareSetID: uuid.NewString(), Purpose: t.purpose}
 	record := tss.Record{SetID: id}
 	shares := [2]*tss.Share{{SetID: id, Party: tss.Client}, {SetID: id, Party: tss.Server}}
@@ -286,11 +289,10 @@ func (s *Service) generate(ctx context.Context, w *work, t target, src *source) 
 		}
 	}
 	w.run.report(Progress{Status: StatusStoringShare, Percent: percentStoring})
-	m, err := s.keep(ctx, w, t, src, &record, shares)
+	m, err = s.keep(ctx, w, t, src, &record, shares)
 	if err != nil {
 		return nil, nil, err
 	}
-	var public []PublicKey
 	for _, k := range record.Keys {
 		public = append(public, PublicKey{Curve: k.Curve, Key: k.PublicKey})
 	}
@@ -302,12 +304,8 @@ func (s *Service) newKeys(ctx context.Context, w *work, sp span, src *source, ha
 	w.run.report(sp.progress(0, 0))
 	var pre [2]*tss.PreParams
 	if sp.curve == Secp256k1 {
-		claim := s.PreParams.Claim
-		if src == nil && s.mayTakeForNew(ctx, w.rec.Caller) != nil {
-			claim = func(ctx context.Context, _ Party) (*tss.PreParams, error) { return tss.GeneratePreParams(ctx, 0) }
-		}
 		for _, p := range []Party{tss.Client, tss.Server} {
-			pp, err := s.preParams(ctx, claim, w.rec.WalletID, p)
+			pp, err := s.preParams(ctx, s.PreParams.Claim, w.rec.WalletID, p)
 			if err != nil {
 				pre[tss.Client].Wipe()
 				return nil, err
@@ -326,7 +324,7 @@ func (s *Service) newKeys(ctx context.Context, w *work, sp span, src *source, ha
 	return tss.HostedReshare(ctx, old, src.shares(half, sp.curve), pre, obs)
 }
 
-// claimSet is PreParams.Claim or ClaimReady, or makes a set.
+// claimSet is PreParams.Claim or ClaimReady.
 type claimSet func(ctx context.Context, p Party) (*tss.PreParams, error)
 
 // preParams claims a party's set whose moduli were never used, in any wallet. A set is used

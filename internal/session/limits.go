@@ -1,6 +1,7 @@
 package session
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -29,17 +30,66 @@ func newBuckets(burst int, every time.Duration) *buckets {
 func (b *buckets) take(caller string) (wait time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	r := b.limiter(caller).Reserve()
+	if wait = r.Delay(); wait > 0 {
+		r.Cancel() // who waits as it is told finds it
+	}
+	return wait
+}
+
+// left is take without taking.
+func (b *buckets) left(caller string) (wait time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if l, ok := b.of[caller]; ok {
+		wait = time.Duration((1 - l.Tokens()) * float64(b.every))
+	}
+	return max(wait, 0)
+}
+
+// spend takes a token that may not be there yet.
+func (b *buckets) spend(caller string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.limiter(caller).Reserve()
+}
+
+// limiter returns a caller's bucket. It must be called with mu held.
+func (b *buckets) limiter(caller string) *rate.Limiter {
 	l, ok := b.of[caller]
 	if !ok {
 		b.makeRoom()
 		l = rate.NewLimiter(rate.Every(b.every), b.burst)
 		b.of[caller] = l
 	}
-	r := l.Reserve()
-	if wait = r.Delay(); wait > 0 {
-		r.Cancel() // who waits as it is told finds it
+	return l
+}
+
+// mayWaste refuses a run that takes pre-params where too many of its owner's took some and did
+// not succeed: to begin one and to cancel it costs nothing, and a set is used once. New wallets,
+// which need no share, are counted apart.
+func (s *Service) mayWaste(t *target, src *source) error {
+	if slices.Contains(t.curves, Secp256k1) {
+		if wait := s.waste.left(t.payer(src)); wait > 0 {
+			return &LimitedError{Waste: true, RetryAfter: wait}
+		}
 	}
-	return wait
+	return nil
+}
+
+// wasted counts such a run that ends with err.
+func (s *Service) wasted(t *target, src *source, err error) {
+	none := new(NoPreParamsError) // it found the pool empty, and took nothing
+	if err != nil && slices.Contains(t.curves, Secp256k1) && !errors.As(err, &none) {
+		s.waste.spend(t.payer(src))
+	}
+}
+
+func (t *target) payer(src *source) string {
+	if src == nil {
+		return "new " + t.owner
+	}
+	return "old " + t.owner
 }
 
 // makeRoom drops the buckets that are full again, which a new one would be too; and any one

@@ -109,25 +109,72 @@ func TestNewWalletsHaveTheirPartOfTheSlots(t *testing.T) {
 }
 
 // Who has more than its share of the slots is in the way of others, and of itself never.
-func TestInTheWay(t *testing.T) {
+func TestGivesWay(t *testing.T) {
 	a := newAdmission(8, 8)
 	var all []*ticket
 	for range 7 {
 		all = append(all, enter(t, a, "greedy", OpSign))
 	}
 	all = append(all, enter(t, a, "modest", OpSign), enter(t, a, "greedy", OpSign))
-	require.False(t, all[0].inTheWay(), "nobody else waits")
+	require.False(t, all[0].givesWay(), "nobody else waits")
 	waiting := enter(t, a, "third", OpProvision)
-	require.True(t, all[0].inTheWay())
-	require.False(t, all[7].inTheWay())
+	require.True(t, all[0].givesWay())
+	require.False(t, all[7].givesWay())
+	gave := 0
+	for _, x := range all[:7] {
+		if x.givesWay() {
+			gave++
+		}
+	}
+	require.Equal(t, 5, gave, "two of seven are its share, although all look at once")
 	for _, x := range all[:6] {
 		x.leave()
 	}
-	require.False(t, all[6].inTheWay())
+	require.False(t, all[6].givesWay())
 	for _, x := range append(all, waiting) {
 		x.leave()
 	}
 	require.Empty(t, a.held)
+}
+
+// What is spent may not be there yet: then who looks has to wait for that, too.
+func TestBucketsOwe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBuckets(2, time.Minute)
+		require.Zero(t, b.left("a"))
+		b.spend("a")
+		require.Zero(t, b.left("a"))
+		b.spend("a")
+		b.spend("a")
+		require.InDelta(t, 2*time.Minute, b.left("a"), float64(time.Millisecond))
+		require.Zero(t, b.left("b"))
+		time.Sleep(2*time.Minute + time.Millisecond)
+		require.Zero(t, b.left("a"))
+	})
+}
+
+// What is armed has its whole time of silence, although its caller is in the way of others: its
+// end would be charged.
+func TestArmedRunsDoNotGiveWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdmission(2, 8)
+		d := newDevice("", 1, time.Minute, func() {})
+		d.setPlace(enter(t, a, "greedy", OpSign))
+		enter(t, a, "greedy", OpSign)
+		enter(t, a, "third", OpSign)
+		d.arms(true)
+		recv := func() time.Duration {
+			began := time.Now()
+			_, err := d.Recv(t.Context())
+			require.ErrorIs(t, err, tss.ErrStopped)
+			return time.Since(began)
+		}
+		require.Equal(t, time.Minute, recv())
+
+		d.over, d.stopped = nil, make(chan struct{})
+		d.arms(false)
+		require.Less(t, recv(), 12*time.Second)
+	})
 }
 
 // Each caller has a bucket of its own, which is refilled.
@@ -279,4 +326,16 @@ func TestOnlyTheHelloIsTaken(t *testing.T) {
 	p, err = d.Recv(t.Context())
 	require.NoError(t, err)
 	require.NotNil(t, p.Message)
+}
+
+// A hello that is far too large is none: it would be held until the run has its place.
+func TestALargeHelloIsNotHeld(t *testing.T) {
+	t.Parallel()
+	d := newDevice("", 1, time.Minute, func() {})
+	ack, err := d.take([]Numbered{{Sequence: 1, Part: Part{Hello: &tss.Hello{Record: make([]byte, maxHello)}}}})
+	require.NoError(t, err)
+	require.Equal(t, uint32(1), ack)
+	got, err := d.awaitHello(t.Context())
+	require.NoError(t, err)
+	require.Nil(t, got)
 }

@@ -29,6 +29,9 @@ const (
 	// The pool's filler makes a set in less, on two cores.
 	refillCreates = 10 * time.Second
 
+	// maxHello is more than a hello takes. While a run waits for its place, it is held.
+	maxHello = 1 << 10
+
 	// maxWaiting bounds the bytes of what devices sent and no run has taken yet, over all runs.
 	maxWaiting = 64 << 20
 )
@@ -108,6 +111,10 @@ func (s *Service) awaitProof(ctx context.Context, r *Run, rec *Session, p *plan)
 func (s *Service) checkSet(ctx context.Context, r *Run, rec *Session, p *plan) error {
 	if p.uses == "" {
 		if slices.Contains(p.curves, Secp256k1) {
+			// Who is refused for want of a place, and comes again, has begun nothing.
+			if err := s.devices.room(rec.Caller, rec.Operation); err != nil {
+				return err
+			}
 			return s.mayTakeForNew(ctx, rec.Caller)
 		}
 		return nil
@@ -128,7 +135,7 @@ func (s *Service) checkSet(ctx context.Context, r *Run, rec *Session, p *plan) e
 	return s.mayPend(wallet, r.key)
 }
 
-// mayTakeForNew says why a caller's new wallet must not take pre-params from the pool; nil: it
+// mayTakeForNew says why a caller's new device-held wallet must not take pre-params from the pool; nil: it
 // may. A new wallet needs no share, and whoever has a token alone must leave half of the pool to
 // others: the first quarter is for everybody, the second for so many of each caller, see
 // Config.Creates.

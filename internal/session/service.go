@@ -24,7 +24,7 @@ type Config struct {
 	DeviceRuns    int           // how many device-held runs are under way at once: most of their time they wait; 8 for each core
 	Queue         int           // how many runs wait for a slot at most, hosted and device-held; 256
 	QueueShare    int           // how many of them may be one caller's; a quarter of Queue, at least 2
-	Creates       int           // for how many new wallets of SECP256K1 one caller may take pre-params where there are not plenty (see refillCreates); 8
+	Creates       int           // how many device-held wallets of SECP256K1 one caller may begin where pre-params are not plenty (see refillCreates), and how many of an owner's runs may waste some; 8
 	PendingSets   int           // how many unconfirmed sets a wallet has at most; DefaultPendingSets
 	Aborts        int           // what a set may cost, see Budget; DefaultAborts
 	DeviceSilence time.Duration // how long a device may say nothing while its run waits for it; 2 minutes
@@ -105,8 +105,9 @@ type Service struct {
 	devices   *admission // of device-held ones: a device that is slow takes no slot from those that compute
 	unproven  unproven   // device-held ones whose device has not shown its share yet
 	proofs    *buckets   // of each caller, for hellos that prove nothing
-	creates   *buckets   // of each caller, for new wallets that take pre-params
+	creates   *buckets   // of each caller, for new device-held wallets that take pre-params
 	recording turns      // of each caller, to record what it asks for
+	waste     *buckets   // of each owner, for runs that take pre-params and do not succeed
 	parts     buffer     // what devices sent and no run has taken yet
 
 	// ctx is the context of every run: a caller's context ends its stream, not its run.
@@ -141,6 +142,7 @@ func New(ctx context.Context, ports Ports, cfg Config) (*Service, error) {
 	s := &Service{Ports: ports, cfg: cfg, clock: steady}
 	s.live, s.takeovers = make(map[runKey]*Run), make(map[instanceKey]*Run)
 	s.proofs, s.creates = newBuckets(maxBadProofs, refillProofs), newBuckets(s.cfg.Creates, refillCreates)
+	s.waste = newBuckets(s.cfg.Creates, refillCreates)
 	s.admission, s.devices = newAdmission(s.cfg.Slots, s.cfg.Queue), newAdmission(s.cfg.DeviceRuns, s.cfg.Queue)
 	s.admission.share, s.devices.share = s.cfg.QueueShare, s.cfg.QueueShare
 	s.devices.anew = max(1, s.cfg.DeviceRuns/2) // a silent device holds its slot

@@ -81,7 +81,11 @@ func (s *Service) runTakeover(n, r *Run, j job, p *plan) {
 		s.run(n, rec, p, nil)
 		return
 	case err != nil:
-		n.end(nil, s.classify(err, false))
+		err = s.classify(err, false)
+		s.refused(s.ctx, Entry{
+			Caller: j.caller.Name, Action: "session.takeover", WalletID: p.walletID, ShareSetID: p.uses, SessionID: n.id, Detail: j.op.String(),
+		}, err)
+		n.end(nil, err)
 	}
 	n.device.close()
 	p.end()

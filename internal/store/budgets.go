@@ -212,6 +212,42 @@ func lockUsed(ctx context.Context, tx *sql.Tx, walletID, shareSetID string, b se
 	return record(ctx, tx, about(e, "wallet.lock", shareSetID))
 }
 
+// lockBeyond locks what is at a limit and not locked, which no charge leaves so: a release that
+// did not count, or larger limits, have. Else it could be neither used nor released.
+func lockBeyond(ctx context.Context, tx *sql.Tx, b session.Budget) error {
+	type found struct{ walletID, shareSetID string }
+	for _, at := range []struct {
+		action, find, lock string
+		limits             []any
+	}{
+		{
+			"share_set.lock", "SELECT wallet_id, id FROM share_sets WHERE state = 2 AND lock_time IS NULL AND aborts >= ?1",
+			"UPDATE share_sets SET lock_time = ?1 WHERE wallet_id = ?2 AND id = ?3", []any{max(b.Set, 1)},
+		},
+		{
+			"wallet.lock", "SELECT id, '' FROM wallets WHERE lock_time IS NULL AND (hard_aborts >= ?1 OR soft_aborts >= ?2)",
+			"UPDATE wallets SET lock_time = ?1 WHERE id = ?2 AND ?3 = ''", []any{max(b.Wallet, 1), max(b.WalletSoft, 1)},
+		},
+	} {
+		all, err := collect(ctx, tx, func(r row, f *found) error { return r.Scan(&f.walletID, &f.shareSetID) }, at.find, at.limits...)
+		if err != nil {
+			return err
+		}
+		for _, f := range all {
+			e := session.Entry{
+				Time: time.Now(), Action: at.action, WalletID: f.walletID, ShareSetID: f.shareSetID, Outcome: "ok", Detail: "found at its limit at the start",
+			}
+			if _, err := exec(ctx, tx, at.lock, micros(e.Time), f.walletID, f.shareSetID); err != nil {
+				return err
+			}
+			if err := record(ctx, tx, e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // about returns an entry for what follows from that of e.
 func about(e session.Entry, action, shareSetID string) session.Entry {
 	e.Action, e.ShareSetID, e.Outcome, e.Reason = action, shareSetID, "ok", ""

@@ -79,3 +79,37 @@ func TestAbortsFromBeforeWalletsHadThem(t *testing.T) {
 	require.Zero(t, n)
 	require.NoError(t, s.Close())
 }
+
+// A wallet that had as many aborts as lock it before wallets were locked, all in sets that are
+// revoked and so cannot be released, is locked at the start: a release of any other set unlocks
+// it, and counts anew.
+func TestWalletAtItsLimitFromBeforeWalletsHadOne(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "mpcd.db")
+	s := open(t, path)
+	revoked := storetest.NewAborted(t, s, 3)
+	w, err := s.Wallet(t.Context(), revoked.WalletID)
+	require.NoError(t, err)
+	live := w.Sets[1].ID
+	require.NoError(t, s.Close())
+	olderSchema(t, path, 5)
+	_, err = sqlite(t, path).ExecContext(t.Context(), "UPDATE share_sets SET state = 3, revoke_time = 1, aborts = 15 WHERE id = ?", revoked.ID)
+	require.NoError(t, err)
+
+	s = open(t, path)
+	b := session.NewBudget(5, w.CreateTime)
+	for range 2 {
+		_, err = s.InterruptAll(t.Context(), b)
+		require.NoError(t, err)
+	}
+	set, err := s.Set(t.Context(), w.ID, live)
+	require.NoError(t, err)
+	require.True(t, set.Locked(), "else it is busy for ever")
+	audit := storetest.Audit("share_set.release", w.ID)
+	require.NoError(t, s.Release(t.Context(), w.ID, live, b, audit))
+	set, err = s.Set(t.Context(), w.ID, live)
+	require.NoError(t, err)
+	require.False(t, set.Locked())
+	require.Zero(t, set.WalletHard)
+	require.NoError(t, s.Close())
+}

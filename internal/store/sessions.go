@@ -286,6 +286,9 @@ func (s *Store) InterruptAll(ctx context.Context, b session.Budget) (int, error)
 				return err
 			}
 		}
+		if err := lockBeyond(ctx, tx, b); err != nil {
+			return err
+		}
 		// Nothing runs that could still commit what it has deposited.
 		_, err = exec(ctx, tx, "UPDATE custodian_deletions SET due_time = min(due_time, ?) WHERE begun = 0", micros(time.Now()))
 		return err
