@@ -17,7 +17,7 @@ const (
 
 	// maxUnproven is how many sessions of one caller wait for their devices' hellos: so many
 	// begin in a round trip of a service that calls for many users. One more ends the oldest.
-	maxUnproven = 128
+	maxUnproven = 1024
 
 	// maxBadProofs is how many hellos of one caller may prove nothing at once, and refillProofs
 	// when there is one more.
