@@ -138,7 +138,7 @@ func TestOverload(t *testing.T) {
 		time.Sleep(12 * time.Second)
 		h1.leave()
 		h1 = enter(t, a, "x", OpProvision)
-		waiting := []*ticket{enter(t, a, "x", OpProvision), enter(t, a, "x", OpProvision), enter(t, a, "y", OpSign)}
+		waiting := []*ticket{enter(t, a, "x", OpProvision), enter(t, a, "w", OpProvision), enter(t, a, "y", OpSign)}
 		_, err := a.enter("z", OpSign)
 		require.ErrorIs(t, err, ErrOverloaded)
 		var o *OverloadedError
