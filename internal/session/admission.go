@@ -314,7 +314,7 @@ func (a *admission) admit() {
 		close(t.ready)
 	}
 	for i, t := range a.inOrder() {
-		position := uint32(i) + 1 //nolint:gosec // G115: at most maxQueue
+		position := uint32(i) + 1
 		if t.position == position {
 			continue
 		}
