@@ -44,7 +44,7 @@ var publicErrors = map[string]public{
 	session.ErrOverloaded.Reason:       {codes.ResourceExhausted, "Too many runs are waiting. Try again after the time in RetryInfo; the same request id may be used."},
 	session.ErrTooManyPending.Reason:   {codes.ResourceExhausted, "The wallet has as many unconfirmed share sets as it may have. Confirm those whose client share is stored (ConfirmShareSet); the others are erased when their time is up, the first of them after the time in RetryInfo."},
 	session.ErrShareSetBusy.Reason:     {codes.ResourceExhausted, "As many device-held runs use the share set as may at once; a device that went away leaves its place after some minutes. Try again after the time in RetryInfo; the same request id may be used."},
-	session.ErrShareSetLimited.Reason:  {codes.ResourceExhausted, "The share set has used up its budget of ECDSA signings that a device begins and does not finish; one is paid back each day. Try again after the time in RetryInfo, sign with another set of the wallet, or ask an admin to release it."},
+	session.ErrShareSetLimited.Reason:  {codes.ResourceExhausted, "The share set has used up its budget of ECDSA signings that a device begins and does not finish; one is paid back each day. Sign with another set of the wallet, or ask an admin to release it. Try again after the time in RetryInfo; the same request id may be used."},
 	session.ErrShuttingDown.Reason:     {codes.Unavailable, "The service is shutting down. Try again soon."},
 	session.ErrSessionCancelled.Reason: {codes.Canceled, "The session was cancelled, and nothing was changed. Start again with a new request id."},
 	session.ErrProtocolAborted.Reason:  {codes.Aborted, "The protocol was aborted, and nothing was changed. Start again with a new request id."},
@@ -75,7 +75,7 @@ func sentenceOf(err error) string {
 	case !errors.As(err, &l):
 		return hashSentence(err)
 	case l.Proofs:
-		return "Too many devices of yours did not show that they hold the share that they named. Try again after the time in RetryInfo, with the share of that set; the same request id may be used."
+		return "Too many devices of yours did not show that they hold the share that they named. Use the share of that set. Try again after the time in RetryInfo; the same request id may be used."
 	}
 	return "You have begun as many new device-held wallets as you may for now. Try again after the time in RetryInfo; the same request id may be used."
 }

@@ -9,3 +9,9 @@ func TestLongHonestCallersBesideAFlood(t *testing.T) {
 	t.Parallel()
 	besideAFlood(t, flood{honest: 200, requests: 1000})
 }
+
+// A thousand calls of who has the owner's token and no share.
+func TestLongThief(t *testing.T) {
+	t.Parallel()
+	thief(t, 1000)
+}

@@ -145,3 +145,14 @@ func (r *rogue) ownN() []byte {
 	}
 	return rec.Keys[0].Parties[tss.Client].PaillierN.Bytes()
 }
+
+// Whatever the operation that is asked for, and with workers as without.
+func TestLongRogueProofs(t *testing.T) {
+	t.Parallel()
+	for i, op := range []string{"BACKUP", "PROVISION", tss.OperationSign} {
+		t.Run(op, func(t *testing.T) {
+			t.Parallel()
+			provesNothing(t, op, i == 0)
+		})
+	}
+}

@@ -59,21 +59,21 @@ var falseProofs = map[string]trick{
 }
 
 // Who does not show the share gets nothing of the service's, not its hello, and is not charged to
-// the set; whatever the operation that it asks for, and with workers as without.
+// the set. TestLongRogueProofs has the other operations, and a worker.
 func TestRogueProofs(t *testing.T) {
 	t.Parallel()
-	for i, op := range []string{"BACKUP", "PROVISION", tss.OperationSign} {
-		t.Run(op, func(t *testing.T) {
-			t.Parallel()
-			s := newStage(t, rogueConfig(0, i == 0), op)
-			for _, name := range slices.Sorted(maps.Keys(falseProofs)) {
-				r := s.rogue(t, op, at(0, falseProofs[name]))
-				way := r.ends(t, unshown)
-				require.Empty(t, r.heard, name)
-				require.Equal(t, session.Failed, r.record(t).State, name)
-				s.requireClean(t, way)
-			}
-		})
+	provesNothing(t, tss.OperationSign, false)
+}
+
+func provesNothing(t *testing.T, op string, workers bool) {
+	t.Helper()
+	s := newStage(t, rogueConfig(0, workers), op)
+	for _, name := range slices.Sorted(maps.Keys(falseProofs)) {
+		r := s.rogue(t, op, at(0, falseProofs[name]))
+		way := r.ends(t, unshown)
+		require.Empty(t, r.heard, name)
+		require.Equal(t, session.Failed, r.record(t).State, name)
+		s.requireClean(t, way)
 	}
 }
 

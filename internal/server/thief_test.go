@@ -109,23 +109,29 @@ func thefts() []theft {
 	return all
 }
 
-// Who has the owner's token and no share does everything that can be called, a thousand times. The
+// Who has the owner's token and no share does everything that can be called, again and again. The
 // owner's device signs at once all the while, in its first attempt; as many pre-params as the
 // caller may have are taken, and no more; nothing is charged; and the memory stays what it was.
+// TestLongThief has a thousand calls.
 func TestThief(t *testing.T) {
 	t.Parallel()
-	const calls, thieves, creates = 1000, 4, 3
+	thief(t, 200)
+}
+
+func thief(t *testing.T, calls int) {
+	t.Helper()
+	const thieves, creates = 4, 3
 	var taken spent
 	cfg := servertest.Config{Sessions: session.Config{Creates: creates, Aborts: 1}, Workers: servertest.Workers(1), Wrap: taken.wrap}
 	s := newStage(t, cfg)
 	all := thefts()
-	var done atomic.Int32
+	var done atomic.Int64
 	var wg sync.WaitGroup
 	over, half := make(chan struct{}), make(chan int64, 1)
 	for range thieves {
 		wg.Go(func() { // ends with the calls
-			for n := done.Add(1); n <= calls; n = done.Add(1) {
-				all[int(n)%len(all)](t, s)
+			for n := int(done.Add(1)); n <= calls; n = int(done.Add(1)) {
+				all[n%len(all)](t, s)
 				if n == calls/2 {
 					half <- heap()
 				}
@@ -249,9 +255,9 @@ func besideAFlood(t *testing.T, f flood) {
 	require.LessOrEqual(t, beside, 2*before+5*time.Second)
 }
 
-// Forty honest callers beside one that sends two hundred requests of each kind.
+// Twelve honest callers beside one that sends sixty requests of each kind.
 // TestLongHonestCallersBesideAFlood has two hundred beside a thousand.
 func TestHonestCallersBesideAFlood(t *testing.T) {
 	t.Parallel()
-	besideAFlood(t, flood{honest: 40, requests: 200})
+	besideAFlood(t, flood{honest: 12, requests: 60})
 }

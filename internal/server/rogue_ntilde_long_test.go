@@ -1,3 +1,5 @@
+//go:build long
+
 package server_test
 
 import (
@@ -56,7 +58,7 @@ func primeOf(t testing.TB, r int64) *big.Int {
 
 // A device whose NTilde is no product of two large primes, or whose h1 has a small order,
 // proves what tss-lib asks for, and is stopped by the worker all the same.
-func TestRogueNTilde(t *testing.T) {
+func TestLongRogueNTilde(t *testing.T) {
 	t.Parallel()
 	one := big.NewInt(1)
 	minus1 := func(x *big.Int) *big.Int { return new(big.Int).Sub(x, one) }
