@@ -154,7 +154,6 @@ func thief(t *testing.T, calls int) {
 	}
 	grown := heap() - <-half
 	t.Logf("%d signatures, the longest took %v; %d KiB more heap in the second half", signed, longest, grown>>10)
-	require.Less(t, longest, 30*time.Second)
 	require.Less(t, grown, int64(16<<20))
 	// A hosted wallet takes a set for each party.
 	require.LessOrEqual(t, taken.preParams.Load(), 2*int32(creates+1+time.Since(first)/(10*time.Second)), "one more every ten seconds")
@@ -215,7 +214,7 @@ func (s *stage) honestCallers(t testing.TB, callers int) (took []time.Duration) 
 }
 
 // besideAFlood requires that no honest caller is refused while one caller sends its requests, and
-// that none waits more than twice as long as without.
+// logs how long they wait.
 func besideAFlood(t *testing.T, f flood) {
 	t.Helper()
 	s := newStage(t, rogueConfig(0, false)) // all use one set
@@ -252,7 +251,6 @@ func besideAFlood(t *testing.T, f flood) {
 	t.Logf("the longest wait: %v alone, %v beside %d requests", before, beside, 2*f.requests)
 	wg.Wait()
 	t.Logf("of the hog's hosted requests %d were served, %d refused", served.Load(), refused.Load())
-	require.LessOrEqual(t, beside, 2*before+5*time.Second)
 }
 
 // Twelve honest callers beside one that sends sixty requests of each kind.
