@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -39,7 +40,11 @@ func TestWorkers(t *testing.T) {
 	}))
 	_, err = killing.CreateWallet(t.Context(), nil)
 	require.Equal(t, "PROTOCOL_ABORTED", client.Reason(err), "%v", err)
-	failed := svc.logged("session failed")
+	var failed map[string]any
+	require.Eventually(t, func() bool { // the log comes through a pipe
+		failed = svc.logged("session failed")
+		return failed != nil
+	}, 2*time.Minute, 5*time.Millisecond)
 	require.Contains(t, failed["error"], "caused by CLIENT: the worker died: ")
 
 	phone := newDevice(t, svc, &drawer{}, func() {})
