@@ -133,7 +133,7 @@ func followDevice[Resp any, Out comparable, Event jointEvent[Resp, Out]](
 ) (out Out, err error) {
 	caller := ctx
 	ctx, a.fail = context.WithCancelCause(ctx)
-	defer func() { a.stop(caller, err != nil && caller.Err() != nil) }()
+	defer func() { a.stop(caller, err != nil && (caller.Err() != nil || errors.Is(err, ErrBadAnswer))) }()
 	for {
 		had := t.after + a.device.GetAck()
 		out, err = attachDevice[Resp, Out, Event](ctx, a, t, r, open)
@@ -322,7 +322,7 @@ func (a *attempt) side() error {
 }
 
 // stop ends this side; and where it found the service's at fault, or its caller wants no
-// more, the run there too: without this side it would wait for nothing.
+// more, the run there too: without this side it would wait for nothing, and hold a place.
 func (a *attempt) stop(ctx context.Context, unwanted bool) {
 	a.fail(nil)
 	a.wg.Wait()

@@ -267,7 +267,7 @@ func impostors(t *testing.T, each int) {
 					}
 				})
 				err := run()
-				require.True(t, told, "%s: part %d %s", operation, part, way)
+				require.True(t, told, "%s: part %d %s: %v", operation, part, way, err)
 				require.True(t, errors.Is(err, client.ErrBadAnswer) || client.Reason(err) == "PROTOCOL_ABORTED", "%s: part %d %s: %v", operation, part, way, err)
 				require.Zero(t, stored, "%s: part %d %s", operation, part, way)
 				t.Logf("%s: part %d %s: %v", operation, part, way, err)
