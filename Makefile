@@ -169,4 +169,5 @@ RACE_FLAGS = $(foreach p,$(UNINSTRUMENTED),-gcflags=$(p)=-race=false)
 .PHONY: check-test
 check-test: deps tools
 	$(call heading,go test -race)
-	@CGO_ENABLED=1 go test -race $(RACE_FLAGS) -count=1 -timeout=60m ./...
+	@# Many tests wait for a time to pass: more of them at once than there are cores leave none idle.
+	@CGO_ENABLED=1 go test -race $(RACE_FLAGS) -count=1 -parallel 4 -timeout=60m ./...
