@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
 
 	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
 	"github.com/mpcd/mpcd/internal/tss"
