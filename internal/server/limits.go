@@ -1,19 +1,18 @@
 package server
 
 import (
-	"container/list"
 	"context"
 	"fmt"
 	"net"
 	"net/netip"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
+	"github.com/mpcd/mpcd/internal/bucket"
 	"github.com/mpcd/mpcd/internal/session"
 )
 
@@ -44,57 +43,29 @@ const refusedCalls = "refused calls"
 // maxBuckets bounds the memory of a limiter: some 4 MiB.
 const maxBuckets = 1 << 14
 
-// limiter holds a token bucket for each pair that it was asked about. Where there are too
-// many, the one goes that was not asked about for the longest time: it is full again, or
-// nearly so.
+// limiter holds a token bucket for each pair that it was asked about.
 type limiter struct {
-	limits Limits
-
-	mu      sync.Mutex // guards what follows
-	buckets map[bucketKey]*list.Element
-	recent  *list.List // of *bucket, the last used in front
+	buckets *bucket.Set[bucketKey] // nil: nothing is bound
 }
 
 type bucketKey struct{ what, who string }
 
-type bucket struct {
-	key  bucketKey
-	left *rate.Limiter
-}
-
 func newLimiter(l Limits) *limiter {
-	return &limiter{limits: l, buckets: make(map[bucketKey]*list.Element), recent: list.New()}
+	if l.Rate <= 0 {
+		return &limiter{}
+	}
+	return &limiter{bucket.New[bucketKey](rate.Limit(l.Rate), max(1, l.Burst), maxBuckets)}
 }
 
 // take takes one token, or returns a limitedError.
 func (l *limiter) take(what, who string) error {
-	if l.limits.Rate <= 0 {
+	if l.buckets == nil {
 		return nil
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	r := l.bucket(bucketKey{what, who}).Reserve()
-	if d := r.Delay(); d > 0 {
-		r.Cancel() // who waits as it is told is let through then
+	if d := l.buckets.Take(bucketKey{what, who}); d > 0 {
 		return &limitedError{who: who, what: what, retryAfter: d}
 	}
 	return nil
-}
-
-// bucket must be called with mu held.
-func (l *limiter) bucket(key bucketKey) *rate.Limiter {
-	if e, ok := l.buckets[key]; ok {
-		l.recent.MoveToFront(e)
-		return e.Value.(*bucket).left //nolint:errcheck // nothing else is put in
-	}
-	if l.recent.Len() >= maxBuckets {
-		oldest := l.recent.Back()
-		delete(l.buckets, oldest.Value.(*bucket).key) //nolint:errcheck // nothing else is put in
-		l.recent.Remove(oldest)
-	}
-	b := &bucket{key, rate.NewLimiter(rate.Limit(l.limits.Rate), max(1, l.limits.Burst))}
-	l.buckets[key] = l.recent.PushFront(b)
-	return b.left
 }
 
 // peerAddress returns where a gRPC call comes from.

@@ -106,11 +106,12 @@ func (a *admission) enter(caller string, op Operation) (*ticket, error) {
 	defer a.mu.Unlock()
 	t := &ticket{a: a, lane: a.lane(op), who: who{caller, op == OpCreate}}
 	t.ready, t.moved, t.lost = make(chan struct{}), make(chan struct{}, 1), make(chan struct{})
-	if err := a.full(t.who); err != nil {
+	spare, err := a.full(t.who)
+	if err != nil {
 		return nil, err
 	}
-	if !a.free(t.who) && a.waiting >= a.maxQueue {
-		a.drop(a.spare(t.who))
+	if spare != nil {
+		a.drop(spare)
 	}
 	if len(t.lane.queues[t.who]) == 0 {
 		t.lane.turn = append(t.lane.turn, t.who)
@@ -125,7 +126,8 @@ func (a *admission) enter(caller string, op Operation) (*ticket, error) {
 func (a *admission) room(caller string, op Operation) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.full(who{caller, op == OpCreate})
+	_, err := a.full(who{caller, op == OpCreate})
+	return err
 }
 
 func (a *admission) lane(op Operation) *lane {
@@ -138,18 +140,21 @@ func (a *admission) lane(op Operation) *lane {
 // free reports whether one more of w would get a slot at once. It must be called with mu held.
 func (a *admission) free(w who) bool { return a.busy < a.slots && (!w.anew || a.making < a.anew) }
 
-// full says that there is no place for one more of w. It must be called with mu held.
-func (a *admission) full(w who) error {
-	if a.free(w) {
-		return nil
-	}
+// full says why there is no place for one more of w. Where there is none but by another's giving
+// way, that one is spare. It must be called with mu held.
+func (a *admission) full(w who) (spare *ticket, err error) {
 	switch {
+	case a.free(w):
+		return nil, nil //nolint:nilnil // nobody has to give way
 	case a.own(w) >= a.share:
-		return a.ownFull(w)
-	case a.waiting >= a.maxQueue && a.spare(w) == nil:
-		return &OverloadedError{RetryAfter: a.after(a.waiting + 1)}
+		return nil, a.ownFull(w)
+	case a.waiting < a.maxQueue:
+		return nil, nil //nolint:nilnil // nobody has to give way
 	}
-	return nil
+	if spare = a.spare(w); spare == nil {
+		err = &OverloadedError{RetryAfter: a.after(a.waiting + 1)}
+	}
+	return spare, err
 }
 
 // own counts what waits of w. It must be called with mu held.
@@ -200,8 +205,7 @@ func (a *admission) after(runs int) time.Duration {
 const reportEvery = time.Second
 
 // wait returns when the ticket has a slot, with an OverloadedError when it has lost its place to
-// another caller's, or with ctx's cause. It reports the position when it
-// changed.
+// another caller's, or with ctx's cause. It reports the position when it changed.
 func (t *ticket) wait(ctx context.Context, report func(position uint32)) error {
 	moved := t.moved
 	var pause <-chan time.Time

@@ -10,7 +10,7 @@ import (
 )
 
 // Error is a sentinel with the reason that callers see (google.rpc.ErrorInfo.reason).
-// The table in the server room gives each its status code and public sentence.
+// The table in package server gives each its status code and public sentence.
 type Error struct{ Reason string }
 
 // Error implements error.

@@ -8,61 +8,16 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/mpcd/mpcd/internal/bucket"
 )
 
-// buckets hold a token bucket for each caller.
-type buckets struct {
-	burst int
-	every time.Duration // from one token to the next
-
-	mu sync.Mutex // guards what follows
-	of map[string]*rate.Limiter
-}
-
-// maxBuckets bounds the memory of buckets, to some 100 KiB.
+// maxBuckets bounds the memory of one kind of buckets, to about 1 MiB.
 const maxBuckets = 1 << 12
 
-func newBuckets(burst int, every time.Duration) *buckets {
-	return &buckets{burst: burst, every: every, of: make(map[string]*rate.Limiter)}
-}
-
-// take takes a token of the caller's, or says when there will be one.
-func (b *buckets) take(caller string) (wait time.Duration) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	r := b.limiter(caller).Reserve()
-	if wait = r.Delay(); wait > 0 {
-		r.Cancel() // who waits as it is told finds it
-	}
-	return wait
-}
-
-// left is take without taking.
-func (b *buckets) left(caller string) (wait time.Duration) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if l, ok := b.of[caller]; ok {
-		wait = time.Duration((1 - l.Tokens()) * float64(b.every))
-	}
-	return max(wait, 0)
-}
-
-// spend takes a token that may not be there yet.
-func (b *buckets) spend(caller string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.limiter(caller).Reserve()
-}
-
-// limiter returns a caller's bucket. It must be called with mu held.
-func (b *buckets) limiter(caller string) *rate.Limiter {
-	l, ok := b.of[caller]
-	if !ok {
-		b.makeRoom()
-		l = rate.NewLimiter(rate.Every(b.every), b.burst)
-		b.of[caller] = l
-	}
-	return l
+// newBuckets returns a token bucket for each caller, which gets a token after each time.
+func newBuckets(burst int, every time.Duration) *bucket.Set[string] {
+	return bucket.New[string](rate.Every(every), burst, maxBuckets)
 }
 
 // mayWaste refuses a run that takes pre-params where too many of its owner's took some and did
@@ -70,7 +25,7 @@ func (b *buckets) limiter(caller string) *rate.Limiter {
 // which need no share, are counted apart.
 func (s *Service) mayWaste(t *target, src *source) error {
 	if slices.Contains(t.curves, Secp256k1) {
-		if wait := s.waste.left(t.payer(src)); wait > 0 {
+		if wait := s.waste.Left(t.payer(src)); wait > 0 {
 			return &LimitedError{Waste: true, RetryAfter: wait}
 		}
 	}
@@ -81,7 +36,7 @@ func (s *Service) mayWaste(t *target, src *source) error {
 func (s *Service) wasted(t *target, src *source, err error) {
 	none := new(NoPreParamsError) // it found the pool empty, and took nothing
 	if err != nil && slices.Contains(t.curves, Secp256k1) && !errors.As(err, &none) {
-		s.waste.spend(t.payer(src))
+		s.waste.Spend(t.payer(src))
 	}
 }
 
@@ -90,25 +45,6 @@ func (t *target) payer(src *source) string {
 		return "new " + t.owner
 	}
 	return "old " + t.owner
-}
-
-// makeRoom drops the buckets that are full again, which a new one would be too; and any one
-// where there are none. It must be called with mu held.
-func (b *buckets) makeRoom() {
-	if len(b.of) < maxBuckets {
-		return
-	}
-	for caller, l := range b.of {
-		if l.Tokens() >= float64(b.burst) {
-			delete(b.of, caller)
-		}
-	}
-	for caller := range b.of {
-		if len(b.of) < maxBuckets {
-			return
-		}
-		delete(b.of, caller)
-	}
 }
 
 // unproven are the runs of each caller whose device has not shown its share yet. No caller has

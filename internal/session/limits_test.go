@@ -1,7 +1,6 @@
 package session
 
 import (
-	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -137,22 +136,6 @@ func TestGivesWay(t *testing.T) {
 	require.Empty(t, a.held)
 }
 
-// What is spent may not be there yet: then who looks has to wait for that, too.
-func TestBucketsOwe(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBuckets(2, time.Minute)
-		require.Zero(t, b.left("a"))
-		b.spend("a")
-		require.Zero(t, b.left("a"))
-		b.spend("a")
-		b.spend("a")
-		require.InDelta(t, 2*time.Minute, b.left("a"), float64(time.Millisecond))
-		require.Zero(t, b.left("b"))
-		time.Sleep(2*time.Minute + time.Millisecond)
-		require.Zero(t, b.left("a"))
-	})
-}
-
 // What is armed has its whole time of silence, although its caller is in the way of others: its
 // end would be charged.
 func TestArmedRunsDoNotGiveWay(t *testing.T) {
@@ -174,25 +157,6 @@ func TestArmedRunsDoNotGiveWay(t *testing.T) {
 		d.over, d.stopped = nil, make(chan struct{})
 		d.arms(false)
 		require.Less(t, recv(), 12*time.Second)
-	})
-}
-
-// Each caller has a bucket of its own, which is refilled.
-func TestBuckets(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBuckets(2, 10*time.Second)
-		require.Zero(t, b.take("a"))
-		require.Zero(t, b.take("a"))
-		require.Equal(t, 10*time.Second, b.take("a").Round(time.Millisecond))
-		require.Equal(t, 10*time.Second, b.take("a").Round(time.Millisecond), "to be refused costs nothing")
-		require.Zero(t, b.take("b"))
-		time.Sleep(10 * time.Second)
-		require.Zero(t, b.take("a"))
-		require.Positive(t, b.take("a"))
-		for i := range 2 * maxBuckets {
-			require.Zero(t, b.take(fmt.Sprint(i)))
-		}
-		require.LessOrEqual(t, len(b.of), maxBuckets)
 	})
 }
 

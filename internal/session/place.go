@@ -97,7 +97,7 @@ func (s *Service) awaitProof(ctx context.Context, r *Run, rec *Session, p *plan)
 	}
 	if err != nil {
 		// Who has the share is let in whatever came before; who has not learns no more by trying.
-		if wait := s.proofs.take(rec.Caller); wait > 0 {
+		if wait := s.proofs.Take(rec.Caller); wait > 0 {
 			return &LimitedError{Proofs: true, RetryAfter: wait}
 		}
 		return fromTSS(err)
@@ -135,16 +135,16 @@ func (s *Service) checkSet(ctx context.Context, r *Run, rec *Session, p *plan) e
 	return s.mayPend(wallet, r.key)
 }
 
-// mayTakeForNew says why a caller's new device-held wallet must not take pre-params from the pool; nil: it
-// may. A new wallet needs no share, and whoever has a token alone must leave half of the pool to
-// others: the first quarter is for everybody, the second for so many of each caller, see
-// Config.Creates.
+// mayTakeForNew says why a caller's new device-held wallet must not take pre-params from the
+// pool; nil: it may. A new wallet needs no share, and whoever has a token alone must leave half of
+// the pool to others: the first quarter is for everybody, the second for so many of each caller,
+// see Config.Creates.
 func (s *Service) mayTakeForNew(ctx context.Context, caller string) error {
 	plenty, err := s.PreParams.Ready(ctx, tss.Server)
 	if plenty || err != nil {
 		return err
 	}
-	if wait := s.creates.take(caller); wait > 0 {
+	if wait := s.creates.Take(caller); wait > 0 {
 		return &LimitedError{RetryAfter: wait}
 	}
 	return nil

@@ -17,7 +17,6 @@ type Run struct {
 	fingerprint []byte // set before the run is shared, never changed
 	created     time.Time
 	attempt     uint32
-	room        *buffer // for what its device sends; as fingerprint
 
 	proven bool // the device has shown that it has its share; of the run's own goroutine
 
@@ -232,8 +231,9 @@ func (r *Run) parts(ack uint32) []Numbered {
 	return d.after(ack)
 }
 
-// join gives the run a device at its other end.
-func (r *Run) join(d *Device, silence time.Duration) {
+// join gives the run a device at its other end, and room for what that sends; nil: without a
+// bound.
+func (r *Run) join(d *Device, silence time.Duration, room *buffer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.device = newDevice(d.Instance, r.attempt, silence, func() {
@@ -241,5 +241,5 @@ func (r *Run) join(d *Device, silence time.Duration) {
 		defer r.mu.Unlock()
 		r.wake()
 	})
-	r.device.room = r.room
+	r.device.room = room
 }

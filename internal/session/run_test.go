@@ -60,7 +60,7 @@ func TestFollowFromAnywhere(t *testing.T) {
 func TestPartsComeAfterTheirProgress(t *testing.T) {
 	t.Parallel()
 	r := startedRun()
-	r.join(&Device{Instance: "i"}, time.Hour)
+	r.join(&Device{Instance: "i"}, time.Hour, nil)
 	d := r.device
 	d.mu.Lock() // who follows has looked for progress, and waits here to look for parts
 	first, seen := make(chan Event, 1), errors.New("seen")
@@ -84,7 +84,7 @@ func TestPartsComeAfterTheirProgress(t *testing.T) {
 func TestARunThatFailedHasNoParts(t *testing.T) {
 	t.Parallel()
 	r := startedRun()
-	r.join(&Device{Instance: "i"}, time.Hour)
+	r.join(&Device{Instance: "i"}, time.Hour, nil)
 	r.report(Progress{})
 	require.NoError(t, r.device.Send(t.Context(), Part{MAC: []byte("x")}))
 	r.end(nil, ErrWebhookFailed)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/mpcd/mpcd/internal/bucket"
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
@@ -101,14 +102,14 @@ type Service struct {
 	Ports
 	cfg       Config
 	clock     clock
-	admission *admission // of hosted runs
-	devices   *admission // of device-held ones: a device that is slow takes no slot from those that compute
-	unproven  unproven   // device-held ones whose device has not shown its share yet
-	proofs    *buckets   // of each caller, for hellos that prove nothing
-	creates   *buckets   // of each caller, for new device-held wallets that take pre-params
-	recording turns      // of each caller, to record what it asks for
-	waste     *buckets   // of each owner, for runs that take pre-params and do not succeed
-	parts     buffer     // what devices sent and no run has taken yet
+	admission *admission          // of hosted runs
+	devices   *admission          // of device-held ones: a device that is slow takes no slot from those that compute
+	unproven  unproven            // device-held ones whose device has not shown its share yet
+	proofs    *bucket.Set[string] // of each caller, for hellos that prove nothing
+	creates   *bucket.Set[string] // of each caller, for new device-held wallets that take pre-params
+	recording turns               // of each caller, to record what it asks for
+	waste     *bucket.Set[string] // of each owner, for runs that take pre-params and do not succeed
+	parts     buffer              // what devices sent and no run has taken yet
 
 	// ctx is the context of every run: a caller's context ends its stream, not its run.
 	ctx    context.Context
@@ -264,7 +265,6 @@ func (s *Service) claim(j job) (r *Run, mine bool, err error) {
 		return nil, false, ErrShuttingDown
 	}
 	r = newRun(key, j.fingerprint)
-	r.room = &s.parts
 	if j.op != OpSign && j.device == nil {
 		r.walletID = j.walletID
 	}
@@ -354,7 +354,7 @@ func (s *Service) begin(ctx context.Context, j job, r *Run) (started bool, err e
 	r.first = rec.Progress.Sequence
 	r.mu.Unlock()
 	if j.device != nil {
-		r.join(j.device, s.cfg.DeviceSilence)
+		r.join(j.device, s.cfg.DeviceSilence, &s.parts)
 		r.queued(0) // by which the device learns session and attempt, which its hello is about
 	} else if position := ticket.at(); position > 0 { // whoever has to wait is told so, however short it is
 		r.queued(position)

@@ -38,9 +38,9 @@ func (s *Service) otherInstance(ctx context.Context, r *Run, j job) (*Run, error
 		return nil, err
 	}
 	n := newRun(r.key, r.fingerprint)
-	n.room, n.id, n.created, n.attempt = &s.parts, key.sessionID, r.created, r.attempt+1
+	n.id, n.created, n.attempt = key.sessionID, r.created, r.attempt+1
 	n.first = s.beyond(r.last().Sequence)
-	n.join(j.device, s.cfg.DeviceSilence)
+	n.join(j.device, s.cfg.DeviceSilence, &s.parts)
 	n.queued(0)
 	close(n.ready)
 	s.mu.Lock()
