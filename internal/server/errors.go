@@ -152,34 +152,14 @@ func toStatus(err error) *status.Status {
 
 // retryIn returns when a call that failed may be tried again, and false where that cannot help.
 func retryIn(err error, reason string) (time.Duration, bool) {
-	var overloaded *session.OverloadedError
-	var limited *limitedError
 	var webhook *session.WebhookError
-	var pending *session.PendingError
-	var busy *session.BusyError
-	var often *session.LimitedError
-	var soft *session.BudgetError
-	var empty *session.NoPreParamsError
+	var later session.LaterError
 	var d time.Duration
 	switch {
 	case errors.As(err, &webhook) && webhook.Permanent:
 		return 0, false
-	case errors.As(err, &webhook):
-		d = webhook.RetryAfter
-	case errors.As(err, &overloaded):
-		d = overloaded.RetryAfter
-	case errors.As(err, &limited):
-		d = limited.retryAfter
-	case errors.As(err, &often):
-		d = often.RetryAfter
-	case errors.As(err, &pending):
-		d = pending.RetryAfter
-	case errors.As(err, &busy):
-		d = busy.RetryAfter
-	case errors.As(err, &soft):
-		d = soft.RetryAfter
-	case errors.As(err, &empty):
-		d = empty.RetryAfter
+	case errors.As(err, &later):
+		d = later.Later()
 	}
 	usual, ok := retryDelays[reason]
 	if d <= 0 {

@@ -37,6 +37,9 @@ func (e *limitedError) Error() string {
 // Unwrap makes a limitedError a session.ErrRateLimited.
 func (e *limitedError) Unwrap() error { return session.ErrRateLimited }
 
+// Later implements session.LaterError.
+func (e *limitedError) Later() time.Duration { return e.retryAfter }
+
 // refusedCalls are what a limiter counts by network and not by caller.
 const refusedCalls = "refused calls"
 

@@ -187,14 +187,7 @@ func TestTakeoverNeedsTheShare(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, rogueConfig(0, true))
 	victim := s.rogue(t, "PROVISION", nil)
-	reached, goOn := make(chan struct{}), make(chan struct{})
-	victim.trick = func(r *rogue, n int, m *outgoing) {
-		if n == 2 {
-			close(reached)
-			<-goOn
-		}
-		r.say(m)
-	}
+	reached, goOn := victim.pausesAt(2)
 	running := later(func() answer { return victim.run(t) })
 	<-reached
 	again := func() deviceRun {

@@ -243,14 +243,7 @@ func TestRogueStolenToken(t *testing.T) {
 
 	// As an instance of its own it would take over, and has no share to show.
 	victim = s.rogue(t, "PROVISION", nil)
-	reached, goOn := make(chan struct{}), make(chan struct{})
-	victim.trick = func(r *rogue, n int, m *outgoing) {
-		if n == 3 {
-			close(reached)
-			<-goOn
-		}
-		r.say(m)
-	}
+	reached, goOn := victim.pausesAt(3)
 	ended := later(func() answer { return victim.run(t) })
 	<-reached
 	thief = proto.CloneOf(victim.req.(*pb.ProvisionWalletRequest)) //nolint:errcheck,forcetypeassert // it is one

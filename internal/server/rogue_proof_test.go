@@ -100,14 +100,8 @@ func TestRogueReplaysAHello(t *testing.T) {
 	t.Parallel()
 	for i, op := range []string{"PROVISION", tss.OperationSign} {
 		s := newStage(t, rogueConfig(0, i == 0))
-		victim, reached, goOn := s.rogue(t, op, nil), make(chan struct{}), make(chan struct{})
-		victim.trick = func(r *rogue, n int, m *outgoing) {
-			if n == 2 {
-				close(reached)
-				<-goOn
-			}
-			r.say(m)
-		}
+		victim := s.rogue(t, op, nil)
+		reached, goOn := victim.pausesAt(2)
 		ended := later(func() answer { return victim.run(t) })
 		<-reached
 		again := proto.Clone(victim.req).(deviceRun) //nolint:errcheck,forcetypeassert // it is one

@@ -78,6 +78,20 @@ func newStage(t testing.TB, cfg servertest.Config, operations ...string) *stage 
 // in the goroutine of its parties. A nil trick sends it.
 type trick func(r *rogue, n int, m *outgoing)
 
+// pausesAt makes a rogue wait before its part n: reached is closed when it has come there, and it
+// goes on when goOn is closed.
+func (r *rogue) pausesAt(n int) (reached <-chan struct{}, goOn chan<- struct{}) {
+	there, on := make(chan struct{}), make(chan struct{})
+	r.trick = func(r *rogue, said int, m *outgoing) {
+		if said == n {
+			close(there)
+			<-on
+		}
+		r.say(m)
+	}
+	return there, on
+}
+
 // rogue is a device whose parties are the SDK's own, and whose link is not: what it sends
 // is what its trick makes of it.
 type rogue struct {

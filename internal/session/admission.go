@@ -80,6 +80,9 @@ func (e *OverloadedError) Error() string {
 // Is makes an OverloadedError an ErrOverloaded.
 func (e *OverloadedError) Is(target error) bool { return target == ErrOverloaded }
 
+// Later implements LaterError.
+func (e *OverloadedError) Later() time.Duration { return e.RetryAfter }
+
 // maxAhead is how many signings go ahead of the rest, one after another.
 const maxAhead = 8
 

@@ -58,6 +58,12 @@ var ErrSuperseded = errors.New("session ended or at another attempt")
 // Wallets.ReserveModuli). It never reaches a caller.
 var ErrModulusUsed = errors.New("this modulus was used before")
 
+// LaterError is an error that may pass, and says when to try again; 0 where it does not know.
+type LaterError interface {
+	error
+	Later() time.Duration
+}
+
 // FieldError is an INVALID_ARGUMENT that names the field and what it wants.
 type FieldError struct {
 	Field string // as in the API, e.g. "wallet_id"
@@ -99,6 +105,9 @@ func (e *WebhookError) Error() string {
 // Is makes a WebhookError an ErrWebhookFailed.
 func (e *WebhookError) Is(target error) bool { return target == ErrWebhookFailed }
 
+// Later implements LaterError.
+func (e *WebhookError) Later() time.Duration { return e.RetryAfter }
+
 // Unwrap returns the cause.
 func (e *WebhookError) Unwrap() error { return e.Err }
 
@@ -116,6 +125,9 @@ func (e *PendingError) Error() string {
 // Is makes a PendingError an ErrTooManyPending.
 func (e *PendingError) Is(target error) bool { return target == ErrTooManyPending }
 
+// Later implements LaterError.
+func (e *PendingError) Later() time.Duration { return e.RetryAfter }
+
 // BusyError says that as many device-held runs of a set are under way as may be.
 type BusyError struct {
 	ShareSetID string
@@ -129,6 +141,9 @@ func (e *BusyError) Error() string {
 
 // Is makes a BusyError an ErrShareSetBusy.
 func (e *BusyError) Is(target error) bool { return target == ErrShareSetBusy }
+
+// Later implements LaterError.
+func (e *BusyError) Later() time.Duration { return e.RetryAfter }
 
 // LimitedError is a RATE_LIMITED of one caller's runs.
 type LimitedError struct {
@@ -152,6 +167,9 @@ func (e *LimitedError) Error() string {
 // Is makes a LimitedError an ErrRateLimited.
 func (e *LimitedError) Is(target error) bool { return target == ErrRateLimited }
 
+// Later implements LaterError.
+func (e *LimitedError) Later() time.Duration { return e.RetryAfter }
+
 // BudgetError says that a set's soft budget is empty.
 type BudgetError struct {
 	ShareSetID string
@@ -166,6 +184,9 @@ func (e *BudgetError) Error() string {
 // Is makes a BudgetError an ErrShareSetLimited.
 func (e *BudgetError) Is(target error) bool { return target == ErrShareSetLimited }
 
+// Later implements LaterError.
+func (e *BudgetError) Later() time.Duration { return e.RetryAfter }
+
 // NoPreParamsError says that none of the pre-params that are made ahead are left.
 type NoPreParamsError struct{ RetryAfter time.Duration } // when the next set may be there
 
@@ -176,6 +197,9 @@ func (e *NoPreParamsError) Error() string {
 
 // Is makes a NoPreParamsError an ErrOverloaded.
 func (e *NoPreParamsError) Is(target error) bool { return target == ErrOverloaded }
+
+// Later implements LaterError.
+func (e *NoPreParamsError) Later() time.Duration { return e.RetryAfter }
 
 // mayPass reports whether a run that ended with err leaves a next attempt to the same request.
 func mayPass(err error) bool {
