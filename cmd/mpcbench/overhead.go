@@ -40,12 +40,12 @@ type Overhead struct {
 	Together   Summary              `json:"together"` // all parts / wall, of each provision
 }
 
-// The parts. A custodian's time holds the sealing of the halves; the store's holds the
+// The parts. A custodian's time holds the sealing of the shares; the store's holds the
 // audit log, whose entries are in the transactions of what they speak of.
 const (
 	partAuth    = "authentication"
 	partSeal    = "sealing of results and request fingerprints"
-	partCustody = "custody, with sealing of halves"
+	partCustody = "custody, with sealing of shares"
 	partStore   = "storing, with the audit log"
 )
 

@@ -113,7 +113,7 @@ func (r *Report) levelTable() *table {
 
 func (r *Report) crowdTable() *table {
 	t := &table{
-		title: "Crowds that come at once, ED25519: seconds from the call to the confirmed share set",
+		title: "Many callers at once, ED25519: seconds from the call to the confirmed share set",
 		head:  []string{"who", "provisions", "a minute", "first", "p50", "p99", "last", "told to come again", "peak memory, MB"},
 	}
 	for _, c := range r.Crowds {

@@ -27,33 +27,49 @@ var pathBefore = os.Getenv("PATH")
 // excluded is the one command of the README that is not run here: it runs this test.
 const excluded = "make test\n"
 
-// TestLongREADME runs every ```sh block of the README, in order and in one shell, in a copy of
-// the repository as somebody would have cloned it.
-func TestLongREADME(t *testing.T) {
-	t.Parallel()
+// walkthrough is a page of the documentation whose commands were run: each ```sh block, in order
+// and in one shell, in a copy of the repository as somebody would have cloned it.
+type walkthrough struct {
+	dir      string   // the copy
+	printed  []string // by each block
+	shown    []string // the ```text blocks
+	excluded int      // how many blocks were left out
+}
+
+// runPage runs the page at path. ports name those of the default ports that it uses.
+func runPage(t *testing.T, path string, ports ...string) *walkthrough {
+	t.Helper()
 	requireTools(t, "make", "curl", "grpcurl")
-	readme, err := os.ReadFile(filepath.Join(repoRoot, "README.md"))
+	text, err := os.ReadFile(filepath.Join(repoRoot, path))
 	require.NoError(t, err)
-	blocks := regexp.MustCompile("(?ms)^```sh\n(.*?)^```$").FindAllStringSubmatch(string(readme), -1)
+	p := &walkthrough{dir: clone(t)}
 	var script strings.Builder
 	script.WriteString("trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n")
-	left := 0
-	for i, b := range blocks {
+	blocks := 0
+	for _, b := range regexp.MustCompile("(?ms)^```sh\n(.*?)^```$").FindAllStringSubmatch(string(text), -1) {
 		if b[1] == excluded {
-			left++
+			p.excluded++
 			continue
 		}
-		fmt.Fprintf(&script, "printf '\\n== block %d\\n'\n%s", i, b[1])
+		fmt.Fprintf(&script, "printf '\\n== block %d\\n'\n%s", blocks, b[1])
+		blocks++
 	}
-	require.Equal(t, 1, left, "`make test` is in the README, once")
+	for _, b := range regexp.MustCompile("(?ms)^```text\n(.*?)^```$").FindAllStringSubmatch(string(text), -1) {
+		p.shown = append(p.shown, b[1])
+	}
+	commands, env := freePorts(t, script.String(), ports)
+	out := runScript(t, p.dir, commands, env)
+	p.printed = regexp.MustCompile(`(?m)^== block \d+\n`).Split(out, -1)[1:]
+	require.Len(t, p.printed, blocks, out)
+	return p
+}
 
-	dir := clone(t)
-	text, env := freePorts(t, script.String())
-	out := runScript(t, dir, text, env)
-	parts := regexp.MustCompile(`(?m)^== block \d+\n`).Split(out, -1)
-	require.Len(t, parts, len(blocks), out)
-
-	demo, start, wallet, grpc, http, sdk := parts[1], parts[2], parts[3], parts[4], parts[5], parts[6]
+func TestLongREADME(t *testing.T) {
+	t.Parallel()
+	p := runPage(t, "README.md", "GRPC", "HTTP", "ADMIN")
+	require.Equal(t, 1, p.excluded, "`make test` is in the README, once")
+	require.Len(t, p.printed, 6)
+	demo, start, wallet, grpc, http, sdk := p.printed[0], p.printed[1], p.printed[2], p.printed[3], p.printed[4], p.printed[5]
 	require.Regexp(t, `(?m)^provision +100% .* Done$`, demo)
 	require.Regexp(t, `(?s)signatures, made by both devices.*SECP256K1.*ED25519.*SECP256K1.*ED25519`, demo)
 	require.Contains(t, start, "ok\n")
@@ -67,11 +83,28 @@ func TestLongREADME(t *testing.T) {
 	require.Regexp(t, `(?m)^[0-9a-f]{128}$`, sdk)
 	require.Regexp(t, `SIGNING +ACTIVE +tablet`, sdk)
 
-	// With TLS, a token and a certificate.
-	known, user, backend := parts[7], parts[8], parts[9]
-	require.Contains(t, known, `{"ready":true,"detail":{"custodian":"circuit closed"}}`)
+	// What the README shows is what the commands print, but for times, keys and ids.
+	require.Len(t, p.shown, 3)
+	for i, shown := range p.shown {
+		printed := form([]string{demo, grpc, http}[i])
+		for line := range strings.Lines(form(shown)) {
+			if !strings.Contains(line, "[...]") {
+				require.Contains(t, printed, line, "the README shows a line that the command does not print")
+			}
+		}
+	}
+}
+
+// With TLS, a token, a certificate and a custodian.
+func TestLongOperating(t *testing.T) {
+	t.Parallel()
+	p := runPage(t, "docs/OPERATING.md", "GRPC", "HTTP", "ADMIN", "CUSTODIAN")
+	require.Zero(t, p.excluded)
+	require.Len(t, p.printed, 3)
+	start, user, backend := p.printed[0], p.printed[1], p.printed[2]
+	require.Contains(t, start, `{"ready":true,"detail":{"custodian":"circuit closed"}}`)
 	require.Regexp(t, `"status":"STATUS_DONE","done":true(?s:.*)"outcome"`, user)
-	log, err := os.ReadFile(filepath.Join(dir, "secure", "custodian.log"))
+	log, err := os.ReadFile(filepath.Join(p.dir, "secure", "custodian.log"))
 	require.NoError(t, err)
 	for _, call := range []string{`"path":"POST /backup","code":204`, `"path":"POST /backup/fetch","code":200`, `"path":"PUT /users/{id}/encrypted-user-backup-shares","code":204`} {
 		require.Contains(t, string(log), call)
@@ -79,16 +112,6 @@ func TestLongREADME(t *testing.T) {
 	require.Regexp(t, `"state":"SHARE_SET_STATE_ACTIVE"`, backend)
 	require.Regexp(t, `(?m)^  "signature": "[A-Za-z0-9+/]{86}=="`, backend)
 	require.Regexp(t, `"reason":"UNAUTHENTICATED"(?s:.*)$`, backend)
-
-	// What the README shows is what the commands print, but for times, keys and ids.
-	for i, shown := range regexp.MustCompile("(?ms)^```text\n(.*?)^```$").FindAllStringSubmatch(string(readme), -1)[:3] {
-		printed := form([]string{demo, grpc, http}[i])
-		for line := range strings.Lines(form(shown[1])) {
-			if !strings.Contains(line, "[...]") {
-				require.Contains(t, printed, line, "the README shows a line that the command does not print")
-			}
-		}
-	}
 }
 
 // form leaves out of an output what differs from run to run.
@@ -133,19 +156,26 @@ func clone(t *testing.T) string {
 	return dir
 }
 
+// defaults are the addresses that the pages name.
+var defaults = map[string]string{"GRPC": "127.0.0.1:9090", "HTTP": "127.0.0.1:8080", "ADMIN": "127.0.0.1:9464", "CUSTODIAN": "127.0.0.1:8443"}
+
 // freePorts puts free ports in the place of the default ones, which somebody may use.
-func freePorts(t *testing.T, script string) (text string, env []string) {
-	for name, addr := range map[string]string{"GRPC": "127.0.0.1:9090", "HTTP": "127.0.0.1:8080", "ADMIN": "127.0.0.1:9464", "CUSTODIAN": "127.0.0.1:8443"} {
+func freePorts(t *testing.T, script string, names []string) (text string, env []string) {
+	t.Helper()
+	for _, name := range names {
 		lis, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 		require.NoError(t, err)
 		free := lis.Addr().String()
 		require.NoError(t, lis.Close())
-		require.Contains(t, script, addr)
-		script = strings.ReplaceAll(script, addr, free)
+		require.Contains(t, script, defaults[name])
+		script = strings.ReplaceAll(script, defaults[name], free)
 		env = append(env, "MPCD_"+name+"_ADDR="+free)
 		if name == "GRPC" {
 			env = append(env, "MPCD_ADDR="+free)
 		}
+	}
+	for name, addr := range defaults {
+		require.NotContains(t, script, addr, "%s is a port of the page", name)
 	}
 	return script, env
 }
@@ -165,7 +195,11 @@ func runScript(t *testing.T, dir, text string, env []string) string {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
-	log, _ := os.ReadFile(filepath.Join(dir, "serve.log")) // there may be none
+	var log []byte
+	for _, name := range []string{"serve.log", "secure/serve.log"} {
+		b, _ := os.ReadFile(filepath.Join(dir, name)) // a page has one of them
+		log = append(log, b...)
+	}
 	require.NoErrorf(t, err, "%s\n%s\n%s", stdout.String(), stderr.String(), log)
 	require.NotContains(t, string(log), `"level":"ERROR"`)
 	return stdout.String()
