@@ -143,7 +143,7 @@ func requireProgress(t *testing.T, all []client.Progress, operation string) {
 	require.EqualValues(t, 100, all[len(all)-1].Percent)
 }
 
-// The order of product.md.
+// Statuses come in the order of docs/SDK.md.
 func TestProgress(t *testing.T) {
 	f, conn := newFake(t)
 	c := newClient(t, f, conn)

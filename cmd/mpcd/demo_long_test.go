@@ -113,7 +113,7 @@ func runDemo(t *testing.T, flags ...string) demoResult {
 	return got
 }
 
-// checkProgress wants product.md's words in product.md's order.
+// checkProgress wants the statuses of docs/SDK.md, in its order.
 func checkProgress(t *testing.T, all []demoProgress) {
 	steps := map[string][]string{
 		"create":    {"Queued", "Generating share", "Storing share", "Done"},

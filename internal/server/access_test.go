@@ -51,7 +51,7 @@ type accessRow struct {
 	cells   []string // yes, or the reason for which a caller is refused; as accessColumns
 }
 
-// accessTable says who may call what, as contract.md has it. docs/THREAT-MODEL.md shows it.
+// accessTable says who may call what. docs/THREAT-MODEL.md shows it.
 var accessTable = []accessRow{
 	{"CreateWallet for oneself", func(*shelf) proto.Message { return createReq(pb.Curve_CURVE_SECP256K1) }, "INTERNAL",
 		[]string{yes, yes, yes, yes, yes, yes}},
@@ -211,7 +211,7 @@ func renderAccess() string {
 		}
 		b.WriteString("\n")
 	}
-	b.WriteString("\nWho is none of these gets no further, with any RPC:\n\n| caller with | over gRPC | over HTTP |\n| --- | --- | --- |\n")
+	b.WriteString("\nRequests with these credentials are rejected on every RPC:\n\n| caller with | over gRPC | over HTTP |\n| --- | --- | --- |\n")
 	for _, n := range nobodies {
 		grpc := n.overGRPC()
 		if grpc == unauthenticated {

@@ -119,8 +119,8 @@ func overGRPC(t testing.TB, s *servertest.Service, as *session.Caller, req proto
 	}
 }
 
-// route is the HTTP rule of an RPC, as contract.md has it: it is not read from the
-// code under test.
+// routes are the HTTP rules of the RPCs, once more than in mpcd_gateway.yaml: they are not read
+// from the code under test.
 var routes = map[protoreflect.Name]string{
 	"CreateWallet":    "POST /v1/wallets",
 	"BackupWallet":    "POST /v1/wallets/{wallet_id}:backup",
@@ -193,7 +193,7 @@ func send(t testing.TB, s *servertest.Service, verb, path string, header http.He
 	return resp
 }
 
-// read reads an answer over HTTP in the form that contract.md gives it: an error is a bare
+// read reads an answer over HTTP in the form that docs/HTTP.md gives it: an error is a bare
 // status with its HTTP code, or, after a stream's first message, the stream's last line.
 func read(t testing.TB, m protoreflect.MethodDescriptor, resp *http.Response) answer {
 	t.Helper()

@@ -44,7 +44,7 @@ func reasons(t *testing.T) (all []string) {
 	return all
 }
 
-// product.md's table.
+// The table of docs/HTTP.md.
 var productCodes = map[codes.Code][]string{
 	codes.InvalidArgument:    {"INVALID_ARGUMENT", "SHARE_MALFORMED", "SHARE_SET_MISMATCH", "REQUEST_ID_REUSED"},
 	codes.NotFound:           {"WALLET_NOT_FOUND", "SHARE_SET_NOT_FOUND", "SESSION_NOT_FOUND"},

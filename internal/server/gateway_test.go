@@ -183,7 +183,7 @@ func TestRequestIDIsEchoed(t *testing.T) {
 	drain(t, stream)
 }
 
-// JSON as contract.md has it: enums by their names, bytes in base64, fields in either
+// JSON as docs/HTTP.md has it: enums by their names, bytes in base64, fields in either
 // spelling.
 func TestJSON(t *testing.T) {
 	t.Parallel()

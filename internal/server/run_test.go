@@ -40,7 +40,7 @@ func progress(t testing.TB, a answer) (all []*pb.Progress) {
 	return all
 }
 
-// wellOrdered requires what product.md and contract.md promise of a good run's progress.
+// wellOrdered requires what session.proto promises of a good run's progress.
 func wellOrdered(t testing.TB, all []*pb.Progress, want ...pb.Status) {
 	t.Helper()
 	require.NotEmpty(t, all)

@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The rights as contract.md has them.
+// The rights as wallet_service.proto has them.
 func TestRights(t *testing.T) {
 	t.Parallel()
 	want := map[action]Scope{

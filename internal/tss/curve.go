@@ -59,7 +59,7 @@ func (p Party) Other() Party { return 1 - p }
 // Valid reports whether p is one of the two parties.
 func (p Party) Valid() bool { return p <= Server }
 
-// String returns the word that product.md uses.
+// String returns the name that docs and logs use.
 func (p Party) String() string {
 	switch p {
 	case Client:
@@ -82,7 +82,7 @@ const (
 // Valid reports whether p is one of the purposes above.
 func (p Purpose) Valid() bool { return p == Signing || p == Backup }
 
-// String returns the word that product.md uses.
+// String returns the name that docs and logs use.
 func (p Purpose) String() string {
 	switch p {
 	case Signing:
