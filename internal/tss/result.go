@@ -127,7 +127,7 @@ func (d *save) public(c Curve, key *big.Int) (*Public, error) {
 
 // ecSaveData builds what tss-lib wants of an old share: secrets from s, everything
 // public from the record. The secrets are copies, since resharing zeroes Xi through a
-// shared pointer (tss-lib.md, row 2); wipeOld ends them.
+// shared pointer (tss-lib.md, row 2); the run wipes them at its end.
 func ecSaveData(k *KeyRecord, s *KeyShare, me Party) eckeygen.LocalPartySaveData {
 	d := eckeygen.NewLocalPartySaveData(2)
 	own := &k.Parties[me]
