@@ -6,11 +6,16 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/server/servertest"
+	"github.com/mpcd/mpcd/internal/session"
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
@@ -61,4 +66,123 @@ func TestLongNothingElseIsArmed(t *testing.T) {
 	w := wallet(t, s.Service, s.second.wallet)
 	require.Zero(t, w.GetSoftAborts())
 	require.Zero(t, w.GetAborts())
+}
+
+// What the service ends itself, because it shuts down, costs nothing.
+func TestLongArmedIsRefundedWhenTheServiceShutsDown(t *testing.T) {
+	t.Parallel()
+	s, h := armedStage(t)
+	w := s.withholds(t, h, lastArmed)
+	s.Sessions.Close()
+	refused(t, <-w.ended, codes.Aborted, "INTERRUPTED")
+	s.charged(t, h, 0)
+}
+
+// A set whose soft budget is empty makes no ECDSA signature with a device, and says when it
+// will; what is not armed goes on. A day pays one back, over a restart too, and an admin all.
+func TestLongShareSetLimited(t *testing.T) {
+	t.Parallel()
+	cfg := rogueConfig(0, true)
+	cfg.Sessions.Aborts = 2
+	cfg.Dir = t.TempDir()
+	s := newStage(t, cfg)
+	h := confirm(t, s.Service, create(t, s.Service, pb.Curve_CURVE_SECP256K1, pb.Curve_CURVE_ED25519))
+	one, two := s.withholds(t, h, lastArmed), s.withholds(t, h, firstArmed)
+	busy := s.ecRogue(t, tss.OperationSign, h, nil)
+	refused(t, busy.run(t), codes.ResourceExhausted, "SHARE_SET_BUSY")
+	for _, w := range []*withheld{one, two} {
+		withheldEnds["cancel"](t, w)
+	}
+	s.charged(t, h, 2)
+	limited := s.ecRogue(t, tss.OperationSign, h, nil)
+	for range 2 { // the same request may go on when there is room
+		a := limited.run(t)
+		refused(t, a, codes.ResourceExhausted, "SHARE_SET_LIMITED")
+		require.Contains(t, a.status.Message(), "another set of the wallet")
+		wait, ok := retryIn(t, a)
+		require.True(t, ok)
+		require.Greater(t, wait, 23*time.Hour)
+		require.LessOrEqual(t, wait, 24*time.Hour)
+		limited = again(t, limited, h)
+	}
+	set := shareSet(wallet(t, s.Service, h.wallet), h)
+	require.Equal(t, uint32(2), set.GetSoftAborts())
+	require.WithinDuration(t, time.Now().Add(24*time.Hour), set.GetLimitedUntil().AsTime(), time.Hour)
+	require.Nil(t, set.GetLockTime())
+	signsEd := s.rogue(t, tss.OperationSign, nil)
+	signsEd.req = edit(deviceSignReq(h), func(r *pb.SignWithDeviceRequest) { r.Payload = signsEd.joint.Payload })
+	signsEd.holds(t, h)
+	signsEd.well(t)
+	hosted := signReq(h)
+	done[*pb.SignResponse](t, overGRPC(t, s.Service, alice, hosted))
+	s.Stop()
+
+	cfg.Keyset, cfg.Sessions.Wall = s.Keyset, func() time.Time { return time.Now().Add(25 * time.Hour) }
+	s = &stage{stocked: &stocked{Service: servertest.Start(t, cfg), shelf: s.shelf}}
+	set = shareSet(wallet(t, s.Service, h.wallet), h)
+	require.Equal(t, uint32(1), set.GetSoftAborts())
+	require.Nil(t, set.GetLimitedUntil())
+	s.ecRogue(t, tss.OperationSign, h, nil).well(t)
+	withheldEnds["cancel"](t, s.withholds(t, h, firstArmed))
+	refused(t, s.ecRogue(t, tss.OperationSign, h, nil).run(t), codes.ResourceExhausted, "SHARE_SET_LIMITED")
+	done[*pb.ReleaseShareSetResponse](t, overGRPC(t, s.Service, rootCaller, releaseReq(h)))
+	set = shareSet(wallet(t, s.Service, h.wallet), h)
+	require.Zero(t, set.GetSoftAborts())
+	require.Nil(t, set.GetLimitedUntil())
+	require.Equal(t, uint32(3), wallet(t, s.Service, h.wallet).GetSoftAborts(), "in the wallet's life")
+	s.ecRogue(t, tss.OperationSign, h, nil).well(t)
+}
+
+// again is the same request of a device that starts anew.
+func again(t testing.TB, r *rogue, h held) *rogue {
+	t.Helper()
+	n := r.stage.ecRogue(t, r.op, h, nil)
+	n.req = proto.CloneOf(r.req.(*pb.SignWithDeviceRequest)) //nolint:errcheck,forcetypeassert // it is one
+	n.req.GetDevice().Instance = uuid.NewString()
+	return n
+}
+
+// The worker looks at what the service has acknowledged, although the run was cancelled in the
+// same moment: a device that sends garbage and cancels is blamed, every time. Who called hears
+// that it was cancelled, at once.
+func TestLongCancelDoesNotEraseBlame(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, rogueConfig(0, true), "BACKUP", "PROVISION", tss.OperationSign)
+	counted := map[string]uint32{}
+	for _, op := range []string{"BACKUP", "PROVISION", tss.OperationSign} {
+		for n, part := range s.honest[op] {
+			// That a hello or a share's hash is another one shows only in the MAC, which never came.
+			if n == 0 || kindOf(part) == anEnd && op != tss.OperationSign {
+				continue
+			}
+			r := s.rogue(t, op, func(r *rogue, k int, m *outgoing) {
+				switch {
+				case k < n:
+					r.say(m)
+				case k == n:
+					r.say(alter(m, 1, 2))
+					_, _ = s.CancelSession(servertest.As(t.Context(), "alice"), &pb.CancelSessionRequest{SessionId: r.id})
+				}
+			})
+			a := r.run(t)
+			i, _ := info(t, a.status)
+			require.NotNil(t, i)
+			require.Contains(t, []string{brokenOff, gaveUp}, i.GetReason())
+			counted[r.uses]++
+			require.Eventually(t, func() bool { return r.aborts(t) == counted[r.uses] }, 2*time.Minute, 10*time.Millisecond,
+				"%s: part %d, %s: %d of %d aborts", op, n, i.GetReason(), r.aborts(t), counted[r.uses])
+			if i.GetReason() == gaveUp {
+				require.Equal(t, session.Cancelled, r.record(t).State)
+				require.Contains(t, s.Log.Wait(t, "a client broke a session that had already been ended", r.id), "caused by CLIENT")
+			}
+		}
+	}
+	s.requireIdle(t)
+	w := wallet(t, s.Service, s.second.wallet)
+	total := uint32(0)
+	for _, n := range counted {
+		total += n
+	}
+	require.Equal(t, total, w.GetAborts())
+	s.rogue(t, tss.OperationSign, nil).well(t)
 }

@@ -111,14 +111,16 @@ func thefts() []theft {
 
 // Who has the owner's token and no share does everything that can be called, again and again. The
 // owner's device signs at once all the while, in its first attempt; as many pre-params as the
-// caller may have are taken, and no more; nothing is charged; and the memory stays what it was.
-// TestLongThief has a thousand calls.
+// caller may have are taken, and no more; nothing is charged. TestLongThief has a thousand calls,
+// and looks at the memory.
 func TestThief(t *testing.T) {
 	t.Parallel()
 	thief(t, 200)
 }
 
-func thief(t *testing.T, calls int) {
+// thief returns how many bytes the heap of this process has grown by in the second half of the
+// calls, which says something where no other test runs.
+func thief(t *testing.T, calls int) (grown int64) {
 	t.Helper()
 	const thieves, creates = 4, 3
 	var taken spent
@@ -152,14 +154,14 @@ func thief(t *testing.T, calls int) {
 		longest = max(longest, time.Since(began))
 		require.Equal(t, uint32(1), r.record(t).Attempt)
 	}
-	grown := heap() - <-half
+	grown = heap() - <-half
 	t.Logf("%d signatures, the longest took %v; %d KiB more heap in the second half", signed, longest, grown>>10)
-	require.Less(t, grown, int64(16<<20))
 	// A hosted wallet takes a set for each party.
 	require.LessOrEqual(t, taken.preParams.Load(), 2*int32(creates+1+time.Since(first)/(10*time.Second)), "one more every ten seconds")
 	now := wallet(t, s.Service, s.before.GetWalletId())
 	require.True(t, proto.Equal(s.before, now), "nothing was charged, and nothing has changed")
 	require.Eventually(t, func() bool { return s.Workers.Stats().Busy == 0 }, 2*time.Minute, 50*time.Millisecond)
+	return grown
 }
 
 // flood is how many requests one caller sends of each kind, hosted and device-held, beside how
