@@ -154,7 +154,7 @@ func (h *handlers) Sign(ctx context.Context, req *pb.SignRequest) (*pb.SignRespo
 // SignWithDevice implements the RPC.
 func (h *handlers) SignWithDevice(req *pb.SignWithDeviceRequest, stream grpc.ServerStreamingServer[pb.SignWithDeviceResponse]) error {
 	p := parserOf(stream.Context())
-	r := session.DeviceSignRequest{
+	r := session.SignRequest{
 		RequestID: p.uuid("request_id", req.GetRequestId()),
 		WalletID:  p.uuid("wallet_id", req.GetWalletId()),
 		Curve:     p.curve("curve", req.GetCurve()),
@@ -168,7 +168,7 @@ func (h *handlers) SignWithDevice(req *pb.SignWithDeviceRequest, stream grpc.Ser
 	if err := p.err(); err != nil {
 		return err
 	}
-	run, err := h.sessions.SignWithDevice(stream.Context(), caller(stream.Context()), r)
+	run, err := h.sessions.Sign(stream.Context(), caller(stream.Context()), r)
 	return follow(stream.Context(), run, err, req, func(e event) error {
 		switch {
 		case e.progress != nil:

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/mpcd/mpcd/internal/tss"
@@ -110,7 +109,7 @@ func (s *Service) awaitProof(ctx context.Context, r *Run, rec *Session, p *plan)
 // whether there may be one more.
 func (s *Service) checkSet(ctx context.Context, r *Run, rec *Session, p *plan) error {
 	if p.uses == "" {
-		if slices.Contains(p.curves, Secp256k1) {
+		if usesPreParams(p.curves) {
 			// Who is refused for want of a place, and comes again, has begun nothing.
 			if err := s.devices.room(rec.Caller, rec.Operation); err != nil {
 				return err
