@@ -187,6 +187,9 @@ func attachDevice[Resp any, Out comparable, Event jointEvent[Resp, Out]](
 			return none, serviceError(ev.err)
 		}
 		if p := Event(ev.msg).GetProgress(); p != nil {
+			if a.session == "" { // where the service has forgotten a session, sequences begin anew
+				t.after = 0
+			}
 			t.after = max(t.after, p.GetSequence())
 			a.begin(ctx, p)
 			r.service(a.shown(p))
@@ -404,6 +407,9 @@ func (a *attempt) post(ctx context.Context) {
 				break
 			}
 			resp, err := again(ctx, newPace(rest, patience), func() (*mpcdv1.SendMessagesResponse, error) { return a.client.service.SendMessages(ctx, req) })
+			if Reason(err) == "SESSION_NOT_FOUND" {
+				err = nil // it ended, or was forgotten, before it was recorded: the stream says so
+			}
 			if err != nil {
 				if ctx.Err() == nil {
 					a.fail(err)

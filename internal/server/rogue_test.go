@@ -340,6 +340,25 @@ func (r *rogue) record(t testing.TB) *session.Session {
 	return rec
 }
 
+// refusal is what the audit log has of a run that was turned away before it was recorded.
+func (r *rogue) refusal(t testing.TB) (refusal session.Entry) {
+	t.Helper()
+	_, err := r.stage.Store.Session(t.Context(), r.id)
+	require.ErrorIs(t, err, session.ErrSessionNotFound)
+	lines, err := r.stage.Store.Audit(t.Context(), r.joint.Share.WalletID)
+	require.NoError(t, err)
+	found := 0
+	for _, l := range lines {
+		if l.SessionID == r.id {
+			found++
+			refusal = l.Entry
+		}
+	}
+	require.Equal(t, 1, found)
+	require.Equal(t, []string{"session.begin", "refused", r.uses}, []string{refusal.Action, refusal.Outcome, refusal.ShareSetID})
+	return refusal
+}
+
 // end is the audit log's last word on the run.
 func (r *rogue) end(t testing.TB) (end session.Entry) {
 	t.Helper()
@@ -381,11 +400,17 @@ func (r *rogue) ends(t testing.TB, ways ...string) string {
 		way, culprit = i.GetReason(), i.GetMetadata()["culprit"]
 	}
 	require.Contains(t, ways, way, "%v", a.status)
-	end := r.end(t)
-	if way == succeeded {
+	var end session.Entry
+	switch {
+	case way == showedNoShare && r.uses != "":
+		end = r.refusal(t)
+		require.Equal(t, way, end.Reason)
+	case way == succeeded:
+		end = r.end(t)
 		require.Equal(t, "ok", end.Outcome)
 		require.NoError(t, r.err)
-	} else {
+	default:
+		end = r.end(t)
 		require.Equal(t, "failed", end.Outcome)
 		require.Equal(t, way, end.Reason)
 	}

@@ -382,13 +382,11 @@ func (s *Service) SignWithDevice(ctx context.Context, c Caller, req DeviceSignRe
 		if _, ok := src.record.Key(req.Curve); !ok {
 			return nil, &FieldError{"curve", "must be one of the wallet's curves"}
 		}
-		if err := s.allowed(ctx, Question{
+		q := &Question{
 			Caller: c.Name, Operation: OpSign.String(), WalletID: wallet.ID, Owner: wallet.Owner, ShareSetID: src.set.ID, RequestID: req.RequestID,
 			Curve: req.Curve, Digest: payloadDigest(req.Curve, req.Payload),
-		}); err != nil {
-			return nil, err
 		}
-		return &plan{walletID: wallet.ID, uses: src.set.ID, source: src, payload: req.Payload, arms: req.Curve == Secp256k1, steps: func(ctx context.Context, w *work) (*made, error) {
+		return &plan{walletID: wallet.ID, uses: src.set.ID, source: src, payload: req.Payload, question: q, arms: req.Curve == Secp256k1, steps: func(ctx context.Context, w *work) (*made, error) {
 			return s.signJointly(ctx, w, wallet.Owner, src, req.Curve, req.Payload)
 		}}, nil
 	}})
