@@ -24,6 +24,7 @@ import (
 	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
 	"github.com/mpcd/mpcd/internal/server/servertest"
 	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/store"
 	"github.com/mpcd/mpcd/internal/tss"
 	"github.com/mpcd/mpcd/internal/tss/tsstest"
 	"github.com/mpcd/mpcd/internal/wire"
@@ -340,23 +341,38 @@ func (r *rogue) record(t testing.TB) *session.Session {
 	return rec
 }
 
-// refusal is what the audit log has of a run that was turned away before it was recorded.
-func (r *rogue) refusal(t testing.TB) (refusal session.Entry) {
+// recorded reports whether its session is in the database.
+func (r *rogue) recorded(t testing.TB) bool {
 	t.Helper()
 	_, err := r.stage.Store.Session(t.Context(), r.id)
-	require.ErrorIs(t, err, session.ErrSessionNotFound)
-	lines, err := r.stage.Store.Audit(t.Context(), r.joint.Share.WalletID)
-	require.NoError(t, err)
-	found := 0
-	for _, l := range lines {
-		if l.SessionID == r.id {
-			found++
-			refusal = l.Entry
+	if err != nil {
+		require.ErrorIs(t, err, session.ErrSessionNotFound)
+	}
+	return err == nil
+}
+
+// unrecorded requires that it was told nothing, and what the audit log has of a session that ended
+// before it was recorded: why it was turned away, where its hello does not show its share.
+func (r *rogue) unrecorded(t testing.TB, way string) {
+	t.Helper()
+	require.Empty(t, r.heard)
+	var lines []store.AuditLine
+	for _, walletID := range []string{"", r.stage.second.wallet} {
+		chain, err := r.stage.Store.Audit(t.Context(), walletID)
+		require.NoError(t, err)
+		for _, l := range chain {
+			if l.SessionID == r.id {
+				lines = append(lines, l)
+			}
 		}
 	}
-	require.Equal(t, 1, found)
-	require.Equal(t, []string{"session.begin", "refused", r.uses}, []string{refusal.Action, refusal.Outcome, refusal.ShareSetID})
-	return refusal
+	if way != showedNoShare {
+		require.Empty(t, lines)
+		return
+	}
+	require.Len(t, lines, 1)
+	l := lines[0]
+	require.Equal(t, []string{"session.begin", "refused", way, r.uses, r.op}, []string{l.Action, l.Outcome, l.Reason, l.ShareSetID, l.Detail})
 }
 
 // end is the audit log's last word on the run.
@@ -400,17 +416,18 @@ func (r *rogue) ends(t testing.TB, ways ...string) string {
 		way, culprit = i.GetReason(), i.GetMetadata()["culprit"]
 	}
 	require.Contains(t, ways, way, "%v", a.status)
-	var end session.Entry
-	switch {
-	case way == showedNoShare && r.uses != "":
-		end = r.refusal(t)
-		require.Equal(t, way, end.Reason)
-	case way == succeeded:
-		end = r.end(t)
+	if !r.recorded(t) {
+		require.NotEqual(t, succeeded, way)
+		r.unrecorded(t, way)
+		require.Equal(t, counted, r.aborts(t))
+		return way
+	}
+	require.NotEqual(t, showedNoShare, way)
+	end := r.end(t)
+	if way == succeeded {
 		require.Equal(t, "ok", end.Outcome)
 		require.NoError(t, r.err)
-	default:
-		end = r.end(t)
+	} else {
 		require.Equal(t, "failed", end.Outcome)
 		require.Equal(t, way, end.Reason)
 	}
