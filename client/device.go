@@ -187,9 +187,6 @@ func attachDevice[Resp any, Out comparable, Event jointEvent[Resp, Out]](
 			return none, serviceError(ev.err)
 		}
 		if p := Event(ev.msg).GetProgress(); p != nil {
-			if a.session == "" { // where the service has forgotten a session, sequences begin anew
-				t.after = 0
-			}
 			t.after = max(t.after, p.GetSequence())
 			a.begin(ctx, p)
 			r.service(a.shown(p))

@@ -96,6 +96,19 @@ func TestSilentSessionsAreNotRecorded(t *testing.T) {
 	require.Equal(t, before, after)
 }
 
+// A device that begins is told its session and attempt, whatever it has seen: of a session that was
+// forgotten, whose sequences were others.
+func TestWhoBeginsIsToldItsSession(t *testing.T) {
+	t.Parallel()
+	f := start(t, servertest.Config{Sessions: session.Config{DeviceSilence: briefly}}) // shorter than a heartbeat
+	req := deviceSignReq(f.second)
+	req.AfterSequence = 1000
+	d := begins(t, f.Service, alice, req)
+	require.NotEmpty(t, d.id)
+	d.saysHello(t, f.second)
+	<-d.heard
+}
+
 // Calls with one request id, at the same moment, are one session, and so is what is recorded.
 func TestCallsAtOnceAreOneSession(t *testing.T) {
 	t.Parallel()
