@@ -327,8 +327,8 @@ func TestAbortsLockAWallet(t *testing.T) {
 	}, said)
 }
 
-// An abort whose end could not be stored did not happen: nobody hears of a final end, and the same
-// request runs again.
+// Nobody hears of a final end that could not be stored, and the same request runs again; what it
+// costs is charged then, beside what the next attempt does.
 func TestAbortThatIsNotStored(t *testing.T) {
 	t.Parallel()
 	cfg := rogueConfig(0, false)
@@ -345,7 +345,7 @@ func TestAbortThatIsNotStored(t *testing.T) {
 	n.req.GetDevice().Instance = uuid.NewString()
 	for range 2 { // then it is final, and attaching to it is no run
 		refused(t, n.run(t), codes.Aborted, "PROTOCOL_ABORTED")
-		require.Equal(t, uint32(1), n.aborts(t))
+		require.Equal(t, uint32(2), n.aborts(t))
 	}
 }
 

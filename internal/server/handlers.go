@@ -113,7 +113,11 @@ func follow(ctx context.Context, run *session.Run, err error, from resumed, send
 	if err != nil {
 		return err
 	}
-	return run.Follow(ctx, from.GetAfterSequence(), from.GetDevice().GetAck(), func(e session.Event) error {
+	after := from.GetAfterSequence()
+	if d := from.GetDevice(); d != nil && d.GetAttempt() == 0 {
+		after = 0 // it begins: what it saw was of another attempt, or of a session that was never recorded
+	}
+	return run.Follow(ctx, after, from.GetDevice().GetAck(), func(e session.Event) error {
 		switch {
 		case e.Progress != nil:
 			return send(event{progress: toProgress(run.SessionID(), e.Progress)})

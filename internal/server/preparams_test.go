@@ -26,8 +26,9 @@ func fillsNothing(t testing.TB, p *session.Ports) *preparams.Pool {
 	return preparams.NewPool(st, p.Sealer, preparams.Config{Depth: 2, MaxAge: time.Hour}, p.Log)
 }
 
-// noneIsReady requires that a run was refused for want of pre-params, and may come again.
-func noneIsReady(t *testing.T, r *rogue) {
+// noneIsReady requires that a run was refused for want of pre-params, and may come again; a new
+// wallet's before it was recorded.
+func noneIsReady(t *testing.T, r *rogue, recorded bool) {
 	t.Helper()
 	a := r.run(t)
 	refused(t, a, codes.ResourceExhausted, "OVERLOADED")
@@ -36,6 +37,10 @@ func noneIsReady(t *testing.T, r *rogue) {
 	require.True(t, ok)
 	require.GreaterOrEqual(t, in, time.Second)
 	rec, err := r.stage.Store.ByRequest(t.Context(), alice.Name, r.req.GetRequestId())
+	if !recorded {
+		require.ErrorIs(t, err, session.ErrSessionNotFound)
+		return
+	}
 	require.NoError(t, err)
 	require.Equal(t, session.Interrupted, rec.State)
 }
@@ -67,7 +72,7 @@ func TestEmptyPoolRefusesDevices(t *testing.T) {
 	add(tss.Client, 0) // which is no server's
 	started := s.Workers.Stats().Started
 	first := s.ecRogue(t, "CREATE", held{}, nil)
-	noneIsReady(t, first)
+	noneIsReady(t, first, false)
 	require.Equal(t, started, s.Workers.Stats().Started)
 
 	s.rogue(t, tss.OperationSign, nil).well(t)
@@ -75,13 +80,13 @@ func TestEmptyPoolRefusesDevices(t *testing.T) {
 	again := s.ecRogue(t, "CREATE", held{}, nil)
 	again.req = first.req
 	again.well(t)
-	require.Equal(t, uint32(2), again.record(t).Attempt)
+	require.Equal(t, uint32(1), again.record(t).Attempt)
 
 	h := held{wallet: again.joined.WalletID, set: again.joined.Share.ShareSetID, share: again.joined.Encoded.Reveal()}
 	done[*pb.ConfirmShareSetResponse](t, overGRPC(t, s.Service, alice, &pb.ConfirmShareSetRequest{WalletId: h.wallet, ShareSetId: h.set}))
 	started, read0 := s.Workers.Stats().Started, read.Load()
 	b := s.ecRogue(t, "BACKUP", h, nil)
-	noneIsReady(t, b)
+	noneIsReady(t, b, true)
 	require.Equal(t, started, s.Workers.Stats().Started)
 	require.Equal(t, read0, read.Load(), "a share was read")
 	require.Zero(t, b.aborts(t))
@@ -99,7 +104,7 @@ func TestLastSetIsClaimedByAnother(t *testing.T) {
 	}
 	s := newStage(t, cfg)
 	r := s.ecRogue(t, "CREATE", held{}, nil)
-	noneIsReady(t, r)
+	noneIsReady(t, r, true)
 	s.requireClean(t, unblamed)
 }
 

@@ -132,8 +132,6 @@ func TestRefusedBeforeASessionBegins(t *testing.T) {
 	closed, _, _ := open(t, servertest.Config{Wrap: func(p *session.Ports) { p.Policy = closedPolicy{} }})
 	run, err = sign(closed.Sessions, alice, func(*session.SignRequest) {})
 	refused(errFault, run, err)
-	run, err = signOnDevice(closed.Sessions, alice, func(*session.SignRequest) {})
-	refused(errFault, run, err)
 	run, err = closed.Sessions.Backup(t.Context(), alice, session.BackupRequest{
 		Start: start(), WalletID: first.wallet, SigningShare: secret.New(first.share), Method: session.Custom,
 	})

@@ -24,20 +24,20 @@ func (s *Service) Sign(ctx context.Context, c Caller, req SignRequest) (*Run, er
 		if err != nil {
 			return nil, err
 		}
-		digest := payloadDigest(req.Curve, req.Payload)
+		q := &Question{
+			Caller: c.Name, Operation: OpSign.String(), WalletID: wallet.ID, Owner: wallet.Owner, ShareSetID: src.set.ID, RequestID: req.RequestID,
+			Curve: req.Curve, Digest: payloadDigest(req.Curve, req.Payload),
+		}
 		if _, ok := src.record.Key(req.Curve); !ok {
 			err = &FieldError{"curve", "must be one of the wallet's curves"}
-		} else {
-			err = s.allowed(ctx, Question{
-				Caller: c.Name, Operation: OpSign.String(), WalletID: wallet.ID, Owner: wallet.Owner, ShareSetID: src.set.ID, RequestID: req.RequestID,
-				Curve: req.Curve, Digest: digest,
-			})
+		} else if req.Device == nil { // a device's is asked when its hello has proved the share
+			err = s.allowed(ctx, *q)
 		}
 		if err != nil {
 			src.client.Wipe()
 			return nil, err
 		}
-		return &plan{walletID: wallet.ID, uses: src.set.ID, source: src, payload: req.Payload, arms: req.Curve == Secp256k1, wipe: src.client.Wipe, steps: func(ctx context.Context, w *work) (*made, error) {
+		return &plan{walletID: wallet.ID, uses: src.set.ID, source: src, payload: req.Payload, question: q, arms: req.Curve == Secp256k1, wipe: src.client.Wipe, steps: func(ctx context.Context, w *work) (*made, error) {
 			return s.sign(ctx, w, wallet.Owner, src, req.Curve, req.Payload)
 		}}, nil
 	}})
