@@ -404,6 +404,9 @@ func (a *attempt) post(ctx context.Context) {
 				break
 			}
 			resp, err := again(ctx, newPace(rest, patience), func() (*mpcdv1.SendMessagesResponse, error) { return a.client.service.SendMessages(ctx, req) })
+			if Reason(err) == "SESSION_NOT_FOUND" {
+				err = nil // it ended, or was forgotten, before it was recorded: the stream says so
+			}
 			if err != nil {
 				if ctx.Err() == nil {
 					a.fail(err)

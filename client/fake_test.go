@@ -22,6 +22,7 @@ import (
 
 	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
 	"github.com/mpcd/mpcd/internal/tss"
+	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
 
 // fake is a service with real ED25519 keys, shares and signatures, all in memory. It can be
@@ -61,9 +62,9 @@ func newKeys(from *[2]tss.NewKey) (*[2]tss.NewKey, error) {
 	var keys *[2]tss.NewKey
 	var err error
 	if from == nil {
-		keys, err = tss.HostedKeygen(context.Background(), tss.Ed25519, [2]*tss.PreParams{}, tss.Observer{})
+		keys, err = tsstest.Keygen(context.Background(), tss.Ed25519, [2]*tss.PreParams{}, tss.Observer{})
 	} else {
-		keys, err = tss.HostedReshare(context.Background(), &from[tss.Client].Record,
+		keys, err = tsstest.Reshare(context.Background(), &from[tss.Client].Record,
 			[2]*tss.KeyShare{&from[tss.Client].Share, &from[tss.Server].Share}, [2]*tss.PreParams{}, tss.Observer{})
 	}
 	madeKeys[from] = keys
@@ -374,7 +375,7 @@ func (f *fake) Sign(ctx context.Context, req *mpcdv1.SignRequest) (*mpcdv1.SignR
 		return nil, err
 	}
 	s := f.sets[share.ShareSetID]
-	sig, err := tss.HostedSign(ctx, &s.keys[tss.Client].Record, [2]*tss.KeyShare{&share.Keys[0], &s.keys[tss.Server].Share}, req.GetPayload(), tss.Observer{})
+	sig, err := tsstest.Sign(ctx, &s.keys[tss.Client].Record, [2]*tss.KeyShare{&share.Keys[0], &s.keys[tss.Server].Share}, req.GetPayload(), tss.Observer{})
 	if err != nil {
 		return nil, err
 	}

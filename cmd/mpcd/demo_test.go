@@ -9,12 +9,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/mpcd/mpcd/internal/tss"
+	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
 
 // What the demo says it did not find, it would have found; and it fails then.
 func TestDemoSearchFindsAShare(t *testing.T) {
 	t.Parallel()
-	keys, err := tss.HostedKeygen(t.Context(), tss.Ed25519, [2]*tss.PreParams{}, tss.Observer{})
+	keys, err := tsstest.Keygen(t.Context(), tss.Ed25519, [2]*tss.PreParams{}, tss.Observer{})
 	require.NoError(t, err)
 	id := tss.SetID{WalletID: uuid.NewString(), ShareSetID: uuid.NewString(), Purpose: tss.Signing}
 	encoded, err := (&tss.Share{SetID: id, Party: tss.Client, Keys: []tss.KeyShare{keys[tss.Client].Share}}).Encode()

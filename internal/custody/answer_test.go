@@ -9,12 +9,13 @@ import (
 
 	"github.com/mpcd/mpcd/internal/session"
 	"github.com/mpcd/mpcd/internal/tss"
+	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
 
 // Whatever a custodian answers, what is picked is a share of the set that was asked for.
 func FuzzAnswer(f *testing.F) {
 	id := tss.SetID{WalletID: "5a1b2c3d-0000-4000-8000-000000000001", ShareSetID: "5a1b2c3d-0000-4000-8000-000000000002", Purpose: tss.Backup}
-	keys, err := tss.HostedKeygen(f.Context(), tss.Ed25519, [2]*tss.PreParams{}, tss.Observer{})
+	keys, err := tsstest.Keygen(f.Context(), tss.Ed25519, [2]*tss.PreParams{}, tss.Observer{})
 	require.NoError(f, err)
 	for _, party := range []tss.Party{tss.Client, tss.Server} {
 		share := &tss.Share{SetID: id, Party: party, Keys: []tss.KeyShare{keys[party].Share}}
@@ -48,7 +49,7 @@ func FuzzAnswer(f *testing.F) {
 func TestForeignEntriesAreNoRefusal(t *testing.T) {
 	t.Parallel()
 	id := tss.SetID{WalletID: "5a1b2c3d-0000-4000-8000-000000000001", ShareSetID: "5a1b2c3d-0000-4000-8000-000000000002", Purpose: tss.Backup}
-	keys, err := tss.HostedKeygen(t.Context(), tss.Ed25519, [2]*tss.PreParams{}, tss.Observer{})
+	keys, err := tsstest.Keygen(t.Context(), tss.Ed25519, [2]*tss.PreParams{}, tss.Observer{})
 	require.NoError(t, err)
 	encoded, err := (&tss.Share{SetID: id, Party: tss.Server, Keys: []tss.KeyShare{keys[tss.Server].Share}}).Encode()
 	require.NoError(t, err)

@@ -19,6 +19,7 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 	"github.com/mpcd/mpcd/internal/store"
 	"github.com/mpcd/mpcd/internal/tss"
+	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
 
 // deposited is a share set as a run makes it: real keys, deposited, in the form in which
@@ -182,7 +183,7 @@ func TestSigns(t *testing.T) {
 	require.NoError(t, err)
 	rec, err := tss.ParseRecord(d.Record)
 	require.NoError(t, err)
-	sig, err := tss.HostedSign(t.Context(), &rec.Keys[0], [2]*tss.KeyShare{&d.client.Keys[0], &half.Keys[0]}, []byte("payload"), tss.Observer{})
+	sig, err := tsstest.Sign(t.Context(), &rec.Keys[0], [2]*tss.KeyShare{&d.client.Keys[0], &half.Keys[0]}, []byte("payload"), tss.Observer{})
 	require.NoError(t, err)
 	require.NoError(t, tss.Verify(tss.Ed25519, rec.Keys[0].PublicKey, []byte("payload"), sig))
 }
@@ -321,7 +322,7 @@ func TestSealedForTheRightPlace(t *testing.T) {
 		require.NoError(t, err)
 		return one
 	}
-	fresh, err := tss.HostedKeygen(t.Context(), tss.Ed25519, [2]*tss.PreParams{}, tss.Observer{})
+	fresh, err := tsstest.Keygen(t.Context(), tss.Ed25519, [2]*tss.PreParams{}, tss.Observer{})
 	require.NoError(t, err)
 	forged := *only(d.server, tss.Ed25519) // another key under this set's name
 	forged.Keys = []tss.KeyShare{fresh[tss.Server].Share}

@@ -8,10 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/proto"
 
 	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
 	"github.com/mpcd/mpcd/internal/server/servertest"
@@ -131,15 +129,6 @@ func TestLongShareSetLimited(t *testing.T) {
 	require.Nil(t, set.GetLimitedUntil())
 	require.Equal(t, uint32(3), wallet(t, s.Service, h.wallet).GetSoftAborts(), "in the wallet's life")
 	s.ecRogue(t, tss.OperationSign, h, nil).well(t)
-}
-
-// again is the same request of a device that starts anew.
-func again(t testing.TB, r *rogue, h held) *rogue {
-	t.Helper()
-	n := r.stage.ecRogue(t, r.op, h, nil)
-	n.req = proto.CloneOf(r.req.(*pb.SignWithDeviceRequest)) //nolint:errcheck,forcetypeassert // it is one
-	n.req.GetDevice().Instance = uuid.NewString()
-	return n
 }
 
 // The worker looks at what the service has acknowledged, although the run was cancelled in the

@@ -208,8 +208,8 @@ func TestAbortsLockAWallet(t *testing.T) {
 	}, said)
 }
 
-// An abort whose end could not be stored did not happen: nobody hears of a final end, and the same
-// request runs again.
+// Nobody hears of a final end that could not be stored, and the same request runs again; what it
+// costs is charged then, beside what the next attempt does.
 func TestAbortThatIsNotStored(t *testing.T) {
 	t.Parallel()
 	cfg := rogueConfig(0, false)
@@ -226,7 +226,7 @@ func TestAbortThatIsNotStored(t *testing.T) {
 	n.req.GetDevice().Instance = uuid.NewString()
 	for range 2 { // then it is final, and attaching to it is no run
 		refused(t, n.run(t), codes.Aborted, "PROTOCOL_ABORTED")
-		require.Equal(t, uint32(1), n.aborts(t))
+		require.Equal(t, uint32(2), n.aborts(t))
 	}
 }
 
@@ -268,4 +268,13 @@ func TestCancelBlamesNobody(t *testing.T) {
 		require.Zero(t, r.aborts(t))
 	}
 	s.requireClean(t, gaveUp)
+}
+
+// again is the same request of a device that starts anew.
+func again(t testing.TB, r *rogue, h held) *rogue {
+	t.Helper()
+	n := r.stage.ecRogue(t, r.op, h, nil)
+	n.req = proto.CloneOf(r.req.(*pb.SignWithDeviceRequest)) //nolint:errcheck,forcetypeassert // it is one
+	n.req.GetDevice().Instance = uuid.NewString()
+	return n
 }

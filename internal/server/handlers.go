@@ -113,7 +113,11 @@ func follow(ctx context.Context, run *session.Run, err error, from resumed, send
 	if err != nil {
 		return err
 	}
-	return run.Follow(ctx, from.GetAfterSequence(), from.GetDevice().GetAck(), func(e session.Event) error {
+	after := from.GetAfterSequence()
+	if d := from.GetDevice(); d != nil && d.GetAttempt() == 0 {
+		after = 0 // it begins: what it saw was of another attempt, or of a session that was never recorded
+	}
+	return run.Follow(ctx, after, from.GetDevice().GetAck(), func(e session.Event) error {
 		switch {
 		case e.Progress != nil:
 			return send(event{progress: toProgress(run.SessionID(), e.Progress)})
@@ -154,7 +158,7 @@ func (h *handlers) Sign(ctx context.Context, req *pb.SignRequest) (*pb.SignRespo
 // SignWithDevice implements the RPC.
 func (h *handlers) SignWithDevice(req *pb.SignWithDeviceRequest, stream grpc.ServerStreamingServer[pb.SignWithDeviceResponse]) error {
 	p := parserOf(stream.Context())
-	r := session.DeviceSignRequest{
+	r := session.SignRequest{
 		RequestID: p.uuid("request_id", req.GetRequestId()),
 		WalletID:  p.uuid("wallet_id", req.GetWalletId()),
 		Curve:     p.curve("curve", req.GetCurve()),
@@ -168,7 +172,7 @@ func (h *handlers) SignWithDevice(req *pb.SignWithDeviceRequest, stream grpc.Ser
 	if err := p.err(); err != nil {
 		return err
 	}
-	run, err := h.sessions.SignWithDevice(stream.Context(), caller(stream.Context()), r)
+	run, err := h.sessions.Sign(stream.Context(), caller(stream.Context()), r)
 	return follow(stream.Context(), run, err, req, func(e event) error {
 		switch {
 		case e.progress != nil:

@@ -12,8 +12,9 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// noneIsReady requires that a run was refused for want of pre-params, and may come again.
-func noneIsReady(t *testing.T, r *rogue) {
+// noneIsReady requires that a run was refused for want of pre-params, and may come again; a new
+// wallet's before it was recorded.
+func noneIsReady(t *testing.T, r *rogue, recorded bool) {
 	t.Helper()
 	a := r.run(t)
 	refused(t, a, codes.ResourceExhausted, "OVERLOADED")
@@ -22,6 +23,10 @@ func noneIsReady(t *testing.T, r *rogue) {
 	require.True(t, ok)
 	require.GreaterOrEqual(t, in, time.Second)
 	rec, err := r.stage.Store.ByRequest(t.Context(), alice.Name, r.req.GetRequestId())
+	if !recorded {
+		require.ErrorIs(t, err, session.ErrSessionNotFound)
+		return
+	}
 	require.NoError(t, err)
 	require.Equal(t, session.Interrupted, rec.State)
 }
@@ -38,7 +43,6 @@ func TestLastSetIsClaimedByAnother(t *testing.T) {
 	}
 	s := newStage(t, cfg)
 	r := s.ecRogue(t, "CREATE", held{}, nil)
-	noneIsReady(t, r)
+	noneIsReady(t, r, true)
 	s.requireClean(t, unblamed)
 }
-

@@ -72,7 +72,8 @@ func provesNothing(t *testing.T, op string, workers bool) {
 		r := s.rogue(t, op, at(0, falseProofs[name]))
 		way := r.ends(t, unshown)
 		require.Empty(t, r.heard, name)
-		require.Equal(t, session.Failed, r.record(t).State, name)
+		_, err := s.Store.Session(t.Context(), r.id)
+		require.ErrorIs(t, err, session.ErrSessionNotFound, name)
 		s.requireClean(t, way)
 	}
 }

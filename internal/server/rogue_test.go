@@ -24,6 +24,7 @@ import (
 	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
 	"github.com/mpcd/mpcd/internal/server/servertest"
 	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/store"
 	"github.com/mpcd/mpcd/internal/tss"
 	"github.com/mpcd/mpcd/internal/tss/tsstest"
 	"github.com/mpcd/mpcd/internal/wire"
@@ -340,6 +341,40 @@ func (r *rogue) record(t testing.TB) *session.Session {
 	return rec
 }
 
+// recorded reports whether its session is in the database.
+func (r *rogue) recorded(t testing.TB) bool {
+	t.Helper()
+	_, err := r.stage.Store.Session(t.Context(), r.id)
+	if err != nil {
+		require.ErrorIs(t, err, session.ErrSessionNotFound)
+	}
+	return err == nil
+}
+
+// unrecorded requires that it was told nothing, and what the audit log has of a session that ended
+// before it was recorded: why it was turned away, where its hello does not show its share.
+func (r *rogue) unrecorded(t testing.TB, way string) {
+	t.Helper()
+	require.Empty(t, r.heard)
+	var lines []store.AuditLine
+	for _, walletID := range []string{"", r.stage.second.wallet} {
+		chain, err := r.stage.Store.Audit(t.Context(), walletID)
+		require.NoError(t, err)
+		for _, l := range chain {
+			if l.SessionID == r.id {
+				lines = append(lines, l)
+			}
+		}
+	}
+	if way != showedNoShare {
+		require.Empty(t, lines)
+		return
+	}
+	require.Len(t, lines, 1)
+	l := lines[0]
+	require.Equal(t, []string{"session.begin", "refused", way, r.uses, r.op}, []string{l.Action, l.Outcome, l.Reason, l.ShareSetID, l.Detail})
+}
+
 // end is the audit log's last word on the run.
 func (r *rogue) end(t testing.TB) (end session.Entry) {
 	t.Helper()
@@ -381,6 +416,13 @@ func (r *rogue) ends(t testing.TB, ways ...string) string {
 		way, culprit = i.GetReason(), i.GetMetadata()["culprit"]
 	}
 	require.Contains(t, ways, way, "%v", a.status)
+	if !r.recorded(t) {
+		require.NotEqual(t, succeeded, way)
+		r.unrecorded(t, way)
+		require.Equal(t, counted, r.aborts(t))
+		return way
+	}
+	require.NotEqual(t, showedNoShare, way)
 	end := r.end(t)
 	if way == succeeded {
 		require.Equal(t, "ok", end.Outcome)

@@ -215,11 +215,19 @@ func (s *stage) honestCallers(t testing.TB, callers int) (took []time.Duration) 
 	return took
 }
 
+// maxCalls is fewer than one connection takes at once.
+const maxCalls = 400
+
 // besideAFlood requires that no honest caller is refused while one caller sends its requests, and
 // logs how long they wait.
 func besideAFlood(t *testing.T, f flood) {
 	t.Helper()
 	s := newStage(t, rogueConfig(0, false)) // all use one set
+	// The hog has its own connections: one takes 512 calls at once, and silent ones stay for 30 s.
+	flooding := make([]*servertest.Service, 1+2*f.requests/maxCalls)
+	for i := range flooding {
+		flooding[i] = s.Connect(t)
+	}
 	hog := &session.Caller{Name: "hog", Scopes: []session.Scope{session.ScopeSign}}
 	longest := func(all []time.Duration) (most time.Duration) {
 		for _, d := range all {
@@ -230,19 +238,19 @@ func besideAFlood(t *testing.T, f flood) {
 	before := longest(s.honestCallers(t, f.honest))
 	var wg sync.WaitGroup
 	var served, refused, began atomic.Int32
-	for range f.requests {
+	for i := range f.requests {
 		wg.Go(func() { // ends with its call
 			began.Add(1)
-			if a := overGRPC(t, s.Service, hog, signReq(s.second)); a.status.Code() == codes.ResourceExhausted {
+			if a := overGRPC(t, flooding[i%len(flooding)], hog, signReq(s.second)); a.status.Code() == codes.ResourceExhausted {
 				refused.Add(1)
 			} else {
 				served.Add(1)
 			}
 		})
 	}
-	for range f.requests {
+	for i := range f.requests {
 		wg.Go(func() { // ends with its call's first answer
-			begins(t, s.Service, hog, deviceSignReq(s.second))
+			begins(t, flooding[i%len(flooding)], hog, deviceSignReq(s.second))
 			began.Add(1)
 		})
 	}

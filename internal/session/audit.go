@@ -58,6 +58,9 @@ func (s *Service) ended(rec *Session, action string, err error) Entry {
 	if a := new(AbortedError); errors.As(err, &a) {
 		e.Detail += " culprit " + a.Culprit
 	}
+	if d := new(DeniedError); errors.As(err, &d) && d.Why != "" {
+		e.Detail += " " + d.Why
+	}
 	return e
 }
 

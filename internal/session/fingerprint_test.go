@@ -68,13 +68,13 @@ func TestFingerprintHasEveryField(t *testing.T) {
 		change(&req)
 		return func() (*session.Run, error) { return s.Sign(t.Context(), alice, req) }
 	}
-	device := func(change func(*session.DeviceSignRequest)) func() (*session.Run, error) {
-		req := session.DeviceSignRequest{
+	device := func(change func(*session.SignRequest)) func() (*session.Run, error) {
+		req := session.SignRequest{
 			RequestID: "id", WalletID: "wallet", Device: &session.Device{ShareSetID: "set", Instance: "one"}, Curve: session.Ed25519,
 			Payload: bytes.Repeat([]byte{7}, 32),
 		}
 		change(&req)
-		return func() (*session.Run, error) { return s.SignWithDevice(t.Context(), alice, req) }
+		return func() (*session.Run, error) { return s.Sign(t.Context(), alice, req) }
 	}
 
 	seen := map[string]string{}
@@ -102,11 +102,11 @@ func TestFingerprintHasEveryField(t *testing.T) {
 		"sign: share":          sign(func(r *session.SignRequest) { r.SigningShare = secret.New([]byte("Share")) }),
 		"sign: curve":          sign(func(r *session.SignRequest) { r.Curve = session.Secp256k1 }),
 		"sign: payload":        sign(func(r *session.SignRequest) { r.Payload = bytes.Repeat([]byte{8}, 32) }),
-		"device":               device(func(*session.DeviceSignRequest) {}),
-		"device: wallet":       device(func(r *session.DeviceSignRequest) { r.WalletID = "other" }),
-		"device: set":          device(func(r *session.DeviceSignRequest) { r.Device = &session.Device{ShareSetID: "other"} }),
-		"device: curve":        device(func(r *session.DeviceSignRequest) { r.Curve = session.Secp256k1 }),
-		"device: payload":      device(func(r *session.DeviceSignRequest) { r.Payload = bytes.Repeat([]byte{8}, 32) }),
+		"device":               device(func(*session.SignRequest) {}),
+		"device: wallet":       device(func(r *session.SignRequest) { r.WalletID = "other" }),
+		"device: set":          device(func(r *session.SignRequest) { r.Device = &session.Device{ShareSetID: "other"} }),
+		"device: curve":        device(func(r *session.SignRequest) { r.Curve = session.Secp256k1 }),
+		"device: payload":      device(func(r *session.SignRequest) { r.Payload = bytes.Repeat([]byte{8}, 32) }),
 	} {
 		sealer.last = nil
 		_, err := call()
@@ -116,7 +116,7 @@ func TestFingerprintHasEveryField(t *testing.T) {
 		seen[string(sealer.last)] = name
 		if name == "device" {
 			same := bytes.Clone(sealer.last)
-			_, err := device(func(r *session.DeviceSignRequest) {
+			_, err := device(func(r *session.SignRequest) {
 				r.Device = &session.Device{ShareSetID: "set", Instance: "two", Attempt: 3, Ack: 7}
 			})()
 			require.ErrorIs(t, err, errFault)

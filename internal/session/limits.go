@@ -24,7 +24,7 @@ func newBuckets(burst int, every time.Duration) *bucket.Set[string] {
 // not succeed: to begin one and to cancel it costs nothing, and a set is used once. New wallets,
 // which need no share, are counted apart.
 func (s *Service) mayWaste(t *target, src *source) error {
-	if slices.Contains(t.curves, Secp256k1) {
+	if usesPreParams(t.curves) {
 		if wait := s.waste.Left(t.payer(src)); wait > 0 {
 			return &LimitedError{Waste: true, RetryAfter: wait}
 		}
@@ -35,7 +35,7 @@ func (s *Service) mayWaste(t *target, src *source) error {
 // wasted counts such a run that ends with err.
 func (s *Service) wasted(t *target, src *source, err error) {
 	none := new(NoPreParamsError) // it found the pool empty, and took nothing
-	if err != nil && slices.Contains(t.curves, Secp256k1) && !errors.As(err, &none) {
+	if err != nil && usesPreParams(t.curves) && !errors.As(err, &none) {
 		s.waste.Spend(t.payer(src))
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/mpcd/mpcd/internal/tss"
@@ -42,13 +41,16 @@ const (
 func (s *Service) place(ctx context.Context, w *work, p *plan, t *ticket) (*ticket, error) {
 	r := w.run
 	if r.device != nil {
-		if err := s.awaitProof(ctx, r, w.rec, p); err != nil {
+		if err := s.entitle(ctx, r, w.rec, p); err != nil {
 			return nil, err
 		}
 		if err := s.checkSet(ctx, r, w.rec, p); err != nil {
 			return nil, err
 		}
-		var err error
+		err := s.enrol(ctx, r, w.rec)
+		if err != nil {
+			return nil, err
+		}
 		if t, err = s.devices.enter(w.rec.Caller, w.rec.Operation); err != nil {
 			return nil, err
 		}
@@ -66,14 +68,29 @@ func (s *Service) place(ctx context.Context, w *work, p *plan, t *ticket) (*tick
 	return t, nil
 }
 
+// entitle waits until a run's device has shown that it has its share, and asks the policy: who has a
+// token alone must not use up a customer's webhook.
+func (s *Service) entitle(ctx context.Context, r *Run, rec *Session, p *plan) error {
+	if r.entitled { // it has taken over
+		return nil
+	}
+	if err := s.awaitProof(ctx, r, rec, p); err != nil {
+		return err
+	}
+	if p.question != nil {
+		if err := s.allowed(ctx, *p.question); err != nil {
+			return err
+		}
+	}
+	r.entitled = true
+	return nil
+}
+
 var errNoHello = errors.New("a first part that is no hello")
 
 // awaitProof waits for the hello of a run's device, and holds its proof against the client's share of
 // the set that the run uses. A device that makes a new wallet has nothing to prove.
 func (s *Service) awaitProof(ctx context.Context, r *Run, rec *Session, p *plan) error {
-	if r.proven {
-		return nil
-	}
 	s.unproven.add(r)
 	defer s.unproven.remove(r)
 	within := min(proofTime, s.cfg.DeviceSilence)
@@ -102,19 +119,18 @@ func (s *Service) awaitProof(ctx context.Context, r *Run, rec *Session, p *plan)
 		}
 		return fromTSS(err)
 	}
-	r.proven = true
 	return nil
 }
 
 // checkSet looks at what only who has the share is told: whether the set may be used now, and
 // whether there may be one more.
 func (s *Service) checkSet(ctx context.Context, r *Run, rec *Session, p *plan) error {
+	// Who is refused for want of a place, and comes again, has begun nothing.
+	if err := s.devices.room(rec.Caller, rec.Operation); err != nil {
+		return err
+	}
 	if p.uses == "" {
-		if slices.Contains(p.curves, Secp256k1) {
-			// Who is refused for want of a place, and comes again, has begun nothing.
-			if err := s.devices.room(rec.Caller, rec.Operation); err != nil {
-				return err
-			}
+		if usesPreParams(p.curves) {
 			return s.mayTakeForNew(ctx, rec.Caller)
 		}
 		return nil

@@ -37,8 +37,8 @@ func TestRefusedBeforeASessionBegins(t *testing.T) {
 	p, first, backup := open(t, servertest.Config{})
 	stranger, reader := session.Caller{Name: "bob"}, session.Caller{Name: "ops", Scopes: []session.Scope{session.ScopeRead}}
 	device := func(h held) *session.Device { return &session.Device{ShareSetID: h.set, Instance: uuid.NewString()} }
-	onDevice := func(h held) session.DeviceSignRequest {
-		return session.DeviceSignRequest{RequestID: uuid.NewString(), WalletID: h.wallet, Device: device(h), Curve: session.Ed25519, Payload: []byte("x")}
+	onDevice := func(h held) session.SignRequest {
+		return session.SignRequest{RequestID: uuid.NewString(), WalletID: h.wallet, Device: device(h), Curve: session.Ed25519, Payload: []byte("x")}
 	}
 	refused := func(want error, run *session.Run, err error) {
 		t.Helper()
@@ -57,10 +57,10 @@ func TestRefusedBeforeASessionBegins(t *testing.T) {
 		change(&req)
 		return s.Sign(t.Context(), c, req)
 	}
-	signOnDevice := func(s *session.Service, c session.Caller, change func(*session.DeviceSignRequest)) (*session.Run, error) {
+	signOnDevice := func(s *session.Service, c session.Caller, change func(*session.SignRequest)) (*session.Run, error) {
 		req := onDevice(first)
 		change(&req)
-		return s.SignWithDevice(t.Context(), c, req)
+		return s.Sign(t.Context(), c, req)
 	}
 	s := p.Sessions
 
@@ -70,7 +70,7 @@ func TestRefusedBeforeASessionBegins(t *testing.T) {
 		refused(session.ErrPermissionDenied, run, err)
 		run, err = sign(s, c, func(*session.SignRequest) {})
 		refused(session.ErrWalletNotFound, run, err)
-		run, err = signOnDevice(s, c, func(*session.DeviceSignRequest) {})
+		run, err = signOnDevice(s, c, func(*session.SignRequest) {})
 		refused(session.ErrWalletNotFound, run, err)
 	}
 	// The request.
@@ -85,24 +85,24 @@ func TestRefusedBeforeASessionBegins(t *testing.T) {
 	short := func(r *session.SignRequest) { r.Curve, r.Payload = session.Secp256k1, []byte("short") }
 	run, err = sign(s, alice, short)
 	field("payload", run, err)
-	run, err = signOnDevice(s, alice, func(r *session.DeviceSignRequest) { r.Curve, r.Payload = session.Secp256k1, []byte("short") })
+	run, err = signOnDevice(s, alice, func(r *session.SignRequest) { r.Curve, r.Payload = session.Secp256k1, []byte("short") })
 	field("payload", run, err)
 	digest := make([]byte, 32)
 	digest[31] = 1
 	run, err = sign(s, alice, func(r *session.SignRequest) { r.Curve, r.Payload = session.Secp256k1, digest })
 	field("curve", run, err)
-	run, err = signOnDevice(s, alice, func(r *session.DeviceSignRequest) { r.Curve, r.Payload = session.Secp256k1, digest })
+	run, err = signOnDevice(s, alice, func(r *session.SignRequest) { r.Curve, r.Payload = session.Secp256k1, digest })
 	field("curve", run, err)
 
 	// The wallet and the set.
 	other := uuid.NewString()
 	run, err = sign(s, alice, func(r *session.SignRequest) { r.WalletID = other })
 	refused(session.ErrWalletNotFound, run, err)
-	run, err = signOnDevice(s, alice, func(r *session.DeviceSignRequest) { r.WalletID = other })
+	run, err = signOnDevice(s, alice, func(r *session.SignRequest) { r.WalletID = other })
 	refused(session.ErrWalletNotFound, run, err)
-	run, err = signOnDevice(s, alice, func(r *session.DeviceSignRequest) { r.Device.ShareSetID = other })
+	run, err = signOnDevice(s, alice, func(r *session.SignRequest) { r.Device.ShareSetID = other })
 	refused(session.ErrShareSetNotFound, run, err)
-	run, err = signOnDevice(s, alice, func(r *session.DeviceSignRequest) { r.Device.ShareSetID = backup.set })
+	run, err = signOnDevice(s, alice, func(r *session.SignRequest) { r.Device.ShareSetID = backup.set })
 	refused(session.ErrShareSetMismatch, run, err)
 	for _, x := range []struct {
 		want  error
@@ -131,8 +131,6 @@ func TestRefusedBeforeASessionBegins(t *testing.T) {
 	// Who is asked, and says no.
 	closed, _, _ := open(t, servertest.Config{Wrap: func(p *session.Ports) { p.Policy = closedPolicy{} }})
 	run, err = sign(closed.Sessions, alice, func(*session.SignRequest) {})
-	refused(errFault, run, err)
-	run, err = signOnDevice(closed.Sessions, alice, func(*session.DeviceSignRequest) {})
 	refused(errFault, run, err)
 	run, err = closed.Sessions.Backup(t.Context(), alice, session.BackupRequest{
 		Start: start(), WalletID: first.wallet, SigningShare: secret.New(first.share), Method: session.Custom,

@@ -42,18 +42,17 @@ type ProvisionRequest struct {
 type SignRequest struct {
 	RequestID    string
 	WalletID     string
-	SigningShare secret.Bytes
+	SigningShare secret.Bytes // hosted only
+	Device       *Device      // runs the client's side, and names the set; nil: hosted
 	Curve        Curve
 	Payload      []byte // Secp256k1: a 32-byte digest; Ed25519: the message
 }
 
-// DeviceSignRequest asks for a signature by a device that runs its own side.
-type DeviceSignRequest struct {
-	RequestID string
-	WalletID  string
-	Device    *Device // not nil; names the set
-	Curve     Curve
-	Payload   []byte // as in SignRequest
+func (r *SignRequest) fields() [][]byte {
+	if r.Device != nil {
+		return [][]byte{[]byte("device"), []byte(r.WalletID), []byte(r.Device.ShareSetID), {byte(r.Curve)}, r.Payload}
+	}
+	return [][]byte{[]byte(r.WalletID), r.SigningShare.Reveal(), {byte(r.Curve)}, r.Payload}
 }
 
 // fingerprint is a keyed MAC over all that a request says, by which a repeated call is

@@ -18,13 +18,14 @@ type Run struct {
 	created     time.Time
 	attempt     uint32
 
-	proven bool // the device has shown that it has its share; of the run's own goroutine
+	entitled bool // the device has shown that it has its share, and the policy has agreed; of the run's own goroutine
 
 	// Guarded by Service.mu:
-	walletID  string // of the set that it makes, where the wallet is there already, and its client has shown its share
-	uses      string // the set that a device-held run computes with
-	ofWallet  string // the wallet of that set
-	successor *Run   // of another instance of the device, which is live when this one is over; nil: there is none
+	walletID  string   // of the set that it makes, where the wallet is there already, and its client has shown its share
+	uses      string   // the set that a device-held run computes with
+	ofWallet  string   // the wallet of that set
+	draft     *Session // as it will be recorded; nil: it is, or never will be
+	successor *Run     // of another instance of the device, which is live when this one is over; nil: there is none
 
 	// released is closed when the run is over and another attempt may begin.
 	released chan struct{}

@@ -120,7 +120,10 @@ type Service struct {
 	live map[runKey]*Run // runs that are starting or running
 	// takeovers are runs of other instances of a live run's device, which may take it over.
 	takeovers map[instanceKey]*Run
-	closed    bool
+	// unrecorded are device-held runs that stand in no database yet, by session id.
+	unrecorded map[string]*Run
+	unstored   []*ending // of runs whose end the store did not take
+	closed     bool
 }
 
 var errClosing = errors.New("the service is shutting down")
@@ -141,7 +144,7 @@ func New(ctx context.Context, ports Ports, cfg Config) (*Service, error) {
 		ports.Joint = func(ctx context.Context, j *tss.Joint, link tss.Link) (*tss.Joined, error) { return j.Run(ctx, link) }
 	}
 	s := &Service{Ports: ports, cfg: cfg, clock: steady}
-	s.live, s.takeovers = make(map[runKey]*Run), make(map[instanceKey]*Run)
+	s.live, s.takeovers, s.unrecorded = make(map[runKey]*Run), make(map[instanceKey]*Run), make(map[string]*Run)
 	s.proofs, s.creates = newBuckets(maxBadProofs, refillProofs), newBuckets(s.cfg.Creates, refillCreates)
 	s.waste = newBuckets(s.cfg.Creates, refillCreates)
 	s.admission, s.devices = newAdmission(s.cfg.Slots, s.cfg.Queue), newAdmission(s.cfg.DeviceRuns, s.cfg.Queue)
@@ -169,6 +172,7 @@ func (s *Service) Drain(ctx context.Context) {
 	}
 	s.cancel(errClosing)
 	<-idle
+	s.storeEnds(context.WithoutCancel(ctx)) // a hard abort would be lost
 }
 
 // Close is Drain without patience.
@@ -199,6 +203,9 @@ type plan struct {
 	payload  []byte  // what is signed: what a device's hello is about
 	curves   []Curve // of a new wallet
 	arms     bool    // the run is armed on its way, see Budget
+	// question is for the policy, of a device-held run: it is asked when the device has shown its
+	// share. nil: there is none to ask.
+	question *Question
 	// steps does the work and returns what is to be committed.
 	steps func(ctx context.Context, w *work) (*made, error)
 	// wipe ends the secrets that the plan holds. It may be nil.
@@ -305,14 +312,19 @@ func (s *Service) release(r *Run) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.live, r.key)
+	if s.unrecorded[r.id] == r { // a run that never began has no id
+		delete(s.unrecorded, r.id)
+	}
 	if r.successor != nil {
 		s.live[r.key] = r.successor
 	}
 	close(r.released)
 }
 
-// begin records the session and starts its goroutine, or fills r from the session that
-// is there already.
+// begin starts the session's goroutine, or fills r from the session that is there already. The
+// session is recorded, but for a device-held one's first attempt: until its device has shown its
+// share it is in memory alone, where a token costs the store nothing. What is recorded already
+// stays in order: its attempts have numbers, which proofs are bound to and which never come twice.
 func (s *Service) begin(ctx context.Context, j job, r *Run) (started bool, err error) {
 	there, err := s.find(ctx, j, r)
 	if err != nil {
@@ -338,7 +350,13 @@ func (s *Service) begin(ctx context.Context, j job, r *Run) (started bool, err e
 		p.end()
 		return false, err
 	}
-	rec, there, err := s.record(ctx, j, p, there)
+	var rec *Session
+	unproven := there == nil && j.device != nil
+	if unproven {
+		rec = s.newSession(j, p)
+	} else {
+		rec, there, err = s.record(ctx, j, p, there)
+	}
 	if rec == nil { // another process was faster, or the store failed
 		if ticket != nil {
 			ticket.leave()
@@ -355,6 +373,10 @@ func (s *Service) begin(ctx context.Context, j job, r *Run) (started bool, err e
 	r.mu.Unlock()
 	if j.device != nil {
 		r.join(j.device, s.cfg.DeviceSilence, &s.parts)
+		if unproven {
+			s.remember(r, rec)
+		}
+		s.Log.Debug("a session waits for its device's hello", "session_id", rec.ID, "attempt", rec.Attempt, "request_id", rec.RequestID)
 		r.queued(0) // by which the device learns session and attempt, which its hello is about
 	} else if position := ticket.at(); position > 0 { // whoever has to wait is told so, however short it is
 		r.queued(position)
@@ -394,6 +416,13 @@ func (s *Service) settle(ctx context.Context, there *Session) (*Session, error) 
 	if there.State.Ended() {
 		return there, nil
 	}
+	if end := s.endOf(there); end != nil {
+		if _, err := s.storeEnd(ctx, end); err != nil {
+			return nil, err
+		}
+		s.stored(end)
+		return s.Sessions.Session(ctx, there.ID)
+	}
 	there.State, there.Failure = Interrupted, failure(ErrInterrupted)
 	err := s.Sessions.Update(ctx, there, s.budget(), s.ended(there, "session.end", ErrInterrupted))
 	if errors.Is(err, ErrSuperseded) { // cancelled in the meantime
@@ -406,12 +435,8 @@ func (s *Service) settle(ctx context.Context, there *Session) (*Session, error) 
 // nil where this call may not run it: there is the session as it stands then.
 func (s *Service) record(ctx context.Context, j job, p *plan, interrupted *Session) (rec, there *Session, err error) {
 	defer s.recording.take(j.caller.Name)()
-	expire := s.clock.now().Add(s.cfg.ResultTTL)
 	if interrupted == nil {
-		rec = &Session{
-			ID: uuid.NewString(), Caller: j.caller.Name, RequestID: j.requestID, Fingerprint: j.fingerprint,
-			WalletID: p.walletID, Used: p.uses, Operation: j.op, State: Queued, Attempt: 1, CreateTime: s.clock.wallNow(), ExpireTime: expire,
-		}
+		rec = s.newSession(j, p)
 		there, created, err := s.Sessions.Begin(ctx, rec, s.entry(rec, "session.begin"))
 		if err != nil || !created {
 			return nil, there, err
@@ -421,7 +446,7 @@ func (s *Service) record(ctx context.Context, j job, p *plan, interrupted *Sessi
 	rec = interrupted
 	// A process that was killed has not stored how far it came.
 	rec.Progress = Progress{Status: StatusQueued, Sequence: s.beyond(rec.Progress.Sequence), Attempt: rec.Attempt + 1}
-	rec.State, rec.Failure, rec.Attempt, rec.ExpireTime, rec.Used = Queued, nil, rec.Attempt+1, expire, p.uses
+	rec.State, rec.Failure, rec.Attempt, rec.ExpireTime, rec.Used = Queued, nil, rec.Attempt+1, s.expiry(), p.uses
 	err = s.Sessions.Restart(ctx, rec, s.entry(rec, "session.restart"))
 	if errors.Is(err, ErrSuperseded) {
 		there, err = s.Sessions.Session(ctx, rec.ID)
@@ -432,6 +457,18 @@ func (s *Service) record(ctx context.Context, j job, p *plan, interrupted *Sessi
 	}
 	return rec, nil, nil
 }
+
+// newSession returns the first attempt of a session, as it will be recorded.
+func (s *Service) newSession(j job, p *plan) *Session {
+	return &Session{
+		ID: uuid.NewString(), Caller: j.caller.Name, RequestID: j.requestID, Fingerprint: j.fingerprint,
+		WalletID: p.walletID, Used: p.uses, Operation: j.op, State: Queued, Attempt: 1,
+		CreateTime: s.clock.wallNow(), ExpireTime: s.expiry(),
+	}
+}
+
+// expiry is when the result of an attempt that begins now is erased.
+func (s *Service) expiry() time.Time { return s.clock.now().Add(s.cfg.ResultTTL) }
 
 // maxSteps is more than the steps of any run, but for its reports from the queue.
 const maxSteps = 256

@@ -367,11 +367,17 @@ func TestPreParamsAreUsedOnce(t *testing.T) {
 	n, _ := one.Moduli()
 	var mu sync.Mutex // guards handed and most
 	handed, most := 0, 3
+	var log *servertest.Log
+	refused := func() int { return strings.Count(log.String(), "pre-params came a second time") }
 	p := servertest.Open(t, servertest.Config{Wrap: func(p *session.Ports) {
 		p.PreParams = source(func() (*tss.PreParams, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			if handed == most {
+				// The error ends the other party's claim too, which must have been refused before.
+				mu.Unlock()
+				require.Eventually(t, func() bool { return refused() == most-1 }, time.Minute, time.Millisecond)
+				mu.Lock()
 				return nil, errFault
 			}
 			handed++
@@ -386,13 +392,14 @@ func TestPreParamsAreUsedOnce(t *testing.T) {
 		defer mu.Unlock()
 		require.Equal(t, most, handed)
 	}
+	log = p.Log
 	asks()
-	require.Equal(t, 2, strings.Count(p.Log.String(), "pre-params came a second time"))
+	require.Equal(t, 2, refused())
 	mu.Lock()
 	most += 2
 	mu.Unlock()
 	asks() // for another wallet
-	require.Equal(t, 4, strings.Count(p.Log.String(), "pre-params came a second time"))
+	require.Equal(t, 4, refused())
 	require.NotContains(t, p.Log.String(), n.String())
 }
 

@@ -15,49 +15,52 @@ func (s *Service) Sign(ctx context.Context, c Caller, req SignRequest) (*Run, er
 	if err := checkPayload(req.Curve, req.Payload); err != nil {
 		return nil, err
 	}
-	fp, err := s.fingerprint(OpSign, []byte(req.WalletID), req.SigningShare.Reveal(), []byte{byte(req.Curve)}, req.Payload)
+	fp, err := s.fingerprint(OpSign, req.fields()...)
 	if err != nil {
 		return nil, err
 	}
-	return s.start(ctx, job{op: OpSign, caller: c, requestID: req.RequestID, walletID: req.WalletID, fingerprint: fp, prepare: func(ctx context.Context) (*plan, error) {
-		wallet, src, err := s.source(ctx, c, actSign, req.WalletID, Signing, req.SigningShare)
+	return s.start(ctx, job{op: OpSign, caller: c, requestID: req.RequestID, walletID: req.WalletID, fingerprint: fp, device: req.Device, prepare: func(ctx context.Context) (*plan, error) {
+		wallet, src, err := s.source(ctx, c, actSign, req.WalletID, Signing, clientSide{share: req.SigningShare, device: req.Device})
 		if err != nil {
 			return nil, err
 		}
-		if _, ok := src.record.Key(req.Curve); !ok {
-			src.client.Wipe()
-			return nil, &FieldError{"curve", "must be one of the wallet's curves"}
-		}
-		if err := s.allowed(ctx, Question{
+		q := &Question{
 			Caller: c.Name, Operation: OpSign.String(), WalletID: wallet.ID, Owner: wallet.Owner, ShareSetID: src.set.ID, RequestID: req.RequestID,
 			Curve: req.Curve, Digest: payloadDigest(req.Curve, req.Payload),
-		}); err != nil {
+		}
+		if _, ok := src.record.Key(req.Curve); !ok {
+			err = &FieldError{"curve", "must be one of the wallet's curves"}
+		} else if req.Device == nil { // a device's is asked when its hello has proved the share
+			err = s.allowed(ctx, *q)
+		}
+		if err != nil {
 			src.client.Wipe()
 			return nil, err
 		}
-		return &plan{walletID: wallet.ID, uses: src.set.ID, wipe: src.client.Wipe, steps: func(ctx context.Context, w *work) (*made, error) {
+		return &plan{walletID: wallet.ID, uses: src.set.ID, source: src, payload: req.Payload, question: q, arms: req.Curve == Secp256k1, wipe: src.client.Wipe, steps: func(ctx context.Context, w *work) (*made, error) {
 			return s.sign(ctx, w, wallet.Owner, src, req.Curve, req.Payload)
 		}}, nil
 	}})
 }
 
 func (s *Service) sign(ctx context.Context, w *work, owner string, src *source, c Curve, payload []byte) (*made, error) {
-	half, err := s.half(ctx, owner, src, w)
+	op := s.operation(w, []Curve{c})
+	digest := payloadDigest(c, payload)
+	if w.run.device != nil {
+		// Once ctx has ended nothing leaves any more, although the run goes on to look at what came.
+		op.Gate = func(_ context.Context, g tss.Gate) error { return s.pass(ctx, w, g, c, digest) }
+	}
+	var err error
+	if op.Share, err = s.serverShare(ctx, owner, src, w); err != nil {
+		return nil, err
+	}
+	defer op.Share.Wipe()
+	op.Record, op.Payload = src.set.Record, payload
+	out, _, err := s.compute(ctx, w, op, src.client)
 	if err != nil {
 		return nil, err
 	}
-	defer half.Wipe()
-	key, ok := src.record.Key(c)
-	if !ok {
-		return nil, fmt.Errorf("%w: set %s has no %v key", ErrInternal, src.set.ID, c)
-	}
-	sp := newSpan(c, []Curve{c})
-	obs := tss.Observer{Busy: w.busy, Round: func(k, n int) { w.run.report(sp.progress(k, n)) }}
-	sig, err := tss.HostedSign(ctx, key, src.shares(half, c), payload, obs)
-	if err != nil {
-		return nil, err
-	}
-	return s.signed(w, src, c, payloadDigest(c, payload), sig)
+	return s.signed(w, src, c, digest, out.Signature)
 }
 
 // signed brings a signature into the form in which it is committed and handed out.

@@ -8,11 +8,13 @@ import (
 // sweepEvery is how often the service looks for what nobody confirmed in time.
 const sweepEvery = 30 * time.Second
 
-// Sweep erases what nobody confirmed in time, again and again until ctx is done.
+// Sweep erases what nobody confirmed in time, and stores the ends that could not be stored, again
+// and again until ctx is done.
 func (s *Service) Sweep(ctx context.Context) {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
+		s.storeEnds(ctx)
 		swept, err := s.Keeping.Sweep(ctx, s.clock.now(), s.cfg.SessionTTL)
 		switch {
 		case ctx.Err() != nil:

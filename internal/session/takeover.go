@@ -114,10 +114,13 @@ func (s *Service) takeOver(n, r *Run, j job, p *plan) (rec *Session, err error) 
 		case <-over:
 		}
 	}()
-	err = s.awaitProof(ctx, n, &Session{ID: n.id, Caller: j.caller.Name, Operation: j.op}, p)
+	draft := s.newSession(j, p)
+	draft.ID, draft.Attempt = n.id, n.attempt
+	draft.Progress = Progress{Status: StatusQueued, Sequence: n.first, Attempt: n.attempt}
+	err = s.entitle(ctx, n, draft, p)
 	close(over)
 	if err == nil {
-		err = s.setSuccessor(n, r)
+		err = s.setSuccessor(n, r, draft)
 	}
 	if err != nil {
 		return nil, err
@@ -126,11 +129,14 @@ func (s *Service) takeOver(n, r *Run, j job, p *plan) (rec *Session, err error) 
 	<-r.released // soon: what it computes is killed, or left behind
 	ctx = context.WithoutCancel(ctx)
 	there, err := s.find(ctx, j, n)
+	if err == nil && there == nil { // the attempt before was not recorded
+		s.remember(n, draft)
+		return draft, nil
+	}
+	s.forget(n)
 	switch {
 	case err != nil:
 		return nil, err
-	case there == nil:
-		return nil, fmt.Errorf("%w: the session is gone", ErrInterrupted)
 	case there.State == Interrupted && there.Attempt+1 == n.attempt:
 		rec, there, err = s.record(ctx, j, p, there)
 	}
@@ -146,8 +152,8 @@ func (s *Service) takeOver(n, r *Run, j job, p *plan) (rec *Session, err error) 
 }
 
 // setSuccessor makes n live as soon as r is over. The first that has shown its share
-// is the one.
-func (s *Service) setSuccessor(n, r *Run) error {
+// is the one. Where r's session is not recorded yet, n's is found in its place.
+func (s *Service) setSuccessor(n, r *Run, draft *Session) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -157,5 +163,9 @@ func (s *Service) setSuccessor(n, r *Run) error {
 		return errTakenOver
 	}
 	r.successor = n
+	if r.draft != nil {
+		rec := *draft
+		n.draft, s.unrecorded[n.id] = &rec, n
+	}
 	return nil
 }

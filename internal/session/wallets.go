@@ -57,7 +57,7 @@ func (s *Service) List(ctx context.Context, c Caller, owner, after string, limit
 
 // Session returns a session of the caller, with the latest progress where it is live.
 func (s *Service) Session(ctx context.Context, c Caller, sessionID string) (*Session, error) {
-	rec, err := s.Sessions.Session(ctx, sessionID)
+	rec, err := s.session(ctx, sessionID)
 	if err != nil {
 		return nil, err
 	}
@@ -94,6 +94,9 @@ func (s *Service) Cancel(ctx context.Context, c Caller, sessionID string) (*Sess
 		return rec, err
 	}
 	rec.State, rec.Failure = Cancelled, failure(ErrSessionCancelled)
+	if s.cancelUnrecorded(sessionID) {
+		return rec, nil
+	}
 	err = s.Sessions.Update(ctx, rec, s.budget(), s.ended(rec, "session.cancel", ErrSessionCancelled))
 	if errors.Is(err, ErrSuperseded) { // it ended in the meantime, or began another attempt
 		return s.Cancel(ctx, c, sessionID)

@@ -17,32 +17,3 @@ type Conn interface {
 	// Recv waits for the next message, or returns ctx's error once ctx is done.
 	Recv(ctx context.Context) (Message, error)
 }
-
-type pipeEnd struct {
-	in  <-chan Message
-	out chan<- Message
-}
-
-// Pipe returns the two ends of an in-memory Conn.
-func Pipe() (client, server Conn) {
-	up, down := make(chan Message, MaxParts), make(chan Message, MaxParts)
-	return &pipeEnd{in: down, out: up}, &pipeEnd{in: up, out: down}
-}
-
-func (p *pipeEnd) Send(ctx context.Context, m Message) error {
-	select {
-	case p.out <- m:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-func (p *pipeEnd) Recv(ctx context.Context) (Message, error) {
-	select {
-	case m := <-p.in:
-		return m, nil
-	case <-ctx.Done():
-		return Message{}, context.Cause(ctx)
-	}
-}

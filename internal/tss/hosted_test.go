@@ -35,14 +35,14 @@ func pre(t testing.TB, c tss.Curve, src *tsstest.Source) [2]*tss.PreParams {
 }
 
 func keygen(t testing.TB, c tss.Curve, src *tsstest.Source, obs tss.Observer) *[2]tss.NewKey {
-	keys, err := tss.HostedKeygen(t.Context(), c, pre(t, c, src), obs)
+	keys, err := tsstest.Keygen(t.Context(), c, pre(t, c, src), obs)
 	require.NoError(t, err)
 	return keys
 }
 
 func reshare(t testing.TB, from *[2]tss.NewKey, src *tsstest.Source) *[2]tss.NewKey {
 	c := from[tss.Client].Record.Curve
-	keys, err := tss.HostedReshare(t.Context(), &from[tss.Client].Record, shares(from), pre(t, c, src), tss.Observer{})
+	keys, err := tsstest.Reshare(t.Context(), &from[tss.Client].Record, shares(from), pre(t, c, src), tss.Observer{})
 	require.NoError(t, err)
 	return keys
 }
@@ -54,7 +54,7 @@ func shares(k *[2]tss.NewKey) [2]*tss.KeyShare {
 // sign signs with both sides here; Verify shares no code with tss-lib's signing.
 func sign(t testing.TB, rec *tss.KeyRecord, both [2]*tss.KeyShare, payload []byte) *tss.Signature {
 	t.Helper()
-	sig, err := tss.HostedSign(t.Context(), rec, both, payload, tss.Observer{})
+	sig, err := tsstest.Sign(t.Context(), rec, both, payload, tss.Observer{})
 	require.NoError(t, err)
 	require.NoError(t, tss.Verify(rec.Curve, rec.PublicKey, payload, sig))
 	return sig
@@ -119,7 +119,7 @@ func TestRoundsRise(t *testing.T) {
 			require.Equal(t, 5, run.rounds.total)
 			rec, both := tss.Vector(t, tss.Signing).Key(t, c)
 			var r rounds
-			_, err := tss.HostedSign(t.Context(), rec, both, digest("x"), r.observer())
+			_, err := tsstest.Sign(t.Context(), rec, both, digest("x"), r.observer())
 			require.NoError(t, err)
 			r.requireRising(t)
 		})
@@ -162,7 +162,7 @@ func reshared(t testing.TB, c tss.Curve) *resharing {
 			}
 		}
 		// Not t's context: the run may serve other tests than the one that started it.
-		r.keys, r.err = tss.HostedReshare(context.Background(), r.old, r.shares, r.pre, r.rounds.observer())
+		r.keys, r.err = tsstest.Reshare(context.Background(), r.old, r.shares, r.pre, r.rounds.observer())
 	})
 	require.NoError(t, one.run.err)
 	return &one.run
@@ -193,7 +193,7 @@ func cancelled(t *testing.T, c tss.Curve, at ...int) {
 				cancel(errStopped)
 			}
 		}}
-		_, err := tss.HostedReshare(ctx, rec, both, pre(t, c, src), obs)
+		_, err := tsstest.Reshare(ctx, rec, both, pre(t, c, src), obs)
 		require.ErrorIs(t, err, errStopped)
 		busy.Wait()
 		cancel(nil)
@@ -211,7 +211,7 @@ func TestDeadline(t *testing.T) {
 	rec, both := tss.Vector(t, tss.Signing).Key(t, tss.Ed25519)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
 	defer cancel()
-	_, err := tss.HostedReshare(ctx, rec, both, [2]*tss.PreParams{}, tss.Observer{})
+	_, err := tsstest.Reshare(ctx, rec, both, [2]*tss.PreParams{}, tss.Observer{})
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
 

@@ -77,13 +77,14 @@ func (j *Joint) Run(ctx context.Context, link Link) (*Joined, error) {
 	cancel(nil)
 	<-read
 	if err != nil {
-		out.wipe()
+		out.Wipe()
 		return nil, err
 	}
 	return out, nil
 }
 
-func (o *Joined) wipe() {
+// Wipe ends the secrets that a side has made. o may be nil.
+func (o *Joined) Wipe() {
 	if o != nil {
 		o.Share.Wipe()
 		o.Encoded.Wipe()
@@ -144,7 +145,7 @@ func (j *Joint) generate(ctx context.Context, c *channel, old *Record) (*Joined,
 	for i, curve := range j.Curves {
 		key, err := j.newKey(ctx, c, i, old)
 		if err != nil {
-			out.wipe()
+			out.Wipe()
 			return nil, fmt.Errorf("%v: %w", curve, err)
 		}
 		made.Keys = append(made.Keys, key.Record)
@@ -159,7 +160,7 @@ func (j *Joint) generate(ctx context.Context, c *channel, old *Record) (*Joined,
 		}
 	}
 	if err != nil {
-		out.wipe()
+		out.Wipe()
 		return nil, err
 	}
 	return out, nil

@@ -398,5 +398,5 @@ func TestHelloForm(t *testing.T) {
 			}
 		}
 	}
-	(*Joined)(nil).wipe()
+	(*Joined)(nil).Wipe()
 }

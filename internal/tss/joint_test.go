@@ -157,7 +157,7 @@ func jointLife(t *testing.T, curves ...tss.Curve) {
 	require.NoError(t, err)
 	key, _ := rec.Key(tss.Ed25519)
 	shares := [2]*tss.KeyShare{second.shares[0].Key(tss.Ed25519), second.shares[1].Key(tss.Ed25519)}
-	_, err = tss.HostedSign(t.Context(), key, shares, []byte("hosted"), tss.Observer{})
+	_, err = tsstest.Sign(t.Context(), key, shares, []byte("hosted"), tss.Observer{})
 	require.NoError(t, err)
 }
 

@@ -15,19 +15,7 @@ import (
 // NewKey is what one side gets from a key generation or a resharing on one curve.
 type NewKey struct {
 	Share  KeyShare
-	Record KeyRecord // as this side saw it; both sides' must be equal
-}
-
-// Equal reports whether two sides saw the same public values.
-func (k *KeyRecord) Equal(o *KeyRecord) bool {
-	a, errA := k.pack()
-	b, errB := o.pack()
-	if errA != nil || errB != nil {
-		return false
-	}
-	x, errA := encode(a)
-	y, errB := encode(b)
-	return errA == nil && errB == nil && bytes.Equal(x, y)
+	Record KeyRecord // as this side saw it; its hash is in the transcript, which both sides confirm
 }
 
 // save is tss-lib's save data of either curve, its vectors still in tss-lib's order.

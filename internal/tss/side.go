@@ -141,6 +141,12 @@ func (s *side) run(ctx context.Context) error {
 	finished := make(chan struct{})
 	s.obs.Busy.Go(func() { // ends with the goroutines above
 		s.wg.Wait()
+		select {
+		case <-s.failed:
+		case <-inner.Done():
+		default: // all parties have their results, and what they emitted is on its way
+			s.enter(s.proto.rounds)
+		}
 		close(finished)
 		<-received
 		if s.secrets != nil {
@@ -176,7 +182,6 @@ func (s *side) drive(ctx context.Context, t *seat) {
 			return
 		}
 		if t.ended() {
-			s.enter(s.proto.rounds)
 			return
 		}
 		t.out <- nil // the end of what it made of that; there is room, see outDepth

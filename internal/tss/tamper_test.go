@@ -60,7 +60,7 @@ type netConn struct {
 }
 
 func (n *network) join() [2]tss.Conn {
-	n.ends[tss.Client], n.ends[tss.Server] = tss.Pipe()
+	n.ends[tss.Client], n.ends[tss.Server] = tsstest.Pipe()
 	var out [2]tss.Conn
 	for p := range out {
 		n.sent[p] = map[msgName]tss.Message{}

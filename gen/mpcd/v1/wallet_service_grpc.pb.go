@@ -169,6 +169,8 @@ type WalletServiceClient interface {
 	// Consumes the messages, each once however often it is sent. Leaves everything outside of the session alone. Before the run has
 	// its place nothing is taken but the hello; and later, nothing for which there is no room: what the answer does not acknowledge
 	// is to be sent again after a while.
+	// Before its hello was accepted a session is in no database: when it has ended, or the service was started anew, it is
+	// SESSION_NOT_FOUND. The same request, with another instance of the device and attempt 0, begins one anew.
 	// Errors: SESSION_NOT_FOUND, SESSION_EXPIRED, SESSION_CANCELLED, PROTOCOL_ABORTED, INTERRUPTED (another attempt, or another
 	// instance of the device, has taken over).
 	SendMessages(ctx context.Context, in *SendMessagesRequest, opts ...grpc.CallOption) (*SendMessagesResponse, error)
@@ -481,6 +483,8 @@ type WalletServiceServer interface {
 	// Consumes the messages, each once however often it is sent. Leaves everything outside of the session alone. Before the run has
 	// its place nothing is taken but the hello; and later, nothing for which there is no room: what the answer does not acknowledge
 	// is to be sent again after a while.
+	// Before its hello was accepted a session is in no database: when it has ended, or the service was started anew, it is
+	// SESSION_NOT_FOUND. The same request, with another instance of the device and attempt 0, begins one anew.
 	// Errors: SESSION_NOT_FOUND, SESSION_EXPIRED, SESSION_CANCELLED, PROTOCOL_ABORTED, INTERRUPTED (another attempt, or another
 	// instance of the device, has taken over).
 	SendMessages(context.Context, *SendMessagesRequest) (*SendMessagesResponse, error)

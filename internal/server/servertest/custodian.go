@@ -49,7 +49,11 @@ func (g *Gate) Open() { close(g.open) }
 // Wait is for a Custodian's BeforeFetch or BeforeDeposit, and for whatever else can wait.
 // It returns ctx's cause once ctx is done.
 func (g *Gate) Wait(ctx context.Context) error {
-	g.Came <- struct{}{}
+	select {
+	case g.Came <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	select {
 	case <-g.open:
 		return nil

@@ -72,6 +72,18 @@ type Service struct {
 	HTTP  *http.Client
 	URL   string // of the gateway, without a slash at the end
 	Admin string // URL of the admin listener
+	dial  func() (*grpc.ClientConn, error)
+}
+
+// Connect returns the same service over one more gRPC connection. It is closed with the test.
+func (s *Service) Connect(t testing.TB) *Service {
+	t.Helper()
+	conn, err := s.dial()
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, conn.Close()) })
+	again := *s
+	again.Conn, again.WalletServiceClient = conn, pb.NewWalletServiceClient(conn)
+	return &again
 }
 
 // Open makes the parts of a service. They are closed with the test.
@@ -168,7 +180,8 @@ func Start(t testing.TB, cfg Config) *Service {
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return memory.DialContext(ctx) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 	}, cfg.Dial...)
-	s.Conn, err = grpc.NewClient("passthrough:///bufconn", opts...)
+	s.dial = func() (*grpc.ClientConn, error) { return grpc.NewClient("passthrough:///bufconn", opts...) }
+	s.Conn, err = s.dial()
 	require.NoError(t, err)
 	s.WalletServiceClient = pb.NewWalletServiceClient(s.Conn)
 
