@@ -12,6 +12,7 @@ import (
 	"encoding/base64"
 	"math/big"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -209,6 +210,8 @@ func TestWhatAKeyMeans(t *testing.T) {
 	require.ErrorContains(t, err, `no member "keys"`)
 	_, err = parseKeys([]byte(`{"kty": "oct"}`))
 	require.ErrorContains(t, err, "no public key that can verify")
+	_, err = parseKeys([]byte(strings.Replace(oneKey, `"kty"`, `"kid": 7, "kty"`, 1)))
+	require.ErrorContains(t, err, "no public key that can verify", "a key that is malformed is not one without an id")
 	_, err = parseKeys([]byte(`{"keys": []}`))
 	require.ErrorContains(t, err, "no public key that can verify")
 }
@@ -233,9 +236,16 @@ func TestES256KForm(t *testing.T) {
 	}
 	require.ErrorIs(t, verify("a key", payload, compact), errSignature)
 	require.ErrorIs(t, verify(key.PubKey(), []byte("another"), compact), errSignature)
-	// r and s are taken as they are, and not modulo the order: 1 in the place of the order plus 1.
-	more := new(big.Int).Add(secp256k1.Params().N, big.NewInt(1)).Bytes()
-	require.ErrorIs(t, verify(key.PubKey(), payload, append(more, compact[32:]...)), errSignature)
+	// r and s are taken as they are, and not modulo the order. A signature with numbers that are small
+	// enough to add the order to has no known key of its own, and so is given the one that it is good for.
+	scalar := func(n int64) []byte { return big.NewInt(n).FillBytes(make([]byte, 32)) }
+	more := func(n int64) []byte { return new(big.Int).Add(secp256k1.Params().N, big.NewInt(n)).Bytes() }
+	r, s := int64(1), int64(1)
+	own, _, err := secpecdsa.RecoverCompact(slices.Concat([]byte{27}, scalar(r), scalar(s)), digest[:])
+	require.NoError(t, err)
+	require.NoError(t, verify(own, payload, append(scalar(r), scalar(s)...)))
+	require.ErrorIs(t, verify(own, payload, append(more(r), scalar(s)...)), errSignature)
+	require.ErrorIs(t, verify(own, payload, append(scalar(r), more(s)...)), errSignature)
 
 	x, y := key.PubKey().X().FillBytes(make([]byte, 32)), key.PubKey().Y().FillBytes(make([]byte, 32))
 	text := base64.RawURLEncoding.EncodeToString
@@ -246,6 +256,7 @@ func TestES256KForm(t *testing.T) {
 	} {
 		require.Nil(t, secp256k1Key(f), name)
 	}
+	require.Nil(t, publicKey([]byte(`{"kty": "OKP", "crv": "secp256k1"}`), &jwkFields{Type: "OKP", Curve: "secp256k1", X: text(x), Y: text(y)}))
 	require.Nil(t, publicKey([]byte(`[]`), &jwkFields{}))
 	require.Nil(t, publicKey([]byte(`{"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}`), &jwkFields{}))
 	require.Nil(t, publicKey([]byte(`{"kty": "EC", "crv": "secp256k1", "x": "AA", "y": "AA"}`), &jwkFields{Type: "EC", Curve: "secp256k1"}))

@@ -346,6 +346,7 @@ func TestKeysWithoutAnID(t *testing.T) {
 	a := &auth.Authenticator{Tokens: tokens}
 	_, err := a.Caller(with(t.Context(), token(key, nil)...))
 	require.NoError(t, err)
+	require.Equal(t, int32(1), p.asked.Load(), "a good signature is no reason to ask again")
 	p.set(func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(member(other, nil)) })
 	_, err = a.Caller(with(t.Context(), token(other, nil)...))
 	require.NoError(t, err)

@@ -160,6 +160,15 @@ func TestWhenASignatureIsTriedAgain(t *testing.T) {
 			_, err := tokens.verify(t.Context(), compact(x.header, `{"sub":"x"}`))
 			require.ErrorIs(t, err, errSignature, name)
 			require.Equal(t, x.times, f.times, name)
+
+			// Who does not wait for that learns so, and not that the signature is wrong.
+			ended, cancel := context.WithCancelCause(t.Context())
+			gone := errors.New("gone")
+			cancel(gone)
+			f.answer = func() ([]byte, error) { <-f.ctx.Done(); return nil, f.ctx.Err() }
+			time.Sleep(2 * time.Second)
+			_, err = tokens.verify(ended, compact(x.header, `{"sub":"x"}`))
+			require.Equal(t, x.times == 2, errors.Is(err, gone), name)
 			tokens.Close()
 		})
 	}

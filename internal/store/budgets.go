@@ -23,10 +23,7 @@ func (s *Store) Arm(ctx context.Context, n *session.Session, b session.Budget) e
 		if err := setArmed(ctx, tx, n, isArmed); err != nil {
 			return err
 		}
-		if err := usable(ctx, tx, n.WalletID, n.Used); err != nil {
-			return err
-		}
-		set, err := setIn(ctx, tx, n.WalletID, n.Used)
+		set, err := usable(ctx, tx, n.WalletID, n.Used)
 		if err != nil {
 			return err
 		}
@@ -47,7 +44,7 @@ func (s *Store) Disarm(ctx context.Context, n *session.Session, e session.Entry)
 		if err := setArmed(ctx, tx, n, notArmed); err != nil {
 			return err
 		}
-		if err := usable(ctx, tx, n.WalletID, n.Used); err != nil {
+		if _, err := usable(ctx, tx, n.WalletID, n.Used); err != nil {
 			return err
 		}
 		return record(ctx, tx, e)
@@ -129,7 +126,7 @@ func hard(
 		return false, err
 	}
 	if a.armed == wasCharged {
-		if err := setSoft(ctx, tx, n.WalletID, a.used, b.Refunded, -1); err != nil {
+		if _, _, err := setSoft(ctx, tx, n.WalletID, a.used, b.Refunded, -1); err != nil {
 			return false, err
 		}
 	}
@@ -153,15 +150,7 @@ func soft(ctx context.Context, tx *sql.Tx, n *session.Session, a account, b sess
 	if _, err := exec(ctx, tx, "UPDATE sessions SET armed = ? WHERE id = ?", wasCharged, n.ID); err != nil {
 		return err
 	}
-	if err := setSoft(ctx, tx, n.WalletID, a.used, b.Charged, 1); err != nil {
-		return err
-	}
-	set, err := setIn(ctx, tx, n.WalletID, a.used)
-	if err != nil {
-		return err
-	}
-	var ofWallet int
-	err = tx.QueryRowContext(ctx, "SELECT soft_aborts FROM wallets WHERE id = ?", n.WalletID).Scan(&ofWallet)
+	set, ofWallet, err := setSoft(ctx, tx, n.WalletID, a.used, b.Charged, 1)
 	if err != nil {
 		return err
 	}
@@ -174,20 +163,22 @@ func soft(ctx context.Context, tx *sql.Tx, n *session.Session, a account, b sess
 	return lockUsed(ctx, tx, n.WalletID, a.used, b, e)
 }
 
-// setSoft changes the soft budget of a set, and the count of its wallet.
+// setSoft changes the soft budget of a set, and the count of its wallet, and returns both.
 func setSoft(
 	ctx context.Context, tx *sql.Tx, walletID, shareSetID string, change func(full time.Time) time.Time, n int,
-) error {
-	set, err := setIn(ctx, tx, walletID, shareSetID)
+) (set session.ShareSet, ofWallet int, err error) {
+	set, err = setIn(ctx, tx, walletID, shareSetID)
 	if err != nil {
-		return err
+		return set, 0, err
 	}
+	set.SoftFullTime = change(set.SoftFullTime)
 	if _, err := exec(ctx, tx, "UPDATE share_sets SET soft_full_time = ? WHERE wallet_id = ? AND id = ?",
-		micros(change(set.SoftFullTime)), walletID, shareSetID); err != nil {
-		return err
+		micros(set.SoftFullTime), walletID, shareSetID); err != nil {
+		return set, 0, err
 	}
-	_, err = exec(ctx, tx, "UPDATE wallets SET soft_aborts = max(soft_aborts + ?, 0) WHERE id = ?", n, walletID)
-	return err
+	err = tx.QueryRowContext(ctx, `UPDATE wallets SET soft_aborts = max(soft_aborts + ?, 0) WHERE id = ?
+		RETURNING soft_aborts`, n, walletID).Scan(&ofWallet)
+	return set, ofWallet, err
 }
 
 // lockUsed locks the set and the wallet that have reached a limit, from e's time on.

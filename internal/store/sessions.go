@@ -172,7 +172,7 @@ func (s *Store) Commit(ctx context.Context, n *session.Session, m session.Made, 
 			return err
 		}
 		if m.Used != "" {
-			if err := usable(ctx, tx, n.WalletID, m.Used); err != nil {
+			if _, err := usable(ctx, tx, n.WalletID, m.Used); err != nil {
 				return err
 			}
 		}
@@ -245,18 +245,20 @@ func insertSet(ctx context.Context, tx *sql.Tx, set *session.StoredSet) error {
 	return nil
 }
 
-// usable wants a set of the wallet to be ACTIVE, and not locked.
-func usable(ctx context.Context, tx *sql.Tx, walletID, shareSetID string) error {
+// usable returns a set of the wallet that is ACTIVE and not locked.
+func usable(ctx context.Context, tx *sql.Tx, walletID, shareSetID string) (session.ShareSet, error) {
 	set, err := setIn(ctx, tx, walletID, shareSetID)
 	switch {
 	case err != nil:
-		return fmt.Errorf("%w: %s, which was used", err, shareSetID)
 	case set.State != session.SetActive:
-		return fmt.Errorf("%w: %s, which was used", session.ErrShareSetRevoked, shareSetID)
+		err = session.ErrShareSetRevoked
 	case set.Locked():
-		return fmt.Errorf("%w: %s, which was used", session.ErrShareSetLocked, shareSetID)
+		err = session.ErrShareSetLocked
 	}
-	return nil
+	if err != nil {
+		return set, fmt.Errorf("%w: %s, which was used", err, shareSetID)
+	}
+	return set, nil
 }
 
 // InterruptAll implements session.Housekeeper.

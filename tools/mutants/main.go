@@ -38,6 +38,8 @@ var targets = []target{
 	// What the SDK holds an answer against.
 	{dir: "client", files: []string{"device.go", "run.go", "share.go", "sign.go", "wallet.go"},
 		parts: regexp.MustCompile(`device.go (runOnDevice|attempt\.(deliver|finish|side))|run.go (run|attach|want\.check)|share.go|sign.go|wallet.go`)},
+	// What aborts are charged, in one transaction with the end of their session.
+	{dir: "internal/store", files: []string{"budgets.go"}},
 	// Authorisation, whether a set may be used, fingerprints, budgets, commit.
 	{dir: "internal/session", files: []string{"budget.go", "caller.go", "device.go", "generate.go", "model.go", "request.go", "sign.go", "wallets.go", "work.go"},
 		parts: regexp.MustCompile(`budget.go|caller.go|request.go|Service\.(deviceSource|source|match|still|usable|pass|commit|blame|reshare|SignWithDevice|Sign|Create|confirm|revoke|unlock)$|usable|has$|pickRevoked`)},

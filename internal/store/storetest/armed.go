@@ -51,6 +51,26 @@ func armed(t *testing.T, b Backend) {
 	w := found(t, b, first.WalletID)
 	require.Equal(t, uint32(3), w.SoftAborts, "an admin pays the set back, not the wallet")
 	require.Zero(t, w.HardAborts)
+
+	s := using(t, b, first)
+	require.NoError(t, b.Arm(ctx, s, plenty()))
+	signed := *s
+	Succeed(&signed, first.ID, []byte("result"))
+	err := b.Commit(ctx, &signed, session.Made{Used: first.ID}, Audit("commit", s.WalletID))
+	require.ErrorContains(t, err, "no signature may leave")
+	require.Equal(t, s, stored(t, b, s.ID))
+	passed := using(t, b, first)
+	require.NoError(t, b.Arm(ctx, passed, plenty()))
+	require.NoError(t, b.Disarm(ctx, passed, Audit("pass", s.WalletID)))
+	Succeed(passed, first.ID, []byte("result"))
+	require.NoError(t, b.Commit(ctx, passed, session.Made{Used: first.ID}, Audit("commit", s.WalletID)))
+	for range budget {
+		abort(t, b, first)
+	}
+	require.ErrorIs(t, b.Disarm(ctx, s, Audit("pass", s.WalletID)), session.ErrShareSetLocked)
+	require.Len(t, entries(t, b, first.WalletID, "test.pass"), 1)
+	ending(t, b, s, session.Interrupted, plenty())
+	require.Equal(t, 1, softOf(t, b, first), "it stayed armed")
 }
 
 // The budget has room for hard and soft aborts and armed runs together. Time pays soft ones back.
@@ -145,6 +165,17 @@ func armedBlame(t *testing.T, b Backend) {
 	}
 	require.Equal(t, uint32(1), set(t, b, first.WalletID, first.ID).Aborts)
 	require.Empty(t, entries(t, b, first.WalletID, "test.blame"))
+	var beside []*session.Session
+	for range budget - 1 { // there is room for them: the one that was charged is armed no more
+		s = using(t, b, first)
+		require.NoError(t, b.Arm(ctx, s, plenty()))
+		beside = append(beside, s)
+	}
+	drained := plenty()
+	drained.Refund = true
+	for _, s := range beside {
+		ending(t, b, s, session.Interrupted, drained)
+	}
 
 	for i, armed := range []bool{true, false} {
 		s = using(t, b, first)
@@ -170,6 +201,29 @@ func armedBlame(t *testing.T, b Backend) {
 	require.Zero(t, w.SoftAborts)
 	none := NewSession(first.WalletID, session.OpSign)
 	require.ErrorIs(t, b.Blame(ctx, none, plenty(), end(s)), session.ErrSessionNotFound)
+	start(t, b, none) // it uses no set
+	require.NoError(t, b.Blame(ctx, none, plenty(), Audit("blame", first.WalletID)))
+	none.State, none.Failure = s.State, s.Failure
+	require.NoError(t, b.Update(ctx, none, plenty(), end(none)))
+	require.Equal(t, uint32(3), found(t, b, first.WalletID).HardAborts)
+	require.Len(t, entries(t, b, first.WalletID, "test.blame"), 2)
+}
+
+// Who broke an attempt is charged for it when the next one runs, which stays armed.
+func armedBlameLater(t *testing.T, b Backend) {
+	first := active(t, b)
+	ctx := t.Context()
+	s := using(t, b, first)
+	require.NoError(t, b.Arm(ctx, s, plenty()))
+	ending(t, b, s, session.Interrupted, plenty())
+	again := next(stored(t, b, s.ID))
+	require.NoError(t, b.Restart(ctx, again, Audit("restart", first.WalletID)))
+	require.NoError(t, b.Arm(ctx, again, plenty()))
+	require.NoError(t, b.Blame(ctx, s, plenty(), Audit("blame", first.WalletID)))
+	require.Equal(t, uint32(1), set(t, b, first.WalletID, first.ID).Aborts)
+	require.Equal(t, 1, softOf(t, b, first))
+	ending(t, b, again, session.Interrupted, plenty())
+	require.Equal(t, 2, softOf(t, b, first))
 }
 
 // The soft aborts of all sets lock the wallet, which time does not undo, and an admin does.

@@ -207,6 +207,7 @@ func release(t *testing.T, b Backend) {
 		require.Equal(t, aborted >= budget, set(t, b, first.WalletID, first.ID).Locked())
 		require.NoError(t, let(first.ID))
 		require.Equal(t, fresh, set(t, b, first.WalletID, first.ID))
+		require.Len(t, entries(t, b, first.WalletID, "test.release"), aborted, "each but the first changed something")
 	}
 	for _, id := range []string{uuid.NewString(), other.ID, ""} {
 		require.ErrorIs(t, let(id), session.ErrShareSetNotFound)

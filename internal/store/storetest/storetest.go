@@ -86,6 +86,7 @@ var suite = map[string]func(*testing.T, Backend){
 	"armed/limits":               armedLimits,
 	"armed/race":                 armedRace,
 	"armed/blame":                armedBlame,
+	"armed/blame later":          armedBlameLater,
 	"armed/wallet":               armedWallet,
 	"armed/interrupt all":        armedInterruptAll,
 	"aborts/wallet":              abortsWallet,
