@@ -15,10 +15,10 @@ type ending struct {
 
 // storeEnd stores an attempt's end and charges it. Where somebody else has ended the attempt, it
 // charges the client that broke it all the same. To store it again changes nothing.
-func (s *Service) storeEnd(ctx context.Context, end *ending) (superseded bool, err error) {
+func (s *runner) storeEnd(ctx context.Context, end *ending) (superseded bool, err error) {
 	b := s.budget()
 	b.Refund = end.refund
-	err = s.Sessions.Update(ctx, &end.rec, b, end.entry)
+	err = s.ports.Sessions.Update(ctx, &end.rec, b, end.entry)
 	if !errors.Is(err, ErrSuperseded) {
 		return false, err
 	}
@@ -27,11 +27,11 @@ func (s *Service) storeEnd(ctx context.Context, end *ending) (superseded bool, e
 	}
 	e := end.entry
 	e.Action = "session.blame"
-	return true, s.Budgets.Blame(ctx, &end.rec, b, e)
+	return true, s.ports.Budgets.Blame(ctx, &end.rec, b, e)
 }
 
 // endOf returns the end of an attempt that could not be stored, or nil.
-func (s *Service) endOf(rec *Session) *ending {
+func (s *runner) endOf(rec *Session) *ending {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, end := range s.unstored {
@@ -43,7 +43,7 @@ func (s *Service) endOf(rec *Session) *ending {
 }
 
 // stored ends the memory of an end.
-func (s *Service) stored(end *ending) {
+func (s *runner) stored(end *ending) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.unstored = slices.DeleteFunc(s.unstored, func(x *ending) bool { return x == end })
@@ -51,7 +51,7 @@ func (s *Service) stored(end *ending) {
 
 // storeEnds stores what could not be stored when it ended: until then the session stands as
 // running, and as armed, and its client is not charged.
-func (s *Service) storeEnds(ctx context.Context) {
+func (s *runner) storeEnds(ctx context.Context) {
 	s.mu.Lock()
 	all := slices.Clone(s.unstored)
 	s.mu.Unlock()
@@ -60,11 +60,11 @@ func (s *Service) storeEnds(ctx context.Context) {
 		switch {
 		case err == nil || errors.Is(err, ErrSessionNotFound): // there is nothing to end
 			s.stored(end)
-			s.Log.Info("the end of a session was stored late", "session_id", end.rec.ID)
+			s.ports.Log.Info("the end of a session was stored late", "session_id", end.rec.ID)
 		case ctx.Err() != nil:
 			return
 		default:
-			s.Log.Error("the end of a session could still not be stored; it is tried again", "session_id", end.rec.ID, "error", err)
+			s.ports.Log.Error("the end of a session could still not be stored; it is tried again", "session_id", end.rec.ID, "error", err)
 		}
 	}
 }
