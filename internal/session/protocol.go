@@ -34,7 +34,9 @@ func (s *runner) compute(ctx context.Context, w *work, p *plan, op *tss.Joint) (
 		defer op.Share.Wipe()
 		op.Record, client = src.set.Record, src.client
 	}
-	w.run.report(newSpan(op.Curves[0], op.Curves).progress(0, 0))
+	if c := op.Curves[0]; c != Secp256k1 || op.PreParams == nil { // else it says so itself when it claims them
+		w.run.report(newSpan(c, op.Curves).progress(0, 0))
+	}
 	if w.run.device != nil {
 		server, err = s.withDevice(ctx, op, w.run.device)
 		return server, nil, err
