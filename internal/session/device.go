@@ -386,9 +386,12 @@ func (s *Service) SignWithDevice(ctx context.Context, c Caller, req DeviceSignRe
 			Caller: c.Name, Operation: OpSign.String(), WalletID: wallet.ID, Owner: wallet.Owner, ShareSetID: src.set.ID, RequestID: req.RequestID,
 			Curve: req.Curve, Digest: payloadDigest(req.Curve, req.Payload),
 		}
-		return &plan{walletID: wallet.ID, uses: src.set.ID, source: src, payload: req.Payload, question: q, arms: req.Curve == Secp256k1, steps: func(ctx context.Context, w *work) (*made, error) {
-			return s.signJointly(ctx, w, wallet.Owner, src, req.Curve, req.Payload)
-		}}, nil
+		return &plan{
+			walletID: wallet.ID, uses: src.set.ID, source: src, payload: req.Payload, question: q, arms: req.Curve == Secp256k1,
+			steps: func(ctx context.Context, w *work) (*made, error) {
+				return s.signJointly(ctx, w, wallet.Owner, src, req.Curve, req.Payload)
+			},
+		}, nil
 	}})
 }
 

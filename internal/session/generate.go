@@ -123,7 +123,10 @@ func (s *Service) reshare(ctx context.Context, op Operation, c Caller, t target,
 			src.client.Wipe()
 			return nil, err
 		}
-		q := &Question{Caller: c.Name, Operation: op.String(), WalletID: wallet.ID, Owner: wallet.Owner, ShareSetID: src.set.ID, RequestID: t.RequestID}
+		q := &Question{
+			Caller: c.Name, Operation: op.String(), WalletID: wallet.ID, Owner: wallet.Owner, ShareSetID: src.set.ID,
+			RequestID: t.RequestID,
+		}
 		if t.Device == nil {
 			if err := s.allowed(ctx, *q); err != nil {
 				src.client.Wipe()
@@ -134,10 +137,13 @@ func (s *Service) reshare(ctx context.Context, op Operation, c Caller, t target,
 		for _, k := range src.record.Keys {
 			t.curves = append(t.curves, k.Curve)
 		}
-		return &plan{walletID: t.walletID, uses: src.set.ID, source: src, question: q, wipe: src.client.Wipe, steps: func(ctx context.Context, w *work) (*made, error) {
-			m, _, err := s.make(ctx, w, t, src)
-			return m, err
-		}}, nil
+		return &plan{
+			walletID: t.walletID, uses: src.set.ID, source: src, question: q, wipe: src.client.Wipe,
+			steps: func(ctx context.Context, w *work) (*made, error) {
+				m, _, err := s.make(ctx, w, t, src)
+				return m, err
+			},
+		}, nil
 	}})
 }
 

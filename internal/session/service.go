@@ -376,7 +376,8 @@ func (s *Service) begin(ctx context.Context, j job, r *Run) (started bool, err e
 		if unproven {
 			s.remember(r, rec)
 		}
-		s.Log.Debug("a session waits for its device's hello", "session_id", rec.ID, "attempt", rec.Attempt, "request_id", rec.RequestID)
+		s.Log.Debug("a session waits for its device's hello",
+			"session_id", rec.ID, "attempt", rec.Attempt, "request_id", rec.RequestID)
 		r.queued(0) // by which the device learns session and attempt, which its hello is about
 	} else if position := ticket.at(); position > 0 { // whoever has to wait is told so, however short it is
 		r.queued(position)
