@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 )
 
@@ -11,6 +12,55 @@ type ending struct {
 	rec    Session
 	entry  Entry
 	refund bool // see Budget
+}
+
+// failed ends an attempt that did not succeed, and returns what its callers are told.
+func (s *runner) failed(ctx context.Context, r *Run, rec *Session, err error) error {
+	// The state is stored under a context of its own: a shutdown must not keep a session
+	// from being closed properly.
+	ctx = context.WithoutCancel(ctx)
+	log := s.ports.Log.With("session_id", rec.ID, "operation", rec.Operation, "wallet_id", rec.WalletID,
+		"reason", Reason(err), "error", err)
+	if s.forget(r) {
+		log.Warn("session failed before it was recorded")
+		s.turnedAway(ctx, rec, err)
+		return err
+	}
+	rec.State, rec.Failure = Failed, failure(err)
+	if p := r.last(); p.Sequence > 0 { // else what is stored stays, so that sequences rise over all attempts
+		rec.Progress = p
+	}
+	switch {
+	case errors.Is(err, ErrSessionCancelled): // while it was being recorded
+		rec.State = Cancelled
+	case mayPass(err), r.device != nil && !r.entitled: // the next attempt may do better, or another device
+		rec.State = Interrupted
+	}
+	end := &ending{rec: *rec, entry: s.ended(rec, "session.end", err), refund: errors.Is(err, errClosing)}
+	superseded, uerr := s.storeEnd(ctx, end)
+	if superseded { // somebody cancelled it, and may not have told everybody yet
+		if rec.Broken() {
+			log.Warn("a client broke a session that had already been ended")
+		}
+		if there, gerr := s.ports.Sessions.Session(ctx, rec.ID); gerr == nil && there.State == Cancelled {
+			err = there.Err()
+		}
+	} else {
+		log.Warn("session failed")
+	}
+	if uerr == nil {
+		return err
+	}
+	if !superseded {
+		// Nobody hears of a final end that is not durable: the same request may come again.
+		end.rec.State = Interrupted
+		err = fmt.Errorf("%w: its end could not be stored: %w", ErrInterrupted, uerr)
+	}
+	s.ports.Log.Error("a failed session could not be stored; the sweeper tries again", "session_id", rec.ID, "error", uerr)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unstored = append(s.unstored, end)
+	return err
 }
 
 // storeEnd stores an attempt's end and charges it. Where somebody else has ended the attempt, it
@@ -64,7 +114,8 @@ func (s *runner) storeEnds(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		default:
-			s.ports.Log.Error("the end of a session could still not be stored; it is tried again", "session_id", end.rec.ID, "error", err)
+			const again = "the end of a session could still not be stored; it is tried again"
+			s.ports.Log.Error(again, "session_id", end.rec.ID, "error", err)
 		}
 	}
 }

@@ -218,7 +218,8 @@ func (s *runner) begin(ctx context.Context, j job, r *Run) (started bool, err er
 		if unproven {
 			s.remember(r, rec)
 		}
-		s.ports.Log.Debug("a session waits for its device's hello", "session_id", rec.ID, "attempt", rec.Attempt, "request_id", rec.RequestID)
+		s.ports.Log.Debug("a session waits for its device's hello",
+			"session_id", rec.ID, "attempt", rec.Attempt, "request_id", rec.RequestID)
 		r.queued(0) // by which the device learns session and attempt, which its hello is about
 	} else if position := ticket.at(); position > 0 { // whoever has to wait is told so, however short it is
 		r.queued(position)

@@ -24,7 +24,7 @@ type made struct {
 	outcome *Outcome
 }
 
-// run takes a recorded session to its end. It is the one place where a session
+// run takes a session to its end. With what it calls, it is the one place where a session
 // changes state after it began.
 func (s *runner) run(r *Run, rec *Session, p *plan, t *ticket) {
 	ctx, stop := context.WithCancelCause(s.ctx)
@@ -42,57 +42,7 @@ func (s *runner) run(r *Run, rec *Session, p *plan, t *ticket) {
 		r.end(out, nil)
 		return
 	}
-	err = s.classify(err, r.device == nil)
-	// The state is stored under a context of its own: a shutdown must not keep a session
-	// from being closed properly. What cannot be stored then is stored later, or INTERRUPTED at the next start.
-	ctx = context.WithoutCancel(ctx)
-	if s.forget(r) {
-		s.ports.Log.Warn("session failed before it was recorded", "session_id", rec.ID, "operation", rec.Operation, "wallet_id", rec.WalletID, "reason", Reason(err), "error", err)
-		s.turnedAway(ctx, rec, err)
-		r.end(nil, err)
-		return
-	}
-	rec.State, rec.Failure = Failed, failure(err)
-	if p := r.last(); p.Sequence > 0 { // else what is stored stays, so that sequences rise over all attempts
-		rec.Progress = p
-	}
-	switch {
-	case errors.Is(err, ErrSessionCancelled): // while it was being recorded
-		rec.State = Cancelled
-	case mayPass(err), r.device != nil && !r.entitled: // the next attempt may do better, or another device
-		rec.State = Interrupted
-	}
-	end := &ending{rec: *rec, entry: s.ended(rec, "session.end", err), refund: errors.Is(err, errClosing)}
-	superseded, uerr := s.storeEnd(ctx, end)
-	if uerr != nil {
-		if !superseded { // which is what callers are told: the same request may come again
-			end.rec.State = Interrupted
-		}
-		s.mu.Lock()
-		s.unstored = append(s.unstored, end)
-		s.mu.Unlock()
-	}
-	log := s.ports.Log.With("session_id", rec.ID, "operation", rec.Operation, "wallet_id", rec.WalletID, "reason", Reason(err), "error", err)
-	switch {
-	case superseded: // somebody cancelled it, and may not have told everybody yet
-		if rec.Broken() {
-			log.Warn("a client broke a session that had already been ended")
-		}
-		if uerr != nil {
-			s.ports.Log.Error("that a client broke a session could not be stored", "session_id", rec.ID, "error", uerr)
-		}
-		if there, gerr := s.ports.Sessions.Session(ctx, rec.ID); gerr == nil && there.State == Cancelled {
-			err = there.Err()
-		}
-	case uerr != nil:
-		log.Warn("session failed")
-		s.ports.Log.Error("a failed session could not be stored", "session_id", rec.ID, "error", uerr)
-		// Nobody hears of a final end that is not durable: the next call finds it unfinished.
-		err = fmt.Errorf("%w: its end could not be stored: %w", ErrInterrupted, uerr)
-	default:
-		log.Warn("session failed")
-	}
-	r.end(nil, err)
+	r.end(nil, s.failed(ctx, r, rec, s.classify(err, r.device == nil)))
 }
 
 // attempt waits for a place, executes the operation, and commits what it made.
