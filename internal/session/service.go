@@ -133,7 +133,10 @@ func (s *Service) Drain(ctx context.Context) {
 	}
 	s.cancel(errClosing)
 	<-idle
-	s.storeEnds(context.WithoutCancel(ctx)) // a hard abort would be lost
+	// Whom an end blames would be forgotten. A database that cannot be used must not hold up the shutdown.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	s.storeEnds(last)
 }
 
 // Close is Drain without patience.
