@@ -141,7 +141,7 @@ func TestRefusedBeforeASessionBegins(t *testing.T) {
 	beginning.Device = device(first)
 	for _, begin := range []func() (*session.Run, error){
 		func() (*session.Run, error) {
-			return signOnDevice(closed.Sessions, alice, func(*session.DeviceSignRequest) {})
+			return signOnDevice(closed.Sessions, alice, func(*session.SignRequest) {})
 		},
 		func() (*session.Run, error) {
 			req := session.BackupRequest{Start: beginning, WalletID: first.wallet, Method: session.Custom}
