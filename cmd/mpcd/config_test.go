@@ -18,7 +18,7 @@ func FuzzConfig(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	var serve *kong.Node
-	for _, node := range kong.Must(&cli{}).Model.Children {
+	for _, node := range newParser(&cli{}).Model.Children {
 		if node.Name == "serve" {
 			serve = node
 		}

@@ -305,8 +305,8 @@ func (c *crashRig) strike(k *crash, w, other *crashWallet) {
 // TestLongCrash has both curves.
 func TestCrash(t *testing.T) {
 	t.Parallel()
-	want, report, curves := len(crashes)+1, settings["MPCD_CRASH_REPORT"], []client.Curve{client.CurveEd25519}
-	if s := settings["MPCD_CRASH_KILLS"]; s != "" {
+	want, report, curves := len(crashes)+1, startedWith["MPCD_CRASH_REPORT"], []client.Curve{client.CurveEd25519}
+	if s := startedWith["MPCD_CRASH_KILLS"]; s != "" {
 		var err error
 		want, err = strconv.Atoi(s)
 		require.NoError(t, err)

@@ -127,7 +127,7 @@ func startEmbedded(ctx context.Context) (e *embedded, err error) {
 	e.Service, err = service.Open(ctx, service.Options{
 		DB: "sqlite://" + e.database(), Keyset: keyset, Auth: service.DevCaller,
 		Sessions: session.Config{RequireSealTo: true}, Pool: preparams.Config{MaxAge: time.Hour},
-		Worker: workerConfig(0, workerMemory, workerCPU),
+		Worker: (&workerFlags{memory: workerMemory, cpu: workerCPU}).config(),
 	}, log)
 	if err != nil {
 		return nil, errors.Join(err, remove())

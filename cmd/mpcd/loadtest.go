@@ -43,7 +43,7 @@ the files are good for.`
 
 // callsPerWallet is how many unconfirmed sets a wallet may have where the service is not told
 // otherwise, and so how many ProvisionWallet calls it is good for before the first of them expires.
-const callsPerWallet = session.DefaultPendingSets
+var callsPerWallet = session.DefaultConfig().PendingSets
 
 // count is how many wallets to make.
 func (s *seedCmd) count() int {

@@ -63,7 +63,7 @@ func run(args []string) int {
 	exit := -1
 	var c cli
 	found := &faults{}
-	parser := kong.Must(&c,
+	parser := newParser(&c,
 		kong.Name("mpcd"),
 		kong.Description("A new set of MPC signing shares on another device, from an encrypted backup."),
 		kong.UsageOnError(),
@@ -100,6 +100,11 @@ func run(args []string) int {
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// newParser returns a parser of c. The flags of serve are not fields: its settings declare them.
+func newParser(c *cli, options ...kong.Option) *kong.Kong {
+	return kong.Must(c, append(options, kong.PostBuild(c.Serve.addFlags))...)
 }
 
 // shown is an error's text as a terminal may have it: some of it came from a service.

@@ -24,9 +24,9 @@ func TestMain(m *testing.M) {
 
 const repoRoot = "../.."
 
-// settings are the MPCD_* variables with which the tests themselves were started. They are
+// startedWith are the MPCD_* variables with which the tests themselves were started. They are
 // taken out of the environment, since mpcd refuses those that it does not know.
-var settings = map[string]string{}
+var startedWith = map[string]string{}
 
 // builder builds mpcd before the tests run.
 type builder struct{ *testing.M }
@@ -34,7 +34,7 @@ type builder struct{ *testing.M }
 // Run implements testscript.TestingM.
 func (b builder) Run() int {
 	for _, name := range environment() {
-		settings[name] = os.Getenv(name)
+		startedWith[name] = os.Getenv(name)
 		if err := os.Unsetenv(name); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
