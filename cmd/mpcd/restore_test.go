@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/mpcd/mpcd/internal/session"
 	"github.com/mpcd/mpcd/internal/store"
 	"github.com/mpcd/mpcd/internal/tss"
 )
@@ -43,7 +44,7 @@ func keysOf(t *testing.T, db string) (keys [2]string) {
 	st, err := store.Open(t.Context(), "sqlite://"+db)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, st.Close()) }()
-	wallets, err := st.List(t.Context(), "", "", 10)
+	wallets, err := st.List(t.Context(), "", session.Position{}, 10)
 	require.NoError(t, err)
 	require.Len(t, wallets, 1)
 	set, err := st.Set(t.Context(), wallets[0].ID, wallets[0].Sets[0].ID)

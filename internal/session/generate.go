@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"filippo.io/age"
-	"github.com/google/uuid"
 
 	"github.com/mpcd/mpcd/internal/secret"
 	"github.com/mpcd/mpcd/internal/tss"
@@ -35,7 +34,7 @@ func (s *Service) Create(ctx context.Context, c Caller, req CreateRequest) (*Run
 		return nil, err
 	}
 	return s.start(ctx, job{op: OpCreate, caller: c, requestID: req.RequestID, fingerprint: fp, device: req.Device, prepare: func(context.Context) (*plan, error) {
-		t := target{Start: req.Start, walletID: uuid.NewString(), owner: req.Owner, purpose: Signing, curves: req.Curves}
+		t := target{Start: req.Start, walletID: newID(), owner: req.Owner, purpose: Signing, curves: req.Curves}
 		return &plan{walletID: t.walletID, curves: t.curves, steps: func(ctx context.Context, w *work) (*made, error) {
 			t.walletID = w.rec.WalletID // an earlier attempt's, where there was one
 			m, keys, err := s.make(ctx, w, t, nil)
@@ -144,7 +143,7 @@ func (s *Service) make(ctx context.Context, w *work, t target, src *source) (m *
 		defer func() { s.wasted(&t, src, err) }()
 	}
 	op := s.operation(w, t.curves)
-	op.Purpose, op.ShareSetID, op.PreParams = t.purpose, uuid.NewString(), s.preParams(w, claim, tss.Server)
+	op.Purpose, op.ShareSetID, op.PreParams = t.purpose, newID(), s.preParams(w, claim, tss.Server)
 	if t.Device != nil { // a hosted client's moduli are reserved when its pre-params are claimed
 		op.Fresh = func(n, nTilde *big.Int) error { return s.fresh(ctx, t.walletID, n, nTilde) }
 	}

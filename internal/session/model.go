@@ -119,6 +119,15 @@ type Wallet struct {
 	SoftAborts  uint32    // those of all its sets, in its life or since it was unlocked
 }
 
+// Position is a wallet's place in a list: by creation, then by id. The zero value is before the first.
+type Position struct {
+	CreateTime time.Time
+	ID         string
+}
+
+// Position returns the wallet's own.
+func (w *Wallet) Position() Position { return Position{w.CreateTime, w.ID} }
+
 // PublicKey is a wallet's key on one curve, in the form of tss.KeyRecord.
 type PublicKey struct {
 	Curve Curve

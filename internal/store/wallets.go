@@ -28,11 +28,13 @@ func (s *Store) Wallet(ctx context.Context, walletID string) (*session.Wallet, e
 }
 
 // List implements session.Wallets.
-func (s *Store) List(ctx context.Context, owner, after string, limit int) ([]session.Wallet, error) {
-	page, args := "SELECT id FROM wallets WHERE id > ?1 ORDER BY id LIMIT ?2", []any{after, max(limit, 0)}
+func (s *Store) List(ctx context.Context, owner string, after session.Position, limit int) ([]session.Wallet, error) {
+	page := "SELECT id FROM wallets WHERE (create_time, id) > (?1, ?2)"
+	args := []any{after.CreateTime.UnixMicro(), after.ID, max(limit, 0)} // 0001 is before every wallet
 	if owner != "" {
-		page, args = "SELECT id FROM wallets WHERE id > ?1 AND owner = ?3 ORDER BY id LIMIT ?2", append(args, owner)
+		page, args = page+" AND owner = ?4", append(args, owner)
 	}
+	page += " ORDER BY create_time, id LIMIT ?3"
 	found := []session.Wallet{}
 	err := s.read(ctx, "list wallets", func(tx *sql.Tx) (err error) {
 		found, err = wallets(ctx, tx, page, args...)
@@ -41,11 +43,12 @@ func (s *Store) List(ctx context.Context, owner, after string, limit int) ([]ses
 	return found, err
 }
 
-// wallets returns the wallets whose ids the query page yields, in order of id, each with
+// wallets returns the wallets whose ids the query page yields, oldest first, each with
 // its keys and sets. It makes three queries, however many wallets there are.
 func wallets(ctx context.Context, tx *sql.Tx, page string, args ...any) ([]session.Wallet, error) {
 	found, err := collect(ctx, tx, scanWallet,
-		"SELECT id, owner, create_time, hosted_since, lock_time, hard_aborts, soft_aborts FROM wallets WHERE id IN ("+page+") ORDER BY id", args...)
+		"SELECT id, owner, create_time, hosted_since, lock_time, hard_aborts, soft_aborts FROM wallets "+
+			"WHERE id IN ("+page+") ORDER BY create_time, id", args...)
 	if err != nil {
 		return nil, err
 	}

@@ -117,26 +117,43 @@ func setsInOrder(t *testing.T, b Backend) {
 }
 
 func list(t *testing.T, b Backend) {
-	none, err := b.List(t.Context(), "", "", 10)
+	none, err := b.List(t.Context(), "", session.Position{}, 10)
 	require.NoError(t, err)
 	require.Empty(t, none)
 
-	ids := map[string][]string{}
-	for i := range 7 {
-		owner := fmt.Sprintf("owner %d", i%2)
-		_, set := NewWallet(t, b, owner)
-		if i == 3 {
-			activate(t, b, set)
-			AddSet(t, b, set.WalletID, set.ID)
-		}
-		ids[owner] = append(ids[owner], set.WalletID)
-		ids[""] = append(ids[""], set.WalletID)
+	ids := make([]string, 6)
+	for i := range ids {
+		ids[i] = uuid.NewString()
 	}
-	for owner, want := range ids {
-		slices.Sort(want)
+	slices.Sort(ids)
+	created := now()
+	inOrder := map[string][]string{}
+	var later []func() // they are not stored in the order of their creation either
+	for i, x := range []struct {
+		id    string
+		after time.Duration
+	}{{ids[3], 0}, {ids[1], 1}, {ids[4], 1}, {ids[0], 2}, {ids[5], 3}, {ids[2], 4}} {
+		s := NewSession(x.id, session.OpCreate)
+		set, w := NewSet(s, ""), wallet(x.id, fmt.Sprintf("owner %d", i%2))
+		w.CreateTime = created.Add(x.after * time.Microsecond)
+		inOrder[w.Owner], inOrder[""] = append(inOrder[w.Owner], w.ID), append(inOrder[""], w.ID)
+		later = append(later, func() {
+			start(t, b, s)
+			Succeed(s, set.ID, []byte("result"))
+			require.NoError(t, b.Commit(t.Context(), s, Making(set, w), Audit("commit", w.ID)))
+			if i == 3 {
+				activate(t, b, set)
+				AddSet(t, b, w.ID, set.ID)
+			}
+		})
+	}
+	for _, store := range slices.Backward(later) {
+		store()
+	}
+	for owner, want := range inOrder {
 		for limit := 1; limit <= len(want)+1; limit++ {
 			var got []string
-			for after := ""; ; after = got[len(got)-1] {
+			for after := (session.Position{}); ; {
 				page, err := b.List(t.Context(), owner, after, limit)
 				require.NoError(t, err)
 				require.LessOrEqual(t, len(page), limit)
@@ -147,16 +164,17 @@ func list(t *testing.T, b Backend) {
 					require.Equal(t, found(t, b, page[i].ID), &page[i])
 					got = append(got, page[i].ID)
 				}
+				after = page[len(page)-1].Position()
 			}
 			require.Equal(t, want, got)
 		}
 	}
 	for _, owner := range []string{"nobody", "owner", "owner 1 "} {
-		page, err := b.List(t.Context(), owner, "", 10)
+		page, err := b.List(t.Context(), owner, session.Position{}, 10)
 		require.NoError(t, err)
 		require.Empty(t, page)
 	}
-	page, err := b.List(t.Context(), "", "", 0)
+	page, err := b.List(t.Context(), "", session.Position{}, 0)
 	require.NoError(t, err)
 	require.Empty(t, page)
 }
