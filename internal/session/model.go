@@ -221,7 +221,7 @@ type Progress struct {
 	Percent       uint32 // 0 to 100, never falls within an attempt
 	Curve         Curve
 	Round, Rounds uint32        // Rounds is 0 while pre-params are being made
-	Elapsed       time.Duration // since the session was recorded
+	Elapsed       time.Duration // since the attempt began
 	Sequence      uint32        // rises over all attempts
 	QueuePosition uint32
 	Attempt       uint32
