@@ -223,7 +223,8 @@ func (p *play) all(ctx context.Context) (err error) {
 func (p *play) operation(name string, run func(client.ProgressFunc) error) error {
 	report, end := p.show.operation(name)
 	err := run(func(pr client.Progress) {
-		p.result.Progress = append(p.result.Progress, demoProgress{pr.Status, pr.Done, pr.Percent, pr.Operation, pr.Curve, pr.Round, pr.Rounds})
+		p.result.Progress = append(p.result.Progress, demoProgress{pr.Status, pr.Done, pr.Percent, pr.Operation, pr.Curve,
+			pr.Round, pr.Rounds})
 		report(pr)
 	})
 	end(err)

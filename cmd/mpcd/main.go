@@ -57,7 +57,8 @@ func run(args []string) int {
 	}
 	if i := slices.IndexFunc(args, func(arg string) bool { return !utf8.ValidString(arg) }); i >= 0 {
 		// It would be read with U+FFFD in the place of such bytes, and so name something else.
-		fmt.Fprintf(os.Stderr, "mpcd: argument %d is not valid UTF-8: give it in UTF-8, as a terminal with a UTF-8 locale does\n", i+1)
+		fmt.Fprintf(os.Stderr, "mpcd: argument %d is not valid UTF-8: "+
+			"give it in UTF-8, as a terminal with a UTF-8 locale does\n", i+1)
 		return exitUsage
 	}
 	exit := -1

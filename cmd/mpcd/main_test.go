@@ -19,7 +19,8 @@ import (
 // Key derivation and the protocol are several times slower under the race detector, so that
 // only some services run there.
 func TestMain(m *testing.M) {
-	testscript.Main(builder{m}, map[string]func(){"mpcd-tested": main, "hold-connections": holdConnections, "hold-lock": holdLock})
+	testscript.Main(builder{m}, map[string]func(){
+		"mpcd-tested": main, "hold-connections": holdConnections, "hold-lock": holdLock})
 }
 
 const repoRoot = "../.."

@@ -14,7 +14,8 @@ import (
 )
 
 // droppedPool is what the service logs when it drops its pool at the start.
-const droppedPool = "the pool of pre-params was dropped and fills anew: its sets may have been used already; see docs/RESTORING.md"
+const droppedPool = "the pool of pre-params was dropped and fills anew: its sets may have been used already; see " +
+	"docs/RESTORING.md"
 
 // aside is a copy of files.
 type aside map[string][]byte
@@ -76,7 +77,8 @@ func TestRestoredPoolNeverCrosses(t *testing.T) {
 	}
 	create := func(share string, more ...string) func(*running) {
 		return func(svc *running) {
-			args := append([]string{"wallet", "create", "--curves=SECP256K1", "--share", filepath.Join(dir, share), "--addr", svc.grpc}, more...)
+			args := append([]string{"wallet", "create", "--curves=SECP256K1", "--share", filepath.Join(dir, share), "--addr",
+				svc.grpc}, more...)
 			out, err := exec.CommandContext(t.Context(), "mpcd", args...).CombinedOutput()
 			require.NoError(t, err, "%s", out)
 		}

@@ -72,7 +72,8 @@ func (a *accessFlags) open(dev bool, addresses []address, log *slog.Logger, f *f
 	out.config.Limits = a.limits
 	authenticator := &auth.Authenticator{Identities: a.openIdentities(f), Tokens: a.openTokens(log, f)}
 	if a.jwtIssuer+a.jwtAudience+a.jwtJWKS+a.tlsClientCA+a.mtlsIdentities == "" {
-		f.add("authentication is missing: name --jwt-issuer, --jwt-audience and --jwt-jwks, or --tls-client-ca and --mtls-identities, or both; --dev is a loopback service without it")
+		f.add("authentication is missing: name --jwt-issuer, --jwt-audience and --jwt-jwks, or --tls-client-ca and " +
+			"--mtls-identities, or both; --dev is a loopback service without it")
 	}
 	out.auth = authenticator.Caller
 	if authenticator.Tokens != nil {

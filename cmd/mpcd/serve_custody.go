@@ -64,7 +64,8 @@ func (w *webhookFlags) settings() settings {
 func (w *webhookFlags) open(log *slog.Logger, f *faults, to *service.Options) {
 	base := webhook.Config{CA: w.openCA(f), Networks: w.openNetworks(f)}
 	if w.custodianURL == "" {
-		optional := []named{{"--custodian-header-secret", w.custodianHeaderSecret}, {"--custodian-recipient", w.custodianRecipient}}
+		optional := []named{{"--custodian-header-secret", w.custodianHeaderSecret},
+			{"--custodian-recipient", w.custodianRecipient}}
 		if w.custodianDelete {
 			optional = append(optional, named{"--custodian-delete", "true"})
 		}
@@ -87,7 +88,8 @@ func (w *webhookFlags) open(log *slog.Logger, f *faults, to *service.Options) {
 		custodian.HeaderSecret = readWord(f, "--custodian-header-secret", w.custodianHeaderSecret)
 	}
 	custodian.Signers = readSigners(f, "--custodian-signing-secret", w.custodianSigningSecret)
-	to.Custodian = webhookClient(custodian, "--custodian-url", named{"--custodian-signing-secret", strings.Join(files(w.custodianSigningSecret), ",")}, log, f)
+	to.Custodian = webhookClient(custodian, "--custodian-url",
+		named{"--custodian-signing-secret", strings.Join(files(w.custodianSigningSecret), ",")}, log, f)
 	if to.Custodian != nil && w.custodianDelete {
 		custodian.Name = "custodian-delete"
 		to.CustodianDeletes = webhook.New(custodian, log)
@@ -102,7 +104,8 @@ func (w *webhookFlags) open(log *slog.Logger, f *faults, to *service.Options) {
 	policy := base
 	policy.Name, policy.URL = "policy", w.policyURL
 	policy.Signers = readSigners(f, "--policy-signing-secret", w.policySigningSecret)
-	to.Policy = webhookClient(policy, "--policy-url", named{"--policy-signing-secret", strings.Join(files(w.policySigningSecret), ",")}, log, f)
+	to.Policy = webhookClient(policy, "--policy-url",
+		named{"--policy-signing-secret", strings.Join(files(w.policySigningSecret), ",")}, log, f)
 }
 
 // webhookClient returns one where its URL and its secret are named, and nil where neither is.

@@ -41,7 +41,8 @@ func (cmd *createCmd) Run(ctx context.Context) error {
 		}
 		result, text := madeShare(s, cmd.Share)
 		return result, text, nil
-	}, client.WithStore(cmd.Share.store), client.WithOwner(cmd.Owner), client.WithDisplayName(cmd.Name), client.WithCurves(cmd.Curves...))
+	}, client.WithStore(cmd.Share.store), client.WithOwner(cmd.Owner), client.WithDisplayName(cmd.Name),
+		client.WithCurves(cmd.Curves...))
 }
 
 type showCmd struct {

@@ -81,7 +81,8 @@ func (f *serviceFlags) deviceHeld(opts []client.Option) ([]client.Option, error)
 
 // call connects, shows the progress of one operation and prints its result: as JSON, or
 // as text.
-func (f *serviceFlags) call(name string, run func(*client.Client, client.ProgressFunc) (result any, text string, err error), opts ...client.Option) (err error) {
+func (f *serviceFlags) call(name string, run func(*client.Client, client.ProgressFunc) (result any, text string,
+	err error), opts ...client.Option) (err error) {
 	return f.quiet(func(c *client.Client) (any, string, error) {
 		report, end := newView(os.Stderr, f.JSON).operation(name)
 		result, text, err := run(c, report)
@@ -122,7 +123,8 @@ func (f *serviceFlags) explain(err error) error {
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("%w; what was not confirmed is of no use, and the service erases it", errInterrupted)
 	case errors.As(err, &e) && e.Code == codes.Unavailable && e.Reason == "":
-		return fmt.Errorf("no mpcd service answers at %s. Start one with \"mpcd serve --dev\", or name another with --addr; one with TLS needs --tls-ca\n(%w)", f.Addr, err)
+		return fmt.Errorf("no mpcd service answers at %s. Start one with \"mpcd serve --dev\", or name another with "+
+			"--addr; one with TLS needs --tls-ca\n(%w)", f.Addr, err)
 	}
 	return err
 }

@@ -74,7 +74,8 @@ func (f shareFile) kept(s *client.Share, err error) error {
 	case s == nil:
 		return err
 	case errors.Is(err, client.ErrNotRevoked):
-		return fmt.Errorf("%w\nThe new share is kept in %s. Revoke the rest with \"mpcd wallet revoke --wallet %s --set SET\"", err, f, s.WalletID())
+		return fmt.Errorf("%w\nThe new share is kept in %s. Revoke the rest with "+
+			"\"mpcd wallet revoke --wallet %s --set SET\"", err, f, s.WalletID())
 	default:
 		return unconfirmed(err, s.WalletID(), s.ShareSetID(), string(f))
 	}
@@ -84,6 +85,7 @@ var errUncounted = errors.New("the new share set is not confirmed")
 
 // unconfirmed is an error after a file was written whose share set may not count.
 func unconfirmed(err error, walletID, setID, file string) error {
-	return fmt.Errorf("%w: %w\n%s is written, but the service may not count it. If \"mpcd wallet show --wallet %s\" has set %s as ACTIVE, keep the file; otherwise delete it and run the command again",
+	return fmt.Errorf("%w: %w\n%s is written, but the service may not count it. If \"mpcd wallet show --wallet %s\" has "+
+		"set %s as ACTIVE, keep the file; otherwise delete it and run the command again",
 		errUncounted, err, file, walletID, setID)
 }

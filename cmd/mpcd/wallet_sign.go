@@ -37,6 +37,7 @@ func (cmd *signCmd) Run(ctx context.Context) error {
 			Payload    string       `json:"payload"`
 			Signature  string       `json:"signature"`
 			RecoveryID uint32       `json:"recoveryId"`
-		}{sig.ShareSetID, cmd.Curve, hex.EncodeToString(sig.PublicKey), cmd.Payload, hex.EncodeToString(sig.Bytes), sig.RecoveryID}, hex.EncodeToString(sig.Bytes) + "\n", nil
+		}{sig.ShareSetID, cmd.Curve, hex.EncodeToString(sig.PublicKey), cmd.Payload, hex.EncodeToString(sig.Bytes),
+			sig.RecoveryID}, hex.EncodeToString(sig.Bytes) + "\n", nil
 	})
 }

@@ -24,7 +24,8 @@ var undo = map[int][]string{
 	},
 	7: {
 		"DROP INDEX wallet_moduli_by_sha256", "ALTER TABLE wallet_moduli DROP COLUMN maker",
-		"DROP INDEX preparams_by_age", "ALTER TABLE preparams DROP COLUMN role", "ALTER TABLE preparams DROP COLUMN incarnation",
+		"DROP INDEX preparams_by_age", "ALTER TABLE preparams DROP COLUMN role",
+		"ALTER TABLE preparams DROP COLUMN incarnation",
 		"CREATE INDEX preparams_by_age ON preparams (make_time) WHERE id IS NOT NULL", "DROP TABLE incarnation",
 	},
 	8: {"DROP INDEX wallets_by_owner", "CREATE INDEX wallets_by_owner ON wallets (owner, id)"},
@@ -94,7 +95,8 @@ func TestWalletAtItsLimitFromBeforeWalletsHadOne(t *testing.T) {
 	live := w.Sets[1].ID
 	require.NoError(t, s.Close())
 	olderSchema(t, path, 5)
-	_, err = sqlite(t, path).ExecContext(t.Context(), "UPDATE share_sets SET state = 3, revoke_time = 1, aborts = 15 WHERE id = ?", revoked.ID)
+	_, err = sqlite(t, path).ExecContext(t.Context(), "UPDATE share_sets SET state = 3, revoke_time = 1, aborts = 15 "+
+		"WHERE id = ?", revoked.ID)
 	require.NoError(t, err)
 
 	s = open(t, path)
