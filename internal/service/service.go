@@ -103,13 +103,7 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 	for _, c := range webhooks {
 		registry.MustRegister(c)
 	}
-	o.Server.Detail = func() map[string]string {
-		detail := map[string]string{}
-		for name, c := range webhooks {
-			detail[name] = "circuit " + c.Circuit()
-		}
-		return detail
-	}
+	o.Server.Detail = func() map[string]string { return circuits(webhooks) }
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = pool.Fill(background) }) // ends with stop; it logs its troubles itself
@@ -152,6 +146,15 @@ func (o *Options) webhooks() map[string]*webhook.Client {
 	all := map[string]*webhook.Client{"custodian": o.Custodian, "custodian-delete": o.CustodianDeletes, "policy": o.Policy}
 	maps.DeleteFunc(all, func(_ string, c *webhook.Client) bool { return c == nil })
 	return all
+}
+
+// circuits says how the ways to somebody else's services are.
+func circuits(webhooks map[string]*webhook.Client) map[string]string {
+	detail := map[string]string{}
+	for name, c := range webhooks {
+		detail[name] = "circuit " + c.Circuit()
+	}
+	return detail
 }
 
 // sessions are the settings of sessions. Of the server's sets, half of the pool, new wallets of
