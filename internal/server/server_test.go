@@ -144,7 +144,7 @@ func TestServeCutsOffAfterTheGraceTime(t *testing.T) {
 	resp, err := web.Do(req)
 	require.NoError(t, err)
 	defer resp.Body.Close() //nolint:errcheck // it was cut off
-	for range 4 { // both runs wait, each for both parties' pre-params, and nothing will let them through
+	for range 4 {           // both runs wait, each for both parties' pre-params, and nothing will let them through
 		<-gate.Came
 	}
 

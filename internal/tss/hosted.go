@@ -30,7 +30,7 @@ func Hosted(
 	var out [2]*Joined
 	panicked := make(chan any, len(out))
 	var wg sync.WaitGroup
-	for p, side := range [2]*Joint{Client: client, Server: server} {
+	for p, side := range map[Party]*Joint{Client: client, Server: server} {
 		wg.Go(func() { // ends with its side, which ends at once with ctx
 			defer func() {
 				if v := recover(); v != nil {
@@ -40,7 +40,7 @@ func Hosted(
 			}()
 			made, err := side.Run(ctx, ends[p])
 			if err != nil {
-				cancel(fmt.Errorf("%v side: %w", Party(p), err))
+				cancel(fmt.Errorf("%v side: %w", p, err))
 				return
 			}
 			out[p] = made

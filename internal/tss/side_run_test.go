@@ -234,7 +234,7 @@ func TestStoppedRunLooksAtWhatCame(t *testing.T) {
 			s.seats[0].party = scripted{start: func() *lib.Error { return nil }, update: func(lib.ParsedMessage) *lib.Error {
 				time.Sleep(time.Second)
 				looked = true
-				if want == no {
+				if errors.Is(want, no) {
 					return lib.NewError(no, "task", 1, nil)
 				}
 				return nil
@@ -273,9 +273,9 @@ func TestRest(t *testing.T) {
 		require.Equal(t, x.want, s.err, name)
 		select {
 		case <-s.failed:
-			require.Equal(t, ErrStopped, x.want, name)
+			require.ErrorIs(t, x.want, ErrStopped, name)
 		default:
-			require.NotEqual(t, ErrStopped, x.want, name)
+			require.NotErrorIs(t, x.want, ErrStopped, name)
 		}
 	}
 }

@@ -133,11 +133,11 @@ func list(t *testing.T, b Backend) {
 	var later []func() // they are not stored in the order of their creation either
 	for i, x := range []struct {
 		id    string
-		after time.Duration
+		after int // microseconds
 	}{{ids[3], 0}, {ids[1], 1}, {ids[4], 1}, {ids[0], 2}, {ids[5], 3}, {ids[2], 4}} {
 		s := NewSession(x.id, session.OpCreate)
 		set, w := NewSet(s, ""), wallet(x.id, fmt.Sprintf("owner %d", i%2))
-		w.CreateTime = created.Add(x.after * time.Microsecond)
+		w.CreateTime = created.Add(time.Duration(x.after) * time.Microsecond)
 		inOrder[w.Owner], inOrder[""] = append(inOrder[w.Owner], w.ID), append(inOrder[""], w.ID)
 		later = append(later, func() {
 			start(t, b, s)
