@@ -10,6 +10,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
 	"github.com/mpcd/mpcd/internal/secret"
@@ -224,6 +227,46 @@ func TestWhatADeviceEndsWith(t *testing.T) {
 	waits := begun(nil)
 	waits.ended = nil
 	require.ErrorIs(t, waits.finish(gone), io.ErrClosedPipe)
+}
+
+// A device-held run of no curve, or with a share that is none, is not begun.
+func TestWhatADeviceBeginsWith(t *testing.T) {
+	t.Parallel()
+	run := func(w want) error {
+		open := func(context.Context, ticket) (grpc.ServerStreamingClient[mpcdv1.BackupWalletResponse], error) {
+			return nil, errors.New("it was begun")
+		}
+		_, err := runOnDevice[mpcdv1.BackupWalletResponse, *mpcdv1.BackupWalletResult](
+			t.Context(), &Client{}, w, newReporter(nil, OperationBackup), open)
+		return err
+	}
+	require.ErrorContains(t, run(want{curves: []Curve{"P256"}}), "no curve")
+	require.ErrorIs(t, run(want{source: &Share{encoded: secret.New([]byte("x"))}}), ErrNotAShare)
+}
+
+// lost is a stream that breaks off, and then ends.
+type lost struct {
+	grpc.ServerStreamingClient[mpcdv1.BackupWalletResponse]
+	errs []error
+}
+
+func (l *lost) Recv() (*mpcdv1.BackupWalletResponse, error) {
+	err := l.errs[0]
+	l.errs = l.errs[1:]
+	return nil, err
+}
+
+// What breaks a stream off ends it, and nothing is read behind it.
+func TestStreamThatBreaksOff(t *testing.T) {
+	t.Parallel()
+	stream := &lost{errs: []error{status.Error(codes.Unavailable, "reset"), io.EOF}}
+	open := func(context.Context, ticket) (grpc.ServerStreamingClient[mpcdv1.BackupWalletResponse], error) {
+		return stream, nil
+	}
+	r := newReporter(nil, OperationBackup)
+	_, err := attach(t.Context(), &ticket{}, r, (*mpcdv1.BackupWalletResponse).GetOutcome, open)
+	require.Equal(t, codes.Unavailable, status.Code(err))
+	require.Len(t, stream.errs, 1)
 }
 
 // A signature that did not come, or is of no curve, is none.

@@ -102,13 +102,10 @@ func TestMakingPreParamsIsShown(t *testing.T) {
 		}}
 	}}
 	var first atomic.Uint32 // the sequence of the service's first round
-	cfg.Dial = append(cfg.Dial, grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-		stream, err := streamer(ctx, desc, cc, method, opts...)
-		return &watchedStream{stream, func(p *mpcdv1.Progress) {
-			if p.GetRounds() > 0 {
-				first.CompareAndSwap(0, p.GetSequence())
-			}
-		}}, err
+	cfg.Dial = append(cfg.Dial, onResponse(func(r *mpcdv1.CreateWalletResponse) {
+		if p := r.GetProgress(); p.GetRounds() > 0 {
+			first.CompareAndSwap(0, p.GetSequence())
+		}
 	}))
 	service := servertest.Start(t, cfg)
 	c := newECDSA(t, service, store, newKey(t), func(ctx context.Context) (*tss.PreParams, error) {
@@ -160,16 +157,42 @@ func TestDeviceHeldRunIsCancelled(t *testing.T) {
 	}
 }
 
-// watchedStream shows progress before the SDK has it.
+// What the service says of a set that the device has made is held against what was asked for.
+func TestOutcomeOfADeviceHeldRun(t *testing.T) {
+	lie := func(r *mpcdv1.CreateWalletResponse) {
+		if set := r.GetOutcome().GetShareSet(); set != nil {
+			set.Purpose = mpcdv1.Purpose_PURPOSE_BACKUP
+		}
+	}
+	service := servertest.Start(t, servertest.Config{Dial: []grpc.DialOption{onResponse(lie)}})
+	c, err := client.New(service.Conn, client.WithDeviceHeldShares(), client.WithCurves(client.CurveEd25519),
+		client.WithStore(func(context.Context, *client.Share) error { return errors.New("no run gets so far") }))
+	require.NoError(t, err)
+	_, err = c.CreateWallet(t.Context(), nil)
+	require.ErrorIs(t, err, client.ErrBadAnswer)
+	require.ErrorContains(t, err, "the share set is not of purpose SIGNING")
+}
+
+// onResponse calls a function with a new wallet's responses before the SDK has them.
+func onResponse(look func(*mpcdv1.CreateWalletResponse)) grpc.DialOption {
+	return grpc.WithStreamInterceptor(func(
+		ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
+		streamer grpc.Streamer, opts ...grpc.CallOption,
+	) (grpc.ClientStream, error) {
+		stream, err := streamer(ctx, desc, cc, method, opts...)
+		return &watchedStream{stream, look}, err
+	})
+}
+
 type watchedStream struct {
 	grpc.ClientStream
-	look func(*mpcdv1.Progress)
+	look func(*mpcdv1.CreateWalletResponse)
 }
 
 func (w *watchedStream) RecvMsg(m any) error {
 	err := w.ClientStream.RecvMsg(m)
-	if r, ok := m.(*mpcdv1.CreateWalletResponse); err == nil && ok && r.GetProgress() != nil {
-		w.look(r.GetProgress())
+	if r, ok := m.(*mpcdv1.CreateWalletResponse); err == nil && ok {
+		w.look(r)
 	}
 	return err
 }

@@ -48,6 +48,8 @@ func TestAnswersAboutWallets(t *testing.T) {
 	c := newClient(t, f, conn)
 	share, err := c.CreateWallet(t.Context(), nil)
 	require.NoError(t, err)
+	_, err = c.CreateWallet(t.Context(), nil) // so that a list has more than one page
+	require.NoError(t, err)
 	fresh := newClient(t, f, conn)
 	f.lieWallet = func(w *mpcdv1.Wallet) { w.PublicKeys = nil }
 	_, err = fresh.Sign(t.Context(), share, client.CurveEd25519, []byte("x"))

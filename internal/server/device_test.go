@@ -319,7 +319,9 @@ func deviceSays(t testing.TB, s *servertest.Service, do call, req deviceRun, h h
 				m.Hello.Proof = proof(t, m.GetHello(), req, rec, h)
 			}
 		}
-		said := do(t, s, alice, &pb.SendMessagesRequest{SessionId: rec.ID, Instance: req.GetDevice().GetInstance(), Attempt: rec.Attempt, Messages: messages})
+		said := do(t, s, alice, &pb.SendMessagesRequest{
+			SessionId: rec.ID, Instance: req.GetDevice().GetInstance(), Attempt: rec.Attempt, Messages: messages,
+		})
 		return said.status.Code() == codes.OK && done[*pb.SendMessagesResponse](t, said).GetAck() == last
 	}, 2*time.Minute, 5*time.Millisecond)
 	if !over {

@@ -372,7 +372,8 @@ func (r *rogue) unrecorded(t testing.TB, way string) {
 	}
 	require.Len(t, lines, 1)
 	l := lines[0]
-	require.Equal(t, []string{"session.begin", "refused", way, r.uses, r.op}, []string{l.Action, l.Outcome, l.Reason, l.ShareSetID, l.Detail})
+	require.Equal(t, []string{"session.begin", "refused", way, r.uses, r.op},
+		[]string{l.Action, l.Outcome, l.Reason, l.ShareSetID, l.Detail})
 }
 
 // end is the audit log's last word on the run.

@@ -144,8 +144,9 @@ func TestServeCutsOffAfterTheGraceTime(t *testing.T) {
 	resp, err := web.Do(req)
 	require.NoError(t, err)
 	defer resp.Body.Close() //nolint:errcheck // it was cut off
-	<-gate.Came
-	<-gate.Came // both wait, and nothing will let them through
+	for range 4 { // both runs wait, each for both parties' pre-params, and nothing will let them through
+		<-gate.Came
+	}
 
 	cancel()
 	require.NoError(t, <-served)

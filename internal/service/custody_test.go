@@ -94,7 +94,7 @@ func (r *rig) with(t *testing.T, c *customer, deletes bool, ttl time.Duration) {
 	t.Helper()
 	o := service.Options{
 		DB: r.url(), Keyset: r.keys(t), Auth: service.DevCaller, Sessions: session.Config{ResultTTL: ttl}, Pool: preparams.Config{MaxAge: time.Hour},
-		Custodian: c.client("custodian"),
+		Custodian: c.client("custodian"), Wrap: func(p *session.Ports) { r.custodian = p.Custodian },
 	}
 	if deletes {
 		o.CustodianDeletes = c.client("custodian-delete")
@@ -184,7 +184,7 @@ func (r *rig) provisioned(t *testing.T, d device, set string) {
 	found, err := r.svc.Store.Set(t.Context(), d.wallet, set)
 	require.NoError(t, err)
 	require.Equal(t, session.SetActive, found.State)
-	half, err := r.svc.Sessions.Custodian.Fetch(t.Context(), "alice", found)
+	half, err := r.custodian.Fetch(t.Context(), "alice", found)
 	require.NoError(t, err)
 	half.Wipe()
 }

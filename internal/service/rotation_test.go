@@ -42,6 +42,8 @@ type rig struct {
 	file seal.File
 	svc  *service.Service
 
+	custodian session.Custodian // of the service, where it has one
+
 	admin  string       // its address
 	served func() error // ends it
 }

@@ -1,8 +1,10 @@
 package session
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
+	"strings"
 	"time"
 )
 
@@ -44,7 +46,7 @@ func (o Operation) String() string {
 }
 
 // entry speaks of a change to a session.
-func (s *Service) entry(rec *Session, action string) Entry {
+func (s *runner) entry(rec *Session, action string) Entry {
 	return Entry{
 		Time: s.clock.wallNow(), Caller: rec.Caller, Action: action, WalletID: rec.WalletID, ShareSetID: rec.ShareSetID,
 		SessionID: rec.ID, Outcome: outcomeOK, Detail: rec.Operation.String(),
@@ -52,7 +54,7 @@ func (s *Service) entry(rec *Session, action string) Entry {
 }
 
 // ended speaks of a session that did not succeed.
-func (s *Service) ended(rec *Session, action string, err error) Entry {
+func (s *runner) ended(rec *Session, action string, err error) Entry {
 	e := s.entry(rec, action)
 	e.Outcome, e.Reason = outcomeFailed, Reason(err)
 	if a := new(AbortedError); errors.As(err, &a) {
@@ -68,4 +70,31 @@ func (s *Service) ended(rec *Session, action string, err error) Entry {
 func (e Entry) signed(c Curve, digest []byte) Entry {
 	e.Detail += " " + c.String() + " " + hex.EncodeToString(digest)
 	return e
+}
+
+// refused notes a decision against a caller. What is only malformed is no decision, and
+// neither is a fault of ours.
+func (s *runner) refused(ctx context.Context, e Entry, err error) {
+	e.Outcome, e.Reason = outcomeRefused, Reason(err)
+	switch e.Reason {
+	case ErrInvalidArgument.Reason, ErrShareMalformed.Reason, ErrInternal.Reason, ErrInterrupted.Reason:
+		return
+	case ErrPolicyDenied.Reason:
+		if d := new(DeniedError); errors.As(err, &d) {
+			e.Detail = strings.TrimSpace(e.Detail + " " + d.Why)
+		}
+	case ErrWalletNotFound.Reason: // nobody begins, or adds to, the chain of a wallet that is not theirs
+		e.Detail = strings.TrimSpace(e.Detail + " wallet " + e.WalletID)
+		e.WalletID = ""
+	}
+	s.note(ctx, e)
+}
+
+// note writes an audit entry that goes with no change. That it could not be written is
+// in the log, and changes nothing of what was decided.
+func (s *runner) note(ctx context.Context, e Entry) {
+	e.Time = s.clock.wallNow()
+	if err := s.ports.Keeping.Record(context.WithoutCancel(ctx), e); err != nil {
+		s.ports.Log.Error("an audit entry could not be written", "action", e.Action, "caller", e.Caller, "error", err)
+	}
 }

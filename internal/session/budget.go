@@ -30,7 +30,7 @@ func NewBudget(aborts int, now time.Time) Budget {
 	return Budget{Now: now, Set: aborts, Wallet: walletFactor * aborts, WalletSoft: walletSoft}
 }
 
-func (s *Service) budget() Budget { return NewBudget(s.cfg.Aborts, s.clock.now()) }
+func (s *runner) budget() Budget { return NewBudget(s.cfg.Aborts, s.clock.now()) }
 
 // Charged returns when a set whose soft budget is whole again at full has it back after one
 // more soft abort.

@@ -23,9 +23,9 @@ func newBuckets(burst int, every time.Duration) *bucket.Set[string] {
 // mayWaste refuses a run that takes pre-params where too many of its owner's took some and did
 // not succeed: to begin one and to cancel it costs nothing, and a set is used once. New wallets,
 // which need no share, are counted apart.
-func (s *Service) mayWaste(t *target, src *source) error {
-	if usesPreParams(t.curves) {
-		if wait := s.waste.Left(t.payer(src)); wait > 0 {
+func (s *runner) mayWaste(p *plan) error {
+	if usesPreParams(p.curves) {
+		if wait := s.waste.Left(p.payer()); wait > 0 {
 			return &LimitedError{Waste: true, RetryAfter: wait}
 		}
 	}
@@ -33,18 +33,18 @@ func (s *Service) mayWaste(t *target, src *source) error {
 }
 
 // wasted counts such a run that ends with err.
-func (s *Service) wasted(t *target, src *source, err error) {
+func (s *runner) wasted(p *plan, err error) {
 	none := new(NoPreParamsError) // it found the pool empty, and took nothing
-	if err != nil && usesPreParams(t.curves) && !errors.As(err, &none) {
-		s.waste.Spend(t.payer(src))
+	if err != nil && usesPreParams(p.curves) && !errors.As(err, &none) {
+		s.waste.Spend(p.payer())
 	}
 }
 
-func (t *target) payer(src *source) string {
-	if src == nil {
-		return "new " + t.owner
+func (p *plan) payer() string {
+	if p.source == nil {
+		return "new " + p.owner
 	}
-	return "old " + t.owner
+	return "old " + p.owner
 }
 
 // unproven are the runs of each caller whose device has not shown its share yet. No caller has

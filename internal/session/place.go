@@ -38,7 +38,7 @@ const (
 // place gets a run its place, and returns when it has it. A hosted run's ticket stands in the
 // queue already: its request has the share. A device-held run gets its ticket when its device
 // has shown that it has the share, and nothing is taken or computed for it before.
-func (s *Service) place(ctx context.Context, w *work, p *plan, t *ticket) (*ticket, error) {
+func (s *runner) place(ctx context.Context, w *work, p *plan, t *ticket) (*ticket, error) {
 	r := w.run
 	if r.device != nil {
 		if err := s.entitle(ctx, r, w.rec, p); err != nil {
@@ -70,7 +70,7 @@ func (s *Service) place(ctx context.Context, w *work, p *plan, t *ticket) (*tick
 
 // entitle waits until a run's device has shown that it has its share, and asks the policy: who has a
 // token alone must not use up a customer's webhook.
-func (s *Service) entitle(ctx context.Context, r *Run, rec *Session, p *plan) error {
+func (s *runner) entitle(ctx context.Context, r *Run, rec *Session, p *plan) error {
 	if r.entitled { // it has taken over
 		return nil
 	}
@@ -90,7 +90,7 @@ var errNoHello = errors.New("a first part that is no hello")
 
 // awaitProof waits for the hello of a run's device, and holds its proof against the client's share of
 // the set that the run uses. A device that makes a new wallet has nothing to prove.
-func (s *Service) awaitProof(ctx context.Context, r *Run, rec *Session, p *plan) error {
+func (s *runner) awaitProof(ctx context.Context, r *Run, rec *Session, p *plan) error {
 	s.unproven.add(r)
 	defer s.unproven.remove(r)
 	within := min(proofTime, s.cfg.DeviceSilence)
@@ -124,7 +124,7 @@ func (s *Service) awaitProof(ctx context.Context, r *Run, rec *Session, p *plan)
 
 // checkSet looks at what only who has the share is told: whether the set may be used now, and
 // whether there may be one more.
-func (s *Service) checkSet(ctx context.Context, r *Run, rec *Session, p *plan) error {
+func (s *runner) checkSet(ctx context.Context, r *Run, rec *Session, p *plan) error {
 	// Who is refused for want of a place, and comes again, has begun nothing.
 	if err := s.devices.room(rec.Caller, rec.Operation); err != nil {
 		return err
@@ -144,7 +144,7 @@ func (s *Service) checkSet(ctx context.Context, r *Run, rec *Session, p *plan) e
 	s.mu.Lock()
 	r.walletID = p.walletID // it counts from now on
 	s.mu.Unlock()
-	wallet, err := s.Wallets.Wallet(ctx, p.walletID)
+	wallet, err := s.ports.Wallets.Wallet(ctx, p.walletID)
 	if err != nil {
 		return err
 	}
@@ -155,8 +155,8 @@ func (s *Service) checkSet(ctx context.Context, r *Run, rec *Session, p *plan) e
 // pool; nil: it may. A new wallet needs no share, and whoever has a token alone must leave half of
 // the pool to others: the first quarter is for everybody, the second for so many of each caller,
 // see Config.Creates.
-func (s *Service) mayTakeForNew(ctx context.Context, caller string) error {
-	plenty, err := s.PreParams.Ready(ctx, tss.Server)
+func (s *runner) mayTakeForNew(ctx context.Context, caller string) error {
+	plenty, err := s.ports.PreParams.Ready(ctx, tss.Server)
 	if plenty || err != nil {
 		return err
 	}
@@ -197,7 +197,7 @@ func lastOf(parts []Numbered) (last uint32) {
 
 // deviceOf returns the device of a session that is this instance at this attempt, or nil; and
 // whether the session is live with any.
-func (s *Service) deviceOf(rec *Session, instance string, attempt uint32) (found *device, live bool) {
+func (s *runner) deviceOf(rec *Session, instance string, attempt uint32) (found *device, live bool) {
 	s.mu.Lock()
 	runs := []*Run{s.live[runKey{rec.Caller, rec.RequestID}], s.takeovers[instanceKey{rec.ID, instance}]}
 	s.mu.Unlock()

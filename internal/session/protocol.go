@@ -12,9 +12,9 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// operation returns the server's side of what a run computes on curves; the caller adds what the
-// operation is about.
-func (s *Service) operation(w *work, curves []Curve) *tss.Joint {
+// serverSide returns the server's side of what a run computes on curves; the caller adds what it is
+// about.
+func (s *runner) serverSide(w *work, curves []Curve) *tss.Joint {
 	return &tss.Joint{
 		Party: tss.Server, Operation: w.rec.Operation.String(), SessionID: w.rec.ID, Attempt: w.rec.Attempt,
 		WalletID: w.rec.WalletID, Curves: curves, Observer: tss.Observer{Busy: w.busy},
@@ -22,16 +22,26 @@ func (s *Service) operation(w *work, curves []Curve) *tss.Joint {
 	}
 }
 
-// compute runs an operation with the client's side on a device, or here where client is its share:
-// then the client's encoded new share is in the second output, which is nil otherwise. The caller
-// wipes what it gets.
-func (s *Service) compute(ctx context.Context, w *work, op *tss.Joint, client *tss.Share) (server, hosted *tss.Joined, err error) {
-	w.run.report(newSpan(op.Curves[0], op.Curves).progress(0, 0))
+// compute reads the server's share of the set that is used, where one is, and runs the operation with
+// the client's side on a device, or here: then the client's encoded new share is in the second output,
+// which is nil otherwise. The caller wipes what it gets.
+func (s *runner) compute(ctx context.Context, w *work, p *plan, op *tss.Joint) (server, hosted *tss.Joined, err error) {
+	var client *tss.Share
+	if src := p.source; src != nil {
+		if op.Share, err = s.serverShare(ctx, p.owner, src, w); err != nil {
+			return nil, nil, err
+		}
+		defer op.Share.Wipe()
+		op.Record, client = src.set.Record, src.client
+	}
+	if c := op.Curves[0]; c != Secp256k1 || op.PreParams == nil { // else it says so itself when it claims them
+		w.run.report(newSpan(c, op.Curves).progress(0, 0))
+	}
 	if w.run.device != nil {
 		server, err = s.withDevice(ctx, op, w.run.device)
 		return server, nil, err
 	}
-	both, err := tss.Hosted(ctx, op, client, s.preParams(w, s.PreParams.Claim, tss.Client))
+	both, err := tss.Hosted(ctx, op, client, s.preParams(w, s.ports.PreParams.Claim, tss.Client))
 	if err != nil {
 		return nil, nil, ours(err, "share of the set that is used")
 	}
@@ -44,7 +54,7 @@ const lookAtMost = 30 * time.Second
 // withDevice runs the server's side of a device-held run. When ctx ends, nothing more is taken
 // from the device or sent to it, but what was taken is looked at to the end: a cancellation
 // does not undo the blame for it.
-func (s *Service) withDevice(ctx context.Context, op *tss.Joint, d *device) (*tss.Joined, error) {
+func (s *runner) withDevice(ctx context.Context, op *tss.Joint, d *device) (*tss.Joined, error) {
 	d.listen()
 	whole, kill := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer kill(nil)
@@ -57,7 +67,7 @@ func (s *Service) withDevice(ctx context.Context, op *tss.Joint, d *device) (*ts
 		case <-whole.Done():
 		}
 	})()
-	return s.Joint(whole, op, d)
+	return s.ports.Joint(whole, op, d)
 }
 
 // claimSet is PreParams.Claim or ClaimReady.
@@ -65,7 +75,7 @@ type claimSet func(ctx context.Context, p Party) (*tss.PreParams, error)
 
 // preParams claims a party's set whose moduli were never used, in any wallet. A set is used
 // once by design; this is for a pool that came back, as when a database was restored.
-func (s *Service) preParams(w *work, claim claimSet, p Party) func(context.Context) (*tss.PreParams, error) {
+func (s *runner) preParams(w *work, claim claimSet, p Party) func(context.Context) (*tss.PreParams, error) {
 	walletID := w.rec.WalletID
 	return func(ctx context.Context) (*tss.PreParams, error) {
 		for {
@@ -74,7 +84,7 @@ func (s *Service) preParams(w *work, claim claimSet, p Party) func(context.Conte
 				return nil, fmt.Errorf("pre-params: %w", err)
 			}
 			n, nTilde := pp.Moduli()
-			err = s.Wallets.ReserveModuli(ctx, walletID, MadeHere, sha256.Sum256(n.Bytes()), sha256.Sum256(nTilde.Bytes()))
+			err = s.ports.Wallets.ReserveModuli(ctx, walletID, MadeHere, sha256.Sum256(n.Bytes()), sha256.Sum256(nTilde.Bytes()))
 			if err == nil {
 				return pp, nil
 			}
@@ -83,15 +93,15 @@ func (s *Service) preParams(w *work, claim claimSet, p Party) func(context.Conte
 				return nil, fmt.Errorf("pre-params: %w", err)
 			}
 			const twice = "pre-params came a second time: was the database restored from a backup? The pool was dropped"
-			s.Log.Error(twice, "wallet_id", walletID, "party", p)
+			s.ports.Log.Error(twice, "wallet_id", walletID, "party", p)
 		}
 	}
 }
 
 // fresh wants the device's moduli to be new to the wallet, since attacks that plant a key
 // need it more than once, and none that the service made.
-func (s *Service) fresh(ctx context.Context, walletID string, n, nTilde *big.Int) error {
-	err := s.Wallets.ReserveModuli(ctx, walletID, MadeByDevice, sha256.Sum256(n.Bytes()), sha256.Sum256(nTilde.Bytes()))
+func (s *runner) fresh(ctx context.Context, walletID string, n, nTilde *big.Int) error {
+	err := s.ports.Wallets.ReserveModuli(ctx, walletID, MadeByDevice, sha256.Sum256(n.Bytes()), sha256.Sum256(nTilde.Bytes()))
 	if errors.Is(err, ErrModulusUsed) {
 		return &tss.ProtocolError{Curve: Secp256k1, Round: 1, Culprit: tss.Client, Err: err}
 	}
@@ -101,13 +111,13 @@ func (s *Service) fresh(ctx context.Context, walletID string, n, nTilde *big.Int
 // pass decides whether a message of a device-held signing leaves. The last one, with which the
 // device has a signature: the set must still be one that may sign, and who signs what must be
 // durable.
-func (s *Service) pass(ctx context.Context, w *work, g tss.Gate, c Curve, digest []byte) error {
+func (s *runner) pass(ctx context.Context, w *work, g tss.Gate, c Curve, digest []byte) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("%w: %w", tss.ErrStopped, context.Cause(ctx))
 	}
 	var err error
 	if g == tss.Arm {
-		err = s.Budgets.Arm(context.WithoutCancel(ctx), w.rec, s.budget())
+		err = s.ports.Budgets.Arm(context.WithoutCancel(ctx), w.rec, s.budget())
 		if busy := new(BusyError); errors.As(err, &busy) {
 			_, others := s.enter(w.run, w.rec.WalletID, w.rec.Used)
 			busy.RetryAfter = placeIn(others)
@@ -116,7 +126,7 @@ func (s *Service) pass(ctx context.Context, w *work, g tss.Gate, c Curve, digest
 	} else {
 		e := s.entry(w.rec, "session.release")
 		e.ShareSetID = w.rec.Used
-		if err = s.Budgets.Disarm(context.WithoutCancel(ctx), w.rec, e.signed(c, digest)); err == nil {
+		if err = s.ports.Budgets.Disarm(context.WithoutCancel(ctx), w.rec, e.signed(c, digest)); err == nil {
 			w.run.device.arms(false)
 		}
 	}

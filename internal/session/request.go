@@ -57,14 +57,14 @@ func (r *SignRequest) fields() [][]byte {
 
 // fingerprint is a keyed MAC over all that a request says, by which a repeated call is
 // told from another call with the same request id, without keeping the share in it.
-func (s *Service) fingerprint(op Operation, fields ...[]byte) ([]byte, error) {
+func (s *runner) fingerprint(op Operation, fields ...[]byte) ([]byte, error) {
 	all := []byte{byte(op)}
 	for _, f := range fields {
 		all = binary.BigEndian.AppendUint64(all, uint64(len(f)))
 		all = append(all, f...)
 	}
 	defer clear(all)
-	return s.Sealer.MAC(all)
+	return s.ports.Sealer.MAC(all)
 }
 
 func (st *Start) fields() [][]byte {

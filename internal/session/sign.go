@@ -19,52 +19,58 @@ func (s *Service) Sign(ctx context.Context, c Caller, req SignRequest) (*Run, er
 	if err != nil {
 		return nil, err
 	}
-	return s.start(ctx, job{op: OpSign, caller: c, requestID: req.RequestID, walletID: req.WalletID, fingerprint: fp, device: req.Device, prepare: func(ctx context.Context) (*plan, error) {
-		wallet, src, err := s.source(ctx, c, actSign, req.WalletID, Signing, clientSide{share: req.SigningShare, device: req.Device})
-		if err != nil {
-			return nil, err
-		}
-		q := &Question{
-			Caller: c.Name, Operation: OpSign.String(), WalletID: wallet.ID, Owner: wallet.Owner, ShareSetID: src.set.ID, RequestID: req.RequestID,
-			Curve: req.Curve, Digest: payloadDigest(req.Curve, req.Payload),
-		}
-		if _, ok := src.record.Key(req.Curve); !ok {
-			err = &FieldError{"curve", "must be one of the wallet's curves"}
-		} else if req.Device == nil { // a device's is asked when its hello has proved the share
-			err = s.allowed(ctx, *q)
-		}
-		if err != nil {
-			src.client.Wipe()
-			return nil, err
-		}
-		return &plan{walletID: wallet.ID, uses: src.set.ID, source: src, payload: req.Payload, question: q, arms: req.Curve == Secp256k1, wipe: src.client.Wipe, steps: func(ctx context.Context, w *work) (*made, error) {
-			return s.sign(ctx, w, wallet.Owner, src, req.Curve, req.Payload)
-		}}, nil
-	}})
+	return s.start(ctx, job{
+		operation: &sign{req, c}, op: OpSign, caller: c, requestID: req.RequestID, walletID: req.WalletID, fingerprint: fp, device: req.Device,
+	})
 }
 
-func (s *Service) sign(ctx context.Context, w *work, owner string, src *source, c Curve, payload []byte) (*made, error) {
-	op := s.operation(w, []Curve{c})
-	digest := payloadDigest(c, payload)
-	if w.run.device != nil {
-		// Once ctx has ended nothing leaves any more, although the run goes on to look at what came.
-		op.Gate = func(_ context.Context, g tss.Gate) error { return s.pass(ctx, w, g, c, digest) }
-	}
-	var err error
-	if op.Share, err = s.serverShare(ctx, owner, src, w); err != nil {
-		return nil, err
-	}
-	defer op.Share.Wipe()
-	op.Record, op.Payload = src.set.Record, payload
-	out, _, err := s.compute(ctx, w, op, src.client)
+type sign struct {
+	SignRequest
+	caller Caller
+}
+
+func (o *sign) prepare(ctx context.Context, s *runner) (*plan, error) {
+	wallet, src, err := s.source(ctx, o.caller, actSign, o.WalletID, Signing, clientSide{share: o.SigningShare, device: o.Device})
 	if err != nil {
 		return nil, err
 	}
-	return s.signed(w, src, c, digest, out.Signature)
+	p := &plan{
+		operation: o, walletID: wallet.ID, owner: wallet.Owner, uses: src.set.ID, source: src, payload: o.Payload,
+		curves: []Curve{o.Curve}, arms: o.Curve == Secp256k1,
+	}
+	p.question = &Question{
+		Caller: o.caller.Name, Operation: OpSign.String(), WalletID: wallet.ID, Owner: wallet.Owner, ShareSetID: src.set.ID, RequestID: o.RequestID,
+		Curve: o.Curve, Digest: payloadDigest(o.Curve, o.Payload),
+	}
+	if _, ok := src.record.Key(o.Curve); !ok {
+		err = &FieldError{"curve", "must be one of the wallet's curves"}
+	} else if o.Device == nil { // of a device-held run it is asked when the device has shown its share
+		err = s.allowed(ctx, *p.question)
+	}
+	if err != nil {
+		p.end()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (o *sign) execute(ctx context.Context, s *runner, w *work, p *plan) (*made, error) {
+	side := s.serverSide(w, p.curves)
+	side.Payload = o.Payload
+	digest := payloadDigest(o.Curve, o.Payload)
+	if o.Device != nil {
+		// Once ctx has ended nothing leaves any more, although the run goes on to look at what came.
+		side.Gate = func(_ context.Context, g tss.Gate) error { return s.pass(ctx, w, g, o.Curve, digest) }
+	}
+	out, _, err := s.compute(ctx, w, p, side)
+	if err != nil {
+		return nil, err
+	}
+	return s.signed(w, p.source, o.Curve, digest, out.Signature)
 }
 
 // signed brings a signature into the form in which it is committed and handed out.
-func (s *Service) signed(w *work, src *source, c Curve, digest []byte, sig *tss.Signature) (*made, error) {
+func (s *runner) signed(w *work, src *source, c Curve, digest []byte, sig *tss.Signature) (*made, error) {
 	result := secret.New(append(sig.Bytes[:], sig.RecoveryID))
 	w.rec.ShareSetID = src.set.ID
 	var err error

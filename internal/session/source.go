@@ -29,7 +29,7 @@ type clientSide struct {
 // source finds the set that a request uses, and checks that it is one of the wallet's, of the
 // wanted purpose. A hosted request proves that it may by its share, and is told the set's state. A
 // device proves it by its hello; until then nobody is told the set's state.
-func (s *Service) source(
+func (s *runner) source(
 	ctx context.Context, c Caller, a action, walletID string, want Purpose, from clientSide,
 ) (_ *Wallet, _ *source, err error) {
 	wallet, err := s.wallet(ctx, c, a, walletID)
@@ -56,7 +56,7 @@ func (s *Service) source(
 	} else if setID, err = src.read(wallet, want, from.share); err != nil {
 		return nil, nil, err
 	}
-	if src.set, err = s.Wallets.Set(ctx, wallet.ID, setID); err != nil {
+	if src.set, err = s.ports.Wallets.Set(ctx, wallet.ID, setID); err != nil {
 		return nil, nil, err
 	}
 	if src.set.Purpose != want {
@@ -126,7 +126,7 @@ func (w *Wallet) has(setID string, record *tss.Record) error {
 
 // serverShare reads the server's share of a set from its keeper, which has checked it against the
 // set's record: a row that has rotted is not blamed on the client.
-func (s *Service) serverShare(ctx context.Context, owner string, src *source, w *work) (*tss.Share, error) {
+func (s *runner) serverShare(ctx context.Context, owner string, src *source, w *work) (*tss.Share, error) {
 	w.run.report(Progress{Status: StatusReadingShare, Percent: percentReading})
 	share, err := s.keeper(src.set.Purpose).Fetch(ctx, owner, src.set)
 	if err != nil {
@@ -146,9 +146,9 @@ func ours(err error, what string) error {
 }
 
 // keeper returns who keeps the server's share of sets of a purpose.
-func (s *Service) keeper(p Purpose) Custodian {
+func (s *runner) keeper(p Purpose) Custodian {
 	if p == Backup {
-		return s.Custodian
+		return s.ports.Custodian
 	}
-	return s.Halves
+	return s.ports.Halves
 }

@@ -32,9 +32,9 @@ func TestSetsThatAreUsable(t *testing.T) {
 // a hosted run, in which nobody is to blame, takes none. Who does not get a place leaves none.
 func TestNoMoreRunsThanAbortsLeft(t *testing.T) {
 	t.Parallel()
-	begin := func(aborts, wallet, soft uint32, others ...string) (*Service, *Run) {
-		s := &Service{cfg: Config{Aborts: 3}.withDefaults(), live: map[runKey]*Run{}, clock: newClock(time.Now)}
-		s.Wallets = oneSet{set: &StoredSet{ShareSet: ShareSet{ID: "set", State: SetActive, Aborts: aborts}, WalletHard: wallet, WalletSoft: soft}}
+	begin := func(aborts, wallet, soft uint32, others ...string) (*runner, *Run) {
+		s := &runner{cfg: Config{Aborts: 3}.withDefaults(), live: map[runKey]*Run{}, clock: newClock(time.Now)}
+		s.ports.Wallets = oneSet{set: &StoredSet{ShareSet: ShareSet{ID: "set", State: SetActive, Aborts: aborts}, WalletHard: wallet, WalletSoft: soft}}
 		for i, uses := range others {
 			key := runKey{"alice", string(rune('a' + i))}
 			s.live[key] = &Run{key: key, device: &device{}, ofWallet: "wallet", uses: uses}
@@ -76,9 +76,9 @@ func TestNoMoreRunsThanAbortsLeft(t *testing.T) {
 	}
 	gone := errors.New("gone")
 	s, r := begin(0, 0, 0)
-	s.Wallets = oneSet{err: gone}
+	s.ports.Wallets = oneSet{err: gone}
 	require.ErrorIs(t, s.still(t.Context(), r, p), gone)
 	require.Empty(t, r.uses)
-	s.Wallets = oneSet{set: &StoredSet{ShareSet: ShareSet{State: SetRevoked}}}
+	s.ports.Wallets = oneSet{set: &StoredSet{ShareSet: ShareSet{State: SetRevoked}}}
 	require.ErrorIs(t, s.still(t.Context(), r, p), ErrShareSetRevoked)
 }

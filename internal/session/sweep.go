@@ -15,14 +15,14 @@ func (s *Service) Sweep(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		s.storeEnds(ctx)
-		swept, err := s.Keeping.Sweep(ctx, s.clock.now(), s.cfg.SessionTTL)
+		swept, err := s.ports.Keeping.Sweep(ctx, s.clock.now(), s.cfg.SessionTTL)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			s.Log.Error("what was not confirmed in time could not be erased; it is tried again", "error", err)
+			s.ports.Log.Error("what was not confirmed in time could not be erased; it is tried again", "error", err)
 		case swept != Swept{}:
-			s.Log.Info("erased what was not confirmed in time", "sets", swept.Sets, "results", swept.Results, "wallets", swept.Wallets, "sessions", swept.Sessions)
+			s.ports.Log.Info("erased what was not confirmed in time", "sets", swept.Sets, "results", swept.Results, "wallets", swept.Wallets, "sessions", swept.Sessions)
 		}
 		select {
 		case <-tick.C:

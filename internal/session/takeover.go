@@ -25,7 +25,7 @@ func (r *Run) belongsTo(d *Device) bool {
 // otherInstance returns the run of another instance of a live run's device. It is told the next
 // attempt, and takes over when its hello has shown that it has the share: until then the run
 // that is live goes on.
-func (s *Service) otherInstance(ctx context.Context, r *Run, j job) (*Run, error) {
+func (s *runner) otherInstance(ctx context.Context, r *Run, j job) (*Run, error) {
 	key := instanceKey{r.SessionID(), j.device.Instance}
 	if n, err := s.known(key, j.device); n != nil || err != nil {
 		return n, err
@@ -59,7 +59,7 @@ func (s *Service) otherInstance(ctx context.Context, r *Run, j job) (*Run, error
 }
 
 // known returns the run of an instance that calls again, or nil where it calls for the first time.
-func (s *Service) known(key instanceKey, d *Device) (*Run, error) {
+func (s *runner) known(key instanceKey, d *Device) (*Run, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.takeovers[key]
@@ -70,7 +70,7 @@ func (s *Service) known(key instanceKey, d *Device) (*Run, error) {
 }
 
 // runTakeover takes the run of another instance to its end.
-func (s *Service) runTakeover(n, r *Run, j job, p *plan) {
+func (s *runner) runTakeover(n, r *Run, j job, p *plan) {
 	rec, err := s.takeOver(n, r, j, p)
 	s.mu.Lock()
 	delete(s.takeovers, instanceKey{n.id, n.device.instance})
@@ -96,7 +96,7 @@ func (s *Service) runTakeover(n, r *Run, j job, p *plan) {
 
 // takeOver waits for the proof of n's device, ends the run that is live, and records the next
 // attempt. Without an error rec is nil where the session has ended for good: n has its end.
-func (s *Service) takeOver(n, r *Run, j job, p *plan) (rec *Session, err error) {
+func (s *runner) takeOver(n, r *Run, j job, p *plan) (rec *Session, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			// The value may hold a secret; its type is enough.
@@ -153,7 +153,7 @@ func (s *Service) takeOver(n, r *Run, j job, p *plan) (rec *Session, err error) 
 
 // setSuccessor makes n live as soon as r is over. The first that has shown its share
 // is the one. Where r's session is not recorded yet, n's is found in its place.
-func (s *Service) setSuccessor(n, r *Run, draft *Session) error {
+func (s *runner) setSuccessor(n, r *Run, draft *Session) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {

@@ -7,7 +7,7 @@ import (
 )
 
 // remember notes a run whose session stands in no database. Its callers find it here.
-func (s *Service) remember(r *Run, rec *Session) {
+func (s *runner) remember(r *Run, rec *Session) {
 	draft := *rec
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -15,7 +15,7 @@ func (s *Service) remember(r *Run, rec *Session) {
 }
 
 // forget ends that, and reports whether it was so.
-func (s *Service) forget(r *Run) bool {
+func (s *runner) forget(r *Run) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	was := r.draft != nil
@@ -26,16 +26,16 @@ func (s *Service) forget(r *Run) bool {
 }
 
 // session finds a session by its id, recorded or not.
-func (s *Service) session(ctx context.Context, sessionID string) (*Session, error) {
+func (s *runner) session(ctx context.Context, sessionID string) (*Session, error) {
 	if rec := s.draft(sessionID); rec != nil {
 		return rec, nil
 	}
 	// It is in memory until it is in the store.
-	return s.Sessions.Session(ctx, sessionID)
+	return s.ports.Sessions.Session(ctx, sessionID)
 }
 
 // draft returns a session that is not recorded, or nil.
-func (s *Service) draft(sessionID string) *Session {
+func (s *runner) draft(sessionID string) *Session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.unrecorded[sessionID]
@@ -47,7 +47,7 @@ func (s *Service) draft(sessionID string) *Session {
 }
 
 // cancelUnrecorded cancels a session that is not recorded, and reports whether there was one.
-func (s *Service) cancelUnrecorded(sessionID string) bool {
+func (s *runner) cancelUnrecorded(sessionID string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.unrecorded[sessionID]
@@ -60,7 +60,7 @@ func (s *Service) cancelUnrecorded(sessionID string) bool {
 
 // enrol records a run's session where it is not: the device has shown its share, and what it asks
 // for is allowed.
-func (s *Service) enrol(ctx context.Context, r *Run, rec *Session) error {
+func (s *runner) enrol(ctx context.Context, r *Run, rec *Session) error {
 	s.mu.Lock()
 	recorded := r.draft == nil
 	s.mu.Unlock()
@@ -72,7 +72,7 @@ func (s *Service) enrol(ctx context.Context, r *Run, rec *Session) error {
 		return context.Cause(ctx)
 	}
 	rec.ExpireTime = s.expiry()
-	_, created, err := s.Sessions.Begin(context.WithoutCancel(ctx), rec, s.entry(rec, "session.begin"))
+	_, created, err := s.ports.Sessions.Begin(context.WithoutCancel(ctx), rec, s.entry(rec, "session.begin"))
 	switch {
 	case err != nil:
 		return err
@@ -88,7 +88,7 @@ func (s *Service) enrol(ctx context.Context, r *Run, rec *Session) error {
 
 // turnedAway notes why a session was not recorded, where that was a decision against the caller:
 // that there is no room is none.
-func (s *Service) turnedAway(ctx context.Context, rec *Session, err error) {
+func (s *runner) turnedAway(ctx context.Context, rec *Session, err error) {
 	if rec.Used == "" || errors.Is(err, ErrOverloaded) || errors.Is(err, ErrSessionCancelled) {
 		return
 	}

@@ -18,8 +18,8 @@ func (s *Service) Wallet(ctx context.Context, c Caller, walletID string) (*Walle
 	return s.wallet(ctx, c, actRead, walletID)
 }
 
-func (s *Service) wallet(ctx context.Context, c Caller, a action, walletID string) (*Wallet, error) {
-	w, err := s.Wallets.Wallet(ctx, walletID)
+func (s *runner) wallet(ctx context.Context, c Caller, a action, walletID string) (*Wallet, error) {
+	w, err := s.ports.Wallets.Wallet(ctx, walletID)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +40,7 @@ func (s *Service) List(ctx context.Context, c Caller, owner, after string, limit
 	if !c.may(actRead, owner) {
 		return nil, "", fmt.Errorf("%w: caller %q may not list the wallets of %q", ErrPermissionDenied, c.Name, owner)
 	}
-	page, err = s.Wallets.List(ctx, owner, after, limit+1)
+	page, err = s.ports.Wallets.List(ctx, owner, after, limit+1)
 	if err != nil {
 		return nil, "", err
 	}
@@ -73,14 +73,14 @@ func (s *Service) Session(ctx context.Context, c Caller, sessionID string) (*Ses
 	}
 	// It ended a moment ago; or its end could not be stored, and the next call of the same
 	// request will find that nobody runs it.
-	if rec, err = s.Sessions.Session(ctx, sessionID); err == nil && !rec.State.Ended() && s.running(rec) == nil {
+	if rec, err = s.ports.Sessions.Session(ctx, sessionID); err == nil && !rec.State.Ended() && s.running(rec) == nil {
 		rec.State, rec.Failure = Interrupted, failure(ErrInterrupted)
 	}
 	return rec, err
 }
 
 // running returns the live run of a session's request, or nil.
-func (s *Service) running(rec *Session) *Run {
+func (s *runner) running(rec *Session) *Run {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.live[runKey{rec.Caller, rec.RequestID}]
@@ -97,7 +97,7 @@ func (s *Service) Cancel(ctx context.Context, c Caller, sessionID string) (*Sess
 	if s.cancelUnrecorded(sessionID) {
 		return rec, nil
 	}
-	err = s.Sessions.Update(ctx, rec, s.budget(), s.ended(rec, "session.cancel", ErrSessionCancelled))
+	err = s.ports.Sessions.Update(ctx, rec, s.budget(), s.ended(rec, "session.cancel", ErrSessionCancelled))
 	if errors.Is(err, ErrSuperseded) { // it ended in the meantime, or began another attempt
 		return s.Cancel(ctx, c, sessionID)
 	}
@@ -131,12 +131,12 @@ func (s *Service) Confirm(ctx context.Context, c Caller, walletID, shareSetID st
 	return w, err
 }
 
-func (s *Service) confirm(ctx context.Context, c Caller, walletID, shareSetID string, shareSHA256 []byte) (*Wallet, error) {
+func (s *runner) confirm(ctx context.Context, c Caller, walletID, shareSetID string, shareSHA256 []byte) (*Wallet, error) {
 	wallet, err := s.wallet(ctx, c, actConfirm, walletID)
 	if err != nil {
 		return nil, s.orSwept(ctx, c, shareSetID, err)
 	}
-	set, err := s.Wallets.Set(ctx, walletID, shareSetID)
+	set, err := s.ports.Wallets.Set(ctx, walletID, shareSetID)
 	if err != nil {
 		return nil, s.orSwept(ctx, c, shareSetID, err)
 	}
@@ -153,7 +153,7 @@ func (s *Service) confirm(ctx context.Context, c Caller, walletID, shareSetID st
 		return nil, fmt.Errorf("%w: set %s was not confirmed in time", ErrSessionExpired, shareSetID)
 	case set.State == SetPending:
 		e := Entry{Time: s.clock.wallNow(), Caller: c.Name, Action: "share_set.confirm", WalletID: walletID, ShareSetID: shareSetID, SessionID: set.SessionID, Outcome: outcomeOK}
-		changed, err := s.Wallets.Confirm(ctx, walletID, shareSetID, e)
+		changed, err := s.ports.Wallets.Confirm(ctx, walletID, shareSetID, e)
 		if err != nil {
 			return nil, s.orSwept(ctx, c, shareSetID, err)
 		}
@@ -173,14 +173,14 @@ var (
 
 // wrongHash says what a hash is of, as long as the session that made the set holds what it
 // handed out.
-func (s *Service) wrongHash(ctx context.Context, shareSetID string, sum []byte) error {
-	rec, err := s.Sessions.ByShareSet(ctx, shareSetID)
+func (s *runner) wrongHash(ctx context.Context, shareSetID string, sum []byte) error {
+	rec, err := s.ports.Sessions.ByShareSet(ctx, shareSetID)
 	if err != nil || rec.Result == nil {
 		return ErrHashMismatch
 	}
 	handed := secret.New(rec.Result.Data)
 	if !rec.Result.SealedTo {
-		if handed, err = s.Sealer.Open(rec.Result.Data, ResultLabel(rec.WalletID, rec.ID)); err != nil {
+		if handed, err = s.ports.Sealer.Open(rec.Result.Data, ResultLabel(rec.WalletID, rec.ID)); err != nil {
 			return ErrHashMismatch
 		}
 		defer handed.Wipe()
@@ -199,11 +199,11 @@ func (s *Service) wrongHash(ctx context.Context, shareSetID string, sum []byte) 
 
 // orSwept tells a set that was erased because nobody confirmed it in time from one that
 // never was, for the caller who made it.
-func (s *Service) orSwept(ctx context.Context, c Caller, shareSetID string, err error) error {
+func (s *runner) orSwept(ctx context.Context, c Caller, shareSetID string, err error) error {
 	if !errors.Is(err, ErrWalletNotFound) && !errors.Is(err, ErrShareSetNotFound) {
 		return err
 	}
-	rec, found := s.Sessions.ByShareSet(ctx, shareSetID)
+	rec, found := s.ports.Sessions.ByShareSet(ctx, shareSetID)
 	if found == nil && c.authoriseSession(rec) == nil && rec.State == Expired {
 		return fmt.Errorf("%w: set %s was not confirmed in time", ErrSessionExpired, shareSetID)
 	}
@@ -221,7 +221,7 @@ func (s *Service) Revoke(ctx context.Context, c Caller, walletID, shareSetID str
 	return w, err
 }
 
-func (s *Service) revoke(ctx context.Context, c Caller, walletID, shareSetID string, keepDescendants, allowLast bool) (*Wallet, error) {
+func (s *runner) revoke(ctx context.Context, c Caller, walletID, shareSetID string, keepDescendants, allowLast bool) (*Wallet, error) {
 	w, err := s.wallet(ctx, c, actRevoke, walletID)
 	if err != nil {
 		return nil, err
@@ -236,7 +236,7 @@ func (s *Service) revoke(ctx context.Context, c Caller, walletID, shareSetID str
 		return nil, err
 	}
 	now := s.clock.wallNow()
-	err = s.Wallets.Revoke(ctx, walletID, now, func(sets []ShareSet) ([]string, error) {
+	err = s.ports.Wallets.Revoke(ctx, walletID, now, func(sets []ShareSet) ([]string, error) {
 		return pickRevoked(sets, shareSetID, keepDescendants, allowLast)
 	}, Entry{Time: now, Caller: c.Name, Action: "share_set.revoke", WalletID: walletID, Outcome: outcomeOK})
 	if err != nil {
@@ -256,7 +256,7 @@ func (s *Service) Release(ctx context.Context, c Caller, walletID, shareSetID st
 	return w, err
 }
 
-func (s *Service) unlock(ctx context.Context, c Caller, walletID, shareSetID string) (*Wallet, error) {
+func (s *runner) unlock(ctx context.Context, c Caller, walletID, shareSetID string) (*Wallet, error) {
 	if _, err := s.wallet(ctx, c, actRelease, walletID); err != nil {
 		return nil, err
 	}
@@ -264,7 +264,7 @@ func (s *Service) unlock(ctx context.Context, c Caller, walletID, shareSetID str
 		return nil, fmt.Errorf("%w: to release a set needs scope %s, for its owner too", ErrPermissionDenied, ScopeAdmin)
 	}
 	e := Entry{Time: s.clock.wallNow(), Caller: c.Name, Action: "share_set.release", WalletID: walletID, ShareSetID: shareSetID, Outcome: outcomeOK}
-	if err := s.Wallets.Release(ctx, walletID, shareSetID, s.budget(), e); err != nil {
+	if err := s.ports.Wallets.Release(ctx, walletID, shareSetID, s.budget(), e); err != nil {
 		return nil, err
 	}
 	return s.wallet(ctx, c, actRelease, walletID)

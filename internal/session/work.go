@@ -6,12 +6,9 @@ import (
 	"fmt"
 	"sync"
 	"time"
-
-	"github.com/mpcd/mpcd/internal/secret"
-	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// work is what a plan's steps work with: the session that they belong to, and a way
+// work is what an operation works with: the session that they belong to, and a way
 // to say how far they are.
 type work struct {
 	run  *Run
@@ -19,7 +16,7 @@ type work struct {
 	busy *sync.WaitGroup // counts what tss-lib still computes, after a cancellation too
 }
 
-// made is what a plan's steps made: what the store commits, what the audit log says of
+// made is what an operation made: what the store commits, what the audit log says of
 // it, and what the caller gets.
 type made struct {
 	Made
@@ -27,9 +24,9 @@ type made struct {
 	outcome *Outcome
 }
 
-// run takes a recorded session to its end. It is the one place where a session
+// run takes a session to its end. With what it calls, it is the one place where a session
 // changes state after it began.
-func (s *Service) run(r *Run, rec *Session, p *plan, t *ticket) {
+func (s *runner) run(r *Run, rec *Session, p *plan, t *ticket) {
 	ctx, stop := context.WithCancelCause(s.ctx)
 	defer stop(nil)
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.RunTimeout)
@@ -45,61 +42,11 @@ func (s *Service) run(r *Run, rec *Session, p *plan, t *ticket) {
 		r.end(out, nil)
 		return
 	}
-	err = s.classify(err, r.device == nil)
-	// The state is stored under a context of its own: a shutdown must not keep a session
-	// from being closed properly. What cannot be stored then is stored later, or INTERRUPTED at the next start.
-	ctx = context.WithoutCancel(ctx)
-	if s.forget(r) {
-		s.Log.Warn("session failed before it was recorded", "session_id", rec.ID, "operation", rec.Operation, "wallet_id", rec.WalletID, "reason", Reason(err), "error", err)
-		s.turnedAway(ctx, rec, err)
-		r.end(nil, err)
-		return
-	}
-	rec.State, rec.Failure = Failed, failure(err)
-	if p := r.last(); p.Sequence > 0 { // else what is stored stays, so that sequences rise over all attempts
-		rec.Progress = p
-	}
-	switch {
-	case errors.Is(err, ErrSessionCancelled): // while it was being recorded
-		rec.State = Cancelled
-	case mayPass(err), r.device != nil && !r.entitled: // the next attempt may do better, or another device
-		rec.State = Interrupted
-	}
-	end := &ending{rec: *rec, entry: s.ended(rec, "session.end", err), refund: errors.Is(err, errClosing)}
-	superseded, uerr := s.storeEnd(ctx, end)
-	if uerr != nil {
-		if !superseded { // which is what callers are told: the same request may come again
-			end.rec.State = Interrupted
-		}
-		s.mu.Lock()
-		s.unstored = append(s.unstored, end)
-		s.mu.Unlock()
-	}
-	log := s.Log.With("session_id", rec.ID, "operation", rec.Operation, "wallet_id", rec.WalletID, "reason", Reason(err), "error", err)
-	switch {
-	case superseded: // somebody cancelled it, and may not have told everybody yet
-		if rec.Broken() {
-			log.Warn("a client broke a session that had already been ended")
-		}
-		if uerr != nil {
-			s.Log.Error("that a client broke a session could not be stored", "session_id", rec.ID, "error", uerr)
-		}
-		if there, gerr := s.Sessions.Session(ctx, rec.ID); gerr == nil && there.State == Cancelled {
-			err = there.Err()
-		}
-	case uerr != nil:
-		log.Warn("session failed")
-		s.Log.Error("a failed session could not be stored", "session_id", rec.ID, "error", uerr)
-		// Nobody hears of a final end that is not durable: the next call finds it unfinished.
-		err = fmt.Errorf("%w: its end could not be stored: %w", ErrInterrupted, uerr)
-	default:
-		log.Warn("session failed")
-	}
-	r.end(nil, err)
+	r.end(nil, s.failed(ctx, r, rec, s.classify(err, r.device == nil)))
 }
 
-// attempt waits for a slot, does the steps, and commits what they made.
-func (s *Service) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out *Outcome, err error) {
+// attempt waits for a place, executes the operation, and commits what it made.
+func (s *runner) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out *Outcome, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			// The value may hold a secret; its type and the log's stack are enough.
@@ -114,13 +61,13 @@ func (s *Service) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out
 	// computes has ended.
 	hosted := w.run.device == nil // a device must not keep the pool from being filled by being slow
 	if hosted {
-		s.PreParams.Pause()
+		s.ports.PreParams.Pause()
 	}
 	defer s.wg.Go(func() {
 		w.busy.Wait()
 		t.leave()
 		if hosted {
-			s.PreParams.Resume()
+			s.ports.PreParams.Resume()
 		}
 	})
 	// While it waited, the runs before it may have locked the set.
@@ -130,10 +77,10 @@ func (s *Service) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out
 		}
 	}
 	w.rec.State = Running
-	if err := s.Sessions.Update(ctx, w.rec, s.budget(), s.entry(w.rec, "session.run")); err != nil {
+	if err := s.ports.Sessions.Update(ctx, w.rec, s.budget(), s.entry(w.rec, "session.run")); err != nil {
 		return nil, err
 	}
-	m, err := p.steps(ctx, w)
+	m, err := p.execute(ctx, s, w, p)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +90,7 @@ func (s *Service) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out
 // still wants the set that a run uses to be usable even now. No more device-held runs of a
 // set, and of its wallet, are under way than it has hard aborts left: else many at once would
 // get around the limit. What will be armed needs room for that as well, before it computes.
-func (s *Service) still(ctx context.Context, r *Run, p *plan) error {
+func (s *runner) still(ctx context.Context, r *Run, p *plan) error {
 	var ofSet, ofWallet []*Run
 	if r.device != nil {
 		ofSet, ofWallet = s.enter(r, p.walletID, p.uses) // before the set is read: an abort is stored before its run leaves
@@ -166,8 +113,8 @@ func (s *Service) still(ctx context.Context, r *Run, p *plan) error {
 }
 
 // usable returns a set that may be used.
-func (s *Service) usable(ctx context.Context, walletID, setID string) (*StoredSet, error) {
-	set, err := s.Wallets.Set(ctx, walletID, setID)
+func (s *runner) usable(ctx context.Context, walletID, setID string) (*StoredSet, error) {
+	set, err := s.ports.Wallets.Set(ctx, walletID, setID)
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +123,7 @@ func (s *Service) usable(ctx context.Context, walletID, setID string) (*StoredSe
 
 // enter notes the set that a run computes with, and returns the others that do with the same,
 // and with one of the same wallet.
-func (s *Service) enter(r *Run, walletID, uses string) (ofSet, ofWallet []*Run) {
+func (s *runner) enter(r *Run, walletID, uses string) (ofSet, ofWallet []*Run) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r.uses, r.ofWallet = uses, walletID
@@ -220,14 +167,14 @@ func placeIn(runs []*Run) time.Duration {
 
 // commit ends the session with success: its end, the new set and the wallet, where one
 // is new, are stored in one transaction, and only then does anybody hear of it.
-func (s *Service) commit(ctx context.Context, w *work, m *made) (*Outcome, error) {
+func (s *runner) commit(ctx context.Context, w *work, m *made) (*Outcome, error) {
 	done := w.run.stamp(Progress{Status: StatusDone, Done: true, Percent: 100})
 	w.rec.State, w.rec.Progress = Succeeded, done
 	e := s.entry(w.rec, "session.commit")
 	if m.audit != nil {
 		e = m.audit(e)
 	}
-	if err := s.Sessions.Commit(ctx, w.rec, m.Made, e); err != nil {
+	if err := s.ports.Sessions.Commit(ctx, w.rec, m.Made, e); err != nil {
 		return nil, fmt.Errorf("commit: %w", err)
 	}
 	w.run.append(done)
@@ -236,7 +183,7 @@ func (s *Service) commit(ctx context.Context, w *work, m *made) (*Outcome, error
 
 // classify gives every error of a run its sentinel. In a hosted run both sides are ours, and
 // each share was held against its set's record before: whatever breaks it, it is not the client.
-func (s *Service) classify(err error, hosted bool) error {
+func (s *runner) classify(err error, hosted bool) error {
 	err = fromTSS(err)
 	if a := new(AbortedError); hosted && errors.As(err, &a) {
 		return fmt.Errorf("%w: %v", ErrInternal, err) //nolint:errorlint // not with %w: nobody is to be blamed
@@ -245,43 +192,4 @@ func (s *Service) classify(err error, hosted bool) error {
 		return fmt.Errorf("%w: %w", ErrInterrupted, err)
 	}
 	return err
-}
-
-// outcome is what a session that ended gives a caller who attaches to it.
-func (s *Service) outcome(ctx context.Context, rec *Session) (*Outcome, error) {
-	switch {
-	case !rec.State.Ended():
-		return nil, fmt.Errorf("%w: session %s runs in another process", ErrInterrupted, rec.ID)
-	case rec.State == Expired, rec.State == Succeeded && (rec.Result == nil || s.clock.now().After(rec.ExpireTime)):
-		return nil, fmt.Errorf("%w: its result was confirmed, or not fetched in time", ErrSessionExpired)
-	case rec.State != Succeeded && rec.Failure == nil:
-		return nil, ErrInternal
-	case rec.State != Succeeded:
-		return nil, rec.Err()
-	}
-	data := secret.New(rec.Result.Data)
-	last := decodeLast(rec.Result.Data)
-	if last != nil && rec.Result.SealedTo {
-		data = secret.Bytes{}
-	}
-	if !rec.Result.SealedTo {
-		var err error
-		if data, err = s.Sealer.Open(rec.Result.Data, ResultLabel(rec.WalletID, rec.ID)); err != nil {
-			return nil, fmt.Errorf("result of session %s: %w", rec.ID, err)
-		}
-	}
-	if rec.Operation == OpSign {
-		sig := new(tss.Signature)
-		if b := data.Reveal(); len(b) == len(sig.Bytes)+1 {
-			copy(sig.Bytes[:], b)
-			sig.RecoveryID = b[len(sig.Bytes)]
-			return &Outcome{WalletID: rec.WalletID, Signature: sig, SignedBy: rec.ShareSetID}, nil
-		}
-		return nil, fmt.Errorf("%w: result of session %s", ErrDataCorrupted, rec.ID)
-	}
-	set, err := s.Wallets.Set(ctx, rec.WalletID, rec.ShareSetID)
-	if err != nil {
-		return nil, fmt.Errorf("share set of session %s: %w", rec.ID, err)
-	}
-	return &Outcome{WalletID: rec.WalletID, Set: set.ShareSet, ClientShare: data, Last: last}, nil
 }

@@ -79,6 +79,7 @@ func TestConnOfACurve(t *testing.T) {
 	public := Message{Ed25519, messages["binance.tsslib.eddsa.resharing.DGRound1Message"]}
 	c.parts[Ed25519], c.left[Ed25519] = make(chan Message, 1), 2
 	require.NoError(t, c.message(&Sealable{Curve: Ed25519, Payload: public.Payload}))
+	require.Len(t, c.parts[Ed25519], 1)
 	require.Equal(t, public, <-c.parts[Ed25519])
 	requireBlame(t, c.message(&Sealable{Curve: Ed25519, Private: true, Payload: public.Payload}), Client)
 	require.Empty(t, c.parts[Ed25519])
@@ -108,6 +109,25 @@ func TestJointThatCannotGoOn(t *testing.T) {
 	j.WalletID = "x"
 	_, err = j.Run(t.Context(), waiting(Part{Hello: hello}))
 	require.ErrorContains(t, err, "a wallet without an id")
+
+	_, err = j.Run(t.Context(), &echo{})
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+
+	// A share that can prove nothing: the device says no hello.
+	client := fuzzJoint(Vector(t, Signing), 3, Client)
+	client.Share.Keys = nil
+	link := &linkOf{err: io.ErrClosedPipe}
+	_, err = client.Run(t.Context(), link)
+	require.ErrorIs(t, err, ErrShareMismatch)
+	require.Empty(t, link.sent)
+}
+
+// echo is a Link that breaks, and whose Send notices only that the run has ended.
+type echo struct{ said }
+
+func (*echo) Send(ctx context.Context, _ Part) error {
+	<-ctx.Done()
+	return ctx.Err()
 }
 
 // waits is said that waits behind its parts.
@@ -157,7 +177,8 @@ func TestStoppedLink(t *testing.T) {
 	short, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	var failed error
-	c, err := newChannel(&Joint{Party: Server, Curves: []Curve{Ed25519}}, &stopped{said{parts: []Part{{Hello: &Hello{}}}}}, func(err error) { failed = err })
+	link := &stopped{said{parts: []Part{{Hello: &Hello{}}}}}
+	c, err := newChannel(&Joint{Party: Server, Curves: []Curve{Ed25519}}, link, func(err error) { failed = err })
 	require.NoError(t, err)
 	require.NoError(t, c.idle(Ed25519), "it is not stopped yet")
 	close(c.helloKnown)
@@ -184,4 +205,5 @@ func TestStoppedLink(t *testing.T) {
 	require.ErrorIs(t, err, ErrStopped)
 	_, err = c.joint.newKey(short, c, 0, nil)
 	require.ErrorIs(t, err, ErrStopped)
+	require.Empty(t, link.sent)
 }

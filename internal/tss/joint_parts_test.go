@@ -2,6 +2,7 @@ package tss
 
 import (
 	"context"
+	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
@@ -9,10 +10,13 @@ import (
 	"io"
 	"math/big"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/mpcd/mpcd/internal/secret"
 )
 
 // prefixed hashes fields, each after its length, with none of the code under test.
@@ -118,7 +122,8 @@ func TestMACOfATranscript(t *testing.T) {
 	t.Parallel()
 	for _, c := range Curves() {
 		rec, both := Vector(t, Signing).Key(t, c)
-		seen := map[string]bool{}
+		point, err := c.mult(both[Client].xi, rec.Parties[Server].BigX)
+		require.NoError(t, err)
 		for _, transcript := range []string{"one", "two"} {
 			for _, of := range []Party{Client, Server} {
 				mine, err := mac([]byte(transcript), rec, both[Client], of)
@@ -126,8 +131,11 @@ func TestMACOfATranscript(t *testing.T) {
 				theirs, err := mac([]byte(transcript), rec, both[Server], of)
 				require.NoError(t, err)
 				require.True(t, hmac.Equal(mine, theirs))
-				require.False(t, seen[string(mine)])
-				seen[string(mine)] = true
+				key, err := hkdf.Key(sha256.New, c.encodePoint(point), []byte(transcript), "mpcd confirm 2", 32)
+				require.NoError(t, err)
+				want := hmac.New(sha256.New, key)
+				want.Write(slices.Concat(be32(6), []byte(of.String()), be32(3), []byte(transcript)))
+				require.Equal(t, want.Sum(nil), mine)
 			}
 		}
 		if c == Ed25519 {
@@ -293,6 +301,11 @@ func TestLastWords(t *testing.T) {
 	c.joint.Party = Client
 	c.ended <- endSeen{&End{ShareHash: hash[:]}, []byte("sum")}
 	requireBlame(t, c.confirm(short, rec, out), Server) // a service's end with a hash
+	c, rec, out, _ = confirming(t, false)
+	c.mac <- nil
+	rec.Keys = rec.Keys[1:]
+	rec.Keys[0].Parties[Client].BigX = offCurve()
+	require.ErrorIs(t, c.confirm(short, rec, out), errPoint)
 	gone, end := context.WithCancelCause(t.Context())
 	end(io.ErrClosedPipe)
 	c, rec, out, _ = confirming(t, false)
@@ -333,6 +346,11 @@ func TestJointRefusesBeforeItRuns(t *testing.T) {
 	j = &Joint{Party: Server, Share: share, Curves: []Curve{Secp256k1}, PreParams: func(context.Context) (*PreParams, error) { return nil, no }}
 	_, err = j.newKey(t.Context(), at(j, 1, 2), 0, nil)
 	require.ErrorIs(t, err, no)
+	var told []int
+	j.Progress = func(_ Curve, k, n int) { told = append(told, k, n) }
+	_, err = j.newKey(t.Context(), at(j, 1, 2), 0, nil)
+	require.ErrorIs(t, err, no)
+	require.Equal(t, []int{0, 0}, told, "pre-params are being made")
 	j = &Joint{Party: Server, Share: share, Curves: []Curve{Ed25519}}
 	_, err = j.newKey(t.Context(), at(j, 7, 7), 0, nil)
 	requireBlame(t, err, Client)
@@ -398,5 +416,15 @@ func TestHelloForm(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What a run that failed has made is wiped.
+func TestJoinedWipe(t *testing.T) {
+	t.Parallel()
+	s := Vector(t, Signing)
+	o := &Joined{Share: s.Shares[Client], Encoded: secret.New(s.Bytes[Client])}
+	o.Wipe()
+	require.Zero(t, s.Shares[Client].Keys[0].xi.Sign())
+	require.Equal(t, make([]byte, len(s.Bytes[Client])), s.Bytes[Client])
 	(*Joined)(nil).Wipe()
 }

@@ -32,6 +32,19 @@ func TestJointTellsItsRounds(t *testing.T) {
 	require.Equal(t, client.ShareHash, out[tss.Server].ShareHash)
 }
 
+// A set that cannot be encoded is none, on both sides, and nobody is to blame.
+func TestJointOfNoPurpose(t *testing.T) {
+	t.Parallel()
+	d := newDevice("CREATE", nil, tss.Ed25519)
+	for _, j := range d.joints {
+		j.Purpose = 0
+	}
+	out, errs := d.run(t.Context())
+	require.Equal(t, [2]*tss.Joined{}, out)
+	require.ErrorIs(t, errors.Join(errs[:]...), tss.ErrRecordMalformed)
+	require.NotErrorAs(t, errors.Join(errs[:]...), new(*tss.ProtocolError))
+}
+
 // script is a Link that hands over what a test says, and takes everything.
 type script struct {
 	parts []tss.Part

@@ -130,10 +130,21 @@ func TestAssemble(t *testing.T) {
 			require.Zero(t, pp.p.NTildei.Cmp(product(all[1].P, all[2].P)))
 			require.NoError(t, checkGenerators(pp.p))
 		}
-		for _, good := range []int64{0, modulusLen} { // bytes of randomness
-			if _, err := assemble(io.LimitReader(rand.Reader, good), all); far {
+		two := make([]byte, modulusLen)
+		two[modulusLen-1] = 2
+		for _, draws := range [][]byte{nil, two} { // none, and the first alone
+			if _, err := assemble(bytes.NewReader(draws), all); far {
 				require.ErrorContains(t, err, "random source")
 			}
+		}
+		once := iotest.TimeoutReader(rand.Reader) // its second read fails, and no other
+		_, _ = once.Read(make([]byte, 1))
+		if _, err := assemble(once, all); far {
+			require.ErrorIs(t, err, iotest.ErrTimeout)
+		}
+		// An alpha that is a multiple of p has no inverse.
+		if _, err := assemble(bytes.NewReader(slices.Concat(two, all[1].Q.FillBytes(make([]byte, modulusLen)))), all); far {
+			require.ErrorIs(t, err, errTooClose)
 		}
 	}
 	near := allPrimes(t)
@@ -154,4 +165,34 @@ func TestAssemble(t *testing.T) {
 	require.True(t, strings.HasPrefix(err.Error(), "pre-params: "))
 	_, err = GeneratePreParams(gone, 1)
 	require.ErrorIs(t, err, context.Canceled)
+}
+
+// A search goes on where it stopped, and where its primes are too close to each other.
+func TestStep(t *testing.T) {
+	t.Parallel()
+	middle := allPrimes(t)
+	slices.SortFunc(middle, (*big.Int).Cmp)
+	middle = middle[len(middle)/2:] // half of all primes are close to these
+	search := func(n int) *PreParamsSearch {
+		s := &PreParamsSearch{}
+		for _, p := range middle[:n] {
+			s.primes = append(s.primes, safeprime.SafePrime{P: new(big.Int).Set(p), Q: new(big.Int).Rsh(p, 1)})
+		}
+		return s
+	}
+	s := search(2)
+	pp, err := s.Step(t.Context(), 1, 1)
+	require.NoError(t, err)
+	require.Nil(t, pp)
+	require.Len(t, s.primes, 3)
+	for left := 0; left == 0; {
+		s = search(3)
+		first := s.primes[0]
+		pp, err = s.Step(t.Context(), 1, primesNeeded)
+		require.NoError(t, err)
+		require.Zero(t, first.P.Sign(), "it is wiped")
+		left = len(s.primes)
+		require.Equal(t, left == 0, pp != nil)
+	}
+	require.Len(t, s.primes, 3, "the one that was wiped is gone")
 }

@@ -1,6 +1,7 @@
 package tss
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"errors"
 	"math/big"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/decred/dcrd/dcrec/secp256k1/v4"
+	"github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -198,24 +201,45 @@ func TestWhatIsWrongWithAShare(t *testing.T) {
 	}
 }
 
-// What tss-lib says is a signature is one of 64 bytes, and verifies under the record's key.
+// What tss-lib says is a signature is one of 64 bytes, and verifies under the record's key; or the
+// other side is to blame.
 func TestSignatureOfTheLibraryIsVerified(t *testing.T) {
 	t.Parallel()
 	public, private, err := ed25519.GenerateKey(nil)
 	require.NoError(t, err)
 	rec, payload := &KeyRecord{Curve: Ed25519, PublicKey: public}, []byte("payload")
 	good := ed25519.Sign(private, payload)
-	sig, err := verified(&common.SignatureData{Signature: good}, rec, payload)
+	s := &side{me: Server}
+	sig, err := s.verified(&common.SignatureData{Signature: good}, rec, payload)
 	require.NoError(t, err)
 	require.Equal(t, good, sig.Bytes[:])
-	for _, bad := range [][]byte{nil, good[:63], append(slices.Clone(good), 0)} {
-		_, err = verified(&common.SignatureData{Signature: bad}, rec, payload)
-		require.ErrorContains(t, err, "has not 64 bytes")
+	for _, x := range []struct {
+		signature []byte
+		payload   string
+		says      string
+	}{
+		{nil, "payload", "has not 64 bytes"},
+		{good[:63], "payload", "has not 64 bytes"},
+		{append(slices.Clone(good), 0), "payload", "has not 64 bytes"},
+		{good, "another", "does not verify"},
+		{make([]byte, 64), "payload", "does not verify"},
+	} {
+		sig, err = s.verified(&common.SignatureData{Signature: x.signature}, rec, []byte(x.payload))
+		requireBlame(t, err, Client)
+		require.ErrorContains(t, err, x.says)
+		require.Nil(t, sig)
 	}
-	_, err = verified(&common.SignatureData{Signature: good}, rec, []byte("another"))
-	require.ErrorContains(t, err, "does not verify")
-	_, err = verified(&common.SignatureData{Signature: make([]byte, 64)}, rec, payload)
-	require.ErrorContains(t, err, "does not verify")
+	key, err := secp256k1.GeneratePrivateKey()
+	require.NoError(t, err)
+	rec.Curve, rec.PublicKey = Secp256k1, key.PubKey().SerializeUncompressed()
+	for id, n := byte(0), byte(0); id != 1; n++ { // half of all have this recovery id
+		digest := bytes.Repeat([]byte{n}, 32)
+		compact := ecdsa.SignCompact(key, digest, false)
+		id = compact[0] - 27
+		sig, err = s.verified(&common.SignatureData{Signature: compact[1:], SignatureRecovery: []byte{id}}, rec, digest)
+		require.NoError(t, err)
+		require.Equal(t, id, sig.RecoveryID)
+	}
 }
 
 // A record that cannot be encoded says what is wrong with it, and so does one that cannot be

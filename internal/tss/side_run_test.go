@@ -194,6 +194,92 @@ func TestGateOfARound(t *testing.T) {
 	require.Equal(t, map[int]Gate{3: Disarm}, Ed25519.gates())
 }
 
+// What a gate has stopped does not leave, nor does anything behind it; the run goes on.
+func TestNothingLeavesBehindAStop(t *testing.T) {
+	t.Parallel()
+	s, c := signer(func(seat *seat) *lib.Error {
+		seat.out <- commitment(seat, 3)
+		seat.out <- commitment(seat, 1)
+		seat.ended = func() bool { return true }
+		return nil
+	})
+	s.gates, s.gate = Ed25519.gates(), func(context.Context, Gate) error { return ErrStopped }
+	require.NoError(t, s.run(t.Context()))
+	require.Empty(t, c.sent)
+}
+
+// stopping is a plainConn that is stopped behind what is in its channel.
+type stopping struct{ *plainConn }
+
+func (c stopping) Recv(context.Context) (Message, error) {
+	select {
+	case m := <-c.in:
+		return m, nil
+	default:
+		return Message{}, ErrStopped
+	}
+}
+
+// A run that is stopped ends when its party has made what it can of what came, as that says.
+func TestStoppedRunLooksAtWhatCame(t *testing.T) {
+	t.Parallel()
+	no := errors.New("no")
+	for _, want := range []error{ErrStopped, no} {
+		synctest.Test(t, func(t *testing.T) {
+			looked := false
+			s, c := signer(nil)
+			c.in = make(chan Message, 1)
+			c.in <- Message{Ed25519, payload(t, wellFormed(t, typeOf(&edsigning.SignRound1Message{})))}
+			s.conn = stopping{c}
+			s.seats[0].party = scripted{start: func() *lib.Error { return nil }, update: func(lib.ParsedMessage) *lib.Error {
+				time.Sleep(time.Second)
+				looked = true
+				if want == no {
+					return lib.NewError(no, "task", 1, nil)
+				}
+				return nil
+			}}
+			require.ErrorIs(t, s.run(t.Context()), want)
+			require.True(t, looked)
+		})
+	}
+}
+
+// A run that is stopped ends where no seat has work left, and one still waits for some.
+func TestRest(t *testing.T) {
+	t.Parallel()
+	no := errors.New("no")
+	waiting, working, done, ended := seat{}, seat{pending: 1}, seat{done: true}, seat{done: true, pending: 1}
+	for name, x := range map[string]struct {
+		seats         [2]seat
+		stopping, err error
+		want          error
+	}{
+		"both wait":                  {[2]seat{waiting, waiting}, ErrStopped, nil, ErrStopped},
+		"the first waits":            {[2]seat{waiting, done}, ErrStopped, nil, ErrStopped},
+		"the second waits":           {[2]seat{done, waiting}, ErrStopped, nil, ErrStopped},
+		"one ended with work left":   {[2]seat{ended, waiting}, ErrStopped, nil, ErrStopped},
+		"the first has work left":    {[2]seat{working, waiting}, ErrStopped, nil, nil},
+		"the second has work left":   {[2]seat{waiting, working}, ErrStopped, nil, nil},
+		"both are done":              {[2]seat{done, ended}, ErrStopped, nil, nil},
+		"nobody stopped it":          {[2]seat{waiting, waiting}, nil, nil, nil},
+		"another error has ended it": {[2]seat{waiting, waiting}, ErrStopped, no, no},
+	} {
+		s := &side{stopping: x.stopping, err: x.err, failed: make(chan struct{})}
+		for i := range x.seats {
+			s.seats = append(s.seats, &x.seats[i])
+		}
+		s.rest()
+		require.Equal(t, x.want, s.err, name)
+		select {
+		case <-s.failed:
+			require.Equal(t, ErrStopped, x.want, name)
+		default:
+			require.NotEqual(t, ErrStopped, x.want, name)
+		}
+	}
+}
+
 // A message inside a side reaches the seats that it is for, and no others; one to a single
 // party leaves the side only where it is for the other's.
 func TestRouteInsideASide(t *testing.T) {

@@ -121,24 +121,23 @@ func Sign(ctx context.Context, conn Conn, in SignInput, obs Observer) (*Signatur
 	if err := s.run(ctx); err != nil {
 		return nil, err
 	}
-	sig, err := verified(d, in.Record, in.Payload)
-	if err != nil {
-		return nil, s.blame(err)
-	}
-	return sig, nil
+	return s.verified(d, in.Record, in.Payload)
 }
 
 // verified returns what tss-lib made, if it is a signature under the record's key.
-func verified(d *common.SignatureData, rec *KeyRecord, payload []byte) (*Signature, error) {
+func (s *side) verified(d *common.SignatureData, rec *KeyRecord, payload []byte) (*Signature, error) {
 	sig := new(Signature)
 	if len(d.GetSignature()) != len(sig.Bytes) {
-		return nil, errors.New("the signature has not 64 bytes")
+		return nil, s.blame(errors.New("the signature has not 64 bytes"))
 	}
 	copy(sig.Bytes[:], d.GetSignature())
 	if id := d.GetSignatureRecovery(); len(id) == 1 {
 		sig.RecoveryID = id[0]
 	}
-	return sig, Verify(rec.Curve, rec.PublicKey, payload, sig)
+	if err := Verify(rec.Curve, rec.PublicKey, payload, sig); err != nil {
+		return nil, s.blame(err)
+	}
+	return sig, nil
 }
 
 // Verify checks a signature with libraries that share no code with tss-lib's signing.

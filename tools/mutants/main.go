@@ -30,7 +30,7 @@ type target struct {
 
 var targets = []target{
 	{dir: "internal/tss", files: []string{
-		"curve.go", "encoding.go", "hello.go", "ingress.go", "ingress_content.go", "ingress_moduli.go", "ingress_reader.go", "joint.go", "keygen.go",
+		"curve.go", "encoding.go", "hello.go", "hosted.go", "ingress.go", "ingress_content.go", "ingress_moduli.go", "ingress_reader.go", "joint.go", "keygen.go",
 		"link.go", "preparams.go", "proof.go", "record.go", "reshare.go", "result.go", "share.go", "side.go", "sign.go", "stop.go",
 	}, calls: regexp.MustCompile(`^[rg]\.(bytes|bobWC|cancels|ciphertext|decommitment|dln|list|moduli|nonResidue|point|scalar|schnorr)\(`)},
 	{dir: "internal/auth", files: []string{"auth.go", "certificate.go", "jwk.go", "jwks.go", "location.go", "tls.go", "token.go"}},
@@ -41,8 +41,12 @@ var targets = []target{
 	// What aborts are charged, in one transaction with the end of their session.
 	{dir: "internal/store", files: []string{"budgets.go"}},
 	// Authorisation, whether a set may be used, fingerprints, budgets, commit.
-	{dir: "internal/session", files: []string{"budget.go", "caller.go", "device.go", "generate.go", "model.go", "request.go", "sign.go", "wallets.go", "work.go"},
-		parts: regexp.MustCompile(`budget.go|caller.go|request.go|Service\.(deviceSource|source|match|still|usable|pass|commit|blame|reshare|SignWithDevice|Sign|Create|confirm|revoke|unlock)$|usable|has$|pickRevoked`)},
+	{dir: "internal/session", files: []string{
+		"budget.go", "caller.go", "create.go", "ending.go", "limits.go", "model.go", "newset.go", "place.go", "protocol.go",
+		"request.go", "reshare.go", "sign.go", "source.go", "takeover.go", "unrecorded.go", "wallets.go", "work.go",
+	}, parts: regexp.MustCompile(`budget.go|caller.go|create.go|ending.go|limits.go|place.go|request.go|reshare.go|sign.go|` +
+		`source.go|takeover.go|unrecorded.go|runner\.(fresh|pass|preParams|compute|still|usable|commit|classify|confirm|revoke|unlock)$|` +
+		`usable|has$|pickRevoked`)},
 }
 
 var (

@@ -1,0 +1,97 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/mpcd/mpcd/internal/secret"
+)
+
+// Backup starts, or attaches to, the resharing of a SIGNING set into a BACKUP set.
+func (s *Service) Backup(ctx context.Context, c Caller, req BackupRequest) (*Run, error) {
+	o := &reshare{
+		target: target{Start: req.Start, purpose: Backup, method: req.Method},
+		op:     OpBackup, action: actBackup, from: Signing, caller: c, walletID: req.WalletID, share: req.SigningShare,
+	}
+	return s.reshare(ctx, o, []byte{byte(req.Method)})
+}
+
+// Provision starts, or attaches to, the resharing of a BACKUP set into one more
+// SIGNING set. The backup and every older set stay as they are.
+func (s *Service) Provision(ctx context.Context, c Caller, req ProvisionRequest) (*Run, error) {
+	o := &reshare{
+		target: target{Start: req.Start, purpose: Signing},
+		op:     OpProvision, action: actProvision, from: Backup, caller: c, walletID: req.WalletID, share: req.BackupShare,
+	}
+	return s.reshare(ctx, o)
+}
+
+// reshare makes a new set from one that there is.
+type reshare struct {
+	target
+	op       Operation
+	action   action
+	from     Purpose // of the set that is reshared
+	caller   Caller
+	walletID string
+	share    secret.Bytes // hosted only
+}
+
+func (s *runner) reshare(ctx context.Context, o *reshare, more ...[]byte) (*Run, error) {
+	if err := s.checkStart(&o.Start); err != nil {
+		return nil, err
+	}
+	fields := append(o.fields(), []byte(o.walletID), o.share.Reveal())
+	fp, err := s.fingerprint(o.op, append(fields, more...)...)
+	if err != nil {
+		return nil, err
+	}
+	return s.start(ctx, job{
+		operation: o, op: o.op, caller: o.caller, requestID: o.RequestID, walletID: o.walletID, fingerprint: fp, device: o.Device,
+	})
+}
+
+func (o *reshare) prepare(ctx context.Context, s *runner) (*plan, error) {
+	wallet, src, err := s.source(ctx, o.caller, o.action, o.walletID, o.from, clientSide{share: o.share, device: o.Device})
+	if err != nil {
+		return nil, err
+	}
+	p := &plan{operation: o, walletID: wallet.ID, owner: wallet.Owner, uses: src.set.ID, source: src}
+	for _, k := range src.record.Keys {
+		p.curves = append(p.curves, k.Curve)
+	}
+	p.question = &Question{
+		Caller: o.caller.Name, Operation: o.op.String(), WalletID: wallet.ID, Owner: wallet.Owner, ShareSetID: src.set.ID, RequestID: o.RequestID,
+	}
+	err = s.mayPend(wallet, runKey{o.caller.Name, o.RequestID})
+	if err == nil && o.Device == nil { // of a device-held run it is asked when the device has shown its share
+		err = s.allowed(ctx, *p.question)
+	}
+	if err != nil {
+		p.end()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (o *reshare) execute(ctx context.Context, s *runner, w *work, p *plan) (*made, error) {
+	m, _, err := s.make(ctx, w, p, o.target)
+	return m, err
+}
+
+// mayPend refuses one more set while a wallet has as many as it may that nobody has confirmed.
+// Runs that are on their way count too: all of them may end before one is confirmed.
+func (s *runner) mayPend(wallet *Wallet, mine runKey) error {
+	now := s.clock.now()
+	pending, first := wallet.pending(now)
+	n := pending + s.making(wallet.ID, mine)
+	if n < s.cfg.PendingSets {
+		return nil
+	}
+	err := &PendingError{Count: n, Limit: s.cfg.PendingSets, RetryAfter: soon} // what the runs make is confirmed soon
+	if pending > 0 {
+		err.RetryAfter = max(first.Sub(now), time.Second)
+	}
+	return fmt.Errorf("wallet %s: %w", wallet.ID, err)
+}
