@@ -184,6 +184,7 @@ func TestWhatADeviceTakes(t *testing.T) {
 	word := func(n uint32) *mpcdv1.ProtocolMessage { return &mpcdv1.ProtocolMessage{Sequence: n, Mac: []byte{1}} }
 	a := &attempt{device: &mpcdv1.DeviceSide{}}
 	require.ErrorContains(t, a.deliver(word(1)), "a message before the run has begun")
+	require.NoError(t, (&attempt{}).deliver(word(1)), "a hosted run has no use for it")
 	a.session, a.in = "session", make(chan tss.Part, 2)
 	for _, n := range []uint32{0, 2, 7} {
 		require.NoError(t, a.deliver(word(n)), "not the next one")
@@ -205,12 +206,12 @@ func TestWhatADeviceTakes(t *testing.T) {
 func TestWhatADeviceEndsWith(t *testing.T) {
 	t.Parallel()
 	begun := func(err error) *attempt {
-		a := &attempt{session: "session", ended: make(chan struct{}), err: err}
+		a := &attempt{device: &mpcdv1.DeviceSide{}, session: "session", ended: make(chan struct{}), err: err}
 		a.joint.Operation = "BACKUP"
 		close(a.ended)
 		return a
 	}
-	require.ErrorContains(t, (&attempt{}).finish(t.Context()), "an outcome before the run has begun")
+	require.ErrorContains(t, (&attempt{device: &mpcdv1.DeviceSide{}}).finish(t.Context()), "an outcome before the run has begun")
 	require.NoError(t, begun(nil).finish(t.Context()))
 	broken := &tss.ProtocolError{Curve: tss.Ed25519, Round: 1, Culprit: tss.Server, Err: errors.New("no")}
 	err := begun(broken).finish(t.Context())
@@ -236,21 +237,26 @@ func TestWhatADeviceBeginsWith(t *testing.T) {
 		open := func(context.Context, ticket) (grpc.ServerStreamingClient[mpcdv1.BackupWalletResponse], error) {
 			return nil, errors.New("it was begun")
 		}
-		_, err := runOnDevice[mpcdv1.BackupWalletResponse, *mpcdv1.BackupWalletResult](
-			t.Context(), &Client{}, w, newReporter(nil, OperationBackup), open)
+		_, err := run[mpcdv1.BackupWalletResponse, *mpcdv1.BackupWalletResult](
+			t.Context(), &Client{deviceHeld: true}, w, newReporter(nil, OperationBackup), open)
 		return err
 	}
 	require.ErrorContains(t, run(want{curves: []Curve{"P256"}}), "no curve")
 	require.ErrorIs(t, run(want{source: &Share{encoded: secret.New([]byte("x"))}}), ErrNotAShare)
 }
 
-// lost is a stream that breaks off, and then ends.
+// lost is a stream that has one message or none, breaks off, and then ends.
 type lost struct {
 	grpc.ServerStreamingClient[mpcdv1.BackupWalletResponse]
-	errs []error
+	message *mpcdv1.ProtocolMessage
+	errs    []error
 }
 
 func (l *lost) Recv() (*mpcdv1.BackupWalletResponse, error) {
+	if m := l.message; m != nil {
+		l.message = nil
+		return &mpcdv1.BackupWalletResponse{Event: &mpcdv1.BackupWalletResponse_Message{Message: m}}, nil
+	}
 	err := l.errs[0]
 	l.errs = l.errs[1:]
 	return nil, err
@@ -264,9 +270,13 @@ func TestStreamThatBreaksOff(t *testing.T) {
 		return stream, nil
 	}
 	r := newReporter(nil, OperationBackup)
-	_, err := attach(t.Context(), &ticket{}, r, (*mpcdv1.BackupWalletResponse).GetOutcome, open)
+	_, err := attach[mpcdv1.BackupWalletResponse, *mpcdv1.BackupWalletResult](t.Context(), &attempt{}, &ticket{}, r, open)
 	require.Equal(t, codes.Unavailable, status.Code(err))
 	require.Len(t, stream.errs, 1)
+
+	stream = &lost{message: &mpcdv1.ProtocolMessage{Mac: []byte{1}}, errs: []error{io.EOF}}
+	_, err = attach[mpcdv1.BackupWalletResponse, *mpcdv1.BackupWalletResult](t.Context(), &attempt{device: &mpcdv1.DeviceSide{}}, &ticket{}, r, open)
+	require.ErrorIs(t, err, ErrBadAnswer, "a message that a device cannot take")
 }
 
 // A signature that did not come, or is of no curve, is none.
