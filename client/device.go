@@ -53,7 +53,9 @@ func (w want) joint(operation string) (*tss.Joint, error) {
 }
 
 // signOnDevice signs with this device's own side.
-func (c *Client) signOnDevice(ctx context.Context, share *Share, curve Curve, payload []byte) (*mpcdv1.SignResponse, error) {
+func (c *Client) signOnDevice(
+	ctx context.Context, share *Share, curve Curve, payload []byte,
+) (*mpcdv1.SignResponse, error) {
 	j, err := want{source: share, curves: []Curve{curve}}.joint(tss.OperationSign)
 	if err != nil {
 		return nil, err
@@ -63,7 +65,8 @@ func (c *Client) signOnDevice(ctx context.Context, share *Share, curve Curve, pa
 	_, out, err := follow[mpcdv1.SignWithDeviceResponse, *mpcdv1.SignResponse](ctx, c, ticket{}, j, newReporter(nil, ""),
 		func(ctx context.Context, t ticket) (grpc.ServerStreamingClient[mpcdv1.SignWithDeviceResponse], error) {
 			return c.service.SignWithDevice(ctx, &mpcdv1.SignWithDeviceRequest{
-				WalletId: share.walletID, RequestId: t.requestID, Device: t.device, Curve: curve.proto(), Payload: payload, AfterSequence: t.after,
+				WalletId: share.walletID, RequestId: t.requestID, Device: t.device,
+				Curve: curve.proto(), Payload: payload, AfterSequence: t.after,
 			})
 		})
 	return out, err
@@ -203,7 +206,8 @@ func (a *attempt) deliver(m *mpcdv1.ProtocolMessage) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.device.Ack, err = a.end.Take([]link.Numbered{{Sequence: m.GetSequence(), Ack: m.GetAck(), Part: part}}, func(p tss.Part) (bool, error) {
+	next := []link.Numbered{{Sequence: m.GetSequence(), Ack: m.GetAck(), Part: part}}
+	a.device.Ack, err = a.end.Take(next, func(p tss.Part) (bool, error) {
 		select {
 		case a.in <- p:
 			return true, nil
@@ -249,8 +253,11 @@ func (a *attempt) post(ctx context.Context) {
 				return
 			}
 		}
-		resp, err := again(ctx, newPace(rest, patience), func() (*mpcdv1.SendMessagesResponse, error) { return a.client.service.SendMessages(ctx, req) })
-		if err != nil && Reason(err) != "SESSION_NOT_FOUND" { // that one has ended, or was forgotten, before it was recorded: the stream says so
+		resp, err := again(ctx, newPace(rest, patience), func() (*mpcdv1.SendMessagesResponse, error) {
+			return a.client.service.SendMessages(ctx, req)
+		})
+		// A session that has ended, or was forgotten, before it was recorded: the stream says so.
+		if err != nil && Reason(err) != ReasonSessionNotFound {
 			a.fail(err)
 			return
 		}

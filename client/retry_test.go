@@ -421,7 +421,9 @@ func TestBusySetIsOutlasted(t *testing.T) {
 
 // bothWays runs a test with a hosted client and with a device-held one, on a service whose nth
 // stream (from 1) says what events returns.
-func bothWays(t *testing.T, events func(n uint32, evs []sent) []sent, test func(t *testing.T, c *client.Client, streams *uint32)) {
+func bothWays(
+	t *testing.T, events func(n uint32, evs []sent) []sent, test func(t *testing.T, c *client.Client, streams *uint32),
+) {
 	t.Helper()
 	for name, opts := range map[string][]client.Option{"hosted": nil, "device-held": {client.WithDeviceHeldShares()}} {
 		t.Run(name, func(t *testing.T) {
@@ -450,18 +452,21 @@ func begins(evs []sent, attempt uint32) sent {
 func TestOneRuleForHostedAndDeviceHeld(t *testing.T) {
 	interrupted := refusalAfter(codes.Aborted, "INTERRUPTED", 0)
 	failed := refusalAfter(codes.Unavailable, "WEBHOOK_FAILED", 2*time.Second)
+	limited := refusalAfter(codes.ResourceExhausted, "RATE_LIMITED", time.Second)
+	busy := refusalAfter(codes.ResourceExhausted, "SHARE_SET_BUSY", time.Second)
+	later := refusalAfter(codes.Aborted, "OF_A_LATER_SERVICE", 0)
+	tooLate := refusalAfter(codes.ResourceExhausted, "TOO_MANY_PENDING", 14*time.Minute)
 	for name, c := range map[string]struct {
 		ends     []error // of the attempts, in turn
 		attempts uint32
 	}{
-		"INTERRUPTED":    {[]error{interrupted}, client.MaxAttempts},
-		"WEBHOOK_FAILED": {[]error{failed}, client.MaxAttempts},
-		"RATE_LIMITED":   {[]error{refusalAfter(codes.ResourceExhausted, "RATE_LIMITED", time.Second)}, client.MaxAttempts},
-		"each in turn": {[]error{interrupted, failed, refusalAfter(codes.ResourceExhausted, "SHARE_SET_BUSY", time.Second),
-			refusalAfter(codes.Unavailable, "SHUTTING_DOWN", time.Second), refusalAfter(codes.Aborted, "OF_A_LATER_SERVICE", 0)}, client.MaxAttempts},
+		"INTERRUPTED":         {[]error{interrupted}, client.MaxAttempts},
+		"WEBHOOK_FAILED":      {[]error{failed}, client.MaxAttempts},
+		"RATE_LIMITED":        {[]error{limited}, client.MaxAttempts},
+		"each in turn":        {[]error{interrupted, failed, busy, limited, later}, client.MaxAttempts},
 		"for good":            {[]error{refusal(codes.Unavailable, "WEBHOOK_FAILED", "the custodian refused")}, 1},
 		"for good, at last":   {[]error{interrupted, failed, refusal(codes.Aborted, "INTERRUPTED", "no")}, 3},
-		"longer than it has":  {[]error{failed, refusalAfter(codes.ResourceExhausted, "TOO_MANY_PENDING", 14*time.Minute)}, 2},
+		"longer than it has":  {[]error{failed, tooLate}, 2},
 		"by the client":       {[]error{interrupted, refusal(codes.Aborted, "PROTOCOL_ABORTED", "no")}, 2},
 		"by another, at last": {[]error{failed, failed, refusal(codes.Canceled, "SESSION_CANCELLED", "no")}, 3},
 	} {

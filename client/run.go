@@ -149,8 +149,8 @@ func followAttempt[Resp any, Out comparable, Event event[Resp, Out]](
 		if out, err = attach[Resp, Out, Event](ctx, a, t, r, open); err == nil {
 			return out, a.finish(ctx)
 		}
-		if reason := Reason(err); reason != "" && reason != "RATE_LIMITED" { // that one is about calls: the attempt goes on
-			return out, err
+		if reason := Reason(err); reason != "" && reason != ReasonRateLimited {
+			return out, err // the attempt has ended; RATE_LIMITED is about calls
 		}
 		if err = pace.wait(ctx, err, t.attempt, t.after+a.device.GetAck() > before); err != nil {
 			return out, err
