@@ -184,6 +184,7 @@ func TestWhatADeviceTakes(t *testing.T) {
 	word := func(n uint32) *mpcdv1.ProtocolMessage { return &mpcdv1.ProtocolMessage{Sequence: n, Mac: []byte{1}} }
 	a := &attempt{device: &mpcdv1.DeviceSide{}}
 	require.ErrorContains(t, a.deliver(word(1)), "a message before the run has begun")
+	require.NoError(t, (&attempt{}).deliver(word(1)), "a hosted run has no use for it")
 	a.session, a.in = "session", make(chan tss.Part, 2)
 	for _, n := range []uint32{0, 2, 7} {
 		require.NoError(t, a.deliver(word(n)), "not the next one")
@@ -205,12 +206,12 @@ func TestWhatADeviceTakes(t *testing.T) {
 func TestWhatADeviceEndsWith(t *testing.T) {
 	t.Parallel()
 	begun := func(err error) *attempt {
-		a := &attempt{session: "session", ended: make(chan struct{}), err: err}
+		a := &attempt{device: &mpcdv1.DeviceSide{}, session: "session", ended: make(chan struct{}), err: err}
 		a.joint.Operation = "BACKUP"
 		close(a.ended)
 		return a
 	}
-	require.ErrorContains(t, (&attempt{}).finish(t.Context()), "an outcome before the run has begun")
+	require.ErrorContains(t, (&attempt{device: &mpcdv1.DeviceSide{}}).finish(t.Context()), "an outcome before the run has begun")
 	require.NoError(t, begun(nil).finish(t.Context()))
 	broken := &tss.ProtocolError{Curve: tss.Ed25519, Round: 1, Culprit: tss.Server, Err: errors.New("no")}
 	err := begun(broken).finish(t.Context())
@@ -236,8 +237,8 @@ func TestWhatADeviceBeginsWith(t *testing.T) {
 		open := func(context.Context, ticket) (grpc.ServerStreamingClient[mpcdv1.BackupWalletResponse], error) {
 			return nil, errors.New("it was begun")
 		}
-		_, err := runOnDevice[mpcdv1.BackupWalletResponse, *mpcdv1.BackupWalletResult](
-			t.Context(), &Client{}, w, newReporter(nil, OperationBackup), open)
+		_, err := run[mpcdv1.BackupWalletResponse, *mpcdv1.BackupWalletResult](
+			t.Context(), &Client{deviceHeld: true}, w, newReporter(nil, OperationBackup), open)
 		return err
 	}
 	require.ErrorContains(t, run(want{curves: []Curve{"P256"}}), "no curve")
@@ -256,30 +257,35 @@ func (s *said) Recv() (*mpcdv1.BackupWalletResponse, error) {
 	return r.msg, r.err
 }
 
-// What breaks a stream off ends it, unless its outcome came before.
+// What breaks a stream off ends it, unless its outcome came before, and so does what cannot be taken.
 func TestWhatEndsAStream(t *testing.T) {
 	t.Parallel()
-	read := func(s *said) (*mpcdv1.BackupWalletResult, error) {
+	read := func(a *attempt, s *said) (*mpcdv1.BackupWalletResult, error) {
 		open := func(context.Context, ticket) (grpc.ServerStreamingClient[mpcdv1.BackupWalletResponse], error) {
 			return s, nil
 		}
 		r := newReporter(nil, OperationBackup)
-		return attach(t.Context(), &ticket{}, r, (*mpcdv1.BackupWalletResponse).GetOutcome, open)
+		return attach[mpcdv1.BackupWalletResponse, *mpcdv1.BackupWalletResult](t.Context(), a, &ticket{}, r, open)
 	}
 	type got = recv[mpcdv1.BackupWalletResponse]
 	reset, end := got{nil, status.Error(codes.Unavailable, "reset")}, got{nil, io.EOF}
 	s := &said{all: []got{reset, end}}
-	_, err := read(s)
+	_, err := read(&attempt{}, s)
 	require.Equal(t, codes.Unavailable, status.Code(err))
 	require.Len(t, s.all, 1)
 
 	want := &mpcdv1.BackupWalletResult{}
 	outcome := got{&mpcdv1.BackupWalletResponse{Event: &mpcdv1.BackupWalletResponse_Outcome{Outcome: want}}, nil}
 	s = &said{all: []got{outcome, reset, end}}
-	out, err := read(s)
+	out, err := read(&attempt{}, s)
 	require.NoError(t, err)
 	require.Same(t, want, out)
 	require.Len(t, s.all, 1, "the status was read")
+
+	message := &mpcdv1.ProtocolMessage{Mac: []byte{1}}
+	early := got{&mpcdv1.BackupWalletResponse{Event: &mpcdv1.BackupWalletResponse_Message{Message: message}}, nil}
+	_, err = read(&attempt{device: &mpcdv1.DeviceSide{}}, &said{all: []got{early, end}})
+	require.ErrorIs(t, err, ErrBadAnswer, "a message before the run has begun")
 }
 
 // A signature that did not come, or is of no curve, is none.

@@ -1,12 +1,9 @@
 package client
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/link"
 	"github.com/mpcd/mpcd/internal/tss"
 	"github.com/mpcd/mpcd/internal/wire"
 )
@@ -30,14 +28,10 @@ func WithDeviceHeldShares() Option {
 	}
 }
 
-// operations are package tss's names of what a reporter's operation is.
-var operations = map[string]string{OperationCreate: "CREATE", OperationBackup: "BACKUP", OperationProvision: "PROVISION"}
-
-// runOnDevice takes one device-held run from its request to the new share.
-func runOnDevice[Resp any, Out outcome, Event jointEvent[Resp, Out]](
-	ctx context.Context, c *Client, w want, r *reporter, open opener[Resp],
-) (*Share, error) {
-	j := tss.Joint{Party: tss.Client, Operation: operations[r.last.Operation], Purpose: tss.Signing}
+// joint is this device's side of a run, whose operation has package tss's name. Its share, where
+// it has one, is the caller's to wipe.
+func (w want) joint(operation string) (*tss.Joint, error) {
+	j := &tss.Joint{Party: tss.Client, Operation: operation, Purpose: tss.Signing}
 	if w.purpose == PurposeBackup {
 		j.Purpose = tss.Backup
 	}
@@ -48,193 +42,42 @@ func runOnDevice[Resp any, Out outcome, Event jointEvent[Resp, Out]](
 		}
 		j.Curves = append(j.Curves, tc)
 	}
-	set := ""
 	if w.source != nil {
-		source, err := tss.ParseShare(w.source.encoded.Reveal())
+		share, err := tss.ParseShare(w.source.encoded.Reveal())
 		if err != nil {
 			return nil, fmt.Errorf("client: %w: %w", ErrNotAShare, err)
 		}
-		defer source.Wipe()
-		j.Share, set = source, source.ShareSetID
+		j.Share = share
 	}
-	joined, out, err := together[Resp, Out, Event](ctx, c, j, set, r, open)
-	if err != nil {
-		return nil, err
-	}
-	defer joined.Share.Wipe()
-	defer joined.Encoded.Wipe()
-	share, err := ParseShare(joined.Encoded.Reveal())
-	if err != nil {
-		return nil, err
-	}
-	if err := w.check(out.GetShareSet(), share); err != nil {
-		share.Wipe()
-		return nil, err
-	}
-	return share, nil
+	return j, nil
 }
 
 // signOnDevice signs with this device's own side.
-func (c *Client) signOnDevice(ctx context.Context, share *Share, curve Curve, tc tss.Curve, payload []byte) (*mpcdv1.SignResponse, error) {
-	own, err := tss.ParseShare(share.encoded.Reveal())
-	if err != nil {
-		return nil, fmt.Errorf("client: %w: %w", ErrNotAShare, err)
-	}
-	defer own.Wipe()
-	j := tss.Joint{Party: tss.Client, Operation: tss.OperationSign, Curves: []tss.Curve{tc}, Share: own, Payload: payload}
-	_, out, err := together[mpcdv1.SignWithDeviceResponse, *mpcdv1.SignResponse](ctx, c, j, share.shareSetID, newReporter(nil, ""),
-		func(ctx context.Context, t ticket) (grpc.ServerStreamingClient[mpcdv1.SignWithDeviceResponse], error) {
-			return c.service.SignWithDevice(ctx, &mpcdv1.SignWithDeviceRequest{
-				WalletId: share.walletID, RequestId: t.requestID, Device: t.device, Curve: curve.proto(), Payload: payload, AfterSequence: t.after,
-			})
-		})
+func (c *Client) signOnDevice(
+	ctx context.Context, share *Share, curve Curve, payload []byte,
+) (*mpcdv1.SignResponse, error) {
+	j, err := want{source: share, curves: []Curve{curve}}.joint(tss.OperationSign)
 	if err != nil {
 		return nil, err
 	}
-	return out, nil
+	defer j.Share.Wipe()
+	j.Payload = payload
+	_, out, err := follow[mpcdv1.SignWithDeviceResponse, *mpcdv1.SignResponse](ctx, c, ticket{}, j, newReporter(nil, ""),
+		func(ctx context.Context, t ticket) (grpc.ServerStreamingClient[mpcdv1.SignWithDeviceResponse], error) {
+			return c.service.SignWithDevice(ctx, &mpcdv1.SignWithDeviceRequest{
+				WalletId: share.walletID, RequestId: t.requestID, Device: t.device,
+				Curve: curve.proto(), Payload: payload, AfterSequence: t.after,
+			})
+		})
+	return out, err
 }
 
-// jointEvent is what the responses of device-held runs have in common.
-type jointEvent[Resp any, Out comparable] interface {
-	*Resp
-	GetProgress() *mpcdv1.Progress
-	GetMessage() *mpcdv1.ProtocolMessage
-	GetOutcome() Out
-}
-
-// together carries out a device-held operation, over as many streams and attempts as it
-// takes. A new attempt begins with parties of its own: those of another one cannot go on.
-func together[Resp any, Out comparable, Event jointEvent[Resp, Out]](
-	ctx context.Context, c *Client, j tss.Joint, set string, r *reporter, open opener[Resp],
-) (*tss.Joined, Out, error) {
-	t := ticket{requestID: uuid.NewString()}
-	pace := newPace(c.rest, shortly)
-	for {
-		t.device = &mpcdv1.DeviceSide{ShareSetId: set, Instance: uuid.NewString()}
-		a := &attempt{client: c, joint: j, device: t.device, ended: make(chan struct{}), slow: make(chan struct{}, 1)}
-		a.joint.PreParams = a.preParams
-		before := t.after
-		out, err := followDevice[Resp, Out, Event](ctx, pace, a, &t, r, open)
-		if err == nil {
-			return a.joined, out, nil
-		}
-		if Reason(err) == "" { // no attempt ended: followDevice tried enough, or this side failed
-			return nil, out, err
-		}
-		if err := pace.wait(ctx, err, 0, t.after > before); err != nil {
-			return nil, out, err
-		}
-	}
-}
-
-// followDevice takes one attempt to its end, over as many streams as it takes.
-func followDevice[Resp any, Out comparable, Event jointEvent[Resp, Out]](
-	ctx context.Context, pace *pace, a *attempt, t *ticket, r *reporter, open opener[Resp],
-) (out Out, err error) {
-	caller := ctx
-	ctx, a.fail = context.WithCancelCause(ctx)
-	defer func() { a.stop(caller, err != nil && (caller.Err() != nil || errors.Is(err, ErrBadAnswer))) }()
-	for {
-		had := t.after + a.device.GetAck()
-		out, err = attachDevice[Resp, Out, Event](ctx, a, t, r, open)
-		if cause := context.Cause(ctx); cause != nil {
-			return out, cause // the joint's own error, or the caller's end
-		}
-		if err == nil {
-			return out, a.finish(ctx)
-		}
-		if reason := Reason(err); reason != "" && reason != "RATE_LIMITED" { // that one is about calls: the attempt goes on
-			return out, err
-		}
-		if err := pace.wait(ctx, err, 0, t.after+a.device.GetAck() > had); err != nil {
-			return out, cmp.Or(context.Cause(ctx), err)
-		}
-	}
-}
-
-// attachDevice reads one stream of an attempt.
-func attachDevice[Resp any, Out comparable, Event jointEvent[Resp, Out]](
-	ctx context.Context, a *attempt, t *ticket, r *reporter, open opener[Resp],
-) (none Out, err error) {
-	stream, stop := context.WithCancel(ctx)
-	defer stop()
-	events, err := open(stream, *t)
-	if err != nil {
-		return none, serviceError(err)
-	}
-	in := received(stream, events)
-	defer func() {
-		stop()
-		for range in { // until its goroutine has ended
-		}
-	}()
-	for {
-		var ev recv[Resp]
-		var ok bool
-		select {
-		case <-a.slow:
-			r.making()
-			continue
-		case ev, ok = <-in:
-		}
-		if !ok {
-			return none, context.Cause(ctx)
-		}
-		if errors.Is(ev.err, io.EOF) {
-			return none, fmt.Errorf("client: %w", ErrNoOutcome)
-		}
-		if ev.err != nil {
-			return none, serviceError(ev.err)
-		}
-		if p := Event(ev.msg).GetProgress(); p != nil {
-			t.after = max(t.after, p.GetSequence())
-			a.begin(ctx, p)
-			r.service(a.shown(p))
-		}
-		if m := Event(ev.msg).GetMessage(); m != nil {
-			if err := a.deliver(m); err != nil {
-				return none, err
-			}
-		}
-		if out := Event(ev.msg).GetOutcome(); out != none {
-			<-in // reads the status, so that for the service the stream ended well
-			return out, nil
-		}
-	}
-}
-
-// recv is what came of one read of a stream.
-type recv[Resp any] struct {
-	msg *Resp
-	err error
-}
-
-// received reads a stream up to its end, or to ctx's. What it returns is closed when its
-// goroutine has ended.
-func received[Resp any](ctx context.Context, events grpc.ServerStreamingClient[Resp]) <-chan recv[Resp] {
-	in := make(chan recv[Resp])
-	go func() {
-		defer close(in)
-		for {
-			msg, err := events.Recv()
-			select {
-			case in <- recv[Resp]{msg, err}:
-			case <-ctx.Done():
-				return
-			}
-			if err != nil {
-				return
-			}
-		}
-	}()
-	return in
-}
-
-// attempt is this device's end of one attempt: its own side, and the link to the service.
+// attempt is this end of one attempt of a run. Of a hosted run it does nothing. Of a device-held
+// one it is the device's own side, and its end of the link to the service.
 type attempt struct {
 	client  *Client
+	device  *mpcdv1.DeviceSide // ack is raised as messages come; the reading goroutine's alone. nil: the run is hosted
 	joint   tss.Joint
-	device  *mpcdv1.DeviceSide // ack is raised as messages come; the reading goroutine's alone
 	session string
 	fail    context.CancelCauseFunc
 	slow    chan struct{} // has a value when this side has begun to make pre-params
@@ -246,21 +89,34 @@ type attempt struct {
 	ended  chan struct{} // closed when the side has ended
 	wg     sync.WaitGroup
 
-	mu    sync.Mutex // guards what follows
-	queue []*mpcdv1.ProtocolMessage
-	next  uint32        // the sequence of the next one
-	ack   uint32        // the last of the service's that came
-	more  chan struct{} // has a value when the queue has grown
+	more chan struct{} // has a value when there is more to send
+	mu   sync.Mutex    // guards what follows
+	end  link.End
+}
+
+// newAttempt begins an attempt with parties of its own: those of another one cannot go on.
+func newAttempt(c *Client, j *tss.Joint) *attempt {
+	a := &attempt{client: c}
+	if j == nil {
+		return a
+	}
+	a.joint, a.device = *j, &mpcdv1.DeviceSide{Instance: uuid.NewString()}
+	if j.Share != nil {
+		a.device.ShareSetId = j.Share.ShareSetID
+	}
+	a.joint.Instance, a.joint.PreParams = a.device.GetInstance(), a.preParams
+	a.slow, a.more = make(chan struct{}, 1), make(chan struct{}, 1)
+	a.in, a.ended = make(chan tss.Part, tss.MaxParts), make(chan struct{})
+	return a
 }
 
 // begin starts this side when the service has said which attempt it is.
 func (a *attempt) begin(ctx context.Context, p *mpcdv1.Progress) {
-	if a.session != "" {
+	if a.device == nil || a.session != "" {
 		return
 	}
 	a.session, a.device.Attempt = p.GetSessionId(), p.GetAttempt()
-	a.joint.SessionID, a.joint.Attempt, a.joint.Instance = a.session, p.GetAttempt(), a.device.GetInstance()
-	a.in, a.more, a.next = make(chan tss.Part, tss.MaxParts), make(chan struct{}, 1), 1
+	a.joint.SessionID, a.joint.Attempt = a.session, p.GetAttempt()
 	a.wg.Go(func() { // ends with the side, which ends with ctx
 		defer close(a.ended)
 		if a.joined, a.err = a.joint.Run(ctx, a); a.err != nil {
@@ -297,10 +153,12 @@ func (a *attempt) shown(p *mpcdv1.Progress) *mpcdv1.Progress {
 // finish waits for this side to have what the service has: nothing but the service's last
 // part can be missing. A signature stands for itself: it is held against the wallet's key.
 func (a *attempt) finish(ctx context.Context) error {
-	if a.session == "" {
+	switch {
+	case a.device == nil:
+		return nil
+	case a.session == "":
 		return badAnswer("an outcome before the run has begun")
-	}
-	if a.joint.Operation == tss.OperationSign {
+	case a.joint.Operation == tss.OperationSign:
 		return nil
 	}
 	select {
@@ -334,49 +192,42 @@ func (a *attempt) stop(ctx context.Context, unwanted bool) {
 	}
 }
 
-// deliver takes a message of the service's, once.
+// deliver takes a message of the service's, once. A hosted run has none.
 func (a *attempt) deliver(m *mpcdv1.ProtocolMessage) error {
-	if a.session == "" {
+	switch {
+	case a.device == nil:
+		return nil
+	case a.session == "":
 		return badAnswer("a message before the run has begun")
-	}
-	if m.GetSequence() != a.device.GetAck()+1 {
-		return nil // it came before
 	}
 	part, err := wire.Part(m)
 	if err != nil {
 		return badAnswer("%w", err)
 	}
-	select {
-	case a.in <- part:
-	default:
-		return badAnswer("more messages than the protocol has")
-	}
-	a.device.Ack++
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.ack = a.device.GetAck()
-	a.drop(m.GetAck())
-	return nil
-}
-
-// drop forgets what the service has. It must be called with mu held.
-func (a *attempt) drop(ack uint32) {
-	a.queue = slices.DeleteFunc(a.queue, func(m *mpcdv1.ProtocolMessage) bool { return m.GetSequence() <= ack })
+	next := []link.Numbered{{Sequence: m.GetSequence(), Ack: m.GetAck(), Part: part}}
+	a.device.Ack, err = a.end.Take(next, func(p tss.Part) (bool, error) {
+		select {
+		case a.in <- p:
+			return true, nil
+		default:
+			return false, badAnswer("more messages than the protocol has")
+		}
+	})
+	return err
 }
 
 // Send implements tss.Link.
 func (a *attempt) Send(_ context.Context, p tss.Part) error {
-	m := wire.Message(p)
 	a.mu.Lock()
-	m.Sequence = a.next
-	a.next++
-	a.queue = append(a.queue, m)
+	err := a.end.Send(p)
 	a.mu.Unlock()
 	select {
 	case a.more <- struct{}{}:
 	default: // it is known already
 	}
-	return nil
+	return err
 }
 
 // Recv implements tss.Link.
@@ -389,54 +240,53 @@ func (a *attempt) Recv(ctx context.Context) (tss.Part, error) {
 	}
 }
 
-// post sends what is queued, all that there is in one call, until the service has it.
+// post sends what the service has not acknowledged, all of it in one call, until it has.
 func (a *attempt) post(ctx context.Context) {
 	idle := newPace(rest, patience) // for calls that are answered, and bring nothing forward
 	for {
-		select {
-		case <-a.more:
-		case <-ctx.Done():
+		req := a.pending()
+		if len(req.GetMessages()) == 0 {
+			select {
+			case <-a.more:
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
+		resp, err := again(ctx, newPace(rest, patience), func() (*mpcdv1.SendMessagesResponse, error) {
+			return a.client.service.SendMessages(ctx, req)
+		})
+		// A session that has ended, or was forgotten, before it was recorded: the stream says so.
+		if err != nil && Reason(err) != ReasonSessionNotFound {
+			a.fail(err)
 			return
 		}
-		for {
-			req := a.pending()
-			if len(req.GetMessages()) == 0 {
-				break
-			}
-			resp, err := again(ctx, newPace(rest, patience), func() (*mpcdv1.SendMessagesResponse, error) { return a.client.service.SendMessages(ctx, req) })
-			if Reason(err) == "SESSION_NOT_FOUND" {
-				err = nil // it ended, or was forgotten, before it was recorded: the stream says so
-			}
-			if err != nil {
-				if ctx.Err() == nil {
-					a.fail(err)
-				}
-				return
-			}
-			a.mu.Lock()
-			a.drop(resp.GetAck())
-			a.mu.Unlock()
-			if resp.GetAck() >= req.GetMessages()[0].GetSequence() {
-				idle = newPace(rest, patience)
-				continue
-			}
-			// The service has not even the first of them.
-			if err := idle.wait(ctx, fmt.Errorf("client: %w", errNotTaken), 0, false); err != nil {
-				if ctx.Err() == nil {
-					a.fail(badAnswer("%w", errNotTaken))
-				}
-				return
-			}
+		if a.acknowledged(resp.GetAck()) >= req.GetMessages()[0].GetSequence() {
+			idle = newPace(rest, patience)
+			continue
+		}
+		// The service has not even the first of them.
+		if idle.wait(ctx, fmt.Errorf("client: %w", errNotTaken), 0, false) != nil {
+			a.fail(badAnswer("%w", errNotTaken))
+			return
 		}
 	}
+}
+
+// acknowledged notes what the service says that it has, and returns what it has said so far.
+func (a *attempt) acknowledged(ack uint32) uint32 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.end.Acknowledge(ack)
 }
 
 // pending is the call that sends what the service has not got.
 func (a *attempt) pending() *mpcdv1.SendMessagesRequest {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, m := range a.queue {
-		m.Ack = a.ack
+	req := &mpcdv1.SendMessagesRequest{SessionId: a.session, Instance: a.joint.Instance, Attempt: a.joint.Attempt}
+	for _, n := range a.end.After(0) {
+		req.Messages = append(req.Messages, wire.Numbered(&n))
 	}
-	return &mpcdv1.SendMessagesRequest{SessionId: a.session, Instance: a.device.GetInstance(), Attempt: a.joint.Attempt, Messages: slices.Clone(a.queue)}
+	return req
 }

@@ -23,7 +23,8 @@ func (c *Client) CreateWallet(ctx context.Context, onProgress ProgressFunc) (*Sh
 		return nil, err
 	}
 	r := newReporter(onProgress, OperationCreate)
-	share, err := run(ctx, c, want{purpose: PurposeSigning, curves: curves}, r, (*mpcdv1.CreateWalletResponse).GetOutcome,
+	w := want{purpose: PurposeSigning, curves: curves}
+	share, err := run[mpcdv1.CreateWalletResponse, *mpcdv1.CreateWalletResult](ctx, c, w, r,
 		func(ctx context.Context, t ticket) (grpc.ServerStreamingClient[mpcdv1.CreateWalletResponse], error) {
 			req := &mpcdv1.CreateWalletRequest{
 				RequestId: t.requestID, SealTo: t.sealTo, AfterSequence: t.after, DisplayName: c.displayName, Owner: c.owner,
@@ -56,7 +57,8 @@ func (c *Client) BackupWallet(ctx context.Context, share *Share, method BackupMe
 	}
 	defer l.wipe()
 	r := newReporter(onProgress, OperationBackup)
-	made, err := run(ctx, c, want{source: share, purpose: PurposeBackup, method: method, curves: share.curves}, r, (*mpcdv1.BackupWalletResponse).GetOutcome,
+	w := want{source: share, purpose: PurposeBackup, method: method, curves: share.curves}
+	made, err := run[mpcdv1.BackupWalletResponse, *mpcdv1.BackupWalletResult](ctx, c, w, r,
 		func(ctx context.Context, t ticket) (grpc.ServerStreamingClient[mpcdv1.BackupWalletResponse], error) {
 			req := &mpcdv1.BackupWalletRequest{
 				WalletId: share.walletID, RequestId: t.requestID, SealTo: t.sealTo, AfterSequence: t.after,
@@ -200,7 +202,8 @@ func (c *Client) provision(
 	if err := ready(backup); err != nil {
 		return nil, nil, err
 	}
-	share, err := run(ctx, c, want{source: backup, purpose: PurposeSigning, curves: backup.curves}, r, (*mpcdv1.ProvisionWalletResponse).GetOutcome,
+	w := want{source: backup, purpose: PurposeSigning, curves: backup.curves}
+	share, err := run[mpcdv1.ProvisionWalletResponse, *mpcdv1.ProvisionWalletResult](ctx, c, w, r,
 		func(ctx context.Context, t ticket) (grpc.ServerStreamingClient[mpcdv1.ProvisionWalletResponse], error) {
 			req := &mpcdv1.ProvisionWalletRequest{
 				WalletId: backup.walletID, RequestId: t.requestID, SealTo: t.sealTo, AfterSequence: t.after, DisplayName: c.displayName,

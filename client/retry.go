@@ -45,7 +45,7 @@ type pace struct {
 	losses  int           // connections that were lost since the attempt began
 	tries   int           // attempts that failed
 	attempt uint32        // the service's number of the last attempt that was seen
-	ended   bool          // the service said how it ended
+	ended   bool          // the service has said how it ended
 	spoke   bool          // the service did, so it is there: it is busy, or about to restart
 }
 
@@ -58,13 +58,20 @@ func newPace(rest func(context.Context, time.Duration) error, usual time.Duratio
 // trying again cannot help or was tried enough. moved says that there was progress since the
 // last try, and attempt of which attempt; 0 is for a call that has none.
 func (p *pace) wait(ctx context.Context, err error, attempt uint32, moved bool) error {
-	said := Reason(err) != ""
-	if p.losses++; said || p.attempt != 0 && attempt > p.attempt {
+	if cause := context.Cause(ctx); cause != nil {
+		return because(cause, err)
+	}
+	said, another := Reason(err) != "", p.attempt != 0 && attempt > p.attempt
+	if another && !p.ended {
+		p.tries++ // the one before ended with the service's process
+	}
+	if said {
+		p.tries++
+	}
+	if p.losses++; said || another {
 		p.losses = 0
 	}
-	if p.attempt != 0 && attempt > p.attempt && !p.ended {
-		p.tries++ // the one before ended with the service's process
-	} else if moved && (p.attempt == 0 || attempt == p.attempt) {
+	if moved && !another {
 		p.lost = firstWait
 		if p.losses > fewLost {
 			p.lost = steadyWait
@@ -73,10 +80,7 @@ func (p *pace) wait(ctx context.Context, err error, attempt uint32, moved bool) 
 	if moved || said && !p.spoke {
 		p.until = time.Now().Add(patience)
 	}
-	if said {
-		p.tries++
-	}
-	p.attempt, p.ended, p.spoke = max(p.attempt, attempt), said, p.spoke || said
+	p.attempt, p.ended, p.spoke = max(p.attempt, attempt), said || p.ended && !another, p.spoke || said
 	left := time.Until(p.until)
 	if !worthRetrying(err) || p.tries >= maxAttempts || p.losses >= maxLost || left < 0 {
 		return err
@@ -94,9 +98,17 @@ func (p *pace) wait(ctx context.Context, err error, attempt uint32, moved bool) 
 		wait = e.RetryAfter + rand.N(e.RetryAfter/4+1) //nolint:gosec // G404: see above
 	}
 	if cause := p.rest(ctx, wait); cause != nil {
-		return fmt.Errorf("client: %w: %w", cause, err)
+		return because(cause, err)
 	}
 	return nil
+}
+
+// because is err, and that its call goes on no more for a cause.
+func because(cause, err error) error {
+	if errors.Is(err, cause) {
+		return err
+	}
+	return fmt.Errorf("client: %w: %w", cause, err)
 }
 
 // rest waits, and returns ctx's cause where that ends first.
@@ -112,9 +124,6 @@ func rest(ctx context.Context, d time.Duration) error {
 // worthRetrying tells what may pass by itself, for a call that can be repeated safely, from
 // what will not. Of its own errors the service says which they are, by google.rpc.RetryInfo.
 func worthRetrying(err error) bool {
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return false
-	}
 	if errors.Is(err, ErrNoOutcome) || errors.Is(err, errNotTaken) {
 		return true // the stream ended, the run did not
 	}

@@ -419,23 +419,108 @@ func TestBusySetIsOutlasted(t *testing.T) {
 	})
 }
 
+// bothWays runs a test with a hosted client and with a device-held one, on a service whose nth
+// stream (from 1) says what events returns.
+func bothWays(
+	t *testing.T, events func(n uint32, evs []sent) []sent, test func(t *testing.T, c *client.Client, streams *uint32),
+) {
+	t.Helper()
+	for name, opts := range map[string][]client.Option{"hosted": nil, "device-held": {client.WithDeviceHeldShares()}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, conn := newFake(t)
+				n := uint32(0)
+				f.lieEvents = func(evs []sent) []sent {
+					n++
+					return events(n, evs)
+				}
+				test(t, newClient(t, f, taking{conn}, opts...), &n)
+			})
+		})
+	}
+}
+
+// begins is the first event of an attempt.
+func begins(evs []sent, attempt uint32) sent {
+	evs[0].progress.Attempt, evs[0].progress.Sequence = attempt, 1000*attempt
+	return evs[0]
+}
+
+// Hosted and device-held calls have one rule for what to try again: an attempt counts whatever
+// ended it, the waits between attempts grow, the service says whether trying again can help, and
+// the last error is what the caller gets.
+func TestOneRuleForHostedAndDeviceHeld(t *testing.T) {
+	interrupted := refusalAfter(codes.Aborted, "INTERRUPTED", 0)
+	failed := refusalAfter(codes.Unavailable, "WEBHOOK_FAILED", 2*time.Second)
+	limited := refusalAfter(codes.ResourceExhausted, "RATE_LIMITED", time.Second)
+	busy := refusalAfter(codes.ResourceExhausted, "SHARE_SET_BUSY", time.Second)
+	later := refusalAfter(codes.Aborted, "OF_A_LATER_SERVICE", 0)
+	tooLate := refusalAfter(codes.ResourceExhausted, "TOO_MANY_PENDING", 14*time.Minute)
+	for name, c := range map[string]struct {
+		ends     []error // of the attempts, in turn
+		attempts uint32
+	}{
+		"INTERRUPTED":         {[]error{interrupted}, client.MaxAttempts},
+		"WEBHOOK_FAILED":      {[]error{failed}, client.MaxAttempts},
+		"RATE_LIMITED":        {[]error{limited}, client.MaxAttempts},
+		"each in turn":        {[]error{interrupted, failed, busy, limited, later}, client.MaxAttempts},
+		"for good":            {[]error{refusal(codes.Unavailable, "WEBHOOK_FAILED", "the custodian refused")}, 1},
+		"for good, at last":   {[]error{interrupted, failed, refusal(codes.Aborted, "INTERRUPTED", "no")}, 3},
+		"longer than it has":  {[]error{failed, tooLate}, 2},
+		"by the client":       {[]error{interrupted, refusal(codes.Aborted, "PROTOCOL_ABORTED", "no")}, 2},
+		"by another, at last": {[]error{failed, failed, refusal(codes.Canceled, "SESSION_CANCELLED", "no")}, 3},
+	} {
+		end := func(n uint32) error { return c.ends[(n-1)%uint32(len(c.ends))] }
+		t.Run(name, func(t *testing.T) {
+			bothWays(t, func(n uint32, evs []sent) []sent {
+				return []sent{begins(evs, n), {err: end(n)}}
+			}, func(t *testing.T, cl *client.Client, streams *uint32) {
+				var rests []time.Duration
+				cl.SetRest(func(_ context.Context, d time.Duration) error {
+					rests = append(rests, d)
+					time.Sleep(d)
+					return nil
+				})
+				_, err := cl.CreateWallet(t.Context(), nil)
+				require.Equal(t, c.attempts, *streams)
+				require.Equal(t, status.Convert(end(c.attempts)).Proto().String(), status.Convert(err).Proto().String())
+				require.Len(t, rests, int(c.attempts-1))
+				for i, d := range rests {
+					require.GreaterOrEqual(t, d, min(200*time.Millisecond<<i, 10*time.Second)/2)
+				}
+			})
+		})
+	}
+}
+
+// An attempt that the service has ended counts once, though the connection is lost before the next
+// one begins.
+func TestEachAttemptCountsOnce(t *testing.T) {
+	bothWays(t, func(n uint32, evs []sent) []sent {
+		if n%2 == 0 {
+			return []sent{{err: errDropped}}
+		}
+		return []sent{begins(evs, n/2+1), {err: refusalAfter(codes.Aborted, "INTERRUPTED", 0)}}
+	}, func(t *testing.T, c *client.Client, streams *uint32) {
+		_, err := c.CreateWallet(t.Context(), nil)
+		require.Equal(t, "INTERRUPTED", client.Reason(err))
+		require.Equal(t, uint32(2*client.MaxAttempts-1), *streams)
+	})
+}
+
 // A service whose process dies in every attempt says nothing about it: the attempts count all
 // the same.
 func TestDyingServiceDoesNotKeepACall(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f, conn := newFake(t)
-		attempt := uint32(0)
-		f.lieEvents = func(evs []sent) []sent {
-			attempt++
-			for i := range evs[:3] {
-				evs[i].progress.Attempt, evs[i].progress.Sequence = attempt, 1000*attempt+uint32(i)
-			}
-			return append(evs[:3:3], sent{err: errDropped})
+	bothWays(t, func(n uint32, evs []sent) []sent {
+		for i := range evs[:3] {
+			evs[i].progress.Attempt, evs[i].progress.Sequence = n, 1000*n+uint32(i)
 		}
+		return append(evs[:3:3], sent{err: errDropped})
+	}, func(t *testing.T, c *client.Client, streams *uint32) {
 		begun := time.Now()
-		_, err := newClient(t, f, conn).CreateWallet(t.Context(), nil)
+		_, err := c.CreateWallet(t.Context(), nil)
 		require.Equal(t, codes.Unavailable, status.Code(err))
-		require.Equal(t, uint32(client.MaxAttempts+1), attempt, "ten died, and nobody waits for the next one's end")
+		require.Equal(t, uint32(client.MaxAttempts+1), *streams, "ten died, and nobody waits for the next one's end")
 		require.Greater(t, time.Since(begun), 20*time.Second, "the waits grew")
 	})
 }
@@ -513,13 +598,15 @@ func (c taking) Invoke(ctx context.Context, method string, args, reply any, opts
 // deaf is a service that begins device-held runs and takes none of their messages.
 type deaf struct {
 	grpc.ClientConnInterface
+	ack   uint32       // what it says that it has
 	calls atomic.Int32 // of SendMessages
 }
 
 // Invoke implements grpc.ClientConnInterface.
-func (d *deaf) Invoke(_ context.Context, method string, _, _ any, _ ...grpc.CallOption) error {
-	if method == mpcdv1.WalletService_SendMessages_FullMethodName {
+func (d *deaf) Invoke(_ context.Context, _ string, _, reply any, _ ...grpc.CallOption) error {
+	if resp, ok := reply.(*mpcdv1.SendMessagesResponse); ok {
 		d.calls.Add(1)
+		resp.Ack = d.ack
 	}
 	return nil
 }
@@ -551,18 +638,21 @@ func (b *begun) RecvMsg(m any) error {
 	return nil
 }
 
-// A service that answers SendMessages and takes no message is not sent them for ever.
+// A service that answers SendMessages and takes no message is not sent them for ever, nor believed
+// that it has what was never sent.
 func TestMessagesThatAreNotTaken(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		d := &deaf{}
-		c, err := client.New(d, client.WithDeviceHeldShares(), client.WithCurves(client.CurveEd25519),
-			client.WithStore(func(context.Context, *client.Share) error { return nil }))
-		require.NoError(t, err)
-		_, err = c.CreateWallet(t.Context(), nil)
-		require.ErrorIs(t, err, client.ErrBadAnswer)
-		require.ErrorContains(t, err, "takes no message")
-		require.Less(t, d.calls.Load(), int32(60))
-	})
+	for _, ack := range []uint32{0, 1000} {
+		synctest.Test(t, func(t *testing.T) {
+			d := &deaf{ack: ack}
+			c, err := client.New(d, client.WithDeviceHeldShares(), client.WithCurves(client.CurveEd25519),
+				client.WithStore(func(context.Context, *client.Share) error { return nil }))
+			require.NoError(t, err)
+			_, err = c.CreateWallet(t.Context(), nil)
+			require.ErrorIs(t, err, client.ErrBadAnswer)
+			require.ErrorContains(t, err, "takes no message")
+			require.Less(t, d.calls.Load(), int32(60))
+		})
+	}
 }
 
 // late is a service that takes the device's hello late, and its next message late again.

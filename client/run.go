@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"filippo.io/age"
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
 
 	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/tss"
 )
 
 // want is what a run was asked to make. An outcome is held against it, so that a service
@@ -33,110 +35,200 @@ type ticket struct {
 	attempt   uint32             // the last attempt seen; 0: none
 }
 
-// outcome is what the results of the three streaming RPCs have in common.
+// outcome is what the results of the RPCs that make a share set have in common.
 type outcome interface {
 	comparable
 	GetShareSet() *mpcdv1.ShareSet
 	GetClientShare() []byte
 }
 
-// event is what their responses have in common.
-type event[Resp any] interface {
+// event is what the responses of the streaming RPCs have in common.
+type event[Resp any, Out comparable] interface {
 	*Resp
 	GetProgress() *mpcdv1.Progress
+	GetMessage() *mpcdv1.ProtocolMessage
+	GetOutcome() Out
 }
 
 // opener starts one of them.
 type opener[Resp any] func(context.Context, ticket) (grpc.ServerStreamingClient[Resp], error)
 
 // run takes one run from its request to the new share, which is still only in memory.
-// result is the response's GetOutcome.
-func run[Resp any, Out outcome, Event jointEvent[Resp, Out]](
-	ctx context.Context, c *Client, w want, r *reporter, result func(Event) Out, open opener[Resp],
+func run[Resp any, Out outcome, Event event[Resp, Out]](
+	ctx context.Context, c *Client, w want, r *reporter, open opener[Resp],
 ) (*Share, error) {
+	var t ticket
+	var j *tss.Joint            // this device's side
+	var key *age.X25519Identity // of a hosted run
+	var err error
 	if c.deviceHeld {
-		return runOnDevice[Resp, Out, Event](ctx, c, w, r, open)
+		if j, err = w.joint(strings.ToUpper(r.last.Operation)); err != nil {
+			return nil, err
+		}
+		defer j.Share.Wipe()
+	} else {
+		// The share comes back encrypted to a key that lives as long as this call: what keeps or
+		// carries it on its way cannot read it.
+		if key, err = age.GenerateX25519Identity(); err != nil {
+			return nil, err
+		}
+		t.sealTo = key.Recipient().String()
 	}
-	// The share comes back encrypted to a key that lives as long as this call: what keeps or
-	// carries it on its way cannot read it.
-	key, err := age.GenerateX25519Identity()
+	joined, out, err := follow[Resp, Out, Event](ctx, c, t, j, r, open)
 	if err != nil {
 		return nil, err
 	}
-	t := ticket{requestID: uuid.NewString(), sealTo: key.Recipient().String()}
-	out, err := follow(ctx, newPace(c.rest, shortly), t, r, result, open)
-	if err != nil {
-		return nil, err
+	defer joined.Wipe()
+	var encoded []byte
+	if c.deviceHeld {
+		encoded = joined.Encoded.Reveal()
+	} else {
+		encoded, err = decrypt(out.GetClientShare(), key)
+		defer clear(encoded)
+		if err != nil {
+			return nil, badAnswer("its share is not encrypted to this call's key: %w", err)
+		}
 	}
-	plain, err := decrypt(out.GetClientShare(), key)
-	defer clear(plain)
-	if err != nil {
-		return nil, badAnswer("its share is not encrypted to this call's key: %w", err)
-	}
-	share, err := ParseShare(plain)
+	share, err := ParseShare(encoded)
 	if err != nil {
 		return nil, badAnswer("%w", err)
 	}
-	if err := w.check(out.GetShareSet(), share); err != nil {
+	if named, ok := any(out).(*mpcdv1.CreateWalletResult); ok && named.GetWalletId() != share.walletID {
+		err = badAnswer("the share is of another wallet")
+	} else {
+		err = w.check(out.GetShareSet(), share)
+	}
+	if err != nil {
 		share.Wipe()
 		return nil, err
-	}
-	if named, ok := any(out).(*mpcdv1.CreateWalletResult); ok && named.GetWalletId() != share.walletID {
-		share.Wipe()
-		return nil, badAnswer("the share is of another wallet")
 	}
 	return share, nil
 }
 
-// follow reads a run up to its outcome, over as many streams as it takes: the run belongs
-// to the service, and the same request id attaches to it again, or begins the next attempt
-// of one that the service had to interrupt. It never makes a second run.
-func follow[Resp any, Out outcome, Event event[Resp]](
-	ctx context.Context, pace *pace, t ticket, r *reporter, result func(Event) Out, open opener[Resp],
-) (Out, error) {
+// follow takes a run to its outcome, over as many attempts as it takes: the run belongs to the
+// service, and the same request id begins the next attempt of one that has ended and may do
+// better. It never makes a second run. j is this device's side of it, which begins each attempt
+// anew; nil: the run is hosted.
+func follow[Resp any, Out comparable, Event event[Resp, Out]](
+	ctx context.Context, c *Client, t ticket, j *tss.Joint, r *reporter, open opener[Resp],
+) (*tss.Joined, Out, error) {
+	t.requestID = uuid.NewString()
+	pace := newPace(c.rest, shortly)
 	for {
+		a := newAttempt(c, j)
+		t.device = a.device
 		before := t.after
-		out, err := attach(ctx, &t, r, result, open)
+		out, err := followAttempt[Resp, Out, Event](ctx, pace, a, &t, r, open)
 		if err == nil {
-			return out, nil
+			return a.joined, out, nil
+		}
+		if Reason(err) == "" { // no attempt ended: followAttempt tried enough, or this side failed
+			return nil, out, err
 		}
 		if err := pace.wait(ctx, err, t.attempt, t.after > before); err != nil {
+			return nil, out, err
+		}
+	}
+}
+
+// followAttempt takes one attempt to its end, over as many streams as it takes: the same request
+// attaches to it again.
+func followAttempt[Resp any, Out comparable, Event event[Resp, Out]](
+	ctx context.Context, pace *pace, a *attempt, t *ticket, r *reporter, open opener[Resp],
+) (out Out, err error) {
+	caller := ctx
+	ctx, a.fail = context.WithCancelCause(ctx)
+	defer func() {
+		if cause := context.Cause(ctx); cause != nil && caller.Err() == nil {
+			err = cause // this side failed
+		}
+		a.stop(caller, err != nil && (caller.Err() != nil || errors.Is(err, ErrBadAnswer)))
+	}()
+	for {
+		before := t.after + a.device.GetAck()
+		if out, err = attach[Resp, Out, Event](ctx, a, t, r, open); err == nil {
+			return out, a.finish(ctx)
+		}
+		if reason := Reason(err); reason != "" && reason != ReasonRateLimited {
+			return out, err // the attempt has ended; RATE_LIMITED is about calls
+		}
+		if err = pace.wait(ctx, err, t.attempt, t.after+a.device.GetAck() > before); err != nil {
 			return out, err
 		}
 	}
 }
 
-// attach reads one stream of a run.
-func attach[Resp any, Out outcome, Event event[Resp]](
-	ctx context.Context, t *ticket, r *reporter, result func(Event) Out, open opener[Resp],
-) (Out, error) {
-	var none Out
+// attach reads one stream of an attempt.
+func attach[Resp any, Out comparable, Event event[Resp, Out]](
+	ctx context.Context, a *attempt, t *ticket, r *reporter, open opener[Resp],
+) (none Out, err error) {
 	// Whatever way this ends, the stream ends with it; the run in the service does not.
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := open(ctx, *t)
+	streaming, stop := context.WithCancel(ctx)
+	defer stop()
+	stream, err := open(streaming, *t)
 	if err != nil {
 		return none, serviceError(err)
 	}
+	in := received(stream)
+	defer func() {
+		stop()
+		for range in { // until its goroutine has ended
+		}
+	}()
 	for {
-		msg, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
+		var ev recv[Resp]
+		select {
+		case <-a.slow:
+			r.making()
+			continue
+		case ev = <-in:
+		}
+		if errors.Is(ev.err, io.EOF) {
 			return none, fmt.Errorf("client: %w", ErrNoOutcome)
 		}
-		if err != nil {
-			return none, serviceError(err)
+		if ev.err != nil {
+			return none, serviceError(ev.err)
 		}
-		if p := Event(msg).GetProgress(); p != nil {
+		if p := Event(ev.msg).GetProgress(); p != nil {
 			t.after, t.attempt = max(t.after, p.GetSequence()), max(t.attempt, p.GetAttempt())
-			r.service(p)
+			a.begin(ctx, p)
+			r.service(a.shown(p))
 		}
-		if out := result(msg); out != none {
+		if m := Event(ev.msg).GetMessage(); m != nil {
+			if err := a.deliver(m); err != nil {
+				return none, err
+			}
+		}
+		if out := Event(ev.msg).GetOutcome(); out != none {
 			// Reads the status, so that for the service the stream ended well. What it says
 			// cannot make the outcome worse.
-			_, _ = stream.Recv()
+			<-in
 			return out, nil
 		}
 	}
+}
+
+// recv is what came of one read of a stream.
+type recv[Resp any] struct {
+	msg *Resp
+	err error
+}
+
+// received reads a stream up to its end, an error. What it returns must be read until it is
+// closed, which it is when its goroutine has ended.
+func received[Resp any](stream grpc.ServerStreamingClient[Resp]) <-chan recv[Resp] {
+	in := make(chan recv[Resp])
+	go func() {
+		defer close(in)
+		for {
+			msg, err := stream.Recv()
+			in <- recv[Resp]{msg, err}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return in
 }
 
 func (w want) check(set *mpcdv1.ShareSet, share *Share) error {

@@ -38,7 +38,7 @@ func (c *Client) Sign(ctx context.Context, share *Share, curve Curve, payload []
 		return nil, fmt.Errorf("client: %w: %w", ErrPayload, err)
 	}
 	if c.deviceHeld {
-		resp, err := c.signOnDevice(ctx, share, curve, tc, payload)
+		resp, err := c.signOnDevice(ctx, share, curve, payload)
 		return c.signature(ctx, resp, err, share, curve, payload)
 	}
 	// Before the key, so that a wallet or set that cannot sign is the service's to explain.

@@ -8,7 +8,6 @@ import (
 
 	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
 	"github.com/mpcd/mpcd/internal/session"
-	"github.com/mpcd/mpcd/internal/wire"
 )
 
 // The enums of package session have the API's numbers, which a test keeps.
@@ -34,12 +33,6 @@ func toProgress(id string, p *session.Progress) *pb.Progress {
 		QueuePosition: p.QueuePosition,
 		Attempt:       p.Attempt,
 	}
-}
-
-func toMessage(n *session.Numbered) *pb.ProtocolMessage {
-	m := wire.Message(n.Part)
-	m.Sequence, m.Ack = n.Sequence, n.Ack
-	return m
 }
 
 func toSignature(o *session.Outcome) *pb.SignResponse {

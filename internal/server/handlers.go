@@ -9,6 +9,7 @@ import (
 	"github.com/mpcd/mpcd/internal/names"
 	"github.com/mpcd/mpcd/internal/secret"
 	"github.com/mpcd/mpcd/internal/session"
+	"github.com/mpcd/mpcd/internal/wire"
 )
 
 // handlers implements the service. RPCs that it does not name are UNIMPLEMENTED.
@@ -122,7 +123,7 @@ func follow(ctx context.Context, run *session.Run, err error, from resumed, send
 		case e.Progress != nil:
 			return send(event{progress: toProgress(run.SessionID(), e.Progress)})
 		case e.Part != nil:
-			return send(event{message: toMessage(e.Part)})
+			return send(event{message: wire.Numbered(e.Part)})
 		}
 		return send(event{outcome: e.Outcome, walletID: e.Outcome.WalletID, set: toShareSet(&e.Outcome.Set), share: e.Outcome.ClientShare.Reveal()})
 	})

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mpcd/mpcd/internal/link"
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
@@ -22,16 +23,11 @@ type Device struct {
 	Ack        uint32 // the last of the service's parts that the device has
 }
 
-// Numbered is a part with its place among its sender's, from 1.
-type Numbered struct {
-	Sequence uint32
-	Ack      uint32 // the last part of the other side that the sender has
-	Part     Part
-}
+// Numbered is package link's: a part with its place among its sender's.
+type Numbered = link.Numbered
 
-// device is the service's end of the link to one device, for one attempt. What was sent is
-// kept until the device has it; nothing is taken twice. Before the run has its place, nothing
-// is taken but the device's hello.
+// device is the service's end of the link to one device, for one attempt. Before the run has its
+// place, nothing is taken but the device's hello.
 type device struct {
 	instance string
 	attempt  uint32
@@ -43,16 +39,13 @@ type device struct {
 	stopped  chan struct{} // closed when over is set
 
 	mu        sync.Mutex // guards what follows
+	end       link.End
 	hello     *tss.Hello // of the device
 	place     *ticket    // which it has; nil before
 	listening bool       // the run takes all parts: it is there to look at them; before, the hello alone
-	next      uint32     // the sequence of the device's next part
-	sent      []Part     // those after acked
-	acked     uint32
-	newest    Part      // sent or not yet, acknowledged or not
-	over      error     // why nothing is taken or sent any more; nil: it is
-	waits     time.Time // since when the run waits for the device; zero: it does not
-	armed     bool      // its end costs a soft abort
+	over      error      // why nothing is taken or sent any more; nil: it is
+	waits     time.Time  // since when the run waits for the device; zero: it does not
+	armed     bool       // its end costs a soft abort
 }
 
 var _ tss.Link = (*device)(nil)
@@ -60,7 +53,7 @@ var _ tss.Link = (*device)(nil)
 func newDevice(instance string, attempt uint32, silence time.Duration, wake func()) *device {
 	return &device{
 		instance: instance, attempt: attempt, silence: silence, wake: wake,
-		in: make(chan Part, tss.MaxParts), gotFirst: make(chan struct{}), stopped: make(chan struct{}), next: 1,
+		in: make(chan Part, tss.MaxParts), gotFirst: make(chan struct{}), stopped: make(chan struct{}),
 	}
 }
 
@@ -116,12 +109,11 @@ func (d *device) Send(_ context.Context, p Part) error {
 		d.mu.Unlock()
 		return nil //nolint:nilerr // nobody is to have it, and that is no fault of the sender's
 	}
-	if len(d.sent) == tss.MaxParts {
-		d.mu.Unlock()
-		return fmt.Errorf("%w: a device that takes nothing", ErrInterrupted)
-	}
-	d.sent, d.newest = append(d.sent, p), p
+	err := d.end.Send(p)
 	d.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInterrupted, err)
+	}
 	d.wake()
 	return nil
 }
@@ -215,13 +207,13 @@ func (d *device) quiet() time.Duration {
 func (d *device) last() *Numbered {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return &Numbered{Sequence: d.acked + uint32(len(d.sent)), Ack: d.next - 1, Part: d.newest} //nolint:gosec // G115: at most tss.MaxParts
+	return d.end.Last()
 }
 
 const macLen = 32
 
-// encode returns what the store keeps of a run's last part, a MAC.
-func (n *Numbered) encode() []byte {
+// encodeLast returns what the store keeps of a run's last part, a MAC.
+func encodeLast(n *Numbered) []byte {
 	return append(binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, n.Sequence), n.Ack), n.Part.MAC...)
 }
 
@@ -234,44 +226,27 @@ func decodeLast(b []byte) *Numbered {
 }
 
 // after returns the parts behind a sequence number.
-func (d *device) after(sequence uint32) (out []Numbered) {
+func (d *device) after(sequence uint32) []Numbered {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for i, p := range d.sent {
-		if n := d.acked + uint32(i) + 1; n > sequence {
-			out = append(out, Numbered{Sequence: n, Ack: d.next - 1, Part: p})
-		}
-	}
-	return out
+	return d.end.After(sequence)
 }
 
-// take takes what the device sent, as far as it goes on without a gap, and returns the last
-// sequence that is there. What the run does not take yet is not there: the device sends it
-// again.
+// take takes what the device sent, and returns the last sequence that is there. What the run does
+// not take yet is not there: the device sends it again.
 func (d *device) take(parts []Numbered) (ack uint32, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.over != nil { // what is acknowledged is looked at
 		return 0, d.over
 	}
-	for _, p := range parts {
-		d.forget(p.Ack)
-		if p.Sequence != d.next { // it came before, or one before it did not
-			continue
-		}
-		taken, err := d.takeNext(p.Part)
-		if !taken {
-			return d.next - 1, err
-		}
-		d.next++
-	}
-	return d.next - 1, nil
+	return d.end.Take(parts, d.put)
 }
 
-// takeNext takes the next part, where the run takes it now. It must be called with mu held.
-func (d *device) takeNext(p Part) (taken bool, err error) {
+// put takes the next part, where the run takes it now. It must be called with mu held.
+func (d *device) put(p Part) (taken bool, err error) {
 	switch {
-	case !d.listening && d.next == 1:
+	case !d.listening && d.end.Taken() == 0:
 		if sizeOf(p) <= maxHello {
 			d.hello = p.Hello // nil where it is something else, which is as good as none
 		}
@@ -286,12 +261,4 @@ func (d *device) takeNext(p Part) (taken bool, err error) {
 	}
 	d.in <- p // nobody else puts anything in
 	return true, nil
-}
-
-// forget drops what the device has. It must be called with mu held.
-func (d *device) forget(ack uint32) {
-	if n := uint32(len(d.sent)); ack > d.acked && ack <= d.acked+n { //nolint:gosec // G115: at most tss.MaxParts
-		d.sent = d.sent[ack-d.acked:]
-		d.acked = ack
-	}
 }

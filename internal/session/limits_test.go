@@ -257,7 +257,7 @@ func TestBufferIsBounded(t *testing.T) {
 	for _, d := range all {
 		d.close()
 		d.close()
-		_, err = d.take([]Numbered{{Sequence: d.next, Part: message(1)}})
+		_, err = d.take([]Numbered{{Sequence: d.end.Taken() + 1, Part: message(1)}})
 		require.ErrorIs(t, err, ErrInterrupted, "it is over")
 	}
 	require.Zero(t, room.held)

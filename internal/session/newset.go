@@ -67,7 +67,7 @@ func (s *runner) handOut(w *work, t target, m *made, hosted *tss.Joined) (err er
 		// The device has its share. What it may still lack is our last part: the word that we saw
 		// what it saw.
 		m.outcome.Last = w.run.device.last()
-		w.rec.Result = &Result{SealedTo: true, Data: m.outcome.Last.encode()}
+		w.rec.Result = &Result{SealedTo: true, Data: encodeLast(m.outcome.Last)}
 		return nil
 	}
 	hosted.Share.Wipe()

@@ -73,7 +73,7 @@ func TestPartsComeAfterTheirProgress(t *testing.T) {
 	}()
 	time.Sleep(100 * time.Millisecond) // it has come so far, or sees both at once
 	r.report(Progress{})
-	d.sent = append(d.sent, Part{MAC: []byte("x")})
+	require.NoError(t, d.end.Send(Part{MAC: []byte("x")}))
 	d.mu.Unlock()
 	require.NotNil(t, (<-first).Progress)
 	require.ErrorIs(t, <-ended, seen)

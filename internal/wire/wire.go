@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
+	"github.com/mpcd/mpcd/internal/link"
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
@@ -34,6 +35,13 @@ func Message(p tss.Part) *pb.ProtocolMessage {
 		return &pb.ProtocolMessage{End: &pb.End{ShareSha256: p.End.ShareHash}}
 	}
 	return &pb.ProtocolMessage{Mac: p.MAC}
+}
+
+// Numbered returns a part as the API has it, with its numbers.
+func Numbered(n *link.Numbered) *pb.ProtocolMessage {
+	m := Message(n.Part)
+	m.Sequence, m.Ack = n.Sequence, n.Ack
+	return m
 }
 
 var errForm = errors.New("it is not one part: a hello, a payload, an end or a mac")
