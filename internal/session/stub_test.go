@@ -42,6 +42,9 @@ type stub struct {
 	onBlame     func(Entry) error
 	onReady     func() (plenty bool, _ error)
 	onCommit    func(*Session) error
+	onConfirm   func() (changed bool, _ error)
+	onRevoke    func() error
+	onSeal      func() ([]byte, error)
 
 	mu    sync.Mutex // guards what follows
 	notes []Entry
@@ -83,6 +86,18 @@ func (st *stub) Record(_ context.Context, e Entry) error {
 	st.notes = append(st.notes, e)
 	return nil
 }
+
+func (st *stub) Confirm(context.Context, string, string, Entry) (bool, error) {
+	return st.onConfirm()
+}
+
+func (st *stub) Revoke(context.Context, string, time.Time, func([]ShareSet) ([]string, error), Entry) error {
+	return st.onRevoke()
+}
+
+func (st *stub) ByShareSet(context.Context, string) (*Session, error) { return nil, ErrSessionNotFound }
+
+func (st *stub) Seal(secret.Bytes, Label) ([]byte, error) { return st.onSeal() }
 
 // Write takes the log.
 func (st *stub) Write(b []byte) (int, error) {

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"testing"
 
@@ -78,6 +79,7 @@ func TestOtherInstance(t *testing.T) {
 		j.device = &d
 		return x.otherInstance(t.Context(), x.run, j)
 	}
+	x.op.onPrepare = func() (*plan, error) { return nil, errStub } // what calls again is not prepared again
 	for _, attempt := range []uint32{0, 2} {
 		again, err := calls(Device{Instance: "two", Attempt: attempt})
 		require.NoError(t, err)
@@ -160,6 +162,7 @@ func TestTakeOver(t *testing.T) {
 		there   *Session
 		find    error
 		restart error
+		print   string // the fingerprint of the session that is there when it was not restarted
 		begins  bool
 		drafted bool
 		ends    error // of the new run
@@ -172,6 +175,7 @@ func TestTakeOver(t *testing.T) {
 		"not found":            {find: errStub, want: errStub},
 		"not restarted":        {there: stored(Interrupted, 1), restart: errStub, want: errStub},
 		"another request's":    {there: &Session{Fingerprint: []byte("other"), State: Failed}, want: ErrRequestIDReused},
+		"that of another one":  {there: stored(Interrupted, 1), restart: ErrSuperseded, print: "other", want: ErrRequestIDReused},
 		"no hello":             {noHello: true, want: ErrProtocolAborted},
 		"denied":               {policy: new(DeniedError), want: ErrPolicyDenied},
 		"a panic":              {panics: true, want: ErrInternal},
@@ -192,7 +196,11 @@ func TestTakeOver(t *testing.T) {
 			copied := *c.there
 			return &copied, nil
 		}
-		x.st.onSession = func() (*Session, error) { return stored(Failed, 1), nil }
+		x.st.onSession = func() (*Session, error) {
+			rec := stored(Failed, 1)
+			rec.Fingerprint = []byte(cmp.Or(c.print, "fingerprint"))
+			return rec, nil
+		}
 		x.st.onRestart = func(rec *Session) error {
 			require.Equal(t, uint32(2), rec.Attempt, name)
 			return c.restart
