@@ -84,6 +84,8 @@ func TestFailedBeforeItWasRecorded(t *testing.T) {
 func TestFailedAfterItsEnd(t *testing.T) {
 	t.Parallel()
 	broken := &AbortedError{Culprit: "CLIENT", Round: 3}
+	interrupted := &Session{State: Interrupted}
+	cancelled := &Session{State: Cancelled, Failure: failure(ErrSessionCancelled)}
 	for name, x := range map[string]struct {
 		err     error
 		there   *Session
@@ -92,12 +94,12 @@ func TestFailedAfterItsEnd(t *testing.T) {
 		want    error
 		unheard int // ends that are stored later
 	}{
-		"a fault":             {err: errStub, there: &Session{State: Interrupted}, want: errStub},
-		"cancelled":           {err: errStub, there: &Session{State: Cancelled, Failure: failure(ErrSessionCancelled)}, want: ErrSessionCancelled},
+		"a fault":             {err: errStub, there: interrupted, want: errStub},
+		"cancelled":           {err: errStub, there: cancelled, want: ErrSessionCancelled},
 		"nobody knows why":    {err: errStub, want: errStub},
-		"broken":              {err: broken, there: &Session{State: Interrupted}, blamed: 1, want: broken},
-		"broken by us":        {err: &AbortedError{Culprit: "SERVER"}, there: &Session{State: Interrupted}, want: ErrProtocolAborted},
-		"broken, not charged": {err: broken, there: &Session{State: Interrupted}, blame: errStub, blamed: 1, want: broken, unheard: 1},
+		"broken":              {err: broken, there: interrupted, blamed: 1, want: broken},
+		"broken by us":        {err: &AbortedError{Culprit: "SERVER"}, there: interrupted, want: ErrProtocolAborted},
+		"broken, not charged": {err: broken, there: interrupted, blame: errStub, blamed: 1, want: broken, unheard: 1},
 	} {
 		var blamed []Entry
 		st := &stub{
@@ -122,7 +124,8 @@ func TestFailedAfterItsEnd(t *testing.T) {
 		for _, e := range blamed {
 			require.Equal(t, "session.blame", e.Action, name)
 		}
-		require.Equal(t, x.blamed > 0, strings.Contains(st.logged(), "a client broke a session that had already been ended"), name)
+		said := strings.Contains(st.logged(), "a client broke a session that had already been ended")
+		require.Equal(t, x.blamed > 0, said, name)
 		require.Len(t, s.unstored, x.unheard, name)
 		for _, end := range s.unstored {
 			require.Equal(t, Failed, end.rec.State, name)

@@ -38,8 +38,10 @@ func TestPlace(t *testing.T) {
 		"the policy": {change: func(x *started) {
 			x.p.question, x.ports.Policy = new(Question), policy(func() error { return errStub })
 		}, want: errStub},
-		"the set":      {change: func(x *started) { x.p.curves = []Curve{Secp256k1} }, want: errStub},
-		"not recorded": {change: func(x *started) { x.st.onBegin = func(*Session) (bool, error) { return false, errStub } }, want: errStub},
+		"the set": {change: func(x *started) { x.p.curves = []Curve{Secp256k1} }, want: errStub},
+		"not recorded": {change: func(x *started) {
+			x.st.onBegin = func(*Session) (bool, error) { return false, errStub }
+		}, want: errStub},
 		"in the queue": {change: func(x *started) { fill(x, "bob") }, want: context.DeadlineExceeded, waits: 1},
 		"a full queue": {change: func(x *started) { fill(x, "bob", "carol", "dave") }, want: ErrOverloaded},
 		"filled meantime": {change: func(x *started) {
@@ -215,7 +217,9 @@ func TestCheckSet(t *testing.T) {
 				return &StoredSet{ShareSet: ShareSet{State: SetActive, LockTime: time.Now()}}, nil
 			}
 		}, want: ErrShareSetLocked},
-		"no wallet": {change: func(x *started) { x.st.onWallet = func() (*Wallet, error) { return nil, errStub } }, want: errStub, counts: true},
+		"no wallet": {change: func(x *started) {
+			x.st.onWallet = func() (*Wallet, error) { return nil, errStub }
+		}, want: errStub, counts: true},
 		"one set too many": {change: func(x *started) {
 			pending := ShareSet{State: SetPending, ExpireTime: time.Now().Add(time.Hour)}
 			x.st.onWallet = func() (*Wallet, error) { return &Wallet{Sets: []ShareSet{pending}}, nil }
@@ -278,6 +282,7 @@ func TestMayTakeForNew(t *testing.T) {
 func TestSendMessages(t *testing.T) {
 	t.Parallel()
 	parts := []Numbered{{Sequence: 1, Part: Part{Hello: &tss.Hello{}}}, {Sequence: 2, Part: message(1)}}
+	type runs []func(*runner)
 	live := func(instance string) func(*runner) {
 		return func(s *runner) { r := onDevice(s, Device{Instance: instance}); s.live[r.key] = r }
 	}
@@ -292,34 +297,34 @@ func TestSendMessages(t *testing.T) {
 	closed := func(s *runner) { r := onDevice(s, Device{Instance: "one"}); r.device.close(); s.live[r.key] = r }
 	hosted := func(s *runner) { r := newRun(runKey{"alice", "request"}, nil); s.live[r.key] = r }
 	for name, x := range map[string]struct {
-		runs    []func(*runner)
+		runs    runs
 		caller  string
 		attempt uint32
 		state   State
-		failure error
+		failed  error
 		ack     uint32
 		want    error
 	}{
-		"its own":                         {runs: []func(*runner){live("one")}, state: Running, ack: 1},
-		"a stranger's":                    {runs: []func(*runner){live("one")}, caller: "bob", state: Running, want: ErrSessionNotFound},
-		"another instance's":              {runs: []func(*runner){live("two")}, state: Running, want: ErrInterrupted},
-		"another attempt's":               {runs: []func(*runner){live("one")}, attempt: 2, state: Running, want: ErrInterrupted},
-		"a takeover's":                    {runs: []func(*runner){live("two"), takeover("one", false)}, state: Running, ack: 1},
-		"stopped":                         {runs: []func(*runner){closed}, state: Running, want: ErrInterrupted},
-		"hosted":                          {runs: []func(*runner){hosted}, state: Running, want: ErrInterrupted},
-		"succeeded":                       {state: Succeeded, ack: 2},
-		"succeeded, a moment ago":         {runs: []func(*runner){ended}, state: Succeeded, ack: 2},
-		"succeeded, for another instance": {runs: []func(*runner){live("two")}, state: Succeeded, want: ErrInterrupted},
-		"the same, after a takeover":      {runs: []func(*runner){live("two"), takeover("one", true)}, state: Succeeded, want: ErrInterrupted},
-		"failed":                          {state: Failed, failure: ErrShareSetLocked, want: ErrShareSetLocked},
-		"failed, a moment ago":            {runs: []func(*runner){ended}, state: Failed, failure: ErrShareSetLocked, want: ErrShareSetLocked},
-		"interrupted, and another's now":  {runs: []func(*runner){live("two")}, state: Failed, failure: ErrShareSetLocked, want: ErrInterrupted},
-		"nobody runs it":                  {state: Running, want: ErrInterrupted},
+		"its own":                   {runs: runs{live("one")}, state: Running, ack: 1},
+		"a stranger's":              {runs: runs{live("one")}, caller: "bob", state: Running, want: ErrSessionNotFound},
+		"another instance's":        {runs: runs{live("two")}, state: Running, want: ErrInterrupted},
+		"another attempt's":         {runs: runs{live("one")}, attempt: 2, state: Running, want: ErrInterrupted},
+		"a takeover's":              {runs: runs{live("two"), takeover("one", false)}, state: Running, ack: 1},
+		"stopped":                   {runs: runs{closed}, state: Running, want: ErrInterrupted},
+		"hosted":                    {runs: runs{hosted}, state: Running, want: ErrInterrupted},
+		"succeeded":                 {state: Succeeded, ack: 2},
+		"succeeded, a moment ago":   {runs: runs{ended}, state: Succeeded, ack: 2},
+		"succeeded, for another":    {runs: runs{live("two")}, state: Succeeded, want: ErrInterrupted},
+		"the same after a takeover": {runs: runs{live("two"), takeover("one", true)}, state: Succeeded, want: ErrInterrupted},
+		"failed":                    {state: Failed, failed: ErrShareSetLocked, want: ErrShareSetLocked},
+		"failed, a moment ago":      {runs: runs{ended}, state: Failed, failed: ErrShareSetLocked, want: ErrShareSetLocked},
+		"failed, and another's now": {runs: runs{live("two")}, state: Failed, failed: ErrShareSetLocked, want: ErrInterrupted},
+		"nobody runs it":            {state: Running, want: ErrInterrupted},
 	} {
 		st := &stub{onSession: func() (*Session, error) {
 			rec := &Session{ID: "session", Caller: "alice", RequestID: "request", State: x.state}
-			if x.failure != nil {
-				rec.Failure = failure(x.failure)
+			if x.failed != nil {
+				rec.Failure = failure(x.failed)
 			}
 			return rec, nil
 		}}
@@ -340,6 +345,7 @@ func TestSendMessages(t *testing.T) {
 		require.Equal(t, x.ack, ack, name)
 	}
 	st := &stub{onSession: func() (*Session, error) { return nil, fmt.Errorf("%w: swept", ErrSessionNotFound) }}
-	_, err := (&Service{st.runner(t, Config{})}).SendMessages(t.Context(), Caller{Name: "alice"}, "session", "one", 1, parts)
+	s := &Service{st.runner(t, Config{})}
+	_, err := s.SendMessages(t.Context(), Caller{Name: "alice"}, "session", "one", 1, parts)
 	require.ErrorIs(t, err, ErrSessionNotFound)
 }

@@ -126,8 +126,8 @@ func TestModuliThatWereUsed(t *testing.T) {
 	_, err = claim(t.Context())
 	require.ErrorIs(t, err, errStub)
 	require.Equal(t, 3, claims)
-	none := s.preParams(&work{rec: new(Session)}, func(context.Context, Party) (*tss.PreParams, error) { return nil, errStub }, tss.Server)
-	_, err = none(t.Context())
+	none := func(context.Context, Party) (*tss.PreParams, error) { return nil, errStub }
+	_, err = s.preParams(&work{rec: new(Session)}, none, tss.Server)(t.Context())
 	require.ErrorIs(t, err, errStub)
 
 	fresh := func() error { return s.fresh(t.Context(), "wallet", big.NewInt(1), big.NewInt(2)) }

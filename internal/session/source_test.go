@@ -109,7 +109,10 @@ func TestWhenThePolicyIsAsked(t *testing.T) {
 	require.Equal(t, 2, asked)
 	for _, held := range []operation{
 		&sign{SignRequest{WalletID: set.set.WalletID, Device: device, Curve: Ed25519}, c},
-		&reshare{op: OpBackup, action: actBackup, from: Signing, caller: c, walletID: set.set.WalletID, target: target{Start: Start{Device: device}}},
+		&reshare{
+			target: target{Start: Start{Device: device}},
+			op:     OpBackup, action: actBackup, from: Signing, caller: c, walletID: set.set.WalletID,
+		},
 	} {
 		p, err := held.prepare(t.Context(), s)
 		require.NoError(t, err)

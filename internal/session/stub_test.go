@@ -222,7 +222,7 @@ func (p *pair) hello(t *testing.T, sessionID string, attempt uint32, instance st
 // signing is the session of a run.
 func signing(r *Run) *Session {
 	return &Session{
-		ID: r.id, Caller: r.key.caller, RequestID: r.key.requestID, Fingerprint: r.fingerprint, WalletID: "wallet", Used: "set",
-		Operation: OpSign, State: Queued, Attempt: r.attempt,
+		ID: r.id, Caller: r.key.caller, RequestID: r.key.requestID, Fingerprint: r.fingerprint,
+		WalletID: "wallet", Used: "set", Operation: OpSign, State: Queued, Attempt: r.attempt,
 	}
 }

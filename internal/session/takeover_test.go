@@ -14,7 +14,8 @@ import (
 func TestBelongsTo(t *testing.T) {
 	t.Parallel()
 	s := new(stub).runner(t, Config{})
-	live, ended, hosted := onDevice(s, Device{Instance: "one"}), onDevice(s, Device{Instance: "one"}), newRun(runKey{}, nil)
+	live, ended := onDevice(s, Device{Instance: "one"}), onDevice(s, Device{Instance: "one"})
+	hosted := newRun(runKey{}, nil)
 	ended.end(nil, errStub)
 	other := &Device{Instance: "two"}
 	for _, x := range []struct {
@@ -53,8 +54,8 @@ func newTakenOver(t *testing.T) *takenOver {
 	x.live[x.run.key] = x.run
 	x.op = &asked{onPrepare: func() (*plan, error) { return &plan{walletID: "wallet", curves: []Curve{Ed25519}}, nil }}
 	x.job = job{
-		operation: x.op, op: OpCreate, caller: Caller{Name: "alice"}, requestID: "request", fingerprint: []byte("fingerprint"),
-		device: &Device{Instance: "two"},
+		operation: x.op, op: OpCreate, caller: Caller{Name: "alice"}, requestID: "request",
+		fingerprint: []byte("fingerprint"), device: &Device{Instance: "two"},
 	}
 	t.Cleanup(func() {
 		x.cancel(errClosing)
@@ -85,7 +86,9 @@ func TestOtherInstance(t *testing.T) {
 		require.NoError(t, err)
 		require.Same(t, n, again)
 	}
-	for _, d := range []Device{{Instance: "two", Attempt: 1}, {Instance: "two", Attempt: 3}, {Instance: "three", Attempt: 1}} {
+	for _, d := range []Device{
+		{Instance: "two", Attempt: 1}, {Instance: "two", Attempt: 3}, {Instance: "three", Attempt: 1},
+	} {
 		again, err := calls(d)
 		require.ErrorIs(t, err, ErrInterrupted, "%+v", d)
 		require.Nil(t, again)
@@ -150,8 +153,8 @@ func TestTakeOver(t *testing.T) {
 	t.Parallel()
 	stored := func(state State, attempt uint32) *Session {
 		return &Session{
-			ID: "session", Caller: "alice", RequestID: "request", Fingerprint: []byte("fingerprint"), State: state, Attempt: attempt,
-			Failure: failure(ErrShareSetLocked),
+			ID: "session", Caller: "alice", RequestID: "request", Fingerprint: []byte("fingerprint"),
+			State: state, Attempt: attempt, Failure: failure(ErrShareSetLocked),
 		}
 	}
 	for name, c := range map[string]struct {
@@ -162,20 +165,22 @@ func TestTakeOver(t *testing.T) {
 		there   *Session
 		find    error
 		restart error
-		print   string // the fingerprint of the session that is there when it was not restarted
+		says    string // the fingerprint of the session that is there when it was not restarted
 		begins  bool
 		drafted bool
 		ends    error // of the new run
 		want    error
 	}{
-		"interrupted":          {there: stored(Interrupted, 1), begins: true},
-		"not recorded":         {find: ErrSessionNotFound, begins: true, drafted: true},
-		"it had failed":        {there: stored(Failed, 1), ends: ErrShareSetLocked},
-		"at another attempt":   {there: stored(Interrupted, 4), ends: ErrShareSetLocked},
-		"not found":            {find: errStub, want: errStub},
-		"not restarted":        {there: stored(Interrupted, 1), restart: errStub, want: errStub},
-		"another request's":    {there: &Session{Fingerprint: []byte("other"), State: Failed}, want: ErrRequestIDReused},
-		"that of another one":  {there: stored(Interrupted, 1), restart: ErrSuperseded, print: "other", want: ErrRequestIDReused},
+		"interrupted":        {there: stored(Interrupted, 1), begins: true},
+		"not recorded":       {find: ErrSessionNotFound, begins: true, drafted: true},
+		"it had failed":      {there: stored(Failed, 1), ends: ErrShareSetLocked},
+		"at another attempt": {there: stored(Interrupted, 4), ends: ErrShareSetLocked},
+		"not found":          {find: errStub, want: errStub},
+		"not restarted":      {there: stored(Interrupted, 1), restart: errStub, want: errStub},
+		"another request's":  {there: &Session{Fingerprint: []byte("other"), State: Failed}, want: ErrRequestIDReused},
+		"that of another one": {
+			there: stored(Interrupted, 1), restart: ErrSuperseded, says: "other", want: ErrRequestIDReused,
+		},
 		"no hello":             {noHello: true, want: ErrProtocolAborted},
 		"denied":               {policy: new(DeniedError), want: ErrPolicyDenied},
 		"a panic":              {panics: true, want: ErrInternal},
@@ -198,7 +203,7 @@ func TestTakeOver(t *testing.T) {
 		}
 		x.st.onSession = func() (*Session, error) {
 			rec := stored(Failed, 1)
-			rec.Fingerprint = []byte(cmp.Or(c.print, "fingerprint"))
+			rec.Fingerprint = []byte(cmp.Or(c.says, "fingerprint"))
 			return rec, nil
 		}
 		x.st.onRestart = func(rec *Session) error {

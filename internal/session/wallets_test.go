@@ -89,7 +89,9 @@ func TestWhatConfirms(t *testing.T) {
 		st := &stub{
 			onWallet: func() (*Wallet, error) { return wallet, nil },
 			onSet: func() (*StoredSet, error) {
-				return &StoredSet{ShareSet: ShareSet{State: SetPending, ExpireTime: time.Now().Add(time.Hour)}, ClientShare: right}, nil
+				set := &StoredSet{ShareSet: ShareSet{State: SetPending}, ClientShare: right}
+				set.ExpireTime = time.Now().Add(time.Hour)
+				return set, nil
 			},
 			onConfirm: func() (bool, error) { confirmed++; return true, nil },
 		}

@@ -12,10 +12,13 @@ import (
 )
 
 // hostedCreate runs both sides of a new wallet on a curve.
-func hostedCreate(t *testing.T, c tss.Curve, preParams func(context.Context) (*tss.PreParams, error)) (*[2]*tss.Joined, error) {
+func hostedCreate(
+	t *testing.T, c tss.Curve, preParams func(context.Context) (*tss.PreParams, error),
+) (*[2]*tss.Joined, error) {
 	t.Helper()
 	return tss.Hosted(t.Context(), &tss.Joint{
-		Party: tss.Server, Operation: "CREATE", SessionID: uuid.NewString(), Attempt: 1, Curves: []tss.Curve{c}, Purpose: tss.Signing,
+		Party: tss.Server, Operation: "CREATE", SessionID: uuid.NewString(), Attempt: 1,
+		Curves: []tss.Curve{c}, Purpose: tss.Signing,
 		WalletID: uuid.NewString(), ShareSetID: uuid.NewString(), PreParams: preParams,
 	}, nil, preParams)
 }
