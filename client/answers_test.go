@@ -244,29 +244,42 @@ func TestWhatADeviceBeginsWith(t *testing.T) {
 	require.ErrorIs(t, run(want{source: &Share{encoded: secret.New([]byte("x"))}}), ErrNotAShare)
 }
 
-// lost is a stream that breaks off, and then ends.
-type lost struct {
+// said is a stream that says so much.
+type said struct {
 	grpc.ServerStreamingClient[mpcdv1.BackupWalletResponse]
-	errs []error
+	all []recv[mpcdv1.BackupWalletResponse]
 }
 
-func (l *lost) Recv() (*mpcdv1.BackupWalletResponse, error) {
-	err := l.errs[0]
-	l.errs = l.errs[1:]
-	return nil, err
+func (s *said) Recv() (*mpcdv1.BackupWalletResponse, error) {
+	r := s.all[0]
+	s.all = s.all[1:]
+	return r.msg, r.err
 }
 
-// What breaks a stream off ends it, and nothing is read behind it.
-func TestStreamThatBreaksOff(t *testing.T) {
+// What breaks a stream off ends it, unless its outcome came before.
+func TestWhatEndsAStream(t *testing.T) {
 	t.Parallel()
-	stream := &lost{errs: []error{status.Error(codes.Unavailable, "reset"), io.EOF}}
-	open := func(context.Context, ticket) (grpc.ServerStreamingClient[mpcdv1.BackupWalletResponse], error) {
-		return stream, nil
+	read := func(s *said) (*mpcdv1.BackupWalletResult, error) {
+		open := func(context.Context, ticket) (grpc.ServerStreamingClient[mpcdv1.BackupWalletResponse], error) {
+			return s, nil
+		}
+		r := newReporter(nil, OperationBackup)
+		return attach(t.Context(), &ticket{}, r, (*mpcdv1.BackupWalletResponse).GetOutcome, open)
 	}
-	r := newReporter(nil, OperationBackup)
-	_, err := attach(t.Context(), &ticket{}, r, (*mpcdv1.BackupWalletResponse).GetOutcome, open)
+	type got = recv[mpcdv1.BackupWalletResponse]
+	reset, end := got{nil, status.Error(codes.Unavailable, "reset")}, got{nil, io.EOF}
+	s := &said{all: []got{reset, end}}
+	_, err := read(s)
 	require.Equal(t, codes.Unavailable, status.Code(err))
-	require.Len(t, stream.errs, 1)
+	require.Len(t, s.all, 1)
+
+	want := &mpcdv1.BackupWalletResult{}
+	outcome := got{&mpcdv1.BackupWalletResponse{Event: &mpcdv1.BackupWalletResponse_Outcome{Outcome: want}}, nil}
+	s = &said{all: []got{outcome, reset, end}}
+	out, err := read(s)
+	require.NoError(t, err)
+	require.Same(t, want, out)
+	require.Len(t, s.all, 1, "the status was read")
 }
 
 // A signature that did not come, or is of no curve, is none.

@@ -61,7 +61,7 @@ func badAnswer(format string, args ...any) error {
 // of google.golang.org/grpc take it too.
 type Error struct {
 	Code       codes.Code
-	Reason     string // of the API, as in SHARE_SET_REVOKED; empty when the service did not speak
+	Reason     string // of the API, such as ReasonShareSetRevoked; empty when the service did not speak
 	Message    string
 	Metadata   map[string]string
 	RetryAfter time.Duration // how long to wait before the next try; 0 when that cannot help, or the service did not say
@@ -101,7 +101,7 @@ func (e *Error) Is(target error) bool {
 	return false
 }
 
-// Reason returns the service's reason for err, such as BACKUP_NOT_FOUND, or "" when err
+// Reason returns the service's reason for err, such as ReasonBackupNotFound, or "" when err
 // does not come from the service.
 func Reason(err error) string {
 	var e *Error

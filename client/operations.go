@@ -244,7 +244,7 @@ func (c *Client) ResumePending(ctx context.Context, stored ...*Share) (gone []*S
 	for _, s := range stored {
 		_, err := c.Confirm(ctx, s) // changes nothing where the set is ACTIVE
 		switch Reason(err) {
-		case "SESSION_EXPIRED", "SHARE_SET_REVOKED":
+		case ReasonSessionExpired, ReasonShareSetRevoked:
 			gone = append(gone, s)
 		default:
 			if err != nil {

@@ -32,10 +32,10 @@ type Progress struct {
 	Done          bool   // true in the last Progress of an operation that succeeded, and only there
 	Percent       uint32 // 0 to 100 of the whole operation; never falls
 	Operation     string
-	Curve         string // set while a share is being generated
-	Round, Rounds uint32 // of the protocol; both 0 while pre-params are being made
-	Elapsed       time.Duration
-	SessionID     string // of the service's session, for support; empty before there is one
+	Curve         string        // set while a share is being generated
+	Round, Rounds uint32        // of the protocol; both 0 while pre-params are being made
+	Elapsed       time.Duration // since the call began, over all its attempts
+	SessionID     string        // of the service's session, for support; empty before there is one
 	Sequence      uint32
 	QueuePosition uint32 // how many runs are ahead, while queued
 	Attempt       uint32

@@ -150,7 +150,8 @@ func newCommittee() (lib.SortedPartyIDs, error) {
 	var keys [parties]*big.Int
 	for i := range keys {
 		var err error
-		if keys[i], err = rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 250)); err != nil { // below both curves' orders
+		// below both curves' orders
+		if keys[i], err = rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 250)); err != nil {
 			return nil, err
 		}
 	}

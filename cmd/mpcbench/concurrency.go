@@ -45,7 +45,8 @@ func (b *bench) concurrency(ctx context.Context) error {
 			return fmt.Errorf("%d callers: %w", callers, err)
 		}
 		b.report.Levels = append(b.report.Levels, l)
-		b.log.step("concurrency %d: %.1f a minute, p50 %s s, p99 %s s", callers, l.PerMinute, number(l.Latency.Median), number(l.Latency.P99))
+		b.log.step("concurrency %d: %.1f a minute, p50 %s s, p99 %s s", callers, l.PerMinute, number(l.Latency.Median),
+			number(l.Latency.P99))
 	}
 	return nil
 }

@@ -89,7 +89,8 @@ func workerRole(args []string) error {
 func serveRole(ctx context.Context, in io.Reader, out io.Writer) (err error) {
 	r, err := openRig(ctx, 0, func(o *service.Options) {
 		// As mpcd serve has it.
-		o.Worker = worker.Config{Args: []string{os.Args[0], roleWorker}, Warm: 1, Limits: worker.Limits{Memory: 256 << 20, CPU: time.Minute}}
+		o.Worker = worker.Config{Args: []string{os.Args[0], roleWorker}, Warm: 1,
+			Limits: worker.Limits{Memory: 256 << 20, CPU: time.Minute}}
 	})
 	if err != nil {
 		return err
@@ -321,7 +322,8 @@ func (b *bench) heldAndHosted(ctx context.Context, r *remote, d *Device) error {
 			return fmt.Errorf("hosted: %w", err)
 		}
 		d.Held, d.Hosted = append(d.Held, x), append(d.Hosted, y)
-		b.log.step("device %d/%d: device-held %s s, CPU %s s; hosted %s s, CPU %s s", i+1, b.plan.samples, number(x.Wall), number(x.CPU), number(y.Wall), number(y.CPU))
+		b.log.step("device %d/%d: device-held %s s, CPU %s s; hosted %s s, CPU %s s", i+1, b.plan.samples, number(x.Wall),
+			number(x.CPU), number(y.Wall), number(y.CPU))
 	}
 	d.Wall = compared(d.Held, d.Hosted, func(s Sample) float64 { return s.Wall })
 	d.CPU = compared(d.Held, d.Hosted, func(s Sample) float64 { return s.CPU })
@@ -386,7 +388,8 @@ func (b *bench) ready(ctx context.Context, _ *remote, d *Device) error {
 	var all []float64
 	for range b.plan.fast {
 		start := time.Now()
-		cmd := exec.CommandContext(ctx, mpcd, roleWorker, "--memory=268435456", "--cpu=1m") //nolint:gosec // G204: built beside this one
+		//nolint:gosec // G204: built beside this one
+		cmd := exec.CommandContext(ctx, mpcd, roleWorker, "--memory=268435456", "--cpu=1m")
 		in, err := cmd.StdinPipe()
 		if err != nil {
 			return err

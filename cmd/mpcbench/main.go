@@ -53,8 +53,10 @@ func parse(args []string, stderr io.Writer) (*settings, error) {
 	f.StringVar(&s.json, "json", "", "write every sample to this `file`; with --only, what it has of other sections stays")
 	f.StringVar(&s.plot, "plot", "", "draw the concurrency curve into this PNG `file`, where that section is run")
 	f.StringVar(&s.markdown, "markdown", "", "write the tables in Markdown to this `file`")
-	f.StringVar(&s.profile, "cpuprofile", "", "write a CPU profile to this `file`; bare tss-lib's part has the label side=tss-lib")
-	f.StringVar(&s.only, "only", "", "run these `sections` alone, separated by commas: "+strings.Join(sectionNames(), ", "))
+	f.StringVar(&s.profile, "cpuprofile", "", "write a CPU profile to this `file`; bare tss-lib's part has the label "+
+		"side=tss-lib")
+	f.StringVar(&s.only, "only", "", "run these `sections` alone, separated by commas: "+
+		strings.Join(sectionNames(), ", "))
 	f.BoolVar(&s.quick, "quick", false, "a smoke run of some seconds, whose figures mean nothing")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -84,7 +86,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if s.quick {
 		p = quickPlan
 	}
-	r := &Report{Machine: thisMachine(), Started: time.Now(), Quick: s.quick, Begun: map[string]time.Time{}, Pairs: []*Pair{}}
+	r := &Report{Machine: thisMachine(), Started: time.Now(), Quick: s.quick, Begun: map[string]time.Time{},
+		Pairs: []*Pair{}}
 	b := &bench{plan: p, log: &progress{out: stderr, start: r.Started}, report: r}
 	stop, err := profile(s.profile)
 	if err != nil {

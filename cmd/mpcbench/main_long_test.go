@@ -20,7 +20,8 @@ func TestLongQuickRun(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }
 	var out, progress bytes.Buffer
-	args := []string{"--quick", "--json", file("b.json"), "--markdown", file("b.md"), "--plot", file("b.png"), "--cpuprofile", file("b.prof")}
+	args := []string{"--quick", "--json", file("b.json"), "--markdown", file("b.md"), "--plot", file("b.png"),
+		"--cpuprofile", file("b.prof")}
 	require.NoError(t, run(t.Context(), args, &out, &progress), "%s", &progress)
 
 	var r Report

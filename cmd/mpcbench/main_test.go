@@ -14,9 +14,11 @@ func TestSectionsOfAnotherRunStay(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "b.json")
 	m := thisMachine()
 	long := time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC)
-	old := &Report{Machine: m, Started: long, Begun: map[string]time.Time{}, Pairs: []*Pair{{Name: "warm"}, {Name: "cold"}}, Primes: &Primes{Bits: 1}, Wire: &Wire{Curves: "old"}}
+	old := &Report{Machine: m, Started: long, Begun: map[string]time.Time{},
+		Pairs: []*Pair{{Name: "warm"}, {Name: "cold"}}, Primes: &Primes{Bits: 1}, Wire: &Wire{Curves: "old"}}
 	require.NoError(t, old.writeJSON(path))
-	r := &Report{Machine: m, Started: time.Now(), Begun: map[string]time.Time{"wire": time.Now(), "cold": time.Now()}, Pairs: []*Pair{{Name: "cold", Title: "new"}}, Wire: &Wire{Curves: "new"}}
+	r := &Report{Machine: m, Started: time.Now(), Begun: map[string]time.Time{"wire": time.Now(), "cold": time.Now()},
+		Pairs: []*Pair{{Name: "cold", Title: "new"}}, Wire: &Wire{Curves: "new"}}
 	require.NoError(t, r.keep(path))
 	require.Len(t, r.Pairs, 2)
 	require.Equal(t, "warm", r.Pairs[0].Name)

@@ -121,7 +121,8 @@ func addressed(m lib.Message, id *lib.PartyID) bool {
 	if m.GetFrom().KeyInt().Cmp(id.KeyInt()) == 0 {
 		return false
 	}
-	return m.GetTo() == nil || slices.ContainsFunc(m.GetTo(), func(to *lib.PartyID) bool { return to.KeyInt().Cmp(id.KeyInt()) == 0 })
+	return m.GetTo() == nil || slices.ContainsFunc(m.GetTo(),
+		func(to *lib.PartyID) bool { return to.KeyInt().Cmp(id.KeyInt()) == 0 })
 }
 
 // committee returns two ids in tss-lib's order. Their keys are as good as random: those

@@ -172,8 +172,10 @@ func newAccess(dir string) (*access, error) {
 		return nil, err
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "mpcbench"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "mpcbench"}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(24 * time.Hour),
+		IsCA:     true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, public, key)
 	if err != nil {
@@ -185,12 +187,14 @@ func newAccess(dir string) (*access, error) {
 	}
 	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	b64 := base64.RawURLEncoding.EncodeToString
-	jwks, err := json.Marshal(map[string]any{"keys": []any{map[string]string{"kty": "OKP", "crv": "Ed25519", "kid": "k", "alg": "EdDSA", "x": b64(public)}}})
+	jwks, err := json.Marshal(map[string]any{"keys": []any{map[string]string{"kty": "OKP", "crv": "Ed25519", "kid": "k",
+		"alg": "EdDSA", "x": b64(public)}}})
 	if err != nil {
 		return nil, err
 	}
 	file := func(name string) string { return filepath.Join(dir, name) }
-	for name, b := range map[string][]byte{"tls.crt": cert, "tls.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), "jwks.json": jwks} {
+	for name, b := range map[string][]byte{"tls.crt": cert,
+		"tls.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), "jwks.json": jwks} {
 		if err := os.WriteFile(file(name), b, 0o600); err != nil {
 			return nil, err
 		}
@@ -203,7 +207,8 @@ func newAccess(dir string) (*access, error) {
 	if a.tokens, err = auth.NewTokens("mpcbench", "mpcd", file("jwks.json"), quiet); err != nil {
 		return nil, err
 	}
-	text := b64([]byte(`{"alg":"EdDSA","kid":"k"}`)) + "." + b64(fmt.Appendf(nil, `{"iss":"mpcbench","aud":"mpcd","sub":"bench","exp":%d}`, time.Now().Add(24*time.Hour).Unix()))
+	text := b64([]byte(`{"alg":"EdDSA","kid":"k"}`)) + "." +
+		b64(fmt.Appendf(nil, `{"iss":"mpcbench","aud":"mpcd","sub":"bench","exp":%d}`, time.Now().Add(24*time.Hour).Unix()))
 	a.token = bearer(text + "." + b64(ed25519.Sign(key, []byte(text))))
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(cert)
@@ -247,7 +252,8 @@ type timedCustodian struct {
 }
 
 // Deposit implements session.Custodian.
-func (t *timedCustodian) Deposit(ctx context.Context, owner string, set *session.ShareSet, half *tss.Share) ([]session.Sealed, error) {
+func (t *timedCustodian) Deposit(ctx context.Context, owner string, set *session.ShareSet,
+	half *tss.Share) ([]session.Sealed, error) {
 	defer t.c.since(partCustody, time.Now())
 	return t.Custodian.Deposit(ctx, owner, set, half)
 }
@@ -295,7 +301,8 @@ type timedSessions struct {
 }
 
 // Begin implements session.Sessions.
-func (t *timedSessions) Begin(ctx context.Context, s *session.Session, e session.Entry) (*session.Session, bool, error) {
+func (t *timedSessions) Begin(ctx context.Context, s *session.Session,
+	e session.Entry) (*session.Session, bool, error) {
 	defer t.c.since(partStore, time.Now())
 	return t.Sessions.Begin(ctx, s, e)
 }

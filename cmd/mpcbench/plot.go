@@ -32,7 +32,8 @@ type curve struct {
 // plot draws throughput and latency against the number of callers into a PNG file. There
 // must be a level.
 func (r *Report) plot(path string) (err error) {
-	throughput, err := r.panel("Provisions a minute", curve{"provisions a minute", blue, func(l *Level) float64 { return l.PerMinute }})
+	throughput, err := r.panel("Provisions a minute",
+		curve{"provisions a minute", blue, func(l *Level) float64 { return l.PerMinute }})
 	if err != nil {
 		return err
 	}

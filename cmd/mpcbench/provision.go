@@ -78,7 +78,8 @@ func named(curves []client.Curve) string {
 
 // oppose sets up both parts of a contest: a provisioned wallet of mpcd's, and keys of bare
 // tss-lib. end must be called.
-func (b *bench) oppose(ctx context.Context, r *rig, c *contest, curves []client.Curve) (k *bare, end func(), err error) {
+func (b *bench) oppose(ctx context.Context, r *rig, c *contest,
+	curves []client.Curve) (k *bare, end func(), err error) {
 	b.log.step("%s: makes a wallet and its backup, and the keys of bare tss-lib", c.name)
 	cipherText, err := r.wallet(ctx, curves)
 	if err != nil {

@@ -69,7 +69,8 @@ func (b *bench) queue(ctx context.Context) (err error) {
 			return err
 		}
 		for _, c := range crowds {
-			b.log.step("queue: %s: p50 %s s, p99 %s s, refused %d times", c.Who, number(c.Latency.Median), number(c.Latency.P99), c.Refused)
+			b.log.step("queue: %s: p50 %s s, p99 %s s, refused %d times", c.Who, number(c.Latency.Median),
+				number(c.Latency.P99), c.Refused)
 		}
 		b.report.Crowds = append(b.report.Crowds, crowds...)
 	}

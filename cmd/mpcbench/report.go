@@ -77,7 +77,9 @@ func (r *Report) keep(path string) error {
 		}
 	}
 	names := sectionNames()
-	slices.SortStableFunc(r.Pairs, func(a, b *Pair) int { return slices.Index(names, a.Name) - slices.Index(names, b.Name) })
+	slices.SortStableFunc(r.Pairs, func(a, b *Pair) int {
+		return slices.Index(names, a.Name) - slices.Index(names, b.Name)
+	})
 	return nil
 }
 

@@ -53,7 +53,8 @@ func openRig(ctx context.Context, fill int, more ...func(*service.Options)) (*ri
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	options := service.Options{
 		DB: "sqlite://" + filepath.Join(dir, "bench.db"), Keyset: keyset, Auth: whoever,
-		Sessions: session.Config{RequireSealTo: true, PendingSets: endless}, Pool: preparams.Config{Depth: fill, MaxAge: 24 * time.Hour},
+		Sessions: session.Config{RequireSealTo: true, PendingSets: endless},
+		Pool:     preparams.Config{Depth: fill, MaxAge: 24 * time.Hour},
 	}
 	for _, change := range more {
 		change(&options)

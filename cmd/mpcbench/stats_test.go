@@ -37,7 +37,8 @@ func TestRatio(t *testing.T) {
 }
 
 func TestCompareKeepsDimensionsApart(t *testing.T) {
-	p := &Pair{Ours: []Sample{{Wall: 1, CPU: 10}, {Wall: 3, CPU: 30}}, Theirs: []Sample{{Wall: 2, CPU: 5}, {Wall: 2, CPU: 5}}}
+	p := &Pair{Ours: []Sample{{Wall: 1, CPU: 10}, {Wall: 3, CPU: 30}},
+		Theirs: []Sample{{Wall: 2, CPU: 5}, {Wall: 2, CPU: 5}}}
 	p.compare()
 	require.InDelta(t, 1, p.Wall.Ratio.OfMedians, 0)
 	require.InDelta(t, 4, p.CPU.Ratio.OfMedians, 0)
@@ -46,7 +47,8 @@ func TestCompareKeepsDimensionsApart(t *testing.T) {
 }
 
 func TestNumber(t *testing.T) {
-	for want, v := range map[string]float64{"0": 0, "0.0833": 1.0 / 12, "0.000350": 0.00035, "1.10": 1.1, "36.7": 36.66, "1234": 1234.4, "0.250": 0.25} {
+	for want, v := range map[string]float64{"0": 0, "0.0833": 1.0 / 12, "0.000350": 0.00035, "1.10": 1.1, "36.7": 36.66,
+		"1234": 1234.4, "0.250": 0.25} {
 		require.Equal(t, want, number(v))
 	}
 }

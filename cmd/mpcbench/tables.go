@@ -58,7 +58,8 @@ func (r *Report) targetTable() *table {
 func (r *Report) pairTable(title string, of func(*Pair) Comparison) *table {
 	t := &table{
 		title: title + ": median (quartiles), measured in turn",
-		head:  []string{"figure", "pairs", "mpcd", "bare tss-lib", "ratio of medians", "ratio of each pair: median (least to most)"},
+		head: []string{"figure", "pairs", "mpcd", "bare tss-lib", "ratio of medians",
+			"ratio of each pair: median (least to most)"},
 	}
 	for _, p := range r.Pairs {
 		c := of(p)
@@ -84,8 +85,9 @@ func (r *Report) primeTable() *table {
 func (r *Report) overheadTable() *table {
 	o := r.Overhead
 	t := &table{
-		title: fmt.Sprintf("What a warm provision spends beside the protocol, TLS 1.3 and a token: %d provisions", o.Provisions),
-		head:  []string{"", "ms, median (quartiles)", "of the wall time, medians"},
+		title: fmt.Sprintf("What a warm provision spends beside the protocol, TLS 1.3 and a token: %d provisions",
+			o.Provisions),
+		head: []string{"", "ms, median (quartiles)", "of the wall time, medians"},
 	}
 	ms := func(s Summary) string {
 		return fmt.Sprintf("%s (%s to %s)", number(s.Median*1e3), number(s.Q1*1e3), number(s.Q3*1e3))
@@ -105,7 +107,8 @@ func (r *Report) levelTable() *table {
 			"first message, p50, ms", "first message, p99, ms", "peak memory, MB"},
 	}
 	for _, l := range r.Levels {
-		t.add(fmt.Sprint(l.Callers), fmt.Sprint(l.Provisions), number(l.PerMinute), number(l.Latency.Median), number(l.Latency.P99),
+		t.add(fmt.Sprint(l.Callers), fmt.Sprint(l.Provisions), number(l.PerMinute), number(l.Latency.Median),
+			number(l.Latency.P99),
 			number(l.FirstMessage.Median*1e3), number(l.FirstMessage.P99*1e3), number(float64(l.PeakBytes)/1e6))
 	}
 	return t
@@ -114,10 +117,12 @@ func (r *Report) levelTable() *table {
 func (r *Report) crowdTable() *table {
 	t := &table{
 		title: "Many callers at once, ED25519: seconds from the call to the confirmed share set",
-		head:  []string{"who", "provisions", "a minute", "first", "p50", "p99", "last", "told to come again", "peak memory, MB"},
+		head: []string{"who", "provisions", "a minute", "first", "p50", "p99", "last", "told to come again",
+			"peak memory, MB"},
 	}
 	for _, c := range r.Crowds {
-		t.add(c.Who, fmt.Sprint(c.Provisions), number(float64(c.Provisions)/c.Seconds*60), number(c.Latency.Min), number(c.Latency.Median),
+		t.add(c.Who, fmt.Sprint(c.Provisions), number(float64(c.Provisions)/c.Seconds*60), number(c.Latency.Min),
+			number(c.Latency.Median),
 			number(c.Latency.P99), number(c.Latency.Max), fmt.Sprint(c.Refused), number(float64(c.PeakBytes)/1e6))
 	}
 	return t
@@ -158,28 +163,33 @@ func (r *Report) wireTable() *table {
 func (r *Report) deviceTable() *table {
 	d := r.Device
 	t := &table{
-		title: fmt.Sprintf("A device-held provision, %s, beside a hosted one of the same service, measured in turn: %d pairs", d.Curves, len(d.Held)),
-		head:  []string{"", "device-held: median (quartiles)", "hosted", "ratio of medians", "ratio of each pair: median (least to most)"},
+		title: fmt.Sprintf("A device-held provision, %s, beside a hosted one of the same service, measured in turn: %d pairs",
+			d.Curves, len(d.Held)),
+		head: []string{"", "device-held: median (quartiles)", "hosted", "ratio of medians",
+			"ratio of each pair: median (least to most)"},
 	}
 	for _, x := range []struct {
 		name string
 		c    Comparison
 	}{{"wall, s", d.Wall}, {"CPU of the service with its workers, s", d.CPU}} {
 		each := x.c.Ratio.Pairwise
-		t.add(x.name, spread(x.c.Ours), spread(x.c.Theirs), number(x.c.Ratio.OfMedians), fmt.Sprintf("%s (%s to %s)", number(each.Median), number(each.Min), number(each.Max)))
+		t.add(x.name, spread(x.c.Ours), spread(x.c.Theirs), number(x.c.Ratio.OfMedians),
+			fmt.Sprintf("%s (%s to %s)", number(each.Median), number(each.Min), number(each.Max)))
 	}
 	t.add("wall, SECP256K1, s", spread(d.NearSum), "", "", "")
 	t.add(fmt.Sprintf("the same with %s s of delay each way", number(d.Delay)), spread(d.FarSum), "", "", "")
 	t.add("bytes of TCP, SECP256K1", fmt.Sprintf("%.0f", d.WireSum.Median), "", "", "")
 	t.add("bytes of tss-lib's own messages in them", fmt.Sprintf("%.0f", d.OwnSum.Median), "", "", "")
-	t.add(fmt.Sprintf("start of a worker process, ms, of %d", d.Ready.N), fmt.Sprintf("%s (%s to %s)", number(d.Ready.Median*1e3), number(d.Ready.Q1*1e3), number(d.Ready.Q3*1e3)), "", "", "")
+	t.add(fmt.Sprintf("start of a worker process, ms, of %d", d.Ready.N),
+		fmt.Sprintf("%s (%s to %s)", number(d.Ready.Median*1e3), number(d.Ready.Q1*1e3), number(d.Ready.Q3*1e3)), "", "", "")
 	return t
 }
 
 // about says where and when the report was made, and what its reader must know.
 func (r *Report) about() string {
 	m := r.Machine
-	s := fmt.Sprintf("%s, %d cores, %s, %s, %s, %.0f s in all", m.CPU, m.Cores, m.System, m.Go, r.Started.UTC().Format("2006-01-02 15:04 MST"), r.Seconds)
+	s := fmt.Sprintf("%s, %d cores, %s, %s, %s, %.0f s in all", m.CPU, m.Cores, m.System, m.Go,
+		r.Started.UTC().Format("2006-01-02 15:04 MST"), r.Seconds)
 	if m.Load != "" {
 		s += ", load average before " + m.Load
 	}

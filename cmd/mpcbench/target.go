@@ -35,12 +35,13 @@ var bounds = []bound{
 	}},
 	{"warm provision, both curves, wall / bare tss-lib", noUnit, 1.10, wallRatio("warm")},
 	{"the same while the pool is filled", noUnit, 1.20, wallRatio("filling")},
-	{"authentication, audit, storing, sealing and custody / wall of a warm provision", noUnit, 0.03, func(r *Report) (float64, bool) {
-		if r.Overhead == nil {
-			return 0, false
-		}
-		return r.Overhead.Together.Median, true
-	}},
+	{"authentication, audit, storing, sealing and custody / wall of a warm provision", noUnit, 0.03,
+		func(r *Report) (float64, bool) {
+			if r.Overhead == nil {
+				return 0, false
+			}
+			return r.Overhead.Together.Median, true
+		}},
 	{"cold provision, wall / bare tss-lib with its own search", noUnit, 0.25, wallRatio("cold")},
 	{"CPU of a provisioned device, fresh pre-params included / bare tss-lib", noUnit, 0.25, cpuRatio("cold")},
 	{"first progress message at concurrency 1, median", milliseconds, 20, func(r *Report) (float64, bool) {
@@ -57,15 +58,19 @@ var bounds = []bound{
 		}
 		return float64(l.PeakBytes) / 1e6, true
 	}},
-	{"device-held provision, wall / hosted", noUnit, 1.15, ofDevice(func(d *Device) float64 { return d.Wall.Ratio.OfMedians })},
-	{"the service's CPU in a device-held provision / in a hosted one", noUnit, 0.60, ofDevice(func(d *Device) float64 { return d.CPU.Ratio.OfMedians })},
+	{"device-held provision, wall / hosted", noUnit, 1.15,
+		ofDevice(func(d *Device) float64 { return d.Wall.Ratio.OfMedians })},
+	{"the service's CPU in a device-held provision / in a hosted one", noUnit, 0.60,
+		ofDevice(func(d *Device) float64 { return d.CPU.Ratio.OfMedians })},
 	{"a worker's start, median", milliseconds, 150, ofDevice(func(d *Device) float64 { return d.Ready.Median * 1e3 })},
-	{"what 100 ms of delay each way add to a device-held provision, SECP256K1, medians", seconds, 2, ofDevice(func(d *Device) float64 {
-		return d.FarSum.Median - d.NearSum.Median
-	})},
-	{"bytes of a device-held provision, SECP256K1 / tss-lib's own messages", noUnit, 1.10, ofDevice(func(d *Device) float64 {
-		return d.WireSum.Median / d.OwnSum.Median
-	})},
+	{"what 100 ms of delay each way add to a device-held provision, SECP256K1, medians", seconds, 2,
+		ofDevice(func(d *Device) float64 {
+			return d.FarSum.Median - d.NearSum.Median
+		})},
+	{"bytes of a device-held provision, SECP256K1 / tss-lib's own messages", noUnit, 1.10,
+		ofDevice(func(d *Device) float64 {
+			return d.WireSum.Median / d.OwnSum.Median
+		})},
 }
 
 func ofDevice(figure func(*Device) float64) func(*Report) (float64, bool) {

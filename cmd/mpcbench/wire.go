@@ -45,8 +45,10 @@ func (b *bench) wire(ctx context.Context) error {
 		if len(calls) != 1 {
 			return fmt.Errorf("%d calls of ProvisionWallet were seen, not one", len(calls))
 		}
-		messages, sent, received = append(messages, float64(calls[0].messages)), append(sent, float64(calls[0].sent)), append(received, float64(calls[0].received))
-		tcpSent, tcpGot = append(tcpSent, float64(dev.meter.sent.Load()-out)), append(tcpGot, float64(dev.meter.received.Load()-in))
+		messages, sent, received = append(messages, float64(calls[0].messages)), append(sent, float64(calls[0].sent)),
+			append(received, float64(calls[0].received))
+		tcpSent, tcpGot = append(tcpSent, float64(dev.meter.sent.Load()-out)),
+			append(tcpGot, float64(dev.meter.received.Load()-in))
 	}
 	b.report.Wire = &Wire{
 		Curves: named(b.plan.curves), Provisions: b.plan.wire, Messages: summarize(messages), Sent: summarize(sent),

@@ -44,7 +44,8 @@ func (a *api) breakRun(t *testing.T, h held) {
 		Operation: tss.OperationSign, SessionID: p.GetSessionId(), Attempt: 1, Instance: instance, Payload: []byte("hello"),
 	}), {Sequence: 2, Mac: []byte("x")}}
 	require.Eventually(t, func() bool { // it is taken when the run has its place
-		resp, err := a.SendMessages(t.Context(), &mpcdv1.SendMessagesRequest{SessionId: p.GetSessionId(), Instance: instance, Attempt: 1, Messages: messages})
+		resp, err := a.SendMessages(t.Context(), &mpcdv1.SendMessagesRequest{SessionId: p.GetSessionId(), Instance: instance,
+			Attempt: 1, Messages: messages})
 		return err != nil || resp.GetAck() == 2
 	}, 2*time.Minute, 5*time.Millisecond)
 	_, err = last(a, stream, nil)
@@ -89,7 +90,8 @@ func TestAbortBudget(t *testing.T) {
 	require.NoError(t, a.sign(t.Context(), first, uuid.NewString()))
 	require.NotContains(t, mpcd(svc, "wallet", "show", "--json", "--wallet", first.wallet), "aborts")
 	require.NoError(t, svc.stop())
-	out, err := exec.CommandContext(t.Context(), "mpcd", "audit", "list", "--wallet", first.wallet, "--db", "sqlite://"+filepath.Join(dir, "mpcd.db")).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "mpcd", "audit", "list", "--wallet", first.wallet, "--db", "sqlite://"+
+		filepath.Join(dir, "mpcd.db")).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.Regexp(t, "share_set.lock .*set "+first.set+" .*culprit CLIENT\n", string(out))
 	require.Regexp(t, "share_set.release .*set "+first.set, string(out))

@@ -65,9 +65,11 @@ func last[M any, P interface {
 }
 
 func (a *api) create(ctx context.Context, id, sealTo string) (held, error) {
-	stream, err := a.CreateWallet(ctx, &mpcdv1.CreateWalletRequest{RequestId: id, Curves: []mpcdv1.Curve{mpcdv1.Curve_CURVE_ED25519}, SealTo: sealTo})
+	stream, err := a.CreateWallet(ctx, &mpcdv1.CreateWalletRequest{RequestId: id,
+		Curves: []mpcdv1.Curve{mpcdv1.Curve_CURVE_ED25519}, SealTo: sealTo})
 	m, err := last(a, stream, err)
-	return held{m.GetOutcome().GetWalletId(), m.GetOutcome().GetShareSet().GetShareSetId(), m.GetOutcome().GetClientShare()}, err
+	return held{m.GetOutcome().GetWalletId(), m.GetOutcome().GetShareSet().GetShareSetId(),
+		m.GetOutcome().GetClientShare()}, err
 }
 
 func (a *api) backup(ctx context.Context, from held, id, sealTo string) (held, error) {
@@ -81,7 +83,8 @@ func (a *api) backup(ctx context.Context, from held, id, sealTo string) (held, e
 
 func (a *api) provision(ctx context.Context, from held, id, sealTo string) (held, error) {
 	stream, err := a.ProvisionWallet(ctx, &mpcdv1.ProvisionWalletRequest{
-		RequestId: id, WalletId: from.wallet, SealTo: sealTo, ClientSide: &mpcdv1.ProvisionWalletRequest_BackupShare{BackupShare: from.share},
+		RequestId: id, WalletId: from.wallet, SealTo: sealTo,
+		ClientSide: &mpcdv1.ProvisionWalletRequest_BackupShare{BackupShare: from.share},
 	})
 	m, err := last(a, stream, err)
 	return held{from.wallet, m.GetOutcome().GetShareSet().GetShareSetId(), m.GetOutcome().GetClientShare()}, err
@@ -89,12 +92,14 @@ func (a *api) provision(ctx context.Context, from held, id, sealTo string) (held
 
 func (a *api) confirm(ctx context.Context, h held) error {
 	sum := sha256.Sum256(h.share)
-	_, err := a.ConfirmShareSet(ctx, &mpcdv1.ConfirmShareSetRequest{WalletId: h.wallet, ShareSetId: h.set, ShareSha256: sum[:]})
+	_, err := a.ConfirmShareSet(ctx, &mpcdv1.ConfirmShareSetRequest{WalletId: h.wallet, ShareSetId: h.set,
+		ShareSha256: sum[:]})
 	return err
 }
 
 func (a *api) sign(ctx context.Context, h held, id string) error {
-	_, err := a.Sign(ctx, &mpcdv1.SignRequest{RequestId: id, WalletId: h.wallet, SigningShare: h.share, Curve: mpcdv1.Curve_CURVE_ED25519, Payload: []byte("hello")})
+	_, err := a.Sign(ctx, &mpcdv1.SignRequest{RequestId: id, WalletId: h.wallet, SigningShare: h.share,
+		Curve: mpcdv1.Curve_CURVE_ED25519, Payload: []byte("hello")})
 	return err
 }
 

@@ -62,12 +62,14 @@ func (cmd *auditListCmd) Run(ctx context.Context) error {
 		}
 		out := json.NewEncoder(os.Stdout)
 		for _, l := range lines {
-			v := auditView{l.N, l.Time, l.Caller, l.Action, l.WalletID, l.ShareSetID, l.SessionID, l.Outcome, l.Reason, l.Detail, hex.EncodeToString(l.Hash[:])}
+			v := auditView{l.N, l.Time, l.Caller, l.Action, l.WalletID, l.ShareSetID, l.SessionID, l.Outcome, l.Reason, l.Detail,
+				hex.EncodeToString(l.Hash[:])}
 			if cmd.JSON {
 				err = out.Encode(v)
 			} else {
 				_, err = fmt.Printf("%5d  %s  %-7s  %-18s  %s  set %s  session %s  %s %s\n",
-					v.N, v.Time.Format(time.RFC3339), v.Outcome, v.Action, names.Line(v.Caller), v.ShareSetID, v.SessionID, v.Reason, names.Line(v.Detail))
+					v.N, v.Time.Format(time.RFC3339), v.Outcome, v.Action, names.Line(v.Caller), v.ShareSetID, v.SessionID, v.Reason,
+					names.Line(v.Detail))
 			}
 			if err != nil {
 				return err

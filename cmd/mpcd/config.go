@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/alecthomas/kong"
 	"go.yaml.in/yaml/v3"
@@ -21,6 +18,20 @@ import (
 type faults []error
 
 func (f *faults) add(format string, args ...any) { *f = append(*f, fmt.Errorf(format, args...)) }
+
+// join adds each of the errors that err joins; nil is none.
+func (f *faults) join(err error) {
+	if err == nil {
+		return
+	}
+	if all, ok := err.(interface{ Unwrap() []error }); ok { // what is wrapped deeper belongs to its message
+		for _, one := range all.Unwrap() {
+			f.join(one)
+		}
+		return
+	}
+	*f = append(*f, err)
+}
 
 // Error lists the faults.
 func (f faults) Error() string {
@@ -37,54 +48,6 @@ func (f faults) Error() string {
 
 // Unwrap returns the faults.
 func (f faults) Unwrap() []error { return f }
-
-// setting is a value that may be malformed. It keeps what is wrong with its text, where
-// the parser would stop at the first fault.
-type setting[T int | time.Duration | slog.Level | bool] struct {
-	value T
-	err   error
-}
-
-// UnmarshalText implements encoding.TextUnmarshaler. It never fails: see err.
-func (s *setting[T]) UnmarshalText(text []byte) error {
-	var err error
-	switch v := any(&s.value).(type) {
-	case *int:
-		if *v, err = strconv.Atoi(string(text)); err != nil {
-			err = fmt.Errorf("%q is not a number", text)
-		}
-	case *time.Duration:
-		if *v, err = time.ParseDuration(string(text)); err != nil {
-			err = fmt.Errorf("%q is not a duration, as in 30s or 10m", text)
-		}
-	case *slog.Level:
-		if err = v.UnmarshalText(text); err != nil {
-			err = fmt.Errorf("%q is not debug, info, warn or error", text)
-		}
-	case *bool:
-		*v = slices.Contains([]string{"true", "1", "yes"}, strings.ToLower(string(text)))
-		if !*v && !slices.Contains([]string{"false", "0", "no"}, strings.ToLower(string(text))) {
-			err = fmt.Errorf("%q is not true or false", text)
-		}
-	}
-	s.err = err
-	return nil
-}
-
-// toggle is a setting that is on where its flag has no value.
-type toggle struct{ setting[bool] }
-
-// Decode implements kong.MapperValue.
-func (t *toggle) Decode(ctx *kong.DecodeContext) error {
-	text := "true"
-	if ctx.Scan.Peek().Type == kong.FlagValueToken {
-		text = ctx.Scan.Pop().String()
-	}
-	return t.UnmarshalText([]byte(text))
-}
-
-// IsBool implements kong.BoolMapperValue.
-func (t *toggle) IsBool() bool { return true }
 
 // config is a YAML file as a source of flags: below flags and environment, above the
 // defaults. A value is a text, or a list of texts for a flag that may come more than once.

@@ -14,11 +14,12 @@ import (
 func FuzzConfig(f *testing.F) {
 	example, err := os.ReadFile(filepath.Join(repoRoot, "deploy/mpcd.yaml"))
 	require.NoError(f, err)
-	for _, seed := range []string{string(example), "", "db: a\ndb: b", "slots: [1]", "a: &a [*a]", "- 1", "grace: !!int x", "? {a: b}\n: c", "<<: {db: x}", "slots: 1\n---\nslots: 2", "\x00"} {
+	for _, seed := range []string{string(example), "", "db: a\ndb: b", "slots: [1]", "a: &a [*a]", "- 1", "grace: !!int x",
+		"? {a: b}\n: c", "<<: {db: x}", "slots: 1\n---\nslots: 2", "\x00"} {
 		f.Add([]byte(seed))
 	}
 	var serve *kong.Node
-	for _, node := range kong.Must(&cli{}).Model.Children {
+	for _, node := range newParser(&cli{}).Model.Children {
 		if node.Name == "serve" {
 			serve = node
 		}
@@ -30,7 +31,8 @@ func FuzzConfig(f *testing.F) {
 	}
 	const canary = "hunter2hunter2"
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, b := range [][]byte{b, append(b[:len(b):len(b)], "\ndb: "+canary+"\n"...), append(b[:len(b):len(b)], "\nkeyset: ["+canary+"\n"...)} {
+		for _, b := range [][]byte{b, append(b[:len(b):len(b)], "\ndb: "+canary+"\n"...),
+			append(b[:len(b):len(b)], "\nkeyset: ["+canary+"\n"...)} {
 			var found faults
 			c, err := parseConfig("mpcd.yaml", b, serve, &found)
 			if err != nil {

@@ -128,7 +128,8 @@ func newCrashRig(t *testing.T) *crashRig {
 	c.conn, err = grpc.NewClient("passthrough:///"+c.addr,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond}, MinConnectTimeout: time.Second}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5,
+			MaxDelay: 200 * time.Millisecond}, MinConnectTimeout: time.Second}),
 		grpc.WithUnaryInterceptor(c.unary), grpc.WithStreamInterceptor(c.stream))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = c.conn.Close() })
@@ -141,14 +142,16 @@ const crashSets = 8
 
 // start starts the service, with a filler that is killed with it.
 func (c *crashRig) start() (err error) {
-	c.svc, err = startService(c.dir, "mpcd", os.Environ(), "--dev", "--grpc-addr="+c.addr, "--slots=1", "--preparams-depth=2")
+	c.svc, err = startService(c.dir, "mpcd", os.Environ(), "--dev", "--grpc-addr="+c.addr, "--slots=1",
+		"--preparams-depth=2")
 	if err == nil {
 		c.logs = append(c.logs, c.svc.log.Name())
 	}
 	return err
 }
 
-func (c *crashRig) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+func (c *crashRig) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn,
+	invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	confirm := method == pb.WalletService_ConfirmShareSet_FullMethodName
 	if confirm {
 		c.at(atConfirm)
@@ -160,7 +163,8 @@ func (c *crashRig) unary(ctx context.Context, method string, req, reply any, cc 
 	return err
 }
 
-func (c *crashRig) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+func (c *crashRig) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
+	streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	c.at(atCall)
 	s, err := streamer(ctx, desc, cc, method, opts...)
 	return &crashStream{s, c}, err
@@ -227,7 +231,8 @@ func (c *crashRig) kill(k *crash) {
 func (c *crashRig) wallet(curves ...client.Curve) *crashWallet {
 	t, w := c.t, &crashWallet{curves: curves}
 	var err error
-	w.Client, err = client.New(c.conn, client.WithCurves(curves...), client.WithCloudKey(client.MethodCustom, new(crashCloud)), client.WithStore(c.store))
+	w.Client, err = client.New(c.conn, client.WithCurves(curves...),
+		client.WithCloudKey(client.MethodCustom, new(crashCloud)), client.WithStore(c.store))
 	require.NoError(t, err)
 	first, err := w.CreateWallet(t.Context(), nil)
 	require.NoError(t, err)
@@ -305,8 +310,8 @@ func (c *crashRig) strike(k *crash, w, other *crashWallet) {
 // TestLongCrash has both curves.
 func TestCrash(t *testing.T) {
 	t.Parallel()
-	want, report, curves := len(crashes)+1, settings["MPCD_CRASH_REPORT"], []client.Curve{client.CurveEd25519}
-	if s := settings["MPCD_CRASH_KILLS"]; s != "" {
+	want, report, curves := len(crashes)+1, startedWith["MPCD_CRASH_REPORT"], []client.Curve{client.CurveEd25519}
+	if s := startedWith["MPCD_CRASH_KILLS"]; s != "" {
 		var err error
 		want, err = strconv.Atoi(s)
 		require.NoError(t, err)
@@ -364,7 +369,8 @@ func (c *crashRig) everySetSigns(w *crashWallet) {
 		}
 	}
 	for id, share := range c.held {
-		require.True(t, share.WalletID() != w.id || wallet.ShareSet(id) != nil, "a device has set %s, and the service has not", id)
+		require.True(t, share.WalletID() != w.id || wallet.ShareSet(id) != nil,
+			"a device has set %s, and the service has not", id)
 	}
 }
 
@@ -380,10 +386,12 @@ func (c *crashRig) inspect(ecdsa bool) string {
 		require.NoError(t, db.QueryRowContext(t.Context(), query).Scan(&n), query)
 		return n
 	}
-	require.Zero(t, count("SELECT count(*) FROM sessions WHERE state NOT IN (3, 7)"), "no session is stuck, and none failed")
+	require.Zero(t, count("SELECT count(*) FROM sessions WHERE state NOT IN (3, 7)"),
+		"no session is stuck, and none failed")
 	require.Equal(t, c.calls, count("SELECT count(*) FROM sessions WHERE operation = 3"), "one session for each call")
 	require.Equal(t, len(c.held), count("SELECT count(*) FROM share_sets WHERE purpose = 1 AND state = 2"))
-	require.Zero(t, count("SELECT count(*) FROM (SELECT sha256 FROM wallet_moduli GROUP BY sha256 HAVING count(*) > 1)"), "a modulus was used in two wallets")
+	require.Zero(t, count("SELECT count(*) FROM (SELECT sha256 FROM wallet_moduli GROUP BY sha256 HAVING count(*) > 1)"),
+		"a modulus was used in two wallets")
 	moduli := count("SELECT count(*) FROM wallet_moduli")
 	require.Equal(t, ecdsa, moduli > 0)
 	for _, log := range c.logs {
@@ -397,16 +405,20 @@ func (c *crashRig) inspect(ecdsa bool) string {
 	require.NoError(t, err, "%s", out)
 	var attempts []string
 	for n := 1; n <= count("SELECT max(attempt) FROM sessions"); n++ {
-		attempts = append(attempts, fmt.Sprintf("%d sessions took %d", count("SELECT count(*) FROM sessions WHERE attempt = "+strconv.Itoa(n)), n))
+		attempts = append(attempts, fmt.Sprintf("%d sessions took %d",
+			count("SELECT count(*) FROM sessions WHERE attempt = "+strconv.Itoa(n)), n))
 	}
-	return fmt.Sprintf("%d provisions, %d SIGNING sets, all ACTIVE, each held by a device, each signed; attempts: %s; %d moduli reserved, none twice; no session stuck.\nmpcd audit verify: %s",
+	return fmt.Sprintf("%d provisions, %d SIGNING sets, all ACTIVE, each held by a device, each signed; attempts: %s; "+
+		"%d moduli reserved, none twice; no session stuck.\nmpcd audit verify: %s",
 		c.calls, len(c.held), strings.Join(attempts, ", "), moduli, strings.TrimSpace(string(out)))
 }
 
 func (c *crashRig) report(started time.Time, done map[string]int, seen string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# The crash test\n\nWritten by `make test-crash`: `mpcd serve` is killed with SIGKILL, started again, and the same call goes on.\n\n")
-	fmt.Fprintf(&b, "%d kills in %.0f s, %s, %d cores, %s.\n\n", c.kills, time.Since(started).Seconds(), started.UTC().Format("2006-01-02 15:04 MST"), runtime.NumCPU(), runtime.Version())
+	fmt.Fprintf(&b, "# The crash test\n\nWritten by `make test-crash`: `mpcd serve` is killed with SIGKILL, started "+
+		"again, and the same call goes on.\n\n")
+	fmt.Fprintf(&b, "%d kills in %.0f s, %s, %d cores, %s.\n\n", c.kills, time.Since(started).Seconds(),
+		started.UTC().Format("2006-01-02 15:04 MST"), runtime.NumCPU(), runtime.Version())
 	fmt.Fprintf(&b, "| when | kills |\n| --- | --- |\n")
 	names := make([]string, 0, len(done))
 	for name := range done {

@@ -90,7 +90,8 @@ func (c *custodianServeCmd) Run(ctx context.Context, f *faults) (err error) {
 	}
 	web := &http.Server{
 		Handler: custodian.New(store, cfg, log), TLSConfig: secured,
-		ReadHeaderTimeout: custodianPatience, ReadTimeout: custodianPatience, WriteTimeout: custodianPatience, IdleTimeout: time.Minute,
+		ReadHeaderTimeout: custodianPatience, ReadTimeout: custodianPatience, WriteTimeout: custodianPatience,
+		IdleTimeout:    time.Minute,
 		MaxHeaderBytes: custodianHeader, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelInfo),
 	}
 	served := make(chan error, 1)

@@ -127,7 +127,7 @@ func startEmbedded(ctx context.Context) (e *embedded, err error) {
 	e.Service, err = service.Open(ctx, service.Options{
 		DB: "sqlite://" + e.database(), Keyset: keyset, Auth: service.DevCaller,
 		Sessions: session.Config{RequireSealTo: true}, Pool: preparams.Config{MaxAge: time.Hour},
-		Worker: workerConfig(0, workerMemory, workerCPU),
+		Worker: (&workerFlags{memory: workerMemory, cpu: workerCPU}).config(),
 	}, log)
 	if err != nil {
 		return nil, errors.Join(err, remove())
@@ -223,7 +223,8 @@ func (p *play) all(ctx context.Context) (err error) {
 func (p *play) operation(name string, run func(client.ProgressFunc) error) error {
 	report, end := p.show.operation(name)
 	err := run(func(pr client.Progress) {
-		p.result.Progress = append(p.result.Progress, demoProgress{pr.Status, pr.Done, pr.Percent, pr.Operation, pr.Curve, pr.Round, pr.Rounds})
+		p.result.Progress = append(p.result.Progress, demoProgress{pr.Status, pr.Done, pr.Percent, pr.Operation, pr.Curve,
+			pr.Round, pr.Rounds})
 		report(pr)
 	})
 	end(err)

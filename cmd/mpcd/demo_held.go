@@ -166,7 +166,8 @@ func (h *demoHeld) text() string {
 		row(d.Device+" device", "%s; pre-params made ahead: %d, sealed", share, d.PreParams)
 	}
 	if h.Backup != nil {
-		row("backup", "the device's %s share of set %s, in an age file of %d bytes", h.Backup.Purpose, h.Backup.ShareSetID, h.Backup.Bytes)
+		row("backup", "the device's %s share of set %s, in an age file of %d bytes", h.Backup.Purpose, h.Backup.ShareSetID,
+			h.Backup.Bytes)
 	}
 	for _, half := range h.Service {
 		who := "service"

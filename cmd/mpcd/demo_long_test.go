@@ -116,9 +116,11 @@ func runDemo(t *testing.T, flags ...string) demoResult {
 // checkProgress wants the statuses of docs/SDK.md, in its order.
 func checkProgress(t *testing.T, all []demoProgress) {
 	steps := map[string][]string{
-		"create":    {"Queued", "Generating share", "Storing share", "Done"},
-		"backup":    {"Queued", "Reading share", "Parsing share", "Generating share", "Encrypting share", "Storing share", "Done"},
-		"provision": {"Queued", "Reading share", "Decrypting share", "Reading share", "Parsing share", "Generating share", "Storing share", "Done"},
+		"create": {"Queued", "Generating share", "Storing share", "Done"},
+		"backup": {"Queued", "Reading share", "Parsing share", "Generating share", "Encrypting share",
+			"Storing share", "Done"},
+		"provision": {"Queued", "Reading share", "Decrypting share", "Reading share", "Parsing share", "Generating share",
+			"Storing share", "Done"},
 	}
 	var operations []string
 	seen := map[string][]demoProgress{}
@@ -174,7 +176,8 @@ func checkSignatures(t *testing.T, got *demoResult) {
 		made[by{s.ShareSetID, s.Curve}] = true
 	}
 	for _, set := range []string{got.ShareSets[0].ID, got.ShareSets[2].ID} {
-		require.True(t, made[by{set, client.CurveSecp256k1}] && made[by{set, client.CurveEd25519}], "set %s signs on both curves", set)
+		require.True(t, made[by{set, client.CurveSecp256k1}] && made[by{set, client.CurveEd25519}],
+			"set %s signs on both curves", set)
 	}
 }
 

@@ -54,7 +54,8 @@ func checkEnvironment(app *kong.Application, command *kong.Node, f *faults) {
 		if known[name] || isServiceLink(name, os.Getenv(name)) {
 			continue
 		}
-		f.add("environment: there is no variable %s%s", name, suggest(envPrefix, strings.ToUpper(name[len(envPrefix):]), names))
+		f.add("environment: there is no variable %s%s", name,
+			suggest(envPrefix, strings.ToUpper(name[len(envPrefix):]), names))
 	}
 }
 
@@ -91,9 +92,10 @@ func suggest(prefix, name string, known []string) string {
 // after them (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables):
 // of a Service called mpcd, or mpcd-something, these look like ours. No setting of mpcd ends so.
 var (
-	serviceLink = regexp.MustCompile(`^MPCD_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$`)
-	serviceURL  = regexp.MustCompile(`^MPCD_([A-Z0-9_]+_)?PORT$`)
-	linkValue   = regexp.MustCompile(`^(tcp|udp|sctp)://`)
+	serviceLink = regexp.MustCompile(`^MPCD_([A-Z0-9_]+_)?` +
+		`(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$`)
+	serviceURL = regexp.MustCompile(`^MPCD_([A-Z0-9_]+_)?PORT$`)
+	linkValue  = regexp.MustCompile(`^(tcp|udp|sctp)://`)
 )
 
 func isServiceLink(name, value string) bool {

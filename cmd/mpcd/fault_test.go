@@ -65,8 +65,14 @@ func (f *faulty) refusesChanges(t *testing.T) map[string]func(context.Context) e
 	for i := range 6 { // 24 calls: more than can wait for the database one after the other
 		create, backup, provision, sign := uuid.NewString(), uuid.NewString(), uuid.NewString(), uuid.NewString()
 		calls[fmt.Sprint("create ", i)] = func(ctx context.Context) error { _, err := f.create(ctx, create, ""); return err }
-		calls[fmt.Sprint("backup ", i)] = func(ctx context.Context) error { _, err := f.api.backup(ctx, f.first, backup, ""); return err }
-		calls[fmt.Sprint("provision ", i)] = func(ctx context.Context) error { _, err := f.provision(ctx, f.backup, provision, ""); return err }
+		calls[fmt.Sprint("backup ", i)] = func(ctx context.Context) error {
+			_, err := f.api.backup(ctx, f.first, backup, "")
+			return err
+		}
+		calls[fmt.Sprint("provision ", i)] = func(ctx context.Context) error {
+			_, err := f.provision(ctx, f.backup, provision, "")
+			return err
+		}
 		calls[fmt.Sprint("sign ", i)] = func(ctx context.Context) error { return f.sign(ctx, f.first, sign) }
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -252,7 +258,8 @@ func TestReadOnlyDatabase(t *testing.T) {
 			var exit *exec.ExitError
 			require.ErrorAs(t, err, &exit, "%s", out)
 			require.Equal(t, exitFailed, exit.ExitCode(), "%s", out)
-			require.Contains(t, string(out), "mpcd.db: it cannot be written: the service's user needs to write the file and its directory")
+			require.Contains(t, string(out), "mpcd.db: it cannot be written: the service's user needs to write the file and "+
+				"its directory")
 			after, err := os.ReadFile(path)
 			require.NoError(t, err)
 			require.Equal(t, before, after)

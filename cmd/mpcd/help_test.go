@@ -5,15 +5,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/alecthomas/kong"
 	"github.com/stretchr/testify/require"
 )
 
 // TestHelp asks every command for its help, with every flag explained.
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	parser, err := kong.New(&cli{})
-	require.NoError(t, err)
+	parser := newParser(&cli{})
 	for _, command := range parser.Model.Leaves(true) {
 		args := append(strings.Fields(command.Path()), "--help")
 		out, err := exec.CommandContext(t.Context(), "mpcd", args...).Output()
@@ -30,8 +28,7 @@ func TestHelp(t *testing.T) {
 // TestWalletCommandsTakeTheSameFlags keeps the contract: a script passes them to any.
 func TestWalletCommandsTakeTheSameFlags(t *testing.T) {
 	t.Parallel()
-	parser, err := kong.New(&cli{})
-	require.NoError(t, err)
+	parser := newParser(&cli{})
 	seen := 0
 	for _, command := range parser.Model.Leaves(true) {
 		if !strings.HasPrefix(command.Path(), "wallet ") {

@@ -44,7 +44,8 @@ type running struct {
 
 // noPorts are flags under which any number of services run beside each other, and none
 // searches primes in the background.
-var noPorts = []string{"--grpc-addr=127.0.0.1:0", "--http-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--preparams-depth=0"}
+var noPorts = []string{"--grpc-addr=127.0.0.1:0", "--http-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0",
+	"--preparams-depth=0"}
 
 // startService starts a program's serve in dir and waits until it serves.
 func startService(dir, program string, env []string, args ...string) (*running, error) {
@@ -69,7 +70,8 @@ func startProgram(dir, program string, env []string, args ...string) (*running, 
 	}()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
 		if line := r.logged("serving"); line != nil {
-			r.grpc, r.http, r.admin, r.addr = fmt.Sprint(line["grpc"]), fmt.Sprint(line["http"]), fmt.Sprint(line["admin"]), fmt.Sprint(line["addr"])
+			r.grpc, r.http, r.admin, r.addr = fmt.Sprint(line["grpc"]), fmt.Sprint(line["http"]), fmt.Sprint(line["admin"]),
+				fmt.Sprint(line["addr"])
 			return r, nil
 		}
 		select {
@@ -185,7 +187,8 @@ func cmdCustodian(ts *testscript.TestScript, neg bool, args []string) {
 	if neg {
 		ts.Fatalf("! custodian: use ! exec mpcd custodian")
 	}
-	r, err := startProgram(ts.Getenv("WORK"), "mpcd-tested", []string{"HOME=" + ts.Getenv("WORK")}, append([]string{"custodian"}, args...)...)
+	r, err := startProgram(ts.Getenv("WORK"), "mpcd-tested", []string{"HOME=" + ts.Getenv("WORK")},
+		append([]string{"custodian"}, args...)...)
 	ts.Check(err)
 	ts.Defer(r.kill)
 	ts.Setenv("CUSTODIAN", r.addr)
@@ -222,7 +225,8 @@ func seed(ctx context.Context, dir string, n int) error {
 		return err
 	}
 	svc, err := service.Open(ctx, service.Options{
-		DB: "sqlite://" + filepath.Join(dir, "mpcd.db"), Keyset: keys, Auth: service.DevCaller, Pool: preparams.Config{MaxAge: time.Hour},
+		DB: "sqlite://" + filepath.Join(dir, "mpcd.db"), Keyset: keys, Auth: service.DevCaller,
+		Pool: preparams.Config{MaxAge: time.Hour},
 	}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
@@ -291,7 +295,8 @@ func cmdVerify(ts *testscript.TestScript, neg bool, args []string) {
 // key and the signature are wrapped for it.
 func opensslVerify(dir, curve, keyHex, payloadHex, signatureHex string) error {
 	key, payload, signature := unhex(keyHex), unhex(payloadHex), unhex(signatureHex)
-	args := []string{"pkeyutl", "-verify", "-pubin", "-keyform", "DER", "-inkey", "key.der", "-sigfile", "signature", "-in", "payload"}
+	args := []string{"pkeyutl", "-verify", "-pubin", "-keyform", "DER", "-inkey", "key.der", "-sigfile", "signature",
+		"-in", "payload"}
 	var prefix []byte // of the SubjectPublicKeyInfo: RFC 5480 with secp256k1, RFC 8410
 	switch curve {
 	case "SECP256K1":
@@ -299,7 +304,8 @@ func opensslVerify(dir, curve, keyHex, payloadHex, signatureHex string) error {
 		if len(key) != 65 || len(signature) != 64 {
 			return fmt.Errorf("a key of %d bytes and a signature of %d", len(key), len(signature))
 		}
-		der, err := asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:])})
+		der, err := asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(signature[:32]),
+			new(big.Int).SetBytes(signature[32:])})
 		if err != nil {
 			return err
 		}
@@ -312,7 +318,8 @@ func opensslVerify(dir, curve, keyHex, payloadHex, signatureHex string) error {
 	if err != nil {
 		return err
 	}
-	for name, b := range map[string][]byte{"key.der": slices.Concat(prefix, key), "payload": payload, "signature": signature} {
+	for name, b := range map[string][]byte{"key.der": slices.Concat(prefix, key), "payload": payload,
+		"signature": signature} {
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
 			return err
 		}

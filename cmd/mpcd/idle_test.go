@@ -34,7 +34,8 @@ func TestIdleConnections(t *testing.T) {
 	t.Cleanup(svc.kill)
 	pid := svc.cmd.Process.Pid
 	create := func(name string) {
-		cmd := exec.CommandContext(t.Context(), "mpcd", "wallet", "create", "--addr", svc.grpc, "--curves", "ED25519", "--share", filepath.Join(dir, name))
+		cmd := exec.CommandContext(t.Context(), "mpcd", "wallet", "create", "--addr", svc.grpc, "--curves", "ED25519",
+			"--share", filepath.Join(dir, name))
 		out, err := cmd.CombinedOutput()
 		require.NoError(t, err, "%s", out)
 	}
@@ -60,7 +61,8 @@ func TestIdleConnections(t *testing.T) {
 	require.Equal(t, http.StatusOK, resp.StatusCode)
 	after := residentKiB(t, pid)
 	each := float64(after-before) / idleConnections
-	t.Logf("resident: %d MiB, before %d MiB: %.1f KiB for each of %d idle connections", after>>10, before>>10, each, idleConnections)
+	t.Logf("resident: %d MiB, before %d MiB: %.1f KiB for each of %d idle connections", after>>10, before>>10, each,
+		idleConnections)
 	require.Less(t, each, mostKiBEach)
 
 	require.NoError(t, release.Close())
@@ -82,7 +84,8 @@ func allowFiles(t *testing.T, n uint64) {
 		return // a Go program takes all that it may have
 	}
 	limit.Cur, limit.Max = n, n
-	require.NoErrorf(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit), "this test opens %d files a process: raise the hard limit (ulimit -Hn)", n)
+	require.NoErrorf(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit), "this test opens %d files a process: raise the hard "+
+		"limit (ulimit -Hn)", n)
 }
 
 // residentKiB is how much memory of a process is in RAM.

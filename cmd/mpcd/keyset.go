@@ -93,7 +93,8 @@ func keyState(key seal.Key) string {
 }
 
 // change changes the file, and shows what it holds then.
-func (k *keysetFileFlags) change(ctx context.Context, next string, change func(*seal.Keyset) (*seal.Keyset, error)) error {
+func (k *keysetFileFlags) change(ctx context.Context, next string,
+	change func(*seal.Keyset) (*seal.Keyset, error)) error {
 	file, err := k.file()
 	if err != nil {
 		return err
@@ -208,11 +209,16 @@ func (k *keysetStatusCmd) Run(ctx context.Context) error {
 		}
 	}
 	for _, id := range unknown {
-		if _, err := fmt.Printf("key %v  not in this keyset: what it sealed does not open  %s\n", id, rowsOf(count[id], count.Of(id))); err != nil {
+		if _, err := fmt.Printf("key %v  not in this keyset: what it sealed does not open  %s\n", id,
+			rowsOf(count[id], count.Of(id))); err != nil {
 			return err
 		}
 	}
-	_, err = fmt.Printf("%d rows to re-seal%s\n", left, map[bool]string{true: ": the service does it, once it was restarted after the rotation"}[left > 0])
+	next := ""
+	if left > 0 {
+		next = ": the service does it, once it was restarted after the rotation"
+	}
+	_, err = fmt.Printf("%d rows to re-seal%s\n", left, next)
 	return err
 }
 
@@ -241,7 +247,8 @@ type keysetDisableCmd struct {
 
 // Run disables a key that nothing needs.
 func (k *keysetDisableCmd) Run(ctx context.Context) error {
-	return k.change(ctx, "Restart the service. Destroy the key when you will need no older backup of the database any more.", func(keys *seal.Keyset) (*seal.Keyset, error) {
+	const next = "Restart the service. Destroy the key when you will need no older backup of the database any more."
+	return k.change(ctx, next, func(keys *seal.Keyset) (*seal.Keyset, error) {
 		without, err := keys.Disabled(k.Key)
 		if err != nil {
 			return nil, err
@@ -266,7 +273,9 @@ type keysetEnableCmd struct {
 
 // Run enables a key.
 func (k *keysetEnableCmd) Run(ctx context.Context) error {
-	return k.change(ctx, "Restart the service.", func(keys *seal.Keyset) (*seal.Keyset, error) { return keys.Enabled(k.Key) })
+	return k.change(ctx, "Restart the service.", func(keys *seal.Keyset) (*seal.Keyset, error) {
+		return keys.Enabled(k.Key)
+	})
 }
 
 type keysetDestroyCmd struct {
@@ -277,7 +286,8 @@ type keysetDestroyCmd struct {
 
 // Run destroys a key that nothing needs.
 func (k *keysetDestroyCmd) Run(ctx context.Context) error {
-	return k.change(ctx, "The key is gone: remove it from the file's backups too, as far as no backup of the database needs it.", func(keys *seal.Keyset) (*seal.Keyset, error) {
+	const next = "The key is gone: remove it from the file's backups too, as far as no backup of the database needs it."
+	return k.change(ctx, next, func(keys *seal.Keyset) (*seal.Keyset, error) {
 		without, err := keys.Destroyed(k.Key)
 		if err != nil {
 			return nil, err

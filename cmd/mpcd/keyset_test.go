@@ -71,14 +71,16 @@ func TestKilledWhileResealing(t *testing.T) {
 	mpcdFine(t, nil, "keyset", "rotate", "--keyset", keyset)
 	left := func() int {
 		var status struct{ Left int }
-		require.NoError(t, json.Unmarshal([]byte(mpcdFine(t, nil, append([]string{"keyset", "status"}, flags...)...)), &status))
+		require.NoError(t, json.Unmarshal([]byte(mpcdFine(t, nil,
+			append([]string{"keyset", "status"}, flags...)...)), &status))
 		return status.Left
 	}
 	require.Equal(t, n+1, left())
 	for before := n + 1; before > n/2; {
 		r, err := startService(dir, "mpcd", os.Environ(), append([]string{"--dev"}, flags[:4]...)...)
 		require.NoError(t, err)
-		require.Eventually(t, func() bool { now := rowsLeftAt(t, r.admin); return now > 0 && now < before }, 2*time.Minute, 10*time.Millisecond)
+		require.Eventually(t, func() bool { now := rowsLeftAt(t, r.admin); return now > 0 && now < before }, 2*time.Minute,
+			10*time.Millisecond)
 		r.kill()
 		now := left()
 		require.Positive(t, now, "it was done before it was killed")
@@ -208,12 +210,14 @@ func TestWrappedKeyset(t *testing.T) {
 			mpcdFine(t, k.env, append(with("preparams", "status"), db...)...)
 
 			closed := refusedPort(t)
-			dev := append(append(with("serve", "--dev", "--grpc-addr", closed, "--http-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"), db...), "--log-level=error")
+			dev := append(append(with("serve", "--dev", "--grpc-addr", closed, "--http-addr=127.0.0.1:0",
+				"--admin-addr=127.0.0.1:0"), db...), "--log-level=error")
 			k.fault(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) })
 			require.Contains(t, mpcdFails(t, k.env, with("keyset", "list")...), k.uri)
 			k.fault(nil)
 			k.close()
-			wallet := mpcdFine(t, nil, "wallet", "create", "--addr", r.grpc, "--curves", "ED25519", "--share", filepath.Join(dir, "share"), "--json")
+			wallet := mpcdFine(t, nil, "wallet", "create", "--addr", r.grpc, "--curves", "ED25519", "--share",
+				filepath.Join(dir, "share"), "--json")
 			require.Contains(t, wallet, "walletId", "the service does without its KMS")
 			require.NoError(t, r.stop())
 			errs := mpcdFails(t, k.env, dev...)

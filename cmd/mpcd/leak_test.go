@@ -67,10 +67,12 @@ func TestSharesAreInNoFile(t *testing.T) {
 			}
 			shares := w.life()
 
-			for _, file := range []string{"mpcd.db", "mpcd.db-wal", "mpcd.db-shm", "mpcd.db.lock", "mpcd.keyset", filepath.Base(w.svc.log.Name())} {
+			for _, file := range []string{"mpcd.db", "mpcd.db-wal", "mpcd.db-shm", "mpcd.db.lock", "mpcd.keyset",
+				filepath.Base(w.svc.log.Name())} {
 				require.NotEmpty(t, w.seen[file], file)
 			}
-			require.True(t, bytes.Contains(w.seen["mpcd.db"][len(w.seen["mpcd.db"])-1], []byte(w.wallet)), "what is no secret is found there")
+			require.True(t, bytes.Contains(w.seen["mpcd.db"][len(w.seen["mpcd.db"])-1], []byte(w.wallet)),
+				"what is no secret is found there")
 			for i, share := range shares {
 				require.Empty(t, w.seen.show(share), "share %d", i)
 			}

@@ -43,7 +43,7 @@ the files are good for.`
 
 // callsPerWallet is how many unconfirmed sets a wallet may have where the service is not told
 // otherwise, and so how many ProvisionWallet calls it is good for before the first of them expires.
-const callsPerWallet = session.DefaultPendingSets
+var callsPerWallet = session.DefaultConfig().PendingSets
 
 // count is how many wallets to make.
 func (s *seedCmd) count() int {
@@ -131,10 +131,12 @@ func (s *seedCmd) Run(ctx context.Context) error {
 				Sign           shareFile `json:"sign"`
 				GetWallet      shareFile `json:"getWallet"`
 			}{n, s.Out, n * callsPerWallet, s.beside("sign"), s.beside("get-wallet")},
-			fmt.Sprintf("%d wallets%s\nProvisionWallet  %s  good for %d calls in 15 minutes, %d for each wallet\nSign             %s\nGetWallet        %s\n",
+			fmt.Sprintf("%d wallets%s\nProvisionWallet  %s  good for %d calls in 15 minutes, %d for each wallet\n"+
+				"Sign             %s\nGetWallet        %s\n",
 				n, s.why(), s.Out, n*callsPerWallet, callsPerWallet, s.beside("sign"), s.beside("get-wallet")),
 			nil
-	}, client.WithStore(keep), client.WithCurves(s.Curves...), client.WithDisplayName("loadtest"), client.WithCloudKey(seedMethod, new(seedKeys)))
+	}, client.WithStore(keep), client.WithCurves(s.Curves...), client.WithDisplayName("loadtest"),
+		client.WithCloudKey(seedMethod, new(seedKeys)))
 }
 
 // steps turns the two operations of wallet i into the progress of the whole.

@@ -27,13 +27,15 @@ func TestLoadtestSeed(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(svc.kill)
 	seed := func(args ...string) ([]byte, error) {
-		cmd := exec.CommandContext(t.Context(), "mpcd-tested", append([]string{"loadtest", "seed", "--addr", svc.grpc, "--curves", "ED25519", "--json"}, args...)...)
+		cmd := exec.CommandContext(t.Context(), "mpcd-tested",
+			append([]string{"loadtest", "seed", "--addr", svc.grpc, "--curves", "ED25519", "--json"}, args...)...)
 		cmd.Dir = dir
 		return cmd.Output()
 	}
 	out, err := seed("--wallets", "1", "--calls", "17", "--out", "data.json")
 	require.NoError(t, err)
-	require.JSONEq(t, `{"wallets": 2, "provision": "data.json", "provisionCalls": 32, "sign": "data-sign.json", "getWallet": "data-get-wallet.json"}`, string(out))
+	require.JSONEq(t, `{"wallets": 2, "provision": "data.json", "provisionCalls": 32, "sign": "data-sign.json",
+		"getWallet": "data-get-wallet.json"}`, string(out))
 
 	conn, err := grpc.NewClient("passthrough:///"+svc.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)
@@ -80,7 +82,8 @@ func TestLoadtestSeed(t *testing.T) {
 }
 
 // provisioned makes one call, with a new request id, and waits for its end.
-func provisioned(t *testing.T, api mpcdv1.WalletServiceClient, req *mpcdv1.ProvisionWalletRequest) (*mpcdv1.ProvisionWalletResult, error) {
+func provisioned(t *testing.T, api mpcdv1.WalletServiceClient,
+	req *mpcdv1.ProvisionWalletRequest) (*mpcdv1.ProvisionWalletResult, error) {
 	t.Helper()
 	req.RequestId = uuid.NewString()
 	stream, err := api.ProvisionWallet(t.Context(), req)
@@ -95,7 +98,8 @@ func provisioned(t *testing.T, api mpcdv1.WalletServiceClient, req *mpcdv1.Provi
 
 // The wallets that scripts/load asks for are enough for the calls of deploy/ghz.
 func TestSeedCounts(t *testing.T) {
-	for _, c := range []struct{ wallets, calls, want int }{{1, 0, 1}, {4, 24, 4}, {4, 64, 4}, {4, 65, 5}, {1, 16, 1}, {1, 17, 2}, {2, 1000, 63}} {
+	for _, c := range []struct{ wallets, calls, want int }{{1, 0, 1}, {4, 24, 4}, {4, 64, 4}, {4, 65, 5}, {1, 16, 1},
+		{1, 17, 2}, {2, 1000, 63}} {
 		s := seedCmd{Wallets: c.wallets, Calls: c.calls}
 		require.Equal(t, c.want, s.count(), c)
 		require.Equal(t, c.want > c.wallets, s.why() != "", "more than were asked for: it says why")
@@ -127,5 +131,6 @@ func request(t *testing.T, path string, n int, into proto.Message) {
 
 func TestSeedSaysWhyThereAreMoreWallets(t *testing.T) {
 	t.Parallel()
-	require.Equal(t, " (more than --wallets 1: a wallet is good for 16 calls, and --calls 20 needs 2 wallets)", (&seedCmd{Wallets: 1, Calls: 20}).why())
+	require.Equal(t, " (more than --wallets 1: a wallet is good for 16 calls, and --calls 20 needs 2 wallets)",
+		(&seedCmd{Wallets: 1, Calls: 20}).why())
 }

@@ -57,13 +57,14 @@ func run(args []string) int {
 	}
 	if i := slices.IndexFunc(args, func(arg string) bool { return !utf8.ValidString(arg) }); i >= 0 {
 		// It would be read with U+FFFD in the place of such bytes, and so name something else.
-		fmt.Fprintf(os.Stderr, "mpcd: argument %d is not valid UTF-8: give it in UTF-8, as a terminal with a UTF-8 locale does\n", i+1)
+		fmt.Fprintf(os.Stderr, "mpcd: argument %d is not valid UTF-8: "+
+			"give it in UTF-8, as a terminal with a UTF-8 locale does\n", i+1)
 		return exitUsage
 	}
 	exit := -1
 	var c cli
 	found := &faults{}
-	parser := kong.Must(&c,
+	parser := newParser(&c,
 		kong.Name("mpcd"),
 		kong.Description("A new set of MPC signing shares on another device, from an encrypted backup."),
 		kong.UsageOnError(),
@@ -100,6 +101,11 @@ func run(args []string) int {
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// newParser returns a parser of c. The flags of serve are not fields: its settings declare them.
+func newParser(c *cli, options ...kong.Option) *kong.Kong {
+	return kong.Must(c, append(options, kong.PostBuild(c.Serve.addFlags))...)
 }
 
 // shown is an error's text as a terminal may have it: some of it came from a service.

@@ -19,14 +19,15 @@ import (
 // Key derivation and the protocol are several times slower under the race detector, so that
 // only some services run there.
 func TestMain(m *testing.M) {
-	testscript.Main(builder{m}, map[string]func(){"mpcd-tested": main, "hold-connections": holdConnections, "hold-lock": holdLock})
+	testscript.Main(builder{m}, map[string]func(){
+		"mpcd-tested": main, "hold-connections": holdConnections, "hold-lock": holdLock})
 }
 
 const repoRoot = "../.."
 
-// settings are the MPCD_* variables with which the tests themselves were started. They are
+// startedWith are the MPCD_* variables with which the tests themselves were started. They are
 // taken out of the environment, since mpcd refuses those that it does not know.
-var settings = map[string]string{}
+var startedWith = map[string]string{}
 
 // builder builds mpcd before the tests run.
 type builder struct{ *testing.M }
@@ -34,7 +35,7 @@ type builder struct{ *testing.M }
 // Run implements testscript.TestingM.
 func (b builder) Run() int {
 	for _, name := range environment() {
-		settings[name] = os.Getenv(name)
+		startedWith[name] = os.Getenv(name)
 		if err := os.Unsetenv(name); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1

@@ -18,7 +18,8 @@ func TestLongDeviceHeldECDSAShareIsNowhere(t *testing.T) {
 	t.Parallel()
 	s := newScanned(t)
 	file := filepath.Join(t.TempDir(), "phone.share")
-	phone := exec.CommandContext(t.Context(), "mpcd", "wallet", "create", "--device-held", "--curves=SECP256K1", "--share="+file)
+	phone := exec.CommandContext(t.Context(), "mpcd", "wallet", "create", "--device-held", "--curves=SECP256K1",
+		"--share="+file)
 	phone.Env = append(os.Environ(), "MPCD_ADDR="+s.svc.grpc)
 	require.NoError(t, phone.Start())
 	ended := make(chan error, 1)

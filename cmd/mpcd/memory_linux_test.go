@@ -177,13 +177,15 @@ func (l looking) RecvMsg(m any) error {
 func newDevice(t *testing.T, svc *running, cloud client.KeyStorage, each func()) *client.Client {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+svc.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+		grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
+			streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 			stream, err := streamer(ctx, desc, cc, method, opts...)
 			return looking{stream, each}, err
 		}))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
-	c, err := client.New(conn, client.WithDeviceHeldShares(), client.WithCurves(client.CurveEd25519), client.WithCloudKey(client.MethodICloud, cloud),
+	c, err := client.New(conn, client.WithDeviceHeldShares(), client.WithCurves(client.CurveEd25519),
+		client.WithCloudKey(client.MethodICloud, cloud),
 		client.WithStore(func(context.Context, *client.Share) error { return nil }))
 	require.NoError(t, err)
 	return c

@@ -108,7 +108,8 @@ func (cmd *preparamsGenerateCmd) Run(ctx context.Context) (err error) {
 }
 
 // keeper returns where sets go: the pool, or the file.
-func (cmd *preparamsGenerateCmd) keeper(ctx context.Context) (keep func(*tss.PreParams) error, end func() error, err error) {
+func (cmd *preparamsGenerateCmd) keeper(ctx context.Context) (
+	keep func(*tss.PreParams) error, end func() error, err error) {
 	if cmd.Out == "" {
 		pool, closePool, err := cmd.open(ctx)
 		if err != nil {
@@ -180,7 +181,8 @@ func (c *counter) rate() string {
 		return "searching for safe primes"
 	}
 	each := time.Since(c.start) / time.Duration(done)
-	return fmt.Sprintf("%.1f a minute, %v left", time.Minute.Seconds()/each.Seconds(), (each * time.Duration(c.total-done)).Round(time.Second))
+	return fmt.Sprintf("%.1f a minute, %v left", time.Minute.Seconds()/each.Seconds(),
+		(each * time.Duration(c.total-done)).Round(time.Second))
 }
 
 func (c *counter) add() {

@@ -75,7 +75,8 @@ type prewarmCmd struct {
 // Run makes what is missing. It calls nobody.
 func (cmd *prewarmCmd) Run(ctx context.Context) error {
 	if cmd.Dir == "" {
-		return usageError{errors.New("--dir is missing: name the folder for the pre-params, which is made where there is none")}
+		return usageError{errors.New("--dir is missing: name the folder for the pre-params, " +
+			"which is made where there is none")}
 	}
 	if err := cmd.check(""); err != nil {
 		return err

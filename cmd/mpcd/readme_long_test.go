@@ -69,14 +69,17 @@ func TestLongREADME(t *testing.T) {
 	p := runPage(t, "README.md", "GRPC", "HTTP", "ADMIN")
 	require.Equal(t, 1, p.excluded, "`make test` is in the README, once")
 	require.Len(t, p.printed, 6)
-	demo, start, wallet, grpc, http, sdk := p.printed[0], p.printed[1], p.printed[2], p.printed[3], p.printed[4], p.printed[5]
+	demo, start, wallet, grpc, http, sdk := p.printed[0], p.printed[1], p.printed[2], p.printed[3],
+		p.printed[4], p.printed[5]
 	require.Regexp(t, `(?m)^provision +100% .* Done$`, demo)
 	require.Regexp(t, `(?s)signatures, made by both devices.*SECP256K1.*ED25519.*SECP256K1.*ED25519`, demo)
 	require.Contains(t, start, "ok\n")
 	require.Regexp(t, `BACKUP +kept in backup\.share`, wallet)
 
-	require.Regexp(t, `(?s)"status": "STATUS_READING_SHARE".*"status": "STATUS_GENERATING_SHARE".*"round": 5.*"status": "STATUS_DONE",\s*"done": true.*"outcome"`, grpc)
-	require.Regexp(t, `(?s)"outcome".*"purpose": "PURPOSE_SIGNING",\s*"state": "SHARE_SET_STATE_PENDING".*"clientShare": "`, grpc)
+	require.Regexp(t, `(?s)"status": "STATUS_READING_SHARE".*"status": "STATUS_GENERATING_SHARE".*"round": 5.*`+
+		`"status": "STATUS_DONE",\s*"done": true.*"outcome"`, grpc)
+	require.Regexp(t, `(?s)"outcome".*"purpose": "PURPOSE_SIGNING",\s*"state": "SHARE_SET_STATE_PENDING".*`+
+		`"clientShare": "`, grpc)
 	lines := strings.Split(strings.TrimSpace(http), "\n")
 	require.Contains(t, lines[len(lines)-2], `"status":"STATUS_DONE","done":true,"percent":100`)
 	require.Regexp(t, `^{"result":{"outcome":{"shareSet":.*"clientShare":"`, lines[len(lines)-1])
@@ -106,7 +109,8 @@ func TestLongOperating(t *testing.T) {
 	require.Regexp(t, `"status":"STATUS_DONE","done":true(?s:.*)"outcome"`, user)
 	log, err := os.ReadFile(filepath.Join(p.dir, "secure", "custodian.log"))
 	require.NoError(t, err)
-	for _, call := range []string{`"path":"POST /backup","code":204`, `"path":"POST /backup/fetch","code":200`, `"path":"PUT /users/{id}/encrypted-user-backup-shares","code":204`} {
+	for _, call := range []string{`"path":"POST /backup","code":204`, `"path":"POST /backup/fetch","code":200`,
+		`"path":"PUT /users/{id}/encrypted-user-backup-shares","code":204`} {
 		require.Contains(t, string(log), call)
 	}
 	require.Regexp(t, `"state":"SHARE_SET_STATE_ACTIVE"`, backend)
@@ -116,7 +120,8 @@ func TestLongOperating(t *testing.T) {
 
 // form leaves out of an output what differs from run to run.
 func form(s string) string {
-	s = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32,}|\b[A-Z2-7]{26}\b|\d{4}-\d\d-\d\dT[0-9:.]+Z`).ReplaceAllString(s, "#")
+	s = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32,}|\b[A-Z2-7]{26}\b|\d{4}-\d\d-\d\dT[0-9:.]+Z`).
+		ReplaceAllString(s, "#")
 	s = regexp.MustCompile(`"sequence": ?\d+`).ReplaceAllString(s, "#")
 	return regexp.MustCompile(` *[0-9.]+(%|s\b|,|$|\n)`).ReplaceAllString(s, "#$1")
 }
@@ -157,7 +162,8 @@ func clone(t *testing.T) string {
 }
 
 // defaults are the addresses that the pages name.
-var defaults = map[string]string{"GRPC": "127.0.0.1:9090", "HTTP": "127.0.0.1:8080", "ADMIN": "127.0.0.1:9464", "CUSTODIAN": "127.0.0.1:8443"}
+var defaults = map[string]string{"GRPC": "127.0.0.1:9090", "HTTP": "127.0.0.1:8080", "ADMIN": "127.0.0.1:9464",
+	"CUSTODIAN": "127.0.0.1:8443"}
 
 // freePorts puts free ports in the place of the default ones, which somebody may use.
 func freePorts(t *testing.T, script string, names []string) (text string, env []string) {
@@ -187,7 +193,8 @@ func runScript(t *testing.T, dir, text string, env []string) string {
 	cmd.Dir = dir
 	// As in a shell that has none of what this test has set up but Go's caches.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
-		return strings.HasPrefix(v, "MPCD_") || strings.HasPrefix(v, "PATH=") || strings.HasPrefix(v, "MAKE") || strings.HasPrefix(v, "CGO_ENABLED=")
+		return strings.HasPrefix(v, "MPCD_") || strings.HasPrefix(v, "PATH=") || strings.HasPrefix(v, "MAKE") ||
+			strings.HasPrefix(v, "CGO_ENABLED=")
 	})
 	cmd.Env = append(cmd.Env, append(env, "PATH="+pathBefore)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -8,12 +8,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/mpcd/mpcd/internal/session"
 	"github.com/mpcd/mpcd/internal/store"
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
 // droppedPool is what the service logs when it drops its pool at the start.
-const droppedPool = "the pool of pre-params was dropped and fills anew: its sets may have been used already; see docs/RESTORING.md"
+const droppedPool = "the pool of pre-params was dropped and fills anew: its sets may have been used already; see " +
+	"docs/RESTORING.md"
 
 // aside is a copy of files.
 type aside map[string][]byte
@@ -43,7 +45,7 @@ func keysOf(t *testing.T, db string) (keys [2]string) {
 	st, err := store.Open(t.Context(), "sqlite://"+db)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, st.Close()) }()
-	wallets, err := st.List(t.Context(), "", "", 10)
+	wallets, err := st.List(t.Context(), "", session.Position{}, 10)
 	require.NoError(t, err)
 	require.Len(t, wallets, 1)
 	set, err := st.Set(t.Context(), wallets[0].ID, wallets[0].Sets[0].ID)
@@ -75,7 +77,8 @@ func TestRestoredPoolNeverCrosses(t *testing.T) {
 	}
 	create := func(share string, more ...string) func(*running) {
 		return func(svc *running) {
-			args := append([]string{"wallet", "create", "--curves=SECP256K1", "--share", filepath.Join(dir, share), "--addr", svc.grpc}, more...)
+			args := append([]string{"wallet", "create", "--curves=SECP256K1", "--share", filepath.Join(dir, share), "--addr",
+				svc.grpc}, more...)
 			out, err := exec.CommandContext(t.Context(), "mpcd", args...).CombinedOutput()
 			require.NoError(t, err, "%s", out)
 		}

@@ -21,26 +21,52 @@ import (
 
 // webhookFlags are the settings of serve that name a customer's own services.
 type webhookFlags struct {
-	CustodianURL           string   `name:"custodian-url" help:"Who keeps the server shares of BACKUP sets: the https URL below which /backup and /backup/fetch are (docs/CUSTODIAN.md). Without it they are kept here, sealed. Sets that were made before stay where they are." placeholder:"URL" env:"MPCD_CUSTODIAN_URL"`
-	CustodianSigningSecret []string `name:"custodian-signing-secret" help:"File with the secret that signs messages to the custodian (Standard Webhooks: whsec_...), mode 0600. Two, while the secret is being changed: both sign." sep:"," placeholder:"FILE" env:"MPCD_CUSTODIAN_SIGNING_SECRET"`
-	CustodianHeaderSecret  string   `name:"custodian-header-secret" help:"File with what X-Webhook-Secret holds, for custodians that want it, mode 0600." placeholder:"FILE" env:"MPCD_CUSTODIAN_HEADER_SECRET"`
-	CustodianRecipient     string   `name:"custodian-recipient" help:"The custodian's age recipient: shares leave encrypted to it, and the custodian decrypts what it answers." placeholder:"age1..." env:"MPCD_CUSTODIAN_RECIPIENT"`
-	CustodianDelete        toggle   `name:"custodian-delete" help:"Tell the custodian (/backup/delete) which shares nobody needs any more: of sets that were revoked, or never committed or confirmed. What it does not take is repeated." env:"MPCD_CUSTODIAN_DELETE"`
+	custodianURL, custodianHeaderSecret, custodianRecipient string
+	custodianSigningSecret                                  []string
+	custodianDelete                                         bool
+	policyURL                                               string
+	policySigningSecret                                     []string
+	webhookCA, webhookAllowNetworks                         string
+}
 
-	PolicyURL           string   `name:"policy-url" help:"An authoriser that is asked before BackupWallet, ProvisionWallet, Sign and RevokeShareSet; its https URL. No answer is no." placeholder:"URL" env:"MPCD_POLICY_URL"`
-	PolicySigningSecret []string `name:"policy-signing-secret" help:"File with the secret that signs messages to the authoriser (whsec_...), mode 0600. Two, while the secret is being changed: both sign." sep:"," placeholder:"FILE" env:"MPCD_POLICY_SIGNING_SECRET"`
+func (w *webhookFlags) settings() settings {
+	return settings{
+		&text{name: "custodian-url", to: &w.custodianURL, value: "URL",
+			help: "Who keeps the server shares of BACKUP sets: the https URL below which /backup and /backup/fetch are " +
+				"(docs/CUSTODIAN.md). Without it they are kept here, sealed. Sets that were made before stay where they are."},
+		&texts{name: "custodian-signing-secret", to: &w.custodianSigningSecret, value: "FILE",
+			help: "File with the secret that signs messages to the custodian (Standard Webhooks: whsec_...), mode 0600. " +
+				"Two, while the secret is being changed: both sign."},
+		&text{name: "custodian-header-secret", to: &w.custodianHeaderSecret, value: "FILE",
+			help: "File with what X-Webhook-Secret holds, for custodians that want it, mode 0600."},
+		&text{name: "custodian-recipient", to: &w.custodianRecipient, value: "age1...",
+			help: "The custodian's age recipient: shares leave encrypted to it, and the custodian decrypts what it answers."},
+		&toggle{name: "custodian-delete", to: &w.custodianDelete,
+			help: "Tell the custodian (/backup/delete) which shares nobody needs any more: of sets that were revoked, " +
+				"or never committed or confirmed. What it does not take is repeated."},
 
-	WebhookCA            string `name:"webhook-ca" help:"The CA of both their certificates, PEM; the system's by default." placeholder:"FILE" env:"MPCD_WEBHOOK_CA"`
-	WebhookAllowNetworks string `name:"webhook-allow-networks" help:"Networks that they may be in though their addresses are not public, as in 10.1.0.0/16,fd00:1::/64." placeholder:"CIDR,..." env:"MPCD_WEBHOOK_ALLOW_NETWORKS"`
+		&text{name: "policy-url", to: &w.policyURL, value: "URL",
+			help: "An authoriser that is asked before BackupWallet, ProvisionWallet, Sign and RevokeShareSet; " +
+				"its https URL. No answer is no."},
+		&texts{name: "policy-signing-secret", to: &w.policySigningSecret, value: "FILE",
+			help: "File with the secret that signs messages to the authoriser (whsec_...), mode 0600. " +
+				"Two, while the secret is being changed: both sign."},
+
+		&text{name: "webhook-ca", to: &w.webhookCA, value: "FILE",
+			help: "The CA of both their certificates, PEM; the system's by default."},
+		&text{name: "webhook-allow-networks", to: &w.webhookAllowNetworks, value: "CIDR,...",
+			help: "Networks that they may be in though their addresses are not public, as in 10.1.0.0/16,fd00:1::/64."},
+	}
 }
 
 // open adds every fault of these settings, and puts what they say into the service's
 // options. Nobody is called yet.
 func (w *webhookFlags) open(log *slog.Logger, f *faults, to *service.Options) {
 	base := webhook.Config{CA: w.openCA(f), Networks: w.openNetworks(f)}
-	if w.CustodianURL == "" {
-		optional := []named{{"--custodian-header-secret", w.CustodianHeaderSecret}, {"--custodian-recipient", w.CustodianRecipient}}
-		if w.CustodianDelete.value {
+	if w.custodianURL == "" {
+		optional := []named{{"--custodian-header-secret", w.custodianHeaderSecret},
+			{"--custodian-recipient", w.custodianRecipient}}
+		if w.custodianDelete {
 			optional = append(optional, named{"--custodian-delete", "true"})
 		}
 		for _, x := range optional {
@@ -49,38 +75,37 @@ func (w *webhookFlags) open(log *slog.Logger, f *faults, to *service.Options) {
 			}
 		}
 	}
-	if w.CustodianDelete.err != nil {
-		f.add("--custodian-delete: %w", w.CustodianDelete.err)
-	}
-	if w.CustodianURL+w.PolicyURL == "" && len(files(w.CustodianSigningSecret))+len(files(w.PolicySigningSecret)) == 0 {
-		for _, x := range []named{{"--webhook-ca", w.WebhookCA}, {"--webhook-allow-networks", w.WebhookAllowNetworks}} {
+	if w.custodianURL+w.policyURL == "" && len(files(w.custodianSigningSecret))+len(files(w.policySigningSecret)) == 0 {
+		for _, x := range []named{{"--webhook-ca", w.webhookCA}, {"--webhook-allow-networks", w.webhookAllowNetworks}} {
 			if x.value != "" {
 				f.add("%s: there is no --custodian-url and no --policy-url to use it for", x.flag)
 			}
 		}
 	}
 	custodian := base
-	custodian.Name, custodian.URL = "custodian", w.CustodianURL
-	if w.CustodianHeaderSecret != "" {
-		custodian.HeaderSecret = readWord(f, "--custodian-header-secret", w.CustodianHeaderSecret)
+	custodian.Name, custodian.URL = "custodian", w.custodianURL
+	if w.custodianHeaderSecret != "" {
+		custodian.HeaderSecret = readWord(f, "--custodian-header-secret", w.custodianHeaderSecret)
 	}
-	custodian.Signers = readSigners(f, "--custodian-signing-secret", w.CustodianSigningSecret)
-	to.Custodian = webhookClient(custodian, "--custodian-url", named{"--custodian-signing-secret", strings.Join(files(w.CustodianSigningSecret), ",")}, log, f)
-	if to.Custodian != nil && w.CustodianDelete.value {
+	custodian.Signers = readSigners(f, "--custodian-signing-secret", w.custodianSigningSecret)
+	to.Custodian = webhookClient(custodian, "--custodian-url",
+		named{"--custodian-signing-secret", strings.Join(files(w.custodianSigningSecret), ",")}, log, f)
+	if to.Custodian != nil && w.custodianDelete {
 		custodian.Name = "custodian-delete"
 		to.CustodianDeletes = webhook.New(custodian, log)
 	}
-	if w.CustodianRecipient != "" {
-		recipient, err := age.ParseX25519Recipient(w.CustodianRecipient)
+	if w.custodianRecipient != "" {
+		recipient, err := age.ParseX25519Recipient(w.custodianRecipient)
 		if err != nil {
 			f.add("--custodian-recipient: it is not an age X25519 recipient (age1...): age-keygen makes one")
 		}
 		to.Recipient = recipient
 	}
 	policy := base
-	policy.Name, policy.URL = "policy", w.PolicyURL
-	policy.Signers = readSigners(f, "--policy-signing-secret", w.PolicySigningSecret)
-	to.Policy = webhookClient(policy, "--policy-url", named{"--policy-signing-secret", strings.Join(files(w.PolicySigningSecret), ",")}, log, f)
+	policy.Name, policy.URL = "policy", w.policyURL
+	policy.Signers = readSigners(f, "--policy-signing-secret", w.policySigningSecret)
+	to.Policy = webhookClient(policy, "--policy-url",
+		named{"--policy-signing-secret", strings.Join(files(w.policySigningSecret), ",")}, log, f)
 }
 
 // webhookClient returns one where its URL and its secret are named, and nil where neither is.
@@ -98,10 +123,10 @@ func webhookClient(cfg webhook.Config, urlFlag string, secrets named, log *slog.
 }
 
 func (w *webhookFlags) openCA(f *faults) *x509.CertPool {
-	if w.WebhookCA == "" {
+	if w.webhookCA == "" {
 		return nil
 	}
-	pool, err := auth.LoadCA(w.WebhookCA)
+	pool, err := auth.LoadCA(w.webhookCA)
 	if err != nil {
 		f.add("--webhook-ca %w", err)
 	}
@@ -109,7 +134,7 @@ func (w *webhookFlags) openCA(f *faults) *x509.CertPool {
 }
 
 func (w *webhookFlags) openNetworks(f *faults) (all []netip.Prefix) {
-	for text := range strings.SplitSeq(w.WebhookAllowNetworks, ",") {
+	for text := range strings.SplitSeq(w.webhookAllowNetworks, ",") {
 		if text = strings.TrimSpace(text); text == "" {
 			continue
 		}

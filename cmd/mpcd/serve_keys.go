@@ -14,27 +14,35 @@ import (
 )
 
 // keysetFlags name the keyset of a service.
-type keysetFlags struct {
-	Keyset string `help:"File with the keyset that encrypts what is stored, mode 0600. With --dev one is made beside the database. It is read once: restart the service after a rotation." placeholder:"FILE" env:"MPCD_KEYSET"`
-	KMS    string `name:"keyset-kms" help:"The KMS key that wraps the keyset file: hcvault://HOST/transit/keys/NAME, aws-kms://arn:aws:kms:... or gcp-kms://projects/.... It is asked once, at the start; its credentials come from the environment." placeholder:"URI" env:"MPCD_KEYSET_KMS"`
+type keysetFlags struct{ keyset, kms string }
+
+func (k *keysetFlags) settings() settings {
+	return settings{
+		&text{name: "keyset", to: &k.keyset, value: "FILE",
+			help: "File with the keyset that encrypts what is stored, mode 0600. With --dev one is made beside the database. " +
+				"It is read once: restart the service after a rotation."},
+		&text{name: "keyset-kms", to: &k.kms, value: "URI",
+			help: "The KMS key that wraps the keyset file: hcvault://HOST/transit/keys/NAME, aws-kms://arn:aws:kms:... or " +
+				"gcp-kms://projects/.... It is asked once, at the start; its credentials come from the environment."},
+	}
 }
 
 // check adds what is wrong with the flags, and returns the keyset where a file alone
 // holds it. Where a KMS wraps it, open asks the KMS once the configuration is good.
 func (k *keysetFlags) check(f *faults) *seal.Keyset {
-	if k.KMS != "" {
-		if k.Keyset == "" {
+	if k.kms != "" {
+		if k.keyset == "" {
 			f.add("--keyset is missing: --keyset-kms names what wraps that file")
 		}
-		if err := kms.Check(k.KMS); err != nil {
+		if err := kms.Check(k.kms); err != nil {
 			f.add("--keyset-kms: %w", err)
 		}
 		return nil
 	}
-	if k.Keyset == "" {
+	if k.keyset == "" {
 		return nil
 	}
-	keys, err := seal.Load(k.Keyset)
+	keys, err := seal.Load(k.keyset)
 	if err != nil {
 		*f = append(*f, err) // it names the file
 	}
@@ -44,8 +52,8 @@ func (k *keysetFlags) check(f *faults) *seal.Keyset {
 // open reads the keyset that a KMS wraps, or the one beside the database of a --dev
 // service, which it makes where there is none.
 func (k *keysetFlags) open(ctx context.Context, db string, log *slog.Logger) (*seal.Keyset, error) {
-	if k.KMS != "" {
-		return loadKeyset(ctx, k.Keyset, k.KMS)
+	if k.kms != "" {
+		return loadKeyset(ctx, k.keyset, k.kms)
 	}
 	file, err := store.File(db)
 	if err != nil {

@@ -24,7 +24,8 @@ func TestSecondSignal(t *testing.T) {
 	require.NoError(t, err)
 	defer svc.kill()
 	// A wallet with SECP256K1 and no pre-params: its primes take seconds.
-	create := exec.CommandContext(t.Context(), "mpcd", "wallet", "create", "--addr", svc.grpc, "--share", filepath.Join(dir, "x.share"))
+	create := exec.CommandContext(t.Context(), "mpcd", "wallet", "create", "--addr", svc.grpc, "--share",
+		filepath.Join(dir, "x.share"))
 	stderr, err := create.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, create.Start())
@@ -96,7 +97,8 @@ func TestLogIsJSON(t *testing.T) {
 		conn, err := net.Dial("tcp", svc.http) //nolint:noctx // it is closed at once
 		require.NoError(t, err)
 		body := `{"requestId":"` + uuid.NewString() + `","curves":["CURVE_ED25519"]}`
-		_, err = fmt.Fprintf(conn, "POST /v1/wallets HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+		_, err = fmt.Fprintf(conn, "POST /v1/wallets HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s",
+			len(body), body)
 		require.NoError(t, err)
 		_, err = conn.Read(make([]byte, 1)) // the answer has begun
 		require.NoError(t, err)

@@ -44,14 +44,16 @@ type shareSetView struct {
 }
 
 func viewWallet(w *client.Wallet) walletView {
-	v := walletView{WalletID: w.ID, Owner: w.Owner, CreateTime: w.CreateTime, Keys: []demoKey{}, ShareSets: []shareSetView{}}
+	v := walletView{WalletID: w.ID, Owner: w.Owner, CreateTime: w.CreateTime, Keys: []demoKey{},
+		ShareSets: []shareSetView{}}
 	v.HostedSince, v.Locked = notZero(w.HostedSince), notZero(w.LockTime)
 	v.Aborts, v.SoftAborts = w.Aborts, w.SoftAborts
 	for _, k := range w.PublicKeys {
 		v.Keys = append(v.Keys, demoKey{k.Curve, hex.EncodeToString(k.Bytes)})
 	}
 	for _, s := range w.ShareSets {
-		view := shareSetView{ID: s.ID, Purpose: s.Purpose, Method: s.Method, State: s.State, Parent: s.ParentID, Device: s.DisplayName, Created: s.CreateTime, Aborts: s.Aborts}
+		view := shareSetView{ID: s.ID, Purpose: s.Purpose, Method: s.Method, State: s.State, Parent: s.ParentID,
+			Device: s.DisplayName, Created: s.CreateTime, Aborts: s.Aborts}
 		view.Soft, view.Locked, view.Limited = s.SoftAborts, notZero(s.LockTime), notZero(s.LimitedUntil)
 		v.ShareSets = append(v.ShareSets, view)
 	}
@@ -67,7 +69,8 @@ func notZero(t time.Time) *time.Time {
 
 func (v *walletView) text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "wallet %s  owner %s  created %s\n", v.WalletID, names.Line(v.Owner), v.CreateTime.Format(time.RFC3339))
+	fmt.Fprintf(&b, "wallet %s  owner %s  created %s\n", v.WalletID, names.Line(v.Owner),
+		v.CreateTime.Format(time.RFC3339))
 	if s := v.walletBudget.text(); s != "" {
 		fmt.Fprintf(&b, "  all sets  %s\n", s)
 	}
@@ -75,8 +78,10 @@ func (v *walletView) text() string {
 		fmt.Fprintf(&b, "  key  %-9s  %s\n", k.Curve, k.PublicKey)
 	}
 	for _, s := range v.ShareSets {
-		about := slices.DeleteFunc([]string{string(s.Method), names.Line(s.Device), s.budget()}, func(x string) bool { return x == "" })
-		b.WriteString(strings.TrimRight(fmt.Sprintf("  set  %s  %-7s  %-7s  %s", s.ID, s.Purpose, s.State, strings.Join(about, "  ")), " ") + "\n")
+		about := slices.DeleteFunc([]string{string(s.Method), names.Line(s.Device), s.budget()},
+			func(x string) bool { return x == "" })
+		b.WriteString(strings.TrimRight(fmt.Sprintf("  set  %s  %-7s  %-7s  %s", s.ID, s.Purpose, s.State,
+			strings.Join(about, "  ")), " ") + "\n")
 	}
 	return b.String()
 }

@@ -25,7 +25,8 @@ func TestWalletBudgetInWords(t *testing.T) {
 	require.Equal(t, `wallet w  owner alice  created 2026-11-28T12:00:00Z
   all sets  LOCKED 2026-11-28T12:00:00Z, aborts: 6, soft aborts: 32
   set  1  SIGNING  ACTIVE   LOCKED 2026-11-28T12:00:00Z, aborts: 5
-  set  2  SIGNING  ACTIVE   limited: no ECDSA signature with a device before 2026-11-28T12:00:00Z, aborts: 1, soft aborts: 4
+  set  2  SIGNING  ACTIVE   limited: no ECDSA signature with a device before 2026-11-28T12:00:00Z, `+
+		`aborts: 1, soft aborts: 4
   set  3  SIGNING  ACTIVE
 `, v.text())
 	v = viewWallet(&client.Wallet{ID: "w", Owner: "alice", CreateTime: at})

@@ -18,7 +18,8 @@ func TestServiceSentencesAreACommands(t *testing.T) {
 	require.NoError(t, err)
 	found := 0
 	for _, line := range strings.Split(string(source), "\n") {
-		if strings.Contains(line, "ErrRequestIDReused") || strings.Contains(line, "ErrInternal") { // a command makes a new one each time, and the log is the operator's
+		// a command makes a new one each time, and the log is the operator's
+		if strings.Contains(line, "ErrRequestIDReused") || strings.Contains(line, "ErrInternal") {
 			continue
 		}
 		for _, literal := range regexp.MustCompile(`"[^"]*"`).FindAllString(line, -1) {

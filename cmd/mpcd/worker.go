@@ -24,9 +24,20 @@ func (w *workerCmd) Run() error {
 	return worker.Main(os.Stdin, os.Stdout, worker.Limits{Memory: w.Memory, CPU: w.CPU})
 }
 
-// workerConfig makes workers of this program; memory in MiB.
-func workerConfig(warm, memory int, cpu time.Duration) worker.Config {
-	return worker.Config{Args: []string{os.Args[0], "worker"}, Limits: worker.Limits{Memory: int64(memory) << 20, CPU: cpu}, Warm: warm}
+// workerFlags are the settings of serve that are about workers.
+type workerFlags struct {
+	warm   int
+	memory int // MiB
+	cpu    time.Duration
+}
+
+// config makes workers of this program.
+func (w *workerFlags) config() worker.Config {
+	return worker.Config{
+		Args:   []string{os.Args[0], "worker"},
+		Limits: worker.Limits{Memory: int64(w.memory) << 20, CPU: w.cpu},
+		Warm:   w.warm,
+	}
 }
 
 // What a worker needs: the largest run takes some 60 MiB and 4 seconds on a usual core.

@@ -256,7 +256,15 @@ func (f *stocked) badFields(t *testing.T, add func(string, badCase)) {
 	add("list/page of 101", invalid(&pb.ListWalletsRequest{PageSize: 101}, "page_size"))
 	add("list/page of -1", invalid(&pb.ListWalletsRequest{PageSize: -1}, "page_size"))
 	add("list/bad page_token", invalid(&pb.ListWalletsRequest{PageToken: "next"}, "page_token"))
-	add("list/page_token in capitals", invalid(&pb.ListWalletsRequest{PageToken: strings.ToUpper(f.first.wallet)}, "page_token"))
+	for what, token := range map[string]string{
+		"of an earlier release": f.first.wallet,
+		"in capitals":           "1760000000000000." + strings.ToUpper(f.first.wallet),
+		"of no time":            "." + f.first.wallet,
+		"of a time with a sign": "+1760000000000000." + f.first.wallet,
+		"of no wallet":          "1760000000000000.",
+	} {
+		add("list/page_token "+what, invalid(&pb.ListWalletsRequest{PageToken: token}, "page_token"))
+	}
 	add("sign/no share", malformed(edit(signReq(f.first), func(r *pb.SignRequest) { r.SigningShare = nil })))
 	add("sign/everything at once", invalid(&pb.SignRequest{WalletId: "a", RequestId: "b"}, "wallet_id", "request_id", "curve"))
 	add("provision/everything at once", invalid(&pb.ProvisionWalletRequest{WalletId: "a", SealTo: "b", DisplayName: "\n"},

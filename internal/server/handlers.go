@@ -268,7 +268,7 @@ func (h *handlers) ListWallets(ctx context.Context, req *pb.ListWalletsRequest) 
 	if err != nil {
 		return nil, err
 	}
-	resp := &pb.ListWalletsResponse{NextPageToken: next}
+	resp := &pb.ListWalletsResponse{NextPageToken: toPageToken(next)}
 	for i := range page {
 		resp.Wallets = append(resp.Wallets, toWallet(&page[i]))
 	}

@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
+	"time"
 
 	"filippo.io/age"
 	"github.com/google/uuid"
@@ -166,13 +169,27 @@ func (p *parser) pageSize(field string, n int32) int {
 	return int(n)
 }
 
-// pageToken is the id of the last wallet of the page before.
-func (p *parser) pageToken(field, s string) string {
-	if s == "" {
+// A page token is the position of the last wallet of the page before.
+func toPageToken(at session.Position) string {
+	if at == (session.Position{}) {
 		return ""
 	}
-	if u, err := uuid.Parse(s); err != nil || u.String() != s {
-		p.fault(field, "must be a next_page_token as it came")
+	return strconv.FormatInt(at.CreateTime.UnixMicro(), 10) + "." + at.ID
+}
+
+// pageToken refuses whatever toPageToken did not make, such as an earlier release's token, which was
+// of the order of ids.
+func (p *parser) pageToken(field, s string) (after session.Position) {
+	if s == "" {
+		return after
 	}
-	return s
+	created, id, _ := strings.Cut(s, ".")
+	micros, bad := strconv.ParseInt(created, 10, 64)
+	at := session.Position{CreateTime: time.UnixMicro(micros).UTC(), ID: id}
+	if u, err := uuid.Parse(id); bad != nil || err != nil || u.String() != id || toPageToken(at) != s {
+		p.fault(field, "must be a next_page_token as it came; those of an earlier release are no longer good: "+
+			"begin with the first page")
+		return after
+	}
+	return at
 }

@@ -388,11 +388,17 @@ func TestRevoke(t *testing.T) {
 	}
 }
 
-// listed inserts wallets without running a protocol for each.
+// listed inserts wallets without running a protocol for each, and returns their ids, oldest first.
 func listed(t testing.TB, s *servertest.Service, owner string, n int) (ids []string) {
 	t.Helper()
 	for range n {
-		w := &session.Wallet{ID: uuid.NewString(), Owner: owner, CreateTime: time.Now(), Keys: []session.PublicKey{{Curve: session.Ed25519, Key: make([]byte, 32)}}}
+		ids = append(ids, uuid.NewString())
+	}
+	slices.Sort(ids)
+	slices.Reverse(ids) // the first wallet has the last id
+	for i, id := range ids {
+		created := time.Now().Add(time.Duration(i-n) * time.Hour)
+		w := &session.Wallet{ID: id, Owner: owner, CreateTime: created, Keys: []session.PublicKey{{Curve: session.Ed25519, Key: make([]byte, 32)}}}
 		set := &session.StoredSet{
 			ShareSet: session.ShareSet{ID: uuid.NewString(), WalletID: w.ID, Purpose: session.Signing, State: session.SetPending, CreateTime: time.Now()},
 			Record:   []byte("record"), SessionID: uuid.NewString(),
@@ -401,14 +407,12 @@ func listed(t testing.TB, s *servertest.Service, owner string, n int) (ids []str
 			ID: set.SessionID, Caller: owner, RequestID: uuid.NewString(), Fingerprint: []byte("f"), WalletID: w.ID, Operation: session.OpCreate,
 			State: session.Running, Attempt: 1, CreateTime: time.Now(),
 		}
-		_, created, err := s.Store.Begin(t.Context(), rec, session.Entry{Action: "test", Outcome: "ok"})
+		_, begun, err := s.Store.Begin(t.Context(), rec, session.Entry{Action: "test", Outcome: "ok"})
 		require.NoError(t, err)
-		require.True(t, created)
+		require.True(t, begun)
 		rec.State, rec.ShareSetID = session.Succeeded, set.ID
 		require.NoError(t, s.Store.Commit(t.Context(), rec, session.Made{Set: set, Wallet: w}, session.Entry{Action: "test", Outcome: "ok"}))
-		ids = append(ids, w.ID)
 	}
-	slices.Sort(ids)
 	return ids
 }
 

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -47,7 +48,7 @@ const (
 type Config struct {
 	GRPCTLS, HTTPTLS *tls.Config // nil: no TLS there
 	Limits           Limits
-	RunTimeout       time.Duration // the most that a run takes, and so a call that waits for one; 10 minutes
+	RunTimeout       time.Duration // the most that a run takes, and so a call that waits for one; session's default
 	ConnectionAge    time.Duration // from then on a gRPC connection takes no new calls, while streams on it go on; 30 minutes
 	Patience         time.Duration // for a new connection's handshake, or an HTTP request's header; 10 seconds
 	// CORSOrigins are the web origins whose pages may call over HTTP, as CheckOrigin has them;
@@ -62,15 +63,9 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	if c.RunTimeout == 0 {
-		c.RunTimeout = 10 * time.Minute
-	}
-	if c.ConnectionAge == 0 {
-		c.ConnectionAge = 30 * time.Minute
-	}
-	if c.Patience == 0 {
-		c.Patience = 10 * time.Second
-	}
+	c.RunTimeout = cmp.Or(c.RunTimeout, session.DefaultConfig().RunTimeout)
+	c.ConnectionAge = cmp.Or(c.ConnectionAge, 30*time.Minute)
+	c.Patience = cmp.Or(c.Patience, 10*time.Second)
 	return c
 }
 

@@ -77,8 +77,9 @@ func newCustomer(t *testing.T) *customer {
 	pool := x509.NewCertPool()
 	pool.AddCert(web.Certificate())
 	c.config = webhook.Config{
-		URL: web.URL, Signers: []*webhook.Signer{signer}, CA: pool, Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
-		Timing: webhook.Timing{Pause: time.Millisecond, Open: time.Millisecond},
+		URL: web.URL, Signers: []*webhook.Signer{signer}, CA: pool,
+		Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		Timing:   webhook.Timing{Pause: time.Millisecond, Open: time.Millisecond},
 	}
 	return c
 }
@@ -93,7 +94,8 @@ func (c *customer) client(name string) *webhook.Client {
 func (r *rig) with(t *testing.T, c *customer, deletes bool, ttl time.Duration) {
 	t.Helper()
 	o := service.Options{
-		DB: r.url(), Keyset: r.keys(t), Auth: service.DevCaller, Sessions: session.Config{ResultTTL: ttl}, Pool: preparams.Config{MaxAge: time.Hour},
+		DB: r.url(), Keyset: r.keys(t), Auth: service.DevCaller, Sessions: session.Config{ResultTTL: ttl},
+		Pool:      preparams.Config{MaxAge: time.Hour},
 		Custodian: c.client("custodian"), Wrap: func(p *session.Ports) { r.custodian = p.Custodian },
 	}
 	if deletes {
@@ -108,7 +110,8 @@ func (r *rig) with(t *testing.T, c *customer, deletes bool, ttl time.Duration) {
 func (r *rig) backedUp(t *testing.T, d device, confirm bool) string {
 	t.Helper()
 	run, err := r.svc.Sessions.Backup(t.Context(), alice, session.BackupRequest{
-		Start: session.Start{RequestID: uuid.NewString()}, WalletID: d.wallet, SigningShare: secret.New(bytes.Clone(d.share)), Method: session.Custom,
+		Start: session.Start{RequestID: uuid.NewString()}, WalletID: d.wallet, SigningShare: secret.New(bytes.Clone(d.share)),
+		Method: session.Custom,
 	})
 	out := outcome(t, run, err)
 	if confirm {
@@ -133,7 +136,8 @@ func TestCustodianDelete(t *testing.T) {
 	require.NoError(t, err)
 	c.answers("/backup/fetch", http.StatusForbidden) // it has it, and cannot show it
 	run, err := r.svc.Sessions.Backup(t.Context(), alice, session.BackupRequest{
-		Start: session.Start{RequestID: uuid.NewString()}, WalletID: d.wallet, SigningShare: secret.New(bytes.Clone(d.share)), Method: session.Custom,
+		Start: session.Start{RequestID: uuid.NewString()}, WalletID: d.wallet, SigningShare: secret.New(bytes.Clone(d.share)),
+		Method: session.Custom,
 	})
 	require.NoError(t, err)
 	require.ErrorIs(t, run.Follow(t.Context(), 0, 0, func(session.Event) error { return nil }), session.ErrWebhookFailed)
@@ -170,7 +174,8 @@ func TestCustodianDelete(t *testing.T) {
 		}
 		return n
 	}
-	require.Eventually(t, func() bool { return deleted() >= 4 }, time.Minute, 20*time.Millisecond) // what it answered is noted
+	// what it answered is noted
+	require.Eventually(t, func() bool { return deleted() >= 4 }, time.Minute, 20*time.Millisecond)
 	require.Len(t, c.deletions(), 4, "each once")
 	require.Equal(t, 4, deleted())
 	_, _, err = r.svc.Store.VerifyAudit(t.Context())

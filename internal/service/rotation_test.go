@@ -65,7 +65,8 @@ func (r *rig) keys(t *testing.T) *seal.Keyset {
 
 func (r *rig) start(t *testing.T) {
 	svc, err := service.Open(t.Context(), service.Options{
-		DB: r.url(), Keyset: r.keys(t), Auth: service.DevCaller, Sessions: session.Config{ResultTTL: time.Hour}, Pool: preparams.Config{MaxAge: time.Hour},
+		DB: r.url(), Keyset: r.keys(t), Auth: service.DevCaller, Sessions: session.Config{ResultTTL: time.Hour},
+		Pool: preparams.Config{MaxAge: time.Hour},
 	}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	r.svc = svc
@@ -139,11 +140,13 @@ func outcome(t *testing.T, r *session.Run, err error) *session.Outcome {
 
 func (r *rig) device(t *testing.T) device {
 	start := func() session.Start { return session.Start{RequestID: uuid.NewString()} }
-	run, err := r.svc.Sessions.Create(t.Context(), alice, session.CreateRequest{Start: start(), Curves: []session.Curve{session.Ed25519}})
+	run, err := r.svc.Sessions.Create(t.Context(), alice,
+		session.CreateRequest{Start: start(), Curves: []session.Curve{session.Ed25519}})
 	out := outcome(t, run, err)
 	d := device{wallet: out.WalletID, set: out.Set.ID, share: bytes.Clone(out.ClientShare.Reveal())}
 	r.confirm(t, d.wallet, d.set, d.share)
-	d.pending = session.BackupRequest{Start: start(), WalletID: d.wallet, SigningShare: secret.New(bytes.Clone(d.share)), Method: session.Custom}
+	d.pending = session.BackupRequest{Start: start(), WalletID: d.wallet, SigningShare: secret.New(bytes.Clone(d.share)),
+		Method: session.Custom}
 	run, err = r.svc.Sessions.Backup(t.Context(), alice, d.pending)
 	d.backup = bytes.Clone(outcome(t, run, err).ClientShare.Reveal())
 	return d
@@ -157,7 +160,8 @@ func (r *rig) confirm(t *testing.T, wallet, set string, share []byte) {
 
 func (r *rig) sign(t *testing.T, d device) {
 	run, err := r.svc.Sessions.Sign(t.Context(), alice, session.SignRequest{
-		RequestID: uuid.NewString(), WalletID: d.wallet, SigningShare: secret.New(bytes.Clone(d.share)), Curve: session.Ed25519, Payload: []byte("hello"),
+		RequestID: uuid.NewString(), WalletID: d.wallet, SigningShare: secret.New(bytes.Clone(d.share)),
+		Curve: session.Ed25519, Payload: []byte("hello"),
 	})
 	require.NotNil(t, outcome(t, run, err).Signature)
 }

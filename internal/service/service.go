@@ -81,7 +81,8 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 	keeper := custody.NewManaged(sealer)
 	pool := preparams.NewPool(st, sealer, o.Pool, log)
 	ports := session.Ports{
-		Wallets: st, Sessions: st, Budgets: st, Keeping: st, Sealer: sealer, Halves: keeper, Custodian: keeper, PreParams: pool, Log: log,
+		Wallets: st, Sessions: st, Budgets: st, Keeping: st, Sealer: sealer, Halves: keeper, Custodian: keeper,
+		PreParams: pool, Log: log,
 	}
 	workers := worker.NewPool(o.Worker, log)
 	if len(o.Worker.Args) > 0 {
@@ -96,18 +97,13 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(workerMetrics(workers)...)
 	resealer := seal.NewResealer(sealer, st, log)
-	registry.MustRegister(pool, rowsLeft(resealer), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(pool, rowsLeft(resealer), collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	webhooks := o.webhooks()
 	for _, c := range webhooks {
 		registry.MustRegister(c)
 	}
-	o.Server.Detail = func() map[string]string {
-		detail := map[string]string{}
-		for name, c := range webhooks {
-			detail[name] = "circuit " + c.Circuit()
-		}
-		return detail
-	}
+	o.Server.Detail = func() map[string]string { return circuits(webhooks) }
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = pool.Fill(background) }) // ends with stop; it logs its troubles itself
@@ -138,7 +134,8 @@ func (o *Options) recognise(ctx context.Context, st *store.Store, log *slog.Logg
 	}
 	r, err := st.Recognise(ctx, o.Lock)
 	if err == nil && r.Why != "" {
-		const dropped = "the pool of pre-params was dropped and fills anew: its sets may have been used already; see docs/RESTORING.md"
+		const dropped = "the pool of pre-params was dropped and fills anew: its sets may have been used already; see " +
+			"docs/RESTORING.md"
 		log.Warn(dropped, "why", r.Why, "sets", r.Dropped)
 	}
 	return err
@@ -149,6 +146,15 @@ func (o *Options) webhooks() map[string]*webhook.Client {
 	all := map[string]*webhook.Client{"custodian": o.Custodian, "custodian-delete": o.CustodianDeletes, "policy": o.Policy}
 	maps.DeleteFunc(all, func(_ string, c *webhook.Client) bool { return c == nil })
 	return all
+}
+
+// circuits says how the ways to somebody else's services are.
+func circuits(webhooks map[string]*webhook.Client) map[string]string {
+	detail := map[string]string{}
+	for name, c := range webhooks {
+		detail[name] = "circuit " + c.Circuit()
+	}
+	return detail
 }
 
 // sessions are the settings of sessions. Of the server's sets, half of the pool, new wallets of
@@ -164,7 +170,8 @@ func (o *Options) sessions() session.Config {
 // outside puts somebody else's services in the places where they are configured.
 func (o *Options) outside(ports *session.Ports, keeper *custody.Managed, list session.Deletions) {
 	if o.Custodian != nil {
-		ports.Custodian = custody.NewWebhook(custody.WebhookConfig{Client: o.Custodian, Recipient: o.Recipient, Before: keeper, Deletions: list})
+		ports.Custodian = custody.NewWebhook(custody.WebhookConfig{Client: o.Custodian, Recipient: o.Recipient,
+			Before: keeper, Deletions: list})
 	}
 	if o.Policy != nil {
 		ports.Policy = policy.NewWebhook(o.Policy)
@@ -188,13 +195,15 @@ func workerMetrics(p *worker.Pool) (all []prometheus.Collector) {
 		"busy": func(s worker.Stats) int { return s.Busy },
 	} {
 		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Namespace: "mpcd", Name: "workers", Help: "Worker processes of device-held runs.", ConstLabels: prometheus.Labels{"state": state},
+			Namespace: "mpcd", Name: "workers", Help: "Worker processes of device-held runs.",
+			ConstLabels: prometheus.Labels{"state": state},
 		}, func() float64 { return float64(count(p.Stats())) }))
 	}
 	return append(all, prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Namespace: "mpcd", Name: "worker_starts_total", Help: "Worker processes that were started.",
 	}, func() float64 { return float64(p.Stats().Started) }), prometheus.NewCounterFunc(prometheus.CounterOpts{
-		Namespace: "mpcd", Name: "worker_deaths_total", Help: "Worker processes that died in a run: something got past every check, or a limit was reached.",
+		Namespace: "mpcd", Name: "worker_deaths_total", Help: "Worker processes that died in a run: something got past " +
+			"every check, or a limit was reached.",
 	}, func() float64 { return float64(p.Stats().Died) }))
 }
 
@@ -218,5 +227,6 @@ func (s *Service) Close() error {
 
 // DevCaller is everybody, on a service without authentication: it has every right.
 func DevCaller(context.Context) (session.Caller, error) {
-	return session.Caller{Name: "dev", Scopes: []session.Scope{session.ScopeRead, session.ScopeWrite, session.ScopeSign, session.ScopeAdmin}}, nil
+	return session.Caller{Name: "dev", Scopes: []session.Scope{session.ScopeRead, session.ScopeWrite, session.ScopeSign,
+		session.ScopeAdmin}}, nil
 }

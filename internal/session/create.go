@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/google/uuid"
-
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
@@ -37,7 +35,7 @@ func (s *Service) Create(ctx context.Context, c Caller, req CreateRequest) (*Run
 type create struct{ CreateRequest }
 
 func (o *create) prepare(context.Context, *runner) (*plan, error) {
-	return &plan{operation: o, walletID: uuid.NewString(), owner: o.Owner, curves: o.Curves}, nil
+	return &plan{operation: o, walletID: newID(), owner: o.Owner, curves: o.Curves}, nil
 }
 
 func (o *create) execute(ctx context.Context, s *runner, w *work, p *plan) (*made, error) {

@@ -53,7 +53,7 @@ func TestAfterTheSweep(t *testing.T) {
 	rec := stateOf(t, p, r.SessionID())
 	require.Equal(t, session.Expired, rec.State)
 	require.Equal(t, uint32(1), rec.Attempt)
-	list, _, err := p.Sessions.List(t.Context(), alice, "", "", 10)
+	list, _, err := p.Sessions.List(t.Context(), alice, "", session.Position{}, 10)
 	require.NoError(t, err)
 	require.Empty(t, list)
 	other := req

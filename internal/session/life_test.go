@@ -352,7 +352,7 @@ func TestRestartKeepsTheWallet(t *testing.T) {
 	r, err = again.Sessions.Create(t.Context(), alice, req)
 	h := confirmed(t, again, made(t, r, err))
 	require.Equal(t, promised, h.wallet)
-	list, _, err := again.Sessions.List(t.Context(), alice, "", "", 10)
+	list, _, err := again.Sessions.List(t.Context(), alice, "", session.Position{}, 10)
 	require.NoError(t, err)
 	require.Len(t, list, 1)
 }

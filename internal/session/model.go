@@ -119,6 +119,15 @@ type Wallet struct {
 	SoftAborts  uint32    // those of all its sets, in its life or since it was unlocked
 }
 
+// Position is a wallet's place in a list: by creation, then by id. The zero value is before the first.
+type Position struct {
+	CreateTime time.Time
+	ID         string
+}
+
+// Position returns the wallet's own.
+func (w *Wallet) Position() Position { return Position{w.CreateTime, w.ID} }
+
 // PublicKey is a wallet's key on one curve, in the form of tss.KeyRecord.
 type PublicKey struct {
 	Curve Curve
@@ -212,7 +221,7 @@ type Progress struct {
 	Percent       uint32 // 0 to 100, never falls within an attempt
 	Curve         Curve
 	Round, Rounds uint32        // Rounds is 0 while pre-params are being made
-	Elapsed       time.Duration // since the session was recorded
+	Elapsed       time.Duration // since the attempt began
 	Sequence      uint32        // rises over all attempts
 	QueuePosition uint32
 	Attempt       uint32

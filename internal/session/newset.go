@@ -7,7 +7,6 @@ import (
 	"math/big"
 
 	"filippo.io/age"
-	"github.com/google/uuid"
 
 	"github.com/mpcd/mpcd/internal/secret"
 	"github.com/mpcd/mpcd/internal/tss"
@@ -39,7 +38,7 @@ func (s *runner) make(ctx context.Context, w *work, p *plan, t target) (m *made,
 		defer func() { s.wasted(p, err) }()
 	}
 	op := s.serverSide(w, p.curves)
-	op.Purpose, op.ShareSetID, op.PreParams = t.purpose, uuid.NewString(), s.preParams(w, claim, tss.Server)
+	op.Purpose, op.ShareSetID, op.PreParams = t.purpose, newID(), s.preParams(w, claim, tss.Server)
 	if t.Device != nil { // a hosted client's moduli are reserved when its pre-params are claimed
 		op.Fresh = func(n, nTilde *big.Int) error { return s.fresh(ctx, w.rec.WalletID, n, nTilde) }
 	}

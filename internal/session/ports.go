@@ -15,9 +15,9 @@ import (
 type Wallets interface {
 	// Wallet returns a wallet with all its sets, or ErrWalletNotFound.
 	Wallet(ctx context.Context, walletID string) (*Wallet, error)
-	// List returns up to limit wallets in order of id, those after the given id (empty:
-	// from the first), of one owner (empty: of all). None is an empty list, no error.
-	List(ctx context.Context, owner, after string, limit int) ([]Wallet, error)
+	// List returns up to limit wallets in order of creation, those after a position, of one
+	// owner (empty: of all). None is an empty list, no error.
+	List(ctx context.Context, owner string, after Position, limit int) ([]Wallet, error)
 	// Set returns one set of a wallet, or ErrShareSetNotFound.
 	Set(ctx context.Context, walletID, shareSetID string) (*StoredSet, error)
 	// Confirm turns a PENDING set ACTIVE and erases the waiting result of the session

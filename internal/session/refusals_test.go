@@ -136,6 +136,36 @@ func TestRefusedBeforeASessionBegins(t *testing.T) {
 		Start: start(), WalletID: first.wallet, SigningShare: secret.New(first.share), Method: session.Custom,
 	})
 	refused(errFault, run, err)
+	// Not about a device that has not shown its share. Its session is in memory alone.
+	beginning := start()
+	beginning.Device = device(first)
+	for _, begin := range []func() (*session.Run, error){
+		func() (*session.Run, error) {
+			return signOnDevice(closed.Sessions, alice, func(*session.SignRequest) {})
+		},
+		func() (*session.Run, error) {
+			req := session.BackupRequest{Start: beginning, WalletID: first.wallet, Method: session.Custom}
+			return closed.Sessions.Backup(t.Context(), alice, req)
+		},
+	} {
+		run, err = begin()
+		require.NoError(t, err)
+		id := run.SessionID()
+		_, err = closed.Store.Session(t.Context(), id)
+		require.ErrorIs(t, err, session.ErrSessionNotFound)
+		for _, f := range []func(context.Context, session.Caller, string) (*session.Session, error){
+			closed.Sessions.Session, closed.Sessions.Cancel,
+		} {
+			_, err = f(t.Context(), stranger, id)
+			require.ErrorIs(t, err, session.ErrSessionNotFound)
+		}
+		require.Equal(t, session.Queued, stateOf(t, closed, id).State)
+		cancelled, err := closed.Sessions.Cancel(t.Context(), alice, id)
+		require.NoError(t, err)
+		require.Equal(t, session.Cancelled, cancelled.State)
+		_, _, err = ended(t, run, nil)
+		require.ErrorIs(t, err, session.ErrSessionCancelled)
+	}
 	sealed, _, _ := open(t, servertest.Config{Sessions: session.Config{RequireSealTo: true}})
 	run, err = sealed.Sessions.Create(t.Context(), alice, session.CreateRequest{Start: start()})
 	field("seal_to", run, err)

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/mpcd/mpcd/internal/bucket"
 )
 
@@ -295,7 +293,7 @@ func (s *runner) record(ctx context.Context, j job, p *plan, interrupted *Sessio
 // newSession returns the first attempt of a session, as it will be recorded.
 func (s *runner) newSession(j job, p *plan) *Session {
 	return &Session{
-		ID: uuid.NewString(), Caller: j.caller.Name, RequestID: j.requestID, Fingerprint: j.fingerprint,
+		ID: newID(), Caller: j.caller.Name, RequestID: j.requestID, Fingerprint: j.fingerprint,
 		WalletID: p.walletID, Used: p.uses, Operation: j.op, State: Queued, Attempt: 1,
 		CreateTime: s.clock.wallNow(), ExpireTime: s.expiry(),
 	}

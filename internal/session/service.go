@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,64 +12,54 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// Config holds the settings of a Service. Zero values mean the defaults.
+// Config holds the settings of a Service. Zero values mean those of DefaultConfig.
 type Config struct {
-	RunTimeout    time.Duration // a run's deadline, waiting for a slot included; 10 minutes
-	ResultTTL     time.Duration // how long a set waits for its confirmation; 15 minutes
-	SessionTTL    time.Duration // how long an ended session is remembered; 30 days
-	Slots         int           // how many runs compute at once; one for each core
-	DeviceRuns    int           // how many device-held runs are under way at once: most of their time they wait; 8 for each core
-	Queue         int           // how many runs wait for a slot at most, hosted and device-held; 256
-	QueueShare    int           // how many of them may be one caller's; a quarter of Queue, at least 2
-	Creates       int           // how many device-held wallets of SECP256K1 one caller may begin where pre-params are not plenty (see refillCreates), and how many of an owner's runs may waste some; 8
-	PendingSets   int           // how many unconfirmed sets a wallet has at most; DefaultPendingSets
-	Aborts        int           // what a set may cost, see Budget; DefaultAborts
-	DeviceSilence time.Duration // how long a device may say nothing while its run waits for it; 2 minutes
+	RunTimeout time.Duration // a run's deadline, waiting for a slot included
+	ResultTTL  time.Duration // how long a set waits for its confirmation
+	SessionTTL time.Duration // how long an ended session is remembered
+	Slots      int           // how many runs compute at once; 0: one for each core
+	DeviceRuns int           // how many device-held runs are under way at once; 0: 8 for each core, since they mostly wait
+	Queue      int           // how many runs wait for a slot at most, hosted and device-held
+	QueueShare int           // how many of them may be one caller's; 0: a quarter of Queue, at least 2
+	// Creates is how many device-held wallets of SECP256K1 one caller may begin where pre-params are
+	// not plenty (see refillCreates), and how many of an owner's runs may waste some.
+	Creates       int
+	PendingSets   int           // how many unconfirmed sets a wallet has at most
+	Aborts        int           // what a set may cost, see Budget
+	DeviceSilence time.Duration // how long a device may say nothing while its run waits for it
 	RequireSealTo bool          // refuse requests whose result would come back in plaintext
 	// Wall is the clock on the wall; time.Now. Tests make it jump.
 	Wall func() time.Time
 }
 
-// DefaultAborts is how many aborts a set has, if nothing else is said.
-const DefaultAborts = 5
-
-// DefaultPendingSets is how many unconfirmed sets a wallet has at most, if nothing else is said.
-const DefaultPendingSets = 16
+// DefaultConfig returns the settings of a Service for which nothing else is said. What is 0 in it
+// follows from others, or from the machine.
+func DefaultConfig() Config {
+	return Config{
+		RunTimeout:    10 * time.Minute,
+		ResultTTL:     15 * time.Minute,
+		SessionTTL:    30 * 24 * time.Hour,
+		Queue:         256,
+		Creates:       8,
+		PendingSets:   16,
+		Aborts:        5,
+		DeviceSilence: 2 * time.Minute,
+	}
+}
 
 func (c Config) withDefaults() Config {
-	if c.RunTimeout == 0 {
-		c.RunTimeout = 10 * time.Minute
-	}
-	if c.ResultTTL == 0 {
-		c.ResultTTL = 15 * time.Minute
-	}
-	if c.SessionTTL == 0 {
-		c.SessionTTL = 30 * 24 * time.Hour
-	}
-	if c.Aborts == 0 {
-		c.Aborts = DefaultAborts
-	}
-	if c.DeviceSilence == 0 {
-		c.DeviceSilence = 2 * time.Minute
-	}
-	if c.Slots == 0 {
-		c.Slots = runtime.GOMAXPROCS(0)
-	}
-	if c.DeviceRuns == 0 {
-		c.DeviceRuns = 8 * runtime.GOMAXPROCS(0)
-	}
-	if c.Queue == 0 {
-		c.Queue = 256
-	}
-	if c.QueueShare == 0 {
-		c.QueueShare = quarter(c.Queue)
-	}
-	if c.Creates == 0 {
-		c.Creates = 8
-	}
-	if c.PendingSets == 0 {
-		c.PendingSets = DefaultPendingSets
-	}
+	def := DefaultConfig()
+	c.RunTimeout = cmp.Or(c.RunTimeout, def.RunTimeout)
+	c.ResultTTL = cmp.Or(c.ResultTTL, def.ResultTTL)
+	c.SessionTTL = cmp.Or(c.SessionTTL, def.SessionTTL)
+	c.Slots = cmp.Or(c.Slots, runtime.GOMAXPROCS(0))
+	c.DeviceRuns = cmp.Or(c.DeviceRuns, 8*runtime.GOMAXPROCS(0))
+	c.Queue = cmp.Or(c.Queue, def.Queue)
+	c.QueueShare = cmp.Or(c.QueueShare, quarter(c.Queue))
+	c.Creates = cmp.Or(c.Creates, def.Creates)
+	c.PendingSets = cmp.Or(c.PendingSets, def.PendingSets)
+	c.Aborts = cmp.Or(c.Aborts, def.Aborts)
+	c.DeviceSilence = cmp.Or(c.DeviceSilence, def.DeviceSilence)
 	if c.Wall == nil {
 		c.Wall = time.Now
 	}
@@ -133,7 +124,10 @@ func (s *Service) Drain(ctx context.Context) {
 	}
 	s.cancel(errClosing)
 	<-idle
-	s.storeEnds(context.WithoutCancel(ctx)) // a hard abort would be lost
+	// Whom an end blames would be forgotten. A database that cannot be used must not hold up the shutdown.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	s.storeEnds(last)
 }
 
 // Close is Drain without patience.

@@ -50,7 +50,7 @@ func TestCloseInterrupts(t *testing.T) {
 		require.ErrorIs(t, err, session.ErrShuttingDown)
 	}
 	p.Sessions.Close() // a second time
-	list, _, err := p.Sessions.List(t.Context(), alice, "", "", 10)
+	list, _, err := p.Sessions.List(t.Context(), alice, "", session.Position{}, 10)
 	require.NoError(t, err)
 	require.Empty(t, list, "nothing was made")
 }

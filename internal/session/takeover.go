@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"fmt"
+	"time"
 )
 
 // errTakenOver ends an attempt whose device came back as another instance of itself.
@@ -41,7 +42,7 @@ func (s *runner) otherInstance(ctx context.Context, r *Run, j job) (*Run, error)
 		return nil, err
 	}
 	n := newRun(r.key, r.fingerprint)
-	n.id, n.created, n.attempt = key.sessionID, r.created, r.attempt+1
+	n.id, n.created, n.attempt = key.sessionID, time.Now(), r.attempt+1
 	n.first = s.beyond(r.last().Sequence)
 	n.join(j.device, s.cfg.DeviceSilence, &s.parts)
 	n.queued(0)

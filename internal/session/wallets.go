@@ -31,22 +31,24 @@ func (s *runner) wallet(ctx context.Context, c Caller, a action, walletID string
 	return w, nil
 }
 
-// List returns up to limit wallets of one owner (empty: the caller) in order of id, and
-// the id after which the next page starts, or "".
-func (s *Service) List(ctx context.Context, c Caller, owner, after string, limit int) (page []Wallet, next string, err error) {
+// List returns up to limit wallets of one owner (empty: the caller), oldest first, and the
+// position after which the next page starts, or the zero value.
+func (s *Service) List(ctx context.Context, c Caller, owner string, after Position, limit int) (
+	page []Wallet, next Position, err error,
+) {
 	if owner == "" {
 		owner = c.Name
 	}
 	if !c.may(actRead, owner) {
-		return nil, "", fmt.Errorf("%w: caller %q may not list the wallets of %q", ErrPermissionDenied, c.Name, owner)
+		return nil, next, fmt.Errorf("%w: caller %q may not list the wallets of %q", ErrPermissionDenied, c.Name, owner)
 	}
 	page, err = s.ports.Wallets.List(ctx, owner, after, limit+1)
 	if err != nil {
-		return nil, "", err
+		return nil, next, err
 	}
 	if len(page) > limit {
 		page = page[:limit]
-		next = page[limit-1].ID
+		next = page[limit-1].Position()
 	}
 	b := s.budget()
 	for i := range page {

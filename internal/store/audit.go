@@ -29,7 +29,9 @@ func chain(before []byte, n int64, e *session.Entry) [sha256.Size]byte {
 		h.Write(size[:])
 		h.Write(b)
 	}
-	number := func(v int64) { field(binary.BigEndian.AppendUint64(nil, uint64(v))) } //nolint:gosec // G115: the bits, not the value
+	number := func(v int64) {
+		field(binary.BigEndian.AppendUint64(nil, uint64(v))) //nolint:gosec // G115: the bits, not the value
+	}
 	field([]byte("mpcd audit 1"))
 	field(before)
 	number(n)
@@ -45,15 +47,18 @@ func chain(before []byte, n int64, e *session.Entry) [sha256.Size]byte {
 func record(ctx context.Context, tx *sql.Tx, e session.Entry) error {
 	var n int64
 	var before []byte
-	err := tx.QueryRowContext(ctx, "SELECT n, hash FROM audit WHERE wallet_id = ? ORDER BY n DESC LIMIT 1", e.WalletID).Scan(&n, &before)
+	err := tx.QueryRowContext(ctx, "SELECT n, hash FROM audit WHERE wallet_id = ? ORDER BY n DESC LIMIT 1",
+		e.WalletID).Scan(&n, &before)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return fmt.Errorf("audit: %w", err)
 	}
 	n++
 	hash := chain(before, n, &e)
-	_, err = exec(ctx, tx, `INSERT INTO audit (wallet_id, n, time, caller, action, share_set_id, session_id, outcome, reason, detail, hash)
+	_, err = exec(ctx, tx, `INSERT INTO audit (
+			wallet_id, n, time, caller, action, share_set_id, session_id, outcome, reason, detail, hash)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		e.WalletID, n, e.Time.UnixMicro(), e.Caller, e.Action, e.ShareSetID, e.SessionID, e.Outcome, e.Reason, e.Detail, hash[:])
+		e.WalletID, n, e.Time.UnixMicro(), e.Caller, e.Action, e.ShareSetID, e.SessionID, e.Outcome, e.Reason,
+		e.Detail, hash[:])
 	if err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}
@@ -76,13 +81,15 @@ func (s *Store) Audit(ctx context.Context, walletID string) ([]AuditLine, error)
 }
 
 func auditLines(ctx context.Context, tx *sql.Tx, walletID string) ([]AuditLine, error) {
-	return collect(ctx, tx, scanLine, `SELECT wallet_id, n, time, caller, action, share_set_id, session_id, outcome, reason, detail, hash
+	return collect(ctx, tx, scanLine, `
+		SELECT wallet_id, n, time, caller, action, share_set_id, session_id, outcome, reason, detail, hash
 		FROM audit WHERE wallet_id = ? ORDER BY n`, walletID)
 }
 
 func scanLine(r row, l *AuditLine) error {
 	var hash []byte
-	err := r.Scan(&l.WalletID, &l.N, timeColumn{&l.Time}, &l.Caller, &l.Action, &l.ShareSetID, &l.SessionID, &l.Outcome, &l.Reason, &l.Detail, &hash)
+	err := r.Scan(&l.WalletID, &l.N, timeColumn{&l.Time}, &l.Caller, &l.Action, &l.ShareSetID, &l.SessionID, &l.Outcome,
+		&l.Reason, &l.Detail, &hash)
 	copy(l.Hash[:], hash) // 32 bytes: the table checks it
 	return err
 }
@@ -108,7 +115,8 @@ func (b *AuditBreakError) Error() string {
 // a chain are gone: for that, keep the newest hashes elsewhere.
 func (s *Store) VerifyAudit(ctx context.Context) (entries, chains int, err error) {
 	err = s.read(ctx, "verify audit log", func(tx *sql.Tx) error {
-		wallets, err := collect(ctx, tx, func(r row, id *string) error { return r.Scan(id) }, "SELECT DISTINCT wallet_id FROM audit ORDER BY wallet_id")
+		wallets, err := collect(ctx, tx, func(r row, id *string) error { return r.Scan(id) },
+			"SELECT DISTINCT wallet_id FROM audit ORDER BY wallet_id")
 		if err != nil {
 			return err
 		}

@@ -23,23 +23,28 @@ func TestTamperedAudit(t *testing.T) {
 		tamper string
 		n      int64
 	}{
-		"time":                {"UPDATE audit SET time = time + 1 WHERE n = 3 AND wallet_id = ?1", 3},
-		"caller":              {"UPDATE audit SET caller = 'bob' WHERE n = 1 AND wallet_id = ?1", 1},
-		"action":              {"UPDATE audit SET action = 'x' WHERE n = 5 AND wallet_id = ?1", 5},
-		"share set":           {"UPDATE audit SET share_set_id = 'x' WHERE n = 2 AND wallet_id = ?1", 2},
-		"session":             {"UPDATE audit SET session_id = 'x' WHERE n = 2 AND wallet_id = ?1", 2},
-		"outcome":             {"UPDATE audit SET outcome = 'failed' WHERE n = 4 AND wallet_id = ?1", 4},
-		"reason":              {"UPDATE audit SET reason = 'x' WHERE n = 4 AND wallet_id = ?1", 4},
-		"detail":              {"UPDATE audit SET detail = '' WHERE n = 4 AND wallet_id = ?1", 4},
-		"a field's border":    {"UPDATE audit SET caller = 'alicet', action = 'est.entry' WHERE n = 4 AND wallet_id = ?1", 4},
-		"hash":                {"UPDATE audit SET hash = zeroblob(32) WHERE n = 3 AND wallet_id = ?1", 3},
-		"the first is gone":   {"DELETE FROM audit WHERE n = 1 AND wallet_id = ?1", 1},
-		"a middle one":        {"DELETE FROM audit WHERE n = 3 AND wallet_id = ?1", 3},
-		"gone and renumbered": {"DELETE FROM audit WHERE n = 3 AND wallet_id = ?1; UPDATE audit SET n = n - 1 WHERE n > 3 AND wallet_id = ?1", 3},
-		"swapped":             {"UPDATE audit SET n = 99 WHERE n = 2 AND wallet_id = ?1; UPDATE audit SET n = 2 WHERE n = 3 AND wallet_id = ?1; UPDATE audit SET n = 3 WHERE n = 99 AND wallet_id = ?1", 2},
-		"another wallet's":    {"DELETE FROM audit WHERE wallet_id = ?1; UPDATE audit SET wallet_id = ?1 WHERE wallet_id = '" + other + "'", 1},
-		"repeated": {`INSERT INTO audit (wallet_id, n, time, caller, action, share_set_id, session_id, outcome, reason, detail, hash)
-			SELECT wallet_id, 6, time, caller, action, share_set_id, session_id, outcome, reason, detail, hash FROM audit WHERE n = 5 AND wallet_id = ?1`, 6},
+		"time":              {"UPDATE audit SET time = time + 1 WHERE n = 3 AND wallet_id = ?1", 3},
+		"caller":            {"UPDATE audit SET caller = 'bob' WHERE n = 1 AND wallet_id = ?1", 1},
+		"action":            {"UPDATE audit SET action = 'x' WHERE n = 5 AND wallet_id = ?1", 5},
+		"share set":         {"UPDATE audit SET share_set_id = 'x' WHERE n = 2 AND wallet_id = ?1", 2},
+		"session":           {"UPDATE audit SET session_id = 'x' WHERE n = 2 AND wallet_id = ?1", 2},
+		"outcome":           {"UPDATE audit SET outcome = 'failed' WHERE n = 4 AND wallet_id = ?1", 4},
+		"reason":            {"UPDATE audit SET reason = 'x' WHERE n = 4 AND wallet_id = ?1", 4},
+		"detail":            {"UPDATE audit SET detail = '' WHERE n = 4 AND wallet_id = ?1", 4},
+		"a field's border":  {"UPDATE audit SET caller = 'alicet', action = 'est.entry' WHERE n = 4 AND wallet_id = ?1", 4},
+		"hash":              {"UPDATE audit SET hash = zeroblob(32) WHERE n = 3 AND wallet_id = ?1", 3},
+		"the first is gone": {"DELETE FROM audit WHERE n = 1 AND wallet_id = ?1", 1},
+		"a middle one":      {"DELETE FROM audit WHERE n = 3 AND wallet_id = ?1", 3},
+		"gone and renumbered": {"DELETE FROM audit WHERE n = 3 AND wallet_id = ?1; UPDATE audit SET n = n - 1 WHERE n > 3 " +
+			"AND wallet_id = ?1", 3},
+		"swapped": {"UPDATE audit SET n = 99 WHERE n = 2 AND wallet_id = ?1; UPDATE audit SET n = 2 WHERE n = 3 " +
+			"AND wallet_id = ?1; UPDATE audit SET n = 3 WHERE n = 99 AND wallet_id = ?1", 2},
+		"another wallet's": {"DELETE FROM audit WHERE wallet_id = ?1; UPDATE audit SET wallet_id = ?1 WHERE wallet_id = '" +
+			other + "'", 1},
+		"repeated": {`
+			INSERT INTO audit (wallet_id, n, time, caller, action, share_set_id, session_id, outcome, reason, detail, hash)
+			SELECT wallet_id, 6, time, caller, action, share_set_id, session_id, outcome, reason, detail, hash
+			FROM audit WHERE n = 5 AND wallet_id = ?1`, 6},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -49,7 +54,8 @@ func TestTamperedAudit(t *testing.T) {
 			for i := range 5 {
 				for _, w := range []string{"", other, wallet} {
 					e := storetest.Audit("entry", w)
-					e.ShareSetID, e.SessionID, e.Reason, e.Detail = uuid.NewString(), uuid.NewString(), "WHY", "what "+string(rune('0'+i))
+					e.ShareSetID, e.SessionID, e.Reason, e.Detail = uuid.NewString(), uuid.NewString(), "WHY", "what "+
+						string(rune('0'+i))
 					require.NoError(t, s.Record(t.Context(), e))
 				}
 			}
@@ -78,7 +84,8 @@ func TestAuditIsAppendOnly(t *testing.T) {
 	require.NoError(t, s.Record(t.Context(), storetest.Audit("entry", "")))
 	for _, do := range []string{
 		"UPDATE audit SET caller = 'bob'", "DELETE FROM audit", "UPDATE audit SET n = n",
-		"INSERT OR REPLACE INTO audit SELECT wallet_id, n, time, 'bob', action, share_set_id, session_id, outcome, reason, detail, hash FROM audit",
+		"INSERT OR REPLACE INTO audit SELECT wallet_id, n, time, 'bob', action, share_set_id, session_id, outcome, reason, " +
+			"detail, hash FROM audit",
 	} {
 		_, err := sqlite(t, path).ExecContext(t.Context(), do)
 		require.ErrorContains(t, err, "append-only", do)
@@ -102,7 +109,9 @@ func TestSweptBytesAreGone(t *testing.T) {
 		require.NoError(t, err)
 		set, result := storetest.NewSet(n, ""), random(3000)
 		storetest.Succeed(n, set.ID, result)
-		require.NoError(t, s.Commit(t.Context(), n, storetest.Making(set, &session.Wallet{ID: n.WalletID, Owner: "owner", CreateTime: time.Now()}), storetest.Audit("commit", n.WalletID)))
+		require.NoError(t, s.Commit(t.Context(), n,
+			storetest.Making(set, &session.Wallet{ID: n.WalletID, Owner: "owner", CreateTime: time.Now()}),
+			storetest.Audit("commit", n.WalletID)))
 		gone = append(gone, result, set.Half[0].Ciphertext, set.Half[1].Ciphertext)
 	}
 	_, kept := storetest.NewWallet(t, s, "owner")
@@ -124,7 +133,8 @@ func TestSweptBytesAreGone(t *testing.T) {
 	require.True(t, trace(after, kept.Half[0].Ciphertext))
 	for _, table := range []string{"share_set_halves", "session_results"} {
 		var last, rows int
-		require.NoError(t, sqlite(t, path).QueryRowContext(t.Context(), "SELECT max(id), count(*) FROM "+table).Scan(&last, &rows))
+		require.NoError(t, sqlite(t, path).QueryRowContext(t.Context(), "SELECT max(id), count(*) FROM "+
+			table).Scan(&last, &rows))
 		require.Equal(t, last, rows, table)
 	}
 }

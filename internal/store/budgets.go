@@ -220,13 +220,15 @@ func lockBeyond(ctx context.Context, tx *sql.Tx, b session.Budget) error {
 			"UPDATE wallets SET lock_time = ?1 WHERE id = ?2 AND ?3 = ''", []any{max(b.Wallet, 1), max(b.WalletSoft, 1)},
 		},
 	} {
-		all, err := collect(ctx, tx, func(r row, f *found) error { return r.Scan(&f.walletID, &f.shareSetID) }, at.find, at.limits...)
+		all, err := collect(ctx, tx, func(r row, f *found) error { return r.Scan(&f.walletID, &f.shareSetID) }, at.find,
+			at.limits...)
 		if err != nil {
 			return err
 		}
 		for _, f := range all {
 			e := session.Entry{
-				Time: time.Now(), Action: at.action, WalletID: f.walletID, ShareSetID: f.shareSetID, Outcome: "ok", Detail: "found at its limit at the start",
+				Time: time.Now(), Action: at.action, WalletID: f.walletID, ShareSetID: f.shareSetID, Outcome: "ok",
+				Detail: "found at its limit at the start",
 			}
 			if _, err := exec(ctx, tx, at.lock, micros(e.Time), f.walletID, f.shareSetID); err != nil {
 				return err
@@ -268,9 +270,11 @@ func (s *Store) Release(ctx context.Context, walletID, shareSetID string, b sess
 			return err
 		}
 		if w.LockTime.IsZero() {
-			_, err = exec(ctx, tx, "UPDATE wallets SET hard_aborts = max(hard_aborts - ?2, 0) WHERE id = ?1", walletID, set.Aborts)
+			_, err = exec(ctx, tx, "UPDATE wallets SET hard_aborts = max(hard_aborts - ?2, 0) WHERE id = ?1",
+				walletID, set.Aborts)
 		} else {
-			_, err = exec(ctx, tx, "UPDATE wallets SET hard_aborts = 0, soft_aborts = 0, lock_time = NULL WHERE id = ?", walletID)
+			_, err = exec(ctx, tx, "UPDATE wallets SET hard_aborts = 0, soft_aborts = 0, lock_time = NULL WHERE id = ?",
+				walletID)
 		}
 		if err != nil {
 			return err

@@ -14,14 +14,17 @@ import (
 func (s *Store) PlanDeletion(ctx context.Context, d session.Deletion) error {
 	return s.write(ctx, "plan the deletion of share set "+d.ShareSetID, func(tx *sql.Tx) error {
 		var there int
-		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM share_sets WHERE id = ?", d.ShareSetID).Scan(&there); err != nil {
+		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM share_sets WHERE id = ?",
+			d.ShareSetID).Scan(&there); err != nil {
 			return err
 		}
 		if there > 0 {
 			return errors.New("the set is committed: it is revoked first")
 		}
-		_, err := exec(ctx, tx, `INSERT INTO custodian_deletions (share_set_id, wallet_id, owner, due_time) VALUES (?, ?, ?, ?)
-			ON CONFLICT (share_set_id) DO UPDATE SET due_time = excluded.due_time`, d.ShareSetID, d.WalletID, d.Owner, micros(d.Due))
+		_, err := exec(ctx, tx, `
+			INSERT INTO custodian_deletions (share_set_id, wallet_id, owner, due_time) VALUES (?, ?, ?, ?)
+			ON CONFLICT (share_set_id) DO UPDATE SET due_time = excluded.due_time`,
+			d.ShareSetID, d.WalletID, d.Owner, micros(d.Due))
 		return err
 	})
 }
@@ -30,19 +33,22 @@ func (s *Store) PlanDeletion(ctx context.Context, d session.Deletion) error {
 func (s *Store) DueDeletions(ctx context.Context, now time.Time, limit int) (due []session.Deletion, err error) {
 	const where = " FROM custodian_deletions WHERE due_time <= ?1 ORDER BY due_time, share_set_id LIMIT ?2"
 	err = s.read(ctx, "look for due deletions", func(tx *sql.Tx) (err error) {
-		due, err = collect(ctx, tx, scanDeletion, "SELECT share_set_id, wallet_id, owner, due_time, tries"+where, micros(now), limit)
+		due, err = collect(ctx, tx, scanDeletion, "SELECT share_set_id, wallet_id, owner, due_time, tries"+where,
+			micros(now), limit)
 		return err
 	})
 	if err != nil || len(due) == 0 { // who looks in vain, and often, writes nothing
 		return nil, err
 	}
 	err = s.write(ctx, "begin due deletions", func(tx *sql.Tx) (err error) {
-		due, err = collect(ctx, tx, scanDeletion, "SELECT share_set_id, wallet_id, owner, due_time, tries"+where, micros(now), limit)
+		due, err = collect(ctx, tx, scanDeletion, "SELECT share_set_id, wallet_id, owner, due_time, tries"+where,
+			micros(now), limit)
 		if err != nil {
 			return err
 		}
 		for _, d := range due {
-			if _, err := exec(ctx, tx, "UPDATE custodian_deletions SET begun = 1 WHERE share_set_id = ?", d.ShareSetID); err != nil {
+			if _, err := exec(ctx, tx, "UPDATE custodian_deletions SET begun = 1 WHERE share_set_id = ?",
+				d.ShareSetID); err != nil {
 				return err
 			}
 		}
@@ -61,7 +67,8 @@ func scanDeletion(r row, d *session.Deletion) error {
 // PostponeDeletion implements session.Deletions.
 func (s *Store) PostponeDeletion(ctx context.Context, shareSetID string, until time.Time) error {
 	return s.write(ctx, "postpone the deletion of share set "+shareSetID, func(tx *sql.Tx) error {
-		_, err := exec(ctx, tx, "UPDATE custodian_deletions SET due_time = ?, tries = tries + 1 WHERE share_set_id = ?", micros(until), shareSetID)
+		_, err := exec(ctx, tx, "UPDATE custodian_deletions SET due_time = ?, tries = tries + 1 WHERE share_set_id = ?",
+			micros(until), shareSetID)
 		return err
 	})
 }
@@ -80,11 +87,13 @@ func (s *Store) EndDeletion(ctx context.Context, shareSetID string, e session.En
 // kept takes a set that is committed off the list. Where its custodian may have been told
 // to delete the half, it is too late.
 func kept(ctx context.Context, tx *sql.Tx, shareSetID string) error {
-	if _, err := exec(ctx, tx, "DELETE FROM custodian_deletions WHERE share_set_id = ? AND begun = 0", shareSetID); err != nil {
+	if _, err := exec(ctx, tx, "DELETE FROM custodian_deletions WHERE share_set_id = ? AND begun = 0",
+		shareSetID); err != nil {
 		return err
 	}
 	var begun int
-	err := tx.QueryRowContext(ctx, "SELECT count(*) FROM custodian_deletions WHERE share_set_id = ?", shareSetID).Scan(&begun)
+	err := tx.QueryRowContext(ctx, "SELECT count(*) FROM custodian_deletions WHERE share_set_id = ?",
+		shareSetID).Scan(&begun)
 	if err == nil && begun > 0 {
 		err = fmt.Errorf("%w: its custodian is being told to delete it", session.ErrInterrupted)
 	}

@@ -29,7 +29,8 @@ func TestPoolFromBeforeThereWereRoles(t *testing.T) {
 	olderSchema(t, path, 6)
 	sealed, wallet, device := random(5000), uuid.NewString(), [32]byte{7}
 	for i := range 3 {
-		run("INSERT INTO preparams (id, sealed, make_time) VALUES (?, ?, ?)", uuid.NewString(), sealed, time.Now().UnixMicro()+int64(i))
+		run("INSERT INTO preparams (id, sealed, make_time) VALUES (?, ?, ?)", uuid.NewString(), sealed,
+			time.Now().UnixMicro()+int64(i))
 	}
 	for _, w := range []string{wallet, uuid.NewString()} { // a modulus in two wallets, as that release allowed
 		run("INSERT INTO wallet_moduli (wallet_id, sha256) VALUES (?, ?)", w, device[:])
@@ -125,7 +126,8 @@ func TestCopiesAndOlderStatesDropTheirPool(t *testing.T) {
 			require.NoError(l.t, os.Rename(l.path+".lock", to+".lock"))
 			l.path = to
 		}, ""},
-		"a backup, copied over the file": {func(l *life, backup string) { copyFile(l.t, backup, l.path) }, "older than its lock file"},
+		"a backup, copied over the file": {func(l *life, backup string) { copyFile(l.t, backup, l.path) },
+			"older than its lock file"},
 		"a backup, copied over the file, whose release knew no incarnations": {func(l *life, backup string) {
 			copyFile(l.t, backup, l.path)
 			olderSchema(l.t, l.path, 6)
@@ -133,7 +135,9 @@ func TestCopiesAndOlderStatesDropTheirPool(t *testing.T) {
 				l.beside(l.add)
 			}
 		}, "of another state"},
-		"a backup in the file's place": {func(l *life, backup string) { require.NoError(l.t, os.Rename(backup, l.path)) }, "a copy"},
+		"a backup in the file's place": {func(l *life, backup string) {
+			require.NoError(l.t, os.Rename(backup, l.path))
+		}, "a copy"},
 		"a backup where the file was removed": {func(l *life, backup string) {
 			require.NoError(l.t, os.Remove(l.path))
 			copyFile(l.t, backup, l.path) // may get the same inode
@@ -149,9 +153,12 @@ func TestCopiesAndOlderStatesDropTheirPool(t *testing.T) {
 			copyFile(l.t, l.path+".lock", to+".lock")
 			l.path = to
 		}, "a copy"},
-		"a lock file that is gone":  {func(l *life, _ string) { require.NoError(l.t, os.Remove(l.path+".lock")) }, "is gone"},
-		"a lock file that is empty": {func(l *life, _ string) { require.NoError(l.t, os.Truncate(l.path+".lock", 0)) }, "is gone"},
-		"a lock file that is cut":   {func(l *life, _ string) { require.NoError(l.t, os.Truncate(l.path+".lock", 20)) }, "cannot be read"},
+		"a lock file that is gone": {func(l *life, _ string) { require.NoError(l.t, os.Remove(l.path+".lock")) }, "is gone"},
+		"a lock file that is empty": {func(l *life, _ string) {
+			require.NoError(l.t, os.Truncate(l.path+".lock", 0))
+		}, "is gone"},
+		"a lock file that is cut": {func(l *life, _ string) { require.NoError(l.t, os.Truncate(l.path+".lock", 20)) },
+			"cannot be read"},
 		"a lock file of another database": {func(l *life, _ string) {
 			other := &life{t: l.t, path: filepath.Join(l.t.TempDir(), "other.db")}
 			require.Empty(l.t, other.serve(nil).Why)

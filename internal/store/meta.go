@@ -19,7 +19,8 @@ func (s *Store) Meta(ctx context.Context, key string) (value []byte, err error) 
 // afterwards: of callers that race, all get the first one's. A value is never changed.
 func (s *Store) SetMetaOnce(ctx context.Context, key string, value []byte) (there []byte, err error) {
 	err = s.write(ctx, "write meta "+key, func(tx *sql.Tx) error {
-		if _, err := exec(ctx, tx, "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO NOTHING", key, value); err != nil {
+		if _, err := exec(ctx, tx, "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO NOTHING", key,
+			value); err != nil {
 			return err
 		}
 		there, err = meta(ctx, tx, key)

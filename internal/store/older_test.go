@@ -24,9 +24,11 @@ var undo = map[int][]string{
 	},
 	7: {
 		"DROP INDEX wallet_moduli_by_sha256", "ALTER TABLE wallet_moduli DROP COLUMN maker",
-		"DROP INDEX preparams_by_age", "ALTER TABLE preparams DROP COLUMN role", "ALTER TABLE preparams DROP COLUMN incarnation",
+		"DROP INDEX preparams_by_age", "ALTER TABLE preparams DROP COLUMN role",
+		"ALTER TABLE preparams DROP COLUMN incarnation",
 		"CREATE INDEX preparams_by_age ON preparams (make_time) WHERE id IS NOT NULL", "DROP TABLE incarnation",
 	},
+	8: {"DROP INDEX wallets_by_owner", "CREATE INDEX wallets_by_owner ON wallets (owner, id)"},
 }
 
 // olderSchema makes a database one of an earlier release, whose last migration is version.
@@ -93,7 +95,8 @@ func TestWalletAtItsLimitFromBeforeWalletsHadOne(t *testing.T) {
 	live := w.Sets[1].ID
 	require.NoError(t, s.Close())
 	olderSchema(t, path, 5)
-	_, err = sqlite(t, path).ExecContext(t.Context(), "UPDATE share_sets SET state = 3, revoke_time = 1, aborts = 15 WHERE id = ?", revoked.ID)
+	_, err = sqlite(t, path).ExecContext(t.Context(), "UPDATE share_sets SET state = 3, revoke_time = 1, aborts = 15 "+
+		"WHERE id = ?", revoked.ID)
 	require.NoError(t, err)
 
 	s = open(t, path)
@@ -112,4 +115,42 @@ func TestWalletAtItsLimitFromBeforeWalletsHadOne(t *testing.T) {
 	require.False(t, set.Locked())
 	require.Zero(t, set.WalletHard)
 	require.NoError(t, s.Close())
+}
+
+// An earlier release's wallets have random ids. They are listed in the order of their creation all
+// the same, by an index.
+func TestWalletsFromBeforeTheyWereListedByCreation(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "mpcd.db")
+	s := open(t, path)
+	var want []string
+	for range 6 {
+		_, set := storetest.NewWallet(t, s, "owner")
+		want = append(want, set.WalletID)
+	}
+	require.NoError(t, s.Close())
+	olderSchema(t, path, 7)
+	db := sqlite(t, path)
+	slices.Sort(want)
+	slices.Reverse(want)
+	for i, id := range want {
+		_, err := db.ExecContext(t.Context(), "UPDATE wallets SET create_time = ? WHERE id = ?", i, id)
+		require.NoError(t, err)
+	}
+	require.NoError(t, db.Close())
+
+	s = open(t, path)
+	list, err := s.List(t.Context(), "owner", session.Position{}, 10)
+	require.NoError(t, err)
+	var got []string
+	for i := range list {
+		got = append(got, list[i].ID)
+	}
+	require.Equal(t, want, got)
+	require.NoError(t, s.Close())
+
+	var columns string
+	require.NoError(t, sqlite(t, path).QueryRowContext(t.Context(),
+		"SELECT group_concat(name) FROM pragma_index_info('wallets_by_owner')").Scan(&columns))
+	require.Equal(t, "owner,create_time,id", columns)
 }

@@ -82,7 +82,8 @@ func Path(dbURL string) (string, error) {
 	case u.Host != "" || u.User != nil:
 		return "", fmt.Errorf("the database's path is not absolute: %s, with three slashes", want)
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return "", fmt.Errorf("the database's URL has options, and there are none: %s, with %%3F for a question mark and %%23 for a hash", want)
+		return "", fmt.Errorf("the database's URL has options, and there are none: %s, with %%3F for a question mark and "+
+			"%%23 for a hash", want)
 	case u.Path == "" || strings.HasSuffix(u.Path, "/"):
 		return "", fmt.Errorf("the database's URL names no file: %s", want)
 	}
@@ -144,7 +145,8 @@ var (
 	errDamaged = errors.New("it is damaged: restore it from a backup")
 
 	// https://www.sqlite.org/howtocorrupt.html, section 2.5.
-	errHardLinks = errors.New("it has more than one name (hard links), and SQLite keeps a log for each, which destroys it: remove the other names, and copy a database with mpcd stopped")
+	errHardLinks = errors.New("it has more than one name (hard links), and SQLite keeps a log for each, which destroys " +
+		"it: remove the other names, and copy a database with mpcd stopped")
 )
 
 // inspect sees that a file can be written and holds an mpcd database, before SQLite
@@ -172,7 +174,8 @@ func inspect(path string) (fresh bool, err error) {
 	}
 	var h [100]byte // https://www.sqlite.org/fileformat2.html#the_database_header
 	if _, err := io.ReadFull(f, h[:]); err != nil || !bytes.HasPrefix(h[:], []byte("SQLite format 3\x00")) {
-		return false, errors.New("it is not an SQLite database, or its start is damaged: name another file, or restore it from a backup")
+		return false, errors.New("it is not an SQLite database, or its start is damaged: name another file, or restore it " +
+			"from a backup")
 	}
 	if binary.BigEndian.Uint32(h[68:]) != applicationID {
 		return false, errNotOurs
@@ -235,7 +238,8 @@ func (s *Store) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, s.db, dir, goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
+	p, err := goose.NewProvider(goose.DialectSQLite3, s.db, dir, goose.WithDisableGlobalRegistry(true),
+		goose.WithLogger(goose.NopLogger()))
 	if err != nil {
 		return fmt.Errorf("migrations: %w", err)
 	}
@@ -244,7 +248,8 @@ func (s *Store) prepare(ctx context.Context) error {
 		return fmt.Errorf("schema version: %w", err)
 	}
 	if have > know {
-		return fmt.Errorf("%w: its schema has version %d, this release knows %d; run the newer release, or restore the backup from before the upgrade", ErrNewerSchema, have, know)
+		return fmt.Errorf("%w: its schema has version %d, this release knows %d; run the newer release, or restore the "+
+			"backup from before the upgrade", ErrNewerSchema, have, know)
 	}
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("migrate the schema: %w", err)

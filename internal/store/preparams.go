@@ -33,7 +33,8 @@ func (s *Store) AddPreParams(ctx context.Context, id string, party session.Party
 // a time and in the present incarnation. It is erased when the method returns, so that no
 // two claimants get the same one, whatever process they are in, and none gets it again after
 // a crash. Where there is none, id is "".
-func (s *Store) ClaimPreParams(ctx context.Context, party session.Party, after time.Time) (id string, sealed []byte, err error) {
+func (s *Store) ClaimPreParams(ctx context.Context, party session.Party,
+	after time.Time) (id string, sealed []byte, err error) {
 	const what = "claim pre-params"
 	var now mark
 	err = s.write(ctx, what, func(tx *sql.Tx) error {
@@ -85,8 +86,10 @@ func (s *Store) DropPreParams(ctx context.Context, before time.Time) (dropped in
 // and when the oldest was made.
 func (s *Store) CountPreParams(ctx context.Context) (n [2]int, oldest time.Time, err error) {
 	err = s.read(ctx, "count pre-params", func(tx *sql.Tx) error {
-		return tx.QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE role = 0), count(*) FILTER (WHERE role = 1), min(make_time)
-			FROM preparams WHERE id IS NOT NULL AND incarnation = (SELECT nonce FROM incarnation)`).Scan(&n[0], &n[1], timeColumn{&oldest})
+		return tx.QueryRowContext(ctx, `
+			SELECT count(*) FILTER (WHERE role = 0), count(*) FILTER (WHERE role = 1), min(make_time)
+			FROM preparams WHERE id IS NOT NULL AND incarnation = (SELECT nonce FROM incarnation)`).
+			Scan(&n[0], &n[1], timeColumn{&oldest})
 	})
 	return n, oldest, err
 }

@@ -19,7 +19,8 @@ type sealedTable struct {
 
 var sealedTables = map[string]sealedTable{
 	session.KindHalf: {
-		page: `SELECT h.id, s.wallet_id, s.id, h.curve, 0, h.ciphertext FROM share_set_halves h JOIN share_sets s ON s.id = h.share_set_id
+		page: `SELECT h.id, s.wallet_id, s.id, h.curve, 0, h.ciphertext
+			FROM share_set_halves h JOIN share_sets s ON s.id = h.share_set_id
 			WHERE h.id > ?1 AND h.ciphertext IS NOT NULL ORDER BY h.id LIMIT ?2`,
 		replace: "UPDATE share_set_halves SET ciphertext = ?1 WHERE id = ?2 AND ciphertext = ?3",
 		label: func(wallet, id string, c session.Curve, _ session.Party) session.Label {
@@ -43,7 +44,8 @@ var sealedTables = map[string]sealedTable{
 		},
 	},
 	session.KindMAC: {
-		page:    `SELECT rowid, '', '', 0, 0, value FROM meta WHERE rowid > ?1 AND key = 'mac keyset' ORDER BY rowid LIMIT ?2`,
+		page: `SELECT rowid, '', '', 0, 0, value FROM meta
+			WHERE rowid > ?1 AND key = 'mac keyset' ORDER BY rowid LIMIT ?2`,
 		replace: "UPDATE meta SET value = ?1 WHERE rowid = ?2 AND value = ?3",
 		label:   func(string, string, session.Curve, session.Party) session.Label { return session.MACLabel() },
 	},
@@ -77,7 +79,8 @@ func (s *Store) SealedRows(ctx context.Context, kind string, after int64, limit 
 // many it replaced. A row that holds another value by now, or none, stays as it is. What
 // was replaced is nowhere in the files when the method returns: a value of the same
 // length is written over the old one (see doc.go), and any other length is refused.
-func (s *Store) Reseal(ctx context.Context, kind string, rows []session.SealedRow, to [][]byte) (changed int, err error) {
+func (s *Store) Reseal(ctx context.Context, kind string, rows []session.SealedRow,
+	to [][]byte) (changed int, err error) {
 	t, ok := sealedTables[kind]
 	if !ok || len(rows) != len(to) {
 		return 0, fmt.Errorf("store: reseal %d rows of kind %q to %d values", len(rows), kind, len(to))

@@ -12,14 +12,16 @@ import (
 )
 
 // Begin implements session.Sessions. A session's result is stored by Commit alone.
-func (s *Store) Begin(ctx context.Context, n *session.Session, e session.Entry) (there *session.Session, created bool, err error) {
+func (s *Store) Begin(ctx context.Context, n *session.Session,
+	e session.Entry) (there *session.Session, created bool, err error) {
 	err = s.write(ctx, "begin session "+n.ID, func(tx *sql.Tx) error {
 		progress, err := packProgress(&n.Progress)
 		if err != nil {
 			return err
 		}
 		reason, culprit, round := packFailure(n.Failure)
-		rows, err := exec(ctx, tx, `INSERT INTO sessions (id, caller, request_id, fingerprint, wallet_id, share_set_id, operation, state, attempt,
+		rows, err := exec(ctx, tx, `INSERT INTO sessions (
+				id, caller, request_id, fingerprint, wallet_id, share_set_id, operation, state, attempt,
 				progress, failure_reason, failure_culprit, failure_round, create_time, expire_time, used_set_id)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (caller, request_id) DO NOTHING`,
 			n.ID, n.Caller, n.RequestID, n.Fingerprint, n.WalletID, n.ShareSetID, n.Operation, n.State, n.Attempt,
@@ -49,8 +51,8 @@ func (s *Store) Restart(ctx context.Context, n *session.Session, e session.Entry
 		if err != nil {
 			return err
 		}
-		rows, err := exec(ctx, tx, `UPDATE sessions SET state = ?, attempt = ?, progress = ?, expire_time = ?, failure_reason = NULL, failure_culprit = NULL, failure_round = NULL,
-				used_set_id = ?, armed = 0
+		rows, err := exec(ctx, tx, `UPDATE sessions SET state = ?, attempt = ?, progress = ?, expire_time = ?,
+				failure_reason = NULL, failure_culprit = NULL, failure_round = NULL, used_set_id = ?, armed = 0
 			WHERE id = ? AND attempt = ? AND state = ?`,
 			n.State, n.Attempt, progress, micros(n.ExpireTime), n.Used, n.ID, n.Attempt-1, session.Interrupted)
 		if err != nil {
@@ -66,7 +68,8 @@ func (s *Store) Restart(ctx context.Context, n *session.Session, e session.Entry
 // ByShareSet implements session.Sessions. A signing session names the set that signed;
 // it did not make it.
 func (s *Store) ByShareSet(ctx context.Context, shareSetID string) (*session.Session, error) {
-	return s.find(ctx, "read session of share set "+shareSetID, "share_set_id = ? AND share_set_id <> '' AND operation <> 4", shareSetID)
+	return s.find(ctx, "read session of share set "+shareSetID,
+		"share_set_id = ? AND share_set_id <> '' AND operation <> 4", shareSetID)
 }
 
 // ByRequest implements session.Sessions.
@@ -98,11 +101,13 @@ func one(ctx context.Context, tx *sql.Tx, where string, args ...any) (*session.S
 	var round sql.NullInt64
 	var sealedTo sql.NullBool
 	var data []byte
-	err := tx.QueryRowContext(ctx, `SELECT sessions.id, caller, request_id, fingerprint, wallet_id, share_set_id, operation, state, attempt,
-			progress, failure_reason, failure_culprit, failure_round, create_time, expire_time, used_set_id, sealed_to, data
+	err := tx.QueryRowContext(ctx, `SELECT sessions.id, caller, request_id, fingerprint, wallet_id, share_set_id,
+			operation, state, attempt, progress, failure_reason, failure_culprit, failure_round,
+			create_time, expire_time, used_set_id, sealed_to, data
 		FROM sessions LEFT JOIN session_results ON session_id = sessions.id WHERE `+where, args...).
 		Scan(&n.ID, &n.Caller, &n.RequestID, &n.Fingerprint, &n.WalletID, &n.ShareSetID, &n.Operation, &n.State, &n.Attempt,
-			&progress, &reason, &culprit, &round, timeColumn{&n.CreateTime}, timeColumn{&n.ExpireTime}, &n.Used, &sealedTo, &data)
+			&progress, &reason, &culprit, &round, timeColumn{&n.CreateTime}, timeColumn{&n.ExpireTime}, &n.Used,
+			&sealedTo, &data)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, session.ErrSessionNotFound
 	}
@@ -128,14 +133,16 @@ func (s *Store) Update(ctx context.Context, n *session.Session, b session.Budget
 
 // advance stores what a running attempt may change, and e, and what it costs where that is its
 // end. It fails where the attempt runs no more.
-func advance(ctx context.Context, tx *sql.Tx, n *session.Session, b session.Budget, e session.Entry, more string, args ...any) error {
+func advance(ctx context.Context, tx *sql.Tx, n *session.Session, b session.Budget, e session.Entry, more string,
+	args ...any) error {
 	progress, err := packProgress(&n.Progress)
 	if err != nil {
 		return err
 	}
 	reason, culprit, round := packFailure(n.Failure)
 	args = append([]any{n.ID, n.Attempt, n.State, progress, reason, culprit, round}, args...)
-	rows, err := exec(ctx, tx, "UPDATE sessions SET state = ?3, progress = ?4, failure_reason = ?5, failure_culprit = ?6, failure_round = ?7"+more+
+	rows, err := exec(ctx, tx, "UPDATE sessions SET state = ?3, progress = ?4, failure_reason = ?5, "+
+		"failure_culprit = ?6, failure_round = ?7"+more+
 		" WHERE id = ?1 AND attempt = ?2 AND state IN (1, 2)", args...) // QUEUED, RUNNING: as in the index
 	if err != nil {
 		return err
@@ -168,7 +175,8 @@ func (s *Store) Commit(ctx context.Context, n *session.Session, m session.Made, 
 	}
 	return s.write(ctx, what, func(tx *sql.Tx) error {
 		// It succeeds, which costs nothing.
-		if err := advance(ctx, tx, n, session.Budget{}, e, ", share_set_id = ?8, expire_time = ?9", n.ShareSetID, micros(n.ExpireTime)); err != nil {
+		if err := advance(ctx, tx, n, session.Budget{}, e, ", share_set_id = ?8, expire_time = ?9", n.ShareSetID,
+			micros(n.ExpireTime)); err != nil {
 			return err
 		}
 		if m.Used != "" {
@@ -218,7 +226,8 @@ func insertWallet(ctx context.Context, tx *sql.Tx, w *session.Wallet) error {
 		return err
 	}
 	for _, k := range w.Keys {
-		if _, err := exec(ctx, tx, "INSERT INTO wallet_keys (wallet_id, curve, public_key) VALUES (?, ?, ?)", w.ID, k.Curve, k.Key); err != nil {
+		if _, err := exec(ctx, tx, "INSERT INTO wallet_keys (wallet_id, curve, public_key) VALUES (?, ?, ?)", w.ID, k.Curve,
+			k.Key); err != nil {
 			return err
 		}
 	}
@@ -233,7 +242,8 @@ func insertSet(ctx context.Context, tx *sql.Tx, set *session.StoredSet) error {
 			create_time, expire_time, revoke_time, record, client_share_sha256, session_id)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		set.ID, set.WalletID, set.Purpose, set.Method, set.State, nullable(set.ParentID), set.DisplayName,
-		micros(set.CreateTime), micros(set.ExpireTime), micros(set.RevokeTime), set.Record, set.ClientShare[:], set.SessionID); err != nil {
+		micros(set.CreateTime), micros(set.ExpireTime), micros(set.RevokeTime), set.Record, set.ClientShare[:],
+		set.SessionID); err != nil {
 		return err
 	}
 	for _, h := range set.Half {
@@ -265,12 +275,15 @@ func usable(ctx context.Context, tx *sql.Tx, walletID, shareSetID string) (sessi
 func (s *Store) InterruptAll(ctx context.Context, b session.Budget) (int, error) {
 	var found []session.Session
 	err := s.write(ctx, "interrupt sessions", func(tx *sql.Tx) (err error) {
-		found, err = collect(ctx, tx, func(r row, n *session.Session) error { return r.Scan(&n.ID, &n.Attempt, &n.Caller, &n.WalletID) },
+		found, err = collect(ctx, tx, func(r row, n *session.Session) error {
+			return r.Scan(&n.ID, &n.Attempt, &n.Caller, &n.WalletID)
+		},
 			"SELECT id, attempt, caller, wallet_id FROM sessions WHERE state IN (1, 2) ORDER BY create_time, id")
 		if err != nil {
 			return err
 		}
-		if _, err = exec(ctx, tx, "UPDATE sessions SET state = ?, failure_reason = ?, failure_culprit = '', failure_round = 0 WHERE state IN (1, 2)",
+		if _, err = exec(ctx, tx, "UPDATE sessions SET state = ?, failure_reason = ?, failure_culprit = '', failure_round "+
+			"= 0 WHERE state IN (1, 2)",
 			session.Interrupted, session.ErrInterrupted.Reason); err != nil {
 			return err
 		}
@@ -292,7 +305,8 @@ func (s *Store) InterruptAll(ctx context.Context, b session.Budget) (int, error)
 			return err
 		}
 		// Nothing runs that could still commit what it has deposited.
-		_, err = exec(ctx, tx, "UPDATE custodian_deletions SET due_time = min(due_time, ?) WHERE begun = 0", micros(time.Now()))
+		_, err = exec(ctx, tx, "UPDATE custodian_deletions SET due_time = min(due_time, ?) WHERE begun = 0",
+			micros(time.Now()))
 		return err
 	})
 	if err != nil {
@@ -338,7 +352,8 @@ func unpackProgress(b []byte, p *session.Progress) error {
 	}
 	*p = session.Progress{
 		Status: w.Status, Done: w.Done, Percent: w.Percent, Curve: w.Curve, Round: w.Round, Rounds: w.Rounds,
-		Elapsed: time.Duration(w.ElapsedMicros) * time.Microsecond, Sequence: w.Sequence, QueuePosition: w.QueuePosition, Attempt: w.Attempt,
+		Elapsed: time.Duration(w.ElapsedMicros) * time.Microsecond, Sequence: w.Sequence, QueuePosition: w.QueuePosition,
+		Attempt: w.Attempt,
 	}
 	return nil
 }

@@ -139,9 +139,12 @@ func TestErasedBytesAreGone(t *testing.T) {
 			set.Half[i].Ciphertext = random(100 + mrand.IntN(800)*(1+i*mrand.IntN(10)))
 		}
 		storetest.Succeed(n, set.ID, result)
-		require.NoError(t, s.Commit(t.Context(), n, storetest.Making(set, &session.Wallet{ID: n.WalletID, Owner: "owner", CreateTime: time.Now()}), storetest.Audit("commit", n.WalletID)))
+		require.NoError(t, s.Commit(t.Context(), n,
+			storetest.Making(set, &session.Wallet{ID: n.WalletID, Owner: "owner", CreateTime: time.Now()}),
+			storetest.Audit("commit", n.WalletID)))
 		before := files(t, path) // the control
-		require.True(t, trace(before, result) && trace(before, set.Half[0].Ciphertext) && trace(before, set.Half[1].Ciphertext))
+		require.True(t, trace(before, result) && trace(before, set.Half[0].Ciphertext) &&
+			trace(before, set.Half[1].Ciphertext))
 
 		ok, err := s.Confirm(t.Context(), set.WalletID, set.ID, storetest.Audit("confirm", set.WalletID))
 		require.NoError(t, err)
@@ -152,7 +155,9 @@ func TestErasedBytesAreGone(t *testing.T) {
 		if mrand.IntN(3) > 0 {
 			i := mrand.IntN(len(live))
 			set, live[i], live = live[i], live[len(live)-1], live[:len(live)-1]
-			require.NoError(t, s.Revoke(t.Context(), set.WalletID, time.Now(), func([]session.ShareSet) ([]string, error) { return []string{set.ID}, nil }, storetest.Audit("revoke", set.WalletID)))
+			require.NoError(t, s.Revoke(t.Context(), set.WalletID, time.Now(), func([]session.ShareSet) ([]string, error) {
+				return []string{set.ID}, nil
+			}, storetest.Audit("revoke", set.WalletID)))
 			after := files(t, path)
 			for _, h := range set.Half {
 				require.False(t, trace(after, h.Ciphertext))
@@ -168,7 +173,8 @@ func TestErasedBytesAreGone(t *testing.T) {
 	// one so rarely that the scan above would seldom see it.
 	for _, table := range []string{"share_set_halves", "session_results"} {
 		var last, rows int
-		require.NoError(t, sqlite(t, path).QueryRowContext(t.Context(), "SELECT max(id), count(*) FROM "+table).Scan(&last, &rows))
+		require.NoError(t, sqlite(t, path).QueryRowContext(t.Context(), "SELECT max(id), count(*) FROM "+
+			table).Scan(&last, &rows))
 		require.Equal(t, last, rows, table)
 	}
 	for _, set := range live {
@@ -193,7 +199,9 @@ func TestErasureBesideAReader(t *testing.T) {
 	require.NoError(t, reader.QueryRowContext(t.Context(), "SELECT count(*) FROM wallets").Scan(&n))
 
 	revoke := func(set *session.StoredSet) {
-		require.NoError(t, s.Revoke(t.Context(), set.WalletID, time.Now(), func([]session.ShareSet) ([]string, error) { return []string{set.ID}, nil }, storetest.Audit("revoke", set.WalletID)))
+		require.NoError(t, s.Revoke(t.Context(), set.WalletID, time.Now(), func([]session.ShareSet) ([]string, error) {
+			return []string{set.ID}, nil
+		}, storetest.Audit("revoke", set.WalletID)))
 		got, err := s.Set(t.Context(), set.WalletID, set.ID)
 		require.NoError(t, err)
 		require.Nil(t, got.Half)
@@ -252,15 +260,23 @@ func TestOpenRefuses(t *testing.T) {
 		spoil func(t *testing.T, path string)
 		want  string
 	}{
-		"garbage":       {func(t *testing.T, path string) { require.NoError(t, os.WriteFile(path, random(1<<16), 0o600)) }, "it is not an SQLite database"},
-		"short garbage": {func(t *testing.T, path string) { require.NoError(t, os.WriteFile(path, []byte("x"), 0o600)) }, "it is not an SQLite database"},
-		"truncated":     {func(t *testing.T, path string) { truncate(t, path, 1) }, "it is damaged: restore it from a backup"},
-		"halved":        {func(t *testing.T, path string) { truncate(t, path, 1<<15) }, "it is damaged: restore it from a backup"},
-		"one page":      {func(t *testing.T, path string) { require.NoError(t, os.Truncate(path, 4096)) }, "it is damaged: restore it from a backup"},
-		"a part of one": {func(t *testing.T, path string) { require.NoError(t, os.Truncate(path, 1000)) }, "it is damaged: restore it from a backup"},
-		"no header":     {func(t *testing.T, path string) { require.NoError(t, os.Truncate(path, 50)) }, "it is not an SQLite database"},
+		"garbage": {func(t *testing.T, path string) { require.NoError(t, os.WriteFile(path, random(1<<16), 0o600)) },
+			"it is not an SQLite database"},
+		"short garbage": {func(t *testing.T, path string) { require.NoError(t, os.WriteFile(path, []byte("x"), 0o600)) },
+			"it is not an SQLite database"},
+		"truncated": {func(t *testing.T, path string) { truncate(t, path, 1) },
+			"it is damaged: restore it from a backup"},
+		"halved": {func(t *testing.T, path string) { truncate(t, path, 1<<15) },
+			"it is damaged: restore it from a backup"},
+		"one page": {func(t *testing.T, path string) { require.NoError(t, os.Truncate(path, 4096)) },
+			"it is damaged: restore it from a backup"},
+		"a part of one": {func(t *testing.T, path string) { require.NoError(t, os.Truncate(path, 1000)) },
+			"it is damaged: restore it from a backup"},
+		"no header": {func(t *testing.T, path string) { require.NoError(t, os.Truncate(path, 50)) },
+			"it is not an SQLite database"},
 		"newer schema": {func(t *testing.T, path string) {
-			_, err := sqlite(t, path).ExecContext(t.Context(), "INSERT INTO goose_db_version (version_id, is_applied) VALUES (99, 1)")
+			_, err := sqlite(t, path).ExecContext(t.Context(),
+				"INSERT INTO goose_db_version (version_id, is_applied) VALUES (99, 1)")
 			require.NoError(t, err)
 		}, "newer mpcd: its schema has version 99, this release knows "},
 		"another program's": {func(t *testing.T, path string) {
@@ -307,7 +323,8 @@ func TestNewerSchemaIsASentinel(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "mpcd.db")
 	require.NoError(t, open(t, path).Close())
-	_, err := sqlite(t, path).ExecContext(t.Context(), "INSERT INTO goose_db_version (version_id, is_applied) VALUES (1000, 1)")
+	_, err := sqlite(t, path).ExecContext(t.Context(), "INSERT INTO goose_db_version (version_id, is_applied) VALUES "+
+		"(1000, 1)")
 	require.NoError(t, err)
 	_, err = store.Open(t.Context(), dbURL(path))
 	require.ErrorIs(t, err, store.ErrNewerSchema)
@@ -339,7 +356,8 @@ func TestDamagedPages(t *testing.T) {
 	_, set := storetest.NewWallet(t, s, "owner")
 	require.NoError(t, s.Close())
 	var root int64
-	require.NoError(t, sqlite(t, path).QueryRowContext(t.Context(), "SELECT rootpage FROM sqlite_schema WHERE name = 'share_sets'").Scan(&root))
+	require.NoError(t, sqlite(t, path).QueryRowContext(t.Context(), "SELECT rootpage FROM sqlite_schema WHERE name = "+
+		"'share_sets'").Scan(&root))
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	require.NoError(t, err)
 	_, err = f.WriteAt(random(4096), (root-1)*4096)
@@ -380,7 +398,8 @@ func TestErrorsQuoteNoBytes(t *testing.T) {
 	set.Half[0] = session.Sealed{Curve: tss.Ed25519, Ciphertext: []byte("hunter2")}
 	set.Record = []byte("hunter2")
 	storetest.Succeed(n, set.ID, []byte("hunter2"))
-	err = s.Commit(t.Context(), n, storetest.Making(set, &session.Wallet{ID: n.WalletID, Owner: "owner", CreateTime: time.Now()}), storetest.Audit("commit", n.WalletID))
+	err = s.Commit(t.Context(), n, storetest.Making(set,
+		&session.Wallet{ID: n.WalletID, Owner: "owner", CreateTime: time.Now()}), storetest.Audit("commit", n.WalletID))
 	require.ErrorContains(t, err, set.ID)
 	require.NotContains(t, err.Error(), "hunter2")
 }
@@ -391,7 +410,8 @@ func TestNotWritable(t *testing.T) {
 	t.Parallel()
 	if dir, ok := os.LookupEnv("MPCD_TEST_NOT_WRITABLE"); ok {
 		for file, want := range map[string]string{
-			"dir/new.db": "it cannot be written", "dir/mpcd.db": "it cannot be written", "file/mpcd.db": "it cannot be written", "closed/mpcd.db": "it cannot be written",
+			"dir/new.db": "it cannot be written", "dir/mpcd.db": "it cannot be written", "file/mpcd.db": "it cannot be written",
+			"closed/mpcd.db": "it cannot be written",
 		} {
 			_, err := store.Open(t.Context(), dbURL(filepath.Join(dir, file)))
 			require.ErrorContains(t, err, want, file)
@@ -406,7 +426,8 @@ func TestNotWritable(t *testing.T) {
 		require.NoError(t, os.Chmod(filepath.Join(dir, "dir"), 0o700))
 		require.NoError(t, os.RemoveAll(dir))
 	})
-	for sub, modes := range map[string][2]os.FileMode{"dir": {0o555, 0o666}, "file": {0o777, 0o444}, "closed": {0o700, 0o600}, "good": {0o777, 0o666}} {
+	for sub, modes := range map[string][2]os.FileMode{"dir": {0o555, 0o666}, "file": {0o777, 0o444},
+		"closed": {0o700, 0o600}, "good": {0o777, 0o666}} {
 		path := filepath.Join(dir, sub, "mpcd.db")
 		require.NoError(t, os.Mkdir(filepath.Dir(path), 0o700))
 		s := open(t, path)
@@ -444,7 +465,9 @@ func TestResealLeavesNoTrace(t *testing.T) {
 		require.NoError(t, err)
 		set := storetest.NewSet(n, "")
 		storetest.Succeed(n, set.ID, random(50+i*100))
-		require.NoError(t, s.Commit(t.Context(), n, storetest.Making(set, &session.Wallet{ID: n.WalletID, Owner: "owner", CreateTime: time.Now()}), storetest.Audit("commit", n.WalletID)))
+		require.NoError(t, s.Commit(t.Context(), n,
+			storetest.Making(set, &session.Wallet{ID: n.WalletID, Owner: "owner", CreateTime: time.Now()}),
+			storetest.Audit("commit", n.WalletID)))
 		require.NoError(t, s.AddPreParams(t.Context(), uuid.NewString(), session.Party(i%2), random(100+i*150), time.Now()))
 	}
 	_, err := s.SetMetaOnce(t.Context(), "mac keyset", random(200))
@@ -475,7 +498,8 @@ func TestEverySealedColumnIsKnown(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "mpcd.db")
 	require.NoError(t, open(t, path).Close())
-	rows, err := sqlite(t, path).QueryContext(t.Context(), `SELECT t.name || '.' || c.name FROM sqlite_schema t, pragma_table_info(t.name) c
+	rows, err := sqlite(t, path).QueryContext(t.Context(),
+		`SELECT t.name || '.' || c.name FROM sqlite_schema t, pragma_table_info(t.name) c
 		WHERE t.type = 'table' AND c.type = 'BLOB' ORDER BY 1`)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, rows.Close()) }()
@@ -487,7 +511,8 @@ func TestEverySealedColumnIsKnown(t *testing.T) {
 	}
 	require.NoError(t, rows.Err())
 	require.Equal(t, []string{
-		"audit.hash", "incarnation.nonce", "incarnation.noted", "meta.value", "preparams.incarnation", "preparams.sealed", "session_results.data", "sessions.fingerprint", "share_set_halves.ciphertext",
+		"audit.hash", "incarnation.nonce", "incarnation.noted", "meta.value", "preparams.incarnation", "preparams.sealed",
+		"session_results.data", "sessions.fingerprint", "share_set_halves.ciphertext",
 		"share_sets.client_share_sha256", "share_sets.record", "wallet_keys.public_key", "wallet_moduli.sha256",
 	}, columns, "a new column: does the keyset seal it? Then add it to sealedTables")
 }

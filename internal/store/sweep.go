@@ -56,16 +56,19 @@ func sweepSets(ctx context.Context, tx *sql.Tx, now time.Time) (swept session.Sw
 		if _, err := exec(ctx, tx, "DELETE FROM share_sets WHERE id = ?", p.id); err != nil {
 			return swept, err
 		}
-		if _, err := exec(ctx, tx, "UPDATE sessions SET state = ? WHERE id = ? AND state = ?", session.Expired, p.sessionID, session.Succeeded); err != nil {
+		if _, err := exec(ctx, tx, "UPDATE sessions SET state = ? WHERE id = ? AND state = ?", session.Expired, p.sessionID,
+			session.Succeeded); err != nil {
 			return swept, err
 		}
-		n, err := exec(ctx, tx, "DELETE FROM wallets WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM share_sets WHERE wallet_id = ?1)", p.walletID)
+		n, err := exec(ctx, tx, "DELETE FROM wallets WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM share_sets WHERE "+
+			"wallet_id = ?1)", p.walletID)
 		if err != nil {
 			return swept, err
 		}
 		swept.Sets++
 		swept.Wallets += int(n)
-		e := session.Entry{Time: now, Action: "share_set.expire", WalletID: p.walletID, ShareSetID: p.id, SessionID: p.sessionID, Outcome: "ok"}
+		e := session.Entry{Time: now, Action: "share_set.expire", WalletID: p.walletID, ShareSetID: p.id,
+			SessionID: p.sessionID, Outcome: "ok"}
 		if err := record(ctx, tx, e); err != nil {
 			return swept, err
 		}
@@ -81,6 +84,7 @@ func sweepResults(ctx context.Context, tx *sql.Tx, now time.Time) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	_, err = exec(ctx, tx, `UPDATE sessions SET state = ? WHERE state = 3 AND operation = 4 AND expire_time <= ?`, session.Expired, micros(now))
+	_, err = exec(ctx, tx, `UPDATE sessions SET state = ? WHERE state = 3 AND operation = 4 AND expire_time <= ?`,
+		session.Expired, micros(now))
 	return int(n), err
 }

@@ -67,7 +67,8 @@ func (t *trouble) note(what, do string, err error) {
 		return
 	}
 	t.said = now
-	t.log.Error("the database cannot be used; what needs it is refused until it can", "cause", do, "call", what, "error", err, "since", t.since, "failed_calls", t.calls)
+	t.log.Error("the database cannot be used; what needs it is refused until it can", "cause", do, "call", what, "error",
+		err, "since", t.since, "failed_calls", t.calls)
 }
 
 // over is told of every change that was stored. Reads say nothing: a full disk can be read.

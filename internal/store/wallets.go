@@ -28,11 +28,13 @@ func (s *Store) Wallet(ctx context.Context, walletID string) (*session.Wallet, e
 }
 
 // List implements session.Wallets.
-func (s *Store) List(ctx context.Context, owner, after string, limit int) ([]session.Wallet, error) {
-	page, args := "SELECT id FROM wallets WHERE id > ?1 ORDER BY id LIMIT ?2", []any{after, max(limit, 0)}
+func (s *Store) List(ctx context.Context, owner string, after session.Position, limit int) ([]session.Wallet, error) {
+	page := "SELECT id FROM wallets WHERE (create_time, id) > (?1, ?2)"
+	args := []any{after.CreateTime.UnixMicro(), after.ID, max(limit, 0)} // 0001 is before every wallet
 	if owner != "" {
-		page, args = "SELECT id FROM wallets WHERE id > ?1 AND owner = ?3 ORDER BY id LIMIT ?2", append(args, owner)
+		page, args = page+" AND owner = ?4", append(args, owner)
 	}
+	page += " ORDER BY create_time, id LIMIT ?3"
 	found := []session.Wallet{}
 	err := s.read(ctx, "list wallets", func(tx *sql.Tx) (err error) {
 		found, err = wallets(ctx, tx, page, args...)
@@ -41,11 +43,12 @@ func (s *Store) List(ctx context.Context, owner, after string, limit int) ([]ses
 	return found, err
 }
 
-// wallets returns the wallets whose ids the query page yields, in order of id, each with
+// wallets returns the wallets whose ids the query page yields, oldest first, each with
 // its keys and sets. It makes three queries, however many wallets there are.
 func wallets(ctx context.Context, tx *sql.Tx, page string, args ...any) ([]session.Wallet, error) {
 	found, err := collect(ctx, tx, scanWallet,
-		"SELECT id, owner, create_time, hosted_since, lock_time, hard_aborts, soft_aborts FROM wallets WHERE id IN ("+page+") ORDER BY id", args...)
+		"SELECT id, owner, create_time, hosted_since, lock_time, hard_aborts, soft_aborts FROM wallets "+
+			"WHERE id IN ("+page+") ORDER BY create_time, id", args...)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +57,8 @@ func wallets(ctx context.Context, tx *sql.Tx, page string, args ...any) ([]sessi
 		at[found[i].ID] = &found[i]
 	}
 	keys, err := collect(ctx, tx, scanKey,
-		"SELECT wallet_id, curve, public_key FROM wallet_keys WHERE wallet_id IN ("+page+") ORDER BY wallet_id, curve", args...)
+		"SELECT wallet_id, curve, public_key FROM wallet_keys WHERE wallet_id IN ("+page+
+			") ORDER BY wallet_id, curve", args...)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +78,8 @@ func wallets(ctx context.Context, tx *sql.Tx, page string, args ...any) ([]sessi
 }
 
 func scanWallet(r row, w *session.Wallet) error {
-	return r.Scan(&w.ID, &w.Owner, timeColumn{&w.CreateTime}, timeColumn{&w.HostedSince}, timeColumn{&w.LockTime}, &w.HardAborts, &w.SoftAborts)
+	return r.Scan(&w.ID, &w.Owner, timeColumn{&w.CreateTime}, timeColumn{&w.HostedSince}, timeColumn{&w.LockTime},
+		&w.HardAborts, &w.SoftAborts)
 }
 
 type walletKey struct {
@@ -85,14 +90,16 @@ type walletKey struct {
 func scanKey(r row, k *walletKey) error { return r.Scan(&k.walletID, &k.Curve, &k.Key) }
 
 // A set is locked where its wallet is.
-const setColumns = `id, wallet_id, purpose, method, state, coalesce(parent_id, ''), display_name, create_time, expire_time, revoke_time,
+const setColumns = `id, wallet_id, purpose, method, state, coalesce(parent_id, ''), display_name,
+	create_time, expire_time, revoke_time,
 	coalesce(lock_time, (SELECT w.lock_time FROM wallets w WHERE w.id = wallet_id)), aborts, soft_full_time`
 
 func scanSet(r row, s *session.ShareSet) error { return r.Scan(setFields(s)...) }
 
 func setFields(s *session.ShareSet) []any {
 	return []any{&s.ID, &s.WalletID, &s.Purpose, &s.Method, &s.State, &s.ParentID, &s.DisplayName,
-		timeColumn{&s.CreateTime}, timeColumn{&s.ExpireTime}, timeColumn{&s.RevokeTime}, timeColumn{&s.LockTime}, &s.Aborts, timeColumn{&s.SoftFullTime}}
+		timeColumn{&s.CreateTime}, timeColumn{&s.ExpireTime}, timeColumn{&s.RevokeTime}, timeColumn{&s.LockTime}, &s.Aborts,
+		timeColumn{&s.SoftFullTime}}
 }
 
 // Set implements session.Wallets.
@@ -102,9 +109,11 @@ func (s *Store) Set(ctx context.Context, walletID, shareSetID string) (*session.
 		var sum []byte
 		err := tx.QueryRowContext(ctx,
 			"SELECT "+setColumns+`, record, client_share_sha256, session_id,
-				(SELECT w.hard_aborts FROM wallets w WHERE w.id = wallet_id), (SELECT w.soft_aborts FROM wallets w WHERE w.id = wallet_id)
+				(SELECT w.hard_aborts FROM wallets w WHERE w.id = wallet_id),
+				(SELECT w.soft_aborts FROM wallets w WHERE w.id = wallet_id)
 			FROM share_sets WHERE wallet_id = ? AND id = ?`,
-			walletID, shareSetID).Scan(append(setFields(&set.ShareSet), &set.Record, &sum, &set.SessionID, &set.WalletHard, &set.WalletSoft)...)
+			walletID, shareSetID).
+			Scan(append(setFields(&set.ShareSet), &set.Record, &sum, &set.SessionID, &set.WalletHard, &set.WalletSoft)...)
 		if errors.Is(err, sql.ErrNoRows) {
 			return session.ErrShareSetNotFound
 		}
@@ -113,7 +122,8 @@ func (s *Store) Set(ctx context.Context, walletID, shareSetID string) (*session.
 		}
 		copy(set.ClientShare[:], sum) // 32 bytes: the table checks it
 		set.Half, err = collect(ctx, tx, scanHalf,
-			"SELECT curve, ciphertext FROM share_set_halves WHERE share_set_id = ? AND ciphertext IS NOT NULL ORDER BY curve", shareSetID)
+			"SELECT curve, ciphertext FROM share_set_halves WHERE share_set_id = ? AND ciphertext IS NOT NULL ORDER BY curve",
+			shareSetID)
 		return err
 	})
 	if err != nil {
@@ -124,7 +134,8 @@ func (s *Store) Set(ctx context.Context, walletID, shareSetID string) (*session.
 
 // setIn returns a set without what only a run needs, or ErrShareSetNotFound.
 func setIn(ctx context.Context, tx *sql.Tx, walletID, shareSetID string) (set session.ShareSet, err error) {
-	err = scanSet(tx.QueryRowContext(ctx, "SELECT "+setColumns+" FROM share_sets WHERE wallet_id = ? AND id = ?", walletID, shareSetID), &set)
+	err = scanSet(tx.QueryRowContext(ctx, "SELECT "+setColumns+" FROM share_sets WHERE wallet_id = ? AND id = ?", walletID,
+		shareSetID), &set)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = session.ErrShareSetNotFound
 	}
@@ -136,7 +147,8 @@ func scanHalf(r row, h *session.Sealed) error { return r.Scan(&h.Curve, &h.Ciphe
 // Confirm implements session.Wallets.
 func (s *Store) Confirm(ctx context.Context, walletID, shareSetID string, e session.Entry) (changed bool, err error) {
 	err = s.write(ctx, "confirm share set "+shareSetID, func(tx *sql.Tx) error {
-		n, err := exec(ctx, tx, "UPDATE share_sets SET state = ?, expire_time = NULL WHERE wallet_id = ? AND id = ? AND state = ?",
+		n, err := exec(ctx, tx, "UPDATE share_sets SET state = ?, expire_time = NULL WHERE wallet_id = ? AND id = ? AND "+
+			"state = ?",
 			session.SetActive, walletID, shareSetID, session.SetPending)
 		if err != nil {
 			return err
@@ -161,7 +173,8 @@ func (s *Store) Confirm(ctx context.Context, walletID, shareSetID string, e sess
 
 func exists(ctx context.Context, tx *sql.Tx, walletID, shareSetID string) error {
 	var n int
-	err := tx.QueryRowContext(ctx, "SELECT count(*) FROM share_sets WHERE wallet_id = ? AND id = ?", walletID, shareSetID).Scan(&n)
+	err := tx.QueryRowContext(ctx, "SELECT count(*) FROM share_sets WHERE wallet_id = ? AND id = ?", walletID,
+		shareSetID).Scan(&n)
 	if err == nil && n == 0 {
 		return session.ErrShareSetNotFound
 	}
@@ -172,7 +185,8 @@ func exists(ctx context.Context, tx *sql.Tx, walletID, shareSetID string) error 
 // wallet, and ErrShareSetNotFound where pick names a set that is not the wallet's. With
 // a set go the results that wait: a PENDING one's share, which nobody can confirm any more,
 // and the signatures that it made.
-func (s *Store) Revoke(ctx context.Context, walletID string, at time.Time, pick func([]session.ShareSet) ([]string, error), e session.Entry) error {
+func (s *Store) Revoke(ctx context.Context, walletID string, at time.Time,
+	pick func([]session.ShareSet) ([]string, error), e session.Entry) error {
 	var refused error
 	erased := false
 	err := s.write(ctx, "revoke share sets of wallet "+walletID, func(tx *sql.Tx) error {
@@ -227,7 +241,8 @@ func revoke(ctx context.Context, tx *sql.Tx, shareSetID string, at time.Time) er
 		return err
 	}
 	// Emptied, not deleted: see doc.go.
-	if _, err := exec(ctx, tx, "UPDATE share_set_halves SET ciphertext = NULL WHERE share_set_id = ?", shareSetID); err != nil {
+	if _, err := exec(ctx, tx, "UPDATE share_set_halves SET ciphertext = NULL WHERE share_set_id = ?",
+		shareSetID); err != nil {
 		return err
 	}
 	// Of the session that made it, and of those that signed with it: a signature is not handed out again.
@@ -238,6 +253,7 @@ func revoke(ctx context.Context, tx *sql.Tx, shareSetID string, at time.Time) er
 
 // eraseResult erases what waits in the session that made a set.
 func eraseResult(ctx context.Context, tx *sql.Tx, shareSetID string) error {
-	_, err := exec(ctx, tx, "UPDATE session_results SET data = NULL WHERE session_id = (SELECT session_id FROM share_sets WHERE id = ?)", shareSetID)
+	_, err := exec(ctx, tx, "UPDATE session_results SET data = NULL WHERE session_id = (SELECT session_id FROM "+
+		"share_sets WHERE id = ?)", shareSetID)
 	return err
 }

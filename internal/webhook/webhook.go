@@ -199,8 +199,8 @@ func (c *Client) Send(ctx context.Context, m Message) (secret.Bytes, error) {
 		}
 		tries++
 		answer, err := c.circuit.Execute(func() (secret.Bytes, error) { return c.try(ctx, id, m) })
-		if err != nil && !retryable(err) {
-			err = backoff.Permanent(err)
+		if !retryable(err) {
+			err = backoff.Permanent(err) // nil stays nil
 		}
 		return answer, err
 	}, backoff.WithBackOff(pause), backoff.WithMaxTries(maxTries), backoff.WithMaxElapsedTime(c.left(ctx)))

@@ -1,9 +1,12 @@
-// Command openapi is a plugin of buf and protoc that writes the OpenAPI 3.1 document of the HTTP API, mpcd.openapi.json.
+// Command openapi is a plugin of buf and protoc that writes the OpenAPI 3.1 document of the HTTP
+// API, mpcd.openapi.json.
 //
-// It wraps protoc-gen-openapiv3 of grpc-gateway, which knows the HTTP rules only as google.api.http options in the proto
-// files, and describes a stream as one JSON document. This plugin puts the rules of a google.api.Service file into the
-// request, and mends the answer: streams are application/x-ndjson, every operation has the error responses of the overlay,
-// request bodies have names. The overlay is a part of an OpenAPI document in YAML, with what the proto files cannot say.
+// It wraps protoc-gen-openapiv3 of grpc-gateway, which knows the HTTP rules only as google.api.http
+// options in the proto files, and describes a stream as one JSON document. This plugin puts the
+// rules of a google.api.Service file into the request, and mends the answer: streams are
+// application/x-ndjson, every operation has the error responses of the overlay, request bodies have
+// names. The overlay is a part of an OpenAPI document in YAML, with what the proto files cannot
+// say.
 //
 // Options: rules=FILE and overlay=FILE.
 package main

@@ -15,7 +15,8 @@ import (
 
 type object = map[string]any
 
-// document is an OpenAPI document, with the order of its parts as people read them. Everything inside is sorted by name.
+// document is an OpenAPI document, with the order of its parts as people read them. Everything
+// inside is sorted by name.
 type document struct {
 	OpenAPI    string            `json:"openapi"`
 	Info       object            `json:"info"`
@@ -26,8 +27,8 @@ type document struct {
 	Components object            `json:"components"`
 }
 
-// overlay is what is laid over the generated document: objects are merged, and everything else takes the place of what was
-// there.
+// overlay is what is laid over the generated document: objects are merged, and everything else
+// takes the place of what was there.
 type overlay struct {
 	Info       object
 	Servers    []any
@@ -39,7 +40,8 @@ type overlay struct {
 
 // mend makes the one generated document into what the service does. It panics where the document has not the shape that
 // protoc-gen-openapiv3 of tools/go.mod gives it: then this program must change as well.
-func mend(files []*pluginpb.CodeGeneratorResponse_File, overlayPath string, streams map[string]bool) ([]*pluginpb.CodeGeneratorResponse_File, error) {
+func mend(files []*pluginpb.CodeGeneratorResponse_File, overlayPath string,
+	streams map[string]bool) ([]*pluginpb.CodeGeneratorResponse_File, error) {
 	if len(files) != 1 {
 		return nil, fmt.Errorf("want one generated document, have %d", len(files))
 	}
@@ -85,8 +87,9 @@ func mend(files []*pluginpb.CodeGeneratorResponse_File, overlayPath string, stre
 	return files, nil
 }
 
-// mendOperation names the operation's body after the RPC's request message, and says what it answers. The operationId keeps
-// the service's name: generators name types <operationId>Request and <operationId>Response, which are names of schemas here.
+// mendOperation names the operation's body after the RPC's request message, and says what it
+// answers. The operationId keeps the service's name: generators name types <operationId>Request and
+// <operationId>Response, which are names of schemas here.
 func mendOperation(op, schemas, failures object, streams map[string]bool) error {
 	_, rpc, _ := strings.Cut(op["operationId"].(string), "_")
 	stream, known := streams[rpc]
@@ -105,8 +108,9 @@ func mendOperation(op, schemas, failures object, streams map[string]bool) error 
 	good := responses["200"].(object)
 	good["headers"] = object{"X-Request-Id": ref("headers", "RequestId")}
 	if stream {
-		good["description"] = "A stream, one JSON object on each line: results, and where the run fails after the first of them, " +
-			"an error as the last line. The schema is that of one line.\n\n" + good["description"].(string)
+		good["description"] = "A stream, one JSON object on each line: results, and where the run fails " +
+			"after the first of them, an error as the last line. The schema is that of one line.\n\n" +
+			good["description"].(string)
 		good["content"] = object{"application/x-ndjson": object{"schema": ref("schemas", rpc+"Line")}}
 		schemas[rpc+"Line"] = line(rpc)
 	}
@@ -138,8 +142,8 @@ func line(rpc string) object {
 
 func ref(kind, name string) object { return object{"$ref": "#/components/" + kind + "/" + name} }
 
-// mendSchemas says the two things about schemas in words that generators of clients understand: what is base64, and that
-// at most one field of a oneof is set.
+// mendSchemas says the two things about schemas in words that generators of clients understand:
+// what is base64, and that at most one field of a oneof is set.
 func mendSchemas(schemas object) {
 	for _, v := range schemas {
 		s := v.(object)

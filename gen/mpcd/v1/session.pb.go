@@ -37,7 +37,7 @@ const (
 	Status_STATUS_READING_SHARE Status = 2
 	// "Decrypting share": the SDK's step; the service never sends it.
 	Status_STATUS_DECRYPTING_SHARE Status = 3
-	// "Parsing share": the client's share is decoded and held against the wallet and the share set.
+	// "Parsing share": the client's share is decoded and checked against the wallet and the share set.
 	Status_STATUS_PARSING_SHARE Status = 4
 	// "Generating share": pre-params are made or the protocol runs, as curve, round and rounds say.
 	Status_STATUS_GENERATING_SHARE Status = 5
@@ -114,7 +114,7 @@ const (
 	Operation_OPERATION_BACKUP Operation = 2
 	// ProvisionWallet.
 	Operation_OPERATION_PROVISION Operation = 3
-	// Sign.
+	// Sign and SignWithDevice.
 	Operation_OPERATION_SIGN Operation = 4
 )
 
@@ -445,7 +445,7 @@ type Progress struct {
 	Round uint32 `protobuf:"varint,5,opt,name=round,proto3" json:"round,omitempty"`
 	// How many rounds the protocol has. 0 while the status is STATUS_GENERATING_SHARE means that pre-params are being made.
 	Rounds uint32 `protobuf:"varint,6,opt,name=rounds,proto3" json:"rounds,omitempty"`
-	// The time since the attempt began.
+	// The time since the attempt began (see attempt), waiting included: a new attempt begins again at 0.
 	Elapsed *durationpb.Duration `protobuf:"bytes,7,opt,name=elapsed,proto3" json:"elapsed,omitempty"`
 	// The session of the run, for GetSession, CancelSession and SendMessages.
 	SessionId string `protobuf:"bytes,8,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`

@@ -133,9 +133,11 @@ type WalletServiceClient interface {
 	//
 	// May be called by the owner; with scope wallets:sign for any owner.
 	// Consumes an ACTIVE SIGNING set. Makes a signature, which both sides have at the end. Leaves every share set as it is.
-	// Errors: as those of Sign, but for those of a share; and SHARE_SET_BUSY, where as many device-held runs use the set as
-	// may at once. A device that went away leaves its place when it has been silent for some minutes. SHARE_SET_LIMITED, with
-	// CURVE_SECP256K1: too many such signings with the set were begun and not finished; the RetryInfo says when one more may be.
+	// Errors: WALLET_NOT_FOUND, SHARE_SET_NOT_FOUND, SHARE_SET_MISMATCH (the set is not a SIGNING set), SHARE_SET_PENDING,
+	// SHARE_SET_REVOKED, SHARE_SET_LOCKED, REQUEST_ID_REUSED, SESSION_EXPIRED, SESSION_CANCELLED, PROTOCOL_ABORTED, INTERRUPTED;
+	// SHARE_SET_BUSY, where as many device-held runs use the set as may at once: a device that went away leaves its place when it
+	// has been silent for some minutes; and SHARE_SET_LIMITED, with CURVE_SECP256K1: too many such signings with the set were begun
+	// and not finished; the RetryInfo says when one more may be.
 	SignWithDevice(ctx context.Context, in *SignWithDeviceRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SignWithDeviceResponse], error)
 	// Answers one wallet with its public keys and share sets.
 	//
@@ -143,7 +145,7 @@ type WalletServiceClient interface {
 	// Consumes, makes and changes nothing.
 	// Errors: WALLET_NOT_FOUND.
 	GetWallet(ctx context.Context, in *GetWalletRequest, opts ...grpc.CallOption) (*GetWalletResponse, error)
-	// Lists the wallets of one owner, oldest first, in pages.
+	// Lists the wallets of one owner, oldest first (by create_time, then by wallet_id), in pages.
 	//
 	// May be called by the owner; with scope wallets:read for any owner.
 	// Consumes, makes and changes nothing. An owner without wallets has an empty list.
@@ -447,9 +449,11 @@ type WalletServiceServer interface {
 	//
 	// May be called by the owner; with scope wallets:sign for any owner.
 	// Consumes an ACTIVE SIGNING set. Makes a signature, which both sides have at the end. Leaves every share set as it is.
-	// Errors: as those of Sign, but for those of a share; and SHARE_SET_BUSY, where as many device-held runs use the set as
-	// may at once. A device that went away leaves its place when it has been silent for some minutes. SHARE_SET_LIMITED, with
-	// CURVE_SECP256K1: too many such signings with the set were begun and not finished; the RetryInfo says when one more may be.
+	// Errors: WALLET_NOT_FOUND, SHARE_SET_NOT_FOUND, SHARE_SET_MISMATCH (the set is not a SIGNING set), SHARE_SET_PENDING,
+	// SHARE_SET_REVOKED, SHARE_SET_LOCKED, REQUEST_ID_REUSED, SESSION_EXPIRED, SESSION_CANCELLED, PROTOCOL_ABORTED, INTERRUPTED;
+	// SHARE_SET_BUSY, where as many device-held runs use the set as may at once: a device that went away leaves its place when it
+	// has been silent for some minutes; and SHARE_SET_LIMITED, with CURVE_SECP256K1: too many such signings with the set were begun
+	// and not finished; the RetryInfo says when one more may be.
 	SignWithDevice(*SignWithDeviceRequest, grpc.ServerStreamingServer[SignWithDeviceResponse]) error
 	// Answers one wallet with its public keys and share sets.
 	//
@@ -457,7 +461,7 @@ type WalletServiceServer interface {
 	// Consumes, makes and changes nothing.
 	// Errors: WALLET_NOT_FOUND.
 	GetWallet(context.Context, *GetWalletRequest) (*GetWalletResponse, error)
-	// Lists the wallets of one owner, oldest first, in pages.
+	// Lists the wallets of one owner, oldest first (by create_time, then by wallet_id), in pages.
 	//
 	// May be called by the owner; with scope wallets:read for any owner.
 	// Consumes, makes and changes nothing. An owner without wallets has an empty list.

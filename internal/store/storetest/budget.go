@@ -190,7 +190,8 @@ func commitLocked(t *testing.T, b Backend) {
 	}
 	require.NoError(t, b.Release(t.Context(), first.WalletID, first.ID, plenty(), Audit("release", first.WalletID)))
 	Succeed(sign, first.ID, []byte("result"))
-	require.NoError(t, b.Commit(t.Context(), sign, session.Made{Used: first.ID}, Audit("commit", sign.WalletID)), "it runs on")
+	require.NoError(t, b.Commit(t.Context(), sign, session.Made{Used: first.ID}, Audit("commit", sign.WalletID)),
+		"it runs on")
 }
 
 // A released set has its whole budget again. Nothing else about it changes.

@@ -40,7 +40,8 @@ func NewRevokedElsewhere(t *testing.T, b Backend) (string, []session.Deletion) {
 	s, here := backingUp(t, b, set(t, b, there.WalletID, there.ParentID))
 	here.Half = []session.Sealed{{Curve: tss.Ed25519, Ciphertext: random(100)}}
 	require.NoError(t, b.Commit(t.Context(), s, Making(here, nil), Audit("commit", s.WalletID)))
-	require.NoError(t, b.Revoke(t.Context(), there.WalletID, now(), pick(there.ID, here.ID), Audit("revoke", there.WalletID)))
+	require.NoError(t, b.Revoke(t.Context(), there.WalletID, now(), pick(there.ID, here.ID),
+		Audit("revoke", there.WalletID)))
 	return there.ID, due(t, b, now())
 }
 
@@ -86,7 +87,8 @@ func deletions(t *testing.T, b Backend) {
 	require.NoError(t, b.PostponeDeletion(t.Context(), d.ShareSetID, now()))
 	require.Empty(t, due(t, b, d.Due), "what is not on the list is not put there")
 
-	one, two := plan(t, b, NewSet(NewSession(uuid.NewString(), session.OpBackup), ""), at), plan(t, b, NewSet(NewSession(uuid.NewString(), session.OpBackup), ""), at.Add(-time.Second))
+	one, two := plan(t, b, NewSet(NewSession(uuid.NewString(), session.OpBackup), ""), at),
+		plan(t, b, NewSet(NewSession(uuid.NewString(), session.OpBackup), ""), at.Add(-time.Second))
 	require.Equal(t, []session.Deletion{two, one}, due(t, b, at), "in the order of their times")
 	some, err := b.DueDeletions(t.Context(), at, 1)
 	require.NoError(t, err)
@@ -109,7 +111,8 @@ func deletionsPlanned(t *testing.T, b Backend) {
 	// A commit that fails leaves it there.
 	s, set = backingUp(t, b, set)
 	d := plan(t, b, set, now())
-	require.ErrorIs(t, b.Commit(t.Context(), s, Making(set, nil), Audit("commit", s.WalletID)), session.ErrShareSetRevoked, "its parent is PENDING")
+	require.ErrorIs(t, b.Commit(t.Context(), s, Making(set, nil), Audit("commit", s.WalletID)), session.ErrShareSetRevoked,
+		"its parent is PENDING")
 	require.Equal(t, []session.Deletion{d}, due(t, b, now()))
 }
 
@@ -164,12 +167,15 @@ func deletionsRevoke(t *testing.T, b Backend) {
 	here.Half = []session.Sealed{{Curve: tss.Ed25519, Ciphertext: random(100)}}
 	require.NoError(t, b.Commit(t.Context(), s, Making(here, nil), Audit("commit", s.WalletID)))
 
-	require.Error(t, b.Revoke(t.Context(), set.WalletID, now(), pick(set.ID, uuid.NewString()), Audit("revoke", set.WalletID)))
+	require.Error(t, b.Revoke(t.Context(), set.WalletID, now(), pick(set.ID, uuid.NewString()),
+		Audit("revoke", set.WalletID)))
 	require.Empty(t, due(t, b, now().Add(time.Hour)), "nothing was revoked")
 	at := now()
 	for range 2 {
-		require.NoError(t, b.Revoke(t.Context(), set.WalletID, at, pick(set.ParentID, set.ID, here.ID), Audit("revoke", set.WalletID)))
-		require.Equal(t, []session.Deletion{{ShareSetID: set.ID, WalletID: set.WalletID, Owner: "owner", Due: at}}, due(t, b, at))
+		require.NoError(t, b.Revoke(t.Context(), set.WalletID, at, pick(set.ParentID, set.ID, here.ID),
+			Audit("revoke", set.WalletID)))
+		require.Equal(t, []session.Deletion{{ShareSetID: set.ID, WalletID: set.WalletID, Owner: "owner", Due: at}},
+			due(t, b, at))
 	}
 	require.NoError(t, b.EndDeletion(t.Context(), set.ID, Audit("delete", set.WalletID)))
 	require.NoError(t, b.Revoke(t.Context(), set.WalletID, at, pick(set.ID), Audit("revoke", set.WalletID)))
@@ -187,7 +193,8 @@ func deletionsSweep(t *testing.T, b Backend) {
 	swept, err := b.Sweep(t.Context(), at, month)
 	require.NoError(t, err)
 	require.Equal(t, 2, swept.Sets)
-	require.Equal(t, []session.Deletion{{ShareSetID: set.ID, WalletID: set.WalletID, Owner: "owner", Due: at}}, due(t, b, at))
+	require.Equal(t, []session.Deletion{{ShareSetID: set.ID, WalletID: set.WalletID, Owner: "owner", Due: at}},
+		due(t, b, at))
 }
 
 // After a restart no run can commit any more what it has deposited, and it is due; what was

@@ -43,14 +43,17 @@ func restart(t *testing.T, b Backend) {
 	n := next(s)
 	require.NoError(t, b.Restart(t.Context(), n, Audit("restart", n.WalletID)))
 	require.Equal(t, n, stored(t, b, s.ID))
-	require.ErrorIs(t, b.Restart(t.Context(), n, Audit("restart", n.WalletID)), session.ErrSuperseded, "it is not INTERRUPTED")
+	require.ErrorIs(t, b.Restart(t.Context(), n, Audit("restart", n.WalletID)), session.ErrSuperseded,
+		"it is not INTERRUPTED")
 	late := *s
 	late.State = session.Failed
-	require.ErrorIs(t, b.Update(t.Context(), &late, plenty(), Audit("end", s.WalletID)), session.ErrSuperseded, "it is another attempt's")
+	require.ErrorIs(t, b.Update(t.Context(), &late, plenty(), Audit("end", s.WalletID)), session.ErrSuperseded,
+		"it is another attempt's")
 	set := NewSet(&late, "")
 	late.Failure = nil
 	Succeed(&late, set.ID, []byte("result"))
-	require.ErrorIs(t, b.Commit(t.Context(), &late, Making(set, wallet(s.WalletID, "owner")), Audit("commit", s.WalletID)), session.ErrSuperseded)
+	require.ErrorIs(t, b.Commit(t.Context(), &late, Making(set, wallet(s.WalletID, "owner")), Audit("commit", s.WalletID)),
+		session.ErrSuperseded)
 	require.Equal(t, n, stored(t, b, s.ID))
 
 	skip := next(interrupted(t, b))
@@ -64,7 +67,8 @@ func restart(t *testing.T, b Backend) {
 		s.State, s.Failure = state, &session.Failure{Reason: "INTERNAL"}
 		require.NoError(t, b.Update(t.Context(), s, plenty(), Audit("end", s.WalletID)))
 		n := next(s)
-		require.ErrorIs(t, b.Restart(t.Context(), n, Audit("restart", n.WalletID)), session.ErrSuperseded, "%v is final", state)
+		require.ErrorIs(t, b.Restart(t.Context(), n, Audit("restart", n.WalletID)), session.ErrSuperseded,
+			"%v is final", state)
 		require.Equal(t, s, stored(t, b, s.ID))
 	}
 }
@@ -184,7 +188,8 @@ func sweepSessions(t *testing.T, b Backend) {
 		s.CreateTime = now().Add(-month - time.Hour)
 		return s
 	}
-	running, queued, failed, young := old(session.OpBackup), old(session.OpBackup), old(session.OpCreate), NewSession("w", session.OpCreate)
+	running, queued, failed, young := old(session.OpBackup), old(session.OpBackup), old(session.OpCreate),
+		NewSession("w", session.OpCreate)
 	start(t, b, running)
 	_, _, err := b.Begin(t.Context(), queued, Audit("begin", queued.WalletID))
 	require.NoError(t, err)
@@ -278,7 +283,8 @@ func audited(t *testing.T, b Backend, walletID string, change func(session.Entry
 	total, _, err := b.VerifyAudit(t.Context())
 	require.NoError(t, err)
 	e := session.Entry{
-		Time: now(), Caller: "alice", Action: "test.change", WalletID: walletID, SessionID: "s", Outcome: "refused", Reason: "WHY", Detail: "what",
+		Time: now(), Caller: "alice", Action: "test.change", WalletID: walletID, SessionID: "s", Outcome: "refused",
+		Reason: "WHY", Detail: "what",
 	}
 	err = change(e)
 	require.Equal(t, len(want) == 0, err != nil, "%v", err)
@@ -368,7 +374,8 @@ func auditByTheClock(t *testing.T, b Backend) {
 	lines, err := b.Audit(t.Context(), made.WalletID)
 	require.NoError(t, err)
 	require.Equal(t, session.Entry{
-		Time: at, Action: "share_set.expire", WalletID: made.WalletID, ShareSetID: made.ID, SessionID: made.SessionID, Outcome: "ok",
+		Time: at, Action: "share_set.expire", WalletID: made.WalletID, ShareSetID: made.ID, SessionID: made.SessionID,
+		Outcome: "ok",
 	}, lines[len(lines)-1].Entry)
 
 	s := NewSession(uuid.NewString(), session.OpSign)
@@ -378,7 +385,8 @@ func auditByTheClock(t *testing.T, b Backend) {
 	lines, err = b.Audit(t.Context(), s.WalletID)
 	require.NoError(t, err)
 	last := lines[len(lines)-1]
-	require.Equal(t, []string{s.Caller, "session.end", s.ID, "failed", "INTERRUPTED"}, []string{last.Caller, last.Action, last.SessionID, last.Outcome, last.Reason})
+	require.Equal(t, []string{s.Caller, "session.end", s.ID, "failed", "INTERRUPTED"},
+		[]string{last.Caller, last.Action, last.SessionID, last.Outcome, last.Reason})
 	_, _, err = b.VerifyAudit(t.Context())
 	require.NoError(t, err)
 }

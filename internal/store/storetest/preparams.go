@@ -151,7 +151,8 @@ func moduliRace(t *testing.T, b Backend) {
 		return err == nil
 	}))
 	require.Equal(t, 1, race(t, func(i int) bool {
-		err := b.ReserveModuli(t.Context(), uuid.NewString(), session.MadeHere, sha256.Sum256(fmt.Append(nil, "here", i)), [32]byte{3})
+		err := b.ReserveModuli(t.Context(), uuid.NewString(), session.MadeHere,
+			sha256.Sum256(fmt.Append(nil, "here", i)), [32]byte{3})
 		if err != nil {
 			assert.ErrorIs(t, err, session.ErrModulusUsed)
 		}

@@ -26,7 +26,8 @@ func everyKind(t *testing.T, b Backend) (wallet string, set *session.StoredSet) 
 	other := NewSet(to, "")
 	Succeed(to, other.ID, []byte("sealed to the caller"))
 	to.Result.SealedTo = true
-	require.NoError(t, b.Commit(t.Context(), to, Making(other, &session.Wallet{ID: to.WalletID, Owner: "owner", CreateTime: now()}), Audit("commit", to.WalletID)))
+	require.NoError(t, b.Commit(t.Context(), to,
+		Making(other, &session.Wallet{ID: to.WalletID, Owner: "owner", CreateTime: now()}), Audit("commit", to.WalletID)))
 	require.NoError(t, b.AddPreParams(t.Context(), "pre-params 1", tss.Server, random(500), now()))
 	_, err := b.SetMetaOnce(t.Context(), "mac keyset", random(60))
 	require.NoError(t, err)
@@ -58,7 +59,8 @@ func reseal(t *testing.T, b Backend) {
 		session.KindPreParams: session.PreParamsLabel("pre-params 1", tss.Server),
 		session.KindMAC:       session.MACLabel(),
 	}
-	for kind, n := range map[string]int{session.KindHalf: 4, session.KindResult: 1, session.KindPreParams: 1, session.KindMAC: 1} {
+	for kind, n := range map[string]int{session.KindHalf: 4, session.KindResult: 1, session.KindPreParams: 1,
+		session.KindMAC: 1} {
 		found := rows(t, b, kind)
 		require.Len(t, found, n, kind)
 		if label, ok := want[kind]; ok {
@@ -94,7 +96,9 @@ func reseal(t *testing.T, b Backend) {
 func resealRace(t *testing.T, b Backend) {
 	wallet, set := everyKind(t, b)
 	before := rows(t, b, session.KindHalf)
-	require.NoError(t, b.Revoke(t.Context(), wallet, now(), func([]session.ShareSet) ([]string, error) { return []string{set.ID}, nil }, Audit("revoke", wallet)))
+	require.NoError(t, b.Revoke(t.Context(), wallet, now(), func([]session.ShareSet) ([]string, error) {
+		return []string{set.ID}, nil
+	}, Audit("revoke", wallet)))
 	to := make([][]byte, len(before))
 	for i := range before {
 		to[i] = random(len(before[i].Ciphertext))

@@ -76,7 +76,8 @@ func update(t *testing.T, b Backend) {
 	s, other := NewSession(uuid.NewString(), session.OpProvision), NewSession(uuid.NewString(), session.OpProvision)
 	start(t, b, s)
 	start(t, b, other)
-	s.Progress = session.Progress{Status: session.StatusParsingShare, Percent: 10, Elapsed: time.Second, Sequence: 3, Attempt: 1}
+	s.Progress = session.Progress{Status: session.StatusParsingShare, Percent: 10, Elapsed: time.Second,
+		Sequence: 3, Attempt: 1}
 	require.NoError(t, b.Update(t.Context(), s, plenty(), Audit("update", s.WalletID)))
 	require.Equal(t, s, stored(t, b, s.ID))
 	s.State, s.Failure = session.Failed, &session.Failure{Reason: "PROTOCOL_ABORTED", Culprit: "CLIENT", Round: 3}
@@ -114,7 +115,8 @@ func updateSuperseded(t *testing.T, b Backend) {
 		late.Attempt = attempt
 		require.ErrorIs(t, b.Update(t.Context(), &late, plenty(), Audit("update", late.WalletID)), session.ErrSuperseded)
 		Succeed(&late, "", []byte("result"))
-		require.ErrorIs(t, b.Commit(t.Context(), &late, Making(nil, nil), Audit("commit", late.WalletID)), session.ErrSuperseded)
+		require.ErrorIs(t, b.Commit(t.Context(), &late, Making(nil, nil), Audit("commit", late.WalletID)),
+			session.ErrSuperseded)
 		require.Equal(t, s, stored(t, b, s.ID))
 	}
 }
@@ -155,7 +157,8 @@ func commitSuperseded(t *testing.T, b Backend) {
 	require.NoError(t, b.Update(t.Context(), s, plenty(), Audit("update", s.WalletID)))
 	made := NewSet(s, "")
 	Succeed(&late, made.ID, []byte("result"))
-	require.ErrorIs(t, b.Commit(t.Context(), &late, Making(made, wallet(s.WalletID, "owner")), Audit("commit", late.WalletID)), session.ErrSuperseded)
+	require.ErrorIs(t, b.Commit(t.Context(), &late, Making(made, wallet(s.WalletID, "owner")),
+		Audit("commit", late.WalletID)), session.ErrSuperseded)
 	require.Equal(t, s, stored(t, b, s.ID))
 	_, err := b.Wallet(t.Context(), s.WalletID)
 	require.ErrorIs(t, err, session.ErrWalletNotFound)
@@ -166,7 +169,8 @@ func commitSuperseded(t *testing.T, b Backend) {
 	more := NewSet(done, "")
 	again := *done
 	Succeed(&again, more.ID, []byte("another result"))
-	require.ErrorIs(t, b.Commit(t.Context(), &again, Making(more, nil), Audit("commit", again.WalletID)), session.ErrSuperseded)
+	require.ErrorIs(t, b.Commit(t.Context(), &again, Making(more, nil), Audit("commit", again.WalletID)),
+		session.ErrSuperseded)
 	require.Equal(t, done, stored(t, b, done.ID))
 	require.Equal(t, []session.ShareSet{set.ShareSet}, found(t, b, set.WalletID).Sets)
 }
@@ -206,17 +210,25 @@ func commitAtomic(t *testing.T, b Backend) {
 		"unknown parent": func(_ *session.Session, made *session.StoredSet, _ *session.Wallet) {
 			made.ParentID = uuid.NewString()
 		},
-		"parent of another wallet": func(_ *session.Session, made *session.StoredSet, _ *session.Wallet) { made.ParentID = there.ID },
+		"parent of another wallet": func(_ *session.Session, made *session.StoredSet, _ *session.Wallet) {
+			made.ParentID = there.ID
+		},
 		"signing set with a method": func(_ *session.Session, made *session.StoredSet, _ *session.Wallet) {
 			made.Method = session.Password
 		},
 		"backup set without a method": func(_ *session.Session, made *session.StoredSet, _ *session.Wallet) {
 			made.Purpose = tss.Backup
 		},
-		"unknown state":         func(_ *session.Session, made *session.StoredSet, _ *session.Wallet) { made.State = 0 },
-		"not succeeded":         func(s *session.Session, _ *session.StoredSet, _ *session.Wallet) { s.State = session.Running },
-		"of another session":    func(_ *session.Session, made *session.StoredSet, _ *session.Wallet) { made.SessionID = there.SessionID },
-		"set of another wallet": func(_ *session.Session, made *session.StoredSet, _ *session.Wallet) { made.WalletID = there.WalletID },
+		"unknown state": func(_ *session.Session, made *session.StoredSet, _ *session.Wallet) { made.State = 0 },
+		"not succeeded": func(s *session.Session, _ *session.StoredSet, _ *session.Wallet) {
+			s.State = session.Running
+		},
+		"of another session": func(_ *session.Session, made *session.StoredSet, _ *session.Wallet) {
+			made.SessionID = there.SessionID
+		},
+		"set of another wallet": func(_ *session.Session, made *session.StoredSet, _ *session.Wallet) {
+			made.WalletID = there.WalletID
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := NewSession(uuid.NewString(), session.OpCreate)
@@ -257,7 +269,8 @@ func commitParent(t *testing.T, b Backend) {
 		end := *s
 		made := NewSet(s, parent)
 		Succeed(&end, made.ID, []byte("result"))
-		require.ErrorIs(t, b.Commit(t.Context(), &end, Making(made, nil), Audit("commit", end.WalletID)), session.ErrShareSetRevoked)
+		require.ErrorIs(t, b.Commit(t.Context(), &end, Making(made, nil), Audit("commit", end.WalletID)),
+			session.ErrShareSetRevoked)
 		require.Equal(t, s, stored(t, b, s.ID))
 		require.Len(t, found(t, b, first.WalletID).Sets, 3)
 	}
@@ -268,7 +281,8 @@ func interruptAll(t *testing.T, b Backend) {
 	require.NoError(t, err)
 	require.Zero(t, n)
 
-	queued, running, failed := NewSession("w", session.OpSign), NewSession("w", session.OpBackup), NewSession("w", session.OpSign)
+	queued, running, failed := NewSession("w", session.OpSign), NewSession("w", session.OpBackup),
+		NewSession("w", session.OpSign)
 	_, _, err = b.Begin(t.Context(), queued, Audit("begin", queued.WalletID))
 	require.NoError(t, err)
 	start(t, b, running)

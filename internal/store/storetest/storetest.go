@@ -147,8 +147,9 @@ func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 // NewSession returns a session that was just recorded.
 func NewSession(walletID string, op session.Operation) *session.Session {
 	return &session.Session{
-		ID: uuid.NewString(), Caller: "caller " + uuid.NewString(), RequestID: uuid.NewString(), Fingerprint: []byte("fingerprint"),
-		WalletID: walletID, Operation: op, State: session.Queued, Attempt: 1,
+		ID: uuid.NewString(), Caller: "caller " + uuid.NewString(), RequestID: uuid.NewString(),
+		Fingerprint: []byte("fingerprint"),
+		WalletID:    walletID, Operation: op, State: session.Queued, Attempt: 1,
 		Progress:   session.Progress{Status: session.StatusQueued, Sequence: 1, Attempt: 1},
 		CreateTime: now(),
 	}
@@ -170,7 +171,8 @@ func NewSet(s *session.Session, parentID string) *session.StoredSet {
 			DisplayName: "a phone", CreateTime: now(), ExpireTime: now().Add(15 * time.Minute),
 		},
 		Record: []byte("record of " + id), SessionID: s.ID,
-		Half: []session.Sealed{{Curve: tss.Secp256k1, Ciphertext: random(400)}, {Curve: tss.Ed25519, Ciphertext: random(150)}},
+		Half: []session.Sealed{{Curve: tss.Secp256k1, Ciphertext: random(400)},
+			{Curve: tss.Ed25519, Ciphertext: random(150)}},
 	}
 	copy(set.ClientShare[:], id)
 	return set
@@ -247,7 +249,8 @@ func start(t *testing.T, b Backend, s *session.Session) {
 func wallet(id, owner string) *session.Wallet {
 	return &session.Wallet{
 		ID: id, Owner: owner, CreateTime: now(), HostedSince: now().Add(time.Second),
-		Keys: []session.PublicKey{{Curve: tss.Secp256k1, Key: []byte("key 1 of " + id)}, {Curve: tss.Ed25519, Key: []byte("key 2 of " + id)}},
+		Keys: []session.PublicKey{{Curve: tss.Secp256k1, Key: []byte("key 1 of " + id)},
+			{Curve: tss.Ed25519, Key: []byte("key 2 of " + id)}},
 	}
 }
 

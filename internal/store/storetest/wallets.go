@@ -75,7 +75,8 @@ func notFound(t *testing.T, b Backend) {
 	require.ErrorIs(t, err, session.ErrWalletNotFound)
 	require.ErrorIs(t, b.Revoke(ctx, none, now(), pick(), Audit("revoke", none)), session.ErrWalletNotFound)
 
-	for _, at := range [][2]string{{mine.WalletID, none}, {none, mine.ID}, {mine.WalletID, other.ID}, {mine.WalletID, ""}} {
+	for _, at := range [][2]string{{mine.WalletID, none}, {none, mine.ID}, {mine.WalletID, other.ID},
+		{mine.WalletID, ""}} {
 		_, err = b.Set(ctx, at[0], at[1])
 		require.ErrorIs(t, err, session.ErrShareSetNotFound)
 		_, err = b.Confirm(ctx, at[0], at[1], Audit("confirm", at[0]))
@@ -90,7 +91,8 @@ func notFound(t *testing.T, b Backend) {
 	require.ErrorIs(t, err, session.ErrSessionNotFound)
 	_, err = b.ByRequest(ctx, "another", s.RequestID)
 	require.ErrorIs(t, err, session.ErrSessionNotFound)
-	require.ErrorIs(t, b.Update(ctx, NewSession(none, session.OpSign), plenty(), Audit("update", none)), session.ErrSessionNotFound)
+	require.ErrorIs(t, b.Update(ctx, NewSession(none, session.OpSign), plenty(), Audit("update", none)),
+		session.ErrSessionNotFound)
 	gone := NewSession(none, session.OpSign)
 	Succeed(gone, "", []byte("result"))
 	require.ErrorIs(t, b.Commit(ctx, gone, Making(nil, nil), Audit("commit", gone.WalletID)), session.ErrSessionNotFound)
@@ -117,26 +119,43 @@ func setsInOrder(t *testing.T, b Backend) {
 }
 
 func list(t *testing.T, b Backend) {
-	none, err := b.List(t.Context(), "", "", 10)
+	none, err := b.List(t.Context(), "", session.Position{}, 10)
 	require.NoError(t, err)
 	require.Empty(t, none)
 
-	ids := map[string][]string{}
-	for i := range 7 {
-		owner := fmt.Sprintf("owner %d", i%2)
-		_, set := NewWallet(t, b, owner)
-		if i == 3 {
-			activate(t, b, set)
-			AddSet(t, b, set.WalletID, set.ID)
-		}
-		ids[owner] = append(ids[owner], set.WalletID)
-		ids[""] = append(ids[""], set.WalletID)
+	ids := make([]string, 6)
+	for i := range ids {
+		ids[i] = uuid.NewString()
 	}
-	for owner, want := range ids {
-		slices.Sort(want)
+	slices.Sort(ids)
+	created := now()
+	inOrder := map[string][]string{}
+	var later []func() // they are not stored in the order of their creation either
+	for i, x := range []struct {
+		id    string
+		after time.Duration
+	}{{ids[3], 0}, {ids[1], 1}, {ids[4], 1}, {ids[0], 2}, {ids[5], 3}, {ids[2], 4}} {
+		s := NewSession(x.id, session.OpCreate)
+		set, w := NewSet(s, ""), wallet(x.id, fmt.Sprintf("owner %d", i%2))
+		w.CreateTime = created.Add(x.after * time.Microsecond)
+		inOrder[w.Owner], inOrder[""] = append(inOrder[w.Owner], w.ID), append(inOrder[""], w.ID)
+		later = append(later, func() {
+			start(t, b, s)
+			Succeed(s, set.ID, []byte("result"))
+			require.NoError(t, b.Commit(t.Context(), s, Making(set, w), Audit("commit", w.ID)))
+			if i == 3 {
+				activate(t, b, set)
+				AddSet(t, b, w.ID, set.ID)
+			}
+		})
+	}
+	for _, store := range slices.Backward(later) {
+		store()
+	}
+	for owner, want := range inOrder {
 		for limit := 1; limit <= len(want)+1; limit++ {
 			var got []string
-			for after := ""; ; after = got[len(got)-1] {
+			for after := (session.Position{}); ; {
 				page, err := b.List(t.Context(), owner, after, limit)
 				require.NoError(t, err)
 				require.LessOrEqual(t, len(page), limit)
@@ -147,16 +166,17 @@ func list(t *testing.T, b Backend) {
 					require.Equal(t, found(t, b, page[i].ID), &page[i])
 					got = append(got, page[i].ID)
 				}
+				after = page[len(page)-1].Position()
 			}
 			require.Equal(t, want, got)
 		}
 	}
 	for _, owner := range []string{"nobody", "owner", "owner 1 "} {
-		page, err := b.List(t.Context(), owner, "", 10)
+		page, err := b.List(t.Context(), owner, session.Position{}, 10)
 		require.NoError(t, err)
 		require.Empty(t, page)
 	}
-	page, err := b.List(t.Context(), "", "", 0)
+	page, err := b.List(t.Context(), "", session.Position{}, 0)
 	require.NoError(t, err)
 	require.Empty(t, page)
 }
@@ -216,7 +236,8 @@ func revoke(t *testing.T, b Backend) {
 	require.Equal(t, first.Half, set(t, b, first.WalletID, first.ID).Half)
 
 	// Once more, together with another set: a revoked set stays as it is.
-	require.NoError(t, b.Revoke(t.Context(), first.WalletID, at.Add(time.Hour), pick(second.ID, first.ID), Audit("revoke", first.WalletID)))
+	require.NoError(t, b.Revoke(t.Context(), first.WalletID, at.Add(time.Hour), pick(second.ID, first.ID),
+		Audit("revoke", first.WalletID)))
 	require.Equal(t, at, set(t, b, first.WalletID, second.ID).RevokeTime)
 	require.Equal(t, at.Add(time.Hour), set(t, b, first.WalletID, first.ID).RevokeTime)
 	require.Nil(t, set(t, b, first.WalletID, first.ID).Half)
@@ -240,16 +261,20 @@ func revokeRefused(t *testing.T, b Backend) {
 	mine, other := active(t, b), active(t, b)
 	before := found(t, b, mine.WalletID)
 	why := errors.New("because")
-	err := b.Revoke(t.Context(), mine.WalletID, now(), func([]session.ShareSet) ([]string, error) { return []string{mine.ID}, why }, Audit("revoke", mine.WalletID))
+	err := b.Revoke(t.Context(), mine.WalletID, now(), func([]session.ShareSet) ([]string, error) {
+		return []string{mine.ID}, why
+	}, Audit("revoke", mine.WalletID))
 	require.Same(t, why, err)
 	for _, id := range []string{other.ID, uuid.NewString(), ""} {
-		require.ErrorIs(t, b.Revoke(t.Context(), mine.WalletID, now(), pick(mine.ID, id), Audit("revoke", mine.WalletID)), session.ErrShareSetNotFound)
+		require.ErrorIs(t, b.Revoke(t.Context(), mine.WalletID, now(), pick(mine.ID, id), Audit("revoke", mine.WalletID)),
+			session.ErrShareSetNotFound)
 	}
 	require.Equal(t, before, found(t, b, mine.WalletID))
 	require.Equal(t, mine.Half, set(t, b, mine.WalletID, mine.ID).Half)
 	require.Equal(t, other.Half, set(t, b, other.WalletID, other.ID).Half)
 	require.PanicsWithValue(t, "pick", func() {
-		_ = b.Revoke(t.Context(), mine.WalletID, now(), func([]session.ShareSet) ([]string, error) { panic("pick") }, Audit("revoke", mine.WalletID))
+		_ = b.Revoke(t.Context(), mine.WalletID, now(), func([]session.ShareSet) ([]string, error) { panic("pick") },
+			Audit("revoke", mine.WalletID))
 	})
 	require.Equal(t, before, found(t, b, mine.WalletID)) // and the store still serves
 }
@@ -294,12 +319,13 @@ func revokeCommitRace(t *testing.T, b Backend) {
 	}
 	race(t, func(i int) bool {
 		if i == racers/2 {
-			return assert.NoError(t, b.Revoke(t.Context(), first.WalletID, now(), func(sets []session.ShareSet) (ids []string, err error) {
-				for _, s := range sets {
-					ids = append(ids, s.ID)
-				}
-				return ids, nil
-			}, Audit("revoke", first.WalletID)))
+			return assert.NoError(t, b.Revoke(t.Context(), first.WalletID, now(),
+				func(sets []session.ShareSet) (ids []string, err error) {
+					for _, s := range sets {
+						ids = append(ids, s.ID)
+					}
+					return ids, nil
+				}, Audit("revoke", first.WalletID)))
 		}
 		err := b.Commit(t.Context(), runs[i], Making(made[i], nil), Audit("commit", runs[i].WalletID))
 		if err != nil {

@@ -36,7 +36,8 @@ var errFailed = errors.New("some calls failed: see the column of answers")
 
 func run(out string, reports []string) error {
 	var table strings.Builder
-	table.WriteString("| call | calls | at once | a second | average | p50 | p95 | p99 | slowest | answers |\n|" + strings.Repeat(" --- |", 10) + "\n")
+	table.WriteString("| call | calls | at once | a second | average | p50 | p95 | p99 | slowest | answers |\n|" +
+		strings.Repeat(" --- |", 10) + "\n")
 	failed := false
 	for _, path := range reports {
 		r, err := keep(path)
@@ -88,7 +89,8 @@ func row(r *runner.Report) string {
 		answers = append(answers, fmt.Sprintf("%d %s", n, status))
 	}
 	slices.Sort(answers)
-	return fmt.Sprintf("| %s | %d | %d | %.2f | %s | %s | %s | %s | %s | %s |\n", r.Name, r.Count, r.Options.Concurrency, r.Rps,
+	return fmt.Sprintf("| %s | %d | %d | %.2f | %s | %s | %s | %s | %s | %s |\n", r.Name, r.Count,
+		r.Options.Concurrency, r.Rps,
 		duration(r.Average), at[50], at[95], at[99], duration(r.Slowest), strings.Join(answers, ", "))
 }
 
