@@ -318,8 +318,10 @@ func TestSendMessages(t *testing.T) {
 		"the same after a takeover": {runs: runs{live("two"), takeover("one", true)}, state: Succeeded, want: ErrInterrupted},
 		"failed":                    {state: Failed, failed: ErrShareSetLocked, want: ErrShareSetLocked},
 		"failed, a moment ago":      {runs: runs{ended}, state: Failed, failed: ErrShareSetLocked, want: ErrShareSetLocked},
-		"failed, and another's now": {runs: runs{live("two")}, state: Failed, failed: ErrShareSetLocked, want: ErrInterrupted},
-		"nobody runs it":            {state: Running, want: ErrInterrupted},
+		"failed, now another's": {
+			runs: runs{live("two")}, state: Failed, failed: ErrShareSetLocked, want: ErrInterrupted,
+		},
+		"nobody runs it": {state: Running, want: ErrInterrupted},
 	} {
 		st := &stub{onSession: func() (*Session, error) {
 			rec := &Session{ID: "session", Caller: "alice", RequestID: "request", State: x.state}
