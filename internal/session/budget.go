@@ -47,7 +47,7 @@ func (b *Budget) Refunded(full time.Time) time.Time { return full.Add(-softRefil
 // Soft returns how many soft aborts a set has that time has not paid back.
 func (b *Budget) Soft(set *ShareSet) int {
 	left := set.SoftFullTime.Sub(b.Now)
-	if set.SoftFullTime.IsZero() || left <= 0 {
+	if left <= 0 {
 		return 0
 	}
 	return int((left + softRefill - 1) / softRefill)

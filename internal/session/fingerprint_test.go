@@ -114,6 +114,14 @@ func TestFingerprintHasEveryField(t *testing.T) {
 		require.NotEmpty(t, sealer.last, name)
 		require.Empty(t, seen[string(sealer.last)], "%s is told apart", name)
 		seen[string(sealer.last)] = name
+		if name == "create: both curves" {
+			both := bytes.Clone(sealer.last)
+			for _, curves := range [][]session.Curve{nil, {session.Secp256k1, session.Ed25519}, {session.Ed25519, session.Secp256k1}} {
+				_, err := create(func(r *session.CreateRequest) { r.Curves = curves })()
+				require.ErrorIs(t, err, errFault)
+				require.Equal(t, both, sealer.last, "in whatever order, and where none is named")
+			}
+		}
 		if name == "device" {
 			same := bytes.Clone(sealer.last)
 			_, err := device(func(r *session.SignRequest) {

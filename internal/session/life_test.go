@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"testing"
@@ -277,7 +278,9 @@ func TestSequencesRiseOverKills(t *testing.T) {
 		p := servertest.Open(t, cfg)
 		r, err := p.Sessions.Create(t.Context(), alice, req)
 		require.NoError(t, err)
-		<-gate.Came
+		<-gate.Came // either side's
+		seen := errors.New("seen")
+		require.ErrorIs(t, r.Follow(t.Context(), 0, 0, func(session.Event) error { return seen }), seen)
 		rec := stateOf(t, p, r.SessionID())
 		require.Equal(t, attempt, rec.Attempt)
 		require.Equal(t, attempt, rec.Progress.Attempt)

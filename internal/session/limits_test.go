@@ -1,6 +1,7 @@
 package session
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -181,11 +182,59 @@ func TestTheOldestUnprovenGoes(t *testing.T) {
 			require.ErrorIs(t, r.err, ErrInterrupted)
 		}
 		u.remove(r)
+		require.Len(t, u.of["thief"], min(maxUnproven, len(all)-1-i), "one alone went")
 	}
 	require.False(t, other.ended)
 	require.Len(t, u.of, 1)
 	u.remove(other)
 	require.Empty(t, u.of)
+}
+
+// An owner's runs that take pre-params and do not succeed are counted, new wallets apart from the
+// rest, and refuse the next run that would take some.
+func TestWaste(t *testing.T) {
+	t.Parallel()
+	s := new(stub).runner(t, Config{Creates: 2})
+	anew := &plan{owner: "alice", curves: []Curve{Secp256k1, Ed25519}}
+	old := &plan{owner: "alice", curves: []Curve{Secp256k1}, source: new(source)}
+	none := &plan{owner: "alice", curves: []Curve{Ed25519}}
+	other := &plan{owner: "bob", curves: []Curve{Secp256k1}}
+	for range 3 {
+		s.wasted(anew, nil)
+		s.wasted(none, errStub)
+		s.wasted(anew, fmt.Errorf("pre-params: %w", new(NoPreParamsError)))
+		require.NoError(t, s.mayWaste(anew))
+	}
+	for range 2 {
+		require.NoError(t, s.mayWaste(anew))
+		s.wasted(anew, errStub)
+	}
+	limited := new(LimitedError)
+	require.ErrorAs(t, s.mayWaste(anew), &limited)
+	require.True(t, limited.Waste)
+	require.Positive(t, limited.RetryAfter)
+	for _, p := range []*plan{old, none, other} {
+		require.NoError(t, s.mayWaste(p))
+	}
+	for range 2 {
+		s.wasted(old, errStub)
+	}
+	require.ErrorIs(t, s.mayWaste(old), ErrRateLimited)
+	require.NoError(t, s.mayWaste(none), "it takes none")
+}
+
+// All that a part holds is counted.
+func TestSizeOf(t *testing.T) {
+	t.Parallel()
+	b := func(n int) []byte { return make([]byte, n) }
+	hello := &tss.Hello{
+		Nonce: b(1), SessionKey: b(2), PartyKeys: b(4), Record: b(8), Proof: b(16), WalletID: string(b(32)), ShareSetID: string(b(64)),
+	}
+	for want, p := range map[int]Part{
+		0: {}, 127: {Hello: hello}, 99: message(99), 33: {End: &tss.End{ShareHash: b(33)}}, 32: {MAC: b(32)},
+	} {
+		require.Equal(t, partOverhead+want, sizeOf(p))
+	}
 }
 
 // So many requests of a caller are recorded at once, and those of others beside them.

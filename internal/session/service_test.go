@@ -185,8 +185,10 @@ func TestStoreFailsAtTheBeginning(t *testing.T) {
 		_, err = p.Store.ByRequest(t.Context(), "alice", req.RequestID)
 		require.ErrorIs(t, err, session.ErrSessionNotFound, name)
 		r, err := p.Sessions.Create(t.Context(), alice, req)
-		progress, _, _ := ended(t, r, err)
-		require.NotEmpty(t, progress, "it ran")
+		_, _, err = ended(t, r, err)
+		require.ErrorIs(t, err, errFault)
+		_, err = p.Store.ByRequest(t.Context(), "alice", req.RequestID)
+		require.NoError(t, err, "it ran")
 	}
 }
 

@@ -28,11 +28,14 @@ func (r *Run) belongsTo(d *Device) bool {
 // that is live goes on.
 func (s *runner) otherInstance(ctx context.Context, r *Run, j job) (*Run, error) {
 	key := instanceKey{r.SessionID(), j.device.Instance}
-	if n, err := s.known(key, j.device); n != nil || err != nil {
-		return n, err
+	s.mu.Lock()
+	there := s.takeovers[key]
+	s.mu.Unlock()
+	if attempt := j.device.Attempt; attempt != 0 && (there == nil || attempt != there.attempt) {
+		return nil, fmt.Errorf("%w: attempt %d is over", ErrInterrupted, attempt)
 	}
-	if j.device.Attempt != 0 {
-		return nil, fmt.Errorf("%w: attempt %d is over", ErrInterrupted, j.device.Attempt)
+	if there != nil { // it calls again
+		return there, nil
 	}
 	p, err := s.prepared(context.WithoutCancel(ctx), j)
 	if err != nil {
@@ -50,23 +53,12 @@ func (s *runner) otherInstance(ctx context.Context, r *Run, j job) (*Run, error)
 		p.end()
 		return nil, ErrShuttingDown
 	}
-	if there := s.takeovers[key]; there != nil { // by a call at the same time
+	if there = s.takeovers[key]; there != nil { // by a call at the same time
 		p.end()
 		return there, nil
 	}
 	s.takeovers[key] = n
 	s.wg.Go(func() { s.runTakeover(n, r, j, p) }) // ends with its time for the hello, or as a run does
-	return n, nil
-}
-
-// known returns the run of an instance that calls again, or nil where it calls for the first time.
-func (s *runner) known(key instanceKey, d *Device) (*Run, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := s.takeovers[key]
-	if n != nil && d.Attempt != 0 && d.Attempt != n.attempt {
-		return nil, fmt.Errorf("%w: attempt %d is over", ErrInterrupted, d.Attempt)
-	}
 	return n, nil
 }
 

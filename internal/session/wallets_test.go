@@ -1,7 +1,9 @@
 package session
 
 import (
+	"crypto/sha256"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -60,4 +62,80 @@ func TestConfirmedAndActive(t *testing.T) {
 	require.Equal(t, []ShareSet{active}, w.Active(Backup))
 	require.Empty(t, w.Active(Signing))
 	require.Len(t, w.Sets, 3, "asking changes nothing")
+}
+
+// A set is confirmed by the hash of its client's share; one whose client's share is on a device,
+// in a wallet that was never hosted, also without.
+func TestWhatConfirms(t *testing.T) {
+	t.Parallel()
+	right := sha256.Sum256([]byte("share"))
+	for name, x := range map[string]struct {
+		hosted bool
+		sum    []byte
+		want   error
+	}{
+		"hosted":               {hosted: true, sum: right[:]},
+		"hosted, without":      {hosted: true, want: ErrInvalidArgument},
+		"hosted, wrong":        {hosted: true, sum: make([]byte, 32), want: ErrShareSetMismatch},
+		"on a device":          {sum: right[:]},
+		"on a device, without": {},
+		"on a device, wrong":   {sum: make([]byte, 32), want: ErrShareSetMismatch},
+	} {
+		wallet := &Wallet{ID: "wallet", Owner: "alice"}
+		if x.hosted {
+			wallet.HostedSince = time.Now()
+		}
+		confirmed := 0
+		st := &stub{
+			onWallet: func() (*Wallet, error) { return wallet, nil },
+			onSet: func() (*StoredSet, error) {
+				set := &StoredSet{ShareSet: ShareSet{State: SetPending}, ClientShare: right}
+				set.ExpireTime = time.Now().Add(time.Hour)
+				return set, nil
+			},
+			onConfirm: func() (bool, error) { confirmed++; return true, nil },
+		}
+		s := st.runner(t, Config{})
+		confirm := func() error {
+			_, err := s.confirm(t.Context(), Caller{Name: "alice"}, "wallet", "set", x.sum)
+			return err
+		}
+		if x.want != nil {
+			require.ErrorIs(t, confirm(), x.want, name)
+			require.Zero(t, confirmed, name)
+			continue
+		}
+		require.NoError(t, confirm(), name)
+		require.Equal(t, 1, confirmed, name)
+		st.onConfirm = func() (bool, error) { confirmed++; return confirmed > 2, errStub }
+		require.ErrorIs(t, confirm(), errStub, name)
+		require.Equal(t, 2, confirmed, "%s: it is not tried again", name)
+	}
+}
+
+// Nobody is asked about a revocation that cannot be, and nothing is revoked where the answer is no.
+func TestWhoIsAskedToRevoke(t *testing.T) {
+	t.Parallel()
+	asked, revoked, answer, fault := 0, 0, error(nil), error(nil)
+	st := &stub{
+		onWallet: func() (*Wallet, error) {
+			return &Wallet{ID: "wallet", Owner: "alice", Sets: []ShareSet{{ID: "set", State: SetPending}}}, nil
+		},
+		onRevoke: func() error { revoked++; return fault },
+	}
+	s := st.runner(t, Config{})
+	s.ports.Policy = policy(func() error { asked++; return answer })
+	revoke := func(set string) error {
+		_, err := s.revoke(t.Context(), Caller{Name: "alice"}, "wallet", set, false, false)
+		return err
+	}
+	require.ErrorIs(t, revoke("other"), ErrShareSetNotFound)
+	require.Zero(t, asked)
+	require.NoError(t, revoke("set"))
+	require.Equal(t, []int{1, 1}, []int{asked, revoked})
+	answer = new(DeniedError)
+	require.ErrorIs(t, revoke("set"), ErrPolicyDenied)
+	require.Equal(t, 1, revoked)
+	answer, fault = nil, errStub
+	require.ErrorIs(t, revoke("set"), errStub)
 }

@@ -293,7 +293,11 @@ func (m *mutator) add(e ast.Expr, code, what string) {
 	case passes:
 		at.prefix, at.suffix = fmt.Sprintf("mutantPasses(%d, ", n.id), ")"
 	case empty:
-		at.prefix, at.suffix = fmt.Sprintf("mutantEmpty(%d, ", n.id), ")"
+		typ := ""
+		if lit, ok := e.(*ast.CompositeLit); ok && lit.Type == nil {
+			typ = "[]byte" // it is left out where a literal is an element of another
+		}
+		at.prefix, at.suffix = fmt.Sprintf("mutantEmpty(%d, %s", n.id, typ), ")"
 	}
 	m.edits = append(m.edits, at)
 }

@@ -1,0 +1,35 @@
+package session
+
+import (
+	"testing"
+
+	"filippo.io/age"
+	"github.com/stretchr/testify/require"
+)
+
+// A new share that goes to a device comes back to nobody; where the operator wants it, every
+// other one is sealed to its caller.
+func TestWhereANewShareMayGo(t *testing.T) {
+	t.Parallel()
+	key, err := age.GenerateX25519Identity()
+	require.NoError(t, err)
+	for _, x := range []struct{ device, sealed, required, refused bool }{
+		{false, false, false, false},
+		{false, true, false, false},
+		{true, false, false, false},
+		{true, true, false, true},
+		{false, false, true, true},
+		{false, true, true, false},
+		{true, false, true, false},
+	} {
+		s := (&stub{}).runner(t, Config{RequireSealTo: x.required})
+		st := new(Start)
+		if x.device {
+			st.Device = new(Device)
+		}
+		if x.sealed {
+			st.SealTo = key.Recipient()
+		}
+		require.Equal(t, x.refused, s.checkStart(st) != nil, "%+v", x)
+	}
+}

@@ -1,0 +1,122 @@
+package session
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/mpcd/mpcd/internal/tss"
+)
+
+// Both shares of a wallet that was never hosted never meet; its device says nothing of its share
+// here.
+func TestSourceOfADeviceHeldWallet(t *testing.T) {
+	t.Parallel()
+	set := newPair(t)
+	wallet := set.wallet()
+	st := &stub{
+		onWallet: func() (*Wallet, error) { return wallet, nil },
+		onSet:    func() (*StoredSet, error) { return set.set, nil },
+	}
+	s := st.runner(t, Config{})
+	hosted, device := clientSide{share: set.encoded}, clientSide{device: &Device{ShareSetID: set.set.ID}}
+	find := func(from clientSide) (*source, error) {
+		_, src, err := s.source(t.Context(), Caller{Name: "alice"}, actSign, wallet.ID, Signing, from)
+		return src, err
+	}
+	for _, from := range []clientSide{hosted, device} {
+		src, err := find(from)
+		require.NoError(t, err)
+		require.Equal(t, set.record, src.record)
+		require.Equal(t, from.device == nil, src.client != nil)
+	}
+	wallet.HostedSince = time.Time{}
+	_, err := find(hosted)
+	require.ErrorIs(t, err, ErrDeviceHeldWallet)
+	_, err = find(device)
+	require.NoError(t, err)
+
+	wallet.HostedSince, set.set.LockTime = time.Now(), time.Now()
+	_, err = find(hosted)
+	require.ErrorIs(t, err, ErrShareSetLocked)
+	_, err = find(device)
+	require.NoError(t, err, "it is told when it has shown its share")
+}
+
+// A client's share is of the wallet and the purpose that are asked for.
+func TestReadingAShare(t *testing.T) {
+	t.Parallel()
+	set := newPair(t)
+	src := new(source)
+	id, err := src.read(set.wallet(), Signing, set.encoded)
+	require.NoError(t, err)
+	require.Equal(t, set.set.ID, id)
+	for _, x := range []struct {
+		wallet string
+		want   Purpose
+	}{{"other", Signing}, {set.set.WalletID, Backup}} {
+		_, err = src.read(&Wallet{ID: x.wallet}, x.want, set.encoded)
+		require.ErrorIs(t, err, ErrShareSetMismatch)
+	}
+}
+
+// A client's share has a key for each of its set's.
+func TestCheckingAShare(t *testing.T) {
+	t.Parallel()
+	set := newPair(t)
+	src := &source{set: set.set, record: set.record, client: set.shares[tss.Client]}
+	require.NoError(t, src.check(set.encoded))
+	src.client.Keys = nil
+	require.ErrorIs(t, src.check(set.encoded), ErrShareMalformed)
+}
+
+// A set's record names its wallet's keys, each on its curve.
+func TestRecordOfAnotherKey(t *testing.T) {
+	t.Parallel()
+	set := newPair(t)
+	wallet := set.wallet()
+	require.NoError(t, wallet.has("set", set.record))
+	key := wallet.Keys[0]
+	for name, keys := range map[string][]PublicKey{
+		"none": nil, "another curve's": {{Curve: Secp256k1, Key: key.Key}}, "another": {{Curve: Ed25519, Key: key.Key[1:]}},
+	} {
+		wallet.Keys = keys
+		require.ErrorIs(t, wallet.has("set", set.record), ErrDataCorrupted, name)
+	}
+}
+
+// The policy is asked of a device-held run when its device has shown its share, and of a hosted
+// one before it begins.
+func TestWhenThePolicyIsAsked(t *testing.T) {
+	t.Parallel()
+	set := newPair(t)
+	st := &stub{
+		onWallet: func() (*Wallet, error) { return set.wallet(), nil },
+		onSet:    func() (*StoredSet, error) { return set.set, nil },
+	}
+	s := st.runner(t, Config{})
+	asked := 0
+	s.ports.Policy = policy(func() error { asked++; return new(DeniedError) })
+	c, device := Caller{Name: "alice"}, &Device{ShareSetID: set.set.ID}
+	for _, hosted := range []operation{
+		&sign{SignRequest{WalletID: set.set.WalletID, SigningShare: set.encoded, Curve: Ed25519}, c},
+		&reshare{op: OpBackup, action: actBackup, from: Signing, caller: c, walletID: set.set.WalletID, share: set.encoded},
+	} {
+		_, err := hosted.prepare(t.Context(), s)
+		require.ErrorIs(t, err, ErrPolicyDenied)
+	}
+	require.Equal(t, 2, asked)
+	for _, held := range []operation{
+		&sign{SignRequest{WalletID: set.set.WalletID, Device: device, Curve: Ed25519}, c},
+		&reshare{
+			target: target{Start: Start{Device: device}},
+			op:     OpBackup, action: actBackup, from: Signing, caller: c, walletID: set.set.WalletID,
+		},
+	} {
+		p, err := held.prepare(t.Context(), s)
+		require.NoError(t, err)
+		require.NotNil(t, p.question)
+	}
+	require.Equal(t, 2, asked)
+}

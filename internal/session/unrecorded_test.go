@@ -1,0 +1,94 @@
+package session
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A run that is not recorded is found by its session's id, unless it has failed, and as long as
+// no other run has taken its place.
+func TestUnrecorded(t *testing.T) {
+	t.Parallel()
+	st := new(stub)
+	s := st.runner(t, Config{})
+	r, next := onDevice(s, Device{}), onDevice(s, Device{})
+	rec := signing(r)
+	require.Nil(t, s.draft("session"))
+	require.False(t, s.cancelUnrecorded("session"))
+	require.False(t, s.forget(r), "it never was")
+	s.remember(r, rec)
+	rec.State = Running // what is kept is a copy
+	found, err := s.session(t.Context(), "session")
+	require.NoError(t, err)
+	require.Equal(t, Queued, found.State)
+
+	require.True(t, s.cancelUnrecorded("session"))
+	require.ErrorIs(t, r.err, ErrSessionCancelled)
+	require.Nil(t, s.draft("session"), "it has failed")
+	st.onSession = func() (*Session, error) { return nil, ErrSessionNotFound }
+	_, err = s.session(t.Context(), "session")
+	require.ErrorIs(t, err, ErrSessionNotFound)
+
+	s.remember(next, rec)
+	require.True(t, s.forget(r))
+	require.Same(t, next, s.unrecorded["session"], "its place is another's")
+	require.False(t, s.forget(r))
+	require.True(t, s.forget(next))
+	require.Empty(t, s.unrecorded)
+	s.unrecorded["session"] = next
+	require.False(t, s.forget(next), "its session is recorded")
+	require.Len(t, s.unrecorded, 1)
+}
+
+// A session is recorded once, unless it was cancelled before; where it was cancelled meanwhile, it
+// is recorded and goes no further.
+func TestEnrol(t *testing.T) {
+	t.Parallel()
+	for name, x := range map[string]struct {
+		recorded, cancelled bool // before
+		meanwhile           bool
+		there               bool
+		fault               error
+		begins              int
+		want                error
+		left                bool // in memory
+	}{
+		"recorded":            {begins: 1},
+		"recorded already":    {recorded: true, cancelled: true},
+		"cancelled":           {cancelled: true, want: ErrSessionCancelled, left: true},
+		"cancelled meanwhile": {meanwhile: true, begins: 1, want: ErrSessionCancelled},
+		"the store fails":     {fault: errStub, begins: 1, want: errStub, left: true},
+		"there is another":    {there: true, begins: 1, want: ErrInterrupted, left: true},
+	} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		begins := 0
+		st := &stub{onBegin: func(*Session) (bool, error) {
+			begins++
+			if x.meanwhile {
+				cancel(ErrSessionCancelled)
+			}
+			return !x.there, x.fault
+		}}
+		s := st.runner(t, Config{})
+		r := onDevice(s, Device{})
+		rec := signing(r)
+		if !x.recorded {
+			s.remember(r, rec)
+		}
+		if x.cancelled {
+			cancel(ErrSessionCancelled)
+		}
+		err := s.enrol(ctx, r, rec)
+		if x.want == nil {
+			require.NoError(t, err, name)
+		} else {
+			require.ErrorIs(t, err, x.want, name)
+		}
+		require.Equal(t, x.begins, begins, name)
+		require.Equal(t, x.left, s.unrecorded["session"] == r, name)
+		require.Empty(t, s.recording.of, name)
+		cancel(nil)
+	}
+}
