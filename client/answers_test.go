@@ -207,7 +207,7 @@ func TestWhatADeviceEndsWith(t *testing.T) {
 	t.Parallel()
 	begun := func(err error) *attempt {
 		a := &attempt{device: &mpcdv1.DeviceSide{}, session: "session", ended: make(chan struct{}), err: err}
-		a.joint.Operation = "BACKUP"
+		a.joint.Kind = "BACKUP"
 		close(a.ended)
 		return a
 	}
@@ -221,7 +221,7 @@ func TestWhatADeviceEndsWith(t *testing.T) {
 	require.ErrorIs(t, err, io.ErrClosedPipe)
 	require.NotErrorIs(t, err, ErrBadAnswer)
 	sign := begun(broken)
-	sign.joint.Operation, sign.ended = tss.OperationSign, nil
+	sign.joint.Kind, sign.ended = tss.OperationSign, nil
 	gone, cancel := context.WithCancelCause(t.Context())
 	cancel(io.ErrClosedPipe)
 	require.NoError(t, sign.finish(gone))

@@ -30,8 +30,8 @@ func WithDeviceHeldShares() Option {
 
 // joint is this device's side of a run, whose operation has package tss's name. Its share, where
 // it has one, is the caller's to wipe.
-func (w want) joint(operation string) (*tss.Joint, error) {
-	j := &tss.Joint{Party: tss.Client, Operation: operation, Purpose: tss.Signing}
+func (w want) joint(operation string) (*tss.Operation, error) {
+	j := &tss.Operation{Party: tss.Client, Kind: operation, Purpose: tss.Signing}
 	if w.purpose == PurposeBackup {
 		j.Purpose = tss.Backup
 	}
@@ -77,14 +77,14 @@ func (c *Client) signOnDevice(
 type attempt struct {
 	client  *Client
 	device  *mpcdv1.DeviceSide // ack is raised as messages come; the reading goroutine's alone. nil: the run is hosted
-	joint   tss.Joint
+	joint   tss.Operation
 	session string
 	fail    context.CancelCauseFunc
 	slow    chan struct{} // has a value when this side has begun to make pre-params
 	making  atomic.Bool   // while it does
 
 	in     chan tss.Part // what came, in order
-	joined *tss.Joined   // set before ended is closed
+	joined *tss.Output   // set before ended is closed
 	err    error         // the same; read after wg
 	ended  chan struct{} // closed when the side has ended
 	wg     sync.WaitGroup
@@ -95,7 +95,7 @@ type attempt struct {
 }
 
 // newAttempt begins an attempt with parties of its own: those of another one cannot go on.
-func newAttempt(c *Client, j *tss.Joint) *attempt {
+func newAttempt(c *Client, j *tss.Operation) *attempt {
 	a := &attempt{client: c}
 	if j == nil {
 		return a
@@ -158,7 +158,7 @@ func (a *attempt) finish(ctx context.Context) error {
 		return nil
 	case a.session == "":
 		return badAnswer("an outcome before the run has begun")
-	case a.joint.Operation == tss.OperationSign:
+	case a.joint.Kind == tss.OperationSign:
 		return nil
 	}
 	select {

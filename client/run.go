@@ -58,7 +58,7 @@ func run[Resp any, Out outcome, Event event[Resp, Out]](
 	ctx context.Context, c *Client, w want, r *reporter, open opener[Resp],
 ) (*Share, error) {
 	var t ticket
-	var j *tss.Joint            // this device's side
+	var j *tss.Operation            // this device's side
 	var key *age.X25519Identity // of a hosted run
 	var err error
 	if c.deviceHeld {
@@ -110,8 +110,8 @@ func run[Resp any, Out outcome, Event event[Resp, Out]](
 // better. It never makes a second run. j is this device's side of it, which begins each attempt
 // anew; nil: the run is hosted.
 func follow[Resp any, Out comparable, Event event[Resp, Out]](
-	ctx context.Context, c *Client, t ticket, j *tss.Joint, r *reporter, open opener[Resp],
-) (*tss.Joined, Out, error) {
+	ctx context.Context, c *Client, t ticket, j *tss.Operation, r *reporter, open opener[Resp],
+) (*tss.Output, Out, error) {
 	t.requestID = uuid.NewString()
 	pace := newPace(c.rest, shortly)
 	for {

@@ -219,7 +219,7 @@ func newAccess(dir string) (*access, error) {
 // wrap puts the clocks in front of the parts.
 func (c *clocks) wrap(p *session.Ports) {
 	p.Sealer = &timedSealer{p.Sealer, c}
-	p.Halves, p.Custodian = &timedCustodian{p.Halves, c}, &timedCustodian{p.Custodian, c}
+	p.ServerShares, p.Custodian = &timedCustodian{p.ServerShares, c}, &timedCustodian{p.Custodian, c}
 	p.Wallets, p.Sessions = &timedWallets{p.Wallets, c}, &timedSessions{p.Sessions, c}
 }
 

@@ -111,7 +111,7 @@ func (p *play) halves(ctx context.Context, held *demoHeld) error {
 			return err
 		}
 		half := heldHalf{ShareSetID: set.ID, Purpose: set.Purpose.String()}
-		for _, sealed := range set.Half {
+		for _, sealed := range set.ServerShare {
 			half.Bytes += len(sealed.Ciphertext)
 		}
 		held.Service = append(held.Service, half)

@@ -71,7 +71,7 @@ func (m *Managed) Fetch(_ context.Context, _ string, set *session.StoredSet) (*t
 	if set.State == session.SetRevoked {
 		return nil, fmt.Errorf("fetch the server share of set %s: %w", set.ID, session.ErrShareSetRevoked)
 	}
-	if len(set.Half) == 0 && set.Purpose == session.Backup {
+	if len(set.ServerShare) == 0 && set.Purpose == session.Backup {
 		return nil, corrupted(set, errors.New("its server share is not here: was it deposited with a custodian (--custodian-url)?"))
 	}
 	rec, err := tss.ParseRecord(set.Record)
@@ -81,12 +81,12 @@ func (m *Managed) Fetch(_ context.Context, _ string, set *session.StoredSet) (*t
 	if rec.SetID != setID(&set.ShareSet) {
 		return nil, corrupted(set, fmt.Errorf("its record is another set's"))
 	}
-	if len(set.Half) != len(rec.Keys) {
-		return nil, corrupted(set, fmt.Errorf("its server share has %d curves, its record %d", len(set.Half), len(rec.Keys)))
+	if len(set.ServerShare) != len(rec.Keys) {
+		return nil, corrupted(set, fmt.Errorf("its server share has %d curves, its record %d", len(set.ServerShare), len(rec.Keys)))
 	}
 	half := &tss.Share{SetID: rec.SetID, Party: tss.Server, RecordHash: tss.Hash(set.Record)}
 	for i := range rec.Keys {
-		k, err := m.open(set, rec, rec.Keys[i].Curve, &set.Half[i])
+		k, err := m.open(set, rec, rec.Keys[i].Curve, &set.ServerShare[i])
 		if err != nil {
 			half.Wipe()
 			return nil, err
@@ -132,5 +132,5 @@ func setID(set *session.ShareSet) tss.SetID {
 }
 
 func label(set *session.ShareSet, c tss.Curve) session.Label {
-	return session.HalfLabel(set.WalletID, set.ID, c)
+	return session.ServerShareLabel(set.WalletID, set.ID, c)
 }

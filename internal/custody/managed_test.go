@@ -115,7 +115,7 @@ func (w *world) deposit(t *testing.T, walletID string, purpose tss.Purpose, curv
 	if purpose == tss.Backup {
 		set.Method = session.Password
 	}
-	set.Half, err = w.managed.Deposit(t.Context(), "owner", &set.ShareSet, both[tss.Server])
+	set.ServerShare, err = w.managed.Deposit(t.Context(), "owner", &set.ShareSet, both[tss.Server])
 	require.NoError(t, err)
 	return &deposited{set, both[tss.Client], both[tss.Server]}
 }
@@ -159,7 +159,7 @@ func TestRoundTrip(t *testing.T) {
 			require.NoError(t, w.store.Commit(t.Context(), s, session.Made{Set: d.StoredSet, Wallet: &session.Wallet{ID: d.WalletID, Owner: "owner", CreateTime: time.Now()}}, session.Entry{Action: "test", Outcome: "ok"}))
 			set, err := w.store.Set(t.Context(), d.WalletID, d.ID)
 			require.NoError(t, err)
-			require.Len(t, set.Half, len(curves))
+			require.Len(t, set.ServerShare, len(curves))
 
 			half, err := w.managed.Fetch(t.Context(), "owner", set)
 			require.NoError(t, err)
@@ -197,7 +197,7 @@ func TestSealed(t *testing.T) {
 	require.NoError(t, err)
 	b := encoded.Reveal()
 	for i := 0; i+16 <= len(b); i += 8 {
-		require.NotContains(t, string(d.Half[0].Ciphertext), string(b[i:i+16]))
+		require.NotContains(t, string(d.ServerShare[0].Ciphertext), string(b[i:i+16]))
 	}
 }
 
@@ -235,7 +235,7 @@ func TestLabelsAndWiping(t *testing.T) {
 		require.NotZero(t, b.Len())
 		require.True(t, b.Equal(secret.New(make([]byte, b.Len()))))
 	}
-	for _, h := range d.Half {
+	for _, h := range d.ServerShare {
 		label := session.Label{Kind: "server share", WalletID: d.WalletID, ShareSetID: d.ID, Curve: h.Curve, Party: tss.Server}
 		_, err := w.sealer.Open(h.Ciphertext, label)
 		require.NoError(t, err)
@@ -247,7 +247,7 @@ func TestFlippedBytes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	d := w.deposit(t, uuid.NewString(), tss.Signing, tss.Ed25519)
-	for _, b := range [][]byte{d.Half[0].Ciphertext, d.Record} {
+	for _, b := range [][]byte{d.ServerShare[0].Ciphertext, d.Record} {
 		for i := 0; i < len(b); i += len(b) / 16 {
 			b[i] ^= 0x40
 			w.requireCorrupted(t, d.StoredSet)
@@ -268,32 +268,32 @@ func TestSwappedRows(t *testing.T) {
 	otherWallet := w.deposit(t, uuid.NewString(), tss.Signing, tss.Secp256k1, tss.Ed25519)
 	otherPurpose := w.deposit(t, wallet, tss.Backup, tss.Ed25519)
 	for name, spoil := range map[string]func(s *session.StoredSet){
-		"other set's half":       func(s *session.StoredSet) { s.Half = sameWallet.Half },
-		"other set's ciphertext": func(s *session.StoredSet) { s.Half[1] = sameWallet.Half[1] },
-		"other wallet's half":    func(s *session.StoredSet) { s.Half = otherWallet.Half },
-		"other wallet's row":     func(s *session.StoredSet) { s.Half, s.Record = otherWallet.Half, otherWallet.Record },
-		"other set's row":        func(s *session.StoredSet) { s.Half, s.Record = sameWallet.Half, sameWallet.Record },
+		"other set's half":       func(s *session.StoredSet) { s.ServerShare = sameWallet.ServerShare },
+		"other set's ciphertext": func(s *session.StoredSet) { s.ServerShare[1] = sameWallet.ServerShare[1] },
+		"other wallet's half":    func(s *session.StoredSet) { s.ServerShare = otherWallet.ServerShare },
+		"other wallet's row":     func(s *session.StoredSet) { s.ServerShare, s.Record = otherWallet.ServerShare, otherWallet.Record },
+		"other set's row":        func(s *session.StoredSet) { s.ServerShare, s.Record = sameWallet.ServerShare, sameWallet.Record },
 		"other set's record":     func(s *session.StoredSet) { s.Record = sameWallet.Record },
-		"other purpose's row":    func(s *session.StoredSet) { s.Half, s.Record = otherPurpose.Half, otherPurpose.Record },
+		"other purpose's row":    func(s *session.StoredSet) { s.ServerShare, s.Record = otherPurpose.ServerShare, otherPurpose.Record },
 		"other purpose":          func(s *session.StoredSet) { s.Purpose = tss.Backup },
 		"other set's id":         func(s *session.StoredSet) { s.ID = sameWallet.ID },
 		"other wallet's id":      func(s *session.StoredSet) { s.WalletID = otherWallet.WalletID },
 		"curves' ciphertexts": func(s *session.StoredSet) {
-			s.Half[0].Ciphertext, s.Half[1].Ciphertext = s.Half[1].Ciphertext, s.Half[0].Ciphertext
+			s.ServerShare[0].Ciphertext, s.ServerShare[1].Ciphertext = s.ServerShare[1].Ciphertext, s.ServerShare[0].Ciphertext
 		},
-		"curves' names":            func(s *session.StoredSet) { s.Half[0].Curve, s.Half[1].Curve = s.Half[1].Curve, s.Half[0].Curve },
-		"curves' order":            func(s *session.StoredSet) { s.Half[0], s.Half[1] = s.Half[1], s.Half[0] },
-		"one curve twice":          func(s *session.StoredSet) { s.Half[0] = s.Half[1] },
-		"one curve too many":       func(s *session.StoredSet) { s.Half = append(s.Half, s.Half[1]) },
-		"the first curve missing":  func(s *session.StoredSet) { s.Half = s.Half[1:] },
-		"the second curve missing": func(s *session.StoredSet) { s.Half = s.Half[:1] },
-		"no half":                  func(s *session.StoredSet) { s.Half = nil },
-		"no ciphertext":            func(s *session.StoredSet) { s.Half[1].Ciphertext = nil },
+		"curves' names":            func(s *session.StoredSet) { s.ServerShare[0].Curve, s.ServerShare[1].Curve = s.ServerShare[1].Curve, s.ServerShare[0].Curve },
+		"curves' order":            func(s *session.StoredSet) { s.ServerShare[0], s.ServerShare[1] = s.ServerShare[1], s.ServerShare[0] },
+		"one curve twice":          func(s *session.StoredSet) { s.ServerShare[0] = s.ServerShare[1] },
+		"one curve too many":       func(s *session.StoredSet) { s.ServerShare = append(s.ServerShare, s.ServerShare[1]) },
+		"the first curve missing":  func(s *session.StoredSet) { s.ServerShare = s.ServerShare[1:] },
+		"the second curve missing": func(s *session.StoredSet) { s.ServerShare = s.ServerShare[:1] },
+		"no half":                  func(s *session.StoredSet) { s.ServerShare = nil },
+		"no ciphertext":            func(s *session.StoredSet) { s.ServerShare[1].Ciphertext = nil },
 		"no record":                func(s *session.StoredSet) { s.Record = nil },
 	} {
 		t.Run(name, func(t *testing.T) {
 			set := *d.StoredSet
-			set.Half = slices.Clone(set.Half)
+			set.ServerShare = slices.Clone(set.ServerShare)
 			spoil(&set)
 			w.requireCorrupted(t, &set)
 		})
@@ -337,9 +337,9 @@ func TestSealedForTheRightPlace(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			set := *d.StoredSet
-			set.Half = slices.Clone(set.Half)
+			set.ServerShare = slices.Clone(set.ServerShare)
 			var err error
-			set.Half[1].Ciphertext, err = w.sealer.Seal(secret.New(b), label)
+			set.ServerShare[1].Ciphertext, err = w.sealer.Seal(secret.New(b), label)
 			require.NoError(t, err)
 			w.requireCorrupted(t, &set)
 		})
@@ -350,7 +350,7 @@ func TestRevoked(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	d := w.deposit(t, uuid.NewString(), tss.Signing, tss.Ed25519)
-	d.State, d.Half = session.SetRevoked, nil
+	d.State, d.ServerShare = session.SetRevoked, nil
 	_, err := w.managed.Fetch(t.Context(), "owner", d.StoredSet)
 	require.ErrorIs(t, err, session.ErrShareSetRevoked)
 }

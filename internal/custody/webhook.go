@@ -145,7 +145,7 @@ func (w *Webhook) readBack(ctx context.Context, owner string, set *session.Share
 
 // Fetch implements session.Custodian.
 func (w *Webhook) Fetch(ctx context.Context, owner string, set *session.StoredSet) (*tss.Share, error) {
-	if len(set.Half) > 0 || set.State == session.SetRevoked {
+	if len(set.ServerShare) > 0 || set.State == session.SetRevoked {
 		return w.cfg.Before.Fetch(ctx, owner, set)
 	}
 	rec, err := tss.ParseRecord(set.Record)

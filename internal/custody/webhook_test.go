@@ -71,7 +71,7 @@ func reference(t *testing.T, identity *age.X25519Identity) http.Handler {
 // elsewhere returns a set without its halves in its row, as one whose custodian is elsewhere.
 func (w *world) elsewhere(t *testing.T, walletID string, curves ...tss.Curve) *deposited {
 	d := w.deposit(t, walletID, tss.Backup, curves...)
-	d.Half, d.Method = nil, session.Password
+	d.ServerShare, d.Method = nil, session.Password
 	return d
 }
 
@@ -132,7 +132,7 @@ func TestWebhookCustodianAfterManaged(t *testing.T) {
 	require.NoError(t, err)
 	requireSame(t, d.server, half)
 
-	d.Half = nil
+	d.ServerShare = nil
 	_, err = w.managed.Fetch(t.Context(), "alice", d.StoredSet)
 	require.ErrorIs(t, err, session.ErrDataCorrupted)
 	require.ErrorContains(t, err, "--custodian-url")

@@ -82,7 +82,7 @@ func (u *one) records(t testing.TB) (out []string) {
 			require.Equal(t, k.Curve == tss.Secp256k1, k.Parties[tss.Server].PaillierN != nil)
 		}
 		require.Equal(t, tss.SetID{WalletID: w.ID, ShareSetID: set.ID, Purpose: set.Purpose}, r.SetID)
-		require.Len(t, set.Half, len(r.Keys))
+		require.Len(t, set.ServerShare, len(r.Keys))
 		out = append(out, row)
 	}
 	return out

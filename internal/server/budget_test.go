@@ -216,7 +216,7 @@ func TestDeviceIsInMidRunWhenItsSetIsLocked(t *testing.T) {
 	t.Parallel()
 	gate := servertest.NewGate()
 	f := start(t, servertest.Config{Auth: servertest.Always("alice"), Wrap: func(p *session.Ports) {
-		p.Halves = &servertest.Custodian{Custodian: p.Halves, BeforeFetch: gate.Wait}
+		p.ServerShares = &servertest.Custodian{Custodian: p.ServerShares, BeforeFetch: gate.Wait}
 	}})
 	phone := newDevicePhone(t, f.Service, &keychain{})
 	share, err := client.ParseShare(f.second.share)

@@ -40,7 +40,7 @@ func TestStreamIsFlushedEventByEvent(t *testing.T) {
 	fetch, deposit := servertest.NewGate(), servertest.NewGate()
 	f := start(t, servertest.Config{Wrap: func(p *session.Ports) {
 		p.Custodian = &servertest.Custodian{Custodian: p.Custodian, BeforeFetch: fetch.Wait}
-		p.Halves = &servertest.Custodian{Custodian: p.Halves, BeforeDeposit: deposit.Wait}
+		p.ServerShares = &servertest.Custodian{Custodian: p.ServerShares, BeforeDeposit: deposit.Wait}
 	}})
 	key, err := age.GenerateX25519Identity()
 	require.NoError(t, err)

@@ -24,7 +24,7 @@ type spent struct{ fetches, preParams atomic.Int32 }
 func (c *spent) wrap(p *session.Ports) {
 	fetched := func(context.Context) error { c.fetches.Add(1); return nil }
 	p.Custodian = &servertest.Custodian{Custodian: p.Custodian, BeforeFetch: fetched}
-	p.Halves = &servertest.Custodian{Custodian: p.Halves, BeforeFetch: fetched}
+	p.ServerShares = &servertest.Custodian{Custodian: p.ServerShares, BeforeFetch: fetched}
 	p.PreParams = &servertest.PreParams{Source: p.PreParams, Before: func(context.Context) error { c.preParams.Add(1); return nil }}
 }
 

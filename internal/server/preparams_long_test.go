@@ -31,7 +31,7 @@ func TestLongEmptyPoolRefusesDevices(t *testing.T) {
 	cfg.Wrap = func(p *session.Ports) {
 		pool = fillsNothing(t, p)
 		p.PreParams = pool
-		p.Halves = &servertest.Custodian{Custodian: p.Halves, BeforeFetch: func(context.Context) error {
+		p.ServerShares = &servertest.Custodian{Custodian: p.ServerShares, BeforeFetch: func(context.Context) error {
 			read.Add(1)
 			return nil
 		}}

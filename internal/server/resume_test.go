@@ -184,7 +184,7 @@ func heldUp(t testing.TB) (*stocked, *servertest.Gate) {
 	t.Helper()
 	gate := servertest.NewGate()
 	return start(t, servertest.Config{Wrap: func(p *session.Ports) {
-		p.Halves = &servertest.Custodian{Custodian: p.Halves, BeforeDeposit: gate.Wait}
+		p.ServerShares = &servertest.Custodian{Custodian: p.ServerShares, BeforeDeposit: gate.Wait}
 		p.Custodian = &servertest.Custodian{Custodian: p.Custodian, BeforeDeposit: gate.Wait}
 	}}), gate
 }

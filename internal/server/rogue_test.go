@@ -100,7 +100,7 @@ type rogue struct {
 	op    string
 	uses  string // the set
 	req   deviceRun
-	joint tss.Joint
+	joint tss.Operation
 	trick trick
 	// givesUp makes it cancel the run, as the SDK does, when its own parties cannot go on.
 	givesUp bool
@@ -115,7 +115,7 @@ type rogue struct {
 	heard   []*pb.ProtocolMessage // of the service
 	next    uint32                // the last sequence that was used
 	refused []*status.Status      // calls of SendMessages
-	joined  *tss.Joined
+	joined  *tss.Output
 	err     error // its own parties'
 }
 
@@ -123,8 +123,8 @@ type rogue struct {
 func (s *stage) rogue(t testing.TB, op string, do trick) *rogue {
 	t.Helper()
 	r := &rogue{stage: s, op: op, trick: do, in: make(chan tss.Part, 64)}
-	r.joint = tss.Joint{
-		Party: tss.Client, Operation: op, Curves: []tss.Curve{tss.Ed25519}, Purpose: tss.Signing, PreParams: tsstest.NewSource().PreParams,
+	r.joint = tss.Operation{
+		Party: tss.Client, Kind: op, Curves: []tss.Curve{tss.Ed25519}, Purpose: tss.Signing, PreParams: tsstest.NewSource().PreParams,
 	}
 	var from held
 	switch op {
@@ -254,7 +254,7 @@ func (r *rogue) proven(m *outgoing) *outgoing {
 func (r *rogue) about() *tss.HelloContext {
 	j := &r.joint
 	return &tss.HelloContext{
-		Operation: j.Operation, SessionID: j.SessionID, Attempt: j.Attempt, WalletID: j.Share.WalletID, ShareSetID: j.Share.ShareSetID,
+		Operation: j.Kind, SessionID: j.SessionID, Attempt: j.Attempt, WalletID: j.Share.WalletID, ShareSetID: j.Share.ShareSetID,
 		RecordHash: j.Share.RecordHash, Payload: j.Payload, Instance: j.Instance,
 	}
 }

@@ -32,7 +32,7 @@ func gated(t testing.TB, cfg session.Config) (*stocked, *servertest.Gate) {
 	cfg.Slots = 1
 	return start(t, servertest.Config{Sessions: cfg, Wrap: func(p *session.Ports) {
 		p.Custodian = &servertest.Custodian{Custodian: p.Custodian, BeforeFetch: gate.Wait}
-		p.Halves = &servertest.Custodian{Custodian: p.Halves, BeforeFetch: gate.Wait}
+		p.ServerShares = &servertest.Custodian{Custodian: p.ServerShares, BeforeFetch: gate.Wait}
 	}}), gate
 }
 

@@ -81,12 +81,12 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 	keeper := custody.NewManaged(sealer)
 	pool := preparams.NewPool(st, sealer, o.Pool, log)
 	ports := session.Ports{
-		Wallets: st, Sessions: st, Budgets: st, Keeping: st, Sealer: sealer, Halves: keeper, Custodian: keeper,
+		Wallets: st, Sessions: st, Budgets: st, Housekeeper: st, Sealer: sealer, ServerShares: keeper, Custodian: keeper,
 		PreParams: pool, Log: log,
 	}
 	workers := worker.NewPool(o.Worker, log)
 	if len(o.Worker.Args) > 0 {
-		ports.Joint = workers.Run
+		ports.ServerSide = workers.Run
 	}
 	o.outside(&ports, keeper, st)
 	sessions, err := session.New(ctx, ports, o.sessions())

@@ -102,9 +102,9 @@ func newAdmission(slots, maxQueue int) *admission {
 // runs that a user with two devices begins have room in any.
 func quarter(queue int) int { return max(2, queue/4) }
 
-// enter takes a place, in a slot or in the queue, or fails with an OverloadedError. The
+// enqueue takes a place, in a slot or in the queue, or fails with an OverloadedError. The
 // place is kept until leave.
-func (a *admission) enter(caller string, op Operation) (*ticket, error) {
+func (a *admission) enqueue(caller string, op Operation) (*ticket, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	t := &ticket{a: a, lane: a.lane(op), who: who{caller, op == OpCreate}}
@@ -125,8 +125,8 @@ func (a *admission) enter(caller string, op Operation) (*ticket, error) {
 	return t, nil
 }
 
-// room fails with the OverloadedError with which enter would fail now.
-func (a *admission) room(caller string, op Operation) error {
+// hasPlace fails with the OverloadedError with which enter would fail now.
+func (a *admission) hasPlace(caller string, op Operation) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	_, err := a.full(who{caller, op == OpCreate})

@@ -32,7 +32,7 @@ func drainOrder(holder *ticket, tickets []*ticket) []string {
 
 func enter(t *testing.T, a *admission, caller string, op Operation) *ticket {
 	t.Helper()
-	tk, err := a.enter(caller, op)
+	tk, err := a.enqueue(caller, op)
 	require.NoError(t, err)
 	return tk
 }
@@ -139,7 +139,7 @@ func TestOverload(t *testing.T) {
 		h1.leave()
 		h1 = enter(t, a, "x", OpProvision)
 		waiting := []*ticket{enter(t, a, "x", OpProvision), enter(t, a, "w", OpProvision), enter(t, a, "y", OpSign)}
-		_, err := a.enter("z", OpSign)
+		_, err := a.enqueue("z", OpSign)
 		require.ErrorIs(t, err, ErrOverloaded)
 		var o *OverloadedError
 		require.ErrorAs(t, err, &o)

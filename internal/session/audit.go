@@ -94,7 +94,7 @@ func (s *runner) refused(ctx context.Context, e Entry, err error) {
 // in the log, and changes nothing of what was decided.
 func (s *runner) note(ctx context.Context, e Entry) {
 	e.Time = s.clock.wallNow()
-	if err := s.ports.Keeping.Record(context.WithoutCancel(ctx), e); err != nil {
+	if err := s.ports.Housekeeper.Record(context.WithoutCancel(ctx), e); err != nil {
 		s.ports.Log.Error("an audit entry could not be written", "action", e.Action, "caller", e.Caller, "error", err)
 	}
 }

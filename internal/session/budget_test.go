@@ -96,7 +96,7 @@ func TestLockInFlight(t *testing.T) {
 	t.Parallel()
 	gate := servertest.NewGate()
 	p, first, backup := open(t, servertest.Config{Sessions: session.Config{Slots: 3}, Wrap: func(p *session.Ports) {
-		p.Halves = &servertest.Custodian{Custodian: p.Halves, BeforeFetch: gate.Wait}
+		p.ServerShares = &servertest.Custodian{Custodian: p.ServerShares, BeforeFetch: gate.Wait}
 		p.Custodian = &servertest.Custodian{Custodian: p.Custodian, BeforeFetch: gate.Wait}
 	}})
 	confirmed(t, p, backup)

@@ -26,7 +26,7 @@ func TestClockJumps(t *testing.T) {
 			t.Parallel()
 			clock, gate := new(jumpy), servertest.NewGate()
 			p, first, backup := open(t, servertest.Config{Sessions: session.Config{Wall: clock.now}, Wrap: func(p *session.Ports) {
-				p.Halves = &servertest.Custodian{Custodian: p.Halves, BeforeDeposit: gate.Wait}
+				p.ServerShares = &servertest.Custodian{Custodian: p.ServerShares, BeforeDeposit: gate.Wait}
 			}})
 			sweeping, stop := context.WithCancel(t.Context())
 			defer stop()
@@ -126,7 +126,7 @@ func TestPendingCapCountsRuns(t *testing.T) {
 	t.Parallel()
 	gate := servertest.NewGate()
 	p, _, backup := open(t, servertest.Config{Sessions: session.Config{PendingSets: 2}, Wrap: func(p *session.Ports) {
-		p.Halves = &servertest.Custodian{Custodian: p.Halves, BeforeDeposit: gate.Wait}
+		p.ServerShares = &servertest.Custodian{Custodian: p.ServerShares, BeforeDeposit: gate.Wait}
 	}})
 	confirmed(t, p, backup)
 	var runs []*session.Run

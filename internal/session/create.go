@@ -39,7 +39,7 @@ func (o *create) prepare(context.Context, *runner) (*plan, error) {
 }
 
 func (o *create) execute(ctx context.Context, s *runner, w *work, p *plan) (*made, error) {
-	m, keys, err := s.make(ctx, w, p, target{Start: o.Start, purpose: Signing})
+	m, keys, err := s.makeSet(ctx, w, p, target{Start: o.Start, purpose: Signing})
 	if err != nil {
 		return nil, err
 	}

@@ -161,7 +161,7 @@ func TestRevokeInFlight(t *testing.T) {
 	const flights = 20
 	gate := servertest.NewGate()
 	p, first, backup := open(t, servertest.Config{Sessions: session.Config{Slots: flights}, Wrap: func(p *session.Ports) {
-		p.Halves = &servertest.Custodian{Custodian: p.Halves, BeforeFetch: gate.Wait}
+		p.ServerShares = &servertest.Custodian{Custodian: p.ServerShares, BeforeFetch: gate.Wait}
 	}})
 	confirmed(t, p, backup)
 	var runs []*session.Run

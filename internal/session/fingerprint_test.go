@@ -34,7 +34,7 @@ func (nothingUnfinished) InterruptAll(context.Context, session.Budget) (int, err
 func TestFingerprintHasEveryField(t *testing.T) {
 	t.Parallel()
 	sealer := &fingerprints{}
-	s, err := session.New(t.Context(), session.Ports{Keeping: nothingUnfinished{}, Sealer: sealer, Log: slog.New(slog.DiscardHandler)}, session.Config{})
+	s, err := session.New(t.Context(), session.Ports{Housekeeper: nothingUnfinished{}, Sealer: sealer, Log: slog.New(slog.DiscardHandler)}, session.Config{})
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
 	key, err := age.GenerateX25519Identity()

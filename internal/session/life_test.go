@@ -22,7 +22,7 @@ func atGate(t testing.TB, cfg session.Config) (p *servertest.Parts, gate *server
 	gate = servertest.NewGate()
 	cfg.Slots = 1
 	p, first, backup = open(t, servertest.Config{Sessions: cfg, Wrap: func(p *session.Ports) {
-		p.Halves = &servertest.Custodian{Custodian: p.Halves, BeforeFetch: gate.Wait}
+		p.ServerShares = &servertest.Custodian{Custodian: p.ServerShares, BeforeFetch: gate.Wait}
 	}})
 	return p, gate, first, backup
 }
@@ -154,7 +154,7 @@ func TestRunFindsOutThatItWasCancelled(t *testing.T) {
 	t.Parallel()
 	gate, told := servertest.NewGate(), make(chan struct{})
 	p, first, _ := open(t, servertest.Config{Wrap: func(p *session.Ports) {
-		p.Halves = &servertest.Custodian{Custodian: p.Halves, BeforeFetch: gate.Wait}
+		p.ServerShares = &servertest.Custodian{Custodian: p.ServerShares, BeforeFetch: gate.Wait}
 		p.Sessions = &slowCancel{Sessions: p.Sessions, then: func() { gate.Open(); <-told }}
 	}})
 	r, err := p.Sessions.Sign(t.Context(), alice, signWith(first))
@@ -337,7 +337,7 @@ func TestRestartKeepsTheWallet(t *testing.T) {
 	t.Parallel()
 	gate := servertest.NewGate()
 	p := servertest.Open(t, servertest.Config{Wrap: func(p *session.Ports) {
-		p.Halves = &servertest.Custodian{Custodian: p.Halves, BeforeDeposit: gate.Wait}
+		p.ServerShares = &servertest.Custodian{Custodian: p.ServerShares, BeforeDeposit: gate.Wait}
 	}})
 	req := session.CreateRequest{Start: start(), Curves: []session.Curve{session.Ed25519}}
 	r, err := p.Sessions.Create(t.Context(), alice, req)
@@ -361,7 +361,7 @@ func TestRestartKeepsTheWallet(t *testing.T) {
 func TestFailedIsFinal(t *testing.T) {
 	t.Parallel()
 	p, first, _ := open(t, servertest.Config{Wrap: func(p *session.Ports) {
-		p.Halves = &servertest.Custodian{Custodian: p.Halves, BeforeFetch: func(context.Context) error { return session.ErrDataCorrupted }}
+		p.ServerShares = &servertest.Custodian{Custodian: p.ServerShares, BeforeFetch: func(context.Context) error { return session.ErrDataCorrupted }}
 	}})
 	req := signWith(first)
 	r, err := p.Sessions.Sign(t.Context(), alice, req)

@@ -20,8 +20,8 @@ func TestShareOfTheQueue(t *testing.T) {
 	var waiting []*ticket
 	full := func(caller string, op Operation, own bool, retry time.Duration) {
 		var o *OverloadedError
-		require.ErrorAs(t, a.room(caller, op), &o)
-		_, err := a.enter(caller, op)
+		require.ErrorAs(t, a.hasPlace(caller, op), &o)
+		_, err := a.enqueue(caller, op)
 		require.Equal(t, o, err)
 		require.Equal(t, own, o.Own)
 		require.Equal(t, retry, o.RetryAfter)
@@ -63,7 +63,7 @@ func TestFullQueueTakesFromWhoHasTheMost(t *testing.T) {
 	}
 	others = append(others, enter(t, a, "a", OpProvision), enter(t, a, "b", OpProvision))
 	for i, caller := range []string{"c", "d", "e", "f"} {
-		require.NoError(t, a.room(caller, OpSign))
+		require.NoError(t, a.hasPlace(caller, OpSign))
 		others = append(others, enter(t, a, caller, OpSign))
 		err := greedy[5-i].wait(t.Context(), func(uint32) {})
 		var o *OverloadedError
@@ -76,7 +76,7 @@ func TestFullQueueTakesFromWhoHasTheMost(t *testing.T) {
 	others = append(others, enter(t, a, "g", OpProvision)) // all have one now
 	for _, caller := range []string{"h", "a", "greedy"} {
 		var o *OverloadedError
-		_, err := a.enter(caller, OpProvision)
+		_, err := a.enqueue(caller, OpProvision)
 		require.ErrorAs(t, err, &o, caller)
 		require.False(t, o.Own)
 		require.Equal(t, 9*firstGuess, o.RetryAfter)
@@ -264,7 +264,7 @@ func TestTurns(t *testing.T) {
 }
 
 func message(n int) Part {
-	return Part{Message: &tss.Sealable{Curve: Ed25519, Payload: make([]byte, n)}}
+	return Part{Message: &tss.SealedMessage{Curve: Ed25519, Payload: make([]byte, n)}}
 }
 
 // What devices have sent and no run has taken is bounded over all runs. A run of which nothing

@@ -19,9 +19,9 @@ type target struct {
 	method  BackupMethod
 }
 
-// make makes a new share set: by key generation where the plan has no source, by resharing it
+// makeSet makes a new share set: by key generation where the plan has no source, by resharing it
 // otherwise. It stores nothing but what a custodian takes into its own keeping.
-func (s *runner) make(ctx context.Context, w *work, p *plan, t target) (m *made, public []PublicKey, err error) {
+func (s *runner) makeSet(ctx context.Context, w *work, p *plan, t target) (m *made, public []PublicKey, err error) {
 	claim := s.ports.PreParams.Claim
 	if t.Device != nil {
 		claim = s.ports.PreParams.ClaimReady
@@ -40,7 +40,7 @@ func (s *runner) make(ctx context.Context, w *work, p *plan, t target) (m *made,
 	op := s.serverSide(w, p.curves)
 	op.Purpose, op.ShareSetID, op.PreParams = t.purpose, newID(), s.preParams(w, claim, tss.Server)
 	if t.Device != nil { // a hosted client's moduli are reserved when its pre-params are claimed
-		op.Fresh = func(n, nTilde *big.Int) error { return s.fresh(ctx, w.rec.WalletID, n, nTilde) }
+		op.CheckModuli = func(n, nTilde *big.Int) error { return s.fresh(ctx, w.rec.WalletID, n, nTilde) }
 	}
 	out, hosted, err := s.compute(ctx, w, p, op)
 	if err != nil {
@@ -62,7 +62,7 @@ func (s *runner) make(ctx context.Context, w *work, p *plan, t target) (m *made,
 }
 
 // handOut brings what the client gets into the form in which it waits for it.
-func (s *runner) handOut(w *work, t target, m *made, hosted *tss.Joined) (err error) {
+func (s *runner) handOut(w *work, t target, m *made, hosted *tss.Output) (err error) {
 	if hosted == nil {
 		// The device has its share. What it may still lack is our last part: the word that we saw
 		// what it saw.
@@ -81,7 +81,7 @@ func (s *runner) handOut(w *work, t target, m *made, hosted *tss.Joined) (err er
 
 // store brings a new set into the form in which it is committed, and its server's share to
 // its keeper.
-func (s *runner) store(ctx context.Context, w *work, p *plan, t target, out *tss.Joined) (*made, error) {
+func (s *runner) store(ctx context.Context, w *work, p *plan, t target, out *tss.Output) (*made, error) {
 	now := s.clock.wallNow()
 	set := &StoredSet{
 		ShareSet: ShareSet{
@@ -94,7 +94,7 @@ func (s *runner) store(ctx context.Context, w *work, p *plan, t target, out *tss
 		set.ParentID = p.source.set.ID
 	}
 	var err error
-	if set.Half, err = s.keeper(t.purpose).Deposit(ctx, p.owner, &set.ShareSet, out.Share); err != nil {
+	if set.ServerShare, err = s.keeper(t.purpose).Deposit(ctx, p.owner, &set.ShareSet, out.Share); err != nil {
 		return nil, fmt.Errorf("deposit the server share: %w", err)
 	}
 	w.rec.ShareSetID, w.rec.ExpireTime = set.ID, set.ExpireTime

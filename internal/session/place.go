@@ -51,7 +51,7 @@ func (s *runner) place(ctx context.Context, w *work, p *plan, t *ticket) (*ticke
 		if err != nil {
 			return nil, err
 		}
-		if t, err = s.devices.enter(w.rec.Caller, w.rec.Operation); err != nil {
+		if t, err = s.devices.enqueue(w.rec.Caller, w.rec.Operation); err != nil {
 			return nil, err
 		}
 		if position := t.at(); position > 0 {
@@ -126,7 +126,7 @@ func (s *runner) awaitProof(ctx context.Context, r *Run, rec *Session, p *plan) 
 // whether there may be one more.
 func (s *runner) checkSet(ctx context.Context, r *Run, rec *Session, p *plan) error {
 	// Who is refused for want of a place, and comes again, has begun nothing.
-	if err := s.devices.room(rec.Caller, rec.Operation); err != nil {
+	if err := s.devices.hasPlace(rec.Caller, rec.Operation); err != nil {
 		return err
 	}
 	if p.uses == "" {

@@ -25,7 +25,7 @@ func TestPlace(t *testing.T) {
 	// fill takes every place of device-held runs.
 	fill := func(x *started, others ...string) {
 		for _, caller := range others {
-			_, err := x.devices.enter(caller, OpSign)
+			_, err := x.devices.enqueue(caller, OpSign)
 			require.NoError(t, err)
 		}
 	}
@@ -87,12 +87,12 @@ func TestPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := new(stub).runner(t, Config{Slots: 1})
 		r := newRun(runKey{"alice", "request"}, nil)
-		first, err := s.admission.enter("alice", OpSign)
+		first, err := s.admission.enqueue("alice", OpSign)
 		require.NoError(t, err)
 		got, err := s.place(t.Context(), &work{run: r, rec: signing(r)}, &plan{}, first)
 		require.NoError(t, err)
 		require.Same(t, first, got)
-		second, err := s.admission.enter("alice", OpSign)
+		second, err := s.admission.enqueue("alice", OpSign)
 		require.NoError(t, err)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -208,7 +208,7 @@ func TestCheckSet(t *testing.T) {
 		}},
 		"a full queue": {change: func(x *started) {
 			for _, caller := range []string{"a", "b", "c"} {
-				_, err := x.devices.enter(caller, OpSign)
+				_, err := x.devices.enqueue(caller, OpSign)
 				require.NoError(t, err)
 			}
 		}, want: ErrOverloaded},

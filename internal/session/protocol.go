@@ -14,9 +14,9 @@ import (
 
 // serverSide returns the server's side of what a run computes on curves; the caller adds what it is
 // about.
-func (s *runner) serverSide(w *work, curves []Curve) *tss.Joint {
-	return &tss.Joint{
-		Party: tss.Server, Operation: w.rec.Operation.String(), SessionID: w.rec.ID, Attempt: w.rec.Attempt,
+func (s *runner) serverSide(w *work, curves []Curve) *tss.Operation {
+	return &tss.Operation{
+		Party: tss.Server, Kind: w.rec.Operation.String(), SessionID: w.rec.ID, Attempt: w.rec.Attempt,
 		WalletID: w.rec.WalletID, Curves: curves, Observer: tss.Observer{Busy: w.busy},
 		Progress: func(c Curve, k, n int) { w.run.report(newSpan(c, curves).progress(k, n)) },
 	}
@@ -25,7 +25,7 @@ func (s *runner) serverSide(w *work, curves []Curve) *tss.Joint {
 // compute reads the server's share of the set that is used, where one is, and runs the operation with
 // the client's side on a device, or here: then the client's encoded new share is in the second output,
 // which is nil otherwise. The caller wipes what it gets.
-func (s *runner) compute(ctx context.Context, w *work, p *plan, op *tss.Joint) (server, hosted *tss.Joined, err error) {
+func (s *runner) compute(ctx context.Context, w *work, p *plan, op *tss.Operation) (server, hosted *tss.Output, err error) {
 	var client *tss.Share
 	if src := p.source; src != nil {
 		if op.Share, err = s.serverShare(ctx, p.owner, src, w); err != nil {
@@ -54,7 +54,7 @@ const lookAtMost = 30 * time.Second
 // withDevice runs the server's side of a device-held run. When ctx ends, nothing more is taken
 // from the device or sent to it, but what was taken is looked at to the end: a cancellation
 // does not undo the blame for it.
-func (s *runner) withDevice(ctx context.Context, op *tss.Joint, d *device) (*tss.Joined, error) {
+func (s *runner) withDevice(ctx context.Context, op *tss.Operation, d *device) (*tss.Output, error) {
 	d.listen()
 	whole, kill := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer kill(nil)
@@ -67,7 +67,7 @@ func (s *runner) withDevice(ctx context.Context, op *tss.Joint, d *device) (*tss
 		case <-whole.Done():
 		}
 	})()
-	return s.ports.Joint(whole, op, d)
+	return s.ports.ServerSide(whole, op, d)
 }
 
 // claimSet is PreParams.Claim or ClaimReady.
@@ -111,7 +111,7 @@ func (s *runner) fresh(ctx context.Context, walletID string, n, nTilde *big.Int)
 // pass decides whether a message of a device-held signing leaves. The last one, with which the
 // device has a signature: the set must still be one that may sign, and who signs what must be
 // durable.
-func (s *runner) pass(ctx context.Context, w *work, g tss.Gate, c Curve, digest []byte) error {
+func (s *runner) pass(ctx context.Context, w *work, g tss.ReleasePoint, c Curve, digest []byte) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("%w: %w", tss.ErrStopped, context.Cause(ctx))
 	}
@@ -119,7 +119,7 @@ func (s *runner) pass(ctx context.Context, w *work, g tss.Gate, c Curve, digest 
 	if g == tss.Arm {
 		err = s.ports.Budgets.Arm(context.WithoutCancel(ctx), w.rec, s.budget())
 		if busy := new(BusyError); errors.As(err, &busy) {
-			_, others := s.enter(w.run, w.rec.WalletID, w.rec.Used)
+			_, others := s.noteSet(w.run, w.rec.WalletID, w.rec.Used)
 			busy.RetryAfter = placeIn(others)
 		}
 		w.run.device.arms(err == nil)

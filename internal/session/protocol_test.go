@@ -16,11 +16,11 @@ import (
 )
 
 // joint is what a runner runs with devices, noted.
-func joint(s *runner) *tss.Joint {
-	op := new(tss.Joint)
-	s.ports.Joint = func(_ context.Context, j *tss.Joint, _ tss.Link) (*tss.Joined, error) {
+func joint(s *runner) *tss.Operation {
+	op := new(tss.Operation)
+	s.ports.ServerSide = func(_ context.Context, j *tss.Operation, _ tss.Link) (*tss.Output, error) {
 		*op = *j
-		return &tss.Joined{Signature: new(tss.Signature)}, nil
+		return &tss.Output{Signature: new(tss.Signature)}, nil
 	}
 	return op
 }
@@ -56,7 +56,7 @@ func TestSignWithADevice(t *testing.T) {
 	set := newPair(t)
 	st := &stub{onArm: func() error { return errStub }, onSeal: func() ([]byte, error) { return []byte("sealed"), nil }}
 	s := st.runner(t, Config{})
-	s.ports.Halves = half{share: set.shares[tss.Server]}
+	s.ports.ServerShares = half{share: set.shares[tss.Server]}
 	op := joint(s)
 	r := onDevice(s, Device{})
 	w := &work{run: r, rec: signing(r)}
@@ -65,7 +65,7 @@ func TestSignWithADevice(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []byte("sealed"), w.rec.Result.Data)
 	require.Equal(t, set.set.ID, m.Used)
-	require.ErrorIs(t, op.Gate(t.Context(), tss.Arm), errStub)
+	require.ErrorIs(t, op.BeforeRelease(t.Context(), tss.Arm), errStub)
 
 	st.onSeal = func() ([]byte, error) { return nil, errStub }
 	r = onDevice(s, Device{})
@@ -153,11 +153,11 @@ func TestGates(t *testing.T) {
 	r := onDevice(s, Device{})
 	w := &work{run: r, rec: signing(r), busy: new(sync.WaitGroup)}
 	digest := []byte("digest")
-	pass := func(ctx context.Context, g tss.Gate) error { return s.pass(ctx, w, g, Secp256k1, digest) }
+	pass := func(ctx context.Context, g tss.ReleasePoint) error { return s.pass(ctx, w, g, Secp256k1, digest) }
 
 	over, cancel := context.WithCancelCause(t.Context())
 	cancel(ErrSessionCancelled)
-	for _, g := range []tss.Gate{tss.Arm, tss.Disarm} {
+	for _, g := range []tss.ReleasePoint{tss.Arm, tss.Disarm} {
 		err := pass(over, g)
 		require.ErrorIs(t, err, tss.ErrStopped)
 		require.ErrorIs(t, err, ErrSessionCancelled)

@@ -76,7 +76,7 @@ func (o *reshare) prepare(ctx context.Context, s *runner) (*plan, error) {
 }
 
 func (o *reshare) execute(ctx context.Context, s *runner, w *work, p *plan) (*made, error) {
-	m, _, err := s.make(ctx, w, p, o.target)
+	m, _, err := s.makeSet(ctx, w, p, o.target)
 	return m, err
 }
 

@@ -57,7 +57,7 @@ func newRunner(ctx context.Context, ports Ports, cfg Config, steady clock) *runn
 func (s *runner) start(ctx context.Context, j job) (*Run, error) {
 	r, mine, err := s.claim(j)
 	if errors.Is(err, ErrShuttingDown) {
-		return s.recall(ctx, j)
+		return s.replayEnded(ctx, j)
 	}
 	if err != nil {
 		return nil, err
@@ -76,7 +76,7 @@ func (s *runner) start(ctx context.Context, j job) (*Run, error) {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
-		if r.belongsTo(j.device) {
+		if r.isOfInstance(j.device) {
 			return r, nil
 		}
 		return s.otherInstance(ctx, r, j)
@@ -120,9 +120,9 @@ func (s *runner) claim(j job) (r *Run, mine bool, err error) {
 	return r, true, nil
 }
 
-// recall answers with a session that has ended, where there is one: to repeat a result
+// replayEnded answers with a session that has ended, where there is one: to repeat a result
 // needs no run, so that a service that shuts down still does it.
-func (s *runner) recall(ctx context.Context, j job) (*Run, error) {
+func (s *runner) replayEnded(ctx context.Context, j job) (*Run, error) {
 	there, err := s.ports.Sessions.ByRequest(ctx, j.caller.Name, j.requestID)
 	if errors.Is(err, ErrSessionNotFound) || err == nil && (!there.State.Ended() || there.State == Interrupted) {
 		return nil, ErrShuttingDown
@@ -182,9 +182,9 @@ func (s *runner) begin(ctx context.Context, j job, r *Run) (started bool, err er
 	}
 	var ticket *ticket // a device-held run gets its own when its device has shown its share
 	if j.device == nil {
-		ticket, err = s.admission.enter(j.caller.Name, j.op)
+		ticket, err = s.admission.enqueue(j.caller.Name, j.op)
 	} else { // where there is no room, nothing is recorded
-		err = s.devices.room(j.caller.Name, j.op)
+		err = s.devices.hasPlace(j.caller.Name, j.op)
 	}
 	if err != nil {
 		p.end()

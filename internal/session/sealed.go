@@ -4,7 +4,7 @@ import "github.com/mpcd/mpcd/internal/tss"
 
 // The kinds of values that are sealed at rest; a Label's Kind is one of them.
 const (
-	KindHalf      = "server share"
+	KindServerShare      = "server share"
 	KindResult    = "result"
 	KindPreParams = "pre-params"
 	KindMAC       = "mac key" // the keyset of Sealer.MAC
@@ -12,11 +12,11 @@ const (
 
 // SealedKinds returns every kind of value that is sealed at rest. Whoever rotates keys
 // relies on it: a kind that is missing here would be lost with the old key.
-func SealedKinds() []string { return []string{KindHalf, KindResult, KindPreParams, KindMAC} }
+func SealedKinds() []string { return []string{KindServerShare, KindResult, KindPreParams, KindMAC} }
 
-// HalfLabel binds the server's share of one curve's key to its set.
-func HalfLabel(walletID, shareSetID string, c Curve) Label {
-	return Label{Kind: KindHalf, WalletID: walletID, ShareSetID: shareSetID, Curve: c, Party: tss.Server}
+// ServerShareLabel binds the server's share of one curve's key to its set.
+func ServerShareLabel(walletID, shareSetID string, c Curve) Label {
+	return Label{Kind: KindServerShare, WalletID: walletID, ShareSetID: shareSetID, Curve: c, Party: tss.Server}
 }
 
 // ResultLabel binds what waits in a session to that session.

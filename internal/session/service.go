@@ -71,16 +71,16 @@ type Ports struct {
 	Wallets   Wallets
 	Sessions  Sessions
 	Budgets   Budgets
-	Keeping   Housekeeper
+	Housekeeper   Housekeeper
 	Sealer    Sealer
-	Halves    Custodian // keeps the server's share of SIGNING sets
+	ServerShares    Custodian // keeps the server's share of SIGNING sets
 	Custodian Custodian // keeps the server's share of BACKUP sets
 	PreParams PreParams
 	Log       *slog.Logger
 	Policy    Policy // nil: scopes and ownership are all
-	// Joint runs the service's side of a device-held run, as (*tss.Joint).Run does, but
+	// ServerSide runs the service's side of a device-held run, as (*tss.ServerSide).Run does, but
 	// better in a process of its own; nil: here.
-	Joint func(context.Context, *tss.Joint, tss.Link) (*tss.Joined, error)
+	ServerSide func(context.Context, *tss.Operation, tss.Link) (*tss.Output, error)
 }
 
 // Service runs sessions. Its methods may be called by any number of goroutines.
@@ -93,15 +93,15 @@ var errClosing = errors.New("the service is shutting down")
 func New(ctx context.Context, ports Ports, cfg Config) (*Service, error) {
 	cfg = cfg.withDefaults()
 	steady := newClock(cfg.Wall)
-	n, err := ports.Keeping.InterruptAll(ctx, NewBudget(cfg.Aborts, steady.now()))
+	n, err := ports.Housekeeper.InterruptAll(ctx, NewBudget(cfg.Aborts, steady.now()))
 	if err != nil {
 		return nil, fmt.Errorf("look for unfinished sessions: %w", err)
 	}
 	if n > 0 {
 		ports.Log.Warn("sessions were interrupted by a restart", "count", n)
 	}
-	if ports.Joint == nil {
-		ports.Joint = func(ctx context.Context, j *tss.Joint, link tss.Link) (*tss.Joined, error) { return j.Run(ctx, link) }
+	if ports.ServerSide == nil {
+		ports.ServerSide = func(ctx context.Context, j *tss.Operation, link tss.Link) (*tss.Output, error) { return j.Run(ctx, link) }
 	}
 	return &Service{newRunner(ctx, ports, cfg, steady)}, nil
 }

@@ -93,7 +93,7 @@ func TestPanicInARun(t *testing.T) {
 	p, first, backup := open(t, servertest.Config{Sessions: session.Config{Slots: 1}, Wrap: func(p *session.Ports) {
 		withPreParams(boom)(p)
 		p.Custodian = &servertest.Custodian{Custodian: p.Custodian, BeforeFetch: boom}
-		p.Halves = &servertest.Custodian{Custodian: p.Halves, BeforeFetch: boom}
+		p.ServerShares = &servertest.Custodian{Custodian: p.ServerShares, BeforeFetch: boom}
 	}})
 	confirmed(t, p, backup)
 	for range 2 { // with one slot
@@ -327,7 +327,7 @@ func TestSlotsComeBack(t *testing.T) {
 	t.Parallel()
 	came, answer := make(chan struct{}), make(chan error)
 	p, f, _ := open(t, servertest.Config{Sessions: session.Config{Slots: 1}, Wrap: func(p *session.Ports) {
-		p.Halves = &servertest.Custodian{Custodian: p.Halves, BeforeFetch: func(context.Context) error {
+		p.ServerShares = &servertest.Custodian{Custodian: p.ServerShares, BeforeFetch: func(context.Context) error {
 			came <- struct{}{}
 			return <-answer
 		}}
@@ -429,7 +429,7 @@ func TestCustodianFails(t *testing.T) {
 		"its time was up":                     {context.DeadlineExceeded, session.ErrInterrupted},
 	} {
 		p, f, _ := open(t, servertest.Config{Wrap: func(p *session.Ports) {
-			p.Halves = &servertest.Custodian{Custodian: p.Halves, BeforeFetch: func(context.Context) error { return c.err }}
+			p.ServerShares = &servertest.Custodian{Custodian: p.ServerShares, BeforeFetch: func(context.Context) error { return c.err }}
 		}})
 		r, err := p.Sessions.Sign(t.Context(), alice, signWith(f))
 		_, _, err = ended(t, r, err)
@@ -437,7 +437,7 @@ func TestCustodianFails(t *testing.T) {
 		p.Log.Wait(t, "session failed", c.want.Reason, f.set)
 	}
 	t.Run("gives back the client's own share", func(t *testing.T) {
-		p, f, _ := open(t, servertest.Config{Wrap: func(p *session.Ports) { p.Halves = wrong{p.Halves} }})
+		p, f, _ := open(t, servertest.Config{Wrap: func(p *session.Ports) { p.ServerShares = wrong{p.ServerShares} }})
 		r, err := p.Sessions.Sign(t.Context(), alice, signWith(f))
 		_, _, err = ended(t, r, err)
 		require.ErrorIs(t, err, session.ErrDataCorrupted)

@@ -60,7 +60,7 @@ func (o *sign) execute(ctx context.Context, s *runner, w *work, p *plan) (*made,
 	digest := payloadDigest(o.Curve, o.Payload)
 	if o.Device != nil {
 		// Once ctx has ended nothing leaves any more, although the run goes on to look at what came.
-		side.Gate = func(_ context.Context, g tss.Gate) error { return s.pass(ctx, w, g, o.Curve, digest) }
+		side.BeforeRelease = func(_ context.Context, g tss.ReleasePoint) error { return s.pass(ctx, w, g, o.Curve, digest) }
 	}
 	out, _, err := s.compute(ctx, w, p, side)
 	if err != nil {

@@ -150,5 +150,5 @@ func (s *runner) keeper(p Purpose) Custodian {
 	if p == Backup {
 		return s.ports.Custodian
 	}
-	return s.ports.Halves
+	return s.ports.ServerShares
 }

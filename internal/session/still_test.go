@@ -63,7 +63,7 @@ func TestNoMoreRunsThanAbortsLeft(t *testing.T) {
 	} {
 		s, r := begin(x.aborts, x.wallet, x.soft, x.others...)
 		p.arms = x.arms
-		err := s.still(t.Context(), r, p)
+		err := s.reserveSet(t.Context(), r, p)
 		require.Equal(t, x.fits, err == nil, "%+v: %v", x, err)
 		if x.fits {
 			require.Equal(t, "set", r.uses)
@@ -72,13 +72,13 @@ func TestNoMoreRunsThanAbortsLeft(t *testing.T) {
 			require.Empty(t, r.ofWallet)
 		}
 		r.device = nil
-		require.NoError(t, s.still(t.Context(), r, p), "hosted")
+		require.NoError(t, s.reserveSet(t.Context(), r, p), "hosted")
 	}
 	gone := errors.New("gone")
 	s, r := begin(0, 0, 0)
 	s.ports.Wallets = oneSet{err: gone}
-	require.ErrorIs(t, s.still(t.Context(), r, p), gone)
+	require.ErrorIs(t, s.reserveSet(t.Context(), r, p), gone)
 	require.Empty(t, r.uses)
 	s.ports.Wallets = oneSet{set: &StoredSet{ShareSet: ShareSet{State: SetRevoked}}}
-	require.ErrorIs(t, s.still(t.Context(), r, p), ErrShareSetRevoked)
+	require.ErrorIs(t, s.reserveSet(t.Context(), r, p), ErrShareSetRevoked)
 }

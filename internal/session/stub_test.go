@@ -125,7 +125,7 @@ func (st *stub) noted() (all []string) {
 // runner returns one that works with the stub.
 func (st *stub) runner(t *testing.T, cfg Config) *runner {
 	t.Helper()
-	ports := Ports{Wallets: st, Sessions: st, Budgets: st, Keeping: st, PreParams: st, Sealer: st}
+	ports := Ports{Wallets: st, Sessions: st, Budgets: st, Housekeeper: st, PreParams: st, Sealer: st}
 	ports.Log = slog.New(slog.NewTextHandler(st, nil))
 	return newRunner(t.Context(), ports, cfg.withDefaults(), newClock(time.Now))
 }
@@ -174,8 +174,8 @@ type pair struct {
 func newPair(t *testing.T) *pair {
 	t.Helper()
 	id := tss.SetID{WalletID: uuid.NewString(), ShareSetID: uuid.NewString(), Purpose: Signing}
-	both, err := tss.Hosted(t.Context(), &tss.Joint{
-		Party: tss.Server, Operation: OpCreate.String(), SessionID: uuid.NewString(), Attempt: 1, Curves: []Curve{Ed25519},
+	both, err := tss.Hosted(t.Context(), &tss.Operation{
+		Party: tss.Server, Kind: OpCreate.String(), SessionID: uuid.NewString(), Attempt: 1, Curves: []Curve{Ed25519},
 		Purpose: id.Purpose, WalletID: id.WalletID, ShareSetID: id.ShareSetID,
 	}, nil, nil)
 	require.NoError(t, err)

@@ -15,7 +15,7 @@ func (s *Service) Sweep(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		s.storeEnds(ctx)
-		swept, err := s.ports.Keeping.Sweep(ctx, s.clock.now(), s.cfg.SessionTTL)
+		swept, err := s.ports.Housekeeper.Sweep(ctx, s.clock.now(), s.cfg.SessionTTL)
 		switch {
 		case ctx.Err() != nil:
 			return

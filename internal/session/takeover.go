@@ -12,9 +12,9 @@ var errTakenOver = fmt.Errorf("%w: another instance of the device has taken over
 // instanceKey names another instance of a live session's device.
 type instanceKey struct{ sessionID, instance string }
 
-// belongsTo reports whether a call comes from the parties that a live run has at its other end,
+// isOfInstance reports whether a call comes from the parties that a live run has at its other end,
 // or from somebody who has none.
-func (r *Run) belongsTo(d *Device) bool {
+func (r *Run) isOfInstance(d *Device) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if d == nil || r.ended || r.device == nil { // its end, or its error, is for everybody

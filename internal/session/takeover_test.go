@@ -32,7 +32,7 @@ func TestBelongsTo(t *testing.T) {
 		{ended, other, true},
 		{hosted, other, true},
 	} {
-		require.Equal(t, x.want, x.run.belongsTo(x.d), "%+v", x.d)
+		require.Equal(t, x.want, x.run.isOfInstance(x.d), "%+v", x.d)
 	}
 }
 

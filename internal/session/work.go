@@ -72,7 +72,7 @@ func (s *runner) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out 
 	})
 	// While it waited, the runs before it may have locked the set.
 	if p.uses != "" {
-		if err := s.still(ctx, w.run, p); err != nil {
+		if err := s.reserveSet(ctx, w.run, p); err != nil {
 			return nil, err
 		}
 	}
@@ -87,13 +87,13 @@ func (s *runner) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out 
 	return s.commit(ctx, w, m)
 }
 
-// still wants the set that a run uses to be usable even now. No more device-held runs of a
+// reserveSet wants the set that a run uses to be usable even now. No more device-held runs of a
 // set, and of its wallet, are under way than it has hard aborts left: else many at once would
 // get around the limit. What will be armed needs room for that as well, before it computes.
-func (s *runner) still(ctx context.Context, r *Run, p *plan) error {
+func (s *runner) reserveSet(ctx context.Context, r *Run, p *plan) error {
 	var ofSet, ofWallet []*Run
 	if r.device != nil {
-		ofSet, ofWallet = s.enter(r, p.walletID, p.uses) // before the set is read: an abort is stored before its run leaves
+		ofSet, ofWallet = s.noteSet(r, p.walletID, p.uses) // before the set is read: an abort is stored before its run leaves
 	}
 	set, err := s.usable(ctx, p.walletID, p.uses)
 	b := s.budget()
@@ -107,7 +107,7 @@ func (s *runner) still(ctx context.Context, r *Run, p *plan) error {
 		err = b.Room(&set.ShareSet, 1, set.WalletSoft, 1)
 	}
 	if err != nil {
-		s.enter(r, "", "")
+		s.noteSet(r, "", "")
 	}
 	return err
 }
@@ -121,9 +121,9 @@ func (s *runner) usable(ctx context.Context, walletID, setID string) (*StoredSet
 	return set, set.usable()
 }
 
-// enter notes the set that a run computes with, and returns the others that do with the same,
+// noteSet notes the set that a run computes with, and returns the others that do with the same,
 // and with one of the same wallet.
-func (s *runner) enter(r *Run, walletID, uses string) (ofSet, ofWallet []*Run) {
+func (s *runner) noteSet(r *Run, walletID, uses string) (ofSet, ofWallet []*Run) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r.uses, r.ofWallet = uses, walletID

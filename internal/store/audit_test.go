@@ -112,7 +112,7 @@ func TestSweptBytesAreGone(t *testing.T) {
 		require.NoError(t, s.Commit(t.Context(), n,
 			storetest.Making(set, &session.Wallet{ID: n.WalletID, Owner: "owner", CreateTime: time.Now()}),
 			storetest.Audit("commit", n.WalletID)))
-		gone = append(gone, result, set.Half[0].Ciphertext, set.Half[1].Ciphertext)
+		gone = append(gone, result, set.ServerShare[0].Ciphertext, set.ServerShare[1].Ciphertext)
 	}
 	_, kept := storetest.NewWallet(t, s, "owner")
 	changed, err := s.Confirm(t.Context(), kept.WalletID, kept.ID, storetest.Audit("confirm", kept.WalletID))
@@ -130,7 +130,7 @@ func TestSweptBytesAreGone(t *testing.T) {
 	for _, b := range gone {
 		require.False(t, trace(after, b))
 	}
-	require.True(t, trace(after, kept.Half[0].Ciphertext))
+	require.True(t, trace(after, kept.ServerShare[0].Ciphertext))
 	for _, table := range []string{"share_set_halves", "session_results"} {
 		var last, rows int
 		require.NoError(t, sqlite(t, path).QueryRowContext(t.Context(), "SELECT max(id), count(*) FROM "+

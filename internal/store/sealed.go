@@ -18,13 +18,13 @@ type sealedTable struct {
 }
 
 var sealedTables = map[string]sealedTable{
-	session.KindHalf: {
+	session.KindServerShare: {
 		page: `SELECT h.id, s.wallet_id, s.id, h.curve, 0, h.ciphertext
 			FROM share_set_halves h JOIN share_sets s ON s.id = h.share_set_id
 			WHERE h.id > ?1 AND h.ciphertext IS NOT NULL ORDER BY h.id LIMIT ?2`,
 		replace: "UPDATE share_set_halves SET ciphertext = ?1 WHERE id = ?2 AND ciphertext = ?3",
 		label: func(wallet, id string, c session.Curve, _ session.Party) session.Label {
-			return session.HalfLabel(wallet, id, c)
+			return session.ServerShareLabel(wallet, id, c)
 		},
 	},
 	session.KindResult: {

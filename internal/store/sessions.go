@@ -246,7 +246,7 @@ func insertSet(ctx context.Context, tx *sql.Tx, set *session.StoredSet) error {
 		set.SessionID); err != nil {
 		return err
 	}
-	for _, h := range set.Half {
+	for _, h := range set.ServerShare {
 		if _, err := exec(ctx, tx, "INSERT INTO share_set_halves (share_set_id, curve, ciphertext) VALUES (?, ?, ?)",
 			set.ID, h.Curve, h.Ciphertext); err != nil {
 			return err

@@ -135,16 +135,16 @@ func TestErasedBytesAreGone(t *testing.T) {
 		_, _, err := s.Begin(t.Context(), n, storetest.Audit("begin", n.WalletID))
 		require.NoError(t, err)
 		set, result := storetest.NewSet(n, ""), random(100+mrand.IntN(6000))
-		for i := range set.Half {
-			set.Half[i].Ciphertext = random(100 + mrand.IntN(800)*(1+i*mrand.IntN(10)))
+		for i := range set.ServerShare {
+			set.ServerShare[i].Ciphertext = random(100 + mrand.IntN(800)*(1+i*mrand.IntN(10)))
 		}
 		storetest.Succeed(n, set.ID, result)
 		require.NoError(t, s.Commit(t.Context(), n,
 			storetest.Making(set, &session.Wallet{ID: n.WalletID, Owner: "owner", CreateTime: time.Now()}),
 			storetest.Audit("commit", n.WalletID)))
 		before := files(t, path) // the control
-		require.True(t, trace(before, result) && trace(before, set.Half[0].Ciphertext) &&
-			trace(before, set.Half[1].Ciphertext))
+		require.True(t, trace(before, result) && trace(before, set.ServerShare[0].Ciphertext) &&
+			trace(before, set.ServerShare[1].Ciphertext))
 
 		ok, err := s.Confirm(t.Context(), set.WalletID, set.ID, storetest.Audit("confirm", set.WalletID))
 		require.NoError(t, err)
@@ -159,7 +159,7 @@ func TestErasedBytesAreGone(t *testing.T) {
 				return []string{set.ID}, nil
 			}, storetest.Audit("revoke", set.WalletID)))
 			after := files(t, path)
-			for _, h := range set.Half {
+			for _, h := range set.ServerShare {
 				require.False(t, trace(after, h.Ciphertext))
 				gone = append(gone, h.Ciphertext)
 			}
@@ -180,7 +180,7 @@ func TestErasedBytesAreGone(t *testing.T) {
 	for _, set := range live {
 		got, err := s.Set(t.Context(), set.WalletID, set.ID)
 		require.NoError(t, err)
-		require.Equal(t, set.Half, got.Half)
+		require.Equal(t, set.ServerShare, got.ServerShare)
 	}
 }
 
@@ -204,15 +204,15 @@ func TestErasureBesideAReader(t *testing.T) {
 		}, storetest.Audit("revoke", set.WalletID)))
 		got, err := s.Set(t.Context(), set.WalletID, set.ID)
 		require.NoError(t, err)
-		require.Nil(t, got.Half)
+		require.Nil(t, got.ServerShare)
 	}
 	begin := time.Now()
 	revoke(first)
 	require.Less(t, time.Since(begin), 4*time.Second)
-	require.True(t, trace(files(t, path), first.Half[0].Ciphertext))
+	require.True(t, trace(files(t, path), first.ServerShare[0].Ciphertext))
 	require.NoError(t, reader.Rollback())
 	revoke(second)
-	for _, h := range append(first.Half, second.Half...) {
+	for _, h := range append(first.ServerShare, second.ServerShare...) {
 		require.False(t, trace(files(t, path), h.Ciphertext))
 	}
 }
@@ -233,13 +233,13 @@ func TestOpenScrubs(t *testing.T) {
 	require.NoError(t, s.Close())
 	wal, err := os.ReadFile(kill + "-wal")
 	require.NoError(t, err)
-	require.Contains(t, string(wal), string(set.Half[0].Ciphertext))
+	require.Contains(t, string(wal), string(set.ServerShare[0].Ciphertext))
 
 	s = open(t, kill)
 	defer func() { require.NoError(t, s.Close()) }()
 	got, err := s.Set(t.Context(), set.WalletID, set.ID)
 	require.NoError(t, err)
-	require.Equal(t, set.Half, got.Half)
+	require.Equal(t, set.ServerShare, got.ServerShare)
 	info, err := os.Stat(kill + "-wal")
 	require.NoError(t, err)
 	require.Zero(t, info.Size())
@@ -395,7 +395,7 @@ func TestErrorsQuoteNoBytes(t *testing.T) {
 	_, _, err := s.Begin(t.Context(), n, storetest.Audit("begin", n.WalletID))
 	require.NoError(t, err)
 	set := storetest.NewSet(n, "")
-	set.Half[0] = session.Sealed{Curve: tss.Ed25519, Ciphertext: []byte("hunter2")}
+	set.ServerShare[0] = session.Sealed{Curve: tss.Ed25519, Ciphertext: []byte("hunter2")}
 	set.Record = []byte("hunter2")
 	storetest.Succeed(n, set.ID, []byte("hunter2"))
 	err = s.Commit(t.Context(), n, storetest.Making(set,

@@ -121,7 +121,7 @@ func (s *Store) Set(ctx context.Context, walletID, shareSetID string) (*session.
 			return err
 		}
 		copy(set.ClientShare[:], sum) // 32 bytes: the table checks it
-		set.Half, err = collect(ctx, tx, scanHalf,
+		set.ServerShare, err = collect(ctx, tx, scanHalf,
 			"SELECT curve, ciphertext FROM share_set_halves WHERE share_set_id = ? AND ciphertext IS NOT NULL ORDER BY curve",
 			shareSetID)
 		return err

@@ -39,7 +39,7 @@ type bare struct {
 	proto  *protocol
 	record *KeyRecord // as in ingress
 	n      *big.Int   // the hostile side's N, which came in a message before
-	seats  [2][]*seat // by Party
+	seats  [2][]*localParty // by Party
 
 	// full, if set, makes of what the hostile side has to say what a side with keys of the
 	// right size could say. tamper makes of that what is sent. Both change the messages in
@@ -62,7 +62,7 @@ const (
 // mail is a message to one party, of a type that says all the rest.
 type mail struct {
 	from    Party
-	to      *seat
+	to      *localParty
 	name    protoreflect.FullName
 	payload []byte
 }
@@ -112,7 +112,7 @@ func update(p lib.Party, m lib.ParsedMessage) (stack string, err error) {
 }
 
 // collect takes what s has emitted.
-func (b *bare) collect(t *testing.T, from Party, s *seat) {
+func (b *bare) collect(t *testing.T, from Party, s *localParty) {
 	for len(s.out) > 0 {
 		m := <-s.out
 		payload, _, err := m.WireBytes()
@@ -203,8 +203,8 @@ func locked(p lib.Party) bool {
 }
 
 // place adds a party's seat, and returns its parameters.
-func (b *bare) place(p Party, keys committee) (*seat, *lib.Parameters) {
-	s := newSeat(onlyRole, keys[p])
+func (b *bare) place(p Party, keys committee) (*localParty, *lib.Parameters) {
+	s := newLocalParty(onlyRole, keys[p])
 	ids := keys.ids("party")
 	s.senders[onlyRole] = ids
 	b.seats[p] = append(b.seats[p], s)
@@ -252,7 +252,7 @@ func bareResharing(t *testing.T, pre [2]*eckeygen.LocalPreParams) (*bare, [2]<-c
 	for i := range b.seats {
 		p := Party(i)
 		for r, key := range []*big.Int{old[p], bareKeys[p]} {
-			s := newSeat(role(r), key)
+			s := newLocalParty(role(r), key)
 			s.senders = [2][2]*lib.PartyID{oldRole: old.ids("old"), newRole: bareKeys.ids("new")}
 			params := lib.NewReSharingParameters(b.curve.ec(), sorted(s.senders[0]), sorted(s.senders[1]), s.senders[r][p], 2, 1, 2, 1)
 			save := eckeygen.NewLocalPartySaveData(2)

@@ -38,12 +38,12 @@ func TestRow17Session(t *testing.T) {
 	s := newDevice("CREATE", nil, tss.Ed25519).made(t)
 	for what, x := range map[string]struct {
 		operation string
-		change    func(*tss.Joint)
+		change    func(*tss.Operation)
 	}{
-		"another session":   {tss.OperationSign, func(j *tss.Joint) { j.SessionID += "0" }},
-		"another attempt":   {tss.OperationSign, func(j *tss.Joint) { j.Attempt++ }},
-		"another operation": {"PROVISION", func(j *tss.Joint) { j.Operation = "BACKUP" }},
-		"another purpose":   {"PROVISION", func(j *tss.Joint) { j.Purpose = tss.Backup }},
+		"another session":   {tss.OperationSign, func(j *tss.Operation) { j.SessionID += "0" }},
+		"another attempt":   {tss.OperationSign, func(j *tss.Operation) { j.Attempt++ }},
+		"another operation": {"PROVISION", func(j *tss.Operation) { j.Kind = "BACKUP" }},
+		"another purpose":   {"PROVISION", func(j *tss.Operation) { j.Purpose = tss.Backup }},
 	} {
 		for p := range 2 {
 			d := newDevice(x.operation, s, tss.Ed25519)

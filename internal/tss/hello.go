@@ -14,7 +14,7 @@ func (c *channel) exchangeHellos(ctx context.Context) (*Record, error) {
 	c.own = &Hello{Nonce: newNonce(), SessionKey: c.key.PublicKey().Bytes()}
 	var err error
 	var curves []Curve
-	if j.Operation != OperationSign {
+	if j.Kind != OperationSign {
 		curves = j.Curves
 	}
 	if c.own.PartyKeys, err = newPartyKeys(curves); err != nil {
@@ -52,7 +52,7 @@ func (c *channel) exchangeHellos(ctx context.Context) (*Record, error) {
 
 // about holds what the server says of wallet and sets against what this side asked for and
 // has.
-func (j *Joint) about(said *Hello) (*Record, error) {
+func (j *Operation) about(said *Hello) (*Record, error) {
 	blame := func(text string) error { return &ProtocolError{Culprit: Server, Err: errors.New(text)} }
 	isID := func(s string) bool { // in its one spelling: two of the same id would pass for two sets
 		_, err := packUUID(s)
@@ -61,7 +61,7 @@ func (j *Joint) about(said *Hello) (*Record, error) {
 	if !isID(said.WalletID) {
 		return nil, blame("a wallet without an id")
 	}
-	if j.Operation != OperationSign && !isID(said.ShareSetID) || j.Operation == OperationSign && said.ShareSetID != "" {
+	if j.Kind != OperationSign && !isID(said.ShareSetID) || j.Kind == OperationSign && said.ShareSetID != "" {
 		return nil, blame("a new set without an id, or an id without a new set")
 	}
 	if j.Share == nil {

@@ -16,21 +16,21 @@ import (
 // row 7). The first failure ends the other side, and nothing is left of what a side made. The
 // caller wipes what it gets. Progress is the SERVER side's.
 func Hosted(
-	ctx context.Context, server *Joint, share *Share, preParams func(context.Context) (*PreParams, error),
-) (*[2]*Joined, error) {
+	ctx context.Context, server *Operation, share *Share, preParams func(context.Context) (*PreParams, error),
+) (*[2]*Output, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	client := &Joint{
-		Party: Client, Operation: server.Operation, SessionID: server.SessionID, Attempt: server.Attempt,
+	client := &Operation{
+		Party: Client, Kind: server.Kind, SessionID: server.SessionID, Attempt: server.Attempt,
 		Curves: server.Curves, Purpose: server.Purpose, Share: share, Payload: server.Payload,
 		PreParams: preParams, Observer: server.Observer,
 	}
 	var ends [2]Link
 	ends[Client], ends[Server] = memoryLink()
-	var out [2]*Joined
+	var out [2]*Output
 	panicked := make(chan any, len(out))
 	var wg sync.WaitGroup
-	for p, side := range map[Party]*Joint{Client: client, Server: server} {
+	for p, side := range map[Party]*Operation{Client: client, Server: server} {
 		wg.Go(func() { // ends with its side, which ends at once with ctx
 			defer func() {
 				if v := recover(); v != nil {

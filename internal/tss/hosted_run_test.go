@@ -14,10 +14,10 @@ import (
 // hostedCreate runs both sides of a new wallet on a curve.
 func hostedCreate(
 	t *testing.T, c tss.Curve, preParams func(context.Context) (*tss.PreParams, error),
-) (*[2]*tss.Joined, error) {
+) (*[2]*tss.Output, error) {
 	t.Helper()
-	return tss.Hosted(t.Context(), &tss.Joint{
-		Party: tss.Server, Operation: "CREATE", SessionID: uuid.NewString(), Attempt: 1,
+	return tss.Hosted(t.Context(), &tss.Operation{
+		Party: tss.Server, Kind: "CREATE", SessionID: uuid.NewString(), Attempt: 1,
 		Curves: []tss.Curve{c}, Purpose: tss.Signing,
 		WalletID: uuid.NewString(), ShareSetID: uuid.NewString(), PreParams: preParams,
 	}, nil, preParams)

@@ -13,12 +13,12 @@ import (
 	"github.com/mpcd/mpcd/internal/secret"
 )
 
-// Joint is one side's part in an operation whose sides are on two machines: the same
+// Operation is one side's part in an operation whose sides are on two machines: the same
 // Keygen, Reshare and Sign as hosted, on one curve after the other, over a Link. Before
 // either side has anything, both confirm that they saw the same.
-type Joint struct {
+type Operation struct {
 	Party     Party
-	Operation string // the same on both sides: CREATE, BACKUP, PROVISION or SIGN
+	Kind string // the same on both sides: CREATE, BACKUP, PROVISION or SIGN
 	SessionID string
 	Attempt   uint32
 
@@ -37,15 +37,15 @@ type Joint struct {
 	Instance string
 
 	PreParams func(context.Context) (*PreParams, error) // for a new ECDSA share
-	// Fresh is as in KeygenInput.
-	Fresh    func(n, nTilde *big.Int) error
-	Gate     func(context.Context, Gate) error // as in SignInput
+	// CheckModuli is as in KeygenInput.
+	CheckModuli    func(n, nTilde *big.Int) error
+	BeforeRelease     func(context.Context, ReleasePoint) error // as in SignInput
 	Progress func(c Curve, k, n int)           // round k of n; 0 of 0: pre-params are being made. nil: nobody looks
 	Observer Observer                          // Round is not used
 }
 
-// Joined is what a side has when both confirmed the run.
-type Joined struct {
+// Output is what a side has when both confirmed the run.
+type Output struct {
 	WalletID  string
 	Record    []byte       // of the new set, encoded; nil when signing
 	Keys      []KeyRecord  // of the same
@@ -58,7 +58,7 @@ type Joined struct {
 // Run runs this side. It returns a *ProtocolError that names the other side, ctx's cause
 // as soon as ctx ends, or the Link's error, where that is ErrStopped not before what came was
 // looked at. Nothing is durable when it returns.
-func (j *Joint) Run(ctx context.Context, link Link) (*Joined, error) {
+func (j *Operation) Run(ctx context.Context, link Link) (*Output, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	c, err := newChannel(j, link, cancel)
@@ -84,20 +84,20 @@ func (j *Joint) Run(ctx context.Context, link Link) (*Joined, error) {
 }
 
 // Wipe ends the secrets that a side has made. o may be nil.
-func (o *Joined) Wipe() {
+func (o *Output) Wipe() {
 	if o != nil {
 		o.Share.Wipe()
 		o.Encoded.Wipe()
 	}
 }
 
-func (j *Joint) run(ctx context.Context, c *channel) (*Joined, error) {
+func (j *Operation) run(ctx context.Context, c *channel) (*Output, error) {
 	rec, err := c.exchangeHellos(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var out *Joined
-	if j.Operation == OperationSign {
+	var out *Output
+	if j.Kind == OperationSign {
 		out, err = j.sign(ctx, c, rec)
 	} else {
 		out, err = j.generate(ctx, c, rec)
@@ -111,7 +111,7 @@ func (j *Joint) run(ctx context.Context, c *channel) (*Joined, error) {
 // OperationSign is the one Operation that makes no set.
 const OperationSign = "SIGN"
 
-func (j *Joint) sign(ctx context.Context, c *channel, rec *Record) (*Joined, error) {
+func (j *Operation) sign(ctx context.Context, c *channel, rec *Record) (*Output, error) {
 	if len(j.Curves) != 1 {
 		return nil, errors.New("a signing is on one curve")
 	}
@@ -122,12 +122,12 @@ func (j *Joint) sign(ctx context.Context, c *channel, rec *Record) (*Joined, err
 	if err := c.idle(j.Curves[0]); err != nil {
 		return nil, err
 	}
-	in := SignInput{Party: j.Party, Record: key, Share: j.Share.Key(j.Curves[0]), Payload: j.Payload, Gate: j.Gate}
+	in := SignInput{Party: j.Party, Record: key, Share: j.Share.Key(j.Curves[0]), Payload: j.Payload, BeforeRelease: j.BeforeRelease}
 	sig, err := Sign(ctx, c.conn(j.Curves[0]), in, j.observer(j.Curves[0]))
-	return &Joined{WalletID: c.wallet, Signature: sig}, err
+	return &Output{WalletID: c.wallet, Signature: sig}, err
 }
 
-func (j *Joint) observer(c Curve) Observer {
+func (j *Operation) observer(c Curve) Observer {
 	obs := j.Observer
 	obs.Round = func(k, n int) {
 		if j.Progress != nil {
@@ -138,10 +138,10 @@ func (j *Joint) observer(c Curve) Observer {
 }
 
 // generate makes the new set's keys, and this side's share of it.
-func (j *Joint) generate(ctx context.Context, c *channel, old *Record) (*Joined, error) {
+func (j *Operation) generate(ctx context.Context, c *channel, old *Record) (*Output, error) {
 	id := SetID{WalletID: c.wallet, ShareSetID: c.set, Purpose: j.Purpose}
 	made := Record{SetID: id}
-	out := &Joined{WalletID: c.wallet, Share: &Share{SetID: id, Party: j.Party}}
+	out := &Output{WalletID: c.wallet, Share: &Share{SetID: id, Party: j.Party}}
 	for i, curve := range j.Curves {
 		key, err := j.newKey(ctx, c, i, old)
 		if err != nil {
@@ -166,7 +166,7 @@ func (j *Joint) generate(ctx context.Context, c *channel, old *Record) (*Joined,
 	return out, nil
 }
 
-func (j *Joint) newKey(ctx context.Context, c *channel, i int, old *Record) (*NewKey, error) {
+func (j *Operation) newKey(ctx context.Context, c *channel, i int, old *Record) (*NewKey, error) {
 	curve := j.Curves[i]
 	if err := c.idle(curve); err != nil {
 		return nil, err
@@ -188,7 +188,7 @@ func (j *Joint) newKey(ctx context.Context, c *channel, i int, old *Record) (*Ne
 		if err := keys.check(curve, nil); err != nil {
 			return nil, c.blame(err)
 		}
-		return Keygen(ctx, c.conn(curve), KeygenInput{Curve: curve, Party: j.Party, Keys: keys, PreParams: pre, Fresh: j.Fresh}, j.observer(curve))
+		return Keygen(ctx, c.conn(curve), KeygenInput{Curve: curve, Party: j.Party, Keys: keys, PreParams: pre, CheckModuli: j.CheckModuli}, j.observer(curve))
 	}
 	key, ok := old.Key(curve)
 	if !ok || j.Share.Key(curve) == nil {
@@ -197,12 +197,12 @@ func (j *Joint) newKey(ctx context.Context, c *channel, i int, old *Record) (*Ne
 	if err := keys.check(curve, key); err != nil {
 		return nil, c.blame(err)
 	}
-	in := ReshareInput{Party: j.Party, Old: key, Share: j.Share.Key(curve), NewKeys: keys, PreParams: pre, Fresh: j.Fresh}
+	in := ReshareInput{Party: j.Party, Old: key, Share: j.Share.Key(curve), NewKeys: keys, PreParams: pre, CheckModuli: j.CheckModuli}
 	return Reshare(ctx, c.conn(curve), in, j.observer(curve))
 }
 
 // source names the set that is used.
-func (j *Joint) source() string {
+func (j *Operation) source() string {
 	if j.Share == nil {
 		return ""
 	}
@@ -210,7 +210,7 @@ func (j *Joint) source() string {
 }
 
 // digest is that of what is signed.
-func (j *Joint) digest() []byte { return signedDigest(j.Operation, j.Payload) }
+func (j *Operation) digest() []byte { return signedDigest(j.Kind, j.Payload) }
 
 func signedDigest(operation string, payload []byte) []byte {
 	if operation != OperationSign {
@@ -222,7 +222,7 @@ func signedDigest(operation string, payload []byte) []byte {
 
 // channel is one run's use of a Link.
 type channel struct {
-	joint *Joint
+	joint *Operation
 	link  Link
 	fail  context.CancelCauseFunc
 	key   sessionKey
@@ -262,7 +262,7 @@ type endSeen struct {
 	sum []byte
 }
 
-func newChannel(j *Joint, link Link, fail context.CancelCauseFunc) (*channel, error) {
+func newChannel(j *Operation, link Link, fail context.CancelCauseFunc) (*channel, error) {
 	key, err := newSessionKey()
 	if err != nil {
 		return nil, err
@@ -331,7 +331,7 @@ func (c *channel) take(ctx context.Context, p Part) error {
 	return nil
 }
 
-func (c *channel) message(sealed *Sealable) error {
+func (c *channel) message(sealed *SealedMessage) error {
 	to, ok := c.parts[sealed.Curve]
 	if !ok {
 		return c.blame(errors.New("a message for a curve that the run has not"))
@@ -380,7 +380,7 @@ func (c curveConn) Recv(ctx context.Context) (Message, error) {
 
 // confirm ends the run: both sides say that they have done their part, and then, under a
 // key that only the two sides of the set have, what they saw.
-func (c *channel) confirm(ctx context.Context, used *Record, out *Joined) error {
+func (c *channel) confirm(ctx context.Context, used *Record, out *Output) error {
 	j := c.joint
 	mine := &End{}
 	if j.Party == Client && out.Share != nil {
@@ -421,7 +421,7 @@ func (c *channel) confirm(ctx context.Context, used *Record, out *Joined) error 
 }
 
 // macKey returns the keys of the set that is used, or of the new one where none is.
-func (c *channel) macKey(used *Record, out *Joined) (*KeyRecord, *KeyShare) {
+func (c *channel) macKey(used *Record, out *Output) (*KeyRecord, *KeyShare) {
 	if used != nil {
 		return &used.Keys[0], c.joint.Share.Key(used.Keys[0].Curve)
 	}

@@ -38,7 +38,7 @@ func TestNothingIsReadAfterTheWord(t *testing.T) {
 	parts := []Part{{Hello: &Hello{}}, {End: &End{}}, {MAC: []byte{1}}}
 	for n := range len(parts) + 1 {
 		var failed error
-		c, err := newChannel(&Joint{Party: Server}, &said{parts: parts[:n]}, func(err error) { failed = err })
+		c, err := newChannel(&Operation{Party: Server}, &said{parts: parts[:n]}, func(err error) { failed = err })
 		require.NoError(t, err)
 		close(c.helloKnown)
 		c.read(t.Context())
@@ -61,7 +61,7 @@ func TestConnOfACurve(t *testing.T) {
 	private := Message{Ed25519, messages["binance.tsslib.eddsa.resharing.DGRound3Message1"]}
 	require.NotEmpty(t, private.Payload)
 	link := &linkOf{}
-	c, err := newChannel(&Joint{Party: Server}, link, nil)
+	c, err := newChannel(&Operation{Party: Server}, link, nil)
 	require.NoError(t, err)
 	c.peer = &Hello{SessionKey: make([]byte, keyLen)}
 	requireBlame(t, c.conn(Ed25519).Send(t.Context(), private), Client)
@@ -73,15 +73,15 @@ func TestConnOfACurve(t *testing.T) {
 	_, err = c.open(link.sent[0].Message)
 	requireBlame(t, err, Client)
 	require.ErrorContains(t, err, "not encrypted to this run's key", "it is the other side's")
-	_, err = c.open(&Sealable{Curve: Ed25519, Payload: private.Payload})
+	_, err = c.open(&SealedMessage{Curve: Ed25519, Payload: private.Payload})
 	requireBlame(t, err, Client)
 	require.ErrorContains(t, err, "came in the clear")
 	public := Message{Ed25519, messages["binance.tsslib.eddsa.resharing.DGRound1Message"]}
 	c.parts[Ed25519], c.left[Ed25519] = make(chan Message, 1), 2
-	require.NoError(t, c.message(&Sealable{Curve: Ed25519, Payload: public.Payload}))
+	require.NoError(t, c.message(&SealedMessage{Curve: Ed25519, Payload: public.Payload}))
 	require.Len(t, c.parts[Ed25519], 1)
 	require.Equal(t, public, <-c.parts[Ed25519])
-	requireBlame(t, c.message(&Sealable{Curve: Ed25519, Private: true, Payload: public.Payload}), Client)
+	requireBlame(t, c.message(&SealedMessage{Curve: Ed25519, Private: true, Payload: public.Payload}), Client)
 	require.Empty(t, c.parts[Ed25519])
 	link.err = io.ErrClosedPipe
 	require.Equal(t, io.ErrClosedPipe, c.conn(Ed25519).Send(t.Context(), private))
@@ -94,8 +94,8 @@ func TestJointThatCannotGoOn(t *testing.T) {
 	keys := must(newPartyKeys([]Curve{Secp256k1}))
 	hello := &Hello{Nonce: make([]byte, nonceLen), SessionKey: must(newSessionKey()).PublicKey().Bytes(), PartyKeys: keys}
 	waiting := func(parts ...Part) Link { return &waits{said{parts: parts}} }
-	j := &Joint{
-		Party: Server, Operation: "CREATE", Curves: []Curve{Secp256k1}, Purpose: Signing,
+	j := &Operation{
+		Party: Server, Kind: "CREATE", Curves: []Curve{Secp256k1}, Purpose: Signing,
 		WalletID: "0b9e3b0c-1f2c-4a52-8a56-8a7d4c0c2b11", ShareSetID: "1b9e3b0c-1f2c-4a52-8a56-8a7d4c0c2b11",
 		PreParams: func(context.Context) (*PreParams, error) { return nil, no },
 	}
@@ -178,7 +178,7 @@ func TestStoppedLink(t *testing.T) {
 	defer cancel()
 	var failed error
 	link := &stopped{said{parts: []Part{{Hello: &Hello{}}}}}
-	c, err := newChannel(&Joint{Party: Server, Curves: []Curve{Ed25519}}, link, func(err error) { failed = err })
+	c, err := newChannel(&Operation{Party: Server, Curves: []Curve{Ed25519}}, link, func(err error) { failed = err })
 	require.NoError(t, err)
 	require.NoError(t, c.idle(Ed25519), "it is not stopped yet")
 	close(c.helloKnown)
@@ -193,13 +193,13 @@ func TestStoppedLink(t *testing.T) {
 	require.NoError(t, c.idle(Ed25519), "something of it came")
 	gone, end := context.WithCancelCause(t.Context())
 	end(io.ErrClosedPipe)
-	fresh := must(newChannel(&Joint{Party: Server}, &linkOf{}, nil))
+	fresh := must(newChannel(&Operation{Party: Server}, &linkOf{}, nil))
 	_, err = next(gone, fresh, fresh.hello)
 	require.Equal(t, io.ErrClosedPipe, err)
 
 	// Neither a signing nor a new key begins where nothing of it came.
 	s := Vector(t, Signing)
-	c.joint = &Joint{Party: Server, Share: s.Shares[Server], Payload: []byte("x"), Curves: []Curve{Ed25519}}
+	c.joint = &Operation{Party: Server, Share: s.Shares[Server], Payload: []byte("x"), Curves: []Curve{Ed25519}}
 	<-c.parts[Ed25519]
 	_, err = c.joint.sign(short, c, s.Record)
 	require.ErrorIs(t, err, ErrStopped)

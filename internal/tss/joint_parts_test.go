@@ -36,7 +36,7 @@ func TestTranscriptHasEveryField(t *testing.T) {
 	t.Parallel()
 	base := func() *channel {
 		return &channel{
-			joint:  &Joint{Party: Client, Operation: OperationSign, SessionID: "session", Attempt: 3, Payload: []byte("payload"), Share: &Share{SetID: SetID{ShareSetID: "source"}}},
+			joint:  &Operation{Party: Client, Kind: OperationSign, SessionID: "session", Attempt: 3, Payload: []byte("payload"), Share: &Share{SetID: SetID{ShareSetID: "source"}}},
 			wallet: "wallet", set: "set", sent: []byte("ours"), received: []byte("theirs"),
 		}
 	}
@@ -48,7 +48,7 @@ func TestTranscriptHasEveryField(t *testing.T) {
 	other.joint.Party, other.sent, other.received = Server, other.received, other.sent
 	require.Equal(t, want, other.transcript([]byte("record")))
 	for name, change := range map[string]func(c *channel){
-		"operation": func(c *channel) { c.joint.Operation = "BACKUP" }, "session": func(c *channel) { c.joint.SessionID = "Session" },
+		"operation": func(c *channel) { c.joint.Kind = "BACKUP" }, "session": func(c *channel) { c.joint.SessionID = "Session" },
 		"attempt": func(c *channel) { c.joint.Attempt = 4 }, "wallet": func(c *channel) { c.wallet = "Wallet" },
 		"source": func(c *channel) { c.joint.Share = nil }, "set": func(c *channel) { c.set = "" },
 		"payload": func(c *channel) { c.joint.Payload = nil }, "ours": func(c *channel) { c.sent = nil }, "theirs": func(c *channel) { c.received = nil },
@@ -60,7 +60,7 @@ func TestTranscriptHasEveryField(t *testing.T) {
 	}
 	require.NotEqual(t, want, base().transcript(nil), "record")
 	create := base()
-	create.joint.Operation = "CREATE"
+	create.joint.Kind = "CREATE"
 	before := create.transcript(nil)
 	create.joint.Payload = nil
 	require.Equal(t, before, create.transcript(nil), "nothing is signed")
@@ -89,10 +89,10 @@ func TestHashOfADirectionHasEveryField(t *testing.T) {
 		}
 		unlike("hello: "+typ.Field(i).Name, Part{Hello: h})
 	}
-	unlike("message", Part{Message: &Sealable{}})
-	unlike("message: curve", Part{Message: &Sealable{Curve: Ed25519}})
-	unlike("message: private", Part{Message: &Sealable{Private: true}})
-	unlike("message: payload", Part{Message: &Sealable{Payload: []byte("x")}})
+	unlike("message", Part{Message: &SealedMessage{}})
+	unlike("message: curve", Part{Message: &SealedMessage{Curve: Ed25519}})
+	unlike("message: private", Part{Message: &SealedMessage{Private: true}})
+	unlike("message: payload", Part{Message: &SealedMessage{Payload: []byte("x")}})
 	unlike("end", Part{End: &End{}})
 	unlike("end: hash", Part{End: &End{ShareHash: []byte("x")}})
 	full := &Hello{
@@ -102,7 +102,7 @@ func TestHashOfADirectionHasEveryField(t *testing.T) {
 	(&Part{Hello: full}).put(h)
 	require.Equal(t, prefixed([]byte("hello"), []byte("a"), []byte("b"), []byte("c"), []byte("d"), []byte("e"), []byte("f"), []byte("g")), h.Sum(nil))
 	h = sha256.New()
-	(&Part{Message: &Sealable{Curve: Ed25519, Private: true, Payload: []byte("x")}}).put(h)
+	(&Part{Message: &SealedMessage{Curve: Ed25519, Private: true, Payload: []byte("x")}}).put(h)
 	require.Equal(t, prefixed([]byte("message"), []byte{2, 1}, []byte("x")), h.Sum(nil))
 	h = sha256.New()
 	(&Part{End: &End{ShareHash: []byte("x")}}).put(h)
@@ -112,7 +112,7 @@ func TestHashOfADirectionHasEveryField(t *testing.T) {
 // What binds a message to one party: the session, the attempt and the direction.
 func TestPrivateInfoHasEveryField(t *testing.T) {
 	t.Parallel()
-	c := &channel{joint: &Joint{SessionID: "session", Attempt: 3}}
+	c := &channel{joint: &Operation{SessionID: "session", Attempt: 3}}
 	require.Equal(t, prefixed([]byte(privateLabel), []byte("session"), be32(3), []byte("CLIENT")), c.privateInfo(Client))
 	require.Equal(t, prefixed([]byte(privateLabel), []byte("session"), be32(3), []byte("SERVER")), c.privateInfo(Server))
 }
@@ -171,7 +171,7 @@ func (l *linkOf) Recv(ctx context.Context) (Part, error) {
 func TestPartsHaveTheirOrder(t *testing.T) {
 	t.Parallel()
 	hello, end, word := Part{Hello: &Hello{}}, Part{End: &End{}}, Part{MAC: []byte{1}}
-	message := Part{Message: &Sealable{Curve: Secp256k1}}
+	message := Part{Message: &SealedMessage{Curve: Secp256k1}}
 	const another = "a message for a curve that the run has not"
 	for name, x := range map[string]struct {
 		parts []Part
@@ -191,7 +191,7 @@ func TestPartsHaveTheirOrder(t *testing.T) {
 		"a hello after an end":   {[]Part{hello, end, hello}, "out of its order"},
 		"nothing":                {[]Part{{}}, "out of its order"},
 	} {
-		c, err := newChannel(&Joint{Party: Server, Curves: []Curve{Ed25519}}, &linkOf{}, nil)
+		c, err := newChannel(&Operation{Party: Server, Curves: []Curve{Ed25519}}, &linkOf{}, nil)
 		require.NoError(t, err)
 		close(c.helloKnown)
 		for i, p := range x.parts {
@@ -211,7 +211,7 @@ func TestPartsHaveTheirOrder(t *testing.T) {
 		}
 	}
 	// Before its hello is found good, nothing else of the other side is looked at.
-	c, err := newChannel(&Joint{Party: Server}, &linkOf{}, nil)
+	c, err := newChannel(&Operation{Party: Server}, &linkOf{}, nil)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(io.ErrClosedPipe)
@@ -219,13 +219,13 @@ func TestPartsHaveTheirOrder(t *testing.T) {
 }
 
 // confirming returns a server's channel at the end of a run that made nothing new, or a set.
-func confirming(t *testing.T, makes bool) (*channel, *Record, *Joined, []byte) {
+func confirming(t *testing.T, makes bool) (*channel, *Record, *Output, []byte) {
 	t.Helper()
 	s := Vector(t, Signing)
-	j := &Joint{Party: Server, Operation: OperationSign, Curves: []Curve{Ed25519}, Share: s.Shares[Server]}
-	out := &Joined{}
+	j := &Operation{Party: Server, Kind: OperationSign, Curves: []Curve{Ed25519}, Share: s.Shares[Server]}
+	out := &Output{}
 	if makes {
-		j.Operation = "PROVISION"
+		j.Kind = "PROVISION"
 		out.Share, out.Record, out.Keys = s.Shares[Server], s.Encoded, s.Record.Keys
 	}
 	c, err := newChannel(j, &linkOf{}, nil)
@@ -323,19 +323,19 @@ func TestJointRefusesBeforeItRuns(t *testing.T) {
 	one, err := share.Only(Ed25519)
 	require.NoError(t, err)
 	key := func(x int64) []byte { return must(fixed(big.NewInt(x), scalarLen)) }
-	at := func(j *Joint, ours, theirs int64) *channel {
+	at := func(j *Operation, ours, theirs int64) *channel {
 		c := must(newChannel(j, &linkOf{}, nil))
 		c.own, c.peer = &Hello{PartyKeys: key(ours)}, &Hello{PartyKeys: key(theirs)}
 		return c
 	}
-	for _, j := range []*Joint{
+	for _, j := range []*Operation{
 		{Party: Server, Share: share, Payload: []byte("x")}, {Party: Server, Share: share, Payload: []byte("x"), Curves: Curves()},
 	} {
 		_, err := j.sign(t.Context(), at(j, 1, 2), s.Record)
 		require.ErrorContains(t, err, "a signing is on one curve")
 	}
 	single := &Record{SetID: s.Record.SetID, Keys: s.Record.Keys[1:]}
-	j := &Joint{Party: Server, Share: share, Payload: make([]byte, 32), Curves: []Curve{Secp256k1}}
+	j := &Operation{Party: Server, Share: share, Payload: make([]byte, 32), Curves: []Curve{Secp256k1}}
 	_, err = j.sign(t.Context(), at(j, 1, 2), single)
 	require.ErrorIs(t, err, ErrShareMismatch)
 	j.Share = one
@@ -343,7 +343,7 @@ func TestJointRefusesBeforeItRuns(t *testing.T) {
 	require.ErrorIs(t, err, ErrShareMismatch)
 
 	no := errors.New("no")
-	j = &Joint{Party: Server, Share: share, Curves: []Curve{Secp256k1}, PreParams: func(context.Context) (*PreParams, error) { return nil, no }}
+	j = &Operation{Party: Server, Share: share, Curves: []Curve{Secp256k1}, PreParams: func(context.Context) (*PreParams, error) { return nil, no }}
 	_, err = j.newKey(t.Context(), at(j, 1, 2), 0, nil)
 	require.ErrorIs(t, err, no)
 	var told []int
@@ -351,7 +351,7 @@ func TestJointRefusesBeforeItRuns(t *testing.T) {
 	_, err = j.newKey(t.Context(), at(j, 1, 2), 0, nil)
 	require.ErrorIs(t, err, no)
 	require.Equal(t, []int{0, 0}, told, "pre-params are being made")
-	j = &Joint{Party: Server, Share: share, Curves: []Curve{Ed25519}}
+	j = &Operation{Party: Server, Share: share, Curves: []Curve{Ed25519}}
 	_, err = j.newKey(t.Context(), at(j, 7, 7), 0, nil)
 	requireBlame(t, err, Client)
 	require.ErrorContains(t, err, "two parties have the same party key")
@@ -422,9 +422,9 @@ func TestHelloForm(t *testing.T) {
 func TestJoinedWipe(t *testing.T) {
 	t.Parallel()
 	s := Vector(t, Signing)
-	o := &Joined{Share: s.Shares[Client], Encoded: secret.New(s.Bytes[Client])}
+	o := &Output{Share: s.Shares[Client], Encoded: secret.New(s.Bytes[Client])}
 	o.Wipe()
 	require.Zero(t, s.Shares[Client].Keys[0].xi.Sign())
 	require.Equal(t, make([]byte, len(s.Bytes[Client])), s.Bytes[Client])
-	(*Joined)(nil).Wipe()
+	(*Output)(nil).Wipe()
 }

@@ -40,7 +40,7 @@ func TestJointOfNoPurpose(t *testing.T) {
 		j.Purpose = 0
 	}
 	out, errs := d.run(t.Context())
-	require.Equal(t, [2]*tss.Joined{}, out)
+	require.Equal(t, [2]*tss.Output{}, out)
 	require.ErrorIs(t, errors.Join(errs[:]...), tss.ErrRecordMalformed)
 	require.NotErrorAs(t, errors.Join(errs[:]...), new(*tss.ProtocolError))
 }

@@ -47,7 +47,7 @@ func (w *wire) Recv(ctx context.Context) (tss.Part, error) {
 
 // device is a client's side and a service's, on two ends of a wire.
 type device struct {
-	joints [2]*tss.Joint
+	joints [2]*tss.Operation
 	meddle [2]func(tss.Part) []tss.Part // with what a side sends
 }
 
@@ -65,8 +65,8 @@ func newDevice(operation string, from *set, curves ...tss.Curve) *device {
 		purpose = tss.Backup
 	}
 	for p := range d.joints {
-		d.joints[p] = &tss.Joint{
-			Party: tss.Party(p), Operation: operation, SessionID: session, Attempt: 1, Curves: curves, Purpose: purpose, PreParams: source.PreParams,
+		d.joints[p] = &tss.Operation{
+			Party: tss.Party(p), Kind: operation, SessionID: session, Attempt: 1, Curves: curves, Purpose: purpose, PreParams: source.PreParams,
 		}
 		if from != nil {
 			d.joints[p].Share = from.shares[p]
@@ -82,7 +82,7 @@ func newDevice(operation string, from *set, curves ...tss.Curve) *device {
 
 // run returns when nothing of the two sides computes any more: one that was broken off
 // returns before, and what it computes still goes to its wire.
-func (d *device) run(ctx context.Context) (out [2]*tss.Joined, errs [2]error) {
+func (d *device) run(ctx context.Context) (out [2]*tss.Output, errs [2]error) {
 	var busy sync.WaitGroup
 	defer busy.Wait()
 	ctx, cancel := context.WithCancel(ctx)
@@ -135,12 +135,12 @@ func jointLife(t *testing.T, curves ...tss.Curve) {
 		for _, c := range curves {
 			d := newDevice("SIGN", s, c)
 			payload := digest("device-held")
-			var asked []tss.Gate
+			var asked []tss.ReleasePoint
 			for _, j := range d.joints {
 				j.Payload = payload
 			}
 			d.joints[tss.Server].ShareSetID = ""
-			d.joints[tss.Server].Gate = func(_ context.Context, g tss.Gate) error { asked = append(asked, g); return nil }
+			d.joints[tss.Server].BeforeRelease = func(_ context.Context, g tss.ReleasePoint) error { asked = append(asked, g); return nil }
 			out, errs := d.run(t.Context())
 			require.NoError(t, errors.Join(errs[:]...))
 			rec, err := tss.ParseRecord(s.record)
@@ -214,11 +214,11 @@ func TestJointProof(t *testing.T) {
 }
 
 // gatesOf are the gates that a signing passes, in order.
-func gatesOf(c tss.Curve) []tss.Gate {
+func gatesOf(c tss.Curve) []tss.ReleasePoint {
 	if c == tss.Secp256k1 {
-		return []tss.Gate{tss.Arm, tss.Disarm}
+		return []tss.ReleasePoint{tss.Arm, tss.Disarm}
 	}
-	return []tss.Gate{tss.Disarm}
+	return []tss.ReleasePoint{tss.Disarm}
 }
 
 // A closed gate keeps the signature from the other side.
@@ -232,7 +232,7 @@ func TestJointGate(t *testing.T) {
 			j.Payload = []byte("x")
 		}
 		d.joints[tss.Server].ShareSetID = ""
-		d.joints[tss.Server].Gate = func(context.Context, tss.Gate) error { return closed }
+		d.joints[tss.Server].BeforeRelease = func(context.Context, tss.ReleasePoint) error { return closed }
 		out, errs := d.run(t.Context())
 		require.ErrorIs(t, errs[tss.Server], closed)
 		require.Error(t, errs[tss.Client])

@@ -53,10 +53,10 @@ type KeygenInput struct {
 	Party     Party
 	Keys      PartyKeys
 	PreParams *PreParams // Secp256k1 only; used up by the run
-	// Fresh is asked once for the other side's Paillier N and NTilde, which passed every
+	// CheckModuli is asked once for the other side's Paillier N and NTilde, which passed every
 	// check, before tss-lib sees them: whether this wallet never had them. Its error ends
 	// the run and is returned as it is. nil: not asked; never called for Ed25519.
-	Fresh func(n, nTilde *big.Int) error `json:"-"`
+	CheckModuli func(n, nTilde *big.Int) error `json:"-"`
 }
 
 // Keygen runs one side of a key generation. It returns a new share and the public
@@ -70,11 +70,11 @@ func Keygen(ctx context.Context, conn Conn, in KeygenInput, obs Observer) (*NewK
 		return nil, err
 	}
 	keys := committee(in.Keys)
-	t := newSeat(onlyRole, keys[in.Party])
+	t := newLocalParty(onlyRole, keys[in.Party])
 	ids := keys.ids("party")
 	t.senders[onlyRole] = ids
 	params := lib.NewParameters(in.Curve.ec(), sorted(ids), ids[in.Party], 2, 1)
-	s := &side{curve: in.Curve, me: in.Party, proto: keygens[in.Curve], conn: conn, obs: obs, seats: []*seat{t}}
+	s := &side{curve: in.Curve, me: in.Party, proto: keygens[in.Curve], conn: conn, obs: obs, parties: []*localParty{t}}
 	s.ingress = &ingress{curve: s.curve, me: s.me, proto: s.proto}
 
 	var result func() save
@@ -83,7 +83,7 @@ func Keygen(ctx context.Context, conn Conn, in KeygenInput, obs Observer) (*NewK
 		if err != nil {
 			return nil, err
 		}
-		s.ingress.newModuli(pre.PaillierSK.N, pre.NTildei, in.Fresh)
+		s.ingress.newModuli(pre.PaillierSK.N, pre.NTildei, in.CheckModuli)
 		s.secrets = func() { wipePreParams(pre) }
 		end := make(chan *eckeygen.LocalPartySaveData, 1)
 		var d *eckeygen.LocalPartySaveData

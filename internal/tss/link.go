@@ -22,14 +22,14 @@ const MaxParts = 64
 // the protocol's messages, then one End, then one MAC.
 type Part struct {
 	Hello   *Hello
-	Message *Sealable
+	Message *SealedMessage
 	End     *End
 	MAC     []byte // see transcript
 }
 
-// Sealable is one of tss-lib's messages on its way. One to a single party, which may carry
+// SealedMessage is one of tss-lib's messages on its way. One to a single party, which may carry
 // a share, is encrypted to the receiver's session key.
-type Sealable struct {
+type SealedMessage struct {
 	Curve   Curve
 	Private bool
 	Payload []byte // tss-lib's own bytes; where Private: HPKE's encapsulated key and ciphertext
@@ -114,9 +114,9 @@ func (c *channel) privateInfo(from Party) []byte {
 // seal brings a message into the form in which it travels: one to a single party is
 // encrypted to the other side's session key (HPKE, RFC 9180), so that what ends TLS on the
 // way learns no share, and what was recorded opens for no other run.
-func (c *channel) seal(m Message) (*Sealable, error) {
+func (c *channel) seal(m Message) (*SealedMessage, error) {
 	_, is := private(m.Payload)
-	out := &Sealable{Curve: m.Curve, Private: is, Payload: m.Payload}
+	out := &SealedMessage{Curve: m.Curve, Private: is, Payload: m.Payload}
 	if !out.Private {
 		return out, nil
 	}
@@ -130,7 +130,7 @@ func (c *channel) seal(m Message) (*Sealable, error) {
 	return out, nil
 }
 
-func (c *channel) open(m *Sealable) (Message, error) {
+func (c *channel) open(m *SealedMessage) (Message, error) {
 	out := Message{Curve: m.Curve, Payload: m.Payload}
 	if m.Private {
 		var err error
@@ -150,7 +150,7 @@ func (c *channel) open(m *Sealable) (Message, error) {
 func (c *channel) transcript(made []byte) []byte {
 	j, sum := c.joint, Hash(made)
 	h := sha256.New()
-	put(h, []byte(bindLabel), []byte(j.Operation), []byte(j.SessionID), binary.BigEndian.AppendUint32(nil, j.Attempt),
+	put(h, []byte(bindLabel), []byte(j.Kind), []byte(j.SessionID), binary.BigEndian.AppendUint32(nil, j.Attempt),
 		[]byte(c.wallet), []byte(j.source()), []byte(c.set), sum[:], j.digest())
 	var sides [2][]byte
 	sides[j.Party], sides[j.Party.Other()] = c.sent, c.received

@@ -17,9 +17,9 @@ import (
 )
 
 // fuzzJoint returns a joint of one of the operations, with the committed set where it uses one.
-func fuzzJoint(s *Set, operation byte, party Party) *Joint {
-	j := &Joint{
-		Party: party, Operation: []string{"CREATE", "BACKUP", "PROVISION", OperationSign}[operation%4],
+func fuzzJoint(s *Set, operation byte, party Party) *Operation {
+	j := &Operation{
+		Party: party, Kind: []string{"CREATE", "BACKUP", "PROVISION", OperationSign}[operation%4],
 		SessionID: "d7a9c1f5-55a5-4a3e-9a65-2b4b2a0f3a11", Attempt: 1, Curves: Curves(),
 	}
 	if operation%4 != 0 {
@@ -29,8 +29,8 @@ func fuzzJoint(s *Set, operation byte, party Party) *Joint {
 }
 
 // newCurves are those for which a hello has party keys.
-func (j *Joint) newCurves() []Curve {
-	if j.Operation == OperationSign {
+func (j *Operation) newCurves() []Curve {
+	if j.Kind == OperationSign {
 		return nil
 	}
 	return j.Curves
@@ -85,7 +85,7 @@ func FuzzHello(f *testing.F) {
 		id, err := uuid.Parse(wallet)
 		require.NoError(t, err)
 		require.Equal(t, id.String(), wallet)
-		require.Equal(t, j.Operation == OperationSign, set == "")
+		require.Equal(t, j.Kind == OperationSign, set == "")
 		require.Equal(t, j.Share == nil, rec == nil)
 		if rec != nil {
 			require.Equal(t, j.Share.WalletID, wallet)
@@ -130,7 +130,7 @@ func FuzzOpen(f *testing.F) {
 	add(Message{Ed25519, messages[typeOf(&edresharing.DGRound3Message2{})]})
 	require.Len(f, sealed, 2)
 	f.Fuzz(func(t *testing.T, curve byte, private bool, payload []byte) {
-		m, err := ours.open(&Sealable{Curve: Curve(curve), Private: private, Payload: payload})
+		m, err := ours.open(&SealedMessage{Curve: Curve(curve), Private: private, Payload: payload})
 		if err != nil {
 			requireBlame(t, err, Server)
 			return

@@ -24,16 +24,16 @@ func TestRow17Sealed(t *testing.T) {
 	payload := messages[typeOf(&edresharing.DGRound3Message1{})]
 	for what, x := range map[string]struct {
 		before func(*channel)
-		after  func(*Sealable)
+		after  func(*SealedMessage)
 	}{
 		"nothing":         {},
 		"another session": {before: func(c *channel) { c.joint.SessionID = "6bd1f9c9-3d3f-4f5b-9a55-0d4d3b8c2b44" }},
 		"another attempt": {before: func(c *channel) { c.joint.Attempt++ }},
 		"our own":         {before: func(c *channel) { c.joint.Party = Client }},
-		"another curve":   {after: func(m *Sealable) { m.Curve = Secp256k1 }},
-		"no curve":        {after: func(m *Sealable) { m.Curve = 0 }},
-		"cut":             {after: func(m *Sealable) { m.Payload = m.Payload[:len(m.Payload)-1] }},
-		"empty":           {after: func(m *Sealable) { m.Payload = nil }},
+		"another curve":   {after: func(m *SealedMessage) { m.Curve = Secp256k1 }},
+		"no curve":        {after: func(m *SealedMessage) { m.Curve = 0 }},
+		"cut":             {after: func(m *SealedMessage) { m.Payload = m.Payload[:len(m.Payload)-1] }},
+		"empty":           {after: func(m *SealedMessage) { m.Payload = nil }},
 	} {
 		from := theirs()
 		if x.before != nil {
@@ -71,7 +71,7 @@ func TestSmallOrderSessionKey(t *testing.T) {
 		ours.peer = &Hello{SessionKey: key}
 		_, err := ours.seal(Message{Ed25519, messages[typeOf(&edresharing.DGRound3Message1{})]})
 		requireBlame(t, err, Server)
-		_, err = ours.open(&Sealable{Curve: Ed25519, Private: true, Payload: append(bytes.Clone(key), make([]byte, 64)...)})
+		_, err = ours.open(&SealedMessage{Curve: Ed25519, Private: true, Payload: append(bytes.Clone(key), make([]byte, 64)...)})
 		requireBlame(t, err, Server)
 	}
 }

@@ -62,9 +62,9 @@ func (x *Hello) Prove(about *HelloContext, share *Share) error {
 }
 
 // helloContext is what the client's own hello is about.
-func (j *Joint) helloContext() *HelloContext {
+func (j *Operation) helloContext() *HelloContext {
 	return &HelloContext{
-		Operation: j.Operation, SessionID: j.SessionID, Attempt: j.Attempt,
+		Operation: j.Kind, SessionID: j.SessionID, Attempt: j.Attempt,
 		WalletID: j.Share.WalletID, ShareSetID: j.Share.ShareSetID, RecordHash: j.Share.RecordHash, Payload: j.Payload, Instance: j.Instance,
 	}
 }

@@ -42,7 +42,7 @@ func newProven(t testing.TB, c Curve, purpose Purpose, operation byte) *proven {
 	}
 	require.NoError(t, p.hello.Prove(j.helloContext(), j.Share))
 	p.about = HelloContext{
-		Operation: j.Operation, SessionID: "d7a9c1f5-55a5-4a3e-9a65-2b4b2a0f3a11", Attempt: 1, WalletID: s.Record.WalletID,
+		Operation: j.Kind, SessionID: "d7a9c1f5-55a5-4a3e-9a65-2b4b2a0f3a11", Attempt: 1, WalletID: s.Record.WalletID,
 		ShareSetID: s.Record.ShareSetID, RecordHash: Hash(s.Encoded), Payload: j.Payload, Instance: "5d3f4a1e-0a57-4d2c-8a7e-3f5b1c9d2e60",
 	}
 	return p

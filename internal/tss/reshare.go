@@ -21,8 +21,8 @@ type ReshareInput struct {
 	Share     *KeyShare  // this side's share of it; not changed by the run
 	NewKeys   PartyKeys  // of the new set; different from the old set's
 	PreParams *PreParams // Secp256k1 only; used up by the run
-	// Fresh is as in KeygenInput.
-	Fresh func(n, nTilde *big.Int) error `json:"-"`
+	// CheckModuli is as in KeygenInput.
+	CheckModuli func(n, nTilde *big.Int) error `json:"-"`
 }
 
 // Reshare runs one side of a resharing: its old party and its new one. The old share
@@ -42,15 +42,15 @@ func Reshare(ctx context.Context, conn Conn, in ReshareInput, obs Observer) (*Ne
 	s.inspect = checkRound1(in.Old)
 	s.ingress = &ingress{curve: c, me: in.Party, proto: s.proto}
 
-	place := func(r role) (*seat, *lib.ReSharingParameters) {
+	place := func(r role) (*localParty, *lib.ReSharingParameters) {
 		key := oldKeys[in.Party]
 		if r == newRole {
 			key = newKeys[in.Party]
 		}
-		t := newSeat(r, key)
+		t := newLocalParty(r, key)
 		oldIDs, newIDs := oldKeys.ids("old"), newKeys.ids("new")
 		t.senders = [2][2]*lib.PartyID{oldRole: oldIDs, newRole: newIDs}
-		s.seats = append(s.seats, t)
+		s.parties = append(s.parties, t)
 		return t, lib.NewReSharingParameters(c.ec(), sorted(oldIDs), sorted(newIDs), t.senders[r][in.Party], 2, 1, 2, 1)
 	}
 	var result func() save
@@ -59,7 +59,7 @@ func Reshare(ctx context.Context, conn Conn, in ReshareInput, obs Observer) (*Ne
 		if err != nil {
 			return nil, err
 		}
-		s.ingress.newModuli(pre.PaillierSK.N, pre.NTildei, in.Fresh)
+		s.ingress.newModuli(pre.PaillierSK.N, pre.NTildei, in.CheckModuli)
 		result = placeECDSA(s, place, ecSaveData(in.Old, in.Share, in.Party), pre)
 	} else {
 		result = placeEdDSA(s, place, edSaveData(in.Old, in.Share, in.Party))
@@ -80,7 +80,7 @@ func (in *ReshareInput) check() error {
 	return in.NewKeys.check(in.Old.Curve, in.Old)
 }
 
-type placeFunc = func(role) (*seat, *lib.ReSharingParameters)
+type placeFunc = func(role) (*localParty, *lib.ReSharingParameters)
 
 func placeECDSA(s *side, place placeFunc, old eckeygen.LocalPartySaveData, pre *eckeygen.LocalPreParams) func() save {
 	s.secrets = func() {

@@ -50,8 +50,8 @@ func sorted(ids [2]*lib.PartyID) *lib.PeerContext {
 // held, never waits for us.
 const outDepth = 32
 
-// seat is one tss-lib party of this side and what it needs to be driven.
-type seat struct {
+// localParty is one tss-lib party of this side and what it needs to be driven.
+type localParty struct {
 	role    role
 	key     *big.Int
 	party   lib.Party
@@ -66,8 +66,8 @@ type seat struct {
 	done    bool
 }
 
-func newSeat(r role, key *big.Int) *seat {
-	return &seat{
+func newLocalParty(r role, key *big.Int) *localParty {
+	return &localParty{
 		role:  r,
 		key:   key,
 		out:   make(chan lib.Message, outDepth),
@@ -96,13 +96,13 @@ type side struct {
 	proto *protocol
 	conn  Conn
 	obs   Observer
-	seats []*seat
+	parties []*localParty
 	// inspect sees every message, from outside and from inside the side, before tss-lib
 	// does. It may be nil. It is called by one goroutine at a time.
 	inspect func(lib.MessageContent) error
 	// gate is asked before a message of the rounds in gates leaves. It may be nil.
-	gate  func(context.Context, Gate) error
-	gates map[int]Gate
+	gate  func(context.Context, ReleasePoint) error
+	gates map[int]ReleasePoint
 	// ingress checks what comes from the other side. Only a test's side is without one.
 	ingress *ingress
 	// secrets are wiped when the side's last goroutine has returned.
@@ -127,8 +127,8 @@ func (s *side) run(ctx context.Context) error {
 	if s.obs.Busy == nil {
 		s.obs.Busy = new(sync.WaitGroup)
 	}
-	s.enter(1)
-	for _, t := range s.seats {
+	s.enterRound(1)
+	for _, t := range s.parties {
 		s.wg.Add(2)
 		go s.drive(inner, t) // ends with the party, or with inner once its call returns
 		go s.drain(inner, t) // ends when drive has closed t.out
@@ -145,7 +145,7 @@ func (s *side) run(ctx context.Context) error {
 		case <-s.failed:
 		case <-inner.Done():
 		default: // all parties have their results, and what they emitted is on its way
-			s.enter(s.proto.rounds)
+			s.enterRound(s.proto.rounds)
 		}
 		close(finished)
 		<-received
@@ -172,7 +172,7 @@ func (s *side) run(ctx context.Context) error {
 // drive starts the seat's party and feeds it until it has its result. The first error
 // ends the party for good: tss-lib would go on, and even end with a save, after one
 // (tss-lib.md, row 7). After a panic its lock stays held, so it is not touched again.
-func (s *side) drive(ctx context.Context, t *seat) {
+func (s *side) drive(ctx context.Context, t *localParty) {
 	defer s.wg.Done()
 	defer close(t.out)
 	err := s.call(func() *lib.Error { return t.party.Start() })
@@ -240,8 +240,8 @@ func (s *side) fail(ctx context.Context, err error) {
 	}
 }
 
-// enter notes that the run is in round k; rounds never go back.
-func (s *side) enter(k int) {
+// enterRound notes that the run is in round k; rounds never go back.
+func (s *side) enterRound(k int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if k <= s.round {
@@ -255,7 +255,7 @@ func (s *side) enter(k int) {
 
 // drain takes what the seat's party emits, in a goroutine of its own since tss-lib
 // emits in the middle of long computations.
-func (s *side) drain(ctx context.Context, t *seat) {
+func (s *side) drain(ctx context.Context, t *localParty) {
 	defer s.wg.Done()
 	defer s.leave(t)
 	stopped := false
@@ -275,7 +275,7 @@ func (s *side) drain(ctx context.Context, t *seat) {
 }
 
 // route delivers one emitted message inside the side, to the other side, or both.
-func (s *side) route(ctx context.Context, t *seat, m lib.Message) error {
+func (s *side) route(ctx context.Context, t *localParty, m lib.Message) error {
 	payload, _, err := m.WireBytes()
 	if err != nil {
 		return fmt.Errorf("encode a message: %w", err)
@@ -284,9 +284,9 @@ func (s *side) route(ctx context.Context, t *seat, m lib.Message) error {
 	if !ok {
 		return fmt.Errorf("tss-lib emitted a message of type %s", m.Type())
 	}
-	s.enter(st.round)
+	s.enterRound(st.round)
 	toPeer := st.broadcast
-	for _, to := range s.seats {
+	for _, to := range s.parties {
 		if to == t || !slices.Contains(st.to, to.role) || !st.broadcast && !addressed(m, to.key) {
 			continue
 		}
@@ -297,7 +297,7 @@ func (s *side) route(ctx context.Context, t *seat, m lib.Message) error {
 	if !st.broadcast {
 		// A message to one party goes to the other side unless it is for our own: a share
 		// of the new sharing that is meant for our own new party never leaves.
-		toPeer = !slices.ContainsFunc(s.seats, func(to *seat) bool { return addressed(m, to.key) })
+		toPeer = !slices.ContainsFunc(s.parties, func(to *localParty) bool { return addressed(m, to.key) })
 	}
 	if !toPeer {
 		return nil
@@ -365,7 +365,7 @@ func (s *side) accept(ctx context.Context, m Message) error {
 			return err
 		}
 	}
-	for _, to := range s.seats {
+	for _, to := range s.parties {
 		if slices.Contains(st.to, to.role) {
 			if err := s.deliver(ctx, to, st, s.me.Other(), m.Payload); err != nil {
 				return err
@@ -393,7 +393,7 @@ func (s *side) repeated(name protoreflect.FullName, content []byte) (bool, error
 }
 
 // deliver parses payload for one seat, with the sender as that seat's context knows it.
-func (s *side) deliver(ctx context.Context, to *seat, st step, from Party, payload []byte) error {
+func (s *side) deliver(ctx context.Context, to *localParty, st step, from Party, payload []byte) error {
 	m, err := lib.ParseWireMessage(payload, to.senders[st.from][from], st.broadcast)
 	if err != nil || !m.ValidateBasic() {
 		return s.blame(errors.New("a message that cannot be parsed"))

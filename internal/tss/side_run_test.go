@@ -57,17 +57,17 @@ func (c *plainConn) Recv(ctx context.Context) (Message, error) {
 }
 
 // signer is a side of an Ed25519 signing with a scripted party.
-func signer(start func(*seat) *lib.Error) (*side, *plainConn) {
+func signer(start func(*localParty) *lib.Error) (*side, *plainConn) {
 	s := idle(Ed25519, signings[Ed25519], Server)
 	c := &plainConn{in: make(chan Message)}
 	s.conn, s.round = c, 0
-	t := s.seats[0]
+	t := s.parties[0]
 	t.party = scripted{start: func() *lib.Error { return start(t) }, update: func(lib.ParsedMessage) *lib.Error { return nil }}
 	t.ended = func() bool { return false }
 	return s, c
 }
 
-func commitment(t *seat, round int) lib.Message {
+func commitment(t *localParty, round int) lib.Message {
 	from := t.senders[onlyRole][Server]
 	if round == 1 {
 		return edsigning.NewSignRound1Message(from, big.NewInt(7))
@@ -79,17 +79,17 @@ func commitment(t *seat, round int) lib.Message {
 // ended, and not before.
 func TestSecretsAreWipedAtTheEnd(t *testing.T) {
 	t.Parallel()
-	for name, ends := range map[string]func(*side, *seat) *lib.Error{
-		"well":         func(s *side, t *seat) *lib.Error { t.ended = func() bool { return true }; return nil },
-		"badly":        func(*side, *seat) *lib.Error { return lib.NewError(errors.New("no"), "task", 1, nil) },
-		"in the midst": func(*side, *seat) *lib.Error { return nil },
+	for name, ends := range map[string]func(*side, *localParty) *lib.Error{
+		"well":         func(s *side, t *localParty) *lib.Error { t.ended = func() bool { return true }; return nil },
+		"badly":        func(*side, *localParty) *lib.Error { return lib.NewError(errors.New("no"), "task", 1, nil) },
+		"in the midst": func(*side, *localParty) *lib.Error { return nil },
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			var s *side
 			computing, wiped := true, 0
-			s, _ = signer(func(seat *seat) *lib.Error {
+			s, _ = signer(func(seat *localParty) *lib.Error {
 				defer func() { computing = false }()
 				time.Sleep(time.Millisecond)
 				return ends(s, seat)
@@ -119,9 +119,9 @@ func (e ending) Err() error { return e.err }
 func TestRunThatEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	gone, no := errors.New("gone"), errors.New("no")
-	s, _ := signer(func(t *seat) *lib.Error { t.ended = func() bool { return true }; return nil })
+	s, _ := signer(func(t *localParty) *lib.Error { t.ended = func() bool { return true }; return nil })
 	require.ErrorIs(t, s.run(ending{t.Context(), gone}), gone)
-	s, _ = signer(func(*seat) *lib.Error { return lib.NewError(no, "task", 1, nil) })
+	s, _ = signer(func(*localParty) *lib.Error { return lib.NewError(no, "task", 1, nil) })
 	err := s.run(ending{t.Context(), gone})
 	require.ErrorIs(t, err, no)
 	requireBlame(t, err, Client)
@@ -144,17 +144,17 @@ func TestWhatCannotBeSent(t *testing.T) {
 	no := errors.New("no")
 	for name, x := range map[string]struct {
 		conn error
-		emit func(*seat) lib.Message
+		emit func(*localParty) lib.Message
 		want string
 	}{
-		"no connection": {no, func(t *seat) lib.Message { return commitment(t, 1) }, "no"},
-		"no encoding":   {nil, func(*seat) lib.Message { return emitted{typ: "x", err: no} }, "encode a message: no"},
-		"no type":       {nil, func(*seat) lib.Message { return emitted{typ: "mpcd.test.None"} }, "a message of type mpcd.test.None"},
+		"no connection": {no, func(t *localParty) lib.Message { return commitment(t, 1) }, "no"},
+		"no encoding":   {nil, func(*localParty) lib.Message { return emitted{typ: "x", err: no} }, "encode a message: no"},
+		"no type":       {nil, func(*localParty) lib.Message { return emitted{typ: "mpcd.test.None"} }, "a message of type mpcd.test.None"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			s, c := signer(func(seat *seat) *lib.Error {
+			s, c := signer(func(seat *localParty) *lib.Error {
 				seat.out <- x.emit(seat)
 				return nil
 			})
@@ -170,40 +170,40 @@ func TestGateOfARound(t *testing.T) {
 	t.Parallel()
 	no := errors.New("no")
 	for _, answer := range []error{nil, no} {
-		var asked []Gate
-		s, c := signer(func(*seat) *lib.Error { return nil })
-		s.gates, s.gate = Ed25519.gates(), func(_ context.Context, g Gate) error {
+		var asked []ReleasePoint
+		s, c := signer(func(*localParty) *lib.Error { return nil })
+		s.gates, s.gate = Ed25519.gates(), func(_ context.Context, g ReleasePoint) error {
 			asked = append(asked, g)
 			return answer
 		}
-		require.NoError(t, s.route(t.Context(), s.seats[0], commitment(s.seats[0], 1)))
+		require.NoError(t, s.route(t.Context(), s.parties[0], commitment(s.parties[0], 1)))
 		require.Empty(t, asked)
 		require.Len(t, c.sent, 1)
 		require.Equal(t, []int{0}, s.inboxes(), "what a party says is not for itself")
-		require.Equal(t, answer, s.route(t.Context(), s.seats[0], commitment(s.seats[0], 3)))
-		require.Equal(t, []Gate{Disarm}, asked)
+		require.Equal(t, answer, s.route(t.Context(), s.parties[0], commitment(s.parties[0], 3)))
+		require.Equal(t, []ReleasePoint{Disarm}, asked)
 		if answer == nil {
 			require.Len(t, c.sent, 2)
 		} else {
 			require.Len(t, c.sent, 1)
 		}
 		s.gate = nil // nobody is asked
-		require.NoError(t, s.route(t.Context(), s.seats[0], commitment(s.seats[0], 3)))
+		require.NoError(t, s.route(t.Context(), s.parties[0], commitment(s.parties[0], 3)))
 	}
-	require.Equal(t, map[int]Gate{2: Arm, 9: Disarm}, Secp256k1.gates())
-	require.Equal(t, map[int]Gate{3: Disarm}, Ed25519.gates())
+	require.Equal(t, map[int]ReleasePoint{2: Arm, 9: Disarm}, Secp256k1.gates())
+	require.Equal(t, map[int]ReleasePoint{3: Disarm}, Ed25519.gates())
 }
 
 // What a gate has stopped does not leave, nor does anything behind it; the run goes on.
 func TestNothingLeavesBehindAStop(t *testing.T) {
 	t.Parallel()
-	s, c := signer(func(seat *seat) *lib.Error {
+	s, c := signer(func(seat *localParty) *lib.Error {
 		seat.out <- commitment(seat, 3)
 		seat.out <- commitment(seat, 1)
 		seat.ended = func() bool { return true }
 		return nil
 	})
-	s.gates, s.gate = Ed25519.gates(), func(context.Context, Gate) error { return ErrStopped }
+	s.gates, s.gate = Ed25519.gates(), func(context.Context, ReleasePoint) error { return ErrStopped }
 	require.NoError(t, s.run(t.Context()))
 	require.Empty(t, c.sent)
 }
@@ -231,7 +231,7 @@ func TestStoppedRunLooksAtWhatCame(t *testing.T) {
 			c.in = make(chan Message, 1)
 			c.in <- Message{Ed25519, payload(t, wellFormed(t, typeOf(&edsigning.SignRound1Message{})))}
 			s.conn = stopping{c}
-			s.seats[0].party = scripted{start: func() *lib.Error { return nil }, update: func(lib.ParsedMessage) *lib.Error {
+			s.parties[0].party = scripted{start: func() *lib.Error { return nil }, update: func(lib.ParsedMessage) *lib.Error {
 				time.Sleep(time.Second)
 				looked = true
 				if errors.Is(want, no) {
@@ -249,25 +249,25 @@ func TestStoppedRunLooksAtWhatCame(t *testing.T) {
 func TestRest(t *testing.T) {
 	t.Parallel()
 	no := errors.New("no")
-	waiting, working, done, ended := seat{}, seat{pending: 1}, seat{done: true}, seat{done: true, pending: 1}
+	waiting, working, done, ended := localParty{}, localParty{pending: 1}, localParty{done: true}, localParty{done: true, pending: 1}
 	for name, x := range map[string]struct {
-		seats         [2]seat
+		seats         [2]localParty
 		stopping, err error
 		want          error
 	}{
-		"both wait":                  {[2]seat{waiting, waiting}, ErrStopped, nil, ErrStopped},
-		"the first waits":            {[2]seat{waiting, done}, ErrStopped, nil, ErrStopped},
-		"the second waits":           {[2]seat{done, waiting}, ErrStopped, nil, ErrStopped},
-		"one ended with work left":   {[2]seat{ended, waiting}, ErrStopped, nil, ErrStopped},
-		"the first has work left":    {[2]seat{working, waiting}, ErrStopped, nil, nil},
-		"the second has work left":   {[2]seat{waiting, working}, ErrStopped, nil, nil},
-		"both are done":              {[2]seat{done, ended}, ErrStopped, nil, nil},
-		"nobody stopped it":          {[2]seat{waiting, waiting}, nil, nil, nil},
-		"another error has ended it": {[2]seat{waiting, waiting}, ErrStopped, no, no},
+		"both wait":                  {[2]localParty{waiting, waiting}, ErrStopped, nil, ErrStopped},
+		"the first waits":            {[2]localParty{waiting, done}, ErrStopped, nil, ErrStopped},
+		"the second waits":           {[2]localParty{done, waiting}, ErrStopped, nil, ErrStopped},
+		"one ended with work left":   {[2]localParty{ended, waiting}, ErrStopped, nil, ErrStopped},
+		"the first has work left":    {[2]localParty{working, waiting}, ErrStopped, nil, nil},
+		"the second has work left":   {[2]localParty{waiting, working}, ErrStopped, nil, nil},
+		"both are done":              {[2]localParty{done, ended}, ErrStopped, nil, nil},
+		"nobody stopped it":          {[2]localParty{waiting, waiting}, nil, nil, nil},
+		"another error has ended it": {[2]localParty{waiting, waiting}, ErrStopped, no, no},
 	} {
 		s := &side{stopping: x.stopping, err: x.err, failed: make(chan struct{})}
 		for i := range x.seats {
-			s.seats = append(s.seats, &x.seats[i])
+			s.parties = append(s.parties, &x.seats[i])
 		}
 		s.rest()
 		require.Equal(t, x.want, s.err, name)
@@ -287,7 +287,7 @@ func TestRouteInsideASide(t *testing.T) {
 	s := idle(Ed25519, resharings[Ed25519], Client)
 	c := &plainConn{}
 	s.conn = c
-	old, fresh := s.seats[oldRole], s.seats[newRole]
+	old, fresh := s.parties[oldRole], s.parties[newRole]
 	ids := old.senders[newRole]
 	from := old.senders[oldRole][Client]
 	g := Ed25519.baseMult(big.NewInt(7))
@@ -311,7 +311,7 @@ func TestRouteInsideASide(t *testing.T) {
 	ec := idle(Secp256k1, resharings[Secp256k1], Client)
 	ec.conn = &plainConn{}
 	name := string(typeOf(&ecresharing.DGRound2Message1{}))
-	require.NoError(t, ec.route(t.Context(), ec.seats[newRole], emitted{typ: name}))
+	require.NoError(t, ec.route(t.Context(), ec.parties[newRole], emitted{typ: name}))
 	require.Equal(t, []int{0, 0}, ec.inboxes())
 
 	// What is inside is looked at as what comes from outside.
@@ -339,12 +339,12 @@ func TestRoundsNeverGoBack(t *testing.T) {
 	s := idle(Ed25519, signings[Ed25519], Client)
 	s.round, s.obs.Round = 0, func(k, _ int) { told = append(told, k) }
 	for _, k := range []int{1, 3, 2, 3, 4, 1} {
-		s.enter(k)
+		s.enterRound(k)
 	}
 	require.Equal(t, []int{1, 3, 4}, told)
 	require.Equal(t, 4, s.round)
 	s.obs.Round = nil
-	s.enter(5)
+	s.enterRound(5)
 	require.Equal(t, 5, s.round)
 }
 
@@ -358,7 +358,7 @@ func TestAcceptLooksAtTheLengthFirst(t *testing.T) {
 		"a message of another protocol":       {Ed25519, nil},
 		"a message of another protocol, long": {Ed25519, append([]byte{0x12, 0x80, 0x80, 0x0a}, make([]byte, 160<<10)...)},
 	} {
-		s, _ := signer(func(*seat) *lib.Error { return nil })
+		s, _ := signer(func(*localParty) *lib.Error { return nil })
 		err := s.accept(t.Context(), m)
 		requireBlame(t, err, Client)
 		require.ErrorContains(t, err, says[:min(len(says), 29)])
@@ -388,7 +388,7 @@ func TestAcceptAsksWhetherModuliAreNew(t *testing.T) {
 // A new key that fails a check is none, and the other side is to blame.
 func TestNewKeyIsChecked(t *testing.T) {
 	t.Parallel()
-	s, _ := signer(func(t *seat) *lib.Error { t.ended = func() bool { return true }; return nil })
+	s, _ := signer(func(t *localParty) *lib.Error { t.ended = func() bool { return true }; return nil })
 	wiped := false
 	s.obs.Busy, s.secrets = new(sync.WaitGroup), func() { wiped = true }
 	k, err := s.newKey(t.Context(), committee{big.NewInt(1), big.NewInt(2)}, func() save { return save{} }, nil)

@@ -28,11 +28,11 @@ func idle(c Curve, p *protocol, me Party) *side {
 	}
 	old, fresh := committee{big.NewInt(1), big.NewInt(2)}, committee{big.NewInt(3), big.NewInt(4)}
 	for _, r := range roles {
-		t := newSeat(r, []committee{old, fresh}[r][me])
+		t := newLocalParty(r, []committee{old, fresh}[r][me])
 		t.senders = [2][2]*lib.PartyID{old.ids("old"), fresh.ids("new")}
 		sorted(t.senders[0])
 		sorted(t.senders[1])
-		s.seats = append(s.seats, t)
+		s.parties = append(s.parties, t)
 	}
 	return s
 }
@@ -99,7 +99,7 @@ func requireBlame(t *testing.T, err error, culprit Party) {
 
 // inboxes counts what waits for each seat.
 func (s *side) inboxes() (n []int) {
-	for _, t := range s.seats {
+	for _, t := range s.parties {
 		n = append(n, len(t.inbox))
 	}
 	return n
@@ -115,7 +115,7 @@ func TestAccept(t *testing.T) {
 			good := payload(t, m)
 			for _, me := range []Party{Client, Server} {
 				s := idle(c, p, me)
-				want := make([]int, len(s.seats))
+				want := make([]int, len(s.parties))
 				for _, r := range st.to {
 					want[r] = 1
 				}
@@ -123,7 +123,7 @@ func TestAccept(t *testing.T) {
 					require.NoError(t, s.accept(t.Context(), Message{c, good}))
 					require.Equal(t, want, s.inboxes())
 				}
-				for _, seat := range s.seats {
+				for _, seat := range s.parties {
 					if len(seat.inbox) == 1 {
 						got := <-seat.inbox
 						require.Equal(t, st.broadcast, got.IsBroadcast())
@@ -202,7 +202,7 @@ func TestRow6Errors(t *testing.T) {
 	s := idle(Ed25519, resharings[Ed25519], Server)
 	require.NoError(t, s.call(func() *lib.Error { return nil }))
 
-	us := s.seats[0].senders[0][Server]
+	us := s.parties[0].senders[0][Server]
 	err := s.call(func() *lib.Error { return lib.NewError(nil, "task", 5, us, us) })
 	requireBlame(t, err, Client)
 	require.Error(t, errors.Unwrap(err), "a cause that says something")

@@ -24,31 +24,31 @@ type SignInput struct {
 	Record  *KeyRecord
 	Share   *KeyShare // not changed by the run
 	Payload []byte    // Secp256k1: a 32-byte digest; Ed25519: the message
-	// Gate is asked before certain messages leave. Its error ends the run, as it is, but for
+	// BeforeRelease is asked before certain messages leave. Its error ends the run, as it is, but for
 	// ErrStopped: then nothing leaves any more, and the Conn says the same. nil: nobody is asked.
-	Gate func(context.Context, Gate) error `json:"-"`
+	BeforeRelease func(context.Context, ReleasePoint) error `json:"-"`
 }
 
-// Gate is a message of a signing that leaves only if somebody agrees.
-type Gate uint8
+// ReleasePoint is a message of a signing that leaves only if somebody agrees.
+type ReleasePoint uint8
 
 // The messages that are asked about.
 const (
 	// Arm is round 2 of ECDSA: w and gamma, through MtA under the other side's Paillier key.
 	// From here on what we answer depends on what a dishonest side has changed (docs/adr/0007).
-	Arm Gate = iota + 1
+	Arm ReleasePoint = iota + 1
 	// Disarm is the last message, with which the other side has the signature. In ECDSA it
 	// leaves only after our own check, U = T, that nothing was changed.
 	Disarm
 )
 
 // gates are the rounds whose messages are asked about.
-func (c Curve) gates() map[int]Gate {
+func (c Curve) gates() map[int]ReleasePoint {
 	last := signings[c].last()
 	if c == Secp256k1 {
-		return map[int]Gate{2: Arm, last: Disarm}
+		return map[int]ReleasePoint{2: Arm, last: Disarm}
 	}
-	return map[int]Gate{last: Disarm}
+	return map[int]ReleasePoint{last: Disarm}
 }
 
 // Signature is a finished signature, verified under the wallet's key.
@@ -96,9 +96,9 @@ func Sign(ctx context.Context, conn Conn, in SignInput, obs Observer) (*Signatur
 	keys := committee{in.Record.Parties[Client].PartyKey, in.Record.Parties[Server].PartyKey}
 	ids := keys.ids("party")
 	params := lib.NewParameters(c.ec(), sorted(ids), ids[in.Party], 2, 1)
-	t := newSeat(onlyRole, keys[in.Party])
+	t := newLocalParty(onlyRole, keys[in.Party])
 	t.senders[onlyRole] = ids
-	s := &side{curve: c, me: in.Party, proto: signings[c], conn: conn, obs: obs, seats: []*seat{t}, gate: in.Gate, gates: c.gates()}
+	s := &side{curve: c, me: in.Party, proto: signings[c], conn: conn, obs: obs, parties: []*localParty{t}, gate: in.BeforeRelease, gates: c.gates()}
 	s.ingress = &ingress{curve: c, me: in.Party, proto: s.proto, record: in.Record}
 
 	end := make(chan *common.SignatureData, 1)

@@ -42,7 +42,7 @@ func (c *channel) idle(curve Curve) error {
 }
 
 // more notes work for a seat, or with -1 that some of it is done.
-func (s *side) more(t *seat, n int) {
+func (s *side) more(t *localParty, n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t.pending += n
@@ -50,7 +50,7 @@ func (s *side) more(t *seat, n int) {
 }
 
 // leave notes that a seat makes nothing any more.
-func (s *side) leave(t *seat) {
+func (s *side) leave(t *localParty) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t.done = true
@@ -69,7 +69,7 @@ func (s *side) stop(err error) {
 // be called with mu held.
 func (s *side) rest() {
 	waits := false
-	for _, t := range s.seats {
+	for _, t := range s.parties {
 		if !t.done && t.pending > 0 {
 			return
 		}

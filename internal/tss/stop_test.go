@@ -119,7 +119,7 @@ func TestStoppedAtAGate(t *testing.T) {
 		}
 		d.joints[tss.Server].ShareSetID = ""
 		// Its last message does not need the client's, which comes behind a hello and two others.
-		d.joints[tss.Server].Gate = func(context.Context, tss.Gate) error { return tss.ErrStopped }
+		d.joints[tss.Server].BeforeRelease = func(context.Context, tss.ReleasePoint) error { return tss.ErrStopped }
 		err := d.stopped(t, 4, alter)
 		var fault *tss.ProtocolError
 		require.Equal(t, wrong, errors.As(err, &fault), "%v", err)

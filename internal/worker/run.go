@@ -18,7 +18,7 @@ import (
 // where the link is stopped, when the worker has looked at what came. A worker that dies after
 // it heard from the device is the device's fault, a *tss.ProtocolError; one that died before is
 // nobody's, session.ErrInterrupted. The process is gone when Run returns.
-func (p *Pool) Run(ctx context.Context, j *tss.Joint, link tss.Link) (*tss.Joined, error) {
+func (p *Pool) Run(ctx context.Context, j *tss.Operation, link tss.Link) (*tss.Output, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r := &run{joint: j, link: link}
@@ -94,7 +94,7 @@ func (r *run) open() (*workerv1.FromWorker, error) {
 
 // run is one run, as the service sees it.
 type run struct {
-	joint *tss.Joint
+	joint *tss.Operation
 	link  tss.Link
 	child *child
 	heard atomic.Bool // the worker got something of the device's
@@ -107,7 +107,7 @@ type run struct {
 func (r *run) start() (*workerv1.ToWorker, error) {
 	j := r.joint
 	s := &workerv1.Start{
-		Operation: j.Operation, SessionId: j.SessionID, Attempt: j.Attempt, Purpose: uint32(j.Purpose), Payload: j.Payload,
+		Operation: j.Kind, SessionId: j.SessionID, Attempt: j.Attempt, Purpose: uint32(j.Purpose), Payload: j.Payload,
 		WalletId: j.WalletID, ShareSetId: j.ShareSetID, Record: j.Record,
 	}
 	for _, c := range j.Curves {
@@ -144,7 +144,7 @@ func (r *run) relay(ctx context.Context) error {
 var errDied = errors.New("the worker has died")
 
 // listen does what the worker says, until it says how the run ended. f is the first.
-func (r *run) listen(ctx context.Context, f *workerv1.FromWorker) (*tss.Joined, error) {
+func (r *run) listen(ctx context.Context, f *workerv1.FromWorker) (*tss.Output, error) {
 	for ; ; f = nil {
 		if f == nil {
 			var err error
@@ -211,15 +211,15 @@ func (r *run) resolve(ctx context.Context, q *workerv1.Ask) (*workerv1.Answer, e
 		}
 		return &workerv1.Answer{Ok: true, PreParams: encoded.Reveal()}, nil
 	case *workerv1.Ask_Fresh:
-		if r.joint.Fresh != nil {
-			if err := r.joint.Fresh(new(big.Int).SetBytes(what.Fresh.GetN()), new(big.Int).SetBytes(what.Fresh.GetNTilde())); err != nil {
+		if r.joint.CheckModuli != nil {
+			if err := r.joint.CheckModuli(new(big.Int).SetBytes(what.Fresh.GetN()), new(big.Int).SetBytes(what.Fresh.GetNTilde())); err != nil {
 				return nil, err
 			}
 		}
 		return &workerv1.Answer{Ok: true}, nil
 	case *workerv1.Ask_Gate:
-		if r.joint.Gate != nil {
-			if err := r.joint.Gate(ctx, tss.Gate(what.Gate.GetMessage())); err != nil { //nolint:gosec // G115: a number of package tss's
+		if r.joint.BeforeRelease != nil {
+			if err := r.joint.BeforeRelease(ctx, tss.ReleasePoint(what.Gate.GetMessage())); err != nil { //nolint:gosec // G115: a number of package tss's
 				return nil, err
 			}
 		}
@@ -229,9 +229,9 @@ func (r *run) resolve(ctx context.Context, q *workerv1.Ask) (*workerv1.Answer, e
 }
 
 // done holds what the worker made against its record before anybody has it.
-func (r *run) done(d *workerv1.Done) (*tss.Joined, error) {
-	out := &tss.Joined{WalletID: r.joint.WalletID}
-	if r.joint.Operation == tss.OperationSign {
+func (r *run) done(d *workerv1.Done) (*tss.Output, error) {
+	out := &tss.Output{WalletID: r.joint.WalletID}
+	if r.joint.Kind == tss.OperationSign {
 		var err error
 		out.Signature, err = r.signature(d)
 		return out, err

@@ -177,15 +177,15 @@ func (p *process) run(ctx context.Context, s *workerv1.Start) error {
 
 // joint runs the side.
 func (p *process) joint(ctx context.Context, s *workerv1.Start) (*workerv1.Done, error) {
-	j := &tss.Joint{
-		Party: tss.Server, Operation: s.GetOperation(), SessionID: s.GetSessionId(), Attempt: s.GetAttempt(), Purpose: tss.Purpose(s.GetPurpose()), //nolint:gosec // G115: a number of package tss's
+	j := &tss.Operation{
+		Party: tss.Server, Kind: s.GetOperation(), SessionID: s.GetSessionId(), Attempt: s.GetAttempt(), Purpose: tss.Purpose(s.GetPurpose()), //nolint:gosec // G115: a number of package tss's
 		Payload: s.GetPayload(), WalletID: s.GetWalletId(), ShareSetID: s.GetShareSetId(), Record: s.GetRecord(),
 		PreParams: p.preParams,
-		Fresh: func(n, nTilde *big.Int) error {
+		CheckModuli: func(n, nTilde *big.Int) error {
 			_, err := p.ask(ctx, &workerv1.Ask{What: &workerv1.Ask_Fresh{Fresh: &workerv1.Moduli{N: n.Bytes(), NTilde: nTilde.Bytes()}}})
 			return err
 		},
-		Gate: func(ctx context.Context, g tss.Gate) error {
+		BeforeRelease: func(ctx context.Context, g tss.ReleasePoint) error {
 			_, err := p.ask(ctx, &workerv1.Ask{What: &workerv1.Ask_Gate{Gate: &workerv1.Gate{Message: uint32(g)}}})
 			return err
 		},
@@ -214,7 +214,7 @@ func (p *process) joint(ctx context.Context, s *workerv1.Start) (*workerv1.Done,
 }
 
 // done is what the service gets of a run that succeeded.
-func done(out *tss.Joined) (*workerv1.Done, error) {
+func done(out *tss.Output) (*workerv1.Done, error) {
 	if sig := out.Signature; sig != nil {
 		return &workerv1.Done{Signature: sig.Bytes[:], RecoveryId: uint32(sig.RecoveryID)}, nil
 	}

@@ -149,12 +149,12 @@ type set struct {
 }
 
 // pair makes both sides of a run.
-func pair(operation string, from *set, curves ...tss.Curve) (client, server *tss.Joint) {
+func pair(operation string, from *set, curves ...tss.Curve) (client, server *tss.Operation) {
 	id, source := uuid.NewString(), tsstest.NewSource()
-	both := [2]*tss.Joint{}
+	both := [2]*tss.Operation{}
 	for p := range both {
-		both[p] = &tss.Joint{
-			Party: tss.Party(p), Operation: operation, SessionID: id, Attempt: 1, Curves: curves, Purpose: tss.Signing, PreParams: source.PreParams,
+		both[p] = &tss.Operation{
+			Party: tss.Party(p), Kind: operation, SessionID: id, Attempt: 1, Curves: curves, Purpose: tss.Signing, PreParams: source.PreParams,
 		}
 		if operation == "BACKUP" {
 			both[p].Purpose = tss.Backup
@@ -178,7 +178,7 @@ func pair(operation string, from *set, curves ...tss.Curve) (client, server *tss
 }
 
 // together runs the client's side here and the server's in a worker.
-func together(ctx context.Context, p *worker.Pool, client, server *tss.Joint) (out [2]*tss.Joined, errs [2]error) {
+func together(ctx context.Context, p *worker.Pool, client, server *tss.Operation) (out [2]*tss.Output, errs [2]error) {
 	var busy sync.WaitGroup // what tss-lib still computes here when the run is over
 	defer busy.Wait()
 	client.Observer.Busy = &busy
@@ -196,7 +196,7 @@ func together(ctx context.Context, p *worker.Pool, client, server *tss.Joint) (o
 	return out, errs
 }
 
-func made(t *testing.T, p *worker.Pool, client, server *tss.Joint) *set {
+func made(t *testing.T, p *worker.Pool, client, server *tss.Operation) *set {
 	t.Helper()
 	out, errs := together(t.Context(), p, client, server)
 	require.NoError(t, errors.Join(errs[:]...))
@@ -224,12 +224,12 @@ func TestLife(t *testing.T) {
 	second := made(t, pool, client, server)
 	for _, s := range []*set{first, second} {
 		client, server := pair(tss.OperationSign, s, tss.Ed25519)
-		var asked []tss.Gate
-		server.Gate = func(_ context.Context, g tss.Gate) error { asked = append(asked, g); return nil }
+		var asked []tss.ReleasePoint
+		server.BeforeRelease = func(_ context.Context, g tss.ReleasePoint) error { asked = append(asked, g); return nil }
 		out, errs := together(t.Context(), pool, client, server)
 		require.NoError(t, errors.Join(errs[:]...))
 		require.Equal(t, out[0].Signature, out[1].Signature)
-		require.Equal(t, []tss.Gate{tss.Disarm}, asked)
+		require.Equal(t, []tss.ReleasePoint{tss.Disarm}, asked)
 	}
 	require.Zero(t, pool.Stats().Busy)
 	require.Zero(t, pool.Stats().Died)
@@ -243,7 +243,7 @@ func TestECDSA(t *testing.T) {
 	pool := newPool(t, "worker", 0)
 	client, server := pair("CREATE", nil, tss.Secp256k1)
 	var n, nTilde *big.Int
-	server.Fresh = func(a, b *big.Int) error { n, nTilde = a, b; return nil }
+	server.CheckModuli = func(a, b *big.Int) error { n, nTilde = a, b; return nil }
 	s := made(t, pool, client, server)
 	record, err := tss.ParseRecord(s.record)
 	require.NoError(t, err)
@@ -262,11 +262,11 @@ func TestTheServiceSaysNo(t *testing.T) {
 	for name, x := range map[string]struct {
 		operation string
 		curve     tss.Curve
-		refuse    func(*tss.Joint)
+		refuse    func(*tss.Operation)
 	}{
-		"pre-params":    {"CREATE", tss.Secp256k1, func(j *tss.Joint) { j.PreParams = func(context.Context) (*tss.PreParams, error) { return nil, no } }},
-		"moduli":        {"CREATE", tss.Secp256k1, func(j *tss.Joint) { j.Fresh = func(*big.Int, *big.Int) error { return no } }},
-		"the signature": {tss.OperationSign, tss.Ed25519, func(j *tss.Joint) { j.Gate = func(context.Context, tss.Gate) error { return no } }},
+		"pre-params":    {"CREATE", tss.Secp256k1, func(j *tss.Operation) { j.PreParams = func(context.Context) (*tss.PreParams, error) { return nil, no } }},
+		"moduli":        {"CREATE", tss.Secp256k1, func(j *tss.Operation) { j.CheckModuli = func(*big.Int, *big.Int) error { return no } }},
+		"the signature": {tss.OperationSign, tss.Ed25519, func(j *tss.Operation) { j.BeforeRelease = func(context.Context, tss.ReleasePoint) error { return no } }},
 	} {
 		var source *set
 		if x.operation == tss.OperationSign {
@@ -311,7 +311,7 @@ func TestPartThatIsTooLong(t *testing.T) {
 }
 
 // hello is a device that begins, and then says nothing.
-func hello(ctx context.Context) (server *tss.Joint, end link) {
+func hello(ctx context.Context) (server *tss.Operation, end link) {
 	client, server := pair("CREATE", nil, tss.Ed25519)
 	up, down := make(chan tss.Part, tss.MaxParts), make(chan tss.Part, tss.MaxParts)
 	ctx, stop := context.WithCancel(ctx)

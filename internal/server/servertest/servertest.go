@@ -119,12 +119,12 @@ func open(t testing.TB, cfg Config) *Parts {
 	require.NoError(t, err)
 	keeper := custody.NewManaged(sealer)
 	ports := session.Ports{
-		Wallets: p.Store, Sessions: p.Store, Budgets: p.Store, Keeping: p.Store, Sealer: sealer, Halves: keeper, Custodian: keeper,
+		Wallets: p.Store, Sessions: p.Store, Budgets: p.Store, Housekeeper: p.Store, Sealer: sealer, ServerShares: keeper, Custodian: keeper,
 		PreParams: tsstest.NewSource(), Log: p.Log.Logger(),
 	}
 	if cfg.Workers != nil {
 		p.Workers = worker.NewPool(*cfg.Workers, p.Log.Logger())
-		ports.Joint = p.Workers.Run
+		ports.ServerSide = p.Workers.Run
 	}
 	if cfg.Wrap != nil {
 		cfg.Wrap(&ports)

@@ -106,7 +106,7 @@ func aborts(t *testing.T, b Backend) {
 	require.Equal(t, uint32(budget), got.Aborts)
 	require.Equal(t, last.Time, got.LockTime)
 	require.Equal(t, session.SetActive, got.State)
-	require.Equal(t, first.Half, got.Half, "nothing is erased")
+	require.Equal(t, first.ServerShare, got.ServerShare, "nothing is erased")
 	require.Equal(t, []session.Entry{last}, locks(t, b, first.WalletID))
 
 	abort(t, b, first) // of a session that ran beside
@@ -224,6 +224,6 @@ func release(t *testing.T, b Backend) {
 	at := now().Add(time.Minute)
 	require.NoError(t, b.Revoke(t.Context(), first.WalletID, at, pick(first.ID), Audit("revoke", first.WalletID)))
 	require.ErrorIs(t, let(first.ID), session.ErrShareSetRevoked)
-	locked.State, locked.RevokeTime, locked.Half = session.SetRevoked, at, nil
+	locked.State, locked.RevokeTime, locked.ServerShare = session.SetRevoked, at, nil
 	require.Equal(t, locked, set(t, b, first.WalletID, first.ID), "why it had been locked is still to be seen")
 }

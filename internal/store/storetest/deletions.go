@@ -17,7 +17,7 @@ func backingUp(t *testing.T, b Backend, from *session.StoredSet) (*session.Sessi
 	t.Helper()
 	s := NewSession(from.WalletID, session.OpBackup)
 	set := NewSet(s, from.ID)
-	set.Purpose, set.Method, set.Half = tss.Backup, session.Password, nil
+	set.Purpose, set.Method, set.ServerShare = tss.Backup, session.Password, nil
 	start(t, b, s)
 	Succeed(s, set.ID, []byte("result of "+s.ID))
 	return s, set
@@ -38,7 +38,7 @@ func NewRevokedElsewhere(t *testing.T, b Backend) (string, []session.Deletion) {
 	there := elsewhere(t, b)
 	activate(t, b, there)
 	s, here := backingUp(t, b, set(t, b, there.WalletID, there.ParentID))
-	here.Half = []session.Sealed{{Curve: tss.Ed25519, Ciphertext: random(100)}}
+	here.ServerShare = []session.Sealed{{Curve: tss.Ed25519, Ciphertext: random(100)}}
 	require.NoError(t, b.Commit(t.Context(), s, Making(here, nil), Audit("commit", s.WalletID)))
 	require.NoError(t, b.Revoke(t.Context(), there.WalletID, now(), pick(there.ID, here.ID),
 		Audit("revoke", there.WalletID)))
@@ -164,7 +164,7 @@ func deletionsRevoke(t *testing.T, b Backend) {
 	set := elsewhere(t, b)
 	activate(t, b, set)
 	s, here := backingUp(t, b, &session.StoredSet{ShareSet: session.ShareSet{ID: set.ParentID, WalletID: set.WalletID}})
-	here.Half = []session.Sealed{{Curve: tss.Ed25519, Ciphertext: random(100)}}
+	here.ServerShare = []session.Sealed{{Curve: tss.Ed25519, Ciphertext: random(100)}}
 	require.NoError(t, b.Commit(t.Context(), s, Making(here, nil), Audit("commit", s.WalletID)))
 
 	require.Error(t, b.Revoke(t.Context(), set.WalletID, now(), pick(set.ID, uuid.NewString()),

@@ -130,7 +130,7 @@ func sweep(t *testing.T, b Backend) {
 	w := found(t, b, kept.WalletID)
 	require.Len(t, w.Sets, 1, "the other set of the wallet went")
 	require.Equal(t, session.SetActive, w.Sets[0].State)
-	require.Equal(t, kept.Half, set(t, b, kept.WalletID, kept.ID).Half)
+	require.Equal(t, kept.ServerShare, set(t, b, kept.WalletID, kept.ID).ServerShare)
 	_, err = b.Wallet(t.Context(), first.WalletID)
 	require.ErrorIs(t, err, session.ErrWalletNotFound, "a wallet whose only set went")
 	require.Len(t, found(t, b, revoked.WalletID).Sets, 1, "a revoked set is not one that nobody confirmed")
@@ -242,7 +242,7 @@ func sweepRace(t *testing.T, b Backend) {
 		if <-confirmed {
 			require.Zero(t, swept)
 			require.Equal(t, session.SetActive, set(t, b, made.WalletID, made.ID).State)
-			require.NotNil(t, set(t, b, made.WalletID, made.ID).Half)
+			require.NotNil(t, set(t, b, made.WalletID, made.ID).ServerShare)
 		} else {
 			require.Equal(t, 1, swept)
 			_, err := b.Set(t.Context(), made.WalletID, made.ID)
@@ -332,9 +332,9 @@ func audit(t *testing.T, b Backend) {
 	made, w := NewSet(n, ""), wallet(n.WalletID, "owner")
 	Succeed(n, made.ID, []byte("result"))
 	commit := func(e session.Entry) error { return b.Commit(ctx, n, Making(made, w), e) }
-	made.Half[0].Curve = 9
+	made.ServerShare[0].Curve = 9
 	audited(t, b, s.WalletID, commit) // it fails at its last step
-	made.Half[0].Curve = tss.Secp256k1
+	made.ServerShare[0].Curve = tss.Secp256k1
 	audited(t, b, s.WalletID, commit, "")
 	audited(t, b, s.WalletID, commit)
 

@@ -59,7 +59,7 @@ func reseal(t *testing.T, b Backend) {
 		session.KindPreParams: session.PreParamsLabel("pre-params 1", tss.Server),
 		session.KindMAC:       session.MACLabel(),
 	}
-	for kind, n := range map[string]int{session.KindHalf: 4, session.KindResult: 1, session.KindPreParams: 1,
+	for kind, n := range map[string]int{session.KindServerShare: 4, session.KindResult: 1, session.KindPreParams: 1,
 		session.KindMAC: 1} {
 		found := rows(t, b, kind)
 		require.Len(t, found, n, kind)
@@ -81,12 +81,12 @@ func reseal(t *testing.T, b Backend) {
 		require.NoError(t, err)
 		require.Zero(t, changed)
 	}
-	found := rows(t, b, session.KindHalf)
-	require.Equal(t, session.HalfLabel(wallet, set.ID, tss.Secp256k1), found[0].Label)
+	found := rows(t, b, session.KindServerShare)
+	require.Equal(t, session.ServerShareLabel(wallet, set.ID, tss.Secp256k1), found[0].Label)
 	require.Equal(t, session.ResultLabel(wallet, set.SessionID), rows(t, b, session.KindResult)[0].Label)
 	got, err := b.Set(t.Context(), wallet, set.ID)
 	require.NoError(t, err)
-	require.Equal(t, found[0].Ciphertext, got.Half[0].Ciphertext)
+	require.Equal(t, found[0].Ciphertext, got.ServerShare[0].Ciphertext)
 	_, err = b.SealedRows(t.Context(), "another kind", 0, 1)
 	require.Error(t, err)
 }
@@ -95,7 +95,7 @@ func reseal(t *testing.T, b Backend) {
 // replaced. A value of another length is refused, with all of its batch.
 func resealRace(t *testing.T, b Backend) {
 	wallet, set := everyKind(t, b)
-	before := rows(t, b, session.KindHalf)
+	before := rows(t, b, session.KindServerShare)
 	require.NoError(t, b.Revoke(t.Context(), wallet, now(), func([]session.ShareSet) ([]string, error) {
 		return []string{set.ID}, nil
 	}, Audit("revoke", wallet)))
@@ -103,12 +103,12 @@ func resealRace(t *testing.T, b Backend) {
 	for i := range before {
 		to[i] = random(len(before[i].Ciphertext))
 	}
-	changed, err := b.Reseal(t.Context(), session.KindHalf, before, to)
+	changed, err := b.Reseal(t.Context(), session.KindServerShare, before, to)
 	require.NoError(t, err)
 	require.Equal(t, 2, changed)
 	got, err := b.Set(t.Context(), wallet, set.ID)
 	require.NoError(t, err)
-	require.Nil(t, got.Half, "an erased half came back")
+	require.Nil(t, got.ServerShare, "an erased half came back")
 	require.Empty(t, rows(t, b, session.KindResult), "and its result")
 
 	found := rows(t, b, session.KindPreParams)
@@ -122,12 +122,12 @@ func resealRace(t *testing.T, b Backend) {
 	require.Zero(t, changed)
 	require.Equal(t, next, rows(t, b, session.KindPreParams))
 
-	left := rows(t, b, session.KindHalf)
+	left := rows(t, b, session.KindServerShare)
 	for _, bad := range [][]byte{nil, random(3), left[1].Ciphertext} {
-		_, err = b.Reseal(t.Context(), session.KindHalf, left, [][]byte{random(len(left[0].Ciphertext)), bad})
+		_, err = b.Reseal(t.Context(), session.KindServerShare, left, [][]byte{random(len(left[0].Ciphertext)), bad})
 		require.Error(t, err)
 	}
-	_, err = b.Reseal(t.Context(), session.KindHalf, left, to[:1])
+	_, err = b.Reseal(t.Context(), session.KindServerShare, left, to[:1])
 	require.Error(t, err)
-	require.Equal(t, left, rows(t, b, session.KindHalf))
+	require.Equal(t, left, rows(t, b, session.KindServerShare))
 }

@@ -204,9 +204,9 @@ func commitAtomic(t *testing.T, b Backend) {
 			made.WalletID, w.ID = there.WalletID, there.WalletID
 		},
 		"curve twice": func(_ *session.Session, made *session.StoredSet, _ *session.Wallet) {
-			made.Half[0].Curve = made.Half[1].Curve
+			made.ServerShare[0].Curve = made.ServerShare[1].Curve
 		},
-		"unknown curve": func(_ *session.Session, made *session.StoredSet, _ *session.Wallet) { made.Half[1].Curve = 9 },
+		"unknown curve": func(_ *session.Session, made *session.StoredSet, _ *session.Wallet) { made.ServerShare[1].Curve = 9 },
 		"unknown parent": func(_ *session.Session, made *session.StoredSet, _ *session.Wallet) {
 			made.ParentID = uuid.NewString()
 		},
@@ -241,7 +241,7 @@ func commitAtomic(t *testing.T, b Backend) {
 			require.Equal(t, s, stored(t, b, s.ID))
 			_, err := b.Wallet(t.Context(), s.WalletID)
 			require.ErrorIs(t, err, session.ErrWalletNotFound)
-			require.Equal(t, there.Half, set(t, b, there.WalletID, there.ID).Half)
+			require.Equal(t, there.ServerShare, set(t, b, there.WalletID, there.ID).ServerShare)
 			require.Len(t, found(t, b, there.WalletID).Sets, 1)
 
 			// The run can still end well.
@@ -382,7 +382,7 @@ func durable(t *testing.T, open Open) {
 	start(t, b, left)
 	reopen()
 	require.Nil(t, stored(t, b, s.ID).Result)
-	require.Nil(t, set(t, b, w.ID, made.ID).Half)
+	require.Nil(t, set(t, b, w.ID, made.ID).ServerShare)
 	made.State, made.ExpireTime, made.RevokeTime = session.SetRevoked, time.Time{}, at
 	w.Sets = []session.ShareSet{made.ShareSet, second.ShareSet}
 	require.Equal(t, w, found(t, b, w.ID))

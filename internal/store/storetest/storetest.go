@@ -171,7 +171,7 @@ func NewSet(s *session.Session, parentID string) *session.StoredSet {
 			DisplayName: "a phone", CreateTime: now(), ExpireTime: now().Add(15 * time.Minute),
 		},
 		Record: []byte("record of " + id), SessionID: s.ID,
-		Half: []session.Sealed{{Curve: tss.Secp256k1, Ciphertext: random(400)},
+		ServerShare: []session.Sealed{{Curve: tss.Secp256k1, Ciphertext: random(400)},
 			{Curve: tss.Ed25519, Ciphertext: random(150)}},
 	}
 	copy(set.ClientShare[:], id)

@@ -36,14 +36,14 @@ func walletRoundTrip(t *testing.T, b Backend) {
 	s = NewSession(w.ID, session.OpBackup)
 	backup := NewSet(s, first.ID)
 	backup.Purpose, backup.Method, backup.DisplayName = tss.Backup, session.Custom, ""
-	backup.Half = backup.Half[1:]
+	backup.ServerShare = backup.ServerShare[1:]
 	start(t, b, s)
 	Succeed(s, backup.ID, []byte("result"))
 	require.NoError(t, b.Commit(t.Context(), s, Making(backup, nil), Audit("commit", s.WalletID)))
 	require.Equal(t, backup, set(t, b, w.ID, backup.ID))
 
 	elsewhere := NewSet(NewSession(w.ID, session.OpProvision), first.ID)
-	elsewhere.Half = nil // another custodian has it
+	elsewhere.ServerShare = nil // another custodian has it
 	s = NewSession(w.ID, session.OpProvision)
 	elsewhere.SessionID = s.ID
 	start(t, b, s)
@@ -189,7 +189,7 @@ func confirm(t *testing.T, b Backend) {
 	got := set(t, b, made.WalletID, made.ID)
 	require.Equal(t, session.SetActive, got.State)
 	require.True(t, got.ExpireTime.IsZero())
-	require.Equal(t, made.Half, got.Half)
+	require.Equal(t, made.ServerShare, got.ServerShare)
 	require.Nil(t, stored(t, b, s.ID).Result)
 	require.Equal(t, session.Succeeded, stored(t, b, s.ID).State)
 	require.NotNil(t, stored(t, b, other.SessionID).Result)
@@ -230,17 +230,17 @@ func revoke(t *testing.T, b Backend) {
 	got := set(t, b, first.WalletID, second.ID)
 	require.Equal(t, session.SetRevoked, got.State)
 	require.Equal(t, at, got.RevokeTime)
-	require.Nil(t, got.Half)
+	require.Nil(t, got.ServerShare)
 	require.Equal(t, second.Record, got.Record)
 	require.Equal(t, before.Sets[0], found(t, b, first.WalletID).Sets[0])
-	require.Equal(t, first.Half, set(t, b, first.WalletID, first.ID).Half)
+	require.Equal(t, first.ServerShare, set(t, b, first.WalletID, first.ID).ServerShare)
 
 	// Once more, together with another set: a revoked set stays as it is.
 	require.NoError(t, b.Revoke(t.Context(), first.WalletID, at.Add(time.Hour), pick(second.ID, first.ID),
 		Audit("revoke", first.WalletID)))
 	require.Equal(t, at, set(t, b, first.WalletID, second.ID).RevokeTime)
 	require.Equal(t, at.Add(time.Hour), set(t, b, first.WalletID, first.ID).RevokeTime)
-	require.Nil(t, set(t, b, first.WalletID, first.ID).Half)
+	require.Nil(t, set(t, b, first.WalletID, first.ID).ServerShare)
 	require.NoError(t, b.Revoke(t.Context(), first.WalletID, at, pick(), Audit("revoke", first.WalletID)))
 }
 
@@ -251,7 +251,7 @@ func revokePending(t *testing.T, b Backend) {
 	got := set(t, b, made.WalletID, made.ID)
 	require.Equal(t, session.SetRevoked, got.State)
 	require.True(t, got.ExpireTime.IsZero())
-	require.Nil(t, got.Half)
+	require.Nil(t, got.ServerShare)
 	require.Nil(t, stored(t, b, s.ID).Result)
 	require.Equal(t, session.Succeeded, stored(t, b, s.ID).State)
 }
@@ -270,8 +270,8 @@ func revokeRefused(t *testing.T, b Backend) {
 			session.ErrShareSetNotFound)
 	}
 	require.Equal(t, before, found(t, b, mine.WalletID))
-	require.Equal(t, mine.Half, set(t, b, mine.WalletID, mine.ID).Half)
-	require.Equal(t, other.Half, set(t, b, other.WalletID, other.ID).Half)
+	require.Equal(t, mine.ServerShare, set(t, b, mine.WalletID, mine.ID).ServerShare)
+	require.Equal(t, other.ServerShare, set(t, b, other.WalletID, other.ID).ServerShare)
 	require.PanicsWithValue(t, "pick", func() {
 		_ = b.Revoke(t.Context(), mine.WalletID, now(), func([]session.ShareSet) ([]string, error) { panic("pick") },
 			Audit("revoke", mine.WalletID))
@@ -335,7 +335,7 @@ func revokeCommitRace(t *testing.T, b Backend) {
 	})
 	for _, s := range found(t, b, first.WalletID).Sets {
 		require.Equal(t, session.SetRevoked, s.State)
-		require.Nil(t, set(t, b, s.WalletID, s.ID).Half)
+		require.Nil(t, set(t, b, s.WalletID, s.ID).ServerShare)
 	}
 }
 
@@ -366,9 +366,9 @@ func cancelled(t *testing.T, b Backend) {
 func noAliasing(t *testing.T, b Backend) {
 	_, made := NewWallet(t, b, "owner")
 	want := set(t, b, made.WalletID, made.ID)
-	clear(made.Half[0].Ciphertext)
+	clear(made.ServerShare[0].Ciphertext)
 	clear(made.Record)
-	clear(set(t, b, made.WalletID, made.ID).Half[0].Ciphertext)
+	clear(set(t, b, made.WalletID, made.ID).ServerShare[0].Ciphertext)
 	found(t, b, made.WalletID).Sets[0].State = session.SetRevoked
 	require.Equal(t, want, set(t, b, made.WalletID, made.ID))
 	require.Equal(t, session.SetPending, found(t, b, made.WalletID).Sets[0].State)
