@@ -207,7 +207,7 @@ func TestWhatADeviceEndsWith(t *testing.T) {
 	t.Parallel()
 	begun := func(err error) *attempt {
 		a := &attempt{device: &mpcdv1.DeviceSide{}, session: "session", ended: make(chan struct{}), err: err}
-		a.joint.Kind = "BACKUP"
+		a.operation.Kind = "BACKUP"
 		close(a.ended)
 		return a
 	}
@@ -221,7 +221,7 @@ func TestWhatADeviceEndsWith(t *testing.T) {
 	require.ErrorIs(t, err, io.ErrClosedPipe)
 	require.NotErrorIs(t, err, ErrBadAnswer)
 	sign := begun(broken)
-	sign.joint.Kind, sign.ended = tss.OperationSign, nil
+	sign.operation.Kind, sign.ended = tss.OperationSign, nil
 	gone, cancel := context.WithCancelCause(t.Context())
 	cancel(io.ErrClosedPipe)
 	require.NoError(t, sign.finish(gone))

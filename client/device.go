@@ -28,9 +28,9 @@ func WithDeviceHeldShares() Option {
 	}
 }
 
-// joint is this device's side of a run, whose operation has package tss's name. Its share, where
+// operation is this device's side of a run, whose operation has package tss's name. Its share, where
 // it has one, is the caller's to wipe.
-func (w want) joint(operation string) (*tss.Operation, error) {
+func (w want) operation(operation string) (*tss.Operation, error) {
 	j := &tss.Operation{Party: tss.Client, Kind: operation, Purpose: tss.Signing}
 	if w.purpose == PurposeBackup {
 		j.Purpose = tss.Backup
@@ -56,7 +56,7 @@ func (w want) joint(operation string) (*tss.Operation, error) {
 func (c *Client) signOnDevice(
 	ctx context.Context, share *Share, curve Curve, payload []byte,
 ) (*mpcdv1.SignResponse, error) {
-	j, err := want{source: share, curves: []Curve{curve}}.joint(tss.OperationSign)
+	j, err := want{source: share, curves: []Curve{curve}}.operation(tss.OperationSign)
 	if err != nil {
 		return nil, err
 	}
@@ -75,16 +75,16 @@ func (c *Client) signOnDevice(
 // attempt is this end of one attempt of a run. Of a hosted run it does nothing. Of a device-held
 // one it is the device's own side, and its end of the link to the service.
 type attempt struct {
-	client  *Client
-	device  *mpcdv1.DeviceSide // ack is raised as messages come; the reading goroutine's alone. nil: the run is hosted
-	joint   tss.Operation
-	session string
-	fail    context.CancelCauseFunc
-	slow    chan struct{} // has a value when this side has begun to make pre-params
-	making  atomic.Bool   // while it does
+	client    *Client
+	device    *mpcdv1.DeviceSide // ack is raised as messages come; the reading goroutine's alone. nil: the run is hosted
+	operation tss.Operation
+	session   string
+	fail      context.CancelCauseFunc
+	slow      chan struct{} // has a value when this side has begun to make pre-params
+	making    atomic.Bool   // while it does
 
 	in     chan tss.Part // what came, in order
-	joined *tss.Output   // set before ended is closed
+	output *tss.Output   // set before ended is closed
 	err    error         // the same; read after wg
 	ended  chan struct{} // closed when the side has ended
 	wg     sync.WaitGroup
@@ -100,11 +100,11 @@ func newAttempt(c *Client, j *tss.Operation) *attempt {
 	if j == nil {
 		return a
 	}
-	a.joint, a.device = *j, &mpcdv1.DeviceSide{Instance: uuid.NewString()}
+	a.operation, a.device = *j, &mpcdv1.DeviceSide{Instance: uuid.NewString()}
 	if j.Share != nil {
 		a.device.ShareSetId = j.Share.ShareSetID
 	}
-	a.joint.Instance, a.joint.PreParams = a.device.GetInstance(), a.preParams
+	a.operation.Instance, a.operation.PreParams = a.device.GetInstance(), a.preParams
 	a.slow, a.more = make(chan struct{}, 1), make(chan struct{}, 1)
 	a.in, a.ended = make(chan tss.Part, tss.MaxParts), make(chan struct{})
 	return a
@@ -116,10 +116,10 @@ func (a *attempt) begin(ctx context.Context, p *mpcdv1.Progress) {
 		return
 	}
 	a.session, a.device.Attempt = p.GetSessionId(), p.GetAttempt()
-	a.joint.SessionID, a.joint.Attempt = a.session, p.GetAttempt()
+	a.operation.SessionID, a.operation.Attempt = a.session, p.GetAttempt()
 	a.wg.Go(func() { // ends with the side, which ends with ctx
 		defer close(a.ended)
-		if a.joined, a.err = a.joint.Run(ctx, a); a.err != nil {
+		if a.output, a.err = a.operation.Run(ctx, a); a.err != nil {
 			a.fail(a.side())
 		}
 	})
@@ -158,7 +158,7 @@ func (a *attempt) finish(ctx context.Context) error {
 		return nil
 	case a.session == "":
 		return badAnswer("an outcome before the run has begun")
-	case a.joint.Kind == tss.OperationSign:
+	case a.operation.Kind == tss.OperationSign:
 		return nil
 	}
 	select {
@@ -284,7 +284,7 @@ func (a *attempt) acknowledged(ack uint32) uint32 {
 func (a *attempt) pending() *mpcdv1.SendMessagesRequest {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	req := &mpcdv1.SendMessagesRequest{SessionId: a.session, Instance: a.joint.Instance, Attempt: a.joint.Attempt}
+	req := &mpcdv1.SendMessagesRequest{SessionId: a.session, Instance: a.operation.Instance, Attempt: a.operation.Attempt}
 	for _, n := range a.end.After(0) {
 		req.Messages = append(req.Messages, wire.Numbered(&n))
 	}

@@ -58,11 +58,11 @@ func run[Resp any, Out outcome, Event event[Resp, Out]](
 	ctx context.Context, c *Client, w want, r *reporter, open opener[Resp],
 ) (*Share, error) {
 	var t ticket
-	var j *tss.Operation            // this device's side
+	var j *tss.Operation        // this device's side
 	var key *age.X25519Identity // of a hosted run
 	var err error
 	if c.deviceHeld {
-		if j, err = w.joint(strings.ToUpper(r.last.Operation)); err != nil {
+		if j, err = w.operation(strings.ToUpper(r.last.Operation)); err != nil {
 			return nil, err
 		}
 		defer j.Share.Wipe()
@@ -120,7 +120,7 @@ func follow[Resp any, Out comparable, Event event[Resp, Out]](
 		before := t.after
 		out, err := followAttempt[Resp, Out, Event](ctx, pace, a, &t, r, open)
 		if err == nil {
-			return a.joined, out, nil
+			return a.output, out, nil
 		}
 		if Reason(err) == "" { // no attempt ended: followAttempt tried enough, or this side failed
 			return nil, out, err

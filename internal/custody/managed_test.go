@@ -281,7 +281,9 @@ func TestSwappedRows(t *testing.T) {
 		"curves' ciphertexts": func(s *session.StoredSet) {
 			s.ServerShare[0].Ciphertext, s.ServerShare[1].Ciphertext = s.ServerShare[1].Ciphertext, s.ServerShare[0].Ciphertext
 		},
-		"curves' names":            func(s *session.StoredSet) { s.ServerShare[0].Curve, s.ServerShare[1].Curve = s.ServerShare[1].Curve, s.ServerShare[0].Curve },
+		"curves' names": func(s *session.StoredSet) {
+			s.ServerShare[0].Curve, s.ServerShare[1].Curve = s.ServerShare[1].Curve, s.ServerShare[0].Curve
+		},
 		"curves' order":            func(s *session.StoredSet) { s.ServerShare[0], s.ServerShare[1] = s.ServerShare[1], s.ServerShare[0] },
 		"one curve twice":          func(s *session.StoredSet) { s.ServerShare[0] = s.ServerShare[1] },
 		"one curve too many":       func(s *session.StoredSet) { s.ServerShare = append(s.ServerShare, s.ServerShare[1]) },

@@ -200,7 +200,7 @@ func (s *ShareSet) usable() error {
 type StoredSet struct {
 	ShareSet
 	Record      []byte   // encoded tss.Record, public
-	ServerShare        []Sealed // the server's share as its Custodian wants it kept; nil once revoked
+	ServerShare []Sealed // the server's share as its Custodian wants it kept; nil once revoked
 	ClientShare [32]byte // SHA-256 of the plaintext client share
 	SessionID   string   // the session that made it
 

@@ -4,10 +4,10 @@ import "github.com/mpcd/mpcd/internal/tss"
 
 // The kinds of values that are sealed at rest; a Label's Kind is one of them.
 const (
-	KindServerShare      = "server share"
-	KindResult    = "result"
-	KindPreParams = "pre-params"
-	KindMAC       = "mac key" // the keyset of Sealer.MAC
+	KindServerShare = "server share"
+	KindResult      = "result"
+	KindPreParams   = "pre-params"
+	KindMAC         = "mac key" // the keyset of Sealer.MAC
 )
 
 // SealedKinds returns every kind of value that is sealed at rest. Whoever rotates keys

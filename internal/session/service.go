@@ -68,16 +68,16 @@ func (c Config) withDefaults() Config {
 
 // Ports are the parts that a Service works with. All but Policy are needed.
 type Ports struct {
-	Wallets   Wallets
-	Sessions  Sessions
-	Budgets   Budgets
-	Housekeeper   Housekeeper
-	Sealer    Sealer
-	ServerShares    Custodian // keeps the server's share of SIGNING sets
-	Custodian Custodian // keeps the server's share of BACKUP sets
-	PreParams PreParams
-	Log       *slog.Logger
-	Policy    Policy // nil: scopes and ownership are all
+	Wallets      Wallets
+	Sessions     Sessions
+	Budgets      Budgets
+	Housekeeper  Housekeeper
+	Sealer       Sealer
+	ServerShares Custodian // keeps the server's share of SIGNING sets
+	Custodian    Custodian // keeps the server's share of BACKUP sets
+	PreParams    PreParams
+	Log          *slog.Logger
+	Policy       Policy // nil: scopes and ownership are all
 	// ServerSide runs the service's side of a device-held run, as (*tss.ServerSide).Run does, but
 	// better in a process of its own; nil: here.
 	ServerSide func(context.Context, *tss.Operation, tss.Link) (*tss.Output, error)
@@ -101,7 +101,9 @@ func New(ctx context.Context, ports Ports, cfg Config) (*Service, error) {
 		ports.Log.Warn("sessions were interrupted by a restart", "count", n)
 	}
 	if ports.ServerSide == nil {
-		ports.ServerSide = func(ctx context.Context, j *tss.Operation, link tss.Link) (*tss.Output, error) { return j.Run(ctx, link) }
+		ports.ServerSide = func(ctx context.Context, j *tss.Operation, link tss.Link) (*tss.Output, error) {
+			return j.Run(ctx, link)
+		}
 	}
 	return &Service{newRunner(ctx, ports, cfg, steady)}, nil
 }

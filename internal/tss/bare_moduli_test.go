@@ -244,7 +244,7 @@ func TestRow20Bare(t *testing.T) {
 		{resharing, &ecresharing.DGRound4Message1{FacProof: fac}, "factor proof has 524288 bytes, want 1 to 353"},
 	} {
 		st := x.b.proto.steps[typeOf(x.m)]
-		side := x.b.seats[victim]
+		side := x.b.parties[victim]
 		to := side[len(side)-1]
 		require.True(t, x.m.ValidateBasic())
 		m, err := lib.ParseWireMessage(payload(t, x.m), to.senders[st.from][hostile], st.broadcast)

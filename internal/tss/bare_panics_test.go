@@ -68,7 +68,7 @@ func (r *bareReport) party(b *bare, tamper func(batch)) {
 	r.say("%s", stack)
 	require.NoError(r.t, err)
 	require.NotEmpty(r.t, stack)
-	side := b.seats[victim]
+	side := b.parties[victim]
 	r.say("locked: %v", locked(side[len(side)-1].party))
 }
 

@@ -35,11 +35,11 @@ type batch = map[protoreflect.FullName]proto.Message
 // bare is such a run: on each side one party, or in a resharing two. The client is
 // hostile, and the server its victim.
 type bare struct {
-	curve  Curve
-	proto  *protocol
-	record *KeyRecord // as in ingress
-	n      *big.Int   // the hostile side's N, which came in a message before
-	seats  [2][]*localParty // by Party
+	curve   Curve
+	proto   *protocol
+	record  *KeyRecord       // as in ingress
+	n       *big.Int         // the hostile side's N, which came in a message before
+	parties [2][]*localParty // by Party
 
 	// full, if set, makes of what the hostile side has to say what a side with keys of the
 	// right size could say. tamper makes of that what is sent. Both change the messages in
@@ -71,7 +71,7 @@ type mail struct {
 // the stack of the first panic.
 func (b *bare) run(t *testing.T) (stack string, err error) {
 	b.sent = batch{}
-	for p, side := range b.seats {
+	for p, side := range b.parties {
 		for _, s := range side {
 			require.Nil(t, s.party.Start())
 			b.collect(t, Party(p), s)
@@ -89,7 +89,7 @@ func (b *bare) run(t *testing.T) (stack string, err error) {
 		if stack, err := update(next.to.party, m); err != nil || stack != "" {
 			return stack, err
 		}
-		for p, side := range b.seats {
+		for p, side := range b.parties {
 			if slices.Contains(side, next.to) {
 				b.collect(t, Party(p), next.to)
 			}
@@ -119,7 +119,7 @@ func (b *bare) collect(t *testing.T, from Party, s *localParty) {
 		require.NoError(t, err)
 		name := protoreflect.FullName(m.Type())
 		st := b.proto.steps[name]
-		for p, side := range b.seats {
+		for p, side := range b.parties {
 			for _, to := range side {
 				if to == s || !slices.Contains(st.to, to.role) || !st.broadcast && !addressed(m, to.key) {
 					continue
@@ -202,12 +202,12 @@ func locked(p lib.Party) bool {
 	return true
 }
 
-// place adds a party's seat, and returns its parameters.
+// place adds a tss-lib party to a side, and returns its parameters.
 func (b *bare) place(p Party, keys committee) (*localParty, *lib.Parameters) {
 	s := newLocalParty(onlyRole, keys[p])
 	ids := keys.ids("party")
 	s.senders[onlyRole] = ids
-	b.seats[p] = append(b.seats[p], s)
+	b.parties[p] = append(b.parties[p], s)
 	return s, lib.NewParameters(b.curve.ec(), sorted(ids), ids[p], 2, 1)
 }
 
@@ -215,7 +215,7 @@ var bareKeys = committee{big.NewInt(3), big.NewInt(4)}
 
 func bareEdKeygen() *bare {
 	b := &bare{curve: Ed25519, proto: keygens[Ed25519]}
-	for p := range b.seats {
+	for p := range b.parties {
 		s, params := b.place(Party(p), bareKeys)
 		end := make(chan *edkeygen.LocalPartySaveData, 1)
 		s.party, s.ended = edkeygen.NewLocalParty(params, s.out, end), take(end, new(*edkeygen.LocalPartySaveData))
@@ -229,7 +229,7 @@ func bareSigning(t *testing.T, c Curve) *bare {
 	b := &bare{curve: c, proto: signings[c], record: rec}
 	keys := committee{rec.Parties[Client].PartyKey, rec.Parties[Server].PartyKey}
 	m := big.NewInt(7)
-	for p := range b.seats {
+	for p := range b.parties {
 		s, params := b.place(Party(p), keys)
 		end := make(chan *common.SignatureData, 1)
 		s.ended = take(end, new(*common.SignatureData))
@@ -249,7 +249,7 @@ func bareResharing(t *testing.T, pre [2]*eckeygen.LocalPreParams) (*bare, [2]<-c
 	b := &bare{curve: Secp256k1, proto: resharings[Secp256k1]}
 	old := committee{rec.Parties[Client].PartyKey, rec.Parties[Server].PartyKey}
 	var ends [2]<-chan *eckeygen.LocalPartySaveData
-	for i := range b.seats {
+	for i := range b.parties {
 		p := Party(i)
 		for r, key := range []*big.Int{old[p], bareKeys[p]} {
 			s := newLocalParty(role(r), key)
@@ -262,7 +262,7 @@ func bareResharing(t *testing.T, pre [2]*eckeygen.LocalPreParams) (*bare, [2]<-c
 			}
 			end := make(chan *eckeygen.LocalPartySaveData, 1)
 			s.party = ecresharing.NewLocalParty(params, save, s.out, end)
-			b.seats[p] = append(b.seats[p], s)
+			b.parties[p] = append(b.parties[p], s)
 			ends[p] = end // the new party's, which comes last
 		}
 	}
@@ -325,7 +325,7 @@ func TestBareHonest(t *testing.T) {
 		stack, err := b.run(t)
 		require.NoError(t, err, name)
 		require.Empty(t, stack, name)
-		for _, side := range b.seats {
+		for _, side := range b.parties {
 			require.True(t, side[0].ended(), name)
 			require.False(t, locked(side[0].party), name)
 		}

@@ -10,7 +10,7 @@ import (
 // exchangeHellos exchanges hellos, and returns the record of the set that is used; nil for a new
 // wallet.
 func (c *channel) exchangeHellos(ctx context.Context) (*Record, error) {
-	j := c.joint
+	j := c.operation
 	c.own = &Hello{Nonce: newNonce(), SessionKey: c.key.PublicKey().Bytes()}
 	var err error
 	var curves []Curve
@@ -90,7 +90,7 @@ func (j *Operation) about(said *Hello) (*Record, error) {
 }
 
 // check holds a hello's form against what the run is, and whether it uses a set. What it says
-// of sets is looked at by the joint, and its proof before there is one.
+// of sets is looked at by the operation, and its proof before there is one.
 func (x *Hello) check(from Party, curves []Curve, used bool) error {
 	if len(x.Nonce) != nonceLen || len(x.SessionKey) != keyLen || len(x.Record) > maxRecordBytes {
 		return errors.New("a hello of another form")

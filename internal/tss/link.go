@@ -107,7 +107,7 @@ func newSessionKey() (sessionKey, error) {
 
 func (c *channel) privateInfo(from Party) []byte {
 	h := sha256.New()
-	put(h, []byte(privateLabel), []byte(c.joint.SessionID), binary.BigEndian.AppendUint32(nil, c.joint.Attempt), []byte(from.String()))
+	put(h, []byte(privateLabel), []byte(c.operation.SessionID), binary.BigEndian.AppendUint32(nil, c.operation.Attempt), []byte(from.String()))
 	return h.Sum(nil)
 }
 
@@ -122,7 +122,7 @@ func (c *channel) seal(m Message) (*SealedMessage, error) {
 	}
 	to, err := hpke.DHKEM(ecdh.X25519()).NewPublicKey(c.peer.SessionKey)
 	if err == nil {
-		out.Payload, err = hpke.Seal(to, hpke.HKDFSHA256(), hpke.AES256GCM(), c.privateInfo(c.joint.Party), m.Payload)
+		out.Payload, err = hpke.Seal(to, hpke.HKDFSHA256(), hpke.AES256GCM(), c.privateInfo(c.operation.Party), m.Payload)
 	}
 	if err != nil { // no key, or one of small order
 		return nil, c.blame(errors.New("a session key that nothing can be encrypted to"))
@@ -134,7 +134,7 @@ func (c *channel) open(m *SealedMessage) (Message, error) {
 	out := Message{Curve: m.Curve, Payload: m.Payload}
 	if m.Private {
 		var err error
-		out.Payload, err = hpke.Open(c.key, hpke.HKDFSHA256(), hpke.AES256GCM(), c.privateInfo(c.joint.Party.Other()), m.Payload)
+		out.Payload, err = hpke.Open(c.key, hpke.HKDFSHA256(), hpke.AES256GCM(), c.privateInfo(c.operation.Party.Other()), m.Payload)
 		if err != nil {
 			return out, c.blame(errors.New("a message that is not encrypted to this run's key"))
 		}
@@ -148,7 +148,7 @@ func (c *channel) open(m *SealedMessage) (Message, error) {
 // transcript is what both sides must have seen alike: what the run is about, and both
 // directions' parts up to their End. made is the new set's encoded record.
 func (c *channel) transcript(made []byte) []byte {
-	j, sum := c.joint, Hash(made)
+	j, sum := c.operation, Hash(made)
 	h := sha256.New()
 	put(h, []byte(bindLabel), []byte(j.Kind), []byte(j.SessionID), binary.BigEndian.AppendUint32(nil, j.Attempt),
 		[]byte(c.wallet), []byte(j.source()), []byte(c.set), sum[:], j.digest())

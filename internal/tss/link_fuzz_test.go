@@ -102,7 +102,7 @@ func fuzzChannel(t testing.TB, s *Set) *channel {
 	require.NoError(t, err)
 	key, err := hpke.NewDHKEMPrivateKey(raw)
 	require.NoError(t, err)
-	return &channel{joint: fuzzJoint(s, 2, Client), key: sessionKey{key}}
+	return &channel{operation: fuzzJoint(s, 2, Client), key: sessionKey{key}}
 }
 
 // Whatever comes as a sealed message, what opens is what the other side sealed, and
@@ -112,7 +112,7 @@ func FuzzOpen(f *testing.F) {
 	messages, err := ReadMessages()
 	require.NoError(f, err)
 	ours := fuzzChannel(f, s)
-	theirs := &channel{joint: fuzzJoint(s, 2, Server), peer: &Hello{SessionKey: ours.key.PublicKey().Bytes()}}
+	theirs := &channel{operation: fuzzJoint(s, 2, Server), peer: &Hello{SessionKey: ours.key.PublicKey().Bytes()}}
 	var sealed [][]byte // what the other side sealed, opened
 	add := func(m Message) {
 		out, err := theirs.seal(m)

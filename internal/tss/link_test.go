@@ -19,7 +19,7 @@ func TestRow17Sealed(t *testing.T) {
 	require.NoError(t, err)
 	ours := fuzzChannel(t, s)
 	theirs := func() *channel {
-		return &channel{joint: fuzzJoint(s, 2, Server), peer: &Hello{SessionKey: ours.key.PublicKey().Bytes()}}
+		return &channel{operation: fuzzJoint(s, 2, Server), peer: &Hello{SessionKey: ours.key.PublicKey().Bytes()}}
 	}
 	payload := messages[typeOf(&edresharing.DGRound3Message1{})]
 	for what, x := range map[string]struct {
@@ -27,9 +27,9 @@ func TestRow17Sealed(t *testing.T) {
 		after  func(*SealedMessage)
 	}{
 		"nothing":         {},
-		"another session": {before: func(c *channel) { c.joint.SessionID = "6bd1f9c9-3d3f-4f5b-9a55-0d4d3b8c2b44" }},
-		"another attempt": {before: func(c *channel) { c.joint.Attempt++ }},
-		"our own":         {before: func(c *channel) { c.joint.Party = Client }},
+		"another session": {before: func(c *channel) { c.operation.SessionID = "6bd1f9c9-3d3f-4f5b-9a55-0d4d3b8c2b44" }},
+		"another attempt": {before: func(c *channel) { c.operation.Attempt++ }},
+		"our own":         {before: func(c *channel) { c.operation.Party = Client }},
 		"another curve":   {after: func(m *SealedMessage) { m.Curve = Secp256k1 }},
 		"no curve":        {after: func(m *SealedMessage) { m.Curve = 0 }},
 		"cut":             {after: func(m *SealedMessage) { m.Payload = m.Payload[:len(m.Payload)-1] }},
@@ -143,7 +143,7 @@ func TestJointFlood(t *testing.T) {
 	c, err := newChannel(fuzzJoint(s, 2, Server), nil, nil)
 	require.NoError(t, err)
 	c.state = afterHello
-	from := &channel{joint: fuzzJoint(s, 2, Client), peer: &Hello{SessionKey: c.key.PublicKey().Bytes()}}
+	from := &channel{operation: fuzzJoint(s, 2, Client), peer: &Hello{SessionKey: c.key.PublicKey().Bytes()}}
 	sealed, err := from.seal(Message{Ed25519, messages[typeOf(&edresharing.DGRound3Message1{})]})
 	require.NoError(t, err)
 	require.True(t, sealed.Private)

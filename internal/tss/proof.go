@@ -25,14 +25,14 @@ const (
 // used, on that set's first curve: whoever has a token and no share proves nothing, and what
 // one session, attempt or instance has proven proves nothing for another.
 type HelloContext struct {
-	Operation  string // as Joint.Operation
+	Operation  string // as Operation.Kind
 	SessionID  string
 	Attempt    uint32
 	WalletID   string
 	ShareSetID string            // of the set that is used
 	RecordHash [sha256.Size]byte // of the same set's encoded record
 	Payload    []byte            // what is signed; nil otherwise
-	Instance   string            // as Joint.Instance
+	Instance   string            // as Operation.Instance
 }
 
 // digest is what a proof signs.

@@ -87,35 +87,35 @@ func placeECDSA(s *side, place placeFunc, old eckeygen.LocalPartySaveData, pre *
 		wipePreParams(pre)
 		wipe(old.Xi, old.PaillierSK.LambdaN, old.PaillierSK.PhiN, old.PaillierSK.P, old.PaillierSK.Q)
 	}
-	oldSeat, params := place(oldRole)
+	oldParty, params := place(oldRole)
 	oldEnd := make(chan *eckeygen.LocalPartySaveData, 1)
 	// An old party's save carries its old Paillier key and no share (tss-lib.md, row 5):
-	// it is dropped here, by seat and not by what it holds.
+	// it is dropped here, by party and not by what it holds.
 	var dropped *eckeygen.LocalPartySaveData
-	oldSeat.party, oldSeat.ended = ecresharing.NewLocalParty(params, old, oldSeat.out, oldEnd), take(oldEnd, &dropped)
+	oldParty.party, oldParty.ended = ecresharing.NewLocalParty(params, old, oldParty.out, oldEnd), take(oldEnd, &dropped)
 
-	newSeat, params := place(newRole)
+	newParty, params := place(newRole)
 	newEnd := make(chan *eckeygen.LocalPartySaveData, 1)
 	// Empty save data and fresh pre-params: the old save data would carry its Paillier
 	// key over (tss-lib.md, row 3).
 	fresh := eckeygen.NewLocalPartySaveData(2)
 	fresh.LocalPreParams = *pre
 	var made *eckeygen.LocalPartySaveData
-	newSeat.party, newSeat.ended = ecresharing.NewLocalParty(params, fresh, newSeat.out, newEnd), take(newEnd, &made)
+	newParty.party, newParty.ended = ecresharing.NewLocalParty(params, fresh, newParty.out, newEnd), take(newEnd, &made)
 	return func() save { return ecSave(made) }
 }
 
 func placeEdDSA(s *side, place placeFunc, old edkeygen.LocalPartySaveData) func() save {
 	s.secrets = func() { wipe(old.Xi) }
-	oldSeat, params := place(oldRole)
+	oldParty, params := place(oldRole)
 	oldEnd := make(chan *edkeygen.LocalPartySaveData, 1)
 	var dropped *edkeygen.LocalPartySaveData
-	oldSeat.party, oldSeat.ended = edresharing.NewLocalParty(params, old, oldSeat.out, oldEnd), take(oldEnd, &dropped)
+	oldParty.party, oldParty.ended = edresharing.NewLocalParty(params, old, oldParty.out, oldEnd), take(oldEnd, &dropped)
 
-	newSeat, params := place(newRole)
+	newParty, params := place(newRole)
 	newEnd := make(chan *edkeygen.LocalPartySaveData, 1)
 	var made *edkeygen.LocalPartySaveData
-	newSeat.party, newSeat.ended = edresharing.NewLocalParty(params, edkeygen.NewLocalPartySaveData(2), newSeat.out, newEnd), take(newEnd, &made)
+	newParty.party, newParty.ended = edresharing.NewLocalParty(params, edkeygen.NewLocalPartySaveData(2), newParty.out, newEnd), take(newEnd, &made)
 	return func() save { return edSave(made) }
 }
 

@@ -29,7 +29,7 @@ type Observer struct {
 
 // committee holds the party keys of one committee, by Party. A tss-lib context wants
 // PartyID objects of its own, since sorting writes to them (tss-lib.md, row 1), so
-// every seat makes its own ids from it.
+// every party makes its own ids from it.
 type committee [2]*big.Int
 
 func (c committee) ids(label string) [2]*lib.PartyID {
@@ -91,11 +91,11 @@ func take[T any](end <-chan T, dst *T) func() bool {
 
 // side runs one side's parties of one protocol on one curve.
 type side struct {
-	curve Curve
-	me    Party
-	proto *protocol
-	conn  Conn
-	obs   Observer
+	curve   Curve
+	me      Party
+	proto   *protocol
+	conn    Conn
+	obs     Observer
 	parties []*localParty
 	// inspect sees every message, from outside and from inside the side, before tss-lib
 	// does. It may be nil. It is called by one goroutine at a time.
@@ -118,7 +118,7 @@ type side struct {
 	stopping error // set when nothing comes any more
 }
 
-// run drives the side to its end. It returns nil when every seat has its result, the
+// run drives the side to its end. It returns nil when every party has its result, the
 // first error otherwise, and ctx's cause as soon as ctx is done.
 func (s *side) run(ctx context.Context) error {
 	s.failed = make(chan struct{})
@@ -169,7 +169,7 @@ func (s *side) run(ctx context.Context) error {
 	return s.err
 }
 
-// drive starts the seat's party and feeds it until it has its result. The first error
+// drive starts a party and feeds it until it has its result. The first error
 // ends the party for good: tss-lib would go on, and even end with a save, after one
 // (tss-lib.md, row 7). After a panic its lock stays held, so it is not touched again.
 func (s *side) drive(ctx context.Context, t *localParty) {
@@ -253,7 +253,7 @@ func (s *side) enterRound(k int) {
 	}
 }
 
-// drain takes what the seat's party emits, in a goroutine of its own since tss-lib
+// drain takes what a party emits, in a goroutine of its own since tss-lib
 // emits in the middle of long computations.
 func (s *side) drain(ctx context.Context, t *localParty) {
 	defer s.wg.Done()
@@ -337,7 +337,7 @@ func (s *side) receive(ctx context.Context) {
 }
 
 // accept checks that m is a message of this run that the other side may send, for the
-// first time, and gives it to the seats that it is for.
+// first time, and gives it to the parties that it is for.
 func (s *side) accept(ctx context.Context, m Message) error {
 	if m.Curve != s.curve {
 		return s.blame(fmt.Errorf("a message for %v", m.Curve))
@@ -392,7 +392,7 @@ func (s *side) repeated(name protoreflect.FullName, content []byte) (bool, error
 	return ok, nil
 }
 
-// deliver parses payload for one seat, with the sender as that seat's context knows it.
+// deliver parses payload for one party, with the sender as that party's context knows it.
 func (s *side) deliver(ctx context.Context, to *localParty, st step, from Party, payload []byte) error {
 	m, err := lib.ParseWireMessage(payload, to.senders[st.from][from], st.broadcast)
 	if err != nil || !m.ValidateBasic() {

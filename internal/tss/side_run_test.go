@@ -89,10 +89,10 @@ func TestSecretsAreWipedAtTheEnd(t *testing.T) {
 			defer cancel()
 			var s *side
 			computing, wiped := true, 0
-			s, _ = signer(func(seat *localParty) *lib.Error {
+			s, _ = signer(func(party *localParty) *lib.Error {
 				defer func() { computing = false }()
 				time.Sleep(time.Millisecond)
-				return ends(s, seat)
+				return ends(s, party)
 			})
 			s.obs.Busy = new(sync.WaitGroup)
 			s.secrets = func() {
@@ -154,8 +154,8 @@ func TestWhatCannotBeSent(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			s, c := signer(func(seat *localParty) *lib.Error {
-				seat.out <- x.emit(seat)
+			s, c := signer(func(party *localParty) *lib.Error {
+				party.out <- x.emit(party)
 				return nil
 			})
 			c.err = x.conn
@@ -197,10 +197,10 @@ func TestGateOfARound(t *testing.T) {
 // What a gate has stopped does not leave, nor does anything behind it; the run goes on.
 func TestNothingLeavesBehindAStop(t *testing.T) {
 	t.Parallel()
-	s, c := signer(func(seat *localParty) *lib.Error {
-		seat.out <- commitment(seat, 3)
-		seat.out <- commitment(seat, 1)
-		seat.ended = func() bool { return true }
+	s, c := signer(func(party *localParty) *lib.Error {
+		party.out <- commitment(party, 3)
+		party.out <- commitment(party, 1)
+		party.ended = func() bool { return true }
 		return nil
 	})
 	s.gates, s.gate = Ed25519.gates(), func(context.Context, ReleasePoint) error { return ErrStopped }
@@ -245,13 +245,13 @@ func TestStoppedRunLooksAtWhatCame(t *testing.T) {
 	}
 }
 
-// A run that is stopped ends where no seat has work left, and one still waits for some.
+// A run that is stopped ends where no party has work left, and one still waits for some.
 func TestRest(t *testing.T) {
 	t.Parallel()
 	no := errors.New("no")
 	waiting, working, done, ended := localParty{}, localParty{pending: 1}, localParty{done: true}, localParty{done: true, pending: 1}
 	for name, x := range map[string]struct {
-		seats         [2]localParty
+		parties       [2]localParty
 		stopping, err error
 		want          error
 	}{
@@ -266,8 +266,8 @@ func TestRest(t *testing.T) {
 		"another error has ended it": {[2]localParty{waiting, waiting}, ErrStopped, no, no},
 	} {
 		s := &side{stopping: x.stopping, err: x.err, failed: make(chan struct{})}
-		for i := range x.seats {
-			s.parties = append(s.parties, &x.seats[i])
+		for i := range x.parties {
+			s.parties = append(s.parties, &x.parties[i])
 		}
 		s.rest()
 		require.Equal(t, x.want, s.err, name)
@@ -280,7 +280,7 @@ func TestRest(t *testing.T) {
 	}
 }
 
-// A message inside a side reaches the seats that it is for, and no others; one to a single
+// A message inside a side reaches the parties that it is for, and no others; one to a single
 // party leaves the side only where it is for the other's.
 func TestRouteInsideASide(t *testing.T) {
 	t.Parallel()

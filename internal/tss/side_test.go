@@ -18,7 +18,7 @@ import (
 )
 
 // idle returns a side of p whose parties are never started: what it takes in stays in
-// its seats' inboxes.
+// its parties' inboxes.
 func idle(c Curve, p *protocol, me Party) *side {
 	s := &side{curve: c, me: me, proto: p, round: 1, failed: make(chan struct{})}
 	s.seen = map[protoreflect.FullName][32]byte{}
@@ -97,7 +97,7 @@ func requireBlame(t *testing.T, err error, culprit Party) {
 	require.Equal(t, culprit, pe.Culprit)
 }
 
-// inboxes counts what waits for each seat.
+// inboxes counts what waits for each party.
 func (s *side) inboxes() (n []int) {
 	for _, t := range s.parties {
 		n = append(n, len(t.inbox))
@@ -106,7 +106,7 @@ func (s *side) inboxes() (n []int) {
 }
 
 // What comes from the other side is a known message of this protocol, whole, and new,
-// or the run ends and blames the sender; it is for the seats of the table, from the one
+// or the run ends and blames the sender; it is for the parties of the table, from the one
 // who sends it, with the table's flag (tss-lib.md, rows 15 and 16).
 func TestAccept(t *testing.T) {
 	forEachProtocol(t, func(t *testing.T, c Curve, p *protocol) {
@@ -123,11 +123,11 @@ func TestAccept(t *testing.T) {
 					require.NoError(t, s.accept(t.Context(), Message{c, good}))
 					require.Equal(t, want, s.inboxes())
 				}
-				for _, seat := range s.parties {
-					if len(seat.inbox) == 1 {
-						got := <-seat.inbox
+				for _, party := range s.parties {
+					if len(party.inbox) == 1 {
+						got := <-party.inbox
 						require.Equal(t, st.broadcast, got.IsBroadcast())
-						require.Same(t, seat.senders[st.from][me.Other()], got.GetFrom())
+						require.Same(t, party.senders[st.from][me.Other()], got.GetFrom())
 					}
 				}
 				requireRefusals(t, c, p, me, m)

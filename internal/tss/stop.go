@@ -41,7 +41,7 @@ func (c *channel) idle(curve Curve) error {
 	return nil
 }
 
-// more notes work for a seat, or with -1 that some of it is done.
+// more notes work for a party, or with -1 that some of it is done.
 func (s *side) more(t *localParty, n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -49,7 +49,7 @@ func (s *side) more(t *localParty, n int) {
 	s.rest()
 }
 
-// leave notes that a seat makes nothing any more.
+// leave notes that a party makes nothing any more.
 func (s *side) leave(t *localParty) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -65,7 +65,7 @@ func (s *side) stop(err error) {
 	s.rest()
 }
 
-// rest ends the run where no message comes any more, and no seat has one left to work on. It must
+// rest ends the run where no message comes any more, and no party has one left to work on. It must
 // be called with mu held.
 func (s *side) rest() {
 	waits := false

@@ -21,7 +21,7 @@ import (
 func (p *Pool) Run(ctx context.Context, j *tss.Operation, link tss.Link) (*tss.Output, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	r := &run{joint: j, link: link}
+	r := &run{operation: j, link: link}
 	first, err := r.begin(ctx, p)
 	if err != nil {
 		return nil, err
@@ -94,18 +94,18 @@ func (r *run) open() (*workerv1.FromWorker, error) {
 
 // run is one run, as the service sees it.
 type run struct {
-	joint *tss.Operation
-	link  tss.Link
-	child *child
-	heard atomic.Bool // the worker got something of the device's
-	at    tss.ProtocolError
-	own   error // why the service said no
+	operation *tss.Operation
+	link      tss.Link
+	child     *child
+	heard     atomic.Bool // the worker got something of the device's
+	at        tss.ProtocolError
+	own       error // why the service said no
 
 	relayed error // how the relay ended; of its goroutine until that has ended
 }
 
 func (r *run) start() (*workerv1.ToWorker, error) {
-	j := r.joint
+	j := r.operation
 	s := &workerv1.Start{
 		Operation: j.Kind, SessionId: j.SessionID, Attempt: j.Attempt, Purpose: uint32(j.Purpose), Payload: j.Payload,
 		WalletId: j.WalletID, ShareSetId: j.ShareSetID, Record: j.Record,
@@ -178,12 +178,12 @@ func (r *run) listen(ctx context.Context, f *workerv1.FromWorker) (*tss.Output, 
 
 func (r *run) step(s *workerv1.Step) {
 	r.at.Curve, r.at.Round = tss.Curve(s.GetCurve()), int(s.GetRound()) //nolint:gosec // G115: a number of package tss's
-	if r.joint.Progress != nil {
-		r.joint.Progress(r.at.Curve, r.at.Round, int(s.GetRounds()))
+	if r.operation.Progress != nil {
+		r.operation.Progress(r.at.Curve, r.at.Round, int(s.GetRounds()))
 	}
 }
 
-// answer asks whom the joint would have asked. A worker whose run the device broke in the
+// answer asks whom the operation would have asked. A worker whose run the device broke in the
 // meantime is not there to be told: what it said last is still in the pipe.
 func (r *run) answer(ctx context.Context, q *workerv1.Ask) {
 	a, err := r.resolve(ctx, q)
@@ -200,7 +200,7 @@ func (r *run) answer(ctx context.Context, q *workerv1.Ask) {
 func (r *run) resolve(ctx context.Context, q *workerv1.Ask) (*workerv1.Answer, error) {
 	switch what := q.GetWhat().(type) {
 	case *workerv1.Ask_PreParams:
-		pp, err := r.joint.PreParams(ctx)
+		pp, err := r.operation.PreParams(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -211,15 +211,15 @@ func (r *run) resolve(ctx context.Context, q *workerv1.Ask) (*workerv1.Answer, e
 		}
 		return &workerv1.Answer{Ok: true, PreParams: encoded.Reveal()}, nil
 	case *workerv1.Ask_Fresh:
-		if r.joint.CheckModuli != nil {
-			if err := r.joint.CheckModuli(new(big.Int).SetBytes(what.Fresh.GetN()), new(big.Int).SetBytes(what.Fresh.GetNTilde())); err != nil {
+		if r.operation.CheckModuli != nil {
+			if err := r.operation.CheckModuli(new(big.Int).SetBytes(what.Fresh.GetN()), new(big.Int).SetBytes(what.Fresh.GetNTilde())); err != nil {
 				return nil, err
 			}
 		}
 		return &workerv1.Answer{Ok: true}, nil
 	case *workerv1.Ask_Gate:
-		if r.joint.BeforeRelease != nil {
-			if err := r.joint.BeforeRelease(ctx, tss.ReleasePoint(what.Gate.GetMessage())); err != nil { //nolint:gosec // G115: a number of package tss's
+		if r.operation.BeforeRelease != nil {
+			if err := r.operation.BeforeRelease(ctx, tss.ReleasePoint(what.Gate.GetMessage())); err != nil { //nolint:gosec // G115: a number of package tss's
 				return nil, err
 			}
 		}
@@ -230,8 +230,8 @@ func (r *run) resolve(ctx context.Context, q *workerv1.Ask) (*workerv1.Answer, e
 
 // done holds what the worker made against its record before anybody has it.
 func (r *run) done(d *workerv1.Done) (*tss.Output, error) {
-	out := &tss.Output{WalletID: r.joint.WalletID}
-	if r.joint.Kind == tss.OperationSign {
+	out := &tss.Output{WalletID: r.operation.WalletID}
+	if r.operation.Kind == tss.OperationSign {
 		var err error
 		out.Signature, err = r.signature(d)
 		return out, err
@@ -261,15 +261,15 @@ func (r *run) signature(d *workerv1.Done) (*tss.Signature, error) {
 		return nil, errors.New("a worker's signature has another length")
 	}
 	copy(sig.Bytes[:], d.GetSignature())
-	record, err := tss.ParseRecord(r.joint.Record)
+	record, err := tss.ParseRecord(r.operation.Record)
 	if err != nil {
 		return nil, err
 	}
-	key, ok := record.Key(r.joint.Curves[0])
+	key, ok := record.Key(r.operation.Curves[0])
 	if !ok {
 		return nil, errors.New("a worker's signature is on no curve of the set")
 	}
-	return sig, tss.Verify(key.Curve, key.PublicKey, r.joint.Payload, sig)
+	return sig, tss.Verify(key.Curve, key.PublicKey, r.operation.Payload, sig)
 }
 
 func (r *run) failed(f *workerv1.Failed) error {

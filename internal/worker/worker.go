@@ -165,7 +165,7 @@ func (p *process) preParams(ctx context.Context) (*tss.PreParams, error) {
 // run takes a run to its end.
 func (p *process) run(ctx context.Context, s *workerv1.Start) error {
 	f := &workerv1.FromWorker{}
-	done, err := p.joint(ctx, s)
+	done, err := p.compute(ctx, s)
 	if err == nil {
 		defer clear(done.GetShare())
 		f.What = &workerv1.FromWorker_Done{Done: done}
@@ -175,8 +175,8 @@ func (p *process) run(ctx context.Context, s *workerv1.Start) error {
 	return p.say(f)
 }
 
-// joint runs the side.
-func (p *process) joint(ctx context.Context, s *workerv1.Start) (*workerv1.Done, error) {
+// compute runs the side.
+func (p *process) compute(ctx context.Context, s *workerv1.Start) (*workerv1.Done, error) {
 	j := &tss.Operation{
 		Party: tss.Server, Kind: s.GetOperation(), SessionID: s.GetSessionId(), Attempt: s.GetAttempt(), Purpose: tss.Purpose(s.GetPurpose()), //nolint:gosec // G115: a number of package tss's
 		Payload: s.GetPayload(), WalletID: s.GetWalletId(), ShareSetID: s.GetShareSetId(), Record: s.GetRecord(),

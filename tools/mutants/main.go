@@ -30,14 +30,14 @@ type target struct {
 
 var targets = []target{
 	{dir: "internal/tss", files: []string{
-		"curve.go", "encoding.go", "hello.go", "hosted.go", "ingress.go", "ingress_content.go", "ingress_moduli.go", "ingress_reader.go", "joint.go", "keygen.go",
+		"curve.go", "encoding.go", "hello.go", "hosted.go", "ingress.go", "ingress_content.go", "ingress_moduli.go", "ingress_reader.go", "channel.go", "operation.go", "keygen.go",
 		"link.go", "preparams.go", "proof.go", "record.go", "reshare.go", "result.go", "share.go", "side.go", "sign.go", "stop.go",
 	}, calls: regexp.MustCompile(`^[rg]\.(bytes|bobWC|cancels|ciphertext|decommitment|dln|list|moduli|nonResidue|point|scalar|schnorr)\(`)},
 	{dir: "internal/auth", files: []string{"auth.go", "certificate.go", "jwk.go", "jwks.go", "location.go", "tls.go", "token.go"}},
 	{dir: "internal/webhook", files: []string{"failure.go", "webhook.go"}},
 	// What the SDK holds an answer against.
 	{dir: "client", files: []string{"device.go", "run.go", "share.go", "sign.go", "wallet.go"},
-		parts: regexp.MustCompile(`device.go (want\.joint|attempt\.(deliver|finish|side))|run.go (run|attach|want\.check)|` +
+		parts: regexp.MustCompile(`device.go (want\.operation|attempt\.(deliver|finish|side))|run.go (run|attach|want\.check)|` +
 			`share.go|sign.go|wallet.go`)},
 	{dir: "internal/link", files: []string{"link.go"}},
 	// What aborts are charged, in one transaction with the end of their session.

@@ -199,11 +199,11 @@ func TestStoppedLink(t *testing.T) {
 
 	// Neither a signing nor a new key begins where nothing of it came.
 	s := Vector(t, Signing)
-	c.joint = &Operation{Party: Server, Share: s.Shares[Server], Payload: []byte("x"), Curves: []Curve{Ed25519}}
+	c.operation = &Operation{Party: Server, Share: s.Shares[Server], Payload: []byte("x"), Curves: []Curve{Ed25519}}
 	<-c.parts[Ed25519]
-	_, err = c.joint.sign(short, c, s.Record)
+	_, err = c.operation.sign(short, c, s.Record)
 	require.ErrorIs(t, err, ErrStopped)
-	_, err = c.joint.newKey(short, c, 0, nil)
+	_, err = c.operation.newKey(short, c, 0, nil)
 	require.ErrorIs(t, err, ErrStopped)
 	require.Empty(t, link.sent)
 }

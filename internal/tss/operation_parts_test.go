@@ -36,8 +36,8 @@ func TestTranscriptHasEveryField(t *testing.T) {
 	t.Parallel()
 	base := func() *channel {
 		return &channel{
-			joint:  &Operation{Party: Client, Kind: OperationSign, SessionID: "session", Attempt: 3, Payload: []byte("payload"), Share: &Share{SetID: SetID{ShareSetID: "source"}}},
-			wallet: "wallet", set: "set", sent: []byte("ours"), received: []byte("theirs"),
+			operation: &Operation{Party: Client, Kind: OperationSign, SessionID: "session", Attempt: 3, Payload: []byte("payload"), Share: &Share{SetID: SetID{ShareSetID: "source"}}},
+			wallet:    "wallet", set: "set", sent: []byte("ours"), received: []byte("theirs"),
 		}
 	}
 	made, payload := sha256.Sum256([]byte("record")), sha256.Sum256([]byte("payload"))
@@ -45,14 +45,14 @@ func TestTranscriptHasEveryField(t *testing.T) {
 		made[:], payload[:], []byte("ours"), []byte("theirs"))
 	require.Equal(t, want, base().transcript([]byte("record")))
 	other := base() // the other side's view of the same
-	other.joint.Party, other.sent, other.received = Server, other.received, other.sent
+	other.operation.Party, other.sent, other.received = Server, other.received, other.sent
 	require.Equal(t, want, other.transcript([]byte("record")))
 	for name, change := range map[string]func(c *channel){
-		"operation": func(c *channel) { c.joint.Kind = "BACKUP" }, "session": func(c *channel) { c.joint.SessionID = "Session" },
-		"attempt": func(c *channel) { c.joint.Attempt = 4 }, "wallet": func(c *channel) { c.wallet = "Wallet" },
-		"source": func(c *channel) { c.joint.Share = nil }, "set": func(c *channel) { c.set = "" },
-		"payload": func(c *channel) { c.joint.Payload = nil }, "ours": func(c *channel) { c.sent = nil }, "theirs": func(c *channel) { c.received = nil },
-		"a field's end": func(c *channel) { c.wallet, c.joint.Share.ShareSetID = "walletsource", "" },
+		"operation": func(c *channel) { c.operation.Kind = "BACKUP" }, "session": func(c *channel) { c.operation.SessionID = "Session" },
+		"attempt": func(c *channel) { c.operation.Attempt = 4 }, "wallet": func(c *channel) { c.wallet = "Wallet" },
+		"source": func(c *channel) { c.operation.Share = nil }, "set": func(c *channel) { c.set = "" },
+		"payload": func(c *channel) { c.operation.Payload = nil }, "ours": func(c *channel) { c.sent = nil }, "theirs": func(c *channel) { c.received = nil },
+		"a field's end": func(c *channel) { c.wallet, c.operation.Share.ShareSetID = "walletsource", "" },
 	} {
 		c := base()
 		change(c)
@@ -60,9 +60,9 @@ func TestTranscriptHasEveryField(t *testing.T) {
 	}
 	require.NotEqual(t, want, base().transcript(nil), "record")
 	create := base()
-	create.joint.Kind = "CREATE"
+	create.operation.Kind = "CREATE"
 	before := create.transcript(nil)
-	create.joint.Payload = nil
+	create.operation.Payload = nil
 	require.Equal(t, before, create.transcript(nil), "nothing is signed")
 }
 
@@ -112,7 +112,7 @@ func TestHashOfADirectionHasEveryField(t *testing.T) {
 // What binds a message to one party: the session, the attempt and the direction.
 func TestPrivateInfoHasEveryField(t *testing.T) {
 	t.Parallel()
-	c := &channel{joint: &Operation{SessionID: "session", Attempt: 3}}
+	c := &channel{operation: &Operation{SessionID: "session", Attempt: 3}}
 	require.Equal(t, prefixed([]byte(privateLabel), []byte("session"), be32(3), []byte("CLIENT")), c.privateInfo(Client))
 	require.Equal(t, prefixed([]byte(privateLabel), []byte("session"), be32(3), []byte("SERVER")), c.privateInfo(Server))
 }
@@ -298,7 +298,7 @@ func TestLastWords(t *testing.T) {
 	require.Equal(t, io.ErrClosedPipe, c.confirm(short, rec, out), "its word")
 	c, rec, out, _ = confirming(t, true)
 	<-c.ended
-	c.joint.Party = Client
+	c.operation.Party = Client
 	c.ended <- endSeen{&End{ShareHash: hash[:]}, []byte("sum")}
 	requireBlame(t, c.confirm(short, rec, out), Server) // a service's end with a hash
 	c, rec, out, _ = confirming(t, false)
