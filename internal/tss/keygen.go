@@ -60,7 +60,7 @@ type KeygenInput struct {
 }
 
 // Keygen runs one side of a key generation. It returns a new share and the public
-// values, a *ProtocolError that names the other side, in.Fresh's error, or ctx's cause
+// values, a *ProtocolError that names the other side, in.CheckModuli's error, or ctx's cause
 // at once when ctx ends. Nothing is durable when it returns.
 func Keygen(ctx context.Context, conn Conn, in KeygenInput, obs Observer) (*NewKey, error) {
 	if !in.Curve.Valid() || !in.Party.Valid() {

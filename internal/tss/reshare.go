@@ -28,7 +28,7 @@ type ReshareInput struct {
 // Reshare runs one side of a resharing: its old party and its new one. The old share
 // stays as good as it was. It returns a new share of the same key and the public
 // values, ErrShareMismatch or ErrShareMalformed where the share is not the record's,
-// a *ProtocolError that names the other side, in.Fresh's error, or ctx's cause at once
+// a *ProtocolError that names the other side, in.CheckModuli's error, or ctx's cause at once
 // when ctx ends.
 // Nothing is durable when it returns.
 func Reshare(ctx context.Context, conn Conn, in ReshareInput, obs Observer) (*NewKey, error) {
