@@ -169,10 +169,17 @@ func attach[Resp any, Out comparable, Event event[Resp, Out]](
 	if err != nil {
 		return none, serviceError(err)
 	}
-	in := received(stream)
+	in := make(chan recv[Resp])
+	go func() { // ends with the stream
+		defer close(in)
+		for ev := (recv[Resp]{}); ev.err == nil; {
+			ev.msg, ev.err = stream.Recv()
+			in <- ev
+		}
+	}()
 	defer func() {
 		stop()
-		for range in { // until its goroutine has ended
+		for range in { // until the goroutine has ended
 		}
 	}()
 	for {
@@ -212,23 +219,6 @@ func attach[Resp any, Out comparable, Event event[Resp, Out]](
 type recv[Resp any] struct {
 	msg *Resp
 	err error
-}
-
-// received reads a stream up to its end, an error. What it returns must be read until it is
-// closed, which it is when its goroutine has ended.
-func received[Resp any](stream grpc.ServerStreamingClient[Resp]) <-chan recv[Resp] {
-	in := make(chan recv[Resp])
-	go func() {
-		defer close(in)
-		for {
-			msg, err := stream.Recv()
-			in <- recv[Resp]{msg, err}
-			if err != nil {
-				return
-			}
-		}
-	}()
-	return in
 }
 
 func (w want) check(set *mpcdv1.ShareSet, share *Share) error {
