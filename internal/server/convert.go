@@ -11,7 +11,7 @@ import (
 	"github.com/mpcd/mpcd/internal/wire"
 )
 
-// The enums of package session have the API's numbers, which a test keeps.
+// The enums of package session have the API's numbers; a test checks that.
 
 func timestamp(t time.Time) *timestamppb.Timestamp {
 	if t.IsZero() {
