@@ -77,22 +77,22 @@ func (b *bench) queue(ctx context.Context) (err error) {
 
 // bursts lets all callers of a run call at the same moment. Their connections are made before.
 func (r *rig) bursts(ctx context.Context, run []group, backups []string) (bursts []*Burst, err error) {
-	type guest struct {
+	type member struct {
 		dev   *caller
 		burst *Burst
 		each  int
 	}
-	var all []guest
+	var all []member
 	for i, g := range run {
 		c := &Burst{Who: g.who, Provisions: g.callers * g.each}
 		bursts = append(bursts, c)
 		for j := range g.callers {
-			dev, err := r.dialAs(ctx, fmt.Sprintf("guest-%d-%d", i, j))
+			dev, err := r.dialAs(ctx, fmt.Sprintf("caller-%d-%d", i, j))
 			if err != nil {
 				return nil, err
 			}
 			defer func() { _ = dev.conn.Close() }() // its calls are over
-			all = append(all, guest{dev, c, g.each})
+			all = append(all, member{dev, c, g.each})
 		}
 	}
 	var mu sync.Mutex // guards the bursts' latencies, and failed

@@ -157,7 +157,7 @@ func TestProcessesRotateAtOnce(t *testing.T) {
 			defer mu.Unlock()
 			if err == nil {
 				added++
-			} else if !strings.Contains(errs, "another `mpcd keyset` changes it") {
+			} else if !strings.Contains(errs, "another `mpcd keyset` is changing it") {
 				t.Error(errs)
 			}
 		})

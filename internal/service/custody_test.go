@@ -189,7 +189,7 @@ func (r *rig) provisioned(t *testing.T, d device, set string) {
 	found, err := r.svc.Store.Set(t.Context(), d.wallet, set)
 	require.NoError(t, err)
 	require.Equal(t, session.SetActive, found.State)
-	half, err := r.custodian.Fetch(t.Context(), "alice", found)
+	share, err := r.custodian.Fetch(t.Context(), "alice", found)
 	require.NoError(t, err)
-	half.Wipe()
+	share.Wipe()
 }
