@@ -26,7 +26,7 @@ type bareECDSA struct {
 	saves [parties]*eckeygen.LocalPartySaveData
 }
 
-// newBareECDSA generates a key with given pre-params.
+// newBareECDSA generates a key with the given pre-params.
 func newBareECDSA(ctx context.Context, pre [parties]*eckeygen.LocalPreParams) (*bareECDSA, error) {
 	ids, err := newCommittee()
 	if err != nil {
@@ -48,8 +48,8 @@ func newBareECDSA(ctx context.Context, pre [parties]*eckeygen.LocalPreParams) (*
 	return k, nil
 }
 
-// reshare runs the four parties of a resharing. pre may hold nils: tss-lib's parties then
-// search for pre-params themselves. The key stays as it is.
+// reshare runs the four parties of a resharing. Entries of pre may be nil: tss-lib's parties then generate pre-params
+// themselves. The key is not replaced by its resharing.
 func (k *bareECDSA) reshare(ctx context.Context, pre [parties]*eckeygen.LocalPreParams) error {
 	ids, err := newCommittee()
 	if err != nil {
@@ -84,7 +84,7 @@ func (k *bareECDSA) reshare(ctx context.Context, pre [parties]*eckeygen.LocalPre
 	return nil
 }
 
-var errNoSharing = errors.New("what tss-lib made is no sharing of the old key")
+var errNoSharing = errors.New("tss-lib's result is not a sharing of the old key")
 
 // bareEdDSA is a 2-of-2 EdDSA key in tss-lib's own form.
 type bareEdDSA struct {
@@ -114,7 +114,7 @@ func newBareEdDSA(ctx context.Context) (*bareEdDSA, error) {
 	return k, nil
 }
 
-// reshare is as bareECDSA's, on a curve that needs no pre-params.
+// reshare is like bareECDSA's, on a curve that needs no pre-params.
 func (k *bareEdDSA) reshare(ctx context.Context) error {
 	ids, err := newCommittee()
 	if err != nil {
@@ -145,7 +145,7 @@ func (k *bareEdDSA) reshare(ctx context.Context) error {
 	return nil
 }
 
-// newCommittee returns two parties that are in no other committee.
+// newCommittee returns two parties with fresh ids.
 func newCommittee() (lib.SortedPartyIDs, error) {
 	var keys [parties]*big.Int
 	for i := range keys {

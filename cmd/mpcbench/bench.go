@@ -10,17 +10,17 @@ import (
 	"github.com/mpcd/mpcd/client"
 )
 
-// plan says how much is measured.
+// plan says how much to measure.
 type plan struct {
 	bits     int // of the safe primes
-	primes   int // searched for by us
+	primes   int // found by mpcd's search
 	samples  int // of each Pair
-	slow     int // of the one Pair that takes half a minute a sample
-	fast     int // of the one that takes a tenth of a second
+	slow     int // of the Pair that takes half a minute per sample
+	fast     int // of the Pair that takes a tenth of a second
 	curves   []client.Curve
 	callers  []int
-	perLevel int // provisions at each level of concurrency, at the least
-	wallets  int // that these provisions are of
+	perLevel int // minimum of provisions at each level of concurrency
+	wallets  int // used for these provisions
 	wire     int // provisions whose bytes are counted
 }
 
@@ -30,15 +30,14 @@ var (
 		bits: 1024, primes: 300, samples: 10, slow: 8, fast: 50, curves: bothCurves,
 		callers: []int{1, 2, 4, 8, 16}, perLevel: 10, wallets: 4, wire: 3,
 	}
-	// quickPlan shows that the program works. Its figures mean nothing, so that no target
-	// is held against them.
+	// quickPlan shows that the program works. Its figures are meaningless, so they are not checked against targets.
 	quickPlan = plan{
 		bits: 256, primes: 4, samples: 2, slow: 1, fast: 2, curves: []client.Curve{client.CurveEd25519},
 		callers: []int{1, 2}, perLevel: 4, wallets: 1, wire: 1,
 	}
 )
 
-// bench runs sections one after the other and fills a report.
+// bench runs sections in turn and fills a report.
 type bench struct {
 	plan   plan
 	log    *progress
@@ -46,11 +45,11 @@ type bench struct {
 	rig    *rig // without a filler; nil until it is needed
 }
 
-// section is a part of the benchmark that can be run alone.
+// section is a part of the benchmark that can be run separately.
 type section struct {
 	name  string
 	about string
-	slow  bool // left out of a quick run unless it is asked for
+	slow  bool // omitted from a quick run unless requested
 	run   func(*bench, context.Context) error
 }
 
@@ -66,16 +65,16 @@ var sections = []section{
 	{"eddsa", "the same, ED25519 alone", false, func(b *bench, ctx context.Context) error {
 		return b.warm(ctx, "eddsa", b.plan.fast, bothCurves[1:])
 	}},
-	{"overhead", "what a provision spends beside the protocol", false, (*bench).overhead},
+	{"overhead", "what a provision spends outside the protocol", false, (*bench).overhead},
 	{"filling", "a provision while the pool is filled", false, (*bench).filling},
 	{"cold", "a provision with an empty pool", true, (*bench).cold},
 	{"concurrency", "several callers at once", false, (*bench).concurrency},
-	{"queue", "crowds that wait for their turn", false, (*bench).queue},
+	{"queue", "many callers waiting in the queue", false, (*bench).queue},
 	{"wire", "bytes of one provision", false, (*bench).wire},
 	{"device", "a provision whose client's side runs on the device", true, (*bench).device},
 }
 
-// sectionNames lists them all.
+// sectionNames lists all sections.
 func sectionNames() []string {
 	names := make([]string, len(sections))
 	for i, s := range sections {
@@ -84,8 +83,7 @@ func sectionNames() []string {
 	return names
 }
 
-// chosen returns the sections to run: those named in only, separated by commas, or all
-// that a run has.
+// chosen returns the sections to run: those named in only, separated by commas, or the default ones.
 func chosen(only string, quick bool) ([]section, error) {
 	if only == "" {
 		return slices.DeleteFunc(slices.Clone(sections), func(s section) bool { return quick && s.slow }), nil
@@ -99,7 +97,7 @@ func chosen(only string, quick bool) ([]section, error) {
 	return slices.DeleteFunc(slices.Clone(sections), func(s section) bool { return !slices.Contains(names, s.name) }), nil
 }
 
-// run runs the sections in their order.
+// run runs the sections in order.
 func (b *bench) run(ctx context.Context, todo []section) (err error) {
 	defer func() {
 		if b.rig != nil {
@@ -116,7 +114,7 @@ func (b *bench) run(ctx context.Context, todo []section) (err error) {
 	return nil
 }
 
-// pair measures a contest and puts it into the report.
+// pair measures a contest and adds it to the report.
 func (b *bench) pair(ctx context.Context, c *contest) error {
 	p, err := c.measure(ctx, b.log)
 	if err == nil {
@@ -125,8 +123,8 @@ func (b *bench) pair(ctx context.Context, c *contest) error {
 	return err
 }
 
-// still returns the service whose pool only stock fills.
-func (b *bench) still(ctx context.Context) (*rig, error) {
+// idleRig returns the service whose pool is filled only by stock.
+func (b *bench) idleRig(ctx context.Context) (*rig, error) {
 	if b.rig == nil {
 		r, err := openRig(ctx, 0)
 		if err != nil {

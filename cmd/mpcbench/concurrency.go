@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Level is what a number of callers get who provision at the same time, each again as
-// soon as it has its answer. Times are in seconds.
+// Level is what a number of concurrent callers get, each of which provisions again as soon as it has its answer.
+// Times are in seconds.
 type Level struct {
 	Callers      int       `json:"callers"`
 	Provisions   int       `json:"provisions"`
@@ -20,12 +20,12 @@ type Level struct {
 	Firsts       []float64 `json:"firsts"`    // from the call to its first progress message
 	Latency      Summary   `json:"latency"`
 	FirstMessage Summary   `json:"firstMessage"`
-	PeakBytes    int64     `json:"peakBytes"` // resident, of the service and its callers, who are one process
+	PeakBytes    int64     `json:"peakBytes"` // resident, of the service and its callers, which are one process
 }
 
 // concurrency measures one level after the other, each with a warm pool.
 func (b *bench) concurrency(ctx context.Context) error {
-	r, err := b.still(ctx)
+	r, err := b.idleRig(ctx)
 	if err != nil {
 		return err
 	}
@@ -51,7 +51,7 @@ func (b *bench) concurrency(ctx context.Context) error {
 	return nil
 }
 
-// rounds is how many provisions each caller makes, at the least.
+// rounds is the minimum number of provisions per caller.
 const rounds = 2
 
 func (b *bench) level(ctx context.Context, r *rig, backups []string, callers int) (l *Level, err error) {
@@ -69,7 +69,7 @@ func (b *bench) level(ctx context.Context, r *rig, backups []string, callers int
 	}
 	peak := watchMemory()
 	start := time.Now()
-	l.Latencies, err = crowd(ctx, devices, backups, l.Provisions)
+	l.Latencies, err = provisionAll(ctx, devices, backups, l.Provisions)
 	l.Seconds = time.Since(start).Seconds()
 	most, memErr := peak()
 	if err := errors.Join(err, memErr); err != nil {
@@ -85,16 +85,16 @@ func (b *bench) level(ctx context.Context, r *rig, backups []string, callers int
 	return l, nil
 }
 
-// crowd lets all devices provision until n provisions are made, and returns how long each
-// took. The first failure ends it.
-func crowd(ctx context.Context, devices []*caller, backups []string, n int) ([]float64, error) {
+// provisionAll lets all devices provision until there are n provisions, and returns how long each took. The first
+// failure ends it.
+func provisionAll(ctx context.Context, devices []*caller, backups []string, n int) ([]float64, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	took := make([]float64, n)
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	for _, d := range devices {
-		wg.Go(func() { // ends when all are made, or with the first failure
+		wg.Go(func() { // ends when all are done, or with the first failure
 			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
 				start := time.Now()
 				if err := d.provision(ctx, backups[i%len(backups)]); err != nil {

@@ -22,22 +22,22 @@ import (
 	"github.com/mpcd/mpcd/internal/worker"
 )
 
-// Device is a provision whose client's side runs on the device, beside a hosted one of the
-// same service, which is a process of its own. Times are in seconds.
+// Device compares a provision whose client's side runs on the device with a hosted one of the same service, which
+// runs in a separate process. Times are in seconds.
 type Device struct {
 	Curves string     `json:"curves"`
 	Held   []Sample   `json:"held"`   // CPU: of the service and its workers
-	Hosted []Sample   `json:"hosted"` // measured right after Held's
+	Hosted []Sample   `json:"hosted"` // each measured right after one of Held
 	Wall   Comparison `json:"wall"`
 	CPU    Comparison `json:"cpu"`
 
 	Delay   float64   `json:"delay"` // of the network, each way
-	Near    []float64 `json:"near"`  // wall of a provision on SECP256K1, without delay
-	Far     []float64 `json:"far"`   // with it, measured right after Near's
+	Near    []float64 `json:"near"`  // wall time of a provision on SECP256K1, without delay
+	Far     []float64 `json:"far"`   // with delay, each measured right after one of Near
 	NearSum Summary   `json:"nearSummary"`
 	FarSum  Summary   `json:"farSummary"`
 
-	Ready Summary `json:"ready"` // from the start of a worker process to its first word
+	Ready Summary `json:"ready"` // from the start of a worker process until it is ready
 
 	Wire    []float64 `json:"wire"` // bytes of TCP payload, both directions, of provisions on SECP256K1
 	Own     []float64 `json:"own"`  // bytes of tss-lib's own messages in them
@@ -45,10 +45,10 @@ type Device struct {
 	WireSum Summary   `json:"wireSummary"`
 }
 
-// delay is how long a byte takes to the other end in the far samples.
+// delay is a byte's one-way latency in the far samples.
 const delay = 100 * time.Millisecond
 
-// remote is a service in a process of its own: this program, as roleService.
+// remote is a service in a separate process: this program, as roleService.
 type remote struct {
 	*rig
 	cmd *exec.Cmd
@@ -62,7 +62,7 @@ const (
 	roleWorker  = "worker"
 )
 
-// role plays a part of a section's, where this process is started for one.
+// role runs a role of a section, if this process was started for one.
 func role(ctx context.Context, args []string) (played bool, err error) {
 	if len(args) == 0 {
 		return false, nil
@@ -84,11 +84,10 @@ func workerRole(args []string) error {
 	return worker.Main(os.Stdin, os.Stdout, limits)
 }
 
-// serveRole is a service that says where it is, and has as many sets of pre-params as each
-// line that it reads asks for.
+// serveRole runs a service that prints its address, and for each line it reads stocks that many sets of pre-params.
 func serveRole(ctx context.Context, in io.Reader, out io.Writer) (err error) {
 	r, err := openRig(ctx, 0, func(o *service.Options) {
-		// As mpcd serve has it.
+		// As in mpcd serve.
 		o.Worker = worker.Config{Args: []string{os.Args[0], roleWorker}, Warm: 1,
 			Limits: worker.Limits{Memory: 256 << 20, CPU: time.Minute}}
 	})
@@ -134,7 +133,7 @@ func openRemote(ctx context.Context) (*remote, error) {
 	r.out = bufio.NewReader(out)
 	addr, err := r.out.ReadString('\n')
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("the service does not say where it is: %w", err), r.cmd.Wait())
+		return nil, errors.Join(fmt.Errorf("the service did not print its address: %w", err), r.cmd.Wait())
 	}
 	r.rig = &rig{addr: strings.TrimSpace(addr), creds: insecure.NewCredentials(), keys: new(cloud)} // loopback
 	return r, nil
@@ -142,7 +141,7 @@ func openRemote(ctx context.Context) (*remote, error) {
 
 func (r *remote) close() error { return errors.Join(r.in.Close(), r.cmd.Wait()) }
 
-// stock brings the service's pool to n sets, as rig.stock does.
+// stock fills the service's pool to n sets, as rig.stock does.
 func (r *remote) stock(n int) error {
 	if _, err := fmt.Fprintln(r.in, n); err != nil {
 		return err
@@ -151,8 +150,8 @@ func (r *remote) stock(n int) error {
 	return err
 }
 
-// cpu is what the service has used so far, with all its workers that have ended (proc(5):
-// stat, fields 14 to 17, in ticks of 10 ms).
+// cpu returns what the service has used so far, with all its workers that have ended (proc(5): stat, fields 14 to 17,
+// in ticks of 10 ms).
 func (r *remote) cpu() (float64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", r.cmd.Process.Pid))
 	if err != nil {
@@ -171,7 +170,7 @@ func (r *remote) cpu() (float64, error) {
 	return ticks / 100, nil
 }
 
-// far returns the same service behind a network that takes its time.
+// far returns the same service behind a network with latency.
 func (r *remote) far(ctx context.Context) (*rig, func(), error) {
 	lis, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -202,8 +201,7 @@ func (r *remote) far(ctx context.Context) (*rig, func(), error) {
 	return &rig{addr: lis.Addr().String(), creds: r.creds, keys: r.keys}, stop, nil
 }
 
-// late carries bytes from one connection to another, each after the delay, and closes both
-// when one ends.
+// late copies bytes from one connection to another, each after the delay, and closes both when one ends.
 func late(from, to net.Conn) {
 	type chunk struct {
 		due time.Time
@@ -229,7 +227,7 @@ func late(from, to net.Conn) {
 			break
 		}
 	}
-	_, _ = to.Close(), from.Close() // nobody is left to be told
+	_, _ = to.Close(), from.Close() // there is nobody to report an error to
 	for range chunks {              // so that the reader ends
 	}
 }
@@ -251,8 +249,7 @@ func (b *bench) device(ctx context.Context) (err error) {
 	return nil
 }
 
-// deviceHeld is a device that keeps its shares, and a wallet's backup that it provisions
-// from.
+// deviceHeld returns a device that keeps its shares, and the wallet's backup that it provisions from.
 func (r *rig) deviceHeld(ctx context.Context, stock func(int) error, curves []client.Curve) (*caller, string, error) {
 	if err := stock(setsPerRun * needs(curves)); err != nil { // for the wallet and for its backup
 		return nil, "", err
@@ -280,7 +277,7 @@ func (r *remote) provisionAt(ctx context.Context, c *caller, cipherText string) 
 	return s, err
 }
 
-// prepare makes pre-params for one device-held provision: one set there, one on the device.
+// prepare generates pre-params for one device-held provision: one set there, one on the device.
 func (r *remote) prepare(ctx context.Context, dev *caller, curves []client.Curve) error {
 	sets := needs(curves) / setsPerRun
 	if err := r.stock(sets); err != nil {
@@ -330,8 +327,8 @@ func (b *bench) heldAndHosted(ctx context.Context, r *remote, d *Device) error {
 	return nil
 }
 
-// nearAndFar measures provisions on SECP256K1, with and without a slow network, and what
-// those without it send.
+// nearAndFar measures provisions on SECP256K1, with and without a slow network, and the bytes that those without
+// send.
 func (b *bench) nearAndFar(ctx context.Context, r *remote, d *Device) error {
 	curves := b.plan.curves[:1]
 	slow, stop, err := r.far(ctx)
@@ -375,7 +372,7 @@ func (b *bench) nearAndFar(ctx context.Context, r *remote, d *Device) error {
 	return nil
 }
 
-// ready measures how long mpcd's own worker takes from its start to its first word.
+// ready measures how long mpcd's own worker takes from its start until it is ready.
 func (b *bench) ready(ctx context.Context, _ *remote, d *Device) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -402,11 +399,11 @@ func (b *bench) ready(ctx context.Context, _ *remote, d *Device) error {
 			return err
 		}
 		if _, err := out.Read(make([]byte, 1)); err != nil {
-			return fmt.Errorf("a worker that does not get ready: %w", err)
+			return fmt.Errorf("a worker did not become ready: %w", err)
 		}
 		all = append(all, time.Since(start).Seconds())
 		_ = in.Close()
-		_ = cmd.Wait() // it ends as one whose service is gone
+		_ = cmd.Wait() // it exits because its pipe is closed
 	}
 	d.Ready = summarize(all)
 	return nil

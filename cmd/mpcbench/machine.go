@@ -13,7 +13,7 @@ type Machine struct {
 	Cores  int    `json:"cores"`
 	System string `json:"system"`
 	Go     string `json:"go"`
-	Load   string `json:"load"` // the load average of the minute before; "" where the kernel tells none
+	Load   string `json:"load"` // the load average of the last minute; "" if the kernel has none
 }
 
 func thisMachine() Machine {
@@ -23,7 +23,7 @@ func thisMachine() Machine {
 	}
 }
 
-// cpuModel reads Linux's name for the first core.
+// cpuModel returns Linux's name of the first core's model.
 func cpuModel() string {
 	f, err := os.Open("/proc/cpuinfo")
 	if err != nil {

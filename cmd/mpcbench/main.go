@@ -1,9 +1,8 @@
-// Command mpcbench measures mpcd beside bare tss-lib, in one process and in turn, so that
-// both see the same machine at the same time: safe primes, pre-params, provisions through
-// a running service, and what many callers get at once.
+// Command mpcbench compares mpcd with bare tss-lib, alternating in one process, so that both run on the same machine
+// under the same conditions: safe primes, pre-params, provisions through a running service, and concurrent callers.
 //
-// It prints tables; with --json it keeps every sample. What it did not measure, it does
-// not print. It is the one program beside internal/tss that imports tss-lib.
+// It prints tables; with --json it keeps every sample. It prints only what it measured. It is the only program
+// besides internal/tss that imports tss-lib.
 package main
 
 import (
@@ -30,34 +29,35 @@ func main() {
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 	case errors.As(err, new(usageError)):
-		os.Exit(2) // said already
+		os.Exit(2) // already printed
 	case err != nil:
 		fmt.Fprintf(os.Stderr, "mpcbench: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-// settings are the command line.
+// settings is the command line.
 type settings struct {
 	json, plot, markdown, profile, only string
 	quick                               bool
 }
 
-// usageError is a command line that cannot work.
+// usageError is an invalid command line.
 type usageError struct{ error }
 
 func parse(args []string, stderr io.Writer) (*settings, error) {
 	var s settings
 	f := flag.NewFlagSet("mpcbench", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.StringVar(&s.json, "json", "", "write every sample to this `file`; with --only, what it has of other sections stays")
-	f.StringVar(&s.plot, "plot", "", "draw the concurrency curve into this PNG `file`, where that section is run")
+	f.StringVar(&s.json, "json", "", "write every sample to this `file`; "+
+		"with --only, its results of other sections are kept")
+	f.StringVar(&s.plot, "plot", "", "draw the concurrency curve into this PNG `file`, if that section is run")
 	f.StringVar(&s.markdown, "markdown", "", "write the tables in Markdown to this `file`")
 	f.StringVar(&s.profile, "cpuprofile", "", "write a CPU profile to this `file`; bare tss-lib's part has the label "+
 		"side=tss-lib")
-	f.StringVar(&s.only, "only", "", "run these `sections` alone, separated by commas: "+
+	f.StringVar(&s.only, "only", "", "run only these `sections`, separated by commas: "+
 		strings.Join(sectionNames(), ", "))
-	f.BoolVar(&s.quick, "quick", false, "a smoke run of some seconds, whose figures mean nothing")
+	f.BoolVar(&s.quick, "quick", false, "a smoke run of some seconds, whose figures are meaningless")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil, err
@@ -100,14 +100,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	r.judge()
 	if err != nil {
-		// What was measured before is shown, and no file of an earlier run is touched.
+		// Show what was measured so far, without touching files of an earlier run.
 		r.Early = true
 		return errors.Join(err, r.writeText(stdout))
 	}
 	return s.write(r, stdout)
 }
 
-// profile starts a CPU profile where one is asked for.
+// profile starts a CPU profile if requested.
 func profile(path string) (stop func() error, err error) {
 	if path == "" {
 		return func() error { return nil }, nil
@@ -125,7 +125,7 @@ func profile(path string) (stop func() error, err error) {
 	}, nil
 }
 
-// write writes the report wherever it is wanted.
+// write writes the report to all requested places.
 func (s *settings) write(r *Report, stdout io.Writer) error {
 	err := r.writeText(stdout)
 	if s.json != "" {

@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A quick run goes through the whole program with tiny counts: search, service, network of
-// bare parties, callers, report, picture.
+// A quick run goes through the whole program with tiny counts: search, service, network of bare parties, callers,
+// report, plot.
 func TestLongQuickRun(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }
@@ -40,7 +40,7 @@ func TestLongQuickRun(t *testing.T) {
 			require.Positive(t, s.CPU, name)
 		}
 	}
-	require.Nil(t, r.pair("warm"), "what was not measured is not there")
+	require.Nil(t, r.pair("warm"), "only what was measured is shown")
 	require.Len(t, r.Primes.Primes, quickPlan.primes)
 	require.Len(t, r.Levels, len(quickPlan.callers))
 	for _, l := range r.Levels {
@@ -55,8 +55,8 @@ func TestLongQuickRun(t *testing.T) {
 	for _, part := range parts {
 		require.Positive(t, r.Overhead.Parts[part].Min, part)
 	}
-	require.Len(t, r.Crowds, 2)
-	for _, c := range r.Crowds {
+	require.Len(t, r.Bursts, 2)
+	for _, c := range r.Bursts {
 		require.Len(t, c.Latencies, c.Provisions)
 		require.Positive(t, c.PeakBytes)
 	}
@@ -67,7 +67,7 @@ func TestLongQuickRun(t *testing.T) {
 	text, err := os.ReadFile(file("b.md"))
 	require.NoError(t, err)
 	for _, s := range []string{out.String(), string(text)} {
-		require.Contains(t, s, "these figures mean nothing")
+		require.Contains(t, s, "these figures are meaningless")
 		require.Contains(t, s, "warm provision, ED25519")
 		require.NotContains(t, s, "SECP256K1")
 		require.NotContains(t, s, "NaN")
@@ -81,8 +81,8 @@ func TestLongQuickRun(t *testing.T) {
 	require.Contains(t, progress.String(), "eddsa 2/2")
 }
 
-// Bare tss-lib must reshare for real, or no figure here means anything. reshare itself
-// holds the new key against the old one, which it must leave alone for the next.
+// Bare tss-lib must really reshare, or no figure here means anything. reshare itself checks the new key against the
+// old one, which it must not change.
 func TestLongBareECDSA(t *testing.T) {
 	k, err := newBare(t.Context(), bothCurves)
 	require.NoError(t, err)

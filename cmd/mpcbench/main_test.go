@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A run of some sections keeps what an earlier one measured of the others, and says when.
-func TestSectionsOfAnotherRunStay(t *testing.T) {
+// A run of some sections keeps an earlier run's results of the others, and says when they were measured.
+func TestOtherSectionsAreKept(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "b.json")
 	m := thisMachine()
 	long := time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC)
@@ -31,7 +31,7 @@ func TestSectionsOfAnotherRunStay(t *testing.T) {
 	require.Empty(t, other.Pairs, "another machine's figures")
 }
 
-func TestRefusesWhatItCannotDo(t *testing.T) {
+func TestUsageErrors(t *testing.T) {
 	for _, args := range [][]string{{"--only", "warm,nothing"}, {"--no-such-flag"}, {"stray"}} {
 		var out, errs bytes.Buffer
 		require.ErrorAs(t, run(t.Context(), args, &out, &errs), new(usageError))

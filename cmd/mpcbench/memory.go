@@ -8,11 +8,10 @@ import (
 	"time"
 )
 
-// memoryInterval is how often the process's memory is looked at: what Go has taken from
-// the kernel it gives back only after seconds.
+// memoryInterval is how often the process's memory is sampled: Go returns memory to the kernel only after seconds.
 const memoryInterval = 5 * time.Millisecond
 
-// residentBytes reads how much of the process is in memory now (proc(5): statm).
+// residentBytes returns the process's resident memory (proc(5): statm).
 func residentBytes() (int64, error) {
 	b, err := os.ReadFile("/proc/self/statm")
 	if err != nil {
@@ -25,8 +24,8 @@ func residentBytes() (int64, error) {
 	return resident * int64(os.Getpagesize()), nil
 }
 
-// watchMemory gives back what earlier work left, and watches until peak is called, which
-// returns the most that was resident.
+// watchMemory frees what earlier work left, and samples until peak is called, which returns the maximum of resident
+// memory.
 func watchMemory() (peak func() (int64, error)) {
 	debug.FreeOSMemory()
 	var most int64

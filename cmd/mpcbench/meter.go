@@ -15,21 +15,20 @@ import (
 	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
 )
 
-// call is one ProvisionWallet call as its caller sees it. Bytes are gRPC's: messages with
-// their five bytes of frame, and headers as compressed.
+// call is one ProvisionWallet call as its caller sees it. Bytes are gRPC's: messages with their five bytes of
+// framing, and headers as compressed.
 type call struct {
 	begun    time.Time
-	first    time.Duration // until the first message of the answer was there
-	messages int           // of the answer
+	first    time.Duration // until the first message of the answer arrived
+	messages int           // in the answer
 	sent     int64
 	received int64
 }
 
-// meter watches the calls of one connection, as a grpc stats.Handler, and counts what
-// passes the connection itself.
+// meter observes the calls of one connection, as a grpc stats.Handler, and counts the connection's bytes.
 type meter struct {
 	sent, received atomic.Int64 // bytes of TCP payload
-	refused        atomic.Int64 // calls that were told when to come again
+	refused        atomic.Int64 // calls that were told when to retry
 	own            atomic.Int64 // bytes of tss-lib's own messages, in both directions
 
 	mu    sync.Mutex // guards calls, and the calls in flight
@@ -49,7 +48,7 @@ func (m *meter) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Cont
 // hpkeBytes is what encryption to a device adds to a message: a key and a tag.
 const hpkeBytes = 32 + 16
 
-// count adds the messages of tss-lib's that pass in one of gRPC's.
+// count counts the tss-lib messages in a gRPC message.
 func (m *meter) count(payload any) {
 	var all []*mpcdv1.ProtocolMessage
 	switch p := payload.(type) {
@@ -114,7 +113,7 @@ func (m *meter) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Conte
 // HandleConn implements stats.Handler.
 func (m *meter) HandleConn(context.Context, stats.ConnStats) {}
 
-// take returns the calls that have ended since it was called last.
+// take returns the calls that have ended since the last take.
 func (m *meter) take() []*call {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -11,9 +11,9 @@ import (
 	lib "github.com/bnb-chain/tss-lib/v2/tss"
 )
 
-// network runs tss-lib parties as tss-lib's own tests do: a goroutine for each, joined by
-// channels, every message brought to wire format and parsed again for its receiver. It
-// checks nothing that tss-lib does not check: this is the floor that mpcd is held against.
+// network runs tss-lib parties as tss-lib's own tests do: one goroutine each, joined by channels, with every message
+// serialised and parsed again for its receiver. It checks only what tss-lib checks: it is the baseline that mpcd is
+// compared with.
 type network struct {
 	nodes []*node
 	out   chan lib.Message // what all parties emit
@@ -27,13 +27,12 @@ type node struct {
 	ended func() bool // reports whether the party has its result
 }
 
-// depth is more messages than all parties emit in any run, so that nobody waits for a
-// channel.
+// depth is more messages than all parties emit in any run, so that no channel blocks.
 const depth = 64
 
 func newNetwork() *network { return &network{out: make(chan lib.Message, depth)} }
 
-// join adds a party. The result is what it sends to end, nil before its end.
+// join adds a party. result returns what the party sent to end, nil before its end.
 func join[S any](n *network, id *lib.PartyID, p lib.Party, end <-chan *S) (result func() *S) {
 	var got *S
 	n.nodes = append(n.nodes, &node{id: id, party: p, in: make(chan lib.ParsedMessage, depth), ended: func() bool {
@@ -47,11 +46,11 @@ func join[S any](n *network, id *lib.PartyID, p lib.Party, end <-chan *S) (resul
 	return func() *S { return got }
 }
 
-// run drives the parties to their ends.
+// run runs the parties to their ends.
 func (n *network) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// Whoever profiles the benchmark can tell what is tss-lib's alone.
+	// A profile then shows what is tss-lib's own.
 	defer pprof.SetGoroutineLabels(ctx)
 	pprof.SetGoroutineLabels(pprof.WithLabels(ctx, pprof.Labels("side", "tss-lib")))
 	done := make(chan error, len(n.nodes)+1)
@@ -67,9 +66,9 @@ func (n *network) run(ctx context.Context) error {
 	return nil
 }
 
-// drive feeds a party until it has its result.
+// drive feeds messages to a party until it has its result.
 func (x *node) drive(ctx context.Context) error {
-	if err := x.party.Start(); err != nil { // not an error until it is known not to be nil
+	if err := x.party.Start(); err != nil { // a nil *Error in an error is not nil
 		return failure(err)
 	}
 	for !x.ended() {
@@ -92,7 +91,7 @@ func failure(err *lib.Error) error {
 	return fmt.Errorf("tss-lib: %w", err.Cause())
 }
 
-// route takes every message to the parties that it names, or to all others.
+// route delivers every message to the parties that it names, or to all others.
 func (n *network) route(ctx context.Context) error {
 	for {
 		select {
@@ -125,8 +124,8 @@ func addressed(m lib.Message, id *lib.PartyID) bool {
 		func(to *lib.PartyID) bool { return to.KeyInt().Cmp(id.KeyInt()) == 0 })
 }
 
-// committee returns two ids in tss-lib's order. Their keys are as good as random: those
-// of old and new committees must differ.
+// committee returns two ids in tss-lib's order. Their keys must be random: those of old and new committees must
+// differ.
 func committee(keys [2]*big.Int) lib.SortedPartyIDs {
 	var ids lib.UnSortedPartyIDs
 	for _, k := range keys {

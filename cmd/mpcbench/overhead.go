@@ -29,9 +29,8 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// Overhead is what mpcd does in a warm provision beside the protocol, over TLS 1.3 with a
-// bearer token. Times are in seconds; the parts are spent by the calls that make a
-// provision, its confirmation included.
+// Overhead is what mpcd does in a warm provision outside the protocol, over TLS 1.3 with a bearer token. Times are in
+// seconds; the parts are spent by the calls that make a provision, including its confirmation.
 type Overhead struct {
 	Provisions int                  `json:"provisions"`
 	Wall       Summary              `json:"wall"` // from the ciphertext to the confirmed share set
@@ -40,8 +39,8 @@ type Overhead struct {
 	Together   Summary              `json:"together"` // all parts / wall, of each provision
 }
 
-// The parts. A custodian's time holds the sealing of the shares; the store's holds the
-// audit log, whose entries are in the transactions of what they speak of.
+// The parts. A custodian's time includes the sealing of the shares; the store's includes the audit log, whose entries
+// are written in the transactions they describe.
 const (
 	partAuth    = "authentication"
 	partSeal    = "sealing of results and request fingerprints"
@@ -51,7 +50,7 @@ const (
 
 var parts = []string{partAuth, partSeal, partCustody, partStore}
 
-// clocks add up what is spent in each part.
+// clocks add up the time spent in each part.
 type clocks struct {
 	mu    sync.Mutex // guards spent
 	spent map[string]float64
@@ -63,7 +62,7 @@ func (c *clocks) since(part string, begun time.Time) {
 	c.spent[part] += time.Since(begun).Seconds()
 }
 
-// take returns what was spent since it was called last.
+// take returns the time spent since the last take.
 func (c *clocks) take() map[string]float64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -117,7 +116,7 @@ func (b *bench) overhead(ctx context.Context) (err error) {
 	return nil
 }
 
-// timed provisions as often as the plan wants, and sums up what each part took.
+// timed provisions as often as the plan says, and sums up the time of each part.
 func (b *bench) timed(ctx context.Context, r *rig, dev *caller, cipherText string, c *clocks) (*Overhead, error) {
 	o := &Overhead{Provisions: b.plan.samples, Parts: map[string]Summary{}}
 	var wall, together []float64
@@ -147,7 +146,7 @@ func (b *bench) timed(ctx context.Context, r *rig, dev *caller, cipherText strin
 	return o, nil
 }
 
-// access is what a service and its caller need to know each other.
+// access is what a service and its caller need to authenticate each other.
 type access struct {
 	certificates *auth.Certificates
 	tokens       *auth.Tokens
@@ -216,7 +215,7 @@ func newAccess(dir string) (*access, error) {
 	return a, nil
 }
 
-// wrap puts the clocks in front of the parts.
+// wrap puts the clocks in front of the ports.
 func (c *clocks) wrap(p *session.Ports) {
 	p.Sealer = &timedSealer{p.Sealer, c}
 	p.ServerShares, p.Custodian = &timedCustodian{p.ServerShares, c}, &timedCustodian{p.Custodian, c}
@@ -253,9 +252,9 @@ type timedCustodian struct {
 
 // Deposit implements session.Custodian.
 func (t *timedCustodian) Deposit(ctx context.Context, owner string, set *session.ShareSet,
-	half *tss.Share) ([]session.Sealed, error) {
+	share *tss.Share) ([]session.Sealed, error) {
 	defer t.c.since(partCustody, time.Now())
-	return t.Custodian.Deposit(ctx, owner, set, half)
+	return t.Custodian.Deposit(ctx, owner, set, share)
 }
 
 // Fetch implements session.Custodian.

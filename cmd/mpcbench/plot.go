@@ -15,22 +15,21 @@ import (
 	"gonum.org/v1/plot/vg/vgimg"
 )
 
-// Colours that people with any kind of colour vision tell apart (Okabe and Ito, 2008).
+// Colours that are distinguishable with any kind of colour vision (Okabe and Ito, 2008).
 var (
 	blue   = color.RGBA{R: 0, G: 114, B: 178, A: 255}
 	green  = color.RGBA{R: 0, G: 158, B: 115, A: 255}
 	orange = color.RGBA{R: 213, G: 94, B: 0, A: 255}
 )
 
-// curve is one line of a picture.
+// curve is one line of a plot.
 type curve struct {
 	name  string
 	color color.Color
 	of    func(*Level) float64
 }
 
-// plot draws throughput and latency against the number of callers into a PNG file. There
-// must be a level.
+// plot draws throughput and latency against the number of callers into a PNG file. There must be at least one level.
 func (r *Report) plot(path string) (err error) {
 	throughput, err := r.panel("Provisions a minute",
 		curve{"provisions a minute", blue, func(l *Level) float64 { return l.PerMinute }})
@@ -60,7 +59,7 @@ func (r *Report) plot(path string) (err error) {
 	return err
 }
 
-// panel draws some curves over the callers, whose axis is logarithmic.
+// panel draws curves over the number of callers, on a logarithmic axis.
 func (r *Report) panel(title string, curves ...curve) (*plot.Plot, error) {
 	p := plot.New()
 	p.Title.Text = title
@@ -92,7 +91,7 @@ func (r *Report) panel(title string, curves ...curve) (*plot.Plot, error) {
 			p.Legend.Add(c.name, line, dots)
 		}
 	}
-	p.Y.Max = top * 1.15 // room for the legend
+	p.Y.Max = top * 1.15 // space for the legend
 	return p, nil
 }
 

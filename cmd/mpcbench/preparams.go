@@ -18,7 +18,7 @@ import (
 // librarySearchTimeout is tss-lib's own.
 const librarySearchTimeout = 5 * time.Minute
 
-// preParamsSets compares whole sets of pre-params, each made on all cores.
+// preParamsSets compares whole sets of pre-params, each generated on all cores.
 func (b *bench) preParamsSets(ctx context.Context) error {
 	c := &contest{
 		name: "preparams", title: "one set of pre-params", n: b.plan.samples,
@@ -37,16 +37,15 @@ func (b *bench) preParamsSets(ctx context.Context) error {
 	return b.pair(ctx, c)
 }
 
-// givenPreParams makes a set in tss-lib's form, for the parties of bare tss-lib that are
-// given theirs. Its primes come from our search: nobody would wait for tss-lib's here,
-// and what a resharing costs depends on the sizes alone.
+// givenPreParams generates a set in tss-lib's form, for bare tss-lib's parties that are given theirs. Its primes come
+// from mpcd's search, since tss-lib's takes too long; the cost of a resharing depends only on the sizes.
 func givenPreParams(ctx context.Context) (*eckeygen.LocalPreParams, error) {
 	for {
 		primes, err := safeprime.Find(ctx, safeprime.Options{Bits: 1024, Count: 4})
 		if err != nil {
 			return nil, err
 		}
-		// tss-lib wants Paillier primes that lie far apart: the smallest and the largest.
+		// tss-lib requires Paillier primes that are far apart: the smallest and the largest.
 		slices.SortFunc(primes, func(a, b safeprime.SafePrime) int { return a.P.Cmp(b.P) })
 		if new(big.Int).Sub(primes[3].P, primes[0].P).BitLen() >= 1021 {
 			return fromPrimes(primes)
@@ -88,7 +87,7 @@ func fromPrimes(primes []safeprime.SafePrime) (*eckeygen.LocalPreParams, error) 
 	}
 }
 
-// givenPair is one set for each of the two new parties.
+// givenPair generates one set for each of the two new parties.
 func givenPair(ctx context.Context) (pre [parties]*eckeygen.LocalPreParams, err error) {
 	for i := range pre {
 		if pre[i], err = givenPreParams(ctx); err != nil {

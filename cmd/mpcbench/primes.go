@@ -11,11 +11,11 @@ import (
 	"github.com/mpcd/mpcd/internal/safeprime"
 )
 
-// expBatch is how many exponentiations are timed at once: some 20 ms at 1024 bits.
+// expBatch is how many exponentiations are timed together: some 20 ms at 1024 bits.
 const expBatch = 64
 
-// Primes is what one safe prime costs, in exponentiations of its size: a measure that
-// does not depend on the machine.
+// Primes is the cost of one safe prime, in exponentiations of its size: a measure that does not depend on the
+// machine.
 type Primes struct {
 	Bits            int      `json:"bits"`
 	Primes          []Sample `json:"primes"`          // one prime each
@@ -33,8 +33,8 @@ func (p *Primes) compare() {
 	p.Ratio = p.PrimeCPU.Mean / p.ExpCPU.Mean
 }
 
-// safePrimes searches for one prime at a time on one core. Exponentiations are timed
-// after each, and tss-lib's search runs after every few, so that all see the same machine.
+// safePrimes searches for one prime at a time on one core. Exponentiations are timed after each, and tss-lib's search
+// runs after every few, so that all are measured under the same conditions.
 func (b *bench) safePrimes(ctx context.Context) error {
 	p := &Primes{Bits: b.plan.bits, Batch: expBatch}
 	pair := &Pair{Name: "prime", Title: fmt.Sprintf("one %d-bit safe prime, one core", p.Bits)}
@@ -76,8 +76,7 @@ func findTheirs(ctx context.Context, bits int) error {
 	return err
 }
 
-// timeExponentiations times x^y mod m with x, y and m random, y and m of exactly that
-// many bits, and m odd.
+// timeExponentiations times x^y mod m with x, y and m random, y and m of exactly that many bits, and m odd.
 func timeExponentiations(bits int) (Sample, error) {
 	var in [expBatch][3]*big.Int
 	limit := new(big.Int).Lsh(big.NewInt(1), uint(bits))

@@ -17,10 +17,10 @@ import (
 type bare struct {
 	ecdsa *bareECDSA
 	eddsa *bareEdDSA
-	pre   [parties]*eckeygen.LocalPreParams // given to the next resharing; nil where it makes its own
+	pre   [parties]*eckeygen.LocalPreParams // for the next resharing; nil if it generates its own
 }
 
-// newBare makes the keys of the curves.
+// newBare generates the keys of the curves.
 func newBare(ctx context.Context, curves []client.Curve) (*bare, error) {
 	k := new(bare)
 	var err error
@@ -39,7 +39,7 @@ func newBare(ctx context.Context, curves []client.Curve) (*bare, error) {
 	return k, err
 }
 
-// give makes the pre-params of the next resharing.
+// give generates the pre-params of the next resharing.
 func (k *bare) give(ctx context.Context) (err error) {
 	if k.ecdsa != nil {
 		k.pre, err = givenPair(ctx)
@@ -60,7 +60,7 @@ func (k *bare) reshare(ctx context.Context) error {
 	return nil
 }
 
-// needs is how many sets of pre-params a run on the curves takes.
+// needs returns how many sets of pre-params one side of a run on the curves takes.
 func needs(curves []client.Curve) int {
 	if slices.Contains(curves, client.CurveSecp256k1) {
 		return setsPerRun
@@ -76,8 +76,8 @@ func named(curves []client.Curve) string {
 	return strings.Join(names, " + ")
 }
 
-// oppose sets up both parts of a contest: a provisioned wallet of mpcd's, and keys of bare
-// tss-lib. end must be called.
+// oppose sets up both parts of a contest: a wallet of mpcd's to provision, and keys of bare tss-lib. end must be
+// called.
 func (b *bench) oppose(ctx context.Context, r *rig, c *contest,
 	curves []client.Curve) (k *bare, end func(), err error) {
 	b.log.step("%s: makes a wallet and its backup, and the keys of bare tss-lib", c.name)
@@ -100,7 +100,7 @@ func (b *bench) oppose(ctx context.Context, r *rig, c *contest,
 
 // warm compares with a pool that has exactly what a sample needs, and is not being filled.
 func (b *bench) warm(ctx context.Context, name string, n int, curves []client.Curve) error {
-	r, err := b.still(ctx)
+	r, err := b.idleRig(ctx)
 	if err != nil {
 		return err
 	}
@@ -115,9 +115,9 @@ func (b *bench) warm(ctx context.Context, name string, n int, curves []client.Cu
 	return b.pair(ctx, c)
 }
 
-// cold compares with an empty pool, and with tss-lib's parties that make their own.
+// cold compares with an empty pool, and with tss-lib's parties that generate their own.
 func (b *bench) cold(ctx context.Context) error {
-	r, err := b.still(ctx)
+	r, err := b.idleRig(ctx)
 	if err != nil {
 		return err
 	}
@@ -134,8 +134,7 @@ func (b *bench) cold(ctx context.Context) error {
 // endless is a depth that no filler reaches while a benchmark runs.
 const endless = 1 << 20
 
-// filling compares while the service fills its pool. The filler rests while bare tss-lib
-// runs, which has none.
+// filling compares while the service fills its pool. The filler pauses while bare tss-lib, which has none, runs.
 func (b *bench) filling(ctx context.Context) (err error) {
 	r, err := openRig(ctx, endless)
 	if err != nil {
@@ -177,10 +176,10 @@ func (b *bench) filling(ctx context.Context) (err error) {
 
 const (
 	fillerRests = 200 * time.Millisecond // more than a filler takes to stop
-	fillerWorks = 200 * time.Millisecond // so that a sample meets it in mid-search
+	fillerWorks = 200 * time.Millisecond // so that a sample interrupts it during a search
 )
 
-// filled waits until the filler has made at least n sets, and is at work on the next.
+// filled waits until the filler has made at least n sets, and works on the next.
 func (r *rig) filled(ctx context.Context, n int) error {
 	for {
 		have, err := r.depth(ctx)

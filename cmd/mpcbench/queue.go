@@ -14,37 +14,35 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// Crowd is what callers get who all come at once and wait for their turn. Times are in
-// seconds.
-type Crowd struct {
+// Burst is what callers get that all call at once and wait in the queue. Times are in seconds.
+type Burst struct {
 	Who        string    `json:"who"`
 	Provisions int       `json:"provisions"`
-	Seconds    float64   `json:"seconds"`   // until all of the run were served, its other crowd included
-	Latencies  []float64 `json:"latencies"` // from the call to the confirmed share set, refusals and waits included
+	Seconds    float64   `json:"seconds"`   // until all of the run were served, including its other group
+	Latencies  []float64 `json:"latencies"` // from the call to the confirmed share set, including refusals and waits
 	Latency    Summary   `json:"latency"`
-	Refused    int64     `json:"refused"`   // how often a call was told to come again, with RetryInfo
-	PeakBytes  int64     `json:"peakBytes"` // resident, of the service and its callers, who are one process
+	Refused    int64     `json:"refused"`   // how often a call was told to retry, with RetryInfo
+	PeakBytes  int64     `json:"peakBytes"` // resident, of the service and its callers, which are one process
 }
 
-// guests are callers of one crowd.
-type guests struct {
+// group is a group of callers in a burst.
+type group struct {
 	who     string
-	callers int // each with a name and a connection of its own
-	each    int // how many provisions one asks for, all at once
+	callers int // each with its own name and connection
+	each    int // how many provisions each requests at once
 }
 
-// crowdRuns are the runs of the section: one line or more in the table for each.
-var crowdRuns = [][]guests{
+// burstRuns are the runs of the section, each with one or more groups, which are lines of the table.
+var burstRuns = [][]group{
 	{{"25 callers with one each", 25, 1}},
 	{{"50 callers with one each", 50, 1}},
 	{{"100 callers with one each", 100, 1}},
 	{{"200 callers with one each", 200, 1}},
-	{{"100 callers with one each, beside:", 100, 1}, {"one caller with 100", 1, 100}},
-	{{"400 callers with one each, beyond the queue's 256 places", 400, 1}},
+	{{"100 callers with one each, next to:", 100, 1}, {"one caller with 100", 1, 100}},
+	{{"400 callers with one each, more than the queue's 256", 400, 1}},
 }
 
-// queue measures crowds on ED25519 wallets, whose runs are short: what is looked at is the
-// waiting.
+// queue measures bursts on ED25519 wallets, whose runs are short, since only the waiting is of interest.
 func (b *bench) queue(ctx context.Context) (err error) {
 	r, err := openRig(ctx, 0)
 	if err != nil {
@@ -59,45 +57,45 @@ func (b *bench) queue(ctx context.Context) (err error) {
 		}
 		backups = append(backups, cipherText)
 	}
-	runs := crowdRuns
+	runs := burstRuns
 	if b.report.Quick {
-		runs = [][]guests{{{"4 callers with one each, beside:", 4, 1}, {"one caller with 2", 1, 2}}}
+		runs = [][]group{{{"4 callers with one each, next to:", 4, 1}, {"one caller with 2", 1, 2}}}
 	}
 	for _, run := range runs {
-		crowds, err := r.crowds(ctx, run, backups)
+		bursts, err := r.bursts(ctx, run, backups)
 		if err != nil {
 			return err
 		}
-		for _, c := range crowds {
+		for _, c := range bursts {
 			b.log.step("queue: %s: p50 %s s, p99 %s s, refused %d times", c.Who, number(c.Latency.Median),
 				number(c.Latency.P99), c.Refused)
 		}
-		b.report.Crowds = append(b.report.Crowds, crowds...)
+		b.report.Bursts = append(b.report.Bursts, bursts...)
 	}
 	return nil
 }
 
-// crowds lets all guests of a run call at the same moment. Each connection is made before.
-func (r *rig) crowds(ctx context.Context, run []guests, backups []string) (crowds []*Crowd, err error) {
-	type guest struct {
+// bursts lets all callers of a run call at the same moment. Their connections are made before.
+func (r *rig) bursts(ctx context.Context, run []group, backups []string) (bursts []*Burst, err error) {
+	type member struct {
 		dev   *caller
-		crowd *Crowd
+		burst *Burst
 		each  int
 	}
-	var all []guest
+	var all []member
 	for i, g := range run {
-		c := &Crowd{Who: g.who, Provisions: g.callers * g.each}
-		crowds = append(crowds, c)
+		c := &Burst{Who: g.who, Provisions: g.callers * g.each}
+		bursts = append(bursts, c)
 		for j := range g.callers {
-			dev, err := r.dialAs(ctx, fmt.Sprintf("guest-%d-%d", i, j))
+			dev, err := r.dialAs(ctx, fmt.Sprintf("caller-%d-%d", i, j))
 			if err != nil {
 				return nil, err
 			}
 			defer func() { _ = dev.conn.Close() }() // its calls are over
-			all = append(all, guest{dev, c, g.each})
+			all = append(all, member{dev, c, g.each})
 		}
 	}
-	var mu sync.Mutex // guards the crowds' latencies, and failed
+	var mu sync.Mutex // guards the bursts' latencies, and failed
 	var failed error
 	var wg sync.WaitGroup
 	peak := watchMemory()
@@ -109,7 +107,7 @@ func (r *rig) crowds(ctx context.Context, run []guests, backups []string) (crowd
 				err := g.dev.provision(ctx, backups[(i+j)%len(backups)])
 				mu.Lock()
 				defer mu.Unlock()
-				g.crowd.Latencies = append(g.crowd.Latencies, time.Since(began).Seconds())
+				g.burst.Latencies = append(g.burst.Latencies, time.Since(began).Seconds())
 				failed = errors.Join(failed, err)
 			})
 		}
@@ -118,20 +116,20 @@ func (r *rig) crowds(ctx context.Context, run []guests, backups []string) (crowd
 	took := time.Since(start).Seconds()
 	most, err := peak()
 	for _, g := range all {
-		g.crowd.Refused += g.dev.meter.refused.Load()
+		g.burst.Refused += g.dev.meter.refused.Load()
 	}
-	for _, c := range crowds {
+	for _, c := range bursts {
 		c.Seconds, c.PeakBytes, c.Latency = took, most, summarize(c.Latencies)
 	}
-	return crowds, errors.Join(failed, err)
+	return bursts, errors.Join(failed, err)
 }
 
-// callerKeyName is the metadata in which a caller of the rig says who it is. The rig
-// believes it: it listens on loopback, for one run of the benchmark.
+// callerKeyName is the metadata key with which a caller of the rig names itself, without authentication: the rig
+// listens on loopback, for one run of the benchmark.
 const callerKeyName = "bench-caller"
 
-// whoever names a call by what it says.
-func whoever(ctx context.Context) (session.Caller, error) {
+// namedCaller is an Authenticator that trusts a call's metadata.
+func namedCaller(ctx context.Context) (session.Caller, error) {
 	c, err := service.DevCaller(ctx)
 	if name := metadata.ValueFromIncomingContext(ctx, callerKeyName); len(name) == 1 {
 		c.Name = name[0]

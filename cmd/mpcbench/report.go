@@ -9,27 +9,27 @@ import (
 	"time"
 )
 
-// Report is all that a run measured, and what follows from it.
+// Report is everything that a run measured, and what follows from it.
 type Report struct {
 	Machine  Machine              `json:"machine"`
 	Started  time.Time            `json:"started"`
 	Seconds  float64              `json:"seconds"`
-	Quick    bool                 `json:"quick"` // a smoke run: its figures mean nothing
+	Quick    bool                 `json:"quick"` // a smoke run: its figures are meaningless
 	Early    bool                 `json:"-"`     // it ended before all sections had run; never written to a file
-	Begun    map[string]time.Time `json:"begun"` // when the run began that measured a section, by its name
+	Begun    map[string]time.Time `json:"begun"` // start of the run that measured a section, by its name
 	Targets  []Target             `json:"targets"`
 	Primes   *Primes              `json:"primes,omitempty"`
 	Pairs    []*Pair              `json:"pairs"`
 	Curves   string               `json:"curves,omitempty"` // of Levels
 	Levels   []*Level             `json:"levels,omitempty"`
-	Crowds   []*Crowd             `json:"crowds,omitempty"`
+	Bursts   []*Burst             `json:"bursts,omitempty"`
 	Wire     *Wire                `json:"wire,omitempty"`
 	Overhead *Overhead            `json:"overhead,omitempty"`
 	Device   *Device              `json:"device,omitempty"`
 }
 
-// keep takes over from an earlier report on the same machine what this run did not measure.
-// No file yet is no error.
+// keep takes the sections that this run did not measure from an earlier report on the same machine. A missing file is
+// not an error.
 func (r *Report) keep(path string) error {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -40,7 +40,7 @@ func (r *Report) keep(path string) error {
 	}
 	var old Report
 	if err := json.Unmarshal(b, &old); err != nil {
-		return fmt.Errorf("%s is no report: %w", path, err)
+		return fmt.Errorf("%s is not a report: %w", path, err)
 	}
 	if old.Quick != r.Quick || old.Machine.CPU != r.Machine.CPU || old.Machine.Cores != r.Machine.Cores {
 		return nil
@@ -63,8 +63,8 @@ func (r *Report) keep(path string) error {
 		if s.name == "concurrency" && old.Levels != nil {
 			r.Curves, r.Levels, r.Begun[s.name] = old.Curves, old.Levels, begun
 		}
-		if s.name == "queue" && old.Crowds != nil {
-			r.Crowds, r.Begun[s.name] = old.Crowds, begun
+		if s.name == "queue" && old.Bursts != nil {
+			r.Bursts, r.Begun[s.name] = old.Bursts, begun
 		}
 		if s.name == "overhead" && old.Overhead != nil {
 			r.Overhead, r.Begun[s.name] = old.Overhead, begun
@@ -85,7 +85,7 @@ func (r *Report) keep(path string) error {
 
 func (r *Report) last() *Pair { return r.Pairs[len(r.Pairs)-1] }
 
-// pair returns the pair of that name, or nil where it was not measured.
+// pair returns the pair with that name, or nil if it was not measured.
 func (r *Report) pair(name string) *Pair {
 	for _, p := range r.Pairs {
 		if p.Name == name {
@@ -95,7 +95,7 @@ func (r *Report) pair(name string) *Pair {
 	return nil
 }
 
-// level returns the level with so many callers, or nil.
+// level returns the level with this many callers, or nil.
 func (r *Report) level(callers int) *Level {
 	for _, l := range r.Levels {
 		if l.Callers == callers {
@@ -111,5 +111,5 @@ func (r *Report) writeJSON(path string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(path, append(b, '\n'), 0o644) //nolint:gosec // G306: figures, for everybody to read
+	return os.WriteFile(path, append(b, '\n'), 0o644) //nolint:gosec // G306: figures that everyone may read
 }

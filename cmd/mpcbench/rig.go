@@ -24,8 +24,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// rig is a running mpcd: the service as `mpcd serve --dev` wires it, on a SQLite file of
-// its own and a loopback port of its own.
+// rig is a running mpcd: the service as `mpcd serve --dev` wires it, with its own SQLite file and loopback port.
 type rig struct {
 	svc   *service.Service
 	addr  string
@@ -38,8 +37,8 @@ type rig struct {
 // setsPerRun is what a run on SECP256K1 takes from the pool: one set for each side.
 const setsPerRun = 2
 
-// openRig starts a service whose pool is filled in the background to the given depth; 0
-// leaves it to stock. more changes what it is made of.
+// openRig starts a service whose pool is filled in the background to the given depth; 0 leaves filling to stock. more
+// modifies its options.
 func openRig(ctx context.Context, fill int, more ...func(*service.Options)) (*rig, error) {
 	dir, err := os.MkdirTemp("", "mpcbench-")
 	if err != nil {
@@ -52,7 +51,7 @@ func openRig(ctx context.Context, fill int, more ...func(*service.Options)) (*ri
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	options := service.Options{
-		DB: "sqlite://" + filepath.Join(dir, "bench.db"), Keyset: keyset, Auth: whoever,
+		DB: "sqlite://" + filepath.Join(dir, "bench.db"), Keyset: keyset, Auth: namedCaller,
 		Sessions: session.Config{RequireSealTo: true, PendingSets: endless},
 		Pool:     preparams.Config{Depth: fill, MaxAge: 24 * time.Hour},
 	}
@@ -78,7 +77,7 @@ func openRig(ctx context.Context, fill int, more ...func(*service.Options)) (*ri
 	return r, nil
 }
 
-// caller is one device with a connection of its own.
+// caller is one device with its own connection.
 type caller struct {
 	*client.Client
 	meter *meter
@@ -104,7 +103,7 @@ func (r *rig) dialAs(ctx context.Context, who string, opts ...client.Option) (*c
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	// Now, so that no measured call waits for the connection.
+	// Connect now, so that no measured call includes it.
 	for _, err := range c.ListWallets(ctx) {
 		if err != nil {
 			return nil, errors.Join(err, conn.Close())
@@ -114,8 +113,7 @@ func (r *rig) dialAs(ctx context.Context, who string, opts ...client.Option) (*c
 	return &caller{Client: c, meter: m, conn: conn}, nil
 }
 
-// method is one whose key costs nothing to derive: a password's would take longer than
-// many a run.
+// method has a key that takes no time to derive: a password's would take longer than many a run.
 const method = client.MethodCustom
 
 // cloud is a user's cloud storage.
@@ -167,14 +165,13 @@ func (c *caller) provision(ctx context.Context, cipherText string) error {
 	return nil
 }
 
-// depth is how many sets the pool has.
+// depth returns how many sets the pool has.
 func (r *rig) depth(ctx context.Context) (int, error) {
 	st, err := r.svc.Pool.Status(ctx)
 	return st.Depth(), err
 }
 
-// stock brings the pool to exactly n sets, one half for each party; the odd one is the
-// server's.
+// stock fills the pool to exactly n sets, half for each party; an odd one is the server's.
 func (r *rig) stock(ctx context.Context, n int) error {
 	if err := r.stockFor(ctx, tss.Client, n/2); err != nil {
 		return err

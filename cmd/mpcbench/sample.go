@@ -8,15 +8,14 @@ import (
 	"time"
 )
 
-// Sample is what one run of something took, in seconds. CPU is that of the whole
-// process, on all cores, user and system, the garbage collector's included.
+// Sample is the cost of one measurement, in seconds. CPU is the whole process's, on all cores, user and system,
+// including the garbage collector.
 type Sample struct {
 	Wall float64 `json:"wall"`
 	CPU  float64 `json:"cpu"`
 }
 
-// measure runs f once. The garbage of what ran before is collected first, so that it is
-// not paid for here.
+// measure runs f once. Earlier garbage is collected first, so that it does not count.
 func measure(f func() error) (Sample, error) {
 	runtime.GC()
 	cpu, err := cpuTime()
@@ -32,7 +31,7 @@ func measure(f func() error) (Sample, error) {
 	return Sample{Wall: wall.Seconds(), CPU: (end - cpu).Seconds()}, err
 }
 
-// cpuTime is what the process has used so far.
+// cpuTime returns what the process has used so far.
 func cpuTime() (time.Duration, error) {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -41,7 +40,7 @@ func cpuTime() (time.Duration, error) {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
 }
 
-// Pair is a figure of mpcd's beside one of tss-lib's, measured in turn: A B A B.
+// Pair compares a figure of mpcd's with one of tss-lib's, measured alternately: A B A B.
 type Pair struct {
 	Name   string   `json:"name"`
 	Title  string   `json:"title"`
@@ -60,7 +59,7 @@ type Comparison struct {
 	Ratio  Ratio   `json:"ratio"`
 }
 
-// compare fills in what follows from the samples.
+// compare computes the comparisons from the samples.
 func (p *Pair) compare() {
 	p.Wall = compared(p.Ours, p.Theirs, func(s Sample) float64 { return s.Wall })
 	p.CPU = compared(p.Ours, p.Theirs, func(s Sample) float64 { return s.CPU })
@@ -79,8 +78,7 @@ func values(samples []Sample, dimension func(Sample) float64) []float64 {
 	return out
 }
 
-// contest says how a Pair is measured. What prepare functions do is not measured; they
-// may be nil.
+// contest says how a Pair is measured. The prepare functions are not measured; they may be nil.
 type contest struct {
 	name, title   string
 	n             int
@@ -90,7 +88,7 @@ type contest struct {
 	theirs        func(context.Context) error
 }
 
-// measure takes the samples of both, in turn.
+// measure takes the samples of both, alternately.
 func (c *contest) measure(ctx context.Context, log *progress) (*Pair, error) {
 	p := &Pair{Name: c.name, Title: c.title}
 	for i := range c.n {

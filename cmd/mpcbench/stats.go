@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// Summary describes a sample of measured values, all in one unit.
+// Summary describes a sample of measured values in one unit.
 type Summary struct {
 	N      int     `json:"n"`
 	Mean   float64 `json:"mean"`
@@ -17,7 +17,7 @@ type Summary struct {
 	Max    float64 `json:"max"`
 }
 
-// summarize describes values, which must not be empty. It does not change them.
+// summarize summarises values, which must not be empty. It does not modify them.
 func summarize(values []float64) Summary {
 	sorted := slices.Sorted(slices.Values(values))
 	sum := 0.0
@@ -45,16 +45,16 @@ func quantile(sorted []float64, q float64) float64 {
 	return sorted[lo] + (at-float64(lo))*(sorted[hi]-sorted[lo])
 }
 
-// nearestRank returns a value that was measured: interpolation would flatter the tail
-// of a small sample, of which this gives the largest value.
+// nearestRank returns a measured value: interpolation would flatter the tail of a small sample, for which this
+// returns the largest value.
 func nearestRank(sorted []float64, q float64) float64 {
 	return sorted[max(int(math.Ceil(q*float64(len(sorted)))), 1)-1]
 }
 
-// Ratio is how two samples of equal length compare that were measured in turn.
+// Ratio compares two samples of equal length that were measured alternately.
 type Ratio struct {
 	OfMedians float64 `json:"ofMedians"`
-	Pairwise  Summary `json:"pairwise"` // of each value to the one measured right beside it
+	Pairwise  Summary `json:"pairwise"` // of each value to the one measured right before or after it
 }
 
 // ratio divides a by b, which must be of equal length, not empty, and positive.

@@ -69,5 +69,5 @@ func TestTargetsAreComputed(t *testing.T) {
 
 	r.Quick = true
 	r.judge()
-	require.Empty(t, r.Targets, "figures of a quick run are held against nothing")
+	require.Empty(t, r.Targets, "figures of a quick run are not checked against targets")
 }

@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// table is rows of text under a heading, to be shown on a terminal or in Markdown.
+// table is rows of text under a heading, for a terminal or for Markdown.
 type table struct {
 	title string
 	head  []string
@@ -39,7 +39,7 @@ func (t *table) text(w io.Writer) error {
 	return err
 }
 
-// markdown writes the table as GitHub shows it.
+// markdown writes the table as GitHub-flavoured Markdown.
 func (t *table) markdown(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n#### %s\n\n", t.title)
@@ -51,7 +51,7 @@ func (t *table) markdown(w io.Writer) error {
 	return err
 }
 
-// number writes a value that is not negative with three significant digits.
+// number formats a non-negative value with three significant digits.
 func number(v float64) string {
 	if v == 0 {
 		return "0"
@@ -59,7 +59,7 @@ func number(v float64) string {
 	return strconv.FormatFloat(v, 'f', max(0, 2-int(math.Floor(math.Log10(v)))), 64)
 }
 
-// spread writes a median and its quartiles.
+// spread formats a median with its quartiles.
 func spread(s Summary) string {
 	return fmt.Sprintf("%s (%s to %s)", number(s.Median), number(s.Q1), number(s.Q3))
 }

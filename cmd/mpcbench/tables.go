@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// tables brings the report into tables.
+// tables converts the report to tables.
 func (r *Report) tables() []*table {
 	var all []*table
 	if len(r.Targets) > 0 {
@@ -28,7 +28,7 @@ func (r *Report) tables() []*table {
 	if len(r.Levels) > 0 {
 		all = append(all, r.levelTable())
 	}
-	if len(r.Crowds) > 0 {
+	if len(r.Bursts) > 0 {
 		all = append(all, r.crowdTable())
 	}
 	if r.Wire != nil {
@@ -85,7 +85,7 @@ func (r *Report) primeTable() *table {
 func (r *Report) overheadTable() *table {
 	o := r.Overhead
 	t := &table{
-		title: fmt.Sprintf("What a warm provision spends beside the protocol, TLS 1.3 and a token: %d provisions",
+		title: fmt.Sprintf("What a warm provision spends outside the protocol, TLS 1.3 and a token: %d provisions",
 			o.Provisions),
 		head: []string{"", "ms, median (quartiles)", "of the wall time, medians"},
 	}
@@ -117,10 +117,10 @@ func (r *Report) levelTable() *table {
 func (r *Report) crowdTable() *table {
 	t := &table{
 		title: "Many callers at once, ED25519: seconds from the call to the confirmed share set",
-		head: []string{"who", "provisions", "a minute", "first", "p50", "p99", "last", "told to come again",
+		head: []string{"who", "provisions", "a minute", "first", "p50", "p99", "last", "told to retry",
 			"peak memory, MB"},
 	}
-	for _, c := range r.Crowds {
+	for _, c := range r.Bursts {
 		t.add(c.Who, fmt.Sprint(c.Provisions), number(float64(c.Provisions)/c.Seconds*60), number(c.Latency.Min),
 			number(c.Latency.Median),
 			number(c.Latency.P99), number(c.Latency.Max), fmt.Sprint(c.Refused), number(float64(c.PeakBytes)/1e6))
@@ -128,7 +128,7 @@ func (r *Report) crowdTable() *table {
 	return t
 }
 
-// elsewhen names the sections that were measured in other runs, and when.
+// elsewhen lists the sections that were measured in other runs, and when.
 func (r *Report) elsewhen() string {
 	var s, before string
 	for _, x := range sections {
@@ -163,7 +163,7 @@ func (r *Report) wireTable() *table {
 func (r *Report) deviceTable() *table {
 	d := r.Device
 	t := &table{
-		title: fmt.Sprintf("A device-held provision, %s, beside a hosted one of the same service, measured in turn: %d pairs",
+		title: fmt.Sprintf("A device-held provision, %s, and a hosted one of the same service, measured in turn: %d pairs",
 			d.Curves, len(d.Held)),
 		head: []string{"", "device-held: median (quartiles)", "hosted", "ratio of medians",
 			"ratio of each pair: median (least to most)"},
@@ -185,7 +185,7 @@ func (r *Report) deviceTable() *table {
 	return t
 }
 
-// about says where and when the report was made, and what its reader must know.
+// about describes where and when the report was made, and its caveats.
 func (r *Report) about() string {
 	m := r.Machine
 	s := fmt.Sprintf("%s, %d cores, %s, %s, %s, %.0f s in all", m.CPU, m.Cores, m.System, m.Go,
@@ -194,7 +194,7 @@ func (r *Report) about() string {
 		s += ", load average before " + m.Load
 	}
 	if r.Quick {
-		s += ". A quick run: these figures mean nothing"
+		s += ". A quick run: these figures are meaningless"
 	}
 	if r.Early {
 		s += ". The run ended early"

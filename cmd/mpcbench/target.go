@@ -1,14 +1,14 @@
 package main
 
-// Target is a bound that a figure must keep.
+// Target is a bound on a figure.
 type Target struct {
 	Figure   string   `json:"figure"`
 	Unit     string   `json:"unit"`
 	AtMost   float64  `json:"atMost"`
-	Measured *float64 `json:"measured"` // nil where this run did not measure it
+	Measured *float64 `json:"measured"` // nil if this run did not measure it
 }
 
-// met reports whether the figure keeps its bound. It must have been measured.
+// met reports whether the figure is within its bound. It must have been measured.
 func (t *Target) met() bool { return *t.Measured <= t.AtMost }
 
 // bound is a target before a run.
@@ -102,7 +102,7 @@ func cpuRatio(pair string) func(*Report) (float64, bool) {
 	}
 }
 
-// judge holds the report against the bounds. A quick run is held against none.
+// judge checks the report against the bounds, except for a quick run.
 func (r *Report) judge() {
 	r.Targets = nil
 	if r.Quick {

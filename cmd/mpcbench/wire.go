@@ -9,16 +9,16 @@ import (
 type Wire struct {
 	Curves     string  `json:"curves"`
 	Provisions int     `json:"provisions"`
-	Messages   Summary `json:"messages"` // of the answer's stream
-	Sent       Summary `json:"sent"`     // gRPC, ProvisionWallet alone, from the caller
+	Messages   Summary `json:"messages"` // in the answer's stream
+	Sent       Summary `json:"sent"`     // gRPC, ProvisionWallet only, from the caller
 	Received   Summary `json:"received"`
-	TCPSent    Summary `json:"tcpSent"` // the whole SDK call, ConfirmShareSet too, with all that HTTP/2 adds
+	TCPSent    Summary `json:"tcpSent"` // the whole SDK call, including ConfirmShareSet and HTTP/2's overhead
 	TCPGot     Summary `json:"tcpReceived"`
 }
 
-// wire counts what passes.
+// wire counts the bytes of provisions.
 func (b *bench) wire(ctx context.Context) error {
-	r, err := b.still(ctx)
+	r, err := b.idleRig(ctx)
 	if err != nil {
 		return err
 	}

@@ -157,7 +157,7 @@ func TestProcessesRotateAtOnce(t *testing.T) {
 			defer mu.Unlock()
 			if err == nil {
 				added++
-			} else if !strings.Contains(errs, "another `mpcd keyset` changes it") {
+			} else if !strings.Contains(errs, "another `mpcd keyset` is changing it") {
 				t.Error(errs)
 			}
 		})
@@ -221,7 +221,7 @@ func TestWrappedKeyset(t *testing.T) {
 			require.Contains(t, wallet, "walletId", "the service does without its KMS")
 			require.NoError(t, r.stop())
 			errs := mpcdFails(t, k.env, dev...)
-			require.Contains(t, errs, "the KMS of key "+k.uri+" cannot be used now: see that it is up")
+			require.Contains(t, errs, "the KMS of key "+k.uri+" cannot be used now: check that it is up")
 			require.NotContains(t, errs, "serving")
 			for _, e := range k.env {
 				if strings.Contains(e, "TOKEN") || strings.Contains(e, "SECRET") {

@@ -13,15 +13,15 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// Authenticator finds out who calls. Without Tokens it refuses every token, and without
-// Identities every certificate.
+// Authenticator identifies callers. If Tokens is nil it rejects every token, and if Identities is empty every
+// certificate.
 type Authenticator struct {
 	Tokens     *Tokens
 	Identities Identities
 }
 
-// Caller says who made the gRPC call of ctx. Its error is a session.ErrUnauthenticated
-// that says why in the log's words; it holds nothing of a token that was not verified.
+// Caller returns who makes the gRPC call of ctx. Its error wraps session.ErrUnauthenticated and gives the reason for
+// the log; it contains nothing from a token that was not verified.
 func (a *Authenticator) Caller(ctx context.Context) (session.Caller, error) {
 	c, err := a.caller(ctx)
 	if err != nil {
@@ -51,7 +51,7 @@ func bearer(values []string) (string, error) {
 		return "", fmt.Errorf("%d authorization values: one is allowed", len(values))
 	}
 	scheme, token, _ := strings.Cut(values[0], " ")
-	token = strings.Trim(token, " ") // any number of spaces is allowed
+	token = strings.Trim(token, " ") // any number of spaces may follow the scheme
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return "", fmt.Errorf("the authorization is not of the form Bearer TOKEN")
 	}
@@ -61,11 +61,10 @@ func bearer(values []string) (string, error) {
 	return token, nil
 }
 
-// maxName bounds a caller's name, in characters: it stands in the audit log and as the owner
-// of wallets.
+// maxName bounds a caller's name, in characters: it appears in the audit log and as the owner of wallets.
 const maxName = names.MaxOwner
 
-// checkName accepts what an owner may be called, but for the empty name.
+// checkName accepts what an owner may be called, except the empty name.
 func checkName(name string) error {
 	err := names.Check(name, maxName)
 	switch {
@@ -81,7 +80,7 @@ func checkName(name string) error {
 
 var scopes = []session.Scope{session.ScopeRead, session.ScopeWrite, session.ScopeSign, session.ScopeAdmin}
 
-// known returns those of the scopes that mpcd has, each once and in a fixed order.
+// known returns the scopes that mpcd has, each once and in a fixed order.
 func known(all []string) (out []session.Scope) {
 	for _, s := range scopes {
 		if slices.Contains(all, string(s)) {

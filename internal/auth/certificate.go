@@ -21,19 +21,18 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// Identities are the services that may call with a certificate, by their names, and what
-// each may do.
+// Identities are the services that may call with a certificate: the scopes of each by its name.
 type Identities map[string][]session.Scope
 
 const (
 	cnPrefix  = "cn:"
 	dnsPrefix = "dns:"
 
-	maxIdentities = 1 << 20 // bytes of their file
+	maxIdentities = 1 << 20 // size of the file in bytes
 )
 
-// isCertificateName reports whether a name could be taken for a certificate's: in any case,
-// and with characters in it that a terminal does not show, such as direction marks.
+// isCertificateName reports whether a name could be mistaken for a certificate's, in upper or lower case and even
+// with invisible characters in it, such as direction marks.
 func isCertificateName(name string) bool {
 	name = strings.ToLower(strings.Map(func(r rune) rune {
 		if unicode.In(r, unicode.Cf, unicode.White_Space, unicode.Variation_Selector,
@@ -52,8 +51,8 @@ func isCertificateName(name string) bool {
 //	  dns:risk.example.org: {scopes: [wallets:read]}
 //	  cn:support-tool: {scopes: [wallets:read]}
 //
-// A DNS name may be written in upper case and with a dot at its end: it is kept without
-// either. Its error joins every fault of the file.
+// A DNS name may be in upper case and end in a dot; it is stored in lower case without the dot. The error joins every
+// fault in the file.
 func LoadIdentities(path string) (Identities, error) {
 	b, err := readBounded(path, maxIdentities)
 	if err != nil {
@@ -98,7 +97,7 @@ func sorted[V any](m map[string]V) []string {
 	return names
 }
 
-// checkIdentity returns a name of the identities file as Identities has it.
+// checkIdentity returns a name from the identities file in the form used as a key of Identities.
 func checkIdentity(name string) (string, error) {
 	if err := checkName(name); err != nil {
 		return name, err
@@ -120,8 +119,8 @@ func checkIdentity(name string) (string, error) {
 	return name, nil
 }
 
-// dnsName returns the identity of a host: DNS names are the same in upper and lower case, and
-// with a dot at their end. A wildcard names no one service, and so is no identity.
+// dnsName returns the identity of a host, with the name in lower case and without a final dot. A wildcard does not
+// identify one service and is rejected.
 func dnsName(host string) (string, bool) {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	if len(host) > 253 || net.ParseIP(host) != nil {
@@ -135,21 +134,21 @@ func dnsName(host string) (string, bool) {
 	return dnsPrefix + host, true
 }
 
-// isSPIFFE reports whether u is a workload's ID (SPIFFE-ID, section 2): a trust domain
-// without a port, and a path.
+// isSPIFFE reports whether u is a workload's SPIFFE ID (SPIFFE-ID, section 2): a trust domain without a port, and a
+// path.
 func isSPIFFE(u *url.URL) bool {
 	return u.Scheme == "spiffe" && u.Host != "" && u.Port() == "" && len(u.Path) > 1 &&
 		u.User == nil && u.RawQuery == "" && !u.ForceQuery && u.Fragment == ""
 }
 
-// caller says who holds the certificate of the call's connection.
+// caller returns the holder of the certificate of the call's connection.
 func (ids Identities) caller(ctx context.Context) (session.Caller, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return session.Caller{}, errors.New("neither a token nor a certificate was sent")
 	}
 	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	// Verified by the handshake, which may be long ago; chains are empty where it was not.
+	// The certificate was verified in the handshake, which may be long ago; without verification there are no chains.
 	if !ok || len(info.State.VerifiedChains) == 0 || len(info.State.PeerCertificates) == 0 {
 		return session.Caller{}, errors.New("neither a token nor a certificate was sent")
 	}
@@ -181,9 +180,9 @@ func quoted(names []string) string {
 	return strings.Join(all, " and ")
 }
 
-// namesOf returns the names in a certificate: its one URI where it has any, which must be a
-// SPIFFE ID (X509-SVID, section 2), or else its common name and its DNS names. IP and e-mail
-// addresses are no names of services.
+// namesOf returns the identities in a certificate. If it has URIs, it must have exactly one, a SPIFFE ID (X509-SVID,
+// section 2), which is the only identity. Otherwise they are its common name and its DNS names. IP and e-mail
+// addresses do not identify services.
 func namesOf(leaf *x509.Certificate) (names []string, err error) {
 	switch {
 	case len(leaf.URIs) > 1:

@@ -24,7 +24,7 @@ import (
 
 const backend = "spiffe://example.org/wallet-backend"
 
-// over is the context of a call over a connection with this verified certificate.
+// over returns the context of a call over a connection with this verified certificate.
 func over(t testing.TB, p authtest.Pair, change func(*tls.ConnectionState)) context.Context {
 	t.Helper()
 	leaf, err := x509.ParseCertificate(p.TLS.Certificate[0])
@@ -51,7 +51,7 @@ func TestCertificates(t *testing.T) {
 		cn   string
 		uris []string
 		want session.Caller
-		says string // empty: it is good
+		says string // empty: it is accepted
 	}{
 		"a SPIFFE ID":                       {"", []string{backend}, session.Caller{Name: backend, Scopes: []session.Scope{session.ScopeRead, session.ScopeWrite}}, ""},
 		"a SPIFFE ID beside a common name":  {"support", []string{backend}, session.Caller{Name: backend, Scopes: []session.Scope{session.ScopeRead, session.ScopeWrite}}, ""},
@@ -84,7 +84,7 @@ func TestCertificates(t *testing.T) {
 		cn   string
 		dns  []string
 		want session.Caller
-		says string // empty: it is good
+		says string // empty: it is accepted
 	}{
 		"alone":                         {"", []string{"risk.example.org"}, reader, ""},
 		"in upper case":                 {"", []string{"RISK.Example.ORG"}, reader, ""},
@@ -132,16 +132,16 @@ func TestCertificates(t *testing.T) {
 		require.ErrorIs(t, err, session.ErrUnauthenticated, name)
 	}
 
-	// One rule: a token, where one is sent, names the caller.
+	// A token, if one is sent, identifies the caller even over a connection with a certificate.
 	sent := func(value string) context.Context {
 		return metadata.NewIncomingContext(over(t, good, nil), metadata.Pairs("authorization", value))
 	}
 	got, err := a.Caller(sent("Bearer " + key.Token(t, authtest.Claims("alice", nil))))
 	require.NoError(t, err)
-	require.Equal(t, session.Caller{Name: "alice"}, got, "and lends it no scope of the certificate's")
+	require.Equal(t, session.Caller{Name: "alice"}, got, "and does not add the certificate's scopes")
 	for _, bad := range []string{"", "Bearer x", "Bearer " + key.Token(t, authtest.Claims("alice", map[string]any{"exp": 1}))} {
 		_, err = a.Caller(sent(bad))
-		require.ErrorIs(t, err, session.ErrUnauthenticated, "a bad token is not made good by a certificate")
+		require.ErrorIs(t, err, session.ErrUnauthenticated, "a bad token is refused despite a good certificate")
 	}
 }
 

@@ -27,7 +27,7 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// One test for each guard that no other test is next to (make mutants).
+// Tests of guards that the package's other tests do not cover (see make mutants).
 
 func TestBearerForm(t *testing.T) {
 	t.Parallel()
@@ -44,7 +44,7 @@ func TestBearerForm(t *testing.T) {
 	require.Equal(t, "abc", token)
 }
 
-// What a SPIFFE ID may not have, in the file of identities and in a certificate.
+// What a SPIFFE ID may not contain, in the identities file and in a certificate.
 func TestSPIFFEForm(t *testing.T) {
 	t.Parallel()
 	const good = "spiffe://example.org/backend"
@@ -60,7 +60,7 @@ func TestSPIFFEForm(t *testing.T) {
 		_, err := checkIdentity(bad)
 		require.Error(t, err, bad)
 		u, err := url.Parse(bad)
-		if err != nil || strings.HasPrefix(bad, "SPIFFE") { // a certificate's is parsed already
+		if err != nil || strings.HasPrefix(bad, "SPIFFE") { // url.Parse has already lowered the scheme of a certificate's URI
 			continue
 		}
 		_, err = namesOf(&x509.Certificate{URIs: []*url.URL{u}})
@@ -73,7 +73,7 @@ func TestSPIFFEForm(t *testing.T) {
 	require.Equal(t, []string{good}, names)
 }
 
-// A certificate's names, where it has no URI.
+// The identities in a certificate without URIs.
 func TestNamesOfACertificate(t *testing.T) {
 	t.Parallel()
 	names, err := namesOf(&x509.Certificate{
@@ -104,8 +104,7 @@ func TestDNSNameForm(t *testing.T) {
 	}
 }
 
-// Who holds a certificate: it was verified, is still good, and has exactly one name that
-// is configured.
+// A certificate identifies its holder if it was verified, is still valid, and has exactly one configured name.
 func TestCallerOfACertificate(t *testing.T) {
 	t.Parallel()
 	ids := Identities{"cn:tool": {session.ScopeRead}, "dns:a.example.org": {session.ScopeWrite}}
@@ -146,8 +145,8 @@ func TestCallerOfACertificate(t *testing.T) {
 	require.ErrorContains(t, err, "neither a token nor a certificate")
 }
 
-// Which RSA keys are used: 2048 to 8192 bits, with an exponent that is no power of one.
-func TestRSAKeysThatAreUsed(t *testing.T) {
+// RSA keys are used if they have 2048 to 8192 bits and an odd exponent over 1.
+func TestUsableRSAKeys(t *testing.T) {
 	t.Parallel()
 	for _, x := range []struct{ bits, e, algorithms int }{
 		{2048, 3, 6}, {2048, 65537, 6}, {8192, 65537, 6}, {2047, 65537, 0}, {1024, 65537, 0}, {8193, 65537, 0}, {2048, 1, 0}, {2048, 2, 0},
@@ -158,8 +157,8 @@ func TestRSAKeysThatAreUsed(t *testing.T) {
 	require.Empty(t, fitting([]byte("a symmetric key")))
 }
 
-// Whether a token's id named its key, which decides whether the keys are fetched again.
-func TestWhetherAnIDNamedTheKey(t *testing.T) {
+// Whether a token's key id identified the key, which decides whether the keys are fetched again.
+func TestKeyIDNamesTheKey(t *testing.T) {
 	t.Parallel()
 	id := func(kid string) keyID { return keyID{kid, jwa.ES256()} }
 	one := &keySet{keys: map[keyID][]crypto.PublicKey{id("a"): {"A"}}, kids: []string{"a"}}
@@ -184,8 +183,8 @@ func TestWhetherAnIDNamedTheKey(t *testing.T) {
 	}
 }
 
-// What a JWK says that it may be used for.
-func TestWhatAKeyMeans(t *testing.T) {
+// What a JWK says it may be used for.
+func TestKeyUse(t *testing.T) {
 	t.Parallel()
 	eddsa, ed25519, es256 := jwa.EdDSA(), jwa.EdDSAEd25519(), jwa.ES256()
 	for own, means := range map[string][]jwa.SignatureAlgorithm{
@@ -211,12 +210,12 @@ func TestWhatAKeyMeans(t *testing.T) {
 	_, err = parseKeys([]byte(`{"kty": "oct"}`))
 	require.ErrorContains(t, err, "no public key that can verify")
 	_, err = parseKeys([]byte(strings.Replace(oneKey, `"kty"`, `"kid": 7, "kty"`, 1)))
-	require.ErrorContains(t, err, "no public key that can verify", "a key that is malformed is not one without an id")
+	require.ErrorContains(t, err, "no public key that can verify", "a malformed key does not count as one without an id")
 	_, err = parseKeys([]byte(`{"keys": []}`))
 	require.ErrorContains(t, err, "no public key that can verify")
 }
 
-// Signatures of ES256K, and its keys: what has not the form of one is none.
+// Malformed ES256K signatures and keys are rejected.
 func TestES256KForm(t *testing.T) {
 	t.Parallel()
 	key, err := secp256k1.GeneratePrivateKey()
@@ -236,8 +235,8 @@ func TestES256KForm(t *testing.T) {
 	}
 	require.ErrorIs(t, verify("a key", payload, compact), errSignature)
 	require.ErrorIs(t, verify(key.PubKey(), []byte("another"), compact), errSignature)
-	// r and s are taken as they are, and not modulo the order. A signature with numbers that are small
-	// enough to add the order to has no known key of its own, and so is given the one that it is good for.
+	// r and s are not reduced modulo the order. To test this, a signature with r and s so small that the order can be
+	// added needs a key for which it is valid: that key is recovered from the signature.
 	scalar := func(n int64) []byte { return big.NewInt(n).FillBytes(make([]byte, 32)) }
 	more := func(n int64) []byte { return new(big.Int).Add(secp256k1.Params().N, big.NewInt(n)).Bytes() }
 	r, s := int64(1), int64(1)

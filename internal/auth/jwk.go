@@ -22,16 +22,15 @@ import (
 	"github.com/lestrrat-go/jwx/v3/jws"
 )
 
-// keyID is what a token says of the key that signed it. An empty kid says nothing.
+// keyID identifies the key that signed a token, as far as the token's header does. kid may be empty.
 type keyID struct {
 	kid string
 	alg jwa.SignatureAlgorithm
 }
 
-// fitting lists the algorithms that a public key may be used with: those of RFC 7518
-// that are asymmetric, ES256K (RFC 8812), and EdDSA (RFC 8037), which RFC 9864 calls
-// Ed25519. There is no other list: none and HMAC fit no key, and so cannot be verified by
-// any.
+// fitting lists the algorithms that a public key may be used with: the asymmetric ones of RFC 7518, ES256K (RFC
+// 8812), and EdDSA (RFC 8037), which RFC 9864 calls Ed25519. It is the only list of algorithms: none and HMAC are not
+// in it for any key, so no token that uses them can be verified.
 func fitting(key crypto.PublicKey) []jwa.SignatureAlgorithm {
 	switch k := key.(type) {
 	case *rsa.PublicKey:
@@ -63,18 +62,18 @@ var allAlgorithms = []jwa.SignatureAlgorithm{
 
 func allowed(alg jwa.SignatureAlgorithm) bool { return slices.Contains(allAlgorithms, alg) }
 
-// maxAlike bounds how many keys of one id and algorithm are tried for a token.
+// maxAlike bounds how many keys with the same id and algorithm are tried for a token.
 const maxAlike = 4
 
-// keySet are the usable keys of an issuer.
+// keySet holds the usable keys of an issuer.
 type keySet struct {
-	keys map[keyID][]crypto.PublicKey // those without an id under ""
-	kids []string                     // of each key, "" where it has none
+	keys map[keyID][]crypto.PublicKey // keys without an id are under ""
+	kids []string                     // of each key, "" if it has none
 }
 
-// find returns the keys that may have signed a token, and whether its id named them. The
-// id of a key is optional (RFC 7517, section 4.5; RFC 7515, section 4.1.4): one that is
-// missing fits one that is missing, and where the set has a single key, any.
+// find returns the keys that may have signed a token, and whether its key id identified them. A key's id is optional
+// (RFC 7517, section 4.5; RFC 7515, section 4.1.4): a token without one matches keys without one, and if the set has
+// only one key, a missing id on either side matches.
 func (s *keySet) find(id keyID) (found []crypto.PublicKey, named bool) {
 	if found = s.keys[id]; len(found) > 0 {
 		return found, id.kid != ""
@@ -85,14 +84,14 @@ func (s *keySet) find(id keyID) (found []crypto.PublicKey, named bool) {
 	return nil, false
 }
 
-// parseKeys returns the usable keys of a JWK Set (RFC 7517), or of a single JWK. Others are
-// left out: symmetric and private ones, those for encryption, of unknown kinds, or too weak.
+// parseKeys returns the usable keys of a JWK Set (RFC 7517), or of a single JWK. It skips other keys: symmetric and
+// private ones, those for encryption, and those of unknown types or too weak.
 func parseKeys(b []byte) (*keySet, error) {
 	var set struct {
 		Keys *[]json.RawMessage `json:"keys"`
 		Type string             `json:"kty"`
 	}
-	b = bytes.TrimPrefix(b, []byte("\ufeff")) // a byte order mark, as some editors write it
+	b = bytes.TrimPrefix(b, []byte("\ufeff")) // a byte order mark, which some editors write
 	if err := json.Unmarshal(b, &set); err != nil {
 		return nil, errors.New("it is not a JWK Set")
 	}
@@ -123,8 +122,8 @@ type jwkFields struct {
 	X, Y        string
 }
 
-// UnmarshalJSON implements json.Unmarshaler: the names of a JWK's members are exact, where
-// encoding/json takes any case.
+// UnmarshalJSON implements json.Unmarshaler. The names of a JWK's members are case-sensitive, whereas encoding/json
+// ignores case.
 func (f *jwkFields) UnmarshalJSON(b []byte) error {
 	var all map[string]json.RawMessage
 	if err := json.Unmarshal(b, &all); err != nil {
@@ -142,14 +141,14 @@ func (f *jwkFields) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// verifies reports whether the key is public and meant for signatures.
+// verifies reports whether the key is public and for signatures.
 func (f *jwkFields) verifies() bool {
 	ops := len(f.Ops) == 0 || slices.Contains(f.Ops, "verify") || slices.Contains(f.Ops, "sign")
 	return f.Private == nil && (f.Use == "" || f.Use == "sig") && ops
 }
 
-// means reports whether the key may be used with an algorithm that fits it: any, unless it
-// names one. EdDSA and Ed25519 are two names of one.
+// means reports whether the key may be used with an algorithm that fits it: any, unless the key names one. EdDSA and
+// Ed25519 are the same algorithm.
 func (f *jwkFields) means(alg jwa.SignatureAlgorithm) bool {
 	own := f.Alg
 	if own == jwa.EdDSA().String() && alg == jwa.EdDSAEd25519() || own == jwa.EdDSAEd25519().String() && alg == jwa.EdDSA() {
@@ -158,7 +157,7 @@ func (f *jwkFields) means(alg jwa.SignatureAlgorithm) bool {
 	return own == "" || own == alg.String()
 }
 
-// add keeps a key that can verify tokens.
+// add adds a key to the set if it can verify tokens.
 func (s *keySet) add(member json.RawMessage) {
 	var f jwkFields
 	if json.Unmarshal(member, &f) != nil || !f.verifies() {
@@ -180,8 +179,8 @@ func (s *keySet) add(member json.RawMessage) {
 	}
 }
 
-// publicKey returns the key itself, or nil where it is none that this package knows. What
-// else stands in a JWK (x5c, x5t, members of the issuer's own) neither counts nor harms.
+// publicKey returns the key itself, or nil if this package does not support it. Other members of the JWK (x5c, x5t,
+// the issuer's own) are ignored.
 func publicKey(member json.RawMessage, f *jwkFields) crypto.PublicKey {
 	if f.Type == "EC" && f.Curve == "secp256k1" {
 		return secp256k1Key(f)
@@ -220,18 +219,18 @@ func secp256k1Key(f *jwkFields) crypto.PublicKey {
 		}
 		point = append(point, b...)
 	}
-	key, err := secp256k1.ParsePubKey(point) // it is on the curve
+	key, err := secp256k1.ParsePubKey(point) // checks that the point is on the curve
 	if err != nil {
 		return nil
 	}
 	return key
 }
 
-// withES256K teaches jwx the algorithm, which it has under a build tag alone.
+// withES256K registers the algorithm with jwx, which includes it only under a build tag.
 var withES256K = sync.OnceValue(func() error { return jws.RegisterVerifier(jwa.ES256K(), es256k{}) })
 
-// es256k verifies signatures of RFC 8812, section 3.2: r || s, 32 bytes each, over the
-// SHA-256. An s of either half of the order is good.
+// es256k verifies signatures of RFC 8812, section 3.2: r || s, 32 bytes each, over the SHA-256. Both low and high s
+// are accepted.
 type es256k struct{}
 
 // Verify implements jws.Verifier2.
@@ -241,7 +240,7 @@ func (es256k) Verify(key any, payload, signature []byte) error {
 		return errSignature
 	}
 	var r, s secp256k1.ModNScalar
-	if r.SetByteSlice(signature[:32]) || s.SetByteSlice(signature[32:]) { // beyond the order
+	if r.SetByteSlice(signature[:32]) || s.SetByteSlice(signature[32:]) { // not less than the order
 		return errSignature
 	}
 	digest := sha256.Sum256(payload)

@@ -12,34 +12,33 @@ import (
 
 // timing says how old keys may be.
 type timing struct {
-	refresh time.Duration // from then on they are fetched again, while they go on being used
-	keep    time.Duration // from then on they are used no more
-	retry   time.Duration // between two fetches
+	refresh time.Duration // from this age on they are fetched again, and used meanwhile
+	keep    time.Duration // from this age on they are not used
+	retry   time.Duration // between the starts of two fetches
 	timeout time.Duration // of one fetch
 }
 
-// keys are an issuer's keys, fetched when a call needs them: a key that is not there yet
-// may have been added since. What cannot be fetched leaves the last keys in use for a
-// while.
+// keys are an issuer's keys. They are fetched on demand, so that a key the issuer added recently is found. If a fetch
+// fails, the last keys remain in use for a while (timing.keep).
 type keys struct {
 	location string
 	fetch    func(ctx context.Context) ([]byte, error)
 	timing   timing
 	log      *slog.Logger
 
-	ctx    context.Context // ends with close; every fetch is under it
+	ctx    context.Context // cancelled by close; all fetches run under it
 	cancel context.CancelFunc
-	wg     sync.WaitGroup // one for each fetch
+	wg     sync.WaitGroup // counts fetches
 
-	mu      sync.Mutex    // guards what follows
-	known   *keySet       // nil before the first were read
-	fetched time.Time     // when known was
+	mu      sync.Mutex    // guards the fields below
+	known   *keySet       // nil until the first successful fetch
+	fetched time.Time     // when known was fetched
 	tried   time.Time     // when the last fetch began
-	failing error         // how the last fetch failed; nil when it did not
-	going   chan struct{} // closed when the fetch that is going ends; nil when none is
+	failing error         // the last fetch's error, if it failed
+	going   chan struct{} // closed when the fetch in progress ends; nil if there is none
 }
 
-// find returns the keys that may have signed a token, and whether its id named them; or why
+// find returns the keys that may have signed a token, and whether its key id identified them. The error says why
 // there are none.
 func (k *keys) find(ctx context.Context, id keyID) (found []crypto.PublicKey, named bool, err error) {
 	found, named, going := k.look(id)
@@ -63,8 +62,7 @@ func (k *keys) find(ctx context.Context, id keyID) (found []crypto.PublicKey, na
 	return nil, false, errors.New(what)
 }
 
-// renewed fetches the keys again, where they may be fetched now, and returns those that may
-// have signed a token.
+// renewed fetches the keys again if they may be fetched now, and returns those that may have signed a token.
 func (k *keys) renewed(ctx context.Context, id keyID) ([]crypto.PublicKey, error) {
 	k.mu.Lock()
 	going := k.begin()
@@ -76,7 +74,7 @@ func (k *keys) renewed(ctx context.Context, id keyID) ([]crypto.PublicKey, error
 	return found, err
 }
 
-// wait returns what find does, once a fetch has ended.
+// wait returns find's result once a fetch has ended.
 func (k *keys) wait(ctx context.Context, id keyID, going <-chan struct{}) (found []crypto.PublicKey, named bool, err error) {
 	select {
 	case <-going:
@@ -89,7 +87,7 @@ func (k *keys) wait(ctx context.Context, id keyID, going <-chan struct{}) (found
 	return found, named, nil
 }
 
-// look returns the keys that may be used, and begins a fetch where they are missing or old.
+// look returns the usable keys, and starts a fetch if they are missing or old.
 func (k *keys) look(id keyID) (found []crypto.PublicKey, named bool, going <-chan struct{}) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -100,15 +98,14 @@ func (k *keys) look(id keyID) (found []crypto.PublicKey, named bool, going <-cha
 	return found, named, k.begin()
 }
 
-// begin begins a fetch where none is going and the last one began long enough ago, and
-// returns what is closed when it ends; nil where none is going. It must be called with mu
-// held.
+// begin starts a fetch, unless one is in progress or the last one began less than retry ago. It returns a channel
+// that is closed when the fetch in progress ends, or nil if there is none. It must be called with mu held.
 func (k *keys) begin() <-chan struct{} {
 	now := time.Now()
 	if k.going == nil && now.Sub(k.tried) >= k.timing.retry && k.ctx.Err() == nil {
 		k.tried = now
 		k.going = make(chan struct{})
-		k.wg.Go(k.load) // ends by its timeout, or with ctx
+		k.wg.Go(k.load) // ends by its timeout or with ctx
 	}
 	return k.going
 }
@@ -121,7 +118,7 @@ func (k *keys) usable(id keyID) (found []crypto.PublicKey, named bool) {
 	return k.known.find(id)
 }
 
-// load fetches the keys. A change between good and bad is logged, once.
+// load fetches the keys. It logs the first failure and the first success after failures.
 func (k *keys) load() {
 	ctx, cancel := context.WithTimeout(k.ctx, k.timing.timeout)
 	defer cancel()
@@ -148,7 +145,7 @@ func (k *keys) load() {
 
 func (k *keys) close() {
 	k.mu.Lock()
-	k.cancel() // under mu, so that no fetch begins after it
+	k.cancel() // under mu, so that no fetch begins afterwards
 	k.mu.Unlock()
 	k.wg.Wait()
 }

@@ -24,7 +24,7 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// provider is an identity provider's JWKS server, whose behaviour can be changed.
+// provider is an identity provider's JWKS server with a replaceable handler.
 type provider struct {
 	*httptest.Server
 	answer atomic.Pointer[http.HandlerFunc]
@@ -55,7 +55,7 @@ func status(code int) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
 }
 
-// atOnce looks for keys whenever they are needed, and keeps them for ever.
+// atOnce allows a fetch at any time, and never expires keys.
 func atOnce(tokens *auth.Tokens) { tokens.Timing(time.Hour, 0, time.Hour, 10*time.Second) }
 
 func bearerOf(t testing.TB, k *authtest.Key) []string {
@@ -76,11 +76,11 @@ func TestJWKSServerThatIsDownAtStart(t *testing.T) {
 	var lc net.ListenConfig
 	lis, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	require.NoError(t, lis.Close()) // nobody answers there
+	require.NoError(t, lis.Close()) // nothing listens there any more
 	tokens := newTokens(t, "http://"+lis.Addr().String()+"/keys", silent)
 	atOnce(tokens)
 	a := &auth.Authenticator{Tokens: tokens}
-	tokens.Fetch() // as the service does when it starts
+	tokens.Fetch() // as the service does at startup
 	refused(t, a, bearerOf(t, key), "connection refused")
 
 	lis, err = lc.Listen(t.Context(), "tcp", lis.Addr().String())
@@ -97,17 +97,17 @@ func TestJWKSServerThatGoesDown(t *testing.T) {
 	p := newProvider(t, serving(t, key))
 	log := &logged{}
 	tokens := newTokens(t, p.URL, log.logger())
-	tokens.Timing(0, 0, time.Hour, 10*time.Second) // looked at again for every token
+	tokens.Timing(0, 0, time.Hour, 10*time.Second) // fetched again for every token
 	a := &auth.Authenticator{Tokens: tokens}
 	accepted(t, a, key)
 	p.set(status(http.StatusServiceUnavailable))
 	for range 3 {
-		refused(t, a, bearerOf(t, other), "it answers 503") // waits for its fetch, and so comes after it
+		refused(t, a, bearerOf(t, other), "it answers 503") // waits for its own fetch, so the other one has ended by then
 		accepted(t, a, key)
 	}
-	require.Equal(t, 1, strings.Count(log.String(), "cannot be read"), "it is logged once")
+	require.Equal(t, 1, strings.Count(log.String(), "cannot be read"), "the failure is logged once")
 	tokens.Close()
-	tokens.Timing(0, 0, 0, 10*time.Second) // too old now
+	tokens.Timing(0, 0, 0, 10*time.Second) // the keys are too old now
 	refused(t, a, bearerOf(t, key), "no key of the issuer")
 }
 
@@ -126,13 +126,13 @@ func TestJWKSServerThatIsSlow(t *testing.T) {
 	})
 	accepted(t, a, key)
 	<-came
-	accepted(t, a, key) // while it hangs
+	accepted(t, a, key) // while the server hangs
 	ctx, cancel := context.WithCancel(with(t.Context(), bearerOf(t, other)...))
 	cancel()
 	_, err := a.Caller(ctx)
 	require.ErrorIs(t, err, session.ErrUnauthenticated)
-	require.ErrorIs(t, err, context.Canceled, "whoever waits may go away")
-	tokens.Close() // ends the fetch
+	require.ErrorIs(t, err, context.Canceled, "a caller need not wait for the fetch")
+	tokens.Close() // cancels the fetch
 
 	patient := newTokens(t, p.URL, silent)
 	patient.Timing(0, time.Hour, time.Hour, time.Nanosecond)
@@ -182,7 +182,7 @@ func TestJWKSServerThatAnswersBadly(t *testing.T) {
 	}
 }
 
-// Keys that cannot verify anything are left out, and do not take the good ones along.
+// Keys that cannot verify are skipped; usable keys in the same set still work.
 func TestJWKSWithKeysOfOtherKinds(t *testing.T) {
 	t.Parallel()
 	good := authtest.NewKey(t, "good", "ES256")
@@ -222,8 +222,8 @@ func TestJWKSWithKeysOfOtherKinds(t *testing.T) {
 	}
 }
 
-// What a JWK holds beside the key itself does no harm: the forms in which issuers show keys.
-func TestFormsOfAKeyThatAreGood(t *testing.T) {
+// Harmless variations of a JWK, as issuers publish them.
+func TestAcceptedJWKForms(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		alg    string
@@ -262,11 +262,10 @@ func TestFormsOfAKeyThatAreGood(t *testing.T) {
 	require.NoError(t, err)
 	path := filepath.Join(t.TempDir(), "key.json")
 	require.NoError(t, os.WriteFile(path, alone, 0o600))
-	accepted(t, &auth.Authenticator{Tokens: newTokens(t, path, silent)}, k) // a key that stands in no set
+	accepted(t, &auth.Authenticator{Tokens: newTokens(t, path, silent)}, k) // a key that is not in a set
 }
 
-// Whatever an issuer shows, it is a set with keys that can be used, or refused in words that
-// quote nothing of it.
+// Any bytes from an issuer are either a set with usable keys, or rejected with an error that quotes none of them.
 func FuzzJWKS(f *testing.F) {
 	var all []*authtest.Key
 	for _, alg := range []string{"ES256", "ES512", "ES256K", "RS256", "EdDSA"} {
@@ -289,7 +288,7 @@ func FuzzJWKS(f *testing.F) {
 	})
 }
 
-// A key's id is optional, for the issuer and for its tokens.
+// A key's id is optional, both in the set and in tokens.
 func TestKeysWithoutAnID(t *testing.T) {
 	t.Parallel()
 	key, other, third := authtest.NewKey(t, "k", "ES256"), authtest.NewKey(t, "other", "ES256"), authtest.NewKey(t, "third", "RS256")
@@ -310,8 +309,8 @@ func TestKeysWithoutAnID(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		set  []any
-		kid  any    // of the token of key
-		says string // empty: it is good
+		kid  any    // in the header of key's token
+		says string // empty: it is accepted
 	}{
 		"neither has one":                     {[]any{member(key, nil)}, nil, ""},
 		"the key has an empty one":            {[]any{member(key, "")}, nil, ""},
@@ -339,19 +338,19 @@ func TestKeysWithoutAnID(t *testing.T) {
 		require.Equal(t, "alice", got.Name, name)
 	}
 
-	// A key without an id that the issuer changes is found, as one with another id is.
+	// If the issuer replaces a key without an id, the new one is found, as with a new id.
 	p := newProvider(t, func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(member(key, nil)) })
 	tokens := newTokens(t, p.URL, silent)
 	atOnce(tokens)
 	a := &auth.Authenticator{Tokens: tokens}
 	_, err := a.Caller(with(t.Context(), token(key, nil)...))
 	require.NoError(t, err)
-	require.Equal(t, int32(1), p.asked.Load(), "a good signature is no reason to ask again")
+	require.Equal(t, int32(1), p.asked.Load(), "a valid signature does not cause a fetch")
 	p.set(func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(member(other, nil)) })
 	_, err = a.Caller(with(t.Context(), token(other, nil)...))
 	require.NoError(t, err)
 	refused(t, a, token(key, nil), "signature is wrong")
-	// And bad tokens do not make the service ask without end.
+	// Bad tokens do not cause unlimited fetches.
 	tokens.Timing(time.Hour, time.Hour, time.Hour, 10*time.Second)
 	asked := p.asked.Load()
 	for range 5 {
@@ -360,8 +359,8 @@ func TestKeysWithoutAnID(t *testing.T) {
 	require.Equal(t, asked, p.asked.Load())
 }
 
-// The issuer changes its key while many calls are in flight: none is refused for it.
-func TestJWKSRotatesInMidFlight(t *testing.T) {
+// The issuer replaces its key while many calls are in flight: none of them is refused.
+func TestJWKSRotatesDuringCalls(t *testing.T) {
 	t.Parallel()
 	before, after := authtest.NewKey(t, "before", "ES256"), authtest.NewKey(t, "after", "EdDSA")
 	p := newProvider(t, serving(t, before))
@@ -388,20 +387,20 @@ func TestJWKSRotatesInMidFlight(t *testing.T) {
 		})
 	}
 	<-came
-	accepted(t, a, before) // the old key goes on
+	accepted(t, a, before) // the old key still works
 	close(hold)
 	wg.Wait()
 	require.Zero(t, failed.Load())
-	require.Equal(t, int32(2), p.asked.Load(), "one fetch for all that waited")
+	require.Equal(t, int32(2), p.asked.Load(), "one fetch for all waiting calls")
 
-	// And when the old one is gone from the set, its tokens are refused.
+	// Once the old key is gone from the set, its tokens are refused.
 	p.set(serving(t, after))
 	refused(t, a, bearerOf(t, authtest.NewKey(t, "third", "ES256")), "no key of the issuer")
 	refused(t, a, bearerOf(t, before), "no key of the issuer")
 	accepted(t, a, after)
 }
 
-// Tokens with made-up key ids do not make the service ask without end.
+// Tokens with made-up key ids do not cause unlimited fetches.
 func TestJWKSIsNotAskedForEveryUnknownKey(t *testing.T) {
 	t.Parallel()
 	key := authtest.NewKey(t, "k", "ES256")
@@ -434,7 +433,7 @@ func TestJWKSFileChanges(t *testing.T) {
 	refused(t, a, bearerOf(t, first), "no key of the issuer")
 }
 
-// Some editors put a byte order mark before a file's text.
+// Some editors start a file with a byte order mark.
 func TestKeysBehindAByteOrderMark(t *testing.T) {
 	t.Parallel()
 	key := authtest.NewKey(t, "k", "ES256")
@@ -447,7 +446,7 @@ func TestKeysBehindAByteOrderMark(t *testing.T) {
 	}
 }
 
-func TestWhereKeysMayBe(t *testing.T) {
+func TestJWKSLocations(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	garbage, large := filepath.Join(dir, "garbage"), filepath.Join(dir, "large")
@@ -474,7 +473,7 @@ func TestWhereKeysMayBe(t *testing.T) {
 	}
 }
 
-// logged is a log that a test reads.
+// logged is a log that the test can read.
 type logged struct {
 	mu   sync.Mutex // guards text
 	text bytes.Buffer

@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// fetched are keys whose fetches a test answers.
+// fetched is a key set whose fetches the test answers.
 type fetched struct {
 	*keys
 	log    bytes.Buffer
@@ -29,7 +29,7 @@ type fetched struct {
 	answer func() ([]byte, error)
 }
 
-// An Ed25519 key in a set of its own (RFC 8037, appendix A.2), without an id.
+// An Ed25519 key without an id, in a set of its own (RFC 8037, appendix A.2).
 const oneKey = `{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`
 
 func newFetched() *fetched {
@@ -46,8 +46,8 @@ func newFetched() *fetched {
 
 var anEdDSAKey = keyID{"", jwa.EdDSA()}
 
-// When keys are fetched: where there are none, or old ones; not sooner than a retry allows, and
-// not after the end. Old ones are used meanwhile, until they are too old.
+// Keys are fetched if there are none or they are old, at most once per retry interval, and not after close. Old ones
+// are used meanwhile, until they are too old.
 func TestWhenKeysAreFetched(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -59,17 +59,17 @@ func TestWhenKeysAreFetched(t *testing.T) {
 			}
 			return found
 		}
-		require.Empty(t, look(anEdDSAKey), "before the first")
+		require.Empty(t, look(anEdDSAKey), "before the first fetch")
 		require.Equal(t, 1, f.times)
 		require.Len(t, look(anEdDSAKey), 1)
-		require.Equal(t, 1, f.times, "fresh ones are used as they are")
+		require.Equal(t, 1, f.times, "fresh keys cause no fetch")
 		time.Sleep(2 * time.Minute)
-		require.Len(t, look(anEdDSAKey), 1, "old ones too")
-		require.Equal(t, 2, f.times, "while they are fetched again")
+		require.Len(t, look(anEdDSAKey), 1, "old keys are still used")
+		require.Equal(t, 2, f.times, "and a fetch has started")
 
 		found, err := f.renewed(t.Context(), anEdDSAKey)
 		require.NoError(t, err)
-		require.Empty(t, found, "it was a moment ago")
+		require.Empty(t, found, "the last fetch began too recently")
 		require.Equal(t, 2, f.times)
 		time.Sleep(2 * time.Second)
 		found, err = f.renewed(t.Context(), anEdDSAKey)
@@ -88,18 +88,17 @@ func TestWhenKeysAreFetched(t *testing.T) {
 		synctest.Wait()
 
 		time.Sleep(2 * time.Hour)
-		require.Empty(t, look(anEdDSAKey), "too old")
+		require.Empty(t, look(anEdDSAKey), "the keys are too old")
 		require.Equal(t, 5, f.times)
 		f.close()
 		time.Sleep(time.Hour)
 		require.Empty(t, look(anEdDSAKey))
-		require.Equal(t, 5, f.times, "after the end")
+		require.Equal(t, 5, f.times, "no fetch after close")
 	})
 }
 
-// That keys cannot be read is logged once, that they can be again too, and what the end breaks
-// off is not.
-func TestWhatTheLogSaysOfKeys(t *testing.T) {
+// The first failure to fetch keys is logged, and the first success after it. A fetch cancelled by close logs nothing.
+func TestKeyFetchFailuresAreLogged(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFetched()
@@ -133,14 +132,14 @@ func TestWhatTheLogSaysOfKeys(t *testing.T) {
 	})
 }
 
-// compact makes a token of the three parts.
+// compact returns a token of the three parts.
 func compact(header, claims string) string {
 	part := base64.RawURLEncoding.EncodeToString
 	return part([]byte(header)) + "." + part([]byte(claims)) + "." + part(make([]byte, 64))
 }
 
-// Keys are fetched again for a token without an id whose signature is wrong: the key may have
-// changed. Not for one whose id named its key.
+// If a token without a key id has a wrong signature, the keys are fetched again, since the key may have changed. If
+// the token's id identified its key, they are not.
 func TestWhenASignatureIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	for name, x := range map[string]struct {
@@ -161,7 +160,7 @@ func TestWhenASignatureIsTriedAgain(t *testing.T) {
 			require.ErrorIs(t, err, errSignature, name)
 			require.Equal(t, x.times, f.times, name)
 
-			// Who does not wait for that learns so, and not that the signature is wrong.
+			// A caller that stops waiting gets its context's error, not that of a wrong signature.
 			ended, cancel := context.WithCancelCause(t.Context())
 			gone := errors.New("gone")
 			cancel(gone)
@@ -174,7 +173,7 @@ func TestWhenASignatureIsTriedAgain(t *testing.T) {
 	}
 }
 
-// What a token's header may say.
+// The headers that a token may have.
 func TestHeaders(t *testing.T) {
 	t.Parallel()
 	id, err := signedBy(compact(`{"alg":"EdDSA","kid":"a"}`, `{}`))
@@ -224,7 +223,7 @@ func TestScopesOfAToken(t *testing.T) {
 	}
 }
 
-// What is read is bounded, and says what is wrong without the path, which the caller says.
+// Reads are bounded, and errors leave out the path, which the caller's message has.
 func TestReadBounded(t *testing.T) {
 	t.Parallel()
 	b, err := bounded(strings.NewReader("1234"), 4)
@@ -246,7 +245,7 @@ func TestReadBounded(t *testing.T) {
 	require.Equal(t, io.EOF, withoutPath(io.EOF))
 }
 
-// Where keys may be fetched from.
+// The URLs that keys may be fetched from.
 func TestKeysURL(t *testing.T) {
 	t.Parallel()
 	for _, good := range []string{"https://issuer.example.org/keys", "http://localhost:1/keys", "http://127.0.0.1/keys", "http://[::1]:8080/keys"} {
@@ -262,8 +261,8 @@ func TestKeysURL(t *testing.T) {
 	}
 }
 
-// A certificate's file that was replaced by another of the same size and time is another file.
-func TestCertificatesAreLookedAtByInode(t *testing.T) {
+// A certificate file replaced by one of the same size and time is recognised as changed.
+func TestReplacedCertificateFileIsNoticedByInode(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	write := func(name, content string) string {

@@ -14,20 +14,19 @@ import (
 	"time"
 )
 
-// maxKeys bounds a JWK Set, in bytes.
+// maxKeys bounds the size of a JWK Set in bytes.
 const maxKeys = 256 << 10
 
 var (
 	fileTiming = timing{refresh: time.Second, retry: time.Second, keep: time.Hour, timeout: 5 * time.Second}
-	// A key that an issuer begins to use at once is refused for up to retry; usually it is
-	// published long before.
+	// A new key whose tokens the issuer sends immediately may be refused for up to retry; issuers usually publish
+	// keys well ahead.
 	urlTiming = timing{refresh: 5 * time.Minute, retry: 5 * time.Second, keep: time.Hour, timeout: 5 * time.Second}
 )
 
-// NewTokens returns a verifier of the issuer's tokens for an audience. jwks is where the
-// issuer's keys are: a file, which must be readable now, or an https URL (http for
-// loopback alone), which need not answer yet. Its errors are a configuration's faults,
-// and quote no URL.
+// NewTokens returns a verifier of the issuer's tokens for an audience. jwks is the location of the issuer's keys: a
+// file, which must be readable now, or an https URL (http for loopback only), which need not respond yet. Its errors
+// are for the operator, and quote no URL.
 func NewTokens(issuer, audience, jwks string, log *slog.Logger) (*Tokens, error) {
 	if err := withES256K(); err != nil {
 		return nil, err
@@ -54,11 +53,10 @@ func NewTokens(issuer, audience, jwks string, log *slog.Logger) (*Tokens, error)
 	return &Tokens{issuer: issuer, audience: audience, keys: k}, nil
 }
 
-// Fetch begins to read the issuer's keys, so that the log says at once where they cannot
-// be read, and the first call does not wait for them.
+// Fetch starts to fetch the issuer's keys, so that a failure is logged at startup and the first call need not wait.
 func (t *Tokens) Fetch() { t.keys.look(keyID{}) }
 
-// Close ends what is being fetched.
+// Close cancels a fetch in progress.
 func (t *Tokens) Close() { t.keys.close() }
 
 func keysURL(text string) (string, error) {
@@ -69,15 +67,16 @@ func keysURL(text string) (string, error) {
 	case u.Scheme == "https", u.Scheme == "http" && isLoopback(u.Hostname()):
 		return u.String(), nil
 	}
-	return "", errors.New("it must be a file or an https URL: whoever can change the answer on its way can make tokens")
+	return "", errors.New("it must be a file or an https URL: " +
+		"anyone able to modify the response in transit could forge tokens")
 }
 
 func isLoopback(host string) bool {
 	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
-// getter returns what fetches a URL: no redirects, which could lead anywhere, and a
-// bounded answer.
+// getter returns a function that fetches a URL. It follows no redirects, which could lead anywhere, and bounds the
+// response's size.
 func getter(location string) func(context.Context) ([]byte, error) {
 	web := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	return func(ctx context.Context) ([]byte, error) {
@@ -120,13 +119,13 @@ func readBounded(path string, limit int) ([]byte, error) {
 	if err != nil {
 		return nil, withoutPath(err)
 	}
-	if !info.Mode().IsRegular() { // a pipe would never end
+	if !info.Mode().IsRegular() { // reading a pipe could block for ever
 		return nil, errors.New("it is not a regular file")
 	}
 	return bounded(f, limit)
 }
 
-// withoutPath leaves out what the caller's message says already.
+// withoutPath drops the path, which the caller's message has.
 func withoutPath(err error) error {
 	var p *os.PathError
 	if errors.As(err, &p) {

@@ -15,29 +15,28 @@ import (
 	"github.com/mpcd/mpcd/internal/secretfile"
 )
 
-// Certificates are the service's certificate and key, and the CA of its clients, read
-// from files and again when these change. Handshakes use the newest that could be read;
-// connections that are there stay as they are.
+// Certificates holds the service's certificate and key, and the CA of its clients, which are reloaded when their
+// files change. Handshakes use the newest that could be read; existing connections are not affected.
 type Certificates struct {
-	MinHTTP uint16 // the oldest TLS version of HTTP, at least 1.2; 0: 1.3. Set it before HTTP
+	MinHTTP uint16 // the minimum TLS version for HTTP, at least 1.2; 0 means 1.3. Set it before calling HTTP
 
 	certFile, keyFile, caFile string
-	interval                  time.Duration // between two looks at the files
+	interval                  time.Duration // between checks of the files
 	log                       *slog.Logger
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	current *tls.Config
-	seen    []string  // what the files looked like when they were last read
-	looked  time.Time // when that was checked
+	seen    []string  // the files' metadata when they were last read
+	looked  time.Time // when the files were last checked
 }
 
 const (
 	lookInterval = time.Second
-	maxPEM       = 1 << 20 // bytes of one file
+	maxPEM       = 1 << 20 // size of one file in bytes
 )
 
-// LoadCertificates reads the files. caFile may be empty: then clients are not asked for
-// certificates. Its error joins every fault, and quotes nothing of the files.
+// LoadCertificates reads the files. If caFile is empty, clients are not asked for certificates. The error joins every
+// fault, and quotes nothing from the files.
 func LoadCertificates(certFile, keyFile, caFile string, log *slog.Logger) (*Certificates, error) {
 	c := &Certificates{certFile: certFile, keyFile: keyFile, caFile: caFile, interval: lookInterval, log: log}
 	seen := c.look()
@@ -49,16 +48,15 @@ func LoadCertificates(certFile, keyFile, caFile string, log *slog.Logger) (*Cert
 	return c, nil
 }
 
-// GRPC returns the settings of the gRPC listener: a client's certificate is verified if
-// one is sent.
+// GRPC returns the TLS configuration of the gRPC listener: a client certificate is optional, and verified if sent.
 func (c *Certificates) GRPC() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		return c.config("h2"), nil
 	}}
 }
 
-// HTTP returns the settings of the gateway's listener. It asks for no certificate: the
-// gateway's callers show tokens.
+// HTTP returns the TLS configuration of the gateway's listener. It does not ask for a certificate: the gateway's
+// callers authenticate with tokens.
 func (c *Certificates) HTTP() *tls.Config {
 	least := max(c.MinHTTP, tls.VersionTLS12)
 	if c.MinHTTP == 0 {
@@ -72,22 +70,22 @@ func (c *Certificates) HTTP() *tls.Config {
 	}}
 }
 
-// suites12 are the cipher suites of TLS 1.2, where that is allowed: forward secrecy and an
-// AEAD, as RFC 9325, section 4.2, has them. Those of TLS 1.3 cannot be chosen, and all are so.
+// suites12 are the cipher suites for TLS 1.2, if it is allowed: only those with forward secrecy and an AEAD, as RFC
+// 9325, section 4.2, recommends. Go does not let TLS 1.3 suites be configured, and all of those qualify.
 var suites12 = []uint16{
 	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
 	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
 	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 }
 
-// config returns the settings of one handshake, of its own.
+// config returns the configuration of a single handshake.
 func (c *Certificates) config(protocols ...string) *tls.Config {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if now := time.Now(); now.Sub(c.looked) >= c.interval {
 		c.looked = now
 		if seen := c.look(); !slices.Equal(seen, c.seen) {
-			c.seen = seen // that it cannot be read is logged once
+			c.seen = seen // set even if reloading fails, so that the failure is logged once
 			c.reload()
 		}
 	}
@@ -107,8 +105,8 @@ func (c *Certificates) reload() {
 	c.log.Info("certificates were read again", "certificate", c.certFile)
 }
 
-// look returns what tells a changed file from the one before. A file that is replaced by
-// renaming, or by a link to another, has another inode behind its name, and another time.
+// look returns metadata that tells a changed file from the previous one. A file replaced by a rename or by changing a
+// symlink has another inode or modification time.
 func (c *Certificates) look() (seen []string) {
 	for _, path := range []string{c.certFile, c.keyFile, c.caFile} {
 		if path == "" {
@@ -133,7 +131,7 @@ func (c *Certificates) load() (*tls.Config, error) {
 	cfg := &tls.Config{
 		MinVersion:   tls.VersionTLS13,
 		Certificates: []tls.Certificate{pair},
-		// A resumed session would bring back a certificate that may not be good any more.
+		// A resumed session would bring back a certificate that may no longer be valid.
 		SessionTicketsDisabled: true,
 	}
 	if c.caFile == "" {
@@ -148,8 +146,8 @@ func (c *Certificates) load() (*tls.Config, error) {
 	return cfg, errors.Join(err, caErr)
 }
 
-// LoadKeyPair reads a certificate with its chain, and its key from a file that only its
-// owner may use. Its error joins every fault, and quotes nothing of the files.
+// LoadKeyPair reads a certificate with its chain, and its key from a file that only its owner may access. The error
+// joins every fault, and quotes nothing from the files.
 func LoadKeyPair(certFile, keyFile string) (tls.Certificate, error) {
 	cert, err := readBounded(certFile, maxPEM)
 	if err != nil {
@@ -170,7 +168,7 @@ func LoadKeyPair(certFile, keyFile string) (tls.Certificate, error) {
 	return pair, nil
 }
 
-// LoadCA reads certificates of authorities.
+// LoadCA reads the certificates of authorities from a PEM file.
 func LoadCA(path string) (*x509.CertPool, error) {
 	b, err := readBounded(path, maxPEM)
 	if err != nil {

@@ -21,7 +21,7 @@ import (
 	"github.com/mpcd/mpcd/internal/auth/authtest"
 )
 
-// echo is a TLS server that repeats lines. Its first line says whether it knows its client.
+// echo is a TLS server that echoes lines. The first line it sends says whether it verified the client.
 type echo struct{ addr string }
 
 func newEcho(t testing.TB, cfg *tls.Config) echo {
@@ -37,7 +37,7 @@ func newEcho(t testing.TB, cfg *tls.Config) echo {
 				return
 			}
 			wg.Go(func() { // ends with its client
-				defer raw.Close() //nolint:errcheck // its client has gone
+				defer raw.Close() //nolint:errcheck // the client has gone
 				conn := tls.Server(raw, cfg)
 				if conn.HandshakeContext(context.Background()) != nil {
 					return
@@ -68,9 +68,9 @@ func (e echo) dial(t testing.TB, cfg *tls.Config) (*client, error) {
 	cfg = cfg.Clone()
 	cfg.ServerName = "localhost"
 	c := &client{Conn: tls.Client(raw, cfg)}
-	t.Cleanup(func() { _ = c.Close() }) // it may be closed
+	t.Cleanup(func() { _ = c.Close() }) // it may be closed already
 	c.lines = bufio.NewReader(c)
-	// In TLS 1.3 a client learns with its first read that its certificate was refused.
+	// In TLS 1.3 a client learns that its certificate was rejected only when it first reads.
 	c.known, err = c.lines.ReadString('\n')
 	return c, err
 }
@@ -102,7 +102,8 @@ func TestCertificatesAreReadAgainWhenTheyChange(t *testing.T) {
 	trust := &tls.Config{RootCAs: ca.Pool(), NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12}
 	as := func(p authtest.Pair) *tls.Config {
 		cfg := trust.Clone()
-		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &p.TLS, nil } // whatever was asked for
+		// Whichever CAs the server names.
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &p.TLS, nil }
 		return cfg
 	}
 	ours, theirs := services.IssueTo(t, "ours"), others.IssueTo(t, "theirs")
@@ -115,12 +116,13 @@ func TestCertificatesAreReadAgainWhenTheyChange(t *testing.T) {
 	_, err = e.dial(t, as(theirs))
 	require.ErrorContains(t, err, "unknown certificate authority")
 
-	// A certificate without its key is half a change: the old one goes on, and one line says so.
+	// A certificate without its matching key is an incomplete change: the old pair remains in use, and one line is
+	// logged.
 	authtest.Replace(t, cert, second.Cert)
 	for range 3 {
 		now, err := e.dial(t, trust)
 		require.NoError(t, err)
-		require.Equal(t, "0\n", now.known, "nobody must have a certificate")
+		require.Equal(t, "0\n", now.known, "client certificates are optional")
 		require.Equal(t, first.TLS.Certificate[0], now.leaf())
 	}
 	require.Equal(t, 1, strings.Count(log.String(), "cannot be used"))
@@ -129,7 +131,7 @@ func TestCertificatesAreReadAgainWhenTheyChange(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, second.TLS.Certificate[0], now.leaf())
 
-	// Another client CA.
+	// Replace the client CA.
 	authtest.Replace(t, caFile, others.PEM())
 	now, err = e.dial(t, as(theirs))
 	require.NoError(t, err)
@@ -137,7 +139,7 @@ func TestCertificatesAreReadAgainWhenTheyChange(t *testing.T) {
 	_, err = e.dial(t, as(ours))
 	require.Error(t, err)
 
-	// What is broken or gone is as good as not changed.
+	// A broken or missing file leaves the previous one in use.
 	for _, path := range []string{cert, key, caFile} {
 		good, err := os.ReadFile(path)
 		require.NoError(t, err)
@@ -150,7 +152,7 @@ func TestCertificatesAreReadAgainWhenTheyChange(t *testing.T) {
 		authtest.Replace(t, path, good)
 	}
 	require.NotContains(t, log.String(), "garbage")
-	old.alive(t) // through all of it
+	old.alive(t) // connected through all of it
 }
 
 func TestHandshakesThatAreRefused(t *testing.T) {
@@ -173,7 +175,8 @@ func TestHandshakesThatAreRefused(t *testing.T) {
 		"for servers":   services.Issue(t, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }),
 	} {
 		cfg := trust.Clone()
-		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &p.TLS, nil } // whatever was asked for
+		// Whichever CAs the server names.
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &p.TLS, nil }
 		_, err := e.dial(t, cfg)
 		var refusal *net.OpError
 		require.ErrorAs(t, err, &refusal, name)
@@ -190,7 +193,7 @@ func TestHandshakesThatAreRefused(t *testing.T) {
 	}
 }
 
-// TLS 1.2 is for HTTP alone, where it is asked for, and with forward secrecy and an AEAD alone.
+// TLS 1.2 is only for HTTP, if enabled, and only with forward secrecy and an AEAD.
 func TestTLS12(t *testing.T) {
 	t.Parallel()
 	ca := authtest.NewCA(t, "ca")
@@ -218,7 +221,7 @@ func TestTLS12(t *testing.T) {
 	}
 	conn, err := gateway.dial(t, trust)
 	require.NoError(t, err)
-	require.Equal(t, uint16(tls.VersionTLS13), conn.ConnectionState().Version, "whoever has 1.3 gets it")
+	require.Equal(t, uint16(tls.VersionTLS13), conn.ConnectionState().Version, "a client with TLS 1.3 gets that")
 	_, err = gateway.dial(t, with(tls.VersionTLS12, tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, tls.TLS_RSA_WITH_AES_128_GCM_SHA256))
 	require.ErrorContains(t, err, "handshake failure")
 	_, err = gateway.dial(t, with(tls.VersionTLS11))
@@ -235,7 +238,7 @@ func TestCertificateFilesThatAreRefused(t *testing.T) {
 	_, anotherKey := ca.Issue(t, nil).Write(t, other)
 	open := filepath.Join(dir, "open.key")
 	require.NoError(t, os.WriteFile(open, []byte("x"), 0o600))
-	require.NoError(t, os.Chmod(open, 0o640)) // the fault
+	require.NoError(t, os.Chmod(open, 0o640)) // the fault: readable by the group
 	garbage := filepath.Join(dir, "garbage")
 	require.NoError(t, os.WriteFile(garbage, []byte("hunter2"), 0o600))
 	none := filepath.Join(dir, "none")

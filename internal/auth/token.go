@@ -17,18 +17,17 @@ import (
 )
 
 const (
-	maxToken = 8 << 10          // bytes of a token
-	skew     = 30 * time.Second // by which the issuer's clock and ours may differ
+	maxToken = 8 << 10          // size of a token in bytes
+	skew     = 30 * time.Second // tolerance between the issuer's clock and ours
 )
 
-// Tokens verifies JWTs (RFC 7519) of one issuer, signed with one of its keys. Close it.
+// Tokens verifies JWTs (RFC 7519) of one issuer, signed with one of its keys. Call Close when done.
 type Tokens struct {
 	issuer, audience string
 	keys             *keys
 }
 
-// verify returns the caller that a token names. What it says of a token that it refuses
-// comes from the token only once its signature was good.
+// verify returns the caller that a token identifies. Its errors quote claims only after the signature was verified.
 func (t *Tokens) verify(ctx context.Context, token string) (session.Caller, error) {
 	id, err := signedBy(token)
 	if err != nil {
@@ -50,7 +49,7 @@ var (
 	errClaims    = errors.New("the token's claims are malformed: iss, sub and jti are text, aud is text or a list of texts, exp, nbf and iat are numbers")
 )
 
-// open returns what a token says, once its signature is good.
+// open returns a token's claims once its signature is verified.
 func (t *Tokens) open(ctx context.Context, token string, id keyID) (jwt.Token, error) {
 	found, named, err := t.keys.find(ctx, id)
 	if err != nil {
@@ -60,14 +59,14 @@ func (t *Tokens) open(ctx context.Context, token string, id keyID) (jwt.Token, e
 	if named || !errors.Is(err, errSignature) {
 		return tok, err
 	}
-	// Without an id, a key that the issuer has changed looks like the one before.
+	// Without a key id, a new key of the issuer cannot be told from the previous one.
 	if found, err = t.keys.renewed(ctx, id); err != nil {
 		return nil, err
 	}
 	return parse(token, id, found)
 }
 
-// parse tries each of the keys. The library's words may quote the token, and so are left out.
+// parse tries each of the keys. It drops the library's error text, which may quote the token.
 func parse(token string, id keyID, found []crypto.PublicKey) (jwt.Token, error) {
 	for _, key := range found {
 		tok, err := jwt.Parse([]byte(token), jwt.WithKey(id.alg, key), jwt.WithValidate(false), jwt.WithStrictStringClaims(true))
@@ -81,9 +80,9 @@ func parse(token string, id keyID, found []crypto.PublicKey) (jwt.Token, error) 
 	return nil, errSignature
 }
 
-// wellFormed reports what the library does not ask of a verified token's claims: that they
-// are one JSON object with nothing behind it, and that its times are numbers, where the
-// library takes text with digits too (NumericDate, RFC 7519, section 2).
+// wellFormed checks what the library does not check of a verified token: that the claims are a single JSON object
+// with nothing after it, and that times are numbers (NumericDate, RFC 7519, section 2), whereas the library also
+// accepts strings of digits.
 func wellFormed(token string) bool {
 	msg, err := jws.Parse([]byte(token), jws.WithCompact())
 	if err != nil {
@@ -115,13 +114,14 @@ func (t *Tokens) validate(tok jwt.Token) error {
 	return err
 }
 
-// caller reads a verified token. Scopes that mpcd does not have are other services'.
+// caller returns the caller that a verified token identifies. It ignores scopes that are not mpcd's: they are for
+// other services.
 func caller(tok jwt.Token, name string) (session.Caller, error) {
 	if err := checkName(name); err != nil {
 		return session.Caller{}, fmt.Errorf("the token's subject: %w", err)
 	}
 	if strings.ContainsRune(name, utf8.RuneError) {
-		// JSON's decoder puts it in the place of what is not Unicode, so that two subjects would be one.
+		// The JSON decoder substitutes it for invalid Unicode, which would make different subjects equal.
 		return session.Caller{}, errors.New(
 			"the token's subject has a replacement character (U+FFFD), or an escape that is no character")
 	}
@@ -131,13 +131,13 @@ func caller(tok jwt.Token, name string) (session.Caller, error) {
 	return session.Caller{Name: name, Scopes: known(scopesOf(tok))}, nil
 }
 
-// scopesOf returns the scopes in a token: its scope (RFC 8693, section 4.2; RFC 9068), or,
-// where it has none, scp, as some issuers call it. Either is text with spaces between, or a
-// list of texts. One of another form, in full or in part, gives no scope at all.
+// scopesOf returns the scopes in a token: its scope claim (RFC 8693, section 4.2; RFC 9068) or, without that, scp,
+// which some issuers use. Either is a space-separated string or a list of strings. A claim that is malformed, even in
+// part, gives no scopes at all.
 func scopesOf(tok jwt.Token) []string {
 	var claim any
 	for _, name := range []string{"scope", "scp"} {
-		if tok.Get(name, &claim) == nil { // it fails for null, too
+		if tok.Get(name, &claim) == nil { // fails for null, too
 			break
 		}
 	}
@@ -158,8 +158,8 @@ func scopesOf(tok jwt.Token) []string {
 	return nil
 }
 
-// signedBy returns which key a token says it is signed with. Nothing else of the header
-// is used: keys come from the configuration, never from a token.
+// signedBy returns which key signed a token according to its header. Nothing else in the header is used: keys come
+// from the configuration, never from a token.
 func signedBy(token string) (keyID, error) {
 	if strings.Count(token, ".") != 2 {
 		return keyID{}, errors.New("the token is not a signed JWT of three parts")
@@ -183,10 +183,9 @@ func signedBy(token string) (keyID, error) {
 	return keyID{kid, alg}, nil
 }
 
-// isAccessToken reports whether a token's type may be an access token's: issuers say
-// at+jwt (RFC 9068), JWT, something else of their own, or nothing. A type that ends in
-// +jwt and is not at+jwt names another kind, such as a logout token, which is signed with
-// the same keys (RFC 8725, section 3.11).
+// isAccessToken reports whether a token with this type (typ) may be an access token: issuers use at+jwt (RFC 9068),
+// JWT, a type of their own, or none. A type ending in +jwt other than at+jwt is another kind of token, such as a
+// logout token, which is signed with the same keys (RFC 8725, section 3.11).
 func isAccessToken(typ string) bool {
 	typ, _, _ = strings.Cut(typ, ";") // a media type may have parameters
 	typ = strings.TrimPrefix(strings.ToLower(strings.TrimSpace(typ)), "application/")

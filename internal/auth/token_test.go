@@ -27,7 +27,7 @@ import (
 
 var silent = slog.New(slog.DiscardHandler)
 
-// newTokens is a verifier of authtest's tokens.
+// newTokens returns a verifier of authtest's tokens.
 func newTokens(t testing.TB, jwks string, log *slog.Logger) *auth.Tokens {
 	t.Helper()
 	tokens, err := auth.NewTokens(authtest.Issuer, authtest.Audience, jwks, log)
@@ -43,7 +43,7 @@ func keysFile(t testing.TB, keys ...*authtest.Key) string {
 	return path
 }
 
-// setFile is a file with a JWK Set of these members.
+// setFile returns the path of a file with a JWK Set of these members.
 func setFile(t testing.TB, members ...any) string {
 	t.Helper()
 	b, err := json.Marshal(map[string]any{"keys": members})
@@ -53,12 +53,12 @@ func setFile(t testing.TB, members ...any) string {
 	return path
 }
 
-// with is the context of a call with these Authorization values.
+// with returns the context of a call with these Authorization values.
 func with(ctx context.Context, values ...string) context.Context {
 	return metadata.NewIncomingContext(ctx, metadata.MD{"authorization": values})
 }
 
-// refused requires that a call is nobody's, and that the error tells no secret of it.
+// refused requires that the call is rejected, and that the error contains no secret of the token.
 func refused(t testing.TB, a *auth.Authenticator, values []string, says string) {
 	t.Helper()
 	c, err := a.Caller(with(t.Context(), values...))
@@ -215,7 +215,7 @@ func TestBadTokens(t *testing.T) {
 	refused(t, &auth.Authenticator{}, []string{"Bearer " + good}, "none is configured")
 }
 
-// What identity providers send: each row is one way of saying it, and what mpcd makes of it.
+// The forms of scopes that identity providers send.
 func TestScopesOfAToken(t *testing.T) {
 	t.Parallel()
 	key := authtest.NewKey(t, "k", "ES256")
@@ -256,7 +256,7 @@ func TestScopesOfAToken(t *testing.T) {
 	}
 }
 
-func TestFormsOfATokenThatAreGood(t *testing.T) {
+func TestAcceptedTokenForms(t *testing.T) {
 	t.Parallel()
 	key := authtest.NewKey(t, "k", "ES256")
 	a := &auth.Authenticator{Tokens: newTokens(t, keysFile(t, key), silent)}
@@ -307,7 +307,7 @@ func TestFormsOfATokenThatAreGood(t *testing.T) {
 	}
 }
 
-// Signatures over secp256k1 are good with either s, and no other key of theirs is.
+// Signatures over secp256k1 are accepted with either s, and only with that key's algorithm.
 func TestES256K(t *testing.T) {
 	t.Parallel()
 	key, other := authtest.NewKey(t, "k", "ES256K"), authtest.NewKey(t, "k", "ES256K")
@@ -317,7 +317,7 @@ func TestES256K(t *testing.T) {
 	off["kid"], off["y"] = "off", off["x"]
 	a := &auth.Authenticator{Tokens: newTokens(t, setFile(t, off, named), silent)}
 	good := key.Token(t, authtest.Claims("alice", nil))
-	for range 8 { // a signature's s is of either half
+	for range 8 { // s is low or high at random
 		accepted(t, a, key)
 	}
 	refused(t, a, bearerOf(t, other), "signature is wrong")
@@ -331,7 +331,7 @@ func TestES256K(t *testing.T) {
 	}
 }
 
-// The oldest trick: a public key is no secret, and so no key of a MAC.
+// A public key is not secret, so it must never be accepted as a MAC key (algorithm confusion).
 func TestTokensWithAMACAreRefused(t *testing.T) {
 	t.Parallel()
 	key := authtest.NewKey(t, "k", "RS256")
@@ -351,7 +351,7 @@ func TestTokensWithAMACAreRefused(t *testing.T) {
 	}
 }
 
-// What comes from outside and is not a good token is refused, whatever it is.
+// Any input other than a good token is rejected.
 func FuzzToken(f *testing.F) {
 	key := authtest.NewKey(f, "k", "ES256")
 	a := &auth.Authenticator{Tokens: newTokens(f, keysFile(f, key), silent)}
@@ -360,7 +360,7 @@ func FuzzToken(f *testing.F) {
 	f.Fuzz(func(t *testing.T, value string) {
 		c, err := a.Caller(with(t.Context(), value))
 		if _, token, _ := strings.Cut(value, " "); strings.Trim(token, " ") == good && err == nil {
-			return // in whatever case the scheme is
+			return // the scheme is case-insensitive
 		}
 		require.ErrorIs(t, err, session.ErrUnauthenticated)
 		require.Zero(t, c)

@@ -1,7 +1,7 @@
-// Package bucket keeps a token bucket for each key, such as a caller, in bounded memory.
+// Package bucket rate-limits by key, such as a caller, with one token bucket per key and bounded memory.
 //
-// It decides nothing: whoever asks says what a token stands for, and what is answered where there
-// is none. It knows no callers and no errors of theirs. Buckets are golang.org/x/time/rate's.
+// It only counts: its users decide what a token stands for and what to answer when none is left. The buckets are
+// those of golang.org/x/time/rate.
 package bucket
 
 import (
@@ -12,17 +12,16 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Set holds the buckets of its keys. Where there are too many, the one goes that was not asked
-// about for the longest time: it is full again, or nearly so. Its methods may be called by any
-// number of goroutines.
+// Set holds one bucket per key. When there are too many, the least recently used one is dropped: it is full again, or
+// nearly so. Its methods are safe for concurrent use.
 type Set[K comparable] struct {
 	limit rate.Limit
 	burst int
 	most  int
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	of     map[K]*list.Element
-	recent *list.List // of *entry[K], the last used in front
+	recent *list.List // of *entry[K], most recently used first
 }
 
 type entry[K comparable] struct {
@@ -30,36 +29,36 @@ type entry[K comparable] struct {
 	left *rate.Limiter
 }
 
-// New returns a set of at most so many buckets. Each begins with burst tokens, holds no more, and
-// gets limit a second.
+// New returns a set of at most that many buckets. Each starts with burst tokens, holds at most burst, and gains limit
+// tokens a second.
 func New[K comparable](limit rate.Limit, burst, most int) *Set[K] {
 	return &Set[K]{limit: limit, burst: burst, most: most, of: make(map[K]*list.Element), recent: list.New()}
 }
 
-// Take takes a token of the key's and returns 0, or takes none and returns how long it is until
-// there is one.
+// Take takes one of key's tokens and returns 0. If there is none it takes nothing, and returns how long until there
+// is one.
 func (s *Set[K]) Take(key K) (wait time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.bucket(key).Reserve()
 	if wait = r.Delay(); wait > 0 {
-		r.Cancel() // who waits as it is told finds it
+		r.Cancel() // so that a caller that waits this long finds the token
 	}
 	return wait
 }
 
-// Left is Take without taking.
+// Left is Take without taking a token.
 func (s *Set[K]) Left(key K) (wait time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e, ok := s.of[key]; ok {
-		left := e.Value.(*entry[K]).left.Tokens() //nolint:errcheck // nothing else is put in
+		left := e.Value.(*entry[K]).left.Tokens() //nolint:errcheck // holds only *entry[K]
 		wait = time.Duration((1 - left) / float64(s.limit) * float64(time.Second))
 	}
 	return max(wait, 0)
 }
 
-// Spend takes a token that need not be there yet.
+// Spend takes a token even if there is none: the bucket then owes it.
 func (s *Set[K]) Spend(key K) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -70,11 +69,11 @@ func (s *Set[K]) Spend(key K) {
 func (s *Set[K]) bucket(key K) *rate.Limiter {
 	if e, ok := s.of[key]; ok {
 		s.recent.MoveToFront(e)
-		return e.Value.(*entry[K]).left //nolint:errcheck // nothing else is put in
+		return e.Value.(*entry[K]).left //nolint:errcheck // holds only *entry[K]
 	}
 	if s.recent.Len() >= s.most {
 		oldest := s.recent.Back()
-		delete(s.of, oldest.Value.(*entry[K]).key) //nolint:errcheck // nothing else is put in
+		delete(s.of, oldest.Value.(*entry[K]).key) //nolint:errcheck // holds only *entry[K]
 		s.recent.Remove(oldest)
 	}
 	e := &entry[K]{key, rate.NewLimiter(s.limit, s.burst)}

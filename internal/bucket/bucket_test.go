@@ -9,14 +9,14 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Each key has a bucket of its own, which is refilled.
+// Each key has its own bucket, which refills.
 func TestTake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New[string](rate.Every(10*time.Second), 2, 100)
 		require.Zero(t, s.Take("a"))
 		require.Zero(t, s.Take("a"))
 		require.Equal(t, 10*time.Second, s.Take("a").Round(time.Millisecond))
-		require.Equal(t, 10*time.Second, s.Take("a").Round(time.Millisecond), "to be refused costs nothing")
+		require.Equal(t, 10*time.Second, s.Take("a").Round(time.Millisecond), "a refused Take costs nothing")
 		require.Zero(t, s.Take("b"))
 		time.Sleep(10 * time.Second)
 		require.Zero(t, s.Take("a"))
@@ -24,7 +24,7 @@ func TestTake(t *testing.T) {
 	})
 }
 
-// What is spent may not be there yet: then who looks has to wait for that, too.
+// Spend may overdraw the bucket; the next Take has to wait for that as well.
 func TestSpend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New[string](rate.Every(time.Minute), 2, 100)
@@ -40,20 +40,20 @@ func TestSpend(t *testing.T) {
 	})
 }
 
-// There are only so many buckets, and those that are in use stay.
+// The number of buckets is bounded, and those in use are kept.
 func TestMost(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // no time goes by
+	synctest.Test(t, func(t *testing.T) { // a fake clock
 		const most = 100
 		s := New[int](1, 1, most)
 		require.Zero(t, s.Take(-1))
 		for i := range 2 * most {
 			require.Zero(t, s.Take(i))
 			if i%10 == 0 {
-				require.Positive(t, s.Take(-1), "who is in use stays")
+				require.Positive(t, s.Take(-1), "a bucket in use is kept")
 			}
 		}
 		require.Len(t, s.of, most)
 		require.Equal(t, most, s.recent.Len())
-		require.Zero(t, s.Take(0), "its bucket has gone")
+		require.Zero(t, s.Take(0), "its bucket was dropped")
 	})
 }

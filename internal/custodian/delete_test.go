@@ -24,8 +24,8 @@ func about(path, client, pair string) message {
 	return message{path: path, body: fmt.Sprintf(`{"clientId":%q,"backupSharePairId":%q}`, client, pair)}
 }
 
-// A fetch that names a set gets its share alone, and none of another client's; one that
-// names none, as earlier releases send it, gets all.
+// A fetch that names a set returns only its share, and never another client's; one that names none, as earlier
+// releases send, returns all.
 func TestFetchOne(t *testing.T) {
 	t.Parallel()
 	r := fresh(t)
@@ -50,8 +50,7 @@ func TestFetchOne(t *testing.T) {
 	require.Len(t, r.shares(t, "alice"), 3)
 }
 
-// A share that is deleted is nowhere any more, deleting it again is fine, and a deposit that
-// was on its way all the time does not bring it back.
+// A deleted share is gone from the store, deleting it again succeeds, and a delayed deposit does not bring it back.
 func TestDelete(t *testing.T) {
 	t.Parallel()
 	r := fresh(t)
@@ -65,7 +64,7 @@ func TestDelete(t *testing.T) {
 
 	m := about("/backup/delete", "alice", "pair 1")
 	m.id = uuid.NewString()
-	for range 2 { // the answer may have been lost
+	for range 2 { // the response may have been lost
 		code, _ = r.send(t, m)
 		require.Equal(t, http.StatusNoContent, code)
 	}
@@ -75,7 +74,7 @@ func TestDelete(t *testing.T) {
 
 	code, _ = r.send(t, deposit("alice", "PASSWORD", "the share of pair 1", "pair 1"))
 	require.Equal(t, http.StatusGone, code)
-	code, _ = r.send(t, about("/backup/delete", "alice", "pair 3")) // before its deposit came
+	code, _ = r.send(t, about("/backup/delete", "alice", "pair 3")) // before its deposit arrives
 	require.Equal(t, http.StatusNoContent, code)
 	code, _ = r.send(t, deposit("alice", "PASSWORD", "late", "pair 3"))
 	require.Equal(t, http.StatusGone, code)
@@ -101,7 +100,7 @@ func TestDelete(t *testing.T) {
 	require.Len(t, r.shares(t, "alice"), 1)
 }
 
-// While a secret is being changed, the old one and the new one are good, alone or together.
+// While a secret is being replaced, messages signed with the old one, the new one, or both are accepted.
 func TestTwoSecrets(t *testing.T) {
 	t.Parallel()
 	signers := map[string]*standardwebhooks.Webhook{}
@@ -123,14 +122,14 @@ func TestTwoSecrets(t *testing.T) {
 		signer, also, word string
 		code               int
 	}{
-		"old":                      {"old", "", "swordfish", 200},
-		"new":                      {"new", "", "marlin", 200},
-		"both":                     {"other", "new", "swordfish", 200},
-		"the others":               {"other", "other", "marlin", 401},
-		"another word":             {"old", "", "cod", 401},
-		"both words at once":       {"old", "", "swordfish marlin", 401},
-		"no word":                  {"new", "", "", 401},
-		"two that nobody ever had": {"other", "", "swordfish", 401},
+		"old":                {"old", "", "swordfish", 200},
+		"new":                {"new", "", "marlin", 200},
+		"both":               {"other", "new", "swordfish", 200},
+		"the others":         {"other", "other", "marlin", 401},
+		"another word":       {"old", "", "cod", 401},
+		"both words at once": {"old", "", "swordfish marlin", 401},
+		"no word":            {"new", "", "", 401},
+		"two unknown ones":   {"other", "", "swordfish", 401},
 	} {
 		r.signer = signers[x.signer]
 		m := about("/backup/fetch", "alice", "")

@@ -1,9 +1,8 @@
-// Package custodian is a reference for who keeps the server's halves of BACKUP sets
-// himself: the receiver of mpcd's webhooks, and the API from which a user's app gets the
-// ciphertext of its backup. It is for trying things out, and what the tests run against; a
-// customer builds this into a service that is there already.
+// Package custodian is a reference implementation of an external custodian, which keeps the server shares of BACKUP
+// sets: it receives mpcd's webhooks, and has the API from which a user's app gets its encrypted backups. It is meant
+// for evaluation and for tests; customers build this into a service of their own.
 //
-// It trusts no message that is not signed, or old, or came before. What it keeps is as
-// secret as a share; it encrypts nothing by itself, so that its disk must be. It never sees
-// a key of a backup's ciphertext. It imports nothing of mpcd's but secrets.
+// It rejects messages that are unsigned, old or repeated. What it stores is as sensitive as any share, and it
+// encrypts nothing itself: its disk must be encrypted. It never sees a key that decrypts a user's backup. It imports
+// nothing of mpcd's but package secret.
 package custodian

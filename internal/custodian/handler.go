@@ -23,15 +23,15 @@ import (
 	"github.com/mpcd/mpcd/internal/secret"
 )
 
-// Config holds what a receiver knows.
+// Config configures a receiver.
 type Config struct {
-	Verifiers     []*webhooks.Webhook // of Standard Webhooks, with the secrets that mpcd may sign with: any of them will do
-	HeaderSecrets []secret.Bytes      // of X-Webhook-Secret: any of them will do; none: it is not looked at
-	Token         secret.Bytes        // of the apps' API; empty: there is none
-	Identity      *age.X25519Identity // opens shares that came encrypted; nil: they are answered as they came
+	Verifiers     []*webhooks.Webhook // of Standard Webhooks, one per secret that mpcd may sign with: any one suffices
+	HeaderSecrets []secret.Bytes      // accepted values of X-Webhook-Secret; empty: the header is ignored
+	Token         secret.Bytes        // bearer token of the apps' API; empty: the API is off
+	Identity      *age.X25519Identity // decrypts shares that arrive encrypted; nil: they are returned as they arrived
 }
 
-// The shapes of mpcd's webhooks, and of the customer's own API.
+// The bodies of mpcd's webhooks, and of the apps' API.
 type (
 	deposit struct {
 		ClientID string `json:"clientId"`
@@ -41,7 +41,7 @@ type (
 	}
 	query struct {
 		ClientID string `json:"clientId"`
-		PairID   string `json:"backupSharePairId"` // of a fetch, "": all of the client's
+		PairID   string `json:"backupSharePairId"` // of a fetch; "": all of the client's
 	}
 	found struct {
 		BackupShares []string `json:"backupShares"` // base64
@@ -53,7 +53,7 @@ type (
 
 const (
 	maxBody = 1 << 20
-	maxID   = 256 // characters: those of an owner
+	maxID   = 256 // in characters, as for an owner
 )
 
 var methods = []string{"PASSWORD", "ICLOUD", "GDRIVE", "PASSKEY", "FIREBASE", "CUSTOM"}
@@ -64,7 +64,7 @@ type handler struct {
 	log   *slog.Logger
 }
 
-// New returns the receiver.
+// New returns the receiver's handler.
 func New(store *Store, cfg Config, log *slog.Logger) http.Handler {
 	h := &handler{cfg: cfg, store: store, log: log}
 	mux := http.NewServeMux()
@@ -80,8 +80,7 @@ func New(store *Store, cfg Config, log *slog.Logger) http.Handler {
 	return mux
 }
 
-// refusal is an answer that is no success. Its text is for the caller, and holds nothing
-// that the caller sent.
+// refusal is an error response. Its text is for the caller, and quotes nothing of the request.
 type refusal struct {
 	code int
 	text string
@@ -90,7 +89,7 @@ type refusal struct {
 // Error implements error.
 func (r refusal) Error() string { return r.text }
 
-// answer writes what a call gave.
+// answer writes a response.
 func (h *handler) answer(w http.ResponseWriter, r *http.Request, body any, err error) {
 	code := http.StatusOK
 	var no refusal
@@ -113,7 +112,7 @@ func (h *handler) answer(w http.ResponseWriter, r *http.Request, body any, err e
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
 	if body != nil {
-		_ = json.NewEncoder(w).Encode(body) // a caller that went away needs no answer
+		_ = json.NewEncoder(w).Encode(body) // a caller that disconnected needs no response
 	}
 }
 
@@ -124,7 +123,7 @@ func limited(s string) string {
 	return s
 }
 
-// webhook lets a message through that mpcd signed.
+// webhook passes on messages that mpcd signed.
 func (h *handler) webhook(next func(ctx context.Context, id string, body []byte) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		answer, err := func() (any, error) {
@@ -145,10 +144,11 @@ func (h *handler) webhook(next func(ctx context.Context, id string, body []byte)
 	}
 }
 
-// known wants a message to come from mpcd. While a secret is being changed there are two.
+// known checks that a message is from mpcd. Two secrets are valid while one is being replaced.
 func (h *handler) known(body []byte, header http.Header) error {
 	if !slices.ContainsFunc(h.cfg.Verifiers, func(v *webhooks.Webhook) bool { return v.Verify(body, header) == nil }) {
-		return refusal{http.StatusUnauthorized, "the message is not signed with the shared secret, or not of now"}
+		return refusal{http.StatusUnauthorized,
+			"the message is not signed with the shared secret, or its timestamp is not current"}
 	}
 	given := []byte(header.Get("X-Webhook-Secret"))
 	isGiven := func(want secret.Bytes) bool { return same(given, want.Reveal()) }
@@ -158,7 +158,7 @@ func (h *handler) known(body []byte, header http.Header) error {
 	return nil
 }
 
-// app lets a call of a user's app through.
+// app passes on calls with the app token.
 func (h *handler) app(next func(w http.ResponseWriter, r *http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
@@ -175,7 +175,7 @@ func (h *handler) app(next func(w http.ResponseWriter, r *http.Request) (any, er
 	}
 }
 
-// same compares in constant time, whatever the lengths are.
+// same compares in constant time, whatever the lengths.
 func same(a, b []byte) bool {
 	x, y := sha256.Sum256(a), sha256.Sum256(b)
 	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
@@ -192,7 +192,7 @@ func read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return body, nil
 }
 
-// parse reads one JSON object. Fields that are not in its shape are ignored: more may be added.
+// parse decodes one JSON object. Unknown fields are ignored, so that fields may be added.
 func parse(body []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(body))
 	if err := d.Decode(into); err != nil {
@@ -270,7 +270,7 @@ func (h *handler) delete(ctx context.Context, id string, body []byte) (any, erro
 	return nil, h.store.delete(ctx, id, body, q)
 }
 
-// open decrypts a share that came as an age file, where there is an identity for it.
+// open decrypts a share that arrived as an age file, if there is an identity.
 func (h *handler) open(share []byte) ([]byte, error) {
 	if h.cfg.Identity == nil || !bytes.HasPrefix(share, []byte("age-encryption.org/")) {
 		return share, nil
@@ -310,7 +310,7 @@ func (h *handler) get(_ http.ResponseWriter, r *http.Request) (any, error) {
 	return cipherText{text}, err
 }
 
-// method is in the query of a user's backup, and not of a client's.
+// method is in the query of a user's backup, but not of a client's.
 func method(r *http.Request) (string, error) {
 	m := r.URL.Query().Get("backupMethod")
 	if strings.HasPrefix(r.Pattern, "GET /clients") || strings.HasPrefix(r.Pattern, "PUT /clients") {

@@ -34,7 +34,7 @@ type rig struct {
 	stop   func()
 }
 
-// start serves a custodian on a real socket; its file is kept over a restart.
+// start serves a custodian on a real socket; its file survives a restart.
 func start(t *testing.T, path string, identity *age.X25519Identity) *rig {
 	t.Helper()
 	signer, err := standardwebhooks.NewWebhookRaw(bytes.Repeat([]byte("k"), 32))
@@ -51,7 +51,7 @@ func start(t *testing.T, path string, identity *age.X25519Identity) *rig {
 
 func fresh(t *testing.T) *rig { return start(t, filepath.Join(t.TempDir(), "custodian.db"), nil) }
 
-// message is a webhook as it is on its way.
+// message is a webhook as sent.
 type message struct {
 	path, id, body string
 	at             time.Time
@@ -135,13 +135,13 @@ func TestDepositAndFetch(t *testing.T) {
 	require.Contains(t, again.log.String(), `"path":"POST /backup/fetch"`)
 }
 
-// The same message again: mpcd did not get the answer, or somebody recorded it.
+// A repeated message: mpcd may not have received the response, or an attacker may have recorded the message.
 func TestReplays(t *testing.T) {
 	t.Parallel()
 	r := fresh(t)
 	m := deposit("alice", "PASSWORD", "share", "pair")
 	m.id = uuid.NewString()
-	for range 3 { // a deposit that was taken is taken again, and changes nothing
+	for range 3 { // repeating an accepted deposit succeeds and changes nothing
 		code, _ := r.send(t, m)
 		require.Equal(t, http.StatusNoContent, code)
 	}
@@ -164,15 +164,15 @@ func TestReplays(t *testing.T) {
 	code, _ = r.send(t, q)
 	require.Equal(t, http.StatusOK, code)
 	code, body := r.send(t, q)
-	require.Equal(t, http.StatusConflict, code, "whoever recorded a question gets no answer")
+	require.Equal(t, http.StatusConflict, code, "a replayed fetch gets no share")
 	require.NotContains(t, body, "backupShares")
 	r.stop()
 	again := start(t, r.path, nil)
 	code, _ = again.send(t, q)
-	require.Equal(t, http.StatusConflict, code, "after a restart neither")
+	require.Equal(t, http.StatusConflict, code, "nor after a restart")
 }
 
-// Messages that come in another order than they were sent: each stands for itself.
+// Messages may arrive out of order: each is independent.
 func TestReordered(t *testing.T) {
 	t.Parallel()
 	r := fresh(t)
@@ -184,13 +184,13 @@ func TestReordered(t *testing.T) {
 		require.Equal(t, http.StatusNoContent, code)
 	}
 	require.ElementsMatch(t, []string{"one", "two"}, r.shares(t, "alice"))
-	late := deposit("alice", "PASSWORD", "other", "pair 1") // an older message never takes a newer one's place
+	late := deposit("alice", "PASSWORD", "other", "pair 1") // an older message never replaces a newer one's share
 	late.at = now.Add(-4 * time.Minute)
 	code, _ := r.send(t, late)
 	require.Equal(t, http.StatusConflict, code)
 }
 
-// Who is not mpcd, or not now, is refused, and nothing is stored.
+// Messages that are not mpcd's, or not current, are rejected, and nothing is stored.
 func TestForgeries(t *testing.T) {
 	t.Parallel()
 	r := fresh(t)
@@ -248,7 +248,7 @@ func TestBadBodies(t *testing.T) {
 		require.Equal(t, x.code, code, "%s: %s", name, body)
 	}
 	require.Empty(t, r.shares(t, "a"))
-	// What mpcd takes for an owner is a client here.
+	// Every name that mpcd accepts for an owner is accepted as a client.
 	for i, id := range []string{"Zoé\u00a0\U0001F469\u200d\U0001F4BB\u200f\u0378", strings.Repeat("電", 256)} {
 		code, body := r.send(t, deposit(id, "PASSWORD", "s", strings.Repeat("p", i+1)))
 		require.Equal(t, 204, code, body)
@@ -258,7 +258,7 @@ func TestBadBodies(t *testing.T) {
 	require.Equal(t, http.StatusMethodNotAllowed, code)
 }
 
-// Fields may be added to messages: a receiver that does not know them goes on working.
+// Unknown fields in messages are ignored.
 func TestUnknownFields(t *testing.T) {
 	t.Parallel()
 	r := fresh(t)
@@ -279,7 +279,7 @@ func TestUnknownFields(t *testing.T) {
 	require.Empty(t, r.shares(t, "a"))
 }
 
-// Shares that came encrypted are kept so, and answered decrypted.
+// Shares that arrive encrypted are stored encrypted, and returned decrypted.
 func TestEncryptedShares(t *testing.T) {
 	t.Parallel()
 	mine, err := age.GenerateX25519Identity()
@@ -310,7 +310,7 @@ func TestEncryptedShares(t *testing.T) {
 	require.NotContains(t, string(b), "a share in the clear")
 }
 
-// The API from which apps get the ciphertexts of their users' backups.
+// The API from which apps get their users' encrypted backups.
 func TestCipherTexts(t *testing.T) {
 	t.Parallel()
 	r := fresh(t)
@@ -321,7 +321,8 @@ func TestCipherTexts(t *testing.T) {
 	for _, path := range []string{user + "PASSWORD", "/clients/alice/backup"} {
 		for _, token := range []string{"", "open", "open sesame "} {
 			code, _ := call(http.MethodGet, path, token, "")
-			require.Equal(t, token == "open sesame ", code != http.StatusUnauthorized, "%q", token) // HTTP trims the last one
+			// HTTP trims the trailing space.
+			require.Equal(t, token == "open sesame ", code != http.StatusUnauthorized, "%q", token)
 		}
 		code, _ := call(http.MethodGet, path, "open sesame", "")
 		require.Equal(t, http.StatusNotFound, code)

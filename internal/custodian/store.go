@@ -15,8 +15,7 @@ import (
 	_ "modernc.org/sqlite" // the driver
 )
 
-// Store keeps shares and ciphertexts in an SQLite file of mode 0600. What a method changed
-// is on the disk when it returns nil.
+// Store keeps shares and ciphertexts in an SQLite file of mode 0600. Changes are durable when a method returns nil.
 type Store struct{ db *sql.DB }
 
 var (
@@ -52,7 +51,7 @@ CREATE TABLE IF NOT EXISTS cipher_texts (
     UNIQUE (user_id, method)
 ) STRICT;`
 
-// Open opens the file, and makes it where there is none.
+// Open opens the file, and creates it if it does not exist.
 func Open(ctx context.Context, path string) (*Store, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // G304: the operator's own path
 	if err != nil {
@@ -65,7 +64,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
 		return nil, fmt.Errorf("%s has mode %04o, and holds shares: chmod 600 it", path, mode)
 	}
-	absolute, err := filepath.Abs(path) // in a URL the first part of a relative one is a host
+	absolute, err := filepath.Abs(path) // in a URL the first element of a relative path would be a host
 	if err != nil {
 		return nil, err
 	}
@@ -89,18 +88,18 @@ func (s *Store) write(ctx context.Context, change func(*sql.Tx) error) error {
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing, and beside an error says nothing new
+	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing, and after an error it adds nothing
 	if err := change(tx); err != nil {
 		return err
 	}
 	return tx.Commit()
 }
 
-// remember is how long a message's id is kept: longer than its timestamp is good.
+// remember is how long a message's id is kept: longer than its timestamp is valid.
 const remember = 15 * time.Minute
 
-// first notes a message. It returns errReplayed where it came before, and again = true
-// besides where it came with this very body.
+// first records a message. It returns errReplayed if its id was seen before, and then again = true if the body was
+// the same.
 func first(ctx context.Context, tx *sql.Tx, id string, body []byte, now time.Time) (again bool, err error) {
 	if _, err := tx.ExecContext(ctx, "DELETE FROM messages WHERE time < ?", now.Add(-remember).Unix()); err != nil {
 		return false, err
@@ -118,8 +117,8 @@ func first(ctx context.Context, tx *sql.Tx, id string, body []byte, now time.Tim
 	return false, err
 }
 
-// deposit keeps a share. The same message again changes nothing: its answer may have been
-// lost. Under an id that is there it never puts another share: errOther.
+// deposit stores a share. Repeating a message changes nothing, since its response may have been lost. A stored share
+// is never replaced: errOther.
 func (s *Store) deposit(ctx context.Context, messageID string, body []byte, m *deposit, share []byte) error {
 	return s.write(ctx, func(tx *sql.Tx) error {
 		again, err := first(ctx, tx, messageID, body, time.Now())
@@ -152,9 +151,8 @@ func (s *Store) deposit(ctx context.Context, messageID string, body []byte, m *d
 	})
 }
 
-// shares returns the share of the set that a query names, or all of its client's in the
-// order of their arrival where it names none. A message that asks is answered once: who
-// recorded it gets nothing by sending it again.
+// shares returns the share of the set that a query names, or all of its client's shares in the order they arrived. A
+// fetch is answered only once, so that replaying it returns nothing.
 func (s *Store) shares(ctx context.Context, messageID string, body []byte, q query) (all [][]byte, err error) {
 	err = s.write(ctx, func(tx *sql.Tx) error {
 		if _, err := first(ctx, tx, messageID, body, time.Now()); err != nil {
@@ -165,7 +163,7 @@ func (s *Store) shares(ctx context.Context, messageID string, body []byte, q que
 		if err != nil {
 			return err
 		}
-		defer rows.Close() //nolint:errcheck // rows.Err says it
+		defer rows.Close() //nolint:errcheck // rows.Err reports it
 		for rows.Next() {
 			var b []byte
 			if err := rows.Scan(&b); err != nil {
@@ -178,8 +176,8 @@ func (s *Store) shares(ctx context.Context, messageID string, body []byte, q que
 	return all, err
 }
 
-// delete erases a client's share of one set, and keeps in mind that it is gone. To delete
-// what is not there is fine. It returns errNothing where the set is another client's.
+// delete erases a client's share of one set, and records that it was deleted. Deleting a missing share succeeds. It
+// returns errNothing if the set is another client's.
 func (s *Store) delete(ctx context.Context, messageID string, body []byte, q query) error {
 	err := s.write(ctx, func(tx *sql.Tx) error {
 		again, err := first(ctx, tx, messageID, body, time.Now())
@@ -203,13 +201,13 @@ func (s *Store) delete(ctx context.Context, messageID string, body []byte, q que
 		_, err = tx.ExecContext(ctx, "INSERT OR IGNORE INTO deleted (pair_id) VALUES (?)", q.PairID)
 		return err
 	})
-	if err == nil { // the log still holds the page as it was
+	if err == nil { // the log still has the page from before
 		_, err = s.db.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
 	}
 	return err
 }
 
-// putText keeps the ciphertext of a user's backup of one method, in the place of an older one.
+// putText stores the ciphertext of a user's backup of one method, replacing an older one.
 func (s *Store) putText(ctx context.Context, userID, method, text string) error {
 	_, err := s.db.ExecContext(ctx, "INSERT OR REPLACE INTO cipher_texts (user_id, method, text) VALUES (?, ?, ?)", userID, method, text)
 	return err

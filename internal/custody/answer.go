@@ -13,16 +13,15 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// errNotThere is an answer that has no share of the set.
+// errNotThere is returned for a response without a share of the set.
 var errNotThere = errors.New("the custodian's answer has no share of the set")
 
-// errNotFound is a read-back that is answered 404, which may pass.
+// errNotFound is a 404 on reading back, which may be temporary.
 var errNotFound = &session.WebhookError{Err: errors.New("the custodian answers 404: " +
 	"it does not have the share (yet), or the URL is not the one below which it takes messages")}
 
-// pick returns the server's share of a set from a custodian's answer. Of several it is the
-// first: its caller compares it with the set's record. Where there is none, the error says
-// why, as far as it can be told.
+// pick returns the server share of a set from a custodian's response. Of several it returns the first; its caller
+// compares it with the set's record. If there is none, the error gives the likely reason.
 func pick(answer []byte, id tss.SetID) (secret.Bytes, error) {
 	var all fetchAnswer
 	if json.Unmarshal(answer, &all) != nil {
@@ -48,13 +47,13 @@ func pick(answer []byte, id tss.SetID) (secret.Bytes, error) {
 		}
 		perhaps = cmp.Or(perhaps, cause)
 	}
-	if perhaps != "" { // it may be another set's, and this one's on its way
+	if perhaps != "" { // it may belong to another set, with this one's not visible yet
 		return notThere(false, perhaps)
 	}
 	if len(all.Shares) == 0 {
 		return notThere(false, "it is empty")
 	}
-	return notThere(false, "what is in it are other sets' shares, or none at all")
+	return notThere(false, "it contains only shares of other sets, or entries that are not shares")
 }
 
 func notThere(permanent bool, cause string) (secret.Bytes, error) {
@@ -67,8 +66,8 @@ func isShareOf(b []byte, id tss.SetID) bool {
 	return err == nil && share.SetID == id && share.Party == tss.Server
 }
 
-// likely says what may have happened to a share on its way, or nothing. its tells that it is
-// the share of the set: whose an encrypted one or an object is cannot be seen.
+// likely returns what may be wrong with an entry, or "". its reports whether it is certainly this set's share: an
+// encrypted entry or an object may belong to any set.
 func likely(text json.RawMessage, id tss.SetID) (cause string, its bool) {
 	var s string
 	if json.Unmarshal(text, &s) != nil {
@@ -99,8 +98,7 @@ func isAge(b []byte) bool {
 	return bytes.HasPrefix(b, []byte("age-encryption.org/")) || bytes.HasPrefix(b, []byte("-----BEGIN AGE ENCRYPTED FILE-----"))
 }
 
-// decode reads base64 of any alphabet, padded or not, with spaces or without; nil where it
-// is none.
+// decode decodes base64 of any alphabet, with or without padding and spaces. It returns nil on failure.
 func decode(s string) []byte {
 	plain := make([]byte, 0, len(s))
 	for i := range len(s) {

@@ -12,7 +12,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
 
-// Whatever a custodian answers, what is picked is a share of the set that was asked for.
+// From any response of a custodian, only a share of the requested set is picked.
 func FuzzAnswer(f *testing.F) {
 	id := tss.SetID{WalletID: "5a1b2c3d-0000-4000-8000-000000000001", ShareSetID: "5a1b2c3d-0000-4000-8000-000000000002", Purpose: tss.Backup}
 	keys, err := tsstest.Keygen(f.Context(), tss.Ed25519, [2]*tss.PreParams{}, tss.Observer{})
@@ -44,9 +44,9 @@ func FuzzAnswer(f *testing.F) {
 	})
 }
 
-// Only the set's own share in a wrong encoding is there for good. What may be another set's, or
-// is none, says nothing about a share that is still on its way.
-func TestForeignEntriesAreNoRefusal(t *testing.T) {
+// Only the set's own share in a wrong encoding is a permanent error. Other entries may belong to other sets, and do
+// not show whether a share is still to appear.
+func TestForeignEntriesAreNotPermanentErrors(t *testing.T) {
 	t.Parallel()
 	id := tss.SetID{WalletID: "5a1b2c3d-0000-4000-8000-000000000001", ShareSetID: "5a1b2c3d-0000-4000-8000-000000000002", Purpose: tss.Backup}
 	keys, err := tsstest.Keygen(t.Context(), tss.Ed25519, [2]*tss.PreParams{}, tss.Observer{})
@@ -62,7 +62,7 @@ func TestForeignEntriesAreNoRefusal(t *testing.T) {
 		says      string
 	}{
 		"of every type":             {[]any{"AAAA", 1, nil, map[string]any{}, []any{}}, false, "is a JSON object"},
-		"no text":                   {[]any{1, nil, []any{}, true}, false, "other sets' shares, or none at all"},
+		"no text":                   {[]any{1, nil, []any{}, true}, false, "it contains only shares of other sets"},
 		"encrypted":                 {[]any{"AAAA", base64.StdEncoding.EncodeToString([]byte(sealed))}, false, "still encrypted (age)"},
 		"encrypted, not base64":     {[]any{sealed}, false, "still encrypted (age)"},
 		"an object with a share":    {[]any{map[string]any{"share": once}}, false, "is a JSON object"},

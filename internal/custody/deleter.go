@@ -16,34 +16,32 @@ import (
 	"github.com/mpcd/mpcd/internal/webhook"
 )
 
-// Deleter tells a customer's custodian which shares nobody needs any more. What it tells is
-// in the store until the custodian has done it, so that neither a restart nor a custodian
-// that is away for days loses any.
+// Deleter tells an external custodian which shares to delete. The list is in the store until the custodian has
+// deleted them, so that nothing is lost in a restart or while a custodian is down for days.
 type Deleter struct {
 	client *webhook.Client
 	list   session.Deletions
 	log    *slog.Logger
 }
 
-// NewDeleter returns what tells a custodian by a client of its own: a receiver that does not
-// know the message must not open the circuit of those that users wait for.
+// NewDeleter returns a Deleter. It needs a client of its own: a receiver that does not support the message must not
+// open the circuit that users' calls depend on.
 func NewDeleter(client *webhook.Client, list session.Deletions, log *slog.Logger) *Deleter {
 	return &Deleter{client: client, list: list, log: log}
 }
 
 const (
-	// lookEvery is how often the list is looked at. After a failure it is looked at less and
-	// less often, down to once in longestPause.
+	// lookEvery is how often the list is read. After failures the interval grows, up to longestPause.
 	lookEvery    = 2 * time.Second
 	longestPause = 5 * time.Minute
-	// firstAgain and longestAgain bound when one message is sent again.
+	// firstAgain and longestAgain bound the interval between attempts for one message.
 	firstAgain   = 10 * time.Second
 	longestAgain = 6 * time.Hour
-	// atOnce is how many are taken from the list at once.
+	// atOnce is how many deletions are read from the list at once.
 	atOnce = 32
 )
 
-// Run tells the custodian, again and again until ctx is done.
+// Run tells the custodian of deletions until ctx is done.
 func (d *Deleter) Run(ctx context.Context) {
 	pause := &backoff.ExponentialBackOff{
 		InitialInterval: 2 * lookEvery, RandomizationFactor: 0.2, Multiplier: 2, MaxInterval: longestPause,
@@ -51,7 +49,7 @@ func (d *Deleter) Run(ctx context.Context) {
 	pause.Reset()
 	for {
 		wait := lookEvery
-		if d.round(ctx) {
+		if d.sendDue(ctx) {
 			pause.Reset()
 		} else {
 			wait = pause.NextBackOff()
@@ -64,17 +62,17 @@ func (d *Deleter) Run(ctx context.Context) {
 	}
 }
 
-// round tells of all that is due, up to the first failure.
-func (d *Deleter) round(ctx context.Context) (fine bool) {
+// sendDue sends all due deletions, up to the first failure.
+func (d *Deleter) sendDue(ctx context.Context) (fine bool) {
 	for {
 		due, err := d.list.DueDeletions(ctx, time.Now(), atOnce)
 		for _, one := range due {
 			if err == nil {
-				err = d.one(ctx, one)
+				err = d.send(ctx, one)
 			}
 		}
 		if err != nil && ctx.Err() == nil {
-			d.log.Warn("the custodian still has shares that nobody needs; it will be told again", "error", err)
+			d.log.Warn("the custodian still has shares that it is to delete; it will be told again", "error", err)
 		}
 		if err != nil || len(due) < atOnce {
 			return err == nil
@@ -82,8 +80,8 @@ func (d *Deleter) round(ctx context.Context) (fine bool) {
 	}
 }
 
-// one tells of one share. A custodian that does not have it (any more) has done its part.
-func (d *Deleter) one(ctx context.Context, del session.Deletion) error {
+// send sends one deletion. A custodian that does not have the share (any more) has done its part.
+func (d *Deleter) send(ctx context.Context, del session.Deletion) error {
 	b, err := json.Marshal(setBody{del.Owner, del.ShareSetID})
 	if err != nil {
 		return err
@@ -100,17 +98,18 @@ func (d *Deleter) one(ctx context.Context, del session.Deletion) error {
 			Time: time.Now().UTC(), Action: "custodian.delete", WalletID: del.WalletID, ShareSetID: del.ShareSetID, Outcome: "ok",
 		})
 		if err == nil {
-			d.log.Info("the custodian has deleted a share that nobody needs", "wallet_id", del.WalletID, "share_set_id", del.ShareSetID)
+			d.log.Info("the custodian has deleted a share", "wallet_id", del.WalletID, "share_set_id", del.ShareSetID)
 		}
 		return err
-	case ctx.Err() != nil: // nobody knows whether it came
+	case ctx.Err() != nil: // whether the message arrived is unknown
 		return err
 	}
 	err = fmt.Errorf("share set %s, told %d times: %w", del.ShareSetID, del.Tries+1, err)
-	return errors.Join(err, d.list.PostponeDeletion(ctx, del.ShareSetID, time.Now().Add(again(del.Tries, failed.RetryAfter))))
+	next := time.Now().Add(retryDelay(del.Tries, failed.RetryAfter))
+	return errors.Join(err, d.list.PostponeDeletion(ctx, del.ShareSetID, next))
 }
 
-// again is when a message is sent again that was in vain so many times before.
-func again(before int, asked time.Duration) time.Duration {
+// retryDelay returns how long to wait before a message is sent again that failed this many times.
+func retryDelay(before int, asked time.Duration) time.Duration {
 	return max(min(firstAgain<<min(before, 16), longestAgain), asked)
 }

@@ -22,9 +22,9 @@ import (
 	"github.com/mpcd/mpcd/internal/webhook"
 )
 
-// told is a custodian that notes what it is told to delete.
+// told is a custodian that records what it is told to delete.
 type told struct {
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	code   int
 	header http.Header
 	bodies []string
@@ -82,8 +82,7 @@ func planned(t *testing.T, s *store.Store, ids ...string) {
 	}
 }
 
-// A custodian that has deleted a share, or has none, is not told again, and the audit log
-// says so once.
+// A custodian that has deleted a share, or does not have it, is not told again, and the audit log has one entry.
 func TestDeleted(t *testing.T) {
 	t.Parallel()
 	for _, code := range []int{http.StatusOK, http.StatusNoContent, http.StatusNotFound, http.StatusGone} {
@@ -91,8 +90,8 @@ func TestDeleted(t *testing.T) {
 		c.answers(code, nil)
 		d, s := newDeleter(t, c)
 		planned(t, s, "one", "two")
-		require.True(t, d.round(t.Context()))
-		require.True(t, d.round(t.Context()))
+		require.True(t, d.sendDue(t.Context()))
+		require.True(t, d.sendDue(t.Context()))
 		require.Equal(t, []string{
 			`/backup/delete {"clientId":"alice","backupSharePairId":"one"}`, `/backup/delete {"clientId":"alice","backupSharePairId":"two"}`,
 		}, c.all(), code)
@@ -107,9 +106,9 @@ func TestDeleted(t *testing.T) {
 	}
 }
 
-// What is refused, or fails, is told again later and later, and not before a Retry-After.
-// One that fails lets the others wait a little, and does not stand in their way.
-func TestDeletionsInVain(t *testing.T) {
+// A failed or refused deletion is retried at growing intervals, and not before a Retry-After. A failure delays the
+// other deletions briefly, but does not block them.
+func TestFailedDeletions(t *testing.T) {
 	t.Parallel()
 	for name, x := range map[string]struct {
 		code   int
@@ -130,11 +129,11 @@ func TestDeletionsInVain(t *testing.T) {
 			d, s := newDeleter(t, c)
 			planned(t, s, "one", "two")
 			began := time.Now()
-			require.False(t, d.round(t.Context()))
-			require.Len(t, c.all(), x.tries, "the second one waits")
+			require.False(t, d.sendDue(t.Context()))
+			require.Len(t, c.all(), x.tries, "the second one has to wait")
 			c.answers(http.StatusNoContent, nil)
 			time.Sleep(2 * time.Millisecond) // an open circuit closes
-			require.True(t, d.round(t.Context()))
+			require.True(t, d.sendDue(t.Context()))
 			require.Equal(t, []string{`/backup/delete {"clientId":"alice","backupSharePairId":"two"}`}, c.all())
 			left, err := s.DueDeletions(t.Context(), time.Now().Add(24*time.Hour), 10)
 			require.NoError(t, err)
@@ -145,18 +144,18 @@ func TestDeletionsInVain(t *testing.T) {
 	}
 }
 
-// However often it was in vain, the next time comes within hours.
+// However often it failed, the next attempt is within hours.
 func TestDeletionsNeverStop(t *testing.T) {
 	t.Parallel()
 	c := &told{}
 	c.answers(http.StatusForbidden, nil)
 	d, _ := newDeleter(t, c)
 	for _, tries := range []int{0, 5, 11, 16, 17, 62, 63, 64, 1 << 30} {
-		err := d.one(t.Context(), session.Deletion{ShareSetID: "one", WalletID: "wallet", Owner: "alice", Tries: tries})
+		err := d.send(t.Context(), session.Deletion{ShareSetID: "one", WalletID: "wallet", Owner: "alice", Tries: tries})
 		require.ErrorContains(t, err, "it answers 403")
-		require.GreaterOrEqual(t, again(tries, 0), firstAgain)
-		require.LessOrEqual(t, again(tries, 0), longestAgain)
+		require.GreaterOrEqual(t, retryDelay(tries, 0), firstAgain)
+		require.LessOrEqual(t, retryDelay(tries, 0), longestAgain)
 	}
-	require.Equal(t, longestAgain, again(1<<30, time.Minute))
-	require.NotContains(t, strings.Join(c.all(), ""), `"share":`, "no share travels")
+	require.Equal(t, longestAgain, retryDelay(1<<30, time.Minute))
+	require.NotContains(t, strings.Join(c.all(), ""), `"share":`, "no share is sent")
 }

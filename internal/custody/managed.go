@@ -1,15 +1,13 @@
-// Package custody keeps the server's share of share sets: in mpcd's own database, sealed
-// (Managed), or with a customer, behind his webhooks (Webhook).
+// Package custody keeps the server shares of share sets: sealed in mpcd's own database (Managed), or with an external
+// custodian behind webhooks (Webhook).
 //
-// A managed half is kept as one ciphertext for each curve, in the set's own row, bound to its
-// wallet, set, curve and party. What comes back is held against the set's public record
-// before anybody can compute with it: whoever can write to the database can destroy a
-// half, and can neither read it nor put another in its place.
+// Managed keeps one ciphertext per curve in the set's own row, bound to its wallet, set, curve and party. A share
+// that is read is checked against the set's public record before it can be used: someone able to write to the
+// database can destroy a share, but can neither read nor replace it.
 //
-// It never stores anything itself: what Deposit returns is committed with the set. It
-// trusts its Sealer and nothing in the row: the record is the one that the sealed half
-// commits to. What it cannot see is an old row put back as a whole. Who may use a set
-// is not asked here.
+// The package stores nothing itself: what Deposit returns is committed with the set. It trusts its Sealer and nothing
+// in the row: the record is authenticated by the sealed share, which commits to it. It cannot detect that a whole row
+// was replaced by an older version of it. Authorisation is not its concern.
 package custody
 
 import (
@@ -32,18 +30,20 @@ var _ session.Custodian = (*Managed)(nil)
 // NewManaged returns a custodian that seals with sealer.
 func NewManaged(sealer session.Sealer) *Managed { return &Managed{sealer} }
 
-// Deposit implements session.Custodian. The half stays the caller's, who wipes it.
-func (m *Managed) Deposit(_ context.Context, _ string, set *session.ShareSet, half *tss.Share) ([]session.Sealed, error) {
-	if half.Party != tss.Server || half.SetID != setID(set) {
+// Deposit implements session.Custodian. The caller keeps the share, and wipes it.
+func (m *Managed) Deposit(
+	_ context.Context, _ string, set *session.ShareSet, share *tss.Share,
+) ([]session.Sealed, error) {
+	if share.Party != tss.Server || share.SetID != setID(set) {
 		return nil, fmt.Errorf("deposit for share set %s: the share is another set's or party's", set.ID)
 	}
-	if len(half.Keys) == 0 {
+	if len(share.Keys) == 0 {
 		return nil, fmt.Errorf("deposit for share set %s: the share has no keys", set.ID)
 	}
-	row := make([]session.Sealed, 0, len(half.Keys))
-	for i := range half.Keys {
-		c := half.Keys[i].Curve
-		sealed, err := m.seal(set, half, c)
+	row := make([]session.Sealed, 0, len(share.Keys))
+	for i := range share.Keys {
+		c := share.Keys[i].Curve
+		sealed, err := m.seal(set, share, c)
 		if err != nil {
 			return nil, fmt.Errorf("deposit for share set %s, %v: %w", set.ID, c, err)
 		}
@@ -52,8 +52,8 @@ func (m *Managed) Deposit(_ context.Context, _ string, set *session.ShareSet, ha
 	return row, nil
 }
 
-func (m *Managed) seal(set *session.ShareSet, half *tss.Share, c tss.Curve) ([]byte, error) {
-	one, err := half.Only(c) // not wiped here: it shares its secrets with half
+func (m *Managed) seal(set *session.ShareSet, share *tss.Share, c tss.Curve) ([]byte, error) {
+	one, err := share.Only(c) // not wiped here: it has its secrets in common with share
 	if err != nil {
 		return nil, err
 	}
@@ -65,8 +65,7 @@ func (m *Managed) seal(set *session.ShareSet, half *tss.Share, c tss.Curve) ([]b
 	return m.sealer.Seal(encoded, label(set, c))
 }
 
-// Fetch implements session.Custodian. It returns ErrShareSetRevoked for a set whose half
-// was erased.
+// Fetch implements session.Custodian. It returns ErrShareSetRevoked for a set whose server share was erased.
 func (m *Managed) Fetch(_ context.Context, _ string, set *session.StoredSet) (*tss.Share, error) {
 	if set.State == session.SetRevoked {
 		return nil, fmt.Errorf("fetch the server share of set %s: %w", set.ID, session.ErrShareSetRevoked)
@@ -84,22 +83,22 @@ func (m *Managed) Fetch(_ context.Context, _ string, set *session.StoredSet) (*t
 	if len(set.ServerShare) != len(rec.Keys) {
 		return nil, corrupted(set, fmt.Errorf("its server share has %d curves, its record %d", len(set.ServerShare), len(rec.Keys)))
 	}
-	half := &tss.Share{SetID: rec.SetID, Party: tss.Server, RecordHash: tss.Hash(set.Record)}
+	share := &tss.Share{SetID: rec.SetID, Party: tss.Server, RecordHash: tss.Hash(set.Record)}
 	for i := range rec.Keys {
 		k, err := m.open(set, rec, rec.Keys[i].Curve, &set.ServerShare[i])
 		if err != nil {
-			half.Wipe()
+			share.Wipe()
 			return nil, err
 		}
-		half.Keys = append(half.Keys, *k)
+		share.Keys = append(share.Keys, *k)
 	}
-	return half, nil
+	return share, nil
 }
 
-// open returns one curve's key after every check that its set's record allows.
+// open returns one curve's key after checking it against the set's record.
 func (m *Managed) open(set *session.StoredSet, rec *tss.Record, c tss.Curve, sealed *session.Sealed) (*tss.KeyShare, error) {
 	if sealed.Curve != c {
-		return nil, corrupted(set, fmt.Errorf("a ciphertext for %v stands where its record has %v", sealed.Curve, c))
+		return nil, corrupted(set, fmt.Errorf("a ciphertext for %v in place of one for %v", sealed.Curve, c))
 	}
 	encoded, err := m.sealer.Open(sealed.Ciphertext, label(&set.ShareSet, c))
 	if err != nil {
@@ -121,8 +120,8 @@ func (m *Managed) open(set *session.StoredSet, rec *tss.Record, c tss.Curve, sea
 	return &one.Keys[0], nil
 }
 
-// corrupted says what is wrong with a row. The cause is not wrapped: the sentinels of
-// package tss would tell the caller that its own share is malformed.
+// corrupted returns the error for a damaged row. It does not wrap the cause: the sentinels of package tss would tell
+// the caller that its own share is malformed.
 func corrupted(set *session.StoredSet, cause error) error {
 	return fmt.Errorf("fetch the server share of set %s: %w: %s", set.ID, session.ErrDataCorrupted, cause.Error())
 }

@@ -22,8 +22,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
 
-// deposited is a share set as a run makes it: real keys, deposited, in the form in which
-// the store gives it back.
+// deposited is a share set as a run makes it: real keys, deposited, and in the form that the store returns.
 type deposited struct {
 	*session.StoredSet
 	client, server *tss.Share
@@ -47,8 +46,8 @@ func newWorld(t *testing.T) *world {
 	return &world{s, sealer, custody.NewManaged(sealer)}
 }
 
-// made holds one key pair for each curve, for all tests: those of a set that is committed as
-// a vector of the encoding. That two sets have one key is the harder case anyway.
+// made has one key pair per curve, for all tests: those of a committed test vector. That all sets have the same key
+// makes it harder to tell them apart.
 var made = sync.OnceValues(func() (map[tss.Curve]*[2]tss.NewKey, error) {
 	b, err := os.ReadFile("../tss/testdata/share_v1.json")
 	if err != nil {
@@ -131,24 +130,24 @@ func requireSame(t *testing.T, want, got *tss.Share) {
 
 func (w *world) requireCorrupted(t *testing.T, set *session.StoredSet) {
 	t.Helper()
-	half, err := w.managed.Fetch(t.Context(), "owner", set)
+	share, err := w.managed.Fetch(t.Context(), "owner", set)
 	require.ErrorIs(t, err, session.ErrDataCorrupted)
 	require.ErrorContains(t, err, set.ID)
-	// The caller's share is not at fault, and must not be named as if it were.
+	// The error must not blame the caller's share.
 	require.NotErrorIs(t, err, tss.ErrShareMalformed)
 	require.NotErrorIs(t, err, tss.ErrShareMismatch)
 	require.Equal(t, session.ErrDataCorrupted.Reason, session.Reason(err))
-	require.Nil(t, half)
+	require.Nil(t, share)
 }
 
-// A half goes through the store and comes back; the deposit leaves it as it was.
+// A server share survives a deposit and a fetch; the deposit does not alter it.
 func TestRoundTrip(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, curves := range [][]tss.Curve{{tss.Ed25519}, {tss.Secp256k1}, {tss.Secp256k1, tss.Ed25519}} {
 		for _, purpose := range []tss.Purpose{tss.Signing, tss.Backup} {
 			if purpose == tss.Backup && curves[0] != tss.Ed25519 {
-				continue // nothing of the other curve depends on the purpose
+				continue // nothing about the other curve depends on the purpose
 			}
 			d := w.deposit(t, uuid.NewString(), purpose, curves...)
 			s := &session.Session{ID: uuid.NewString(), Caller: "c", RequestID: uuid.NewString(), Fingerprint: []byte("f"), WalletID: d.WalletID,
@@ -161,34 +160,35 @@ func TestRoundTrip(t *testing.T) {
 			require.NoError(t, err)
 			require.Len(t, set.ServerShare, len(curves))
 
-			half, err := w.managed.Fetch(t.Context(), "owner", set)
+			share, err := w.managed.Fetch(t.Context(), "owner", set)
 			require.NoError(t, err)
-			requireSame(t, d.server, half)
+			requireSame(t, d.server, share)
 
-			// It is a copy: wiping it leaves the deposited one alone, and the next fetch.
-			half.Wipe()
-			half, err = w.managed.Fetch(t.Context(), "owner", set)
+			// The result is a copy: wiping it affects neither the deposited share nor the next fetch.
+			share.Wipe()
+			share, err = w.managed.Fetch(t.Context(), "owner", set)
 			require.NoError(t, err)
-			requireSame(t, d.server, half)
+			requireSame(t, d.server, share)
 		}
 	}
 }
 
-// The fetched half signs with the client's.
+// The fetched server share can sign together with the client share.
 func TestSigns(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	d := w.deposit(t, uuid.NewString(), tss.Signing, tss.Ed25519)
-	half, err := w.managed.Fetch(t.Context(), "owner", d.StoredSet)
+	share, err := w.managed.Fetch(t.Context(), "owner", d.StoredSet)
 	require.NoError(t, err)
 	rec, err := tss.ParseRecord(d.Record)
 	require.NoError(t, err)
-	sig, err := tsstest.Sign(t.Context(), &rec.Keys[0], [2]*tss.KeyShare{&d.client.Keys[0], &half.Keys[0]}, []byte("payload"), tss.Observer{})
+	shares := [2]*tss.KeyShare{&d.client.Keys[0], &share.Keys[0]}
+	sig, err := tsstest.Sign(t.Context(), &rec.Keys[0], shares, []byte("payload"), tss.Observer{})
 	require.NoError(t, err)
 	require.NoError(t, tss.Verify(tss.Ed25519, rec.Keys[0].PublicKey, []byte("payload"), sig))
 }
 
-// Secrets are in no ciphertext as they are.
+// No ciphertext contains a secret in the clear.
 func TestSealed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -201,7 +201,7 @@ func TestSealed(t *testing.T) {
 	}
 }
 
-// spy keeps what passes through a sealer in the clear.
+// spy records the plaintexts that pass through a sealer.
 type spy struct {
 	session.Sealer
 	seen []secret.Bytes
@@ -218,7 +218,7 @@ func (s *spy) Open(ciphertext []byte, label session.Label) (secret.Bytes, error)
 	return plaintext, err
 }
 
-// Every curve is sealed under a label of its own, and no encoded share is left in memory.
+// Every curve is sealed under its own label, and no encoded share is left in memory.
 func TestLabelsAndWiping(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -242,7 +242,7 @@ func TestLabelsAndWiping(t *testing.T) {
 	}
 }
 
-// A sample, since each fetch computes on the curve; package seal flips every byte.
+// A sample, since each fetch computes on the curve; package seal's tests flip every byte.
 func TestFlippedBytes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -258,7 +258,7 @@ func TestFlippedBytes(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// No row can stand in for another one.
+// No row can replace another.
 func TestSwappedRows(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -268,9 +268,9 @@ func TestSwappedRows(t *testing.T) {
 	otherWallet := w.deposit(t, uuid.NewString(), tss.Signing, tss.Secp256k1, tss.Ed25519)
 	otherPurpose := w.deposit(t, wallet, tss.Backup, tss.Ed25519)
 	for name, spoil := range map[string]func(s *session.StoredSet){
-		"other set's half":       func(s *session.StoredSet) { s.ServerShare = sameWallet.ServerShare },
+		"other set's share":      func(s *session.StoredSet) { s.ServerShare = sameWallet.ServerShare },
 		"other set's ciphertext": func(s *session.StoredSet) { s.ServerShare[1] = sameWallet.ServerShare[1] },
-		"other wallet's half":    func(s *session.StoredSet) { s.ServerShare = otherWallet.ServerShare },
+		"other wallet's share":   func(s *session.StoredSet) { s.ServerShare = otherWallet.ServerShare },
 		"other wallet's row":     func(s *session.StoredSet) { s.ServerShare, s.Record = otherWallet.ServerShare, otherWallet.Record },
 		"other set's row":        func(s *session.StoredSet) { s.ServerShare, s.Record = sameWallet.ServerShare, sameWallet.Record },
 		"other set's record":     func(s *session.StoredSet) { s.Record = sameWallet.Record },
@@ -289,7 +289,7 @@ func TestSwappedRows(t *testing.T) {
 		"one curve too many":       func(s *session.StoredSet) { s.ServerShare = append(s.ServerShare, s.ServerShare[1]) },
 		"the first curve missing":  func(s *session.StoredSet) { s.ServerShare = s.ServerShare[1:] },
 		"the second curve missing": func(s *session.StoredSet) { s.ServerShare = s.ServerShare[:1] },
-		"no half":                  func(s *session.StoredSet) { s.ServerShare = nil },
+		"no share":                 func(s *session.StoredSet) { s.ServerShare = nil },
 		"no ciphertext":            func(s *session.StoredSet) { s.ServerShare[1].Ciphertext = nil },
 		"no record":                func(s *session.StoredSet) { s.Record = nil },
 	} {
@@ -300,13 +300,12 @@ func TestSwappedRows(t *testing.T) {
 			w.requireCorrupted(t, &set)
 		})
 	}
-	half, err := w.managed.Fetch(t.Context(), "owner", d.StoredSet)
+	share, err := w.managed.Fetch(t.Context(), "owner", d.StoredSet)
 	require.NoError(t, err)
-	requireSame(t, d.server, half)
+	requireSame(t, d.server, share)
 }
 
-// A value that was sealed for this very place, by whoever could, must be the half that
-// the record commits to.
+// Even a value sealed under the right label must be the share that the record commits to.
 func TestSealedForTheRightPlace(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -357,22 +356,22 @@ func TestRevoked(t *testing.T) {
 	require.ErrorIs(t, err, session.ErrShareSetRevoked)
 }
 
-// Nobody deposits what Fetch would refuse.
+// Deposit rejects what Fetch would reject.
 func TestDepositRefuses(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	d := w.deposit(t, uuid.NewString(), tss.Signing, tss.Ed25519)
-	for name, spoil := range map[string]func(set *session.ShareSet, half *tss.Share){
-		"the client's": func(_ *session.ShareSet, half *tss.Share) { *half = *d.client },
+	for name, spoil := range map[string]func(set *session.ShareSet, share *tss.Share){
+		"the client's": func(_ *session.ShareSet, share *tss.Share) { *share = *d.client },
 		"other set":    func(set *session.ShareSet, _ *tss.Share) { set.ID = uuid.NewString() },
 		"other wallet": func(set *session.ShareSet, _ *tss.Share) { set.WalletID = uuid.NewString() },
 		"purpose":      func(set *session.ShareSet, _ *tss.Share) { set.Purpose = tss.Backup },
-		"no keys":      func(_ *session.ShareSet, half *tss.Share) { half.Keys = nil },
+		"no keys":      func(_ *session.ShareSet, share *tss.Share) { share.Keys = nil },
 	} {
 		t.Run(name, func(t *testing.T) {
-			set, half := d.ShareSet, *d.server
-			spoil(&set, &half)
-			row, err := w.managed.Deposit(t.Context(), "owner", &set, &half)
+			set, share := d.ShareSet, *d.server
+			spoil(&set, &share)
+			row, err := w.managed.Deposit(t.Context(), "owner", &set, &share)
 			require.Error(t, err)
 			require.Nil(t, row)
 		})

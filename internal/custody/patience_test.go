@@ -26,7 +26,7 @@ import (
 	"github.com/mpcd/mpcd/internal/webhook"
 )
 
-// A custodian that stores in several places may need a moment until what it stored is there.
+// With a replicated custodian, a stored share may take a moment to appear.
 func TestReadBackWaitsForALaggingCustodian(t *testing.T) {
 	t.Parallel()
 	for name, notYet := range map[string]http.HandlerFunc{
@@ -50,7 +50,7 @@ func TestReadBackWaitsForALaggingCustodian(t *testing.T) {
 					if r.URL.Path == "/backup" {
 						stored.Store(time.Now().UnixMicro())
 					}
-				}), func(*custody.WebhookConfig) {}) // as a service has it
+				}), func(*custody.WebhookConfig) {}) // with the service's default ReadBack
 				d := w.elsewhere(t, uuid.NewString(), tss.Ed25519)
 				_, err := c.Deposit(t.Context(), "alice", &d.ShareSet, d.server)
 				require.NoError(t, err)
@@ -59,8 +59,8 @@ func TestReadBackWaitsForALaggingCustodian(t *testing.T) {
 	}
 }
 
-// What is not there after some seconds is no backup; a custodian that refuses, or has
-// another share, is not waited for.
+// A share that does not appear within seconds is not backed up; a custodian that refuses, or returns another share,
+// is not retried.
 func TestReadBackEnds(t *testing.T) {
 	t.Parallel()
 	for name, x := range map[string]struct {
@@ -98,8 +98,7 @@ func TestReadBackEnds(t *testing.T) {
 	}
 }
 
-// What a custodian says of itself reaches the session: whether the same call can succeed
-// later, and when.
+// Whether and when to retry, as the custodian says, reaches the session.
 func TestCustodianSaysWhetherItCanPass(t *testing.T) {
 	t.Parallel()
 	for code, want := range map[int]session.WebhookError{
@@ -133,9 +132,8 @@ func TestCustodianSaysWhetherItCanPass(t *testing.T) {
 	}
 }
 
-// With 1,100 shares of one owner, all of them in one answer have more than 1 MiB. The
-// message names the set, so that the custodian answers the one; from one that answers all
-// it is refused, and the error says what to do.
+// 1,100 shares of one owner are more than 1 MiB, the limit of a response. The message names the set, so that the
+// custodian can return only its share; a response with all of them is rejected with an error that says what to do.
 func TestManySharesOfOneOwner(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -170,9 +168,9 @@ func TestManySharesOfOneOwner(t *testing.T) {
 	d := w.elsewhere(t, uuid.NewString(), tss.Curves()...)
 	_, err = c.Deposit(t.Context(), "alice", &d.ShareSet, d.server)
 	require.NoError(t, err)
-	half, err := c.Fetch(t.Context(), "alice", d.StoredSet)
+	fetched, err := c.Fetch(t.Context(), "alice", d.StoredSet)
 	require.NoError(t, err)
-	requireSame(t, d.server, half)
+	requireSame(t, d.server, fetched)
 	for range 2 {
 		require.JSONEq(t, `{"clientId":"alice","backupSharePairId":"`+d.ID+`"}`, <-bodies)
 	}
@@ -184,9 +182,8 @@ func TestManySharesOfOneOwner(t *testing.T) {
 	require.ErrorContains(t, err, "its answer has more than 1048576 bytes: let it answer the one share that backupSharePairId names")
 }
 
-// Before a share leaves it is on the list of what the custodian is to delete, from which
-// only the set's commit takes it: due at once where the deposit fails, and after the run's
-// end otherwise.
+// Before a share is sent it is on the list of what the custodian is to delete, and only the set's commit removes it:
+// due immediately if the deposit fails, and after the run's end otherwise.
 func TestDepositsArePlannedToBeDeleted(t *testing.T) {
 	t.Parallel()
 	for name, x := range map[string]struct {

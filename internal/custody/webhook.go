@@ -19,25 +19,24 @@ import (
 	"github.com/mpcd/mpcd/internal/webhook"
 )
 
-// WebhookConfig says how a customer's custodian is reached. All but Client and Before may
-// be left out.
+// WebhookConfig says how to reach an external custodian. All fields but Client and Before are optional.
 type WebhookConfig struct {
 	Client *webhook.Client
-	// Recipient is whom shares leave encrypted to, and the customer decrypts what it answers;
-	// nil: they leave as they are, inside TLS.
+	// Recipient is whom shares are encrypted to before they are sent; the custodian decrypts them before it returns
+	// them. nil: they are sent as they are, inside TLS.
 	Recipient *age.X25519Recipient
-	Before    *Managed          // has the sets that were made before, whose shares stand in mpcd's own database
-	Deletions session.Deletions // lists what the custodian may keep and nobody needs; nil: nobody does
-	ReadBack  time.Duration     // how long a share that was stored may take to be there; 5 s
+	// Has the sets made before the custodian was configured, whose shares are in mpcd's own database.
+	Before    *Managed
+	Deletions session.Deletions // lists shares that the custodian should delete; nil: none are listed
+	ReadBack  time.Duration     // how long a stored share may take to appear; default 5 s
 }
 
-// Webhook is a customer who keeps the server's shares of BACKUP sets. It is safe for
-// concurrent use.
+// Webhook is an external custodian, which keeps the server shares of BACKUP sets. It is safe for concurrent use.
 type Webhook struct{ cfg WebhookConfig }
 
 var _ session.Custodian = (*Webhook)(nil)
 
-// NewWebhook returns a custodian behind a client's webhooks.
+// NewWebhook returns an external custodian.
 func NewWebhook(cfg WebhookConfig) *Webhook {
 	if cfg.ReadBack == 0 {
 		cfg.ReadBack = 5 * time.Second
@@ -45,7 +44,7 @@ func NewWebhook(cfg WebhookConfig) *Webhook {
 	return &Webhook{cfg}
 }
 
-// The bodies, as docs/CUSTODIAN.md has them. Shares are base64.
+// The request bodies of docs/CUSTODIAN.md. Shares are base64.
 type (
 	depositBody struct {
 		ClientID string `json:"clientId"`
@@ -53,7 +52,7 @@ type (
 		Share    []byte `json:"share"`
 		PairID   string `json:"backupSharePairId"`
 	}
-	setBody struct { // asks for a share, or says that it is to be deleted
+	setBody struct { // of a fetch or a deletion
 		ClientID string `json:"clientId"`
 		PairID   string `json:"backupSharePairId"`
 	}
@@ -62,32 +61,35 @@ type (
 	}
 )
 
-// Deposit implements session.Custodian. What was stored is fetched again and compared: a
-// backup that cannot be read back is none. Nothing of it stands in the set's row.
-func (w *Webhook) Deposit(ctx context.Context, owner string, set *session.ShareSet, half *tss.Share) ([]session.Sealed, error) {
-	if half.Party != tss.Server || half.SetID != setID(set) {
+// Deposit implements session.Custodian. A stored share is fetched again and compared, since a backup that cannot be
+// read is useless. It returns nothing to keep in the set's row.
+func (w *Webhook) Deposit(
+	ctx context.Context, owner string, set *session.ShareSet, share *tss.Share,
+) ([]session.Sealed, error) {
+	if share.Party != tss.Server || share.SetID != setID(set) {
 		return nil, fmt.Errorf("deposit for share set %s: the share is another set's or party's", set.ID)
 	}
-	encoded, err := half.Encode()
+	encoded, err := share.Encode()
 	if err != nil {
 		return nil, err
 	}
 	defer encoded.Wipe()
-	share, err := w.seal(encoded)
+	outgoing, err := w.seal(encoded)
 	if err != nil {
 		return nil, err
 	}
-	defer share.Wipe()
+	defer outgoing.Wipe()
 	if err := w.plan(ctx, owner, set, endOf(ctx).Add(afterRun)); err != nil {
 		return nil, err
 	}
 	var wait time.Duration
-	if _, err = w.send(ctx, "/backup", depositBody{owner, set.Method.String(), share.Reveal(), set.ID}, false); err != nil {
+	body := depositBody{owner, set.Method.String(), outgoing.Reveal(), set.ID}
+	if _, err = w.send(ctx, "/backup", body, false); err != nil {
 		err, wait = fmt.Errorf("store the server share of set %s: %w", set.ID, err), afterLostAnswer
 	} else if err = w.readBack(ctx, owner, set, encoded); err != nil {
 		err = fmt.Errorf("read back the server share of set %s: %w", set.ID, err)
 	}
-	if err != nil { // there is no commit any more; where this fails, it stands there with a later time
+	if err != nil { // no commit will follow; if this fails, the entry stays with a later time
 		_ = w.plan(context.WithoutCancel(ctx), owner, set, time.Now().Add(wait))
 		return nil, err
 	}
@@ -95,16 +97,15 @@ func (w *Webhook) Deposit(ctx context.Context, owner string, set *session.ShareS
 }
 
 const (
-	// afterRun is how long after a run's end its set counts as not committed.
+	// afterRun is how long after a run's end its set counts as uncommitted.
 	afterRun = time.Minute
-	// afterLostAnswer is how long a custodian that did not say that it has a share may still
-	// be busy with storing it.
+	// afterLostAnswer is how long a custodian may still be storing a share after a request that got no response.
 	afterLostAnswer = 10 * time.Second
-	// longestRun is what a run without an end counts for.
+	// longestRun is the assumed length of a run without a deadline.
 	longestRun = time.Hour
 )
 
-// endOf returns when what works under ctx has ended at the latest.
+// endOf returns the latest time at which work under ctx ends.
 func endOf(ctx context.Context) time.Time {
 	if end, ok := ctx.Deadline(); ok {
 		return end
@@ -112,7 +113,7 @@ func endOf(ctx context.Context) time.Time {
 	return time.Now().Add(longestRun)
 }
 
-// plan notes that a set which is not committed may leave a share with the custodian.
+// plan records that a set which is not committed yet may leave a share with the custodian.
 func (w *Webhook) plan(ctx context.Context, owner string, set *session.ShareSet, due time.Time) error {
 	if w.cfg.Deletions == nil {
 		return nil
@@ -120,8 +121,7 @@ func (w *Webhook) plan(ctx context.Context, owner string, set *session.ShareSet,
 	return w.cfg.Deletions.PlanDeletion(ctx, session.Deletion{ShareSetID: set.ID, WalletID: set.WalletID, Owner: owner, Due: due})
 }
 
-// readBack wants the custodian to answer what it was given. One that stores in several
-// places may need a moment.
+// readBack checks that the custodian returns the share it was given, which may take a moment to appear.
 func (w *Webhook) readBack(ctx context.Context, owner string, set *session.ShareSet, given secret.Bytes) error {
 	pause := &backoff.ExponentialBackOff{
 		InitialInterval: 100 * time.Millisecond, RandomizationFactor: 0.2, Multiplier: 2, MaxInterval: time.Second,
@@ -129,7 +129,9 @@ func (w *Webhook) readBack(ctx context.Context, owner string, set *session.Share
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		there, err := w.fetch(ctx, owner, setID(set))
 		if err == nil && !there.Equal(given) {
-			err = &session.WebhookError{Permanent: true, Err: errors.New("the custodian answers another share than it was given")}
+			err = &session.WebhookError{
+				Permanent: true, Err: errors.New("the custodian returns a different share than it was given"),
+			}
 		}
 		there.Wipe()
 		if e := new(webhook.Error); errors.As(err, &e) && e.Status == http.StatusNotFound {
@@ -157,25 +159,25 @@ func (w *Webhook) Fetch(ctx context.Context, owner string, set *session.StoredSe
 		return nil, fmt.Errorf("fetch the server share of set %s: %w", set.ID, err)
 	}
 	defer encoded.Wipe()
-	half, err := tss.ParseShare(encoded.Reveal())
+	share, err := tss.ParseShare(encoded.Reveal())
 	if err == nil {
-		if err = rec.Check(half, tss.Server, set.Record); err == nil && len(half.Keys) != len(rec.Keys) {
+		if err = rec.Check(share, tss.Server, set.Record); err == nil && len(share.Keys) != len(rec.Keys) {
 			err = errors.New("it lacks a curve")
 		}
 	}
 	if err != nil {
-		half.Wipe()
-		// Not with %w: the share at fault is not the caller's.
+		share.Wipe()
+		// Not wrapped: the sentinels of package tss would blame the caller's share.
 		return nil, &session.WebhookError{
 			Permanent: true,
 			Err:       fmt.Errorf("the custodian's share of set %s does not fit its record: %v", set.ID, err), //nolint:errorlint // see above
 		}
 	}
-	return half, nil
+	return share, nil
 }
 
-// fetch asks for the share of one set, and returns it, encoded. The answer may hold all of
-// the owner's: others, and what is none, are passed over.
+// fetch fetches the encoded share of one set. The response may contain all of the owner's shares: other entries are
+// skipped.
 func (w *Webhook) fetch(ctx context.Context, owner string, id tss.SetID) (secret.Bytes, error) {
 	answer, err := w.send(ctx, "/backup/fetch", setBody{owner, id.ShareSetID}, true)
 	if errors.Is(err, webhook.ErrAnswerTooLarge) {
@@ -206,8 +208,7 @@ func (w *Webhook) seal(plain secret.Bytes) (secret.Bytes, error) {
 	return secret.New(out.Bytes()), nil
 }
 
-// send sends a body. That it was not taken is the custodian's failure, except where the run
-// ended meanwhile.
+// send sends a body. A failure is the custodian's, unless the run ended meanwhile.
 func (w *Webhook) send(ctx context.Context, path string, body any, asks bool) (secret.Bytes, error) {
 	b, err := json.Marshal(body)
 	if err != nil {

@@ -31,7 +31,7 @@ import (
 
 const signingSecret = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
-// custodianAt returns what sends webhooks to a handler, over TLS on a real socket.
+// custodianAt returns a custodian that sends webhooks to a handler, over TLS on a real socket.
 func (w *world) custodianAt(t *testing.T, h http.Handler, to *age.X25519Recipient) *custody.Webhook {
 	t.Helper()
 	return w.custodianWith(t, h, func(cfg *custody.WebhookConfig) { cfg.Recipient, cfg.ReadBack = to, 50*time.Millisecond })
@@ -68,7 +68,7 @@ func reference(t *testing.T, identity *age.X25519Identity) http.Handler {
 	return custodian.New(s, custodian.Config{Verifiers: []*webhook.Signer{verifier}, HeaderSecrets: []secret.Bytes{secret.New([]byte("swordfish"))}, Identity: identity}, slog.New(slog.DiscardHandler))
 }
 
-// elsewhere returns a set without its halves in its row, as one whose custodian is elsewhere.
+// elsewhere returns a set without a server share in its row, as with an external custodian.
 func (w *world) elsewhere(t *testing.T, walletID string, curves ...tss.Curve) *deposited {
 	d := w.deposit(t, walletID, tss.Backup, curves...)
 	d.ServerShare, d.Method = nil, session.Password
@@ -83,7 +83,7 @@ func TestWebhookCustodian(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			var seen []byte // what travelled inside TLS
+			var seen []byte // what was sent inside TLS
 			var mu sync.Mutex
 			inner := reference(t, identity)
 			c := w.custodianAt(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -104,9 +104,9 @@ func TestWebhookCustodian(t *testing.T) {
 				require.Empty(t, row)
 			}
 			for _, d := range sets {
-				half, err := c.Fetch(t.Context(), "alice", d.StoredSet)
+				share, err := c.Fetch(t.Context(), "alice", d.StoredSet)
 				require.NoError(t, err)
-				requireSame(t, d.server, half)
+				requireSame(t, d.server, share)
 				_, err = c.Fetch(t.Context(), "bob", d.StoredSet)
 				require.ErrorIs(t, err, session.ErrWebhookFailed)
 			}
@@ -121,16 +121,16 @@ func TestWebhookCustodian(t *testing.T) {
 	}
 }
 
-// A set whose half is in mpcd's own database is found there, whatever is configured now,
-// and the other way round nobody computes with nothing.
+// A set whose share is in mpcd's own database is found there even with an external custodian configured; the reverse
+// is an error.
 func TestWebhookCustodianAfterManaged(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	c := w.custodianAt(t, http.NotFoundHandler(), nil)
 	d := w.deposit(t, uuid.NewString(), tss.Backup, tss.Ed25519)
-	half, err := c.Fetch(t.Context(), "alice", d.StoredSet)
+	share, err := c.Fetch(t.Context(), "alice", d.StoredSet)
 	require.NoError(t, err)
-	requireSame(t, d.server, half)
+	requireSame(t, d.server, share)
 
 	d.ServerShare = nil
 	_, err = w.managed.Fetch(t.Context(), "alice", d.StoredSet)
@@ -141,7 +141,7 @@ func TestWebhookCustodianAfterManaged(t *testing.T) {
 	require.ErrorIs(t, err, session.ErrShareSetRevoked)
 }
 
-// What a custodian may answer in the place of a half.
+// Wrong responses of a custodian to a fetch.
 func TestCustodianAnswersSomethingElse(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -170,7 +170,7 @@ func TestCustodianAnswersSomethingElse(t *testing.T) {
 	for name, x := range map[string]struct {
 		answer string
 		fine   bool
-		says   string // of the likely cause
+		says   string // in the error, about the likely cause
 	}{
 		"it, still encrypted":          {shares(base64.StdEncoding.EncodeToString(sealed)), false, "still encrypted (age): the custodian decrypts with the identity of --custodian-recipient"},
 		"it, encrypted and not base64": {shares(string(sealed)), false, "still encrypted (age)"},
@@ -192,7 +192,7 @@ func TestCustodianAnswersSomethingElse(t *testing.T) {
 		"more after it":                {shares(text(d.server)) + "x", false, ""},
 		"deep":                         {strings.Repeat(`[`, 20000), false, ""},
 		"the client's share":           {shares(text(d.client)), false, ""},
-		"another wallet's":             {shares(text(another(w, t).server)), false, "other sets' shares"},
+		"another wallet's":             {shares(text(another(w, t).server)), false, "only shares of other sets"},
 		"another set's":                {shares(text(w.elsewhere(t, wallet, tss.Ed25519).server)), false, ""},
 		"an altered one":               {shares(string(altered)), false, ""},
 		"one that lacks a curve":       {shares(text(lacking)), false, ""},
@@ -200,23 +200,26 @@ func TestCustodianAnswersSomethingElse(t *testing.T) {
 		"one with another record":      {shares(text(&other)), false, ""},
 		"garbage":                      {shares("AAAA", "", "////"), false, ""},
 		"the same, but for white":      {shares(" " + text(d.server)), false, "not that of RFC 4648"},
-		"an age file for somebody":     {shares(base64.StdEncoding.EncodeToString([]byte("age-encryption.org/v1\n-> X25519 a\n"))), false, "still encrypted (age)"},
-		"a thousand that are not it ":  {shares(many(text(d.client), 1000)...), false, ""},
+		"an age file for another key": {
+			shares(base64.StdEncoding.EncodeToString([]byte("age-encryption.org/v1\n-> X25519 a\n"))), false,
+			"still encrypted (age)",
+		},
+		"a thousand that are not it ": {shares(many(text(d.client), 1000)...), false, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := w.custodianAt(t, http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, x.answer) }), nil)
-			half, err := c.Fetch(t.Context(), "alice", d.StoredSet)
+			share, err := c.Fetch(t.Context(), "alice", d.StoredSet)
 			_, stored := c.Deposit(t.Context(), "alice", &d.ShareSet, d.server)
 			if x.fine {
 				require.NoError(t, err)
 				require.NoError(t, stored)
-				requireSame(t, d.server, half)
+				requireSame(t, d.server, share)
 				return
 			}
 			require.ErrorIs(t, err, session.ErrWebhookFailed)
-			require.ErrorIs(t, stored, session.ErrWebhookFailed, "a backup that cannot be read back is none")
-			require.Nil(t, half)
+			require.ErrorIs(t, stored, session.ErrWebhookFailed, "a backup that cannot be read back is refused")
+			require.Nil(t, share)
 			for _, err := range []error{err, stored} {
 				require.NotErrorIs(t, err, tss.ErrShareMalformed)
 				require.NotErrorIs(t, err, tss.ErrShareMismatch)
@@ -233,7 +236,7 @@ func mustDecode(t *testing.T, s string) []byte {
 	return b
 }
 
-// ageFile is a share as it leaves for a custodian with a recipient.
+// ageFile returns a share as it is sent to a custodian with a recipient.
 func ageFile(t *testing.T, s *tss.Share) []byte {
 	t.Helper()
 	id, err := age.GenerateX25519Identity()
@@ -261,7 +264,7 @@ func many(s string, n int) []any {
 	return all
 }
 
-// Deposit takes no half that is not the set's own.
+// Deposit rejects any share but the set's own.
 func TestWebhookDepositRefuses(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -273,7 +276,7 @@ func TestWebhookDepositRefuses(t *testing.T) {
 	require.Error(t, err)
 }
 
-// A run that ends while the custodian hangs is the run's end, and no fault of his.
+// If a run ends while the custodian hangs, the error is the run's, not the custodian's.
 func TestWebhookCustodianAndTheRunsEnd(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -1,13 +1,12 @@
-// Package kms wraps keysets with a key that never leaves a KMS: HashiCorp Vault's transit
-// engine, AWS KMS or Google Cloud KMS, through Tink's integrations.
+// Package kms wraps keysets with a key that never leaves a KMS: HashiCorp Vault's transit engine, AWS KMS or Google
+// Cloud KMS, through Tink's integrations.
 //
-// It asks a KMS when a keyset file is read or written and at no other time: a service
-// that runs does without its KMS. Each call has a deadline. Addresses come from the key's
-// URI alone, TLS is always verified, and credentials come from where the KMS's own SDK
-// looks for them, never from a flag.
+// The KMS is used only when a keyset file is read or written: a running service does not depend on it. Each call has
+// a deadline. The address comes only from the key's URI, TLS is always verified, and credentials come from where the
+// KMS's own SDK looks for them, never from a flag.
 //
-// It keeps no key and no plaintext, and puts neither into an error. It trusts the SDKs,
-// and the KMS with the keyset.
+// The package keeps no key and no plaintext, and puts neither into an error. It trusts the SDKs, and the KMS with the
+// keyset.
 package kms
 
 import (
@@ -26,7 +25,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// timeout bounds one call, with what an SDK does again on its own.
+// timeout bounds one call, including an SDK's own retries.
 const timeout = 10 * time.Second
 
 // Key is a key in a KMS. It implements seal.Wrapper.
@@ -34,7 +33,7 @@ type Key struct {
 	uri      string
 	provider *provider
 	timeout  time.Duration
-	gcp      []option.ClientOption // of tests: Google's SDK takes its endpoint from the program alone
+	gcp      []option.ClientOption // for tests: Google's SDK takes its endpoint only from the program
 }
 
 // provider is a kind of KMS.
@@ -59,14 +58,14 @@ var providers = map[string]*provider{
 	},
 }
 
-// Check says whether a URI can name a key. It asks no KMS.
+// Check checks the form of a key's URI, without a call to the KMS.
 func Check(uri string) error {
 	_, err := New(uri)
 	return err
 }
 
-// New returns the key that a URI names. It asks no KMS. Its errors do not quote the URI,
-// in which somebody may have put a password.
+// New returns the key that a URI names, without a call to the KMS. Its errors do not quote the URI, which may contain
+// a password by mistake.
 func New(uri string) (*Key, error) {
 	scheme, _, _ := strings.Cut(uri, "://")
 	p := providers[scheme]
@@ -103,16 +102,17 @@ func (k *Key) ask(ctx context.Context, call func(context.Context, tink.AEADWithC
 	b, err := call(ctx, a)
 	switch {
 	case err != nil && ctx.Err() != nil, errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded:
-		return nil, fmt.Errorf("the KMS of key %s gave no answer in %v: see that it is up and can be reached from here, and try again (%s)", k.uri, k.timeout, oneLine(err))
+		return nil, fmt.Errorf("the KMS of key %s gave no answer in %v: "+
+			"check that it is up and can be reached from here, and try again (%s)", k.uri, k.timeout, oneLine(err))
 	case err != nil:
 		return nil, fmt.Errorf("the KMS of key %s %s (%s)", k.uri, say[classify(err)], oneLine(err))
-	case len(b) == 0: // no keyset is empty, wrapped or not
-		return nil, fmt.Errorf("the KMS of key %s answered without a value: see that it is what its address says", k.uri)
+	case len(b) == 0: // a keyset is never empty, wrapped or not
+		return nil, fmt.Errorf("the KMS of key %s answered without a value: check that its address is that of a KMS", k.uri)
 	}
 	return b, nil
 }
 
-// class is why a KMS did not do what it was asked for.
+// class is the kind of failure of a KMS.
 type class int
 
 const (
@@ -122,12 +122,15 @@ const (
 	noKey
 )
 
-// say says what to do.
+// say has an error text for the operator per class.
 var say = map[class]string{
-	failed:  "cannot be used now: see that it is up and can be reached from here, that it is what its address says, and try again",
-	refused: "refuses: see that this process has good credentials (mpcd keyset --help says where from), and that they may encrypt and decrypt with the key",
-	shut:    "does not open the keyset: another key wrapped it, or it was altered: name that key, or restore the file from its backup",
-	noKey:   "has no such key, or it is disabled: name the one that wrapped the keyset, or enable it",
+	failed: "cannot be used now: " +
+		"check that it is up and can be reached from here, and that its address is that of a KMS, and try again",
+	refused: "refuses: check that this process has valid credentials (mpcd keyset --help says where from), " +
+		"and that they may encrypt and decrypt with the key",
+	shut: "does not open the keyset: another key wrapped it, or it was altered: " +
+		"name that key, or restore the file from its backup",
+	noKey: "has no such key, or it is disabled: name the one that wrapped the keyset, or enable it",
 }
 
 func classify(err error) class {
@@ -146,7 +149,7 @@ func classify(err error) class {
 		return failed
 	case errors.As(err, &aws):
 		return classifyAWS(aws.ErrorCode())
-	case strings.Contains(err.Error(), "get credentials"): // AWS's SDK found none
+	case strings.Contains(err.Error(), "get credentials"): // AWS's SDK found no credentials
 		return refused
 	}
 	switch status.Code(err) {
@@ -174,7 +177,7 @@ func classifyAWS(code string) class {
 	return failed
 }
 
-// oneLine joins the lines of an SDK's error, and cuts what is too long.
+// oneLine joins the lines of an SDK's error, and truncates it.
 func oneLine(err error) string {
 	const enough = 400
 	s := strings.Join(strings.Fields(err.Error()), " ")

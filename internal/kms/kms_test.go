@@ -27,7 +27,7 @@ var _ seal.Wrapper = (*Key)(nil)
 func setenv(t *testing.T, env []string) {
 	t.Helper()
 	for _, name := range []string{"VAULT_TOKEN", "VAULT_TOKEN_FILE", "VAULT_CACERT", "VAULT_ADDR", "VAULT_SKIP_VERIFY", "AWS_PROFILE", "AWS_SESSION_TOKEN", "GOOGLE_APPLICATION_CREDENTIALS"} {
-		t.Setenv(name, "") // which also puts it back
+		t.Setenv(name, "") // and restores it at the end
 		require.NoError(t, os.Unsetenv(name))
 	}
 	for _, e := range env {
@@ -36,7 +36,7 @@ func setenv(t *testing.T, env []string) {
 	}
 }
 
-// key returns the key at uri, with little patience.
+// key returns the key at uri, with a short timeout.
 func key(t *testing.T, uri string) *Key {
 	t.Helper()
 	k, err := New(uri)
@@ -55,7 +55,7 @@ func gcpKey(t *testing.T, g *kmstest.GCP) *Key {
 	return k
 }
 
-// requireWorks makes a keyset, and reads and rotates it.
+// requireWorks creates, reads and rotates a keyset.
 func requireWorks(t *testing.T, k *Key) {
 	t.Helper()
 	f := seal.File{Path: filepath.Join(t.TempDir(), "keyset"), KMS: k}
@@ -72,7 +72,7 @@ func requireWorks(t *testing.T, k *Key) {
 
 const plain = "a keyset that nobody may see"
 
-// requireShut opens what was wrapped, and nothing that was altered.
+// requireShut requires that what was wrapped can be unwrapped, but nothing that was altered.
 func requireShut(t *testing.T, k *Key) {
 	t.Helper()
 	c, err := k.Wrap(t.Context(), []byte(plain), []byte("label"))
@@ -88,7 +88,7 @@ func requireShut(t *testing.T, k *Key) {
 	requireSays(t, k, err, "does not open the keyset")
 }
 
-// requireSays wants an error that names the KMS, says what to do, and holds no secret.
+// requireSays requires an error that names the KMS, says what to do, and contains no secret.
 func requireSays(t *testing.T, k *Key, err error, want string, secrets ...string) {
 	t.Helper()
 	require.ErrorContains(t, err, want)
@@ -107,7 +107,7 @@ func requireFails(t *testing.T, k *Key, want string, secrets ...string) {
 	requireSays(t, k, err, want, secrets...)
 }
 
-// hang ends when the client has gone away, which a server sees once it has read the body.
+// hang returns when the client has disconnected, which a server notices only once it has read the body.
 func hang(_ http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	<-r.Context().Done()
@@ -128,7 +128,8 @@ func TestVault(t *testing.T) {
 		fault http.HandlerFunc
 		want  string
 	}{
-		"refuses": {func(w http.ResponseWriter, _ *http.Request) { kmstest.VaultError(w, 403, "permission denied") }, "refuses: see that this process has good credentials"},
+		"refuses": {func(w http.ResponseWriter, _ *http.Request) { kmstest.VaultError(w, 403, "permission denied") },
+			"refuses: check that this process has valid credentials"},
 		"sealed":  {func(w http.ResponseWriter, _ *http.Request) { kmstest.VaultError(w, 503, "Vault is sealed") }, "cannot be used now"},
 		"broken":  {func(w http.ResponseWriter, _ *http.Request) { kmstest.VaultError(w, 500, "internal error") }, "cannot be used now"},
 		"garbage": {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>hello</html>")) }, "cannot be used now"},
@@ -190,7 +191,7 @@ func TestAWS(t *testing.T) {
 		fault http.HandlerFunc
 		want  string
 	}{
-		"refuses":  {awsError("AccessDeniedException"), "refuses: see that this process has good credentials"},
+		"refuses":  {awsError("AccessDeniedException"), "refuses: check that this process has valid credentials"},
 		"expired":  {awsError("ExpiredTokenException"), "refuses"},
 		"disabled": {awsError("DisabledException"), "has no such key, or it is disabled"},
 		"broken":   {func(w http.ResponseWriter, _ *http.Request) { kmstest.AWSError(w, 500, "KMSInternalException", "") }, "cannot be used now"},
@@ -232,10 +233,12 @@ func TestGCP(t *testing.T) {
 		err  error
 		want string
 	}{
-		"refuses":  {status.Error(codes.PermissionDenied, "Permission 'cloudkms.cryptoKeyVersions.useToDecrypt' denied"), "refuses: see that this process has good credentials"},
+		"refuses": {status.Error(codes.PermissionDenied, "Permission 'cloudkms.cryptoKeyVersions.useToDecrypt' denied"),
+			"refuses: check that this process has valid credentials"},
 		"disabled": {status.Error(codes.FailedPrecondition, "the version is not enabled"), "has no such key, or it is disabled"},
 		"broken":   {status.Error(codes.Internal, "internal"), "cannot be used now"},
-		"slow":     {status.Error(codes.Unavailable, "try again"), "gave no answer in 500ms"}, // the SDK does, until its time is up
+		// The SDK does, until the deadline.
+		"slow": {status.Error(codes.Unavailable, "try again"), "gave no answer in 500ms"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g.Fail(c.err)
@@ -281,7 +284,7 @@ func TestGCP(t *testing.T) {
 	requireFails(t, &down, "gave no answer in 500ms")
 }
 
-// Who gives up while a KMS hangs is not kept.
+// A cancelled call returns even while the KMS hangs.
 func TestCancelled(t *testing.T) {
 	a := kmstest.NewAWS(t)
 	setenv(t, a.Env())

@@ -17,10 +17,10 @@ import (
 	"github.com/tink-crypto/tink-go/v2/tink"
 )
 
-// openVault asks the host in the URI, with the token in VAULT_TOKEN or in the file that
-// VAULT_TOKEN_FILE names, and with what else Vault's SDK takes from the environment
-// (VAULT_CACERT, VAULT_CLIENT_CERT, VAULT_NAMESPACE). The label goes into associated_data:
-// what Vault calls context binds nothing unless the key was made with derivation.
+// openVault uses the host in the URI, with the token in VAULT_TOKEN or in the file that VAULT_TOKEN_FILE names, and
+// with the other settings that Vault's SDK takes from the environment (VAULT_CACERT, VAULT_CLIENT_CERT,
+// VAULT_NAMESPACE). The label goes into associated_data: Vault's context binds nothing unless the key was created
+// with derivation.
 func openVault(_ context.Context, k *Key) (tink.AEADWithContext, error) {
 	u, err := url.Parse(k.uri)
 	if err != nil {
@@ -32,9 +32,9 @@ func openVault(_ context.Context, k *Key) (tink.AEADWithContext, error) {
 	}
 	transport, ok := cfg.HttpClient.Transport.(*http.Transport)
 	if !ok {
-		return nil, errors.New("vault's SDK has another transport than was expected")
+		return nil, errors.New("vault's SDK has an unexpected transport")
 	}
-	transport.TLSClientConfig.InsecureSkipVerify = false // whatever VAULT_SKIP_VERIFY says: the answer is our keyset
+	transport.TLSClientConfig.InsecureSkipVerify = false // even with VAULT_SKIP_VERIFY: the response is our keyset
 	cfg.Address, cfg.AgentAddress = "https://"+u.Host, ""
 	cfg.Timeout, cfg.MaxRetries, cfg.MinRetryWait, cfg.MaxRetryWait = k.timeout, 1, 200*time.Millisecond, time.Second
 	client, err := api.NewClient(cfg)
@@ -82,13 +82,13 @@ func (a withoutContext) DecryptWithContext(_ context.Context, ciphertext, label 
 	return a.Decrypt(ciphertext, label)
 }
 
-// openAWS asks the region in the key's ARN, with the credentials that AWS's SDK finds. The
-// label is the encryption context.
+// openAWS uses the region in the key's ARN, with the credentials that AWS's SDK finds. The label is the encryption
+// context.
 func openAWS(ctx context.Context, k *Key) (tink.AEADWithContext, error) {
 	return awskms.NewAEADWithContext(ctx, strings.TrimPrefix(k.uri, "aws-kms://"))
 }
 
-// openGCP asks with Google's application default credentials, over gRPC.
+// openGCP uses Google's application default credentials, over gRPC.
 func openGCP(ctx context.Context, k *Key) (tink.AEADWithContext, error) {
 	return gcpkms.GetAEADWithContext(ctx, k.uri, gcpkms.WithGoogleAPIClientOptions(k.gcp...))
 }

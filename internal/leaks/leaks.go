@@ -1,10 +1,8 @@
-// Package leaks tells whether some bytes, such as a file or a log, show the secrets of a
-// client share. The tests ask it about everything that a service writes, and the demo about
-// its service's database.
+// Package leaks searches bytes, such as a file or a log, for the secrets of a client share. Tests run it over
+// everything the service writes, and the demo over its service's database.
 //
-// It finds a secret as it is and in the spellings that encoders and careless logging give
-// it; it does not find what is encrypted or compressed. It keeps nothing, and what it
-// answers quotes nothing of a secret.
+// It finds a secret in plain form and in the encodings that encoders and careless logging produce. It does not find
+// encrypted or compressed secrets. Its results do not quote the secret.
 package leaks
 
 import (
@@ -19,8 +17,8 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
-// Find says how a text shows a secret of a client share, if it does: as it is, or in one
-// of the forms that encoders and careless logging give it.
+// Find lists the forms in which text contains a secret of the client share: raw, or one of the encodings that
+// encoders and careless logging produce. It returns nil if there are none.
 func Find(text, share []byte) (how []string) {
 	for i, secret := range secrets(share) {
 		for name, s := range spellings(secret) {
@@ -32,8 +30,8 @@ func Find(text, share []byte) (how []string) {
 	return how
 }
 
-// secrets returns the numbers in a share that nobody else may know. What else it says, such
-// as the wallet's id, stands in many places. Bytes that are no share are one secret.
+// secrets returns the secret numbers in a share, but not its other fields, such as the wallet's id, which appear in
+// many places. Bytes that do not parse as a share are one secret.
 func secrets(share []byte) (all [][]byte) {
 	var w struct {
 		Keys []struct {
@@ -55,8 +53,8 @@ func secrets(share []byte) (all [][]byte) {
 	return all
 }
 
-// spellings are the ways in which a secret may get into a text. A part of it counts: a
-// secret that is cut, or stands in something longer, is found by its middle.
+// spellings returns the encodings of a secret to search for. They cover only its middle, so that a truncated secret
+// or one embedded in something longer is found too.
 func spellings(secret []byte) map[string]string {
 	part := secret[len(secret)-24 : len(secret)-4]
 	reversed := slices.Clone(part)
@@ -68,7 +66,7 @@ func spellings(secret []byte) map[string]string {
 		"as bytes": decimals(part, " "),
 		"as JSON":  decimals(part, ","),
 	}
-	// Base64 looks different at each offset in a group of three bytes.
+	// Base64 output depends on the secret's offset within a group of three bytes.
 	for offset, name := range []string{"base64", "base64+1", "base64+2"} {
 		for encoding, e := range map[string]*base64.Encoding{"": base64.RawStdEncoding, " URL": base64.RawURLEncoding} {
 			aligned := part[offset:]

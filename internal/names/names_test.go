@@ -9,7 +9,7 @@ import (
 	"github.com/mpcd/mpcd/internal/names"
 )
 
-// phones are names that phones and people have.
+// phones are names found on real phones.
 var phones = map[string]string{
 	"ASCII":                     "Ada's tablet",
 	"typographic apostrophe":    "Ada\u2019s iPhone",
@@ -67,7 +67,7 @@ func TestRefusedNames(t *testing.T) {
 	}
 }
 
-// The length is in characters, whatever bytes they take.
+// The length is counted in characters, not bytes.
 func TestLengthOfNames(t *testing.T) {
 	t.Parallel()
 	for _, c := range []string{"a", "é", "電", "\U0001F4F1"} {
@@ -77,7 +77,7 @@ func TestLengthOfNames(t *testing.T) {
 	require.Error(t, names.Check(strings.Repeat("\xff", 1<<20), 128))
 }
 
-// What is shown in a line leaves the rest of the line alone, and is as it was otherwise.
+// Line removes what would disturb the rest of the line and keeps everything else.
 func TestLine(t *testing.T) {
 	t.Parallel()
 	for what, name := range phones {

@@ -1,10 +1,9 @@
-// Package policy asks an external authoriser, a wallet provider's own service, before a
-// share set is backed up, provisioned from, signed with, or revoked. It comes after mpcd's
-// own table of scopes and ownership, and can only take away.
+// Package policy asks an external authoriser, a wallet provider's own service, before a share set is backed up,
+// provisioned from, signed with, or revoked. mpcd checks its own scopes and ownership first, so the authoriser can
+// only narrow what is allowed.
 //
-// No answer is no: what cannot be reached, fails, or answers something else than yes,
-// stops the call. The question holds no secret. It trusts the webhook room for who
-// answers.
+// It fails closed: if the authoriser cannot be reached, fails, or answers anything but a clear yes, the call is
+// refused. The question contains no secrets. Package webhook authenticates the authoriser.
 package policy
 
 import (
@@ -23,10 +22,10 @@ import (
 	"github.com/mpcd/mpcd/internal/webhook"
 )
 
-// patience bounds a question with all its tries: a caller waits for it, without a word.
-const patience = 15 * time.Second
+// timeout bounds a question including retries: the caller waits for it and sees no progress meanwhile.
+const timeout = 15 * time.Second
 
-// maxReason bounds what a caller is told of the authoriser's reason, in bytes.
+// maxReason bounds how much of the authoriser's reason is passed on to the caller, in bytes.
 const maxReason = 256
 
 // Webhook is an authoriser behind a URL. It is safe for concurrent use.
@@ -34,10 +33,10 @@ type Webhook struct{ client *webhook.Client }
 
 var _ session.Policy = (*Webhook)(nil)
 
-// NewWebhook returns the authoriser that a client's messages reach.
+// NewWebhook returns the authoriser that client sends to.
 func NewWebhook(client *webhook.Client) *Webhook { return &Webhook{client} }
 
-// question is the message. Fields that do not apply are left out.
+// question is the request body. Fields that do not apply are omitted.
 type question struct {
 	Caller     string `json:"caller"`
 	Operation  string `json:"operation"` // BACKUP, PROVISION, SIGN or REVOKE
@@ -49,7 +48,7 @@ type question struct {
 	Digest     string `json:"payloadDigest,omitempty"` // hex, 32 bytes
 }
 
-// answer is what the authoriser says. A yes that is not there is a no.
+// answer is the response body. A missing allow is a no.
 type answer struct {
 	Allow  *bool  `json:"allow"`
 	Reason string `json:"reason"` // for the caller and the audit log
@@ -57,7 +56,7 @@ type answer struct {
 
 // Allow implements session.Policy.
 func (w *Webhook) Allow(ctx context.Context, q session.Question) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	m := question{
 		Caller: q.Caller, Operation: q.Operation, WalletID: q.WalletID, Owner: q.Owner, ShareSetID: q.ShareSetID, RequestID: q.RequestID,
@@ -77,7 +76,7 @@ func (w *Webhook) Allow(ctx context.Context, q session.Question) error {
 	return decide(body.Reveal())
 }
 
-// failed says whether the same question may be answered later.
+// failed reports whether the same question may be answered later.
 func failed(err error) error {
 	f := &session.WebhookError{Err: err}
 	if e := new(webhook.Error); errors.As(err, &e) {
@@ -86,7 +85,7 @@ func failed(err error) error {
 	return f
 }
 
-// decide reads an answer: one JSON object with allow, and perhaps a reason.
+// decide parses an answer: one JSON object with allow and an optional reason.
 func decide(body []byte) error {
 	var a answer
 	d := json.NewDecoder(bytes.NewReader(body))
@@ -102,8 +101,7 @@ func decide(body []byte) error {
 	return nil
 }
 
-// printable returns the start of a text that comes from outside, without what would
-// disturb a log or a terminal.
+// printable returns the start of an untrusted text, without characters that would disturb a log or a terminal.
 func printable(s string) string {
 	s = names.Line(s)
 	for len(s) > maxReason {

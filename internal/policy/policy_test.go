@@ -60,13 +60,13 @@ func TestAllow(t *testing.T) {
 	require.JSONEq(t, `{"caller":"alice","operation":"REVOKE","walletId":"w","owner":"o","shareSetId":"s"}`, <-got)
 }
 
-// Only a clear yes is one.
+// Only a clear yes allows the call.
 func TestClosed(t *testing.T) {
 	t.Parallel()
 	for name, x := range map[string]struct {
 		code   int
 		answer string
-		why    string // of a no; "": there was no answer
+		why    string // the reason given for a no; "": there was no answer
 	}{
 		"no":                    {200, `{"allow": false, "reason": "daily limit"}`, "daily limit"},
 		"no, with control text": {200, "{\"allow\": false, \"reason\": \"a\\u001b[31m\\nb\"}", "a[31mb"},
@@ -101,11 +101,11 @@ func TestClosed(t *testing.T) {
 	}
 }
 
-// An authoriser that hangs is no yes either, and a caller that goes away does not wait.
+// An authoriser that hangs does not allow the call, and a caller that disconnects does not wait for it.
 func TestHangingAuthoriser(t *testing.T) {
 	t.Parallel()
 	w := authoriser(t, func(_ http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body) // or nobody would see that the caller goes away
+		_, _ = io.Copy(io.Discard, r.Body) // without this the server would not notice that the caller disconnected
 		<-r.Context().Done()
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
@@ -113,8 +113,8 @@ func TestHangingAuthoriser(t *testing.T) {
 	require.ErrorIs(t, w.Allow(ctx, session.Question{}), session.ErrWebhookFailed)
 }
 
-// What an authoriser says of itself reaches the caller: whether to ask again, and when. A
-// Retry-After is heeded within the time that a caller waits.
+// A caller learns whether and when to ask again. A Retry-After is honoured if it fits in the time that a caller
+// waits.
 func TestAuthoriserSaysWhetherItCanPass(t *testing.T) {
 	t.Parallel()
 	for name, x := range map[string]struct {

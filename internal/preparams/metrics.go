@@ -9,8 +9,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// metrics counts what becomes of sets. Depth and age are read from the store when
-// somebody asks.
+// metrics counts sets. Depth and age are read from the store when metrics are collected.
 type metrics struct {
 	pool *Pool
 
@@ -29,14 +28,14 @@ func newMetrics(p *Pool) *metrics {
 		pool:    p,
 		made:    counter("made_total", "Sets of pre-params that were added to the pool."),
 		claimed: counter("claimed_total", "Sets that runs took from the pool."),
-		misses:  counter("misses_total", "Runs that found the pool empty and made their own set."),
+		misses:  counter("misses_total", "Runs that found the pool empty and generated their own set."),
 		refused: counter("refused_total", "Device-held runs that were refused because the pool was empty."),
 		invalid: counter("invalid_total", "Sets that were dropped because they could not be opened or failed validation."),
 		expired: counter("expired_total", "Sets that were erased unused because of their age."),
 		depth:   gauge("depth", "Sets that are ready, for both parties together."),
 		ready:   gauge("ready", "Sets that are ready for a party.", "party"),
-		target:  gauge("target_depth", "Sets that there should be."),
-		oldest:  gauge("oldest_age_seconds", "Age of the oldest set; 0 where there is none."),
+		target:  gauge("target_depth", "Sets that the pool should hold."),
+		oldest:  gauge("oldest_age_seconds", "Age of the oldest set; 0 if there is none."),
 	}
 }
 
@@ -56,7 +55,7 @@ func (p *Pool) Describe(ch chan<- *prometheus.Desc) {
 	ch <- m.oldest
 }
 
-// scrapeTimeout bounds the look into the store.
+// scrapeTimeout bounds that read.
 const scrapeTimeout = 2 * time.Second
 
 // Collect implements prometheus.Collector.

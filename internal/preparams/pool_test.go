@@ -27,7 +27,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
 
-// claimFrom names the database of a child process that claims all that it can get.
+// claimFrom names the database of a child process that claims everything it can get.
 const claimFrom = "MPCD_TEST_CLAIM_FROM"
 
 func TestMain(m *testing.M) {
@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 		claimAll(path)
 		return
 	}
-	// tss-lib's logger starts a goroutine of its own when it is linked in.
+	// tss-lib's logger starts a goroutine when it is linked in.
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/ipfs/go-log/writer.(*MirrorWriter).logRoutine"))
 }
 
@@ -82,7 +82,7 @@ func add(t *testing.T, p *preparams.Pool, party tss.Party, n int) {
 	}
 }
 
-// ago is a time that is not too old.
+// ago returns a time that is not too old.
 func ago(minutes int) time.Time { return time.Now().Add(-time.Duration(minutes) * time.Minute) }
 
 func counter(t *testing.T, p *preparams.Pool, name string) float64 {
@@ -108,7 +108,7 @@ func depth(t *testing.T, p *preparams.Pool) int {
 	return st.Depth()
 }
 
-// Many claimants empty a pool: each set goes to exactly one of them.
+// If many callers empty a pool, each set goes to exactly one of them.
 func TestGoroutinesNeverGetTheSameSet(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -140,7 +140,7 @@ func TestGoroutinesNeverGetTheSameSet(t *testing.T) {
 	require.InDelta(t, n, counter(t, p, "claimed_total"), 0)
 }
 
-// Two processes race for one database's pool: each set goes to one of them.
+// If two processes empty one database's pool, each set goes to exactly one of them.
 func TestProcessesNeverGetTheSameSet(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -196,7 +196,7 @@ func claimAll(path string) {
 	_ = st.Close()
 }
 
-// The pool fills to its depth and no further, and what it made survives a restart.
+// The pool fills to its depth and no further, and what it generated survives a restart.
 func TestFillsToDepthAndSurvivesARestart(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -222,8 +222,8 @@ func TestFillsToDepthAndSurvivesARestart(t *testing.T) {
 	require.InDelta(t, 0, counter(t, p, "misses_total"), 0)
 }
 
-// While a run computes nothing is filled; when the last one has ended, filling goes on.
-func TestFillingStepsAside(t *testing.T) {
+// The pool does not fill while a run computes, and continues when the last one has ended.
+func TestFillingPausesForRuns(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	p := r.pool(1)
@@ -233,8 +233,8 @@ func TestFillingStepsAside(t *testing.T) {
 	filled := make(chan error)
 	go func() { filled <- p.Fill(ctx) }()
 	p.Resume()
-	// One run still computes. Filling would take a second; it must not even begin, which
-	// the pool's own count of CPU cannot show, so this waits a while for what never comes.
+	// One run still computes. Filling, which takes about a second, must not even start; the pool has no counter that
+	// shows that, so this waits to see that nothing happens.
 	require.Never(t, func() bool { return depth(t, p) > 0 }, 3*time.Second, 100*time.Millisecond)
 	p.Resume()
 	require.Eventually(t, func() bool { return depth(t, p) == 1 }, time.Minute, 10*time.Millisecond)
@@ -242,8 +242,8 @@ func TestFillingStepsAside(t *testing.T) {
 	require.NoError(t, <-filled)
 }
 
-// A pause in mid-search ends the search, not the filler.
-func TestPauseInterruptsASearch(t *testing.T) {
+// A pause during a search cancels the search, not the filler.
+func TestPauseCancelsASearch(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	p := r.pool(1)
@@ -260,7 +260,7 @@ func TestPauseInterruptsASearch(t *testing.T) {
 	require.Empty(t, r.log.String())
 }
 
-func TestEmptyPoolMakesItsOwn(t *testing.T) {
+func TestEmptyPoolGeneratesASet(t *testing.T) {
 	t.Parallel()
 	p := newRig(t).pool(0)
 	pp, err := p.Claim(t.Context(), tss.Server)
@@ -274,8 +274,8 @@ func TestEmptyPoolMakesItsOwn(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
-// Rows that were altered, swapped or sealed by another keyset are dropped and counted,
-// and the next one is handed out.
+// Rows that were altered, swapped or sealed under another keyset are dropped and counted, and the next one is handed
+// out.
 func TestInvalidSetsAreDroppedAndCounted(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -287,7 +287,7 @@ func TestInvalidSetsAreDroppedAndCounted(t *testing.T) {
 	require.Equal(t, "garbage", id)
 	_, other, err := r.store.ClaimPreParams(t.Context(), tss.Server, time.Time{})
 	require.NoError(t, err)
-	// A good ciphertext in another row, and one with a flipped bit.
+	// A valid ciphertext in another row, and one with a flipped bit.
 	require.NoError(t, r.store.AddPreParams(t.Context(), "swapped", tss.Server, other, ago(3)))
 	flipped := bytes.Clone(other)
 	flipped[len(flipped)/2] ^= 1
@@ -302,8 +302,8 @@ func TestInvalidSetsAreDroppedAndCounted(t *testing.T) {
 	require.Zero(t, depth(t, p))
 }
 
-// A sealed set that opens, and is no valid set of pre-params, is dropped too.
-func TestSealedNonsenseIsDropped(t *testing.T) {
+// A set that decrypts but is not valid is dropped too.
+func TestSealedGarbageIsDropped(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	p := r.pool(0)
@@ -317,7 +317,7 @@ func TestSealedNonsenseIsDropped(t *testing.T) {
 	sealed, err := r.sealer.Seal(plain, session.PreParamsLabel("bad", tss.Server))
 	require.NoError(t, err)
 	require.NoError(t, r.store.AddPreParams(t.Context(), "bad", tss.Server, sealed, ago(3)))
-	add(t, p, tss.Server, 1) // the next one, so that none is searched
+	add(t, p, tss.Server, 1) // the next one, so that no search is needed
 	_, err = p.Claim(t.Context(), tss.Server)
 	require.NoError(t, err)
 	require.InDelta(t, 1, counter(t, p, "invalid_total"), 0)
@@ -341,7 +341,7 @@ func TestOldSetsAreErased(t *testing.T) {
 	require.InDelta(t, 1, counter(t, p, "expired_total"), 0)
 }
 
-// A set is one party's. Whoever changes that in the database has a row that does not open.
+// A set belongs to one party: a row whose party was changed in the database does not decrypt.
 func TestSetsNeverChangeParties(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -361,7 +361,7 @@ func TestSetsNeverChangeParties(t *testing.T) {
 		n, _ := pp.Moduli()
 		require.Equal(t, made[party], n.String())
 		_, err = p.ClaimReady(t.Context(), party)
-		require.ErrorIs(t, err, session.ErrOverloaded, "the other party's is none of its own")
+		require.ErrorIs(t, err, session.ErrOverloaded, "a party does not get the other's set")
 	}
 
 	pp, err := src.PreParams(t.Context())
@@ -376,7 +376,7 @@ func TestSetsNeverChangeParties(t *testing.T) {
 	require.InDelta(t, 1, counter(t, p, "invalid_total"), 0)
 }
 
-// A set that is too old is claimed by nobody, before the filler has come to erase it.
+// A set that is too old is not claimed, even before the filler erases it.
 func TestOldSetsAreNotClaimed(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -388,9 +388,9 @@ func TestOldSetsAreNotClaimed(t *testing.T) {
 	require.Equal(t, 1, depth(t, p))
 }
 
-// Where sets are made ahead, a run that must not search is refused while there is none, and
-// told when to come again; where none are, it searches.
-func TestEmptyPoolRefusesWhatMustNotSearch(t *testing.T) {
+// With a pool, a run that must not search is refused when the pool is empty, and told when to retry; without one
+// (depth 0) it searches.
+func TestEmptyPoolRefusesReadyClaims(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	p := r.pool(2)
@@ -418,7 +418,7 @@ func TestEmptyPoolRefusesWhatMustNotSearch(t *testing.T) {
 	require.InDelta(t, 1, counter(t, p, "misses_total"), 0)
 }
 
-// A run that was refused gets its set although hosted runs compute without a pause.
+// A refused run gets its set even if hosted runs compute without a break.
 func TestRefusedRunsAreNotStarved(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -431,7 +431,8 @@ func TestRefusedRunsAreNotStarved(t *testing.T) {
 	require.ErrorIs(t, ready(t, p), session.ErrOverloaded)
 	require.Eventually(t, func() bool { return depth(t, p) == 1 }, 2*time.Minute, 10*time.Millisecond)
 	require.NoError(t, ready(t, p))
-	require.Never(t, func() bool { return depth(t, p) > 1 }, time.Second, 100*time.Millisecond, "then it steps aside again")
+	require.Never(t, func() bool { return depth(t, p) > 1 }, time.Second, 100*time.Millisecond,
+		"then filling pauses again")
 	p.Resume()
 	require.Eventually(t, func() bool { return depth(t, p) == 2 }, 2*time.Minute, 10*time.Millisecond)
 	stop()
@@ -441,7 +442,7 @@ func TestRefusedRunsAreNotStarved(t *testing.T) {
 	require.Equal(t, [2]int{1, 1}, st.Sets)
 }
 
-// There are plenty of a party's sets where more than three quarters of its own are there.
+// There are plenty of a party's sets if more than three quarters of its target are there.
 func TestPlenty(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -457,7 +458,7 @@ func TestPlenty(t *testing.T) {
 	}
 	plenty, err := r.pool(0).Ready(t.Context(), tss.Server)
 	require.NoError(t, err)
-	require.True(t, plenty, "sets are made as they are needed")
+	require.True(t, plenty, "without a pool there are always plenty")
 }
 
 func ready(t *testing.T, p *preparams.Pool) error {

@@ -1,14 +1,12 @@
-// Package preparams provides the pre-params that ECDSA parties need: a Paillier key and
-// ring-Pedersen parameters from four fresh safe primes, used once.
+// Package preparams provides the pre-params of ECDSA parties: a Paillier key and ring-Pedersen parameters from four
+// fresh safe primes, used once.
 //
-// A Pool makes them ahead, while nothing else computes, and keeps them sealed in the
-// store. Each set is made for one party, CLIENT or SERVER, and goes to one taker: it is
-// deleted as it is claimed. Where none is left, a hosted run makes its own, and a
-// device-held one is refused.
+// A Pool generates them ahead of time, while no run computes, and keeps them sealed in the store. Each set is for one
+// party, CLIENT or SERVER, and for one run: claiming it deletes it. When the pool is empty, a hosted run generates
+// its own set, and a device-held one is refused.
 //
-// It never hands out a set twice, to the other party, or one that failed validation, and
-// never logs one. It trusts the safe-prime search, the sealer, and the store to delete what
-// it hands out and to know a copy of itself.
+// It never hands out a set twice, or to the other party, or one that failed validation, and never logs one. It trusts
+// the safe-prime search, the sealer, and the store to delete what it hands out and to detect that it is a copy.
 package preparams
 
 import (
@@ -25,55 +23,54 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// Store keeps sealed sets. What a method changed is durable when it returns nil.
+// Store keeps sealed sets. Changes are durable when a method returns nil.
 type Store interface {
-	// AddPreParams keeps a party's set under an id of its own.
+	// AddPreParams stores a party's set under a new id.
 	AddPreParams(ctx context.Context, id string, p session.Party, sealed []byte, made time.Time) error
-	// ClaimPreParams removes a party's oldest set that was made after a time and in the store's
-	// present incarnation, and returns it; id is "" where there is none. Of callers that race,
-	// in any process, no two get the same one.
+	// ClaimPreParams removes and returns a party's oldest set that was made after a given time in the store's present
+	// incarnation; id is "" if there is none. Concurrent callers, in any process, never get the same set.
 	ClaimPreParams(ctx context.Context, p session.Party, after time.Time) (id string, sealed []byte, err error)
-	// DropPreParams erases the sets that were made before a time, and says how many.
+	// DropPreParams erases the sets made before a given time, and returns how many.
 	DropPreParams(ctx context.Context, before time.Time) (int, error)
-	// CountPreParams says how many sets each party has, and when the oldest was made.
+	// CountPreParams returns how many sets each party has, and when the oldest was made.
 	CountPreParams(ctx context.Context) (n [2]int, oldest time.Time, err error)
 }
 
 // Config holds the settings of a Pool.
 type Config struct {
-	Depth   int           // how many sets to keep ready, one half for each party; 0 keeps none
-	MaxAge  time.Duration // a set that is older is erased unused; 0: none is too old
-	Workers int           // how many goroutines fill; 0: one for each core
+	Depth   int           // how many sets to keep ready, half of them for each party; 0 disables the pool
+	MaxAge  time.Duration // older sets are erased unused; 0: no limit
+	Workers int           // how many goroutines search; 0: one per core
 }
 
-// targets says how many sets each party is to have. Every run needs one of the server's.
+// targets returns how many sets each party should have. Every run needs one of the server's.
 func (c *Config) targets() [2]int {
 	return [2]int{tss.Client: c.Depth / 2, tss.Server: (c.Depth + 1) / 2}
 }
 
-// Pool makes and keeps sets. Its methods may be called by any number of goroutines.
+// Pool generates and keeps sets. Its methods are safe for concurrent use.
 type Pool struct {
 	store   Store
 	sealer  session.Sealer
 	cfg     Config
 	log     *slog.Logger
 	metrics *metrics
-	taken   chan struct{} // holds a token after a set was claimed: there is room to fill
+	taken   chan struct{} // has a token after a set was claimed: the pool is below its depth
 
-	mu      sync.Mutex         // guards what follows
+	mu      sync.Mutex         // guards the fields below
 	running int                // runs that compute now
-	refused bool               // a run was, and no set was made since
+	refused bool               // a run was refused, and no set was added since
 	free    chan struct{}      // closed while the filler may work
-	stop    context.CancelFunc // ends the filler's step under way; nil between steps
-	took    time.Duration      // to make a set lately, a moving average
+	stop    context.CancelFunc // cancels the filler's current step; nil between steps
+	took    time.Duration      // to generate a set, as a moving average
 }
 
 var _ session.PreParams = (*Pool)(nil)
 
-// firstGuess is how long a set is taken to take before any was made.
+// firstGuess is the assumed time to generate a set before one was generated.
 const firstGuess = 4 * time.Second
 
-// NewPool returns a pool on what the store has. It fills only while Fill runs.
+// NewPool returns a pool on the store's sets. It fills only while Fill runs.
 func NewPool(store Store, sealer session.Sealer, cfg Config, log *slog.Logger) *Pool {
 	free := make(chan struct{})
 	close(free)
@@ -85,9 +82,8 @@ func NewPool(store Store, sealer session.Sealer, cfg Config, log *slog.Logger) *
 	return p
 }
 
-// Claim claims a party's set, or makes one on all cores where the pool has none. It returns
-// ctx's error once ctx is done. Sets that cannot be opened or fail validation are dropped
-// and counted.
+// Claim claims a set for a party, or generates one on all cores if the pool has none. It returns ctx's error once ctx
+// is done. Sets that cannot be decrypted or fail validation are dropped and counted.
 func (p *Pool) Claim(ctx context.Context, party tss.Party) (*tss.PreParams, error) {
 	pp, err := p.take(ctx, party)
 	if pp != nil || err != nil {
@@ -97,8 +93,8 @@ func (p *Pool) Claim(ctx context.Context, party tss.Party) (*tss.PreParams, erro
 	return tss.GeneratePreParams(ctx, 0)
 }
 
-// ClaimReady is Claim where the pool has a depth of 0. Otherwise it fails with a
-// session.NoPreParamsError where Claim would make a set.
+// ClaimReady is Claim if the pool's depth is 0. Otherwise, when Claim would generate a set, it fails with a
+// session.NoPreParamsError.
 func (p *Pool) ClaimReady(ctx context.Context, party tss.Party) (*tss.PreParams, error) {
 	if p.cfg.Depth == 0 {
 		return p.Claim(ctx, party)
@@ -122,8 +118,8 @@ func (p *Pool) Ready(ctx context.Context, party tss.Party) (plenty bool, err err
 	return 4*n[party] > 3*p.cfg.targets()[party], err
 }
 
-// empty refuses a run. The filler makes the next set even while runs compute: else hosted
-// runs, one after another, would keep every device-held one out.
+// empty returns the error for a refused run. The filler will make the next set even while runs compute: otherwise a
+// steady load of hosted runs would block all device-held ones.
 func (p *Pool) empty() error {
 	p.metrics.refused.Inc()
 	p.change(func() { p.refused = true })
@@ -132,7 +128,7 @@ func (p *Pool) empty() error {
 	return &session.NoPreParamsError{RetryAfter: max(p.took, time.Second)}
 }
 
-// take claims a party's set that opens, or nil.
+// take claims a valid set for a party; nil if there is none.
 func (p *Pool) take(ctx context.Context, party tss.Party) (*tss.PreParams, error) {
 	for {
 		id, sealed, err := p.store.ClaimPreParams(ctx, party, p.oldest())
@@ -141,7 +137,7 @@ func (p *Pool) take(ctx context.Context, party tss.Party) (*tss.PreParams, error
 		}
 		select {
 		case p.taken <- struct{}{}:
-		default: // the filler knows
+		default: // the filler has been told already
 		}
 		pp, err := p.open(id, party, sealed)
 		if err == nil {
@@ -153,7 +149,7 @@ func (p *Pool) take(ctx context.Context, party tss.Party) (*tss.PreParams, error
 	}
 }
 
-// oldest is when the oldest set was made that may still be used.
+// oldest returns the time before which sets are too old.
 func (p *Pool) oldest() time.Time {
 	if p.cfg.MaxAge == 0 {
 		return time.Time{}
@@ -170,7 +166,7 @@ func (p *Pool) open(id string, party tss.Party, sealed []byte) (*tss.PreParams, 
 	return tss.ParsePreParams(plain)
 }
 
-// Add seals a set and keeps it for a party. The set is used up.
+// Add seals a set and stores it for a party. The set must not be used afterwards.
 func (p *Pool) Add(ctx context.Context, party tss.Party, pp *tss.PreParams) error {
 	defer pp.Wipe()
 	plain, err := pp.Encode()
@@ -190,15 +186,14 @@ func (p *Pool) Add(ctx context.Context, party tss.Party, pp *tss.PreParams) erro
 	return nil
 }
 
-// Pause implements session.PreParams: a run computes, so filling stops within 50 ms.
-// Safe primes are found without memory of what was searched before, so that little is
-// lost.
+// Pause implements session.PreParams: a run computes, so filling stops within 50 ms. The search for safe primes is
+// memoryless, so little is lost.
 func (p *Pool) Pause() { p.change(func() { p.running++ }) }
 
 // Resume implements session.PreParams.
 func (p *Pool) Resume() { p.change(func() { p.running-- }) }
 
-// change changes what decides whether the filler may work, and tells it.
+// change changes the state that decides whether the filler may work, and notifies it.
 func (p *Pool) change(f func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -216,12 +211,11 @@ func (p *Pool) change(f func()) {
 	}
 }
 
-// housekeeping is how often old sets are looked for.
+// housekeeping is how often old sets are erased.
 const housekeeping = time.Minute
 
-// Fill keeps the pool at its depth until ctx is done, and returns nil then. It works only
-// while no run does, or after one was refused for want of a set. Errors of the store are
-// logged and tried again.
+// Fill keeps the pool at its depth until ctx is done, and then returns nil. It works only while no run computes, or
+// after a run was refused for lack of a set. Errors of the store are logged and retried.
 func (p *Pool) Fill(ctx context.Context) error {
 	var search search
 	defer search.Wipe()
@@ -240,7 +234,7 @@ func (p *Pool) Fill(ctx context.Context) error {
 		} else if missing {
 			continue
 		}
-		select { // full, or in trouble: wait for a change, or for some time
+		select { // full, or after an error: wait for a change, or for some time
 		case <-p.taken:
 		case <-tick.C:
 		case <-ctx.Done():
@@ -249,7 +243,7 @@ func (p *Pool) Fill(ctx context.Context) error {
 	}
 }
 
-// missing erases old sets and reports which party has too few, and lacks most.
+// missing erases old sets, and returns which party lacks the most, if any.
 func (p *Pool) missing(ctx context.Context) (party tss.Party, missing bool, err error) {
 	old, err := p.store.DropPreParams(ctx, p.oldest())
 	if err != nil {
@@ -268,14 +262,14 @@ func (p *Pool) missing(ctx context.Context) (party tss.Party, missing bool, err 
 	return party, n[party] < target[party], nil
 }
 
-// search is one for a set, and how long it has taken so far.
+// search is the search for one set, with the time it has taken so far.
 type search struct {
 	tss.PreParamsSearch
 	took time.Duration
 }
 
-// step waits until the filler may work, finds one more prime, and adds the set that it may
-// complete to the party's. It returns nil when a run interrupted it.
+// step waits until the filler may work, finds one more prime, and, if that completes a set, adds it to the party's.
+// It returns nil when a run interrupted it.
 func (p *Pool) step(ctx context.Context, party tss.Party, s *search) error {
 	work, done, err := p.turn(ctx)
 	if err != nil {
@@ -296,14 +290,13 @@ func (p *Pool) step(ctx context.Context, party tss.Party, s *search) error {
 	}
 	p.change(func() {
 		p.refused = false
-		p.took += (s.took - p.took) / 8 // an eighth of the newest: a search takes as long as luck has it
+		p.took += (s.took - p.took) / 8 // weighs the newest by an eighth: search times vary a lot
 		s.took = 0
 	})
 	return nil
 }
 
-// turn waits until the filler may work, and returns a context that ends when it no longer
-// may.
+// turn waits until the filler may work, and returns a context that is cancelled when it no longer may.
 func (p *Pool) turn(ctx context.Context) (work context.Context, done func(), err error) {
 	for {
 		p.mu.Lock()
@@ -330,17 +323,17 @@ func (p *Pool) turn(ctx context.Context) (work context.Context, done func(), err
 	}
 }
 
-// Status is what the pool holds.
+// Status describes the pool.
 type Status struct {
-	Sets   [2]int    // that are ready, by Party
-	Target int       // sets that there should be, of both parties together
-	Oldest time.Time // when the oldest was made; zero where there is none
+	Sets   [2]int    // ready, by Party
+	Target int       // for both parties together
+	Oldest time.Time // when the oldest was made; zero if there is none
 }
 
-// Depth is how many sets are ready, of both parties together.
+// Depth returns how many sets are ready, for both parties together.
 func (s *Status) Depth() int { return s.Sets[tss.Client] + s.Sets[tss.Server] }
 
-// Status returns what the pool holds.
+// Status returns the pool's status.
 func (p *Pool) Status(ctx context.Context) (Status, error) {
 	n, oldest, err := p.store.CountPreParams(ctx)
 	return Status{Sets: n, Target: p.cfg.Depth, Oldest: oldest}, err

@@ -12,17 +12,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// cpuTime is what this process has used so far, garbage collector included.
+// cpuTime returns the CPU time this process has used so far, including the garbage collector's.
 func cpuTime(b *testing.B) time.Duration {
 	var u syscall.Rusage
 	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// BenchmarkFind1024 reports CPU seconds for a prime, and what that is in exponentiations
-// of math/big with random 1024-bit base, exponent and modulus. The time to a prime is
-// distributed like a geometric variable: a mean over n has an error of 1/sqrt(n), so run
-// it as `go test -run - -bench Find1024 -benchtime 200x`.
+// BenchmarkFind1024 reports CPU seconds per prime, and as a number of exponentiations of math/big with random
+// 1024-bit base, exponent and modulus. The time to a prime has a geometric distribution: a mean over n has an error
+// of 1/sqrt(n), so run it as `go test -run - -bench Find1024 -benchtime 200x`.
 func BenchmarkFind1024(b *testing.B) {
 	smallPrimes()
 	start := cpuTime(b)

@@ -10,9 +10,8 @@ import (
 	"sync"
 )
 
-// Find returns opts.Count different safe primes, or an error and none: the context's
-// own error when it ends first, ErrOptions, or ErrRandomSource. When it returns, every
-// goroutine that it started has ended.
+// Find returns opts.Count different safe primes, or an error and none: the context's own error if it ends first,
+// ErrOptions, or ErrRandomSource. When it returns, every goroutine that it started has ended.
 func Find(ctx context.Context, opts Options) ([]SafePrime, error) {
 	if err := opts.complete(); err != nil {
 		return nil, err
@@ -37,7 +36,7 @@ func Find(ctx context.Context, opts Options) ([]SafePrime, error) {
 	return collect(ctx, opts, results)
 }
 
-// complete fills in the defaults and refuses what cannot be done.
+// complete sets defaults and rejects invalid options.
 func (o *Options) complete() error {
 	switch {
 	case o.Bits < MinBits || o.Bits > MaxBits:
@@ -56,14 +55,13 @@ func (o *Options) complete() error {
 	return nil
 }
 
-// result is what a searcher found, or why it gave up.
+// result is a searcher's prime or error.
 type result struct {
 	prime SafePrime
 	err   error
 }
 
-// collect takes results until there are enough. All or nothing: on an error it wipes
-// what it had.
+// collect collects results until there are enough. On an error it wipes those it has and returns none.
 func collect(ctx context.Context, opts Options, results <-chan result) (found []SafePrime, err error) {
 	defer func() {
 		if err != nil {
@@ -96,7 +94,7 @@ func collect(ctx context.Context, opts Options, results <-chan result) (found []
 	return found, nil
 }
 
-// The searcher's numbers: constants, only ever read.
+// The searcher's constants.
 var (
 	one   = big.NewInt(1)
 	two   = big.NewInt(2)
@@ -104,24 +102,24 @@ var (
 	six   = big.NewInt(6)
 )
 
-// searcher is one worker: its window and its scratch space, all of one goroutine.
+// searcher is one worker's window and scratch space. It belongs to one goroutine.
 type searcher struct {
 	src   *source
 	sieve sieve
 
 	first *big.Int // the lowest start
-	span  *big.Int // how many starts there are
-	mask  *big.Int // as many ones as span has bits
+	span  *big.Int // the number of starts
+	mask  *big.Int // as many one bits as span has bits
 
-	buf    []byte   // the present start, big-endian; for reading it from src
-	words  []uint64 // the same, highest word first; for the sieve
-	u0     big.Int  // the same again; for the candidates
-	p, q   big.Int  // the present candidate
-	e, pow big.Int  // of isFermat
+	buf    []byte   // the current start, big-endian, as read from src
+	words  []uint64 // the same, most significant word first, for the sieve
+	u0     big.Int  // the same, for the candidates
+	p, q   big.Int  // the current candidate
+	e, pow big.Int  // scratch of isFermat
 }
 
-// newSearcher fits window and sieve to the size; ADR 0002 has the figures. A window of
-// bits^2/8 candidates holds two safe primes on average, whatever the size is.
+// newSearcher sizes the window and the sieve; ADR 0002 has the measurements. A window of bits^2/8 candidates contains
+// two safe primes on average, for any size.
 func newSearcher(bits int, src *source) *searcher {
 	window := min(bits*bits/8, 1<<19)
 	limit := min(4*bits*bits, primeBound)
@@ -148,7 +146,7 @@ func newSearcherWith(bits int, src *source, window int, limit uint32) *searcher 
 	}
 }
 
-// serve hands over one safe prime after another until ctx ends or the source fails.
+// serve sends safe primes until ctx ends or the source fails.
 func (s *searcher) serve(ctx context.Context, results chan<- result) {
 	defer s.wipe()
 	for {
@@ -165,11 +163,10 @@ func (s *searcher) serve(ctx context.Context, results chan<- result) {
 	}
 }
 
-// next finds one safe prime. Every window has a fresh random start, and no more than
-// one prime is taken out of a window: two of one window would share all but some 20
-// low bits. It is also what bounds the bias of searching upwards from a start: a prime
-// can come only out of the starts less than a window below it, so none is more than 2.4
-// times as likely as the average, however long the gap before it (ADR 0002).
+// next finds one safe prime. Every window has a fresh random start, and at most one prime is taken from a window: two
+// from one window would share all but some 20 low bits. That also bounds the bias of searching upwards from a start:
+// a prime can only result from the starts less than a window below it, so none is more than 2.4 times as likely as
+// the average, however long the gap before it (ADR 0002).
 func (s *searcher) next(ctx context.Context) (SafePrime, error) {
 	for {
 		if err := s.draw(); err != nil {
@@ -213,12 +210,11 @@ func (s *searcher) draw() error {
 	return fmt.Errorf("%w: no number in range in %d draws", ErrRandomSource, tries)
 }
 
-// try sets p and q to candidate k of the window and tells whether they are a safe
-// prime. The Fermat tests reject almost all; q goes first because, one bit shorter, it
-// takes a tenth less time (ADR 0002). With q prime, the Fermat test of p is already a
-// proof that p is prime (Pocklington: 2^(p-1) = 1 mod p, q divides p-1, q > sqrt(p)-1,
-// gcd(2^2-1, p) = 1), so what rests on probability is q alone. Both get the full test
-// nonetheless. No test can be interrupted; the longest takes some 32 exponentiations.
+// try sets p and q to candidate k of the window and reports whether they are a safe prime. The Fermat tests reject
+// almost all; q goes first because, one bit shorter, it takes a tenth less time (ADR 0002). With q prime, the Fermat
+// test of p already proves that p is prime (Pocklington: 2^(p-1) = 1 mod p, q divides p-1, q > sqrt(p)-1, gcd(2^2-1,
+// p) = 1), so only the primality of q is probabilistic. Both get the full test nonetheless. No test can be
+// interrupted; the longest takes some 32 exponentiations.
 func (s *searcher) try(ctx context.Context, k int) (bool, error) {
 	s.q.SetInt64(int64(k))
 	s.q.Add(&s.q, &s.u0)
@@ -243,13 +239,13 @@ func (s *searcher) try(ctx context.Context, k int) (bool, error) {
 	return true, nil
 }
 
-// isFermat tells whether 2^(n-1) = 1 mod n.
+// isFermat reports whether 2^(n-1) = 1 mod n.
 func (s *searcher) isFermat(n *big.Int) bool {
 	s.e.Sub(n, one)
 	return s.pow.Exp(two, &s.e, n).Cmp(one) == 0
 }
 
-// wipe forgets the last window and candidate.
+// wipe overwrites the last window and candidate.
 func (s *searcher) wipe() {
 	clear(s.buf)
 	clear(s.words)

@@ -13,7 +13,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// requireSafe asks for every promise of Find, one by one, without Check.
+// requireSafe checks every guarantee of Find one by one, without Check.
 func requireSafe(t *testing.T, found []SafePrime, bits int) {
 	t.Helper()
 	seen := map[string]bool{}
@@ -55,8 +55,8 @@ func TestFindRefusesOptions(t *testing.T) {
 	}
 }
 
-// The lowest start gives the lowest p with both top bits set, the end of the last
-// window the highest p of the size: no window runs past either end, none is left out.
+// The lowest start gives the lowest p with both top bits set, and the last window ends at the highest p of the size:
+// windows cover the range exactly.
 func TestStartsCoverTheRange(t *testing.T) {
 	for bits := MinBits; bits <= 300; bits++ {
 		s := newSearcher(bits, nil)
@@ -73,8 +73,8 @@ func TestStartsCoverTheRange(t *testing.T) {
 	}
 }
 
-// Bytes and bits of many primes look uniform, and no two primes share a window. The
-// thresholds are ten standard deviations: a chance of 10^-20 or so for each.
+// Bytes and bits of many primes look uniform, and no two primes share a window. The thresholds are ten standard
+// deviations: a chance of some 10^-20 for each.
 func TestPrimesLookUniform(t *testing.T) {
 	const bits, count = 128, 1000
 	found := find(t, Options{Bits: bits, Count: count})
@@ -128,7 +128,7 @@ func TestRepeatedPrimeIsAnError(t *testing.T) {
 	found, err := collect(t.Context(), Options{Bits: 128, Count: 3}, results)
 	require.ErrorIs(t, err, ErrRandomSource)
 	require.Nil(t, found)
-	require.Zero(t, s[1].P.Sign(), "what is not returned is wiped")
+	require.Zero(t, s[1].P.Sign(), "primes that are not returned are wiped")
 }
 
 func TestWrongSizeIsAnError(t *testing.T) {
@@ -138,13 +138,13 @@ func TestWrongSizeIsAnError(t *testing.T) {
 	require.ErrorIs(t, err, ErrNotSafePrime)
 }
 
-// A 4096-bit search would take minutes: that these return at all shows that they stop.
+// A 4096-bit search would take minutes: returning at all shows that it stops.
 func TestFindStopsWithItsContext(t *testing.T) {
 	t.Run("before", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		found, err := Find(ctx, Options{Bits: MaxBits, Count: 1 << 20, Rand: failing(0)})
-		require.Equal(t, context.Canceled, err, "and the reader is not touched")
+		require.Equal(t, context.Canceled, err, "the reader is not used")
 		require.Nil(t, found)
 	})
 	t.Run("at the deadline", func(t *testing.T) {
@@ -173,7 +173,7 @@ func TestFindStopsWithItsContext(t *testing.T) {
 	})
 }
 
-// Between any two tests of a candidate, and before the first.
+// The context is checked before each test of a candidate.
 func TestTryStopsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -185,7 +185,7 @@ func TestTryStopsWithItsContext(t *testing.T) {
 	require.Equal(t, context.Canceled, err)
 }
 
-// One source is enough for all workers, and no worker needs another's.
+// Concurrent calls do not share sources, and all workers of a call share one.
 func TestConcurrentFinds(t *testing.T) {
 	done := make(chan []SafePrime, 4) // each goroutine ends with its Find
 	for range cap(done) {

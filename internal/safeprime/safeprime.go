@@ -1,18 +1,16 @@
-// Package safeprime searches for safe primes: primes p = 2q+1 with q prime too.
-// The Paillier keys and the NTilde moduli of GG18 ECDSA parties are products of
-// two of them (eprint 2019/114), and the search is most of what a new party costs.
+// Package safeprime searches for safe primes: primes p = 2q+1 with q prime too. The Paillier keys and the NTilde
+// moduli of GG18 ECDSA parties are products of two of them (eprint 2019/114), and the search is most of the cost of a
+// new party.
 //
-// A sieve takes out every candidate for which q or p has a small factor (Wiener,
-// eprint 2003/186), base-2 Fermat tests try the rest, and [big.Int.ProbablyPrime]
-// confirms what is left. Each prime comes from a random start of its own.
+// A sieve removes every candidate for which q or p has a small factor (Wiener, eprint 2003/186), base-2 Fermat tests
+// try the rest, and [big.Int.ProbablyPrime] confirms the survivors. Each prime is searched from its own random start.
 //
-// It never returns fewer primes than asked for, two primes of one window, or a
-// prime made from a random source that failed a health test. It never logs, keeps
-// no state but a table of small primes, and leaves no goroutine behind.
+// The package never returns fewer primes than requested, two primes from one window, or a prime from a random source
+// that failed a health test. It never logs, keeps no state but a table of small primes, and leaves no goroutine
+// behind.
 //
-// It trusts math/big, and it trusts the random source to be unpredictable: the
-// health tests see a source that is broken, not one that somebody else can repeat.
-// Its running time depends on the secrets it finds; each is found once.
+// It trusts math/big, and it trusts the random source to be unpredictable: the health tests detect a broken source,
+// not one that an attacker can reproduce. Its running time depends on the secrets it finds; each is found once.
 package safeprime
 
 import (
@@ -24,17 +22,17 @@ import (
 )
 
 var (
-	// ErrOptions says that Find was asked for something it does not do.
+	// ErrOptions is returned for invalid options.
 	ErrOptions = errors.New("safeprime: bad options")
-	// ErrRandomSource says that the random source failed, fell short, or gave bytes
-	// that no working source gives. Nothing that was found before it is returned.
+	// ErrRandomSource means that the random source failed, returned too little, or returned bytes that no working
+	// source would. Primes found before are not returned.
 	ErrRandomSource = errors.New("safeprime: random source failed")
-	// ErrNotSafePrime is what Check returns. It names the condition, never the values.
+	// ErrNotSafePrime is returned by Check. It names the condition, never the values.
 	ErrNotSafePrime = errors.New("safeprime: not a safe prime of the size asked for")
 )
 
-// The sizes of p, in bits, that Find and Check accept. Below 128 bits two searches
-// could meet by chance; above 4096 one prime takes minutes.
+// The sizes of p, in bits, that Find and Check accept. Below 128 bits two searches could find the same prime by
+// chance; above 4096 one prime takes minutes.
 const (
 	MinBits = 128
 	MaxBits = 4096
@@ -48,17 +46,15 @@ const rounds = 30
 type Options struct {
 	Bits    int // the exact bit length of each p, MinBits to MaxBits
 	Count   int // how many safe primes to find, at least 1
-	Workers int // how many goroutines search at once; 0 means GOMAXPROCS
+	Workers int // how many goroutines search; 0 means GOMAXPROCS
 
-	// Rand is where all randomness comes from; nil means crypto/rand.Reader. Each Read
-	// must fill its buffer, and must not block for long: Find cannot interrupt it.
-	// Find never calls it from two goroutines at once.
+	// Rand is the source of all randomness; nil means crypto/rand.Reader. Each Read must fill its buffer, and must
+	// not block for long: Find cannot interrupt it. Find never calls it concurrently.
 	Rand io.Reader
 }
 
-// SafePrime is p = 2q+1 with both prime; the two top bits of P are set, so that the
-// product of two of n bits has exactly 2n. Both values are secrets: printing the
-// struct shows none of them, and marshalling it is an error.
+// SafePrime is p = 2q+1 with both prime; the two top bits of P are set, so that the product of two n-bit ones has
+// exactly 2n bits. Both values are secret: printing the struct redacts them, and marshalling it returns an error.
 type SafePrime struct{ P, Q *big.Int }
 
 const redacted = "[redacted]"
@@ -69,13 +65,13 @@ func (SafePrime) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted
 // LogValue implements slog.LogValuer.
 func (SafePrime) LogValue() slog.Value { return slog.StringValue(redacted) }
 
-// MarshalText refuses. Without it encoding/json would write both primes wherever a
-// struct that holds a SafePrime is logged.
+// MarshalText returns an error. Without it encoding/json would write both primes when a struct that contains a
+// SafePrime is logged.
 func (SafePrime) MarshalText() ([]byte, error) {
 	return nil, errors.New("safeprime: a SafePrime is secret and is not marshalled")
 }
 
-// Wipe overwrites both values. It cannot reach the copies that math/big made.
+// Wipe overwrites both values. It cannot reach copies that math/big made.
 func (s SafePrime) Wipe() {
 	wipe(s.P)
 	wipe(s.Q)
@@ -89,12 +85,10 @@ func wipe(x *big.Int) {
 	}
 }
 
-// Check returns nil if p = 2q+1, both are prime, and p has exactly the given bit
-// length with its two top bits set; otherwise an ErrNotSafePrime that says what is
-// wrong. p = 3 mod 4 (a Blum prime) follows from that. It takes as long as some 65
-// exponentiations modulo p. The bases of its Miller-Rabin rounds follow from the
-// value, so against a number made to deceive it stands on Baillie-PSW, for which
-// no counterexample is known.
+// Check returns nil if p = 2q+1, both are prime, and p has exactly the given bit length with its two top bits set;
+// otherwise an ErrNotSafePrime that says what is wrong. p = 3 mod 4 (a Blum prime) follows. It takes as long as some
+// 65 exponentiations modulo p. The bases of its Miller-Rabin rounds are derived from the value, so against an
+// adversarial number it relies on Baillie-PSW, for which no counterexample is known.
 func Check(p, q *big.Int, bits int) error {
 	if err := checkShape(p, q, bits); err != nil {
 		return err
@@ -108,8 +102,7 @@ func Check(p, q *big.Int, bits int) error {
 	return nil
 }
 
-// checkShape is the part of Check that costs nothing. It bounds the values before
-// anything is computed with them.
+// checkShape is the cheap part of Check. It bounds the values before anything is computed with them.
 func checkShape(p, q *big.Int, bits int) error {
 	switch {
 	case bits < MinBits || bits > MaxBits:

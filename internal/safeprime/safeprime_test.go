@@ -13,10 +13,10 @@ import (
 	"go.uber.org/goleak"
 )
 
-// Every test is also a test that no goroutine outlives Find.
+// Every test also checks that no goroutine outlives Find.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// find is Find for tests that expect it to work.
+// find is Find for tests that expect it to succeed.
 func find(t *testing.T, opts Options) []SafePrime {
 	t.Helper()
 	found, err := Find(t.Context(), opts)
@@ -79,7 +79,7 @@ func TestCheckRefuses(t *testing.T) {
 	}
 }
 
-func TestSafePrimeShowsNothing(t *testing.T) {
+func TestSafePrimeIsRedacted(t *testing.T) {
 	s := find(t, Options{Bits: 128, Count: 1})[0]
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d", "%x", "%q"} {
 		require.Equal(t, redacted, fmt.Sprintf(verb, s), verb)

@@ -7,18 +7,15 @@ import (
 	"sync"
 )
 
-// A safe prime above 7 has q odd and q = 2 mod 3, because otherwise 2, or 3, divides
-// q or 2q+1. So q = 6u-1 and p = 12u-1 for some u, and the sieve runs over u: it takes
-// out u where a small prime r divides q (u = 1/6 mod r) or p (u = 1/12 mod r). This
-// is the combined sieve of Wiener, "Safe prime generation with a combined sieve",
-// eprint 2003/186, on a window of consecutive u.
+// A safe prime above 7 has q odd and q = 2 mod 3, because otherwise 2 or 3 divides q or 2q+1. So q = 6u-1 and p =
+// 12u-1 for some u, and the sieve runs over u: it removes u if a small prime r divides q (u = 1/6 mod r) or p (u =
+// 1/12 mod r). This is the combined sieve of Wiener, "Safe prime generation with a combined sieve", eprint 2003/186,
+// on a window of consecutive u.
 
-// primeBound ends the table of small primes: 295,945 of them, 1.2 MB. ADR 0002 has
-// the measurements.
+// primeBound is the upper end of the table of small primes: 295,945 of them, 1.2 MB. ADR 0002 has the measurements.
 const primeBound = 1 << 22
 
-// smallPrimes gives the primes from 5 up to primeBound. They are computed at the first
-// call and never change.
+// smallPrimes returns the primes from 5 up to primeBound. They are computed on the first call and never change.
 var smallPrimes = sync.OnceValue(func() []uint32 {
 	primes := make([]uint32, 0, 295945)
 	composite := make([]bool, primeBound/2) // index i stands for 2i+1
@@ -37,29 +34,27 @@ var smallPrimes = sync.OnceValue(func() []uint32 {
 	return primes
 })
 
-// smallPrimesTo gives the primes from 5 up to limit.
+// smallPrimesTo returns the primes from 5 up to limit.
 func smallPrimesTo(limit uint32) []uint32 {
 	primes := smallPrimes()
 	i, _ := slices.BinarySearch(primes, limit+1)
 	return primes[:i]
 }
 
-// sieve is one worker's window. It belongs to one goroutine and is used again for
-// window after window.
+// sieve is one worker's window. It belongs to one goroutine and is reused for one window after another.
 type sieve struct {
 	primes []uint32
-	// hit[k] says that q or p of candidate u0+k has a factor in primes. Bytes, not bits:
-	// 128 kB at 1024 bits, and most of the time goes into the residues anyway.
+	// hit[k] reports that q or p of candidate u0+k has a factor in primes. Bytes, not bits: 128 kB at 1024 bits, and
+	// most of the time goes into the residues anyway.
 	hit []bool
 }
 
-// chunk is how many words' worth of primes run handles between two looks at the
-// context: some 0.1 ms for 1024-bit candidates.
+// chunk is how many words' worth of primes run processes between two checks of the context: some 0.1 ms for 1024-bit
+// candidates.
 const chunk = 1024
 
-// run sieves the window that begins at u0, given as 64-bit words with the highest
-// first. A window of small u0 would also drop the primes of the table themselves;
-// sizes from MinBits on are far above them.
+// run sieves the window that begins at u0, given as 64-bit words, most significant first. A window of small u0 would
+// also remove the primes of the table themselves; sizes from MinBits on are far above them.
 func (s *sieve) run(ctx context.Context, u0 []uint64) error {
 	clear(s.hit)
 	for i, n := 0, 0; i < len(s.primes); n++ {
@@ -86,7 +81,7 @@ func (s *sieve) run(ctx context.Context, u0 []uint64) error {
 	return nil
 }
 
-// mod returns x mod m, for x as words with the highest first.
+// mod returns x mod m, for x in words, most significant first.
 func mod(x []uint64, m uint64) uint64 {
 	var rem uint64
 	for _, w := range x {

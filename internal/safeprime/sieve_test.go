@@ -22,8 +22,8 @@ func TestSmallPrimes(t *testing.T) {
 	}
 }
 
-// A candidate is struck out if and only if a prime of the table divides its q or p; so a
-// safe prime never is. Below 2^64 math/big's primality test is exact.
+// A candidate is removed if and only if a prime of the table divides its q or p; so a safe prime never is. Below 2^64
+// math/big's primality test is exact.
 func TestSieveAgainstBruteForce(t *testing.T) {
 	const limit = 3000
 	for _, u0 := range []uint64{limit, 1_000_003, 1 << 40} {
@@ -53,7 +53,7 @@ func TestSieveAgainstBruteForce(t *testing.T) {
 	}
 }
 
-// All safe primes of a range come from u = (p+1)/12: nothing is lost before the sieve.
+// All safe primes of a range have the form 12u-1, so the sieve misses none.
 func TestEverySafePrimeHasAnIndex(t *testing.T) {
 	for q := int64(5); q < 20_000; q++ {
 		if big.NewInt(q).ProbablyPrime(0) && big.NewInt(2*q+1).ProbablyPrime(0) {

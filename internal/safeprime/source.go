@@ -6,31 +6,31 @@ import (
 	"sync"
 )
 
-// The cut-offs of the health tests, for bytes of full entropy and a false alarm in
-// 2^60 per test or less, so that a million tests stay within 2^-40.
+// The cut-offs of the health tests, for bytes of full entropy and a false positive rate of at most 2^-60 per test, so
+// that a million tests stay within 2^-40.
 const (
 	// repetitionCutoff: 1 + ceil(60/8), NIST SP 800-90B section 4.4.1.
 	repetitionCutoff = 9
-	// proportionWindow and proportionCutoff: section 4.4.2. The cut-off is the least c for
-	// which a byte comes c-1 times among the 511 that follow it with chance <= 2^-60.
+	// proportionWindow and proportionCutoff: section 4.4.2. The cut-off is the smallest c for which a byte occurs c-1
+	// times among the 511 that follow it with probability <= 2^-60.
 	proportionWindow = 512
 	proportionCutoff = 26
-	// startupBytes are read, tested and thrown away first: section 4.3, requirement 10.
+	// startupBytes are read, tested and discarded first: section 4.3, requirement 10.
 	startupBytes = 1024
 )
 
-// source is the random source of one Find call, watched by the health tests of NIST
-// SP 800-90B section 4.4 and by a test for periods.
+// source is the random source of one Find call, monitored by the health tests of NIST SP 800-90B section 4.4 and by a
+// test for cycles.
 type source struct {
-	mu sync.Mutex // guards all below, and calls of r
+	mu sync.Mutex // guards the fields below, and calls of r
 	r  io.Reader
 
-	err  error  // the first failure; a source that failed once stays failed
+	err  error  // the first failure; it is permanent
 	n    uint64 // bytes seen
 	last byte
-	run  int // how often last came in a row
+	run  int // how often last occurred in a row
 
-	sample byte // what the proportion test counts in its present window
+	sample byte // what the proportion test counts in its current window
 	count  int
 
 	recent uint64 // the last eight bytes
@@ -47,9 +47,8 @@ func newSource(r io.Reader) (*source, error) {
 	return s, nil
 }
 
-// fill fills b or returns an ErrRandomSource. One Read has to do: a reader that gives
-// less than it was asked for is not the kind that keys are made from, and asking again
-// could go on for ever.
+// fill fills b or returns an ErrRandomSource. A single Read must suffice: a short read is not to be expected of a
+// source fit for keys, and retrying might never end.
 func (s *source) fill(b []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -91,9 +90,8 @@ func (s *source) observe(b byte) error {
 		return fmt.Errorf("%w: adaptive proportion test", ErrRandomSource)
 	}
 
-	// Those two miss a period longer than some 20 bytes. This is Brent's cycle search: the
-	// anchor moves up at powers of two, so every cycle comes round to it in the end. By
-	// chance eight bytes meet the anchor once in 2^64.
+	// Those two miss periods longer than some 20 bytes. This is Brent's cycle search: the anchor moves at powers of
+	// two, so every cycle eventually returns to it. By chance eight bytes equal the anchor once in 2^64.
 	s.n++
 	s.recent = s.recent<<8 | uint64(b)
 	if s.n > 8 && s.recent == s.anchor {

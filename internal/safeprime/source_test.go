@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// readerFunc makes an io.Reader of a function.
+// readerFunc adapts a function to io.Reader.
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
@@ -36,7 +36,7 @@ func randomBlock(n int) []byte {
 
 var errTest = errors.New("no more")
 
-// failing gives n good bytes, then errTest.
+// failing returns n good bytes, then errTest.
 func failing(n int) io.Reader {
 	return readerFunc(func(b []byte) (int, error) {
 		if len(b) > n {
@@ -47,7 +47,7 @@ func failing(n int) io.Reader {
 	})
 }
 
-// shorter gives less than asked for, without an error, once start bytes are read.
+// shorter returns short reads without an error once start bytes were read.
 func shorter(start int, give func(n int) int) io.Reader {
 	return readerFunc(func(b []byte) (int, error) {
 		if start > 0 {
@@ -90,7 +90,7 @@ func TestFindRefusesBrokenReaders(t *testing.T) {
 		"nothing later":     shorter(startupBytes, func(int) int { return 0 }),
 	} {
 		for _, workers := range []int{1, 4} {
-			// More primes than any of these readers can give.
+			// More primes than any of these readers can provide.
 			found, err := Find(t.Context(), Options{Bits: 128, Count: 1 << 30, Workers: workers, Rand: r})
 			require.ErrorIs(t, err, ErrRandomSource, name)
 			require.Nil(t, found, name)
@@ -109,12 +109,12 @@ func TestFailedSourceStaysFailed(t *testing.T) {
 	require.NoError(t, err)
 	b := make([]byte, 100)
 	require.ErrorIs(t, s.fill(b), ErrRandomSource)
-	require.Equal(t, make([]byte, 100), b, "what failed a test is not left in the buffer")
+	require.Equal(t, make([]byte, 100), b, "the buffer is cleared after a failed test")
 	s.r = rand.Reader
 	require.ErrorIs(t, s.fill(b), ErrRandomSource)
 }
 
-// A byte too often, never twice in a row and at no period.
+// A byte that occurs too often, but never twice in a row and without a period.
 func TestProportionTest(t *testing.T) {
 	s := &source{}
 	var err error
@@ -146,9 +146,9 @@ func TestGoodSourcePasses(t *testing.T) {
 	}
 }
 
-// The cut-off is the least one with a false alarm in 2^60 or fewer.
+// The cut-off is the smallest with a false positive rate of at most 2^-60.
 func TestProportionCutoff(t *testing.T) {
-	// tail is the chance that a given byte comes c-1 times or more among 511.
+	// tail is the probability that a given byte occurs at least c-1 times among 511.
 	tail := func(c int) float64 {
 		const n, p = proportionWindow - 1, 1.0 / 256
 		sum := 0.0

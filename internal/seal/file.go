@@ -19,38 +19,36 @@ import (
 	"github.com/mpcd/mpcd/internal/secretfile"
 )
 
-// File is a keyset at rest, in Tink's JSON form. Whoever reads a file that no KMS wraps
-// can open all that is sealed with it; without the file, nobody can. It belongs into a
-// backup of its own, apart from the database's.
+// File is a keyset at rest, in Tink's JSON form. Without a KMS the file alone decrypts everything sealed with it; if
+// it is lost, nothing can be decrypted. Back it up separately from the database.
 type File struct {
 	Path string
-	KMS  Wrapper // nil: the file holds the keys themselves
+	KMS  Wrapper // nil: the file has the keys in the clear
 }
 
-// Wrapper encrypts a keyset under a key that never leaves a KMS. Its errors name the KMS,
-// say what to do, and quote no key. What Unwrap returns is the caller's to wipe.
+// Wrapper encrypts a keyset under a key that never leaves a KMS. Its errors name the KMS, say what to do, and quote
+// no key. The caller wipes what Unwrap returns.
 type Wrapper interface {
 	Wrap(ctx context.Context, plaintext, label []byte) ([]byte, error)
-	// Unwrap fails where the label is not the one under which the ciphertext was wrapped.
+	// Unwrap fails if label differs from the one the ciphertext was wrapped with.
 	Unwrap(ctx context.Context, ciphertext, label []byte) ([]byte, error)
 }
 
-// wrapLabel binds what a KMS wraps to its purpose: another program's ciphertext under the
-// same KMS key is no keyset of mpcd's.
+// wrapLabel binds what a KMS wraps to its purpose: another program's ciphertext under the same KMS key is rejected.
 const wrapLabel = "mpcd keyset 1"
 
 const makeOne = "make one with `mpcd keyset create`"
 
-// Create writes a new keyset to a new file that no KMS wraps.
+// Create writes a new keyset to a new file, without a KMS.
 func Create(path string) error { return File{Path: path}.Create(context.Background()) }
 
 // Load reads a keyset from a file that no KMS wraps.
 func Load(path string) (*Keyset, error) { return File{Path: path}.Load(context.Background()) }
 
-// Create writes a new keyset to a new file, mode 0600. The file is durable when it
-// returns nil; an existing one is never touched.
+// Create writes a new keyset to a new file, mode 0600. The file is durable when it returns nil; it never overwrites a
+// file.
 func (f File) Create(ctx context.Context) error {
-	if _, err := os.Lstat(f.Path); err == nil { // before a KMS is asked; write sees for itself
+	if _, err := os.Lstat(f.Path); err == nil { // checked before the KMS is used; write checks again
 		return f.exists()
 	}
 	keys, err := Ephemeral()
@@ -69,8 +67,7 @@ func (f File) exists() error {
 	return fmt.Errorf("keyset %s: there is a file already, which may be a keyset in use: name another one", f.Path)
 }
 
-// write makes a new file with all of b, or none. Where uid is not -1, the file is given
-// to that user and group.
+// write creates a file with all of b, or none. If uid is not -1, the file gets that user and group.
 func (f File) write(path string, b []byte, mode fs.FileMode, uid, gid int) error {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // G304: the operator's own path
 	switch {
@@ -88,7 +85,7 @@ func (f File) write(path string, b []byte, mode fs.FileMode, uid, gid int) error
 		_, err = file.Write(b)
 	}
 	if err = errors.Join(err, file.Chmod(mode), file.Sync(), file.Close(), syncDir(filepath.Dir(path))); err != nil {
-		// A part of a keyset is of no use, and would stand in the way of the next try.
+		// A partial file is useless, and would block the next attempt.
 		return errors.Join(fmt.Errorf("write keyset %s: %w", f.Path, err), os.Remove(path))
 	}
 	return nil
@@ -102,10 +99,9 @@ func syncDir(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Load reads a keyset that Create wrote, or that Tink's own tool (tinkey) made or rotated:
-// JSON, AES-256-GCM keys with Tink's prefix. It refuses a file that others than its
-// service may use (see secretfile). Its errors say what to do, and quote nothing of the
-// file.
+// Load reads a keyset that was written by Create, or created or rotated by Tink's own tool (tinkey): JSON,
+// AES-256-GCM keys with Tink's prefix. It rejects a file accessible to users other than the service's (see
+// secretfile). Its errors say what to do, and quote nothing from the file.
 func (f File) Load(ctx context.Context) (*Keyset, error) {
 	b, _, err := read(f.Path)
 	if err != nil {
@@ -119,7 +115,7 @@ func (f File) Load(ctx context.Context) (*Keyset, error) {
 	return keys, nil
 }
 
-// parse decodes and checks what a file holds.
+// parse decodes and checks a file's content.
 func (f File) parse(ctx context.Context, b []byte) (*Keyset, error) {
 	var form struct {
 		EncryptedKeyset *string `json:"encryptedKeyset"`
@@ -146,7 +142,7 @@ func (f File) parse(ctx context.Context, b []byte) (*Keyset, error) {
 	if kms.err != nil {
 		return nil, kms.err
 	}
-	if err != nil { // Tink's own error says no more than that the keyset is invalid.
+	if err != nil { // Tink's own error says only that the keyset is invalid.
 		return nil, fmt.Errorf("it is cut off, or not a Tink keyset in JSON: restore it from its backup, or, for a new database, %s", makeOne)
 	}
 	if err := check(h); err != nil {
@@ -155,10 +151,10 @@ func (f File) parse(ctx context.Context, b []byte) (*Keyset, error) {
 	return &Keyset{h}, nil
 }
 
-// encode returns what a file holds. The caller wipes it.
+// encode returns a file's content. The caller wipes it.
 func (f File) encode(ctx context.Context, keys *Keyset) ([]byte, error) {
 	var b bytes.Buffer
-	b.Grow(64 << 10) // room for many keys, so that no copy stays behind where the buffer grew
+	b.Grow(64 << 10) // capacity for many keys, so that growing the buffer leaves no copy behind
 	w := keyset.NewJSONWriter(&b)
 	var err error
 	if f.KMS == nil {
@@ -177,11 +173,11 @@ func (f File) encode(ctx context.Context, keys *Keyset) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// unwrapper is a Wrapper as Tink takes it. Tink hides what a KMS says; err keeps it.
+// unwrapper adapts a Wrapper to Tink's interface. Tink hides a KMS's error; err keeps it.
 type unwrapper struct {
 	kms   Wrapper
 	err   error
-	plain []byte // what was unwrapped; whoever reads the keyset wipes it
+	plain []byte // what was unwrapped; the reader of the keyset wipes it
 }
 
 // EncryptWithContext implements tink.AEADWithContext.
@@ -196,14 +192,13 @@ func (u *unwrapper) DecryptWithContext(ctx context.Context, ciphertext, label []
 	return u.plain, u.err
 }
 
-// Change puts what change makes of the file's keyset in the file's place, with its mode
-// and owner. Whoever reads the path meanwhile sees the old file or the new one, each
-// whole, and after a crash it is one of them. Of callers that race, in any process, one
-// changes the file and the others fail.
+// Change replaces the file's keyset by change's result, keeping the file's mode and owner. The replacement is atomic,
+// for concurrent readers and in a crash. Of concurrent calls, in any process, one changes the file and the others
+// fail.
 func (f File) Change(ctx context.Context, change func(*Keyset) (*Keyset, error)) (*Keyset, error) {
 	path, err := filepath.EvalSymlinks(f.Path) // or the rename would replace the link
 	if err != nil {
-		path = f.Path // read says what is wrong
+		path = f.Path // read reports what is wrong
 	}
 	unlock, err := lockDir(filepath.Dir(path))
 	if err != nil {
@@ -225,7 +220,7 @@ func (f File) Change(ctx context.Context, change func(*Keyset) (*Keyset, error))
 	return keys, f.replace(ctx, path, keys, info)
 }
 
-// replace puts keys in the place of the file at path. The directory is locked.
+// replace replaces the file at path. The directory must be locked.
 func (f File) replace(ctx context.Context, path string, keys *Keyset, old fs.FileInfo) error {
 	b, err := f.encode(ctx, keys)
 	if err != nil {
@@ -237,7 +232,7 @@ func (f File) replace(ctx context.Context, path string, keys *Keyset, old fs.Fil
 		uid, gid = int(owner.Uid), int(owner.Gid)
 	}
 	next := path + ".new"
-	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) { // of one that was killed
+	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) { // left by a killed process
 		return fmt.Errorf("keyset %s: %w", f.Path, err)
 	}
 	if err := f.write(next, b, old.Mode().Perm(), uid, gid); err != nil {
@@ -252,9 +247,9 @@ func (f File) replace(ctx context.Context, path string, keys *Keyset, old fs.Fil
 	return nil
 }
 
-// lockDir keeps other processes that change a keyset out of a directory. The lock ends
-// with unlock, or with the process, and leaves no file behind. A moment is waited for it: a
-// process that is just being started holds copies of its parent's descriptors.
+// lockDir locks a directory against other processes that change a keyset. The lock ends with unlock or with the
+// process, and leaves no file behind. It retries for a moment: a process that is being started briefly holds copies
+// of its parent's descriptors.
 func lockDir(path string) (unlock func(), err error) {
 	d, err := os.Open(path) //nolint:gosec // G304: the operator's own path
 	if err != nil {
@@ -267,14 +262,15 @@ func lockDir(path string) (unlock func(), err error) {
 	}
 	if err != nil {
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			err = errors.New("another `mpcd keyset` changes it: look at what that one did (mpcd keyset list) before you try again")
+			err = errors.New("another `mpcd keyset` is changing it: " +
+				"check what that one did (mpcd keyset list) before you try again")
 		}
 		return nil, errors.Join(err, d.Close())
 	}
 	return func() { _ = d.Close() }, nil // nothing was written
 }
 
-// read returns a keyset file's bytes.
+// read returns a keyset file's content.
 func read(path string) (secret.Bytes, fs.FileInfo, error) {
 	b, info, err := secretfile.Read(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -21,7 +21,7 @@ import (
 	"github.com/mpcd/mpcd/internal/secret"
 )
 
-// local is a Wrapper with a key of its own. Package kms tests the real ones.
+// local is a Wrapper with its own key. Package kms tests the real ones.
 type local struct {
 	sealer *Sealer
 	err    error
@@ -65,8 +65,8 @@ func rotate(t testing.TB, f File) *Keyset {
 	return k
 }
 
-// Every change keeps what is sealed, in the clear and wrapped alike.
-func TestKeysetsLife(t *testing.T) {
+// Every change keeps what is sealed readable, with and without a KMS.
+func TestKeysetLifecycle(t *testing.T) {
 	t.Parallel()
 	for name, kms := range map[string]Wrapper{"clear": nil, "wrapped": newLocal(t)} {
 		t.Run(name, func(t *testing.T) {
@@ -96,7 +96,7 @@ func TestKeysetsLife(t *testing.T) {
 			off, err := f.Change(t.Context(), func(k *Keyset) (*Keyset, error) { return k.Disabled(id) })
 			require.NoError(t, err)
 			require.Equal(t, Key{id, false, false}, off.Keys()[0])
-			_, err = New(t.Context(), off, meta) // its MAC keyset was not re-sealed
+			_, err = New(t.Context(), off, meta) // its MAC keyset was not resealed
 			require.ErrorIs(t, err, ErrOtherKeyset)
 			require.ErrorContains(t, err, fmt.Sprintf("key %v is disabled in this one: enable it", id))
 			requireShut(t, sealer(t, off, newMemory()), c, label)
@@ -122,7 +122,7 @@ func TestKeysetsLife(t *testing.T) {
 			require.Equal(t, os.FileMode(0o600), info.Mode())
 			there, err := os.ReadDir(filepath.Dir(f.Path))
 			require.NoError(t, err)
-			require.Len(t, there, 1, "a file stayed behind")
+			require.Len(t, there, 1, "a file was left behind")
 		})
 	}
 }
@@ -153,8 +153,7 @@ func TestChangesThatAreRefused(t *testing.T) {
 	require.Equal(t, before, after)
 }
 
-// A wrapped file holds no key, opens with its KMS alone, and one kind is not taken for the
-// other.
+// A wrapped file contains no key in the clear, opens only with its KMS, and is not confused with an unwrapped one.
 func TestWrappedFile(t *testing.T) {
 	t.Parallel()
 	kms := newLocal(t)
@@ -192,8 +191,7 @@ func TestWrappedFile(t *testing.T) {
 	require.ErrorContains(t, err, "the KMS does not open it")
 }
 
-// A change that fails half way leaves the file as it was, and one that was killed does not
-// stand in the way of the next.
+// A change that fails half way leaves the file as it was, and one that was killed does not block the next.
 func TestChangeIsAtomic(t *testing.T) {
 	t.Parallel()
 	kms := newLocal(t)
@@ -223,8 +221,8 @@ func TestChangeIsAtomic(t *testing.T) {
 	require.NoFileExists(t, f.Path+".new")
 }
 
-// Many rotate at once: each one either adds its key or says that it did not, and whoever
-// reads meanwhile sees a whole keyset.
+// Concurrent rotations each either add their key or report that they did not, and concurrent readers always see a
+// whole keyset.
 func TestConcurrentRotation(t *testing.T) {
 	t.Parallel()
 	f := newFile(t, nil)
@@ -236,7 +234,7 @@ func TestConcurrentRotation(t *testing.T) {
 			for range 10 {
 				k, err := f.Change(t.Context(), (*Keyset).Rotated)
 				if err != nil {
-					if !strings.Contains(err.Error(), "another `mpcd keyset` changes it") {
+					if !strings.Contains(err.Error(), "another `mpcd keyset` is changing it") {
 						t.Error(err)
 					}
 					continue
@@ -264,24 +262,24 @@ func TestConcurrentRotation(t *testing.T) {
 	}
 }
 
-// The lock is the directory's, and another holder of it is in the way whatever process it
-// is in: flock knows open files, not processes.
+// The lock is on the directory and blocks other holders in any process: flock locks belong to open files, not to
+// processes.
 func TestChangeIsLocked(t *testing.T) {
 	t.Parallel()
 	f := newFile(t, nil)
 	unlock, err := lockDir(filepath.Dir(f.Path))
 	require.NoError(t, err)
 	_, err = f.Change(t.Context(), (*Keyset).Rotated)
-	require.ErrorContains(t, err, "another `mpcd keyset` changes it")
+	require.ErrorContains(t, err, "another `mpcd keyset` is changing it")
 	unlock()
 	rotate(t, f)
 }
 
-// asNobody is set for a child that is another user than the owner of its files.
+// asNobody is set for a child that runs as another user than the owner of its files.
 const asNobody = "MPCD_TEST_KEYSET_DIR"
 
-// Kubernetes mounts a secret that belongs to root and that the pod's group may read. Where
-// the reader owns the file, or is root, it has no need of that.
+// Kubernetes mounts secrets that belong to root and are readable by the pod's group. If the reader owns the file, or
+// is root, group access is rejected.
 func TestModeForAnotherOwner(t *testing.T) {
 	t.Parallel()
 	if dir, ok := os.LookupEnv(asNobody); ok {
@@ -296,7 +294,7 @@ func TestModeForAnotherOwner(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can make files of another user's")
 	}
-	dir, err := os.MkdirTemp("", "mpcd") //nolint:usetesting // t.TempDir is closed to nobody
+	dir, err := os.MkdirTemp("", "mpcd") //nolint:usetesting // user nobody cannot read t.TempDir
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	require.NoError(t, os.Chmod(dir, 0o755))
@@ -312,7 +310,7 @@ func TestModeForAnotherOwner(t *testing.T) {
 	require.NoError(t, err)
 	b, err := os.ReadFile(binary)
 	require.NoError(t, err)
-	copied := filepath.Join(dir, "test") // go test's own directory is closed to nobody
+	copied := filepath.Join(dir, "test") // user nobody cannot read go test's own directory
 	require.NoError(t, os.WriteFile(copied, b, 0o755))
 	cmd := exec.CommandContext(t.Context(), copied, "-test.run=^TestModeForAnotherOwner$")
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), asNobody+"="+dir)
@@ -321,7 +319,7 @@ func TestModeForAnotherOwner(t *testing.T) {
 	require.NoError(t, err, string(out))
 }
 
-// What root changes stays its owner's.
+// If root changes a keyset, the file keeps its owner.
 func TestChangeKeepsTheOwner(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -349,8 +347,7 @@ func TestKeyIDs(t *testing.T) {
 	}
 }
 
-// FuzzKeyset feeds the parser of keyset files: what it accepts seals and opens, and is
-// written and read again as what it is.
+// FuzzKeyset fuzzes the parser of keyset files: an accepted keyset seals and opens, and survives writing and reading.
 func FuzzKeyset(f *testing.F) {
 	kms := newLocal(f)
 	for _, w := range []Wrapper{nil, kms} {

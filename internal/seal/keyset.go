@@ -11,17 +11,16 @@ import (
 	"github.com/tink-crypto/tink-go/v2/keyset"
 )
 
-// Keyset is an encryption keyset: AES-256-GCM keys, of which the primary seals and all
-// enabled ones open. It prints without key material.
+// Keyset is an encryption keyset: AES-256-GCM keys, of which the primary seals and all enabled ones open. It prints
+// without key material.
 type Keyset struct {
-	handle *keyset.Handle // prints as the keys' ids, kinds and states
+	handle *keyset.Handle // prints the keys' ids, kinds and states only
 }
 
-// KeyID names a key of a keyset; it is no secret. Tink puts it before all that the key
-// seals.
+// KeyID identifies a key of a keyset; it is not secret. Tink prefixes ciphertexts with it.
 type KeyID uint32
 
-// String returns the id as commands and logs show it.
+// String returns the id as commands and logs show it: eight hex digits.
 func (id KeyID) String() string { return fmt.Sprintf("%08x", uint32(id)) }
 
 // MarshalText implements encoding.TextMarshaler, for JSON.
@@ -37,15 +36,15 @@ func (id *KeyID) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Key is what may be known of a key.
+// Key describes a key without its material.
 type Key struct {
 	ID      KeyID `json:"id"`
-	Primary bool  `json:"primary"` // it seals; there is one
-	Enabled bool  `json:"enabled"` // it opens
+	Primary bool  `json:"primary"` // the key that seals; there is exactly one
+	Enabled bool  `json:"enabled"` // can open
 }
 
-// Ephemeral returns a new keyset that is nowhere but in memory: for the demo and for
-// tests. What it sealed can never be opened again once the process ends.
+// Ephemeral returns a new keyset that exists only in memory, for the demo and for tests. What it seals cannot be
+// opened after the process ends.
 func Ephemeral() (*Keyset, error) {
 	h, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
 	if err != nil {
@@ -65,7 +64,7 @@ func (k *Keyset) Keys() []Key {
 	return keys
 }
 
-// key returns what may be known of a key, and whether the keyset has it.
+// key returns a key's description, and whether the keyset has it.
 func (k *Keyset) key(id KeyID) (Key, bool) {
 	for _, key := range k.Keys() {
 		if key.ID == id {
@@ -77,7 +76,7 @@ func (k *Keyset) key(id KeyID) (Key, bool) {
 
 func (k *Keyset) primary() KeyID { return KeyID(k.handle.KeysetInfo().GetPrimaryKeyId()) }
 
-// Rotated returns the keyset with one more key, which is the primary.
+// Rotated returns the keyset with an additional key as its primary.
 func (k *Keyset) Rotated() (*Keyset, error) {
 	return k.with(func(m *keyset.Manager) error {
 		id, err := m.Add(aead.AES256GCMKeyTemplate())
@@ -88,8 +87,7 @@ func (k *Keyset) Rotated() (*Keyset, error) {
 	})
 }
 
-// Disabled returns the keyset with a key that neither seals nor opens. It can be enabled
-// again.
+// Disabled returns the keyset with a key disabled: it neither seals nor opens. It can be enabled again.
 func (k *Keyset) Disabled(id KeyID) (*Keyset, error) {
 	key, err := k.old(id)
 	if err != nil {
@@ -101,7 +99,7 @@ func (k *Keyset) Disabled(id KeyID) (*Keyset, error) {
 	return k.with(func(m *keyset.Manager) error { return m.Disable(uint32(id)) })
 }
 
-// Enabled returns the keyset with a key that opens again.
+// Enabled returns the keyset with a disabled key enabled.
 func (k *Keyset) Enabled(id KeyID) (*Keyset, error) {
 	key, err := k.old(id)
 	if err != nil {
@@ -113,15 +111,16 @@ func (k *Keyset) Enabled(id KeyID) (*Keyset, error) {
 	return k.with(func(m *keyset.Manager) error { return m.Enable(uint32(id)) })
 }
 
-// Destroyed returns the keyset without a key, which must have been disabled: whoever
-// disables first learns in time what still needs it.
+// Destroyed returns the keyset without a key, which must be disabled: disabling it first shows in time whether it is
+// still needed.
 func (k *Keyset) Destroyed(id KeyID) (*Keyset, error) {
 	key, err := k.old(id)
 	if err != nil {
 		return nil, err
 	}
 	if key.Enabled {
-		return nil, fmt.Errorf("key %v is enabled: disable it first (mpcd keyset disable), restart the service, and wait until you trust that nothing misses it", id)
+		return nil, fmt.Errorf("key %v is enabled: disable it first (mpcd keyset disable), "+
+			"restart the service, and wait until you are sure that nothing needs it", id)
 	}
 	return k.with(func(m *keyset.Manager) error { return m.Delete(uint32(id)) })
 }
@@ -152,8 +151,8 @@ func (k *Keyset) with(change func(*keyset.Manager) error) (*Keyset, error) {
 	return &Keyset{h}, check(h)
 }
 
-// check wants keys that are what Create makes: with another kind of key, or without a
-// prefix that names the key, rotation would not work.
+// check requires keys like those from Create: rotation would not work with another kind of key, or without a prefix
+// that identifies the key.
 func check(h *keyset.Handle) error {
 	seen := map[uint32]bool{}
 	for i := range h.Len() {
@@ -179,7 +178,7 @@ func check(h *keyset.Handle) error {
 	return nil
 }
 
-// sealedUnder returns the key that a ciphertext of Tink's AEAD names.
+// sealedUnder returns the key id in a ciphertext of Tink's AEAD.
 func sealedUnder(ciphertext []byte) (KeyID, bool) {
 	const prefix = 5 // version 1, then the key's id
 	if len(ciphertext) < prefix || ciphertext[0] != 1 {

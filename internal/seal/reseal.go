@@ -17,32 +17,31 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// RowStore keeps what is sealed.
+// RowStore keeps sealed rows.
 type RowStore interface {
 	MetaStore
-	// SealedRows returns up to limit rows of a kind (see session.SealedKinds) in order,
-	// those after a given one (0: from the first). None is an empty list.
+	// SealedRows returns up to limit rows of a kind (see session.SealedKinds) in order, starting after the given row
+	// (0: from the first); an empty list if there are none.
 	SealedRows(ctx context.Context, kind string, after int64, limit int) ([]session.SealedRow, error)
-	// Reseal puts to[i] in the place of rows[i].Ciphertext, durably, and says how many it
-	// replaced. A row that changed meanwhile stays as it is; what was replaced is nowhere
-	// in the store any more.
+	// Reseal durably replaces rows[i].Ciphertext by to[i], and returns how many it replaced. A row that changed
+	// meanwhile is left alone; the replaced bytes are no longer in the store.
 	Reseal(ctx context.Context, kind string, rows []session.SealedRow, to [][]byte) (int, error)
 	// Record writes an audit entry.
 	Record(ctx context.Context, e session.Entry) error
 }
 
 const (
-	// batch is how many rows are read, and at most re-sealed, in one transaction.
+	// batch is how many rows are read, and at most resealed, in one transaction.
 	batch = 100
-	// breath is how long the re-sealer leaves the store to runs after each batch. A batch
-	// takes some milliseconds, so that a million rows take ten minutes.
-	breath = 50 * time.Millisecond
-	// again is when a re-sealer that met an error of the store tries again.
-	again = time.Minute
+	// batchPause is the pause after each batch, which leaves the store to runs. A batch takes a few milliseconds, so a
+	// million rows take ten minutes.
+	batchPause = 50 * time.Millisecond
+	// retryPause is the pause after an error of the store.
+	retryPause = time.Minute
 )
 
-// Resealer brings all that a store keeps under the primary key. It can be stopped at any
-// time: what is left is found by its ciphertext, which names its key.
+// Resealer reseals everything in a store under the primary key. It can be stopped at any time: what is left is found
+// by its ciphertext, which names its key.
 type Resealer struct {
 	sealer *Sealer
 	rows   RowStore
@@ -50,23 +49,22 @@ type Resealer struct {
 	left   atomic.Int64
 }
 
-// NewResealer returns a re-sealer. It works while Run runs.
+// NewResealer returns a Resealer. It works while Run runs.
 func NewResealer(s *Sealer, rows RowStore, log *slog.Logger) *Resealer {
 	return &Resealer{sealer: s, rows: rows, log: log}
 }
 
-// Left says how many rows are known to be under an older key. It is 0 before Run has
-// counted them.
+// Left returns how many rows are known to be under an older key. It is 0 until Run has counted them.
 func (r *Resealer) Left() int64 { return r.left.Load() }
 
-// Run re-seals until nothing is left, or ctx is done. A keyset of one key has nothing to
-// re-seal and costs nothing. Errors of the store are logged and tried again. Rows that
-// do not open are logged and left: while they are there, their key cannot be disabled.
+// Run reseals until nothing is left or ctx is done. With a keyset of one key there is nothing to do. Errors of the
+// store are logged and retried. Rows that do not decrypt are logged and skipped: as long as they exist, their key
+// cannot be disabled.
 func (r *Resealer) Run(ctx context.Context) {
 	if len(r.sealer.keys.Keys()) == 1 {
 		return
 	}
-	tick := time.NewTicker(again)
+	tick := time.NewTicker(retryPause)
 	defer tick.Stop()
 	for {
 		done, err := r.all(ctx)
@@ -74,7 +72,7 @@ func (r *Resealer) Run(ctx context.Context) {
 		case done || ctx.Err() != nil:
 			return
 		case err != nil:
-			r.log.Error("rows could not be re-sealed; it is tried again", "left", r.Left(), "error", err)
+			r.log.Error("rows could not be resealed; will retry", "left", r.Left(), "error", err)
 		}
 		select {
 		case <-tick.C:
@@ -84,8 +82,7 @@ func (r *Resealer) Run(ctx context.Context) {
 	}
 }
 
-// all counts what is left, and goes through all kinds. It reports done where nothing is
-// left that opens.
+// all counts what is left, and reseals all kinds. It returns done if nothing is left that decrypts.
 func (r *Resealer) all(ctx context.Context) (done bool, err error) {
 	primary := r.sealer.keys.primary()
 	count, err := Census(ctx, r.rows)
@@ -115,8 +112,8 @@ func (r *Resealer) all(ctx context.Context) (done bool, err error) {
 	if shut > 0 {
 		r.log.Error("some rows do not open: their wallets' share sets are damaged, and their keys are still needed", "rows", shut)
 	}
-	// Where a row changed under the re-sealer's hands, or another process still sealed with
-	// an older keyset, the next round finds it.
+	// Rows that changed concurrently, or were sealed by another process with an older keyset, are found in the next
+	// round.
 	return int(r.Left()) <= shut, r.record(ctx, "keyset.reseal.end", resealed)
 }
 
@@ -126,8 +123,7 @@ func (r *Resealer) record(ctx context.Context, action string, rows int) error {
 	})
 }
 
-// kind goes through the rows of one kind. It says how many it re-sealed, and how many do
-// not open.
+// kind reseals the rows of one kind. It returns how many it resealed, and how many do not decrypt.
 func (r *Resealer) kind(ctx context.Context, kind string) (resealed, shut int, err error) {
 	primary := r.sealer.keys.primary()
 	for after := int64(0); ; {
@@ -145,7 +141,7 @@ func (r *Resealer) kind(ctx context.Context, kind string) (resealed, shut int, e
 			c, err := r.reseal(&row)
 			if err != nil {
 				shut++
-				r.log.Error("a row cannot be re-sealed", "row", row.Row, "error", err)
+				r.log.Error("a row cannot be resealed", "row", row.Row, "error", err)
 				continue
 			}
 			old, to = append(old, row), append(to, c)
@@ -159,14 +155,14 @@ func (r *Resealer) kind(ctx context.Context, kind string) (resealed, shut int, e
 			r.left.Add(-int64(n))
 		}
 		select {
-		case <-time.After(breath):
+		case <-time.After(batchPause):
 		case <-ctx.Done():
 			return resealed, shut, ctx.Err()
 		}
 	}
 }
 
-// reseal opens what a row holds and seals it under the primary key.
+// reseal decrypts a row and seals it under the primary key.
 func (r *Resealer) reseal(row *session.SealedRow) ([]byte, error) {
 	if row.Label.Kind == session.KindMAC {
 		return r.resealMAC(row)
@@ -192,7 +188,7 @@ func (r *Resealer) resealMAC(row *session.SealedRow) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// keyOf returns the key that a row's ciphertext names.
+// keyOf returns the key id in a row's ciphertext.
 func keyOf(row *session.SealedRow) (KeyID, bool) {
 	if row.Label.Kind == session.KindMAC {
 		return macSealedUnder(row.Ciphertext)
@@ -200,7 +196,7 @@ func keyOf(row *session.SealedRow) (KeyID, bool) {
 	return sealedUnder(row.Ciphertext)
 }
 
-// macSealedUnder is sealedUnder for the MAC keyset, which stands in Tink's own envelope.
+// macSealedUnder is sealedUnder for the MAC keyset, which is in Tink's own envelope.
 func macSealedUnder(sealed []byte) (KeyID, bool) {
 	var e tinkpb.EncryptedKeyset
 	if err := proto.Unmarshal(sealed, &e); err != nil {
@@ -209,7 +205,7 @@ func macSealedUnder(sealed []byte) (KeyID, bool) {
 	return sealedUnder(e.GetEncryptedKeyset())
 }
 
-// Count says how many rows each key sealed, by kind.
+// Count has the number of rows sealed under each key, by kind.
 type Count map[KeyID]map[string]int
 
 // Of returns how many rows a key sealed.
@@ -228,8 +224,8 @@ func (c Count) Total() (n int) {
 	return n
 }
 
-// Census counts the sealed rows of a store, in small steps. What names no key counts for
-// key 0, which no keyset has.
+// Census counts the sealed rows of a store, in small steps. Rows without a key id count for key 0, which no keyset
+// has.
 func Census(ctx context.Context, rows RowStore) (Count, error) {
 	count := Count{}
 	for _, kind := range session.SealedKinds() {
@@ -254,8 +250,8 @@ func Census(ctx context.Context, rows RowStore) (Count, error) {
 	return count, nil
 }
 
-// CensusOf is Census for a store that must be the keyset's own: where it is another
-// database, or one that was never used, nothing can be said about what a key still seals.
+// CensusOf is Census for a store that must belong to the keyset: a count for another database, or one that was never
+// used, would be misleading.
 func CensusOf(ctx context.Context, keys *Keyset, rows RowStore) (Count, error) {
 	sealed, err := rows.Meta(ctx, macMeta)
 	if err != nil {
@@ -270,7 +266,7 @@ func CensusOf(ctx context.Context, keys *Keyset, rows RowStore) (Count, error) {
 	return Census(ctx, rows)
 }
 
-// Unneeded fails where a row still needs a key, and says how many of what kind.
+// Unneeded returns an error if rows still need a key, with how many of which kind.
 func (c Count) Unneeded(id KeyID) error {
 	if c.Of(id) == 0 {
 		return nil
@@ -281,10 +277,11 @@ func (c Count) Unneeded(id KeyID) error {
 			what += fmt.Sprintf(", %d of kind %q", n, kind)
 		}
 	}
-	return fmt.Errorf("%d rows are still sealed under key %v%s: restart the service, which re-seals them, and wait until `mpcd keyset status` shows none", c.Of(id), id, what)
+	return fmt.Errorf("%d rows are still sealed under key %v%s: "+
+		"restart the service, which reseals them, and wait until `mpcd keyset status` shows none", c.Of(id), id, what)
 }
 
-// Unknown returns the keys that rows name and the keyset does not have.
+// Unknown returns the keys that sealed rows but are not in the keyset.
 func (c Count) Unknown(keys *Keyset) []KeyID {
 	var ids []KeyID
 	for id := range c {

@@ -1,17 +1,13 @@
-// Package seal encrypts what mpcd keeps at rest: with Tink, AES-256-GCM, each value bound
-// to its place by a session.Label. It also makes the keyed hashes by which a repeated
-// request is told from a reused id.
+// Package seal encrypts what mpcd keeps at rest: with Tink, AES-256-GCM, each value bound to its place by a
+// session.Label. It also computes the keyed hashes that tell a repeated request from a reused id.
 //
-// The encryption keyset comes from a file that only the service can read, as it is or
-// wrapped by a KMS. A Resealer brings what older keys sealed under the primary key, so
-// that they can be disabled and destroyed. The MAC's
-// keyset is random too, but stands in the database, sealed by the former, so that
-// fingerprints stay the same over restarts and over rotations of the encryption keyset;
-// and that seal tells at the start whether keyset and database belong together.
+// The encryption keyset comes from a file that only the service can read, optionally wrapped by a KMS. A Resealer
+// reseals what older keys sealed, so that they can be disabled and destroyed. The MAC keyset is random too, but is
+// stored in the database, sealed under the encryption keyset: fingerprints stay the same over restarts and rotations,
+// and at startup it shows whether keyset and database belong together.
 //
-// It never logs, never puts key material or plaintext into an error, and never writes
-// a cleartext keyset anywhere but to the file it was asked for. It trusts that file's
-// owner and Tink; it does not trust the database.
+// The package never logs, never puts key material or plaintext into an error, and writes a cleartext keyset only to
+// the file it was asked to write. It trusts that file's owner and Tink, but not the database.
 package seal
 
 import (
@@ -32,17 +28,17 @@ import (
 
 // MetaStore keeps the sealed MAC keyset.
 type MetaStore interface {
-	// Meta returns the value of a key, or nil where there is none.
+	// Meta returns the value of a key, or nil if there is none.
 	Meta(ctx context.Context, key string) ([]byte, error)
-	// SetMetaOnce stores a value durably where the key has none, and returns the value
-	// that is there afterwards: of callers that race, all get the same.
+	// SetMetaOnce durably stores a value unless the key has one, and returns the value that is there afterwards:
+	// concurrent callers all get the same.
 	SetMetaOnce(ctx context.Context, key string, value []byte) ([]byte, error)
 }
 
-// ErrOtherKeyset is returned by New where the database's MAC keyset does not open.
+// ErrOtherKeyset is returned by New if the database's MAC keyset does not decrypt.
 var ErrOtherKeyset = errors.New("the database was sealed with another keyset")
 
-// macMeta is where the sealed MAC keyset stands.
+// macMeta is the key of the sealed MAC keyset.
 const macMeta = "mac keyset"
 
 // Sealer implements session.Sealer. It is safe for concurrent use.
@@ -54,9 +50,8 @@ type Sealer struct {
 
 var _ session.Sealer = (*Sealer)(nil)
 
-// New returns a sealer with the given keyset. The MAC keyset is the one that meta keeps;
-// a database that has none yet gets one. Where it does not open, New fails with
-// ErrOtherKeyset, before anything else of that database could be misread.
+// New returns a sealer with the given keyset. It takes the MAC keyset from meta, and creates it in a new database. If
+// that does not decrypt, New fails with ErrOtherKeyset, so that nothing else in the database is misread.
 func New(ctx context.Context, keys *Keyset, meta MetaStore) (*Sealer, error) {
 	a, err := aead.New(keys.handle)
 	if err != nil {
@@ -78,12 +73,12 @@ func loadMAC(ctx context.Context, keys *Keyset, a tink.AEAD, meta MetaStore) (ti
 		if sealed, err = makeMAC(a); err != nil {
 			return nil, err
 		}
-		// Another process may have been first, and then its keyset counts.
+		// Another process may have been first; then its keyset counts.
 		if sealed, err = meta.SetMetaOnce(ctx, macMeta, sealed); err != nil {
 			return nil, fmt.Errorf("store the mac keyset: %w", err)
 		}
 	}
-	// Tink's error tells nothing more than that it does not open.
+	// Tink's error says only that it does not decrypt.
 	h, err := keyset.ReadWithAssociatedData(keyset.NewBinaryReader(bytes.NewReader(sealed)), a, associated(session.MACLabel()))
 	if err != nil {
 		return nil, otherKeyset(keys, sealed)
@@ -95,7 +90,7 @@ func loadMAC(ctx context.Context, keys *Keyset, a tink.AEAD, meta MetaStore) (ti
 	return m, nil
 }
 
-// otherKeyset says why a sealed MAC keyset does not open, and what to do.
+// otherKeyset returns why a sealed MAC keyset does not decrypt, and what to do.
 func otherKeyset(keys *Keyset, sealed []byte) error {
 	id, ok := macSealedUnder(sealed)
 	if !ok {
@@ -122,7 +117,7 @@ func makeMAC(a tink.AEAD) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// Seal implements session.Sealer. The plaintext stays the caller's, who wipes it.
+// Seal implements session.Sealer. The caller keeps the plaintext, and wipes it.
 func (s *Sealer) Seal(plaintext secret.Bytes, label session.Label) ([]byte, error) {
 	sealed, err := s.aead.Encrypt(plaintext.Reveal(), associated(label))
 	if err != nil {
@@ -131,9 +126,9 @@ func (s *Sealer) Seal(plaintext secret.Bytes, label session.Label) ([]byte, erro
 	return sealed, nil
 }
 
-// Open implements session.Sealer. The caller wipes what it gets.
+// Open implements session.Sealer. The caller wipes the result.
 func (s *Sealer) Open(ciphertext []byte, label session.Label) (secret.Bytes, error) {
-	// Tink's error is dropped: it says no more than that the ciphertext does not open.
+	// Tink's error is dropped: it says only that the ciphertext does not decrypt.
 	plaintext, err := s.aead.Decrypt(ciphertext, associated(label))
 	if err != nil {
 		return secret.Bytes{}, fmt.Errorf("open %s: %w", name(label), session.ErrDataCorrupted)
@@ -150,8 +145,7 @@ func (s *Sealer) MAC(data []byte) ([]byte, error) {
 	return sum, nil
 }
 
-// associated encodes a label so that no two labels give the same bytes: a version, each
-// string with its length before it, then the two numbers.
+// associated encodes a label injectively: a version, each string prefixed by its length, then the two numbers.
 func associated(l session.Label) []byte {
 	b := []byte("mpcd label 1")
 	for _, s := range []string{l.Kind, l.WalletID, l.ShareSetID} {
@@ -161,7 +155,7 @@ func associated(l session.Label) []byte {
 	return append(b, byte(l.Curve), byte(l.Party))
 }
 
-// name says for a log which value failed: kind and ids are not secret.
+// name identifies a value in errors and logs: kind and ids are not secret.
 func name(l session.Label) string {
 	s := fmt.Sprintf("%s of wallet %q, share set %q", l.Kind, l.WalletID, l.ShareSetID)
 	if l.Curve != 0 {

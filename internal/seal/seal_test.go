@@ -24,11 +24,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	syscall.Umask(0) // whoever leaves a mode to the umask gives the world a file
+	syscall.Umask(0) // files must get their modes from the code, not the umask
 	os.Exit(m.Run())
 }
 
-// memory is a MetaStore; package store's own suite says how a real one behaves.
+// memory is a MetaStore in memory; package store's tests cover the real one.
 type memory struct {
 	m   map[string][]byte
 	err error
@@ -129,10 +129,10 @@ func TestAlteredLabel(t *testing.T) {
 	requireOpens(t, s, c)
 }
 
-// FuzzLabels looks for two labels with one encoding.
+// FuzzLabels searches for two labels with the same encoding.
 func FuzzLabels(f *testing.F) {
 	f.Add("a", "b", "c", byte(1), byte(1), "ab", "", "c", byte(1), byte(1))
-	gap := strings.Repeat("\x00", 8) // the length of a length
+	gap := strings.Repeat("\x00", 8) // as long as an encoded length
 	f.Add("k", "a"+gap+"b", "c", byte(1), byte(1), "k", "a", "b"+gap+"c", byte(1), byte(1))
 	f.Fuzz(func(t *testing.T, k1, w1, s1 string, c1, p1 byte, k2, w2, s2 string, c2, p2 byte) {
 		a := session.Label{Kind: k1, WalletID: w1, ShareSetID: s1, Curve: tss.Curve(c1), Party: tss.Party(p1)}
@@ -169,8 +169,7 @@ func TestOtherKeyset(t *testing.T) {
 	require.ErrorIs(t, err, ErrOtherKeyset)
 }
 
-// A seal that was altered, or that stands where it does not belong, is not taken for a
-// new database's.
+// A sealed MAC keyset that was altered, or is in the wrong place, is not taken for that of a new database.
 func TestDamagedMACKeyset(t *testing.T) {
 	t.Parallel()
 	k, meta := ephemeral(t), newMemory()
@@ -210,13 +209,13 @@ func TestMAC(t *testing.T) {
 	require.GreaterOrEqual(t, len(first), 32)
 }
 
-// late is a MetaStore as it looks to whoever comes second: the value is not there yet when
-// it looks, and another one's is there when it writes.
+// late is a MetaStore as seen by the slower of two processes: the value is missing when it reads, and another one is
+// there when it writes.
 type late struct{ *memory }
 
 func (late) Meta(context.Context, string) ([]byte, error) { return nil, nil }
 
-// Processes that start on a new database at once agree on one MAC keyset.
+// Processes that start concurrently on a new database agree on one MAC keyset.
 func TestMACRace(t *testing.T) {
 	t.Parallel()
 	k, meta := ephemeral(t), newMemory()
@@ -237,8 +236,7 @@ func TestMetaStoreFails(t *testing.T) {
 	require.NotErrorIs(t, err, ErrOtherKeyset)
 }
 
-// A rotated keyset seals with its new key, and opens what the old one sealed, the MAC
-// keyset included.
+// A rotated keyset seals with its new key, and opens what the old one sealed, including the MAC keyset.
 func TestRotation(t *testing.T) {
 	t.Parallel()
 	old, meta := ephemeral(t), newMemory()
@@ -364,7 +362,7 @@ func TestLoadRefuses(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// material returns the key itself, as it stands in a keyset's JSON.
+// material returns the key material in a keyset's JSON.
 func material(t *testing.T, keyset []byte) []byte {
 	t.Helper()
 	var k struct {
@@ -375,7 +373,7 @@ func material(t *testing.T, keyset []byte) []byte {
 	return []byte(k.Key[0].KeyData.Value)
 }
 
-// However it is printed, a keyset or a sealer shows no key.
+// A keyset or a sealer never prints a key.
 func TestPrintsNoKey(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "keyset.json")

@@ -1,13 +1,11 @@
-// Package secret holds the one type in which mpcd keeps bytes that nobody may
-// see: encoded shares, passwords, pre-params, decrypted results.
+// Package secret has the type in which mpcd keeps secret bytes: encoded shares, passwords, pre-params, decrypted
+// results.
 //
-// A Bytes prints as "[redacted]" whatever asks for it: fmt with any verb, slog,
-// encoding/json and every other text marshaller. Code that needs the value says so
-// by calling Reveal, which is easy to find in a review.
+// A Bytes prints as "[redacted]" with every fmt verb, slog, encoding/json and every other text marshaller. Code that
+// needs the value calls Reveal, which is easy to find in a review.
 //
-// What it does not promise: Go's runtime may have copied the bytes while a slice
-// grew or a stack moved, so Wipe shortens a secret's life in memory and ends it in
-// no stronger sense.
+// Wipe is best effort: Go's runtime may have copied the bytes when a slice grew or a stack moved. It shortens the
+// time a secret spends in memory, and promises no more.
 package secret
 
 import (
@@ -19,10 +17,10 @@ import (
 // Redacted is what every secret prints as.
 const Redacted = "[redacted]"
 
-// Bytes is a byte string that does not show itself. The zero value is empty.
+// Bytes is a byte string that prints as [redacted]. The zero value is empty.
 //
-// The bytes are behind two pointers: fmt calls no method of a value in an unexported
-// field, and follows one pointer there, for some verbs, but never two.
+// The bytes are behind two pointers: fmt calls no methods on values in unexported fields, and for some verbs it
+// follows one pointer there, but never two.
 type Bytes struct{ far *near }
 
 type near struct{ b *[]byte }
@@ -41,7 +39,7 @@ func (s Bytes) Reveal() []byte {
 // Len returns the number of bytes, which is not secret.
 func (s Bytes) Len() int { return len(s.Reveal()) }
 
-// Equal compares in constant time for equal lengths.
+// Equal compares in constant time if the lengths are equal.
 func (s Bytes) Equal(t Bytes) bool { return subtle.ConstantTimeCompare(s.Reveal(), t.Reveal()) == 1 }
 
 // Wipe overwrites the bytes with zeros. Safe to call more than once.
@@ -53,11 +51,11 @@ func (s Bytes) Format(f fmt.State, _ rune) { Format(f) }
 // LogValue implements slog.LogValuer.
 func (s Bytes) LogValue() slog.Value { return slog.StringValue(Redacted) }
 
-// MarshalText implements encoding.TextMarshaler, which JSON and YAML use too.
+// MarshalText implements encoding.TextMarshaler, which JSON and YAML encoders use as well.
 func (s Bytes) MarshalText() ([]byte, error) { return []byte(Redacted), nil }
 
 // Format writes Redacted to f. Other secret types call it from their own Format.
 func Format(f fmt.State) {
-	// An error of a fmt.State has nowhere to go.
+	// There is no one to report the error to.
 	_, _ = f.Write([]byte(Redacted))
 }

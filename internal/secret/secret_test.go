@@ -12,7 +12,7 @@ import (
 	"github.com/mpcd/mpcd/internal/secret"
 )
 
-// Every way in which Go code prints things by accident shows the placeholder only.
+// Every way in which Go code prints values by accident prints only the placeholder.
 func TestBytesNeverPrints(t *testing.T) {
 	s := secret.New([]byte("hunter2"))
 	type holder struct {

@@ -1,9 +1,8 @@
-// Package secretfile reads the files in which an operator gives the service its secrets:
-// keysets, private keys, signing secrets. It refuses what others than the service may
-// use, and says what to do about it.
+// Package secretfile reads the files that hold the service's secrets: keysets, private keys, signing secrets. It
+// rejects files that users other than the service's may access, with an error that says how to fix that.
 //
-// It quotes nothing of a file, names no path (its caller does), and keeps nothing. It
-// trusts the system's word on who owns a file and what its mode is.
+// It quotes none of a file's content, leaves the path to the caller's error, and keeps nothing. It relies on the
+// owner and mode that the operating system reports.
 package secretfile
 
 import (
@@ -17,12 +16,12 @@ import (
 	"github.com/mpcd/mpcd/internal/secret"
 )
 
-// MaxBytes bounds a file.
+// MaxBytes is the maximum size of a file.
 const MaxBytes = 1 << 20
 
-// Read reads a file that only its owner may use, with one exception: see checkMode. The
-// caller wipes it. All checks are on the file that is read, not on one that may have been
-// there a moment before. It returns fs.ErrNotExist as it is.
+// Read reads a file that only its owner may access (for one exception see checkMode). The caller wipes the result.
+// The checks are on the opened file, so it cannot be swapped between check and read. fs.ErrNotExist is returned as it
+// is.
 func Read(path string) (secret.Bytes, fs.FileInfo, error) {
 	f, err := os.Open(path) //nolint:gosec // G304: the operator's own path
 	switch {
@@ -52,10 +51,9 @@ func Read(path string) (secret.Bytes, fs.FileInfo, error) {
 	return b, info, nil
 }
 
-// checkMode wants a regular file that its owner alone may use. One exception: where the
-// owner is another user than the process, which is not root, its group may read it, since
-// that is the only way in which the process can. Kubernetes mounts a secret so: owner
-// root, the pod's fsGroup, mode 0440. Nobody but the owner may write it.
+// checkMode requires a regular file that only its owner may access. The exception: if the owner is another user, and
+// the process is not root, the group may read it, since the process could not otherwise. That is how Kubernetes
+// mounts secrets: owner root, the pod's fsGroup, mode 0440. Only the owner may write it.
 func checkMode(info fs.FileInfo, euid int) error {
 	if !info.Mode().IsRegular() {
 		return errors.New("it is not a regular file")
@@ -65,12 +63,13 @@ func checkMode(info fs.FileInfo, euid int) error {
 		closed = 0o037
 	}
 	if mode := info.Mode().Perm(); mode&closed != 0 {
-		return fmt.Errorf("others than its owner may use it (mode %04o): chmod 600, and think about who read it", mode)
+		return fmt.Errorf("users other than its owner may access it (mode %04o): "+
+			"chmod 600 it, and consider who may have read it", mode)
 	}
 	return nil
 }
 
-// withoutPath leaves out what the caller's message says already.
+// withoutPath drops the path, which the caller's message has.
 func withoutPath(err error) error {
 	if p := new(fs.PathError); errors.As(err, &p) {
 		return p.Err

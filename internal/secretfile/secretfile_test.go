@@ -22,13 +22,13 @@ func TestRead(t *testing.T) {
 	require.Equal(t, "hunter2", string(b.Reveal()))
 	require.Equal(t, fs.FileMode(0o600), info.Mode())
 
-	link := filepath.Join(dir, "link") // Kubernetes puts a secret behind two
+	link := filepath.Join(dir, "link") // Kubernetes puts a secret behind two symlinks
 	require.NoError(t, os.Symlink("secret", link))
 	_, _, err = secretfile.Read(link)
 	require.NoError(t, err)
 }
 
-// Another owner's file is a test of package seal's: TestModeForAnotherOwner.
+// Files of another owner are tested in package seal: TestModeForAnotherOwner.
 func TestReadRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -41,7 +41,7 @@ func TestReadRefuses(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, []byte("hunter2"), 0o600))
 		require.NoError(t, os.Chmod(path, mode))
 		b, _, err := secretfile.Read(path)
-		require.ErrorContains(t, err, "others than its owner may use it", mode)
+		require.ErrorContains(t, err, "users other than its owner may access it", mode)
 		require.NotContains(t, err.Error(), dir)
 		require.Zero(t, b.Len())
 	}
@@ -54,7 +54,7 @@ func TestReadRefuses(t *testing.T) {
 	_, _, err = secretfile.Read(large)
 	require.NoError(t, err)
 
-	pipe := filepath.Join(dir, "pipe") // to open it waits for a writer, as for any reader of a pipe
+	pipe := filepath.Join(dir, "pipe") // opened for writing as well, since opening a pipe to read waits for a writer
 	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
 	w, err := os.OpenFile(pipe, os.O_RDWR, 0)
 	require.NoError(t, err)

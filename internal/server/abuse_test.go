@@ -28,7 +28,7 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// limited calls until it is told to wait.
+// limited repeats a call until it is rate-limited.
 func limited(t testing.TB, do func() answer) (a answer, calls int) {
 	t.Helper()
 	for ; calls < 1000; calls++ {
@@ -50,7 +50,7 @@ func limited(t testing.TB, do func() answer) (a answer, calls int) {
 
 func TestCallsAreLimitedByCallerAndMethod(t *testing.T) {
 	t.Parallel()
-	d := openDoor(t, servertest.Config{Server: server.Config{Limits: server.Limits{Rate: 1, Burst: 20}}})
+	d := openSecured(t, servertest.Config{Server: server.Config{Limits: server.Limits{Rate: 1, Burst: 20}}})
 	owner, reader := d.as(t, nil, d.token(t, "alice")), d.as(t, nil, d.token(t, "reader", session.ScopeRead))
 	get := &pb.GetWalletRequest{WalletId: d.first.wallet}
 	_, calls := limited(t, func() answer { return overGRPC(t, owner, nil, get) })
@@ -63,7 +63,7 @@ func TestCallsAreLimitedByCallerAndMethod(t *testing.T) {
 		done[*pb.ListWalletsResponse](t, do(t, owner, nil, &pb.ListWalletsRequest{}))
 		done[*pb.GetWalletResponse](t, do(t, reader, nil, get))
 	}
-	// A stream that is refused says so before its first message.
+	// A refused stream fails before its first message.
 	a, _ = limited(t, func() answer { return overHTTP(t, owner, nil, provisionReq(d.backup.with([]byte("x")))) })
 	require.NotEmpty(t, a.header.Get("Retry-After"))
 	require.Equal(t, http.StatusTooManyRequests, a.code)
@@ -71,12 +71,12 @@ func TestCallsAreLimitedByCallerAndMethod(t *testing.T) {
 
 func TestRefusedCallsAreLimitedByAddress(t *testing.T) {
 	t.Parallel()
-	d := openDoor(t, servertest.Config{Server: server.Config{Limits: server.Limits{Rate: 1, Burst: 5}}})
+	d := openSecured(t, servertest.Config{Server: server.Config{Limits: server.Limits{Rate: 1, Burst: 5}}})
 	get := &pb.GetWalletRequest{WalletId: d.first.wallet}
 	bad := d.as(t, nil, "let-me-in")
 	_, calls := limited(t, func() answer { return overGRPC(t, bad, nil, get) })
 	require.GreaterOrEqual(t, calls, 5)
-	// What a caller says about its address is not believed.
+	// A client's X-Forwarded-For is not trusted.
 	m := method(t, get)
 	verb, path, body := request(t, m, get)
 	n := 0
@@ -98,24 +98,24 @@ func TestRefusedCallsAreLimitedByAddress(t *testing.T) {
 	}
 }
 
-// A gateway that asked for certificates would lend one to every call behind it.
-func TestTheGatewayKnowsNoCertificate(t *testing.T) {
+// If the gateway asked for certificates, all its calls would carry the same one.
+func TestGatewayIgnoresCertificates(t *testing.T) {
 	t.Parallel()
-	d := openDoor(t, servertest.Config{})
+	d := openSecured(t, servertest.Config{})
 	cert := d.services.IssueTo(t, "", spiffe("reader"))
 	reader := d.as(t, &cert)
 	get := &pb.GetWalletRequest{WalletId: d.first.wallet}
 	done[*pb.GetWalletResponse](t, overGRPC(t, reader, nil, get))
 	refused(t, overHTTP(t, reader, nil, get), codes.Unauthenticated, unauthenticated)
-	// And a token on a connection with a certificate is the token's call alone.
+	// A token on a connection with a certificate identifies the call on its own.
 	both := d.as(t, &cert, d.token(t, "stranger"))
 	refused(t, overGRPC(t, both, nil, get), codes.NotFound, "WALLET_NOT_FOUND")
 }
 
-// Connections that say nothing, or little, are closed, and others are served meanwhile.
+// Connections that send nothing, or little, are closed, and others are served meanwhile.
 func TestSlowLoris(t *testing.T) {
 	t.Parallel()
-	d := openDoor(t, servertest.Config{Server: server.Config{Patience: 3 * time.Second}})
+	d := openSecured(t, servertest.Config{Server: server.Config{Patience: 3 * time.Second}})
 	cfg := func(protocol string) *tls.Config {
 		return &tls.Config{RootCAs: d.ca.Pool(), ServerName: "localhost", NextProtos: []string{protocol}, MinVersion: tls.VersionTLS13}
 	}
@@ -146,7 +146,7 @@ func TestSlowLoris(t *testing.T) {
 			for _, do := range transports {
 				done[*pb.GetWalletResponse](t, do(t, d.as(t, nil, d.token(t, "alice")), nil, &pb.GetWalletRequest{WalletId: d.first.wallet}))
 			}
-			// The service closes it, whatever it says before. A minute is what the test would wait without that.
+			// The service closes it, possibly after an answer. A minute bounds the test if it does not.
 			require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Minute)))
 			_, err = io.Copy(io.Discard, conn)
 			require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
@@ -156,7 +156,7 @@ func TestSlowLoris(t *testing.T) {
 
 func TestHeadersThatAreTooLarge(t *testing.T) {
 	t.Parallel()
-	d := openDoor(t, servertest.Config{})
+	d := openSecured(t, servertest.Config{})
 	s := d.as(t, nil, d.token(t, "alice"))
 	get := &pb.GetWalletRequest{WalletId: d.first.wallet}
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "x-request-id", strings.Repeat("a", 32<<10))
@@ -174,11 +174,11 @@ func TestHeadersThatAreTooLarge(t *testing.T) {
 	}
 }
 
-// A connection that is old takes no more calls, and the stream on it goes on to its end.
-func TestAStreamOutlivesItsConnectionsAge(t *testing.T) {
+// A connection past its maximum age takes no more calls, but its streams continue to their end.
+func TestStreamOutlivesMaxConnectionAge(t *testing.T) {
 	t.Parallel()
 	gate := servertest.NewGate()
-	d := openDoor(t, servertest.Config{
+	d := openSecured(t, servertest.Config{
 		Server: server.Config{ConnectionAge: 100 * time.Millisecond},
 		Wrap: func(p *session.Ports) {
 			p.Custodian = &servertest.Custodian{Custodian: p.Custodian, BeforeFetch: gate.Wait}
@@ -189,7 +189,7 @@ func TestAStreamOutlivesItsConnectionsAge(t *testing.T) {
 	stream, err := pb.NewWalletServiceClient(s.Conn).ProvisionWallet(t.Context(), provisionReq(d.backup), grpc.Peer(&first))
 	require.NoError(t, err)
 	<-gate.Came
-	for { // until calls go over another connection: the first one is too old
+	for { // until calls use another connection, because the first one is too old
 		var now peer.Peer
 		err := s.Conn.Invoke(t.Context(), pb.WalletService_GetWallet_FullMethodName, &pb.GetWalletRequest{WalletId: d.first.wallet}, &pb.GetWalletResponse{}, grpc.Peer(&now))
 		require.NoError(t, err)
@@ -203,7 +203,7 @@ func TestAStreamOutlivesItsConnectionsAge(t *testing.T) {
 	made(t, drain(t, stream), d.backup.wallet)
 }
 
-// Every unary call ends; one that waits for a run has the run's time, and so has a stream.
+// Every unary call has a deadline; one that waits for a run has the run's, and so has a stream.
 func TestUnaryCallsHaveADeadline(t *testing.T) {
 	t.Parallel()
 	left := make(chan time.Duration, 1)
@@ -232,10 +232,10 @@ func TestUnaryCallsHaveADeadline(t *testing.T) {
 	}
 }
 
-// The gateway speaks HTTP/1.1 and HTTP/2, both over TLS 1.3, and streams over either.
+// The gateway serves HTTP/1.1 and HTTP/2, both over TLS 1.3, with streams on either.
 func TestGatewayOverTLS(t *testing.T) {
 	t.Parallel()
-	d := openDoor(t, servertest.Config{})
+	d := openSecured(t, servertest.Config{})
 	m := method(t, d.pendingReq)
 	verb, path, body := request(t, m, d.pendingReq)
 	for protocol, http2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2.0": true} {
@@ -252,7 +252,7 @@ func TestGatewayOverTLS(t *testing.T) {
 	// Plain HTTP is not served there.
 	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", d.http)
 	require.NoError(t, err)
-	defer conn.Close() //nolint:errcheck // nothing was written that counts
+	defer conn.Close() //nolint:errcheck // no write matters
 	_, err = io.WriteString(conn, "GET /v1/wallets HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer "+d.token(t, "alice")+"\r\n\r\n")
 	require.NoError(t, err)
 	line, err := bufio.NewReader(conn).ReadString('\n')

@@ -24,14 +24,13 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// yes stands where a caller may.
+// yes marks a permitted call.
 const yes = "yes"
 
-// accessColumns are the kinds of callers that the service knows. The wallets and sessions
-// of the table are the owner's.
+// accessColumns are the kinds of callers. The wallets and sessions of the table are the owner's.
 var accessColumns = []struct {
 	name   string
-	caller string // a token's subject; a service may come with a certificate too
+	caller string // a token's subject; a service may use a certificate as well
 	scopes []session.Scope
 }{
 	{"the owner, who started the session", "alice", nil},
@@ -42,63 +41,64 @@ var accessColumns = []struct {
 	{"`wallets:admin`", "admin", []session.Scope{session.ScopeAdmin}},
 }
 
-// accessRow is one RPC. Its request is one that gets past the question who may, and is
-// then refused for another reason, or reads.
+// accessRow is one RPC, with a request that passes authorisation and is then refused for another reason, or only
+// reads.
 type accessRow struct {
 	rpc     string
-	request func(f *shelf) proto.Message
-	allowed string   // the reason for which who may is refused; empty: it is answered
-	cells   []string // yes, or the reason for which a caller is refused; as accessColumns
+	request func(f *fixture) proto.Message
+	allowed string   // the reason for which permitted callers are refused; empty: the call succeeds
+	cells   []string // yes, or the reason for which the caller is refused; in the order of accessColumns
 }
 
-// accessTable says who may call what. docs/THREAT-MODEL.md shows it.
+// accessTable says who may call what. docs/THREAT-MODEL.md contains it.
 var accessTable = []accessRow{
-	{"CreateWallet for oneself", func(*shelf) proto.Message { return createReq(pb.Curve_CURVE_SECP256K1) }, "INTERNAL",
+	{"CreateWallet for oneself", func(*fixture) proto.Message { return createReq(pb.Curve_CURVE_SECP256K1) }, "INTERNAL",
 		[]string{yes, yes, yes, yes, yes, yes}},
-	{"CreateWallet for the owner", func(*shelf) proto.Message {
+	{"CreateWallet for the owner", func(*fixture) proto.Message {
 		return edit(createReq(pb.Curve_CURVE_SECP256K1), func(r *pb.CreateWalletRequest) { r.Owner = "alice" })
 	}, "INTERNAL", []string{yes, "PERMISSION_DENIED", "PERMISSION_DENIED", yes, "PERMISSION_DENIED", "PERMISSION_DENIED"}},
-	{"BackupWallet", func(f *shelf) proto.Message { return backupReq(f.first.with([]byte("x"))) }, "SHARE_MALFORMED",
+	{"BackupWallet", func(f *fixture) proto.Message { return backupReq(f.first.with([]byte("x"))) }, "SHARE_MALFORMED",
 		[]string{yes, "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", yes, "WALLET_NOT_FOUND", "WALLET_NOT_FOUND"}},
-	{"ProvisionWallet", func(f *shelf) proto.Message { return provisionReq(f.backup.with([]byte("x"))) }, "SHARE_MALFORMED",
+	{"ProvisionWallet", func(f *fixture) proto.Message { return provisionReq(f.backup.with([]byte("x"))) },
+		"SHARE_MALFORMED",
 		[]string{yes, "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", yes, "WALLET_NOT_FOUND", "WALLET_NOT_FOUND"}},
-	{"ConfirmShareSet", func(f *shelf) proto.Message {
+	{"ConfirmShareSet", func(f *fixture) proto.Message {
 		return edit(confirmReq(f.pending), func(r *pb.ConfirmShareSetRequest) { r.ShareSha256 = make([]byte, 32) })
 	}, "SHARE_SET_MISMATCH", []string{yes, "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", yes, "WALLET_NOT_FOUND", "WALLET_NOT_FOUND"}},
-	{"RevokeShareSet", func(f *shelf) proto.Message {
+	{"RevokeShareSet", func(f *fixture) proto.Message {
 		return &pb.RevokeShareSetRequest{WalletId: f.first.wallet, ShareSetId: uuid.NewString()}
 	}, "SHARE_SET_NOT_FOUND", []string{yes, "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", yes}},
-	{"RevokeShareSet with `allow_last`", func(f *shelf) proto.Message {
+	{"RevokeShareSet with `allow_last`", func(f *fixture) proto.Message {
 		return &pb.RevokeShareSetRequest{WalletId: f.first.wallet, ShareSetId: uuid.NewString(), AllowLast: true}
 	}, "SHARE_SET_NOT_FOUND", []string{"PERMISSION_DENIED", "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", yes}},
-	{"ReleaseShareSet", func(f *shelf) proto.Message {
+	{"ReleaseShareSet", func(f *fixture) proto.Message {
 		return edit(releaseReq(f.first), func(r *pb.ReleaseShareSetRequest) { r.ShareSetId = uuid.NewString() })
 	}, "SHARE_SET_NOT_FOUND", []string{"PERMISSION_DENIED", "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", yes}},
-	{"Sign", func(f *shelf) proto.Message { return signReq(f.first.with([]byte("x"))) }, "SHARE_MALFORMED",
+	{"Sign", func(f *fixture) proto.Message { return signReq(f.first.with([]byte("x"))) }, "SHARE_MALFORMED",
 		[]string{yes, "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", yes, "WALLET_NOT_FOUND"}},
-	{"SignWithDevice", func(f *shelf) proto.Message {
+	{"SignWithDevice", func(f *fixture) proto.Message {
 		return &pb.SignWithDeviceRequest{
 			WalletId: f.first.wallet, RequestId: uuid.NewString(), Curve: pb.Curve_CURVE_ED25519, Payload: []byte("x"),
 			Device: &pb.DeviceSide{ShareSetId: uuid.NewString(), Instance: uuid.NewString()},
 		}
 	}, "SHARE_SET_NOT_FOUND", []string{yes, "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", yes, "WALLET_NOT_FOUND"}},
-	{"GetWallet", func(f *shelf) proto.Message { return &pb.GetWalletRequest{WalletId: f.first.wallet} }, "",
+	{"GetWallet", func(f *fixture) proto.Message { return &pb.GetWalletRequest{WalletId: f.first.wallet} }, "",
 		[]string{yes, "WALLET_NOT_FOUND", yes, "WALLET_NOT_FOUND", "WALLET_NOT_FOUND", "WALLET_NOT_FOUND"}},
-	{"ListWallets of oneself", func(*shelf) proto.Message { return &pb.ListWalletsRequest{} }, "",
+	{"ListWallets of oneself", func(*fixture) proto.Message { return &pb.ListWalletsRequest{} }, "",
 		[]string{yes, yes, yes, yes, yes, yes}},
-	{"ListWallets of the owner", func(*shelf) proto.Message { return &pb.ListWalletsRequest{Owner: "alice"} }, "",
+	{"ListWallets of the owner", func(*fixture) proto.Message { return &pb.ListWalletsRequest{Owner: "alice"} }, "",
 		[]string{yes, "PERMISSION_DENIED", yes, "PERMISSION_DENIED", "PERMISSION_DENIED", "PERMISSION_DENIED"}},
-	{"GetSession", func(f *shelf) proto.Message { return &pb.GetSessionRequest{SessionId: f.session()} }, "",
+	{"GetSession", func(f *fixture) proto.Message { return &pb.GetSessionRequest{SessionId: f.session()} }, "",
 		[]string{yes, "SESSION_NOT_FOUND", "SESSION_NOT_FOUND", "SESSION_NOT_FOUND", "SESSION_NOT_FOUND", "SESSION_NOT_FOUND"}},
-	{"CancelSession", func(f *shelf) proto.Message { return &pb.CancelSessionRequest{SessionId: f.session()} }, "",
+	{"CancelSession", func(f *fixture) proto.Message { return &pb.CancelSessionRequest{SessionId: f.session()} }, "",
 		[]string{yes, "SESSION_NOT_FOUND", "SESSION_NOT_FOUND", "SESSION_NOT_FOUND", "SESSION_NOT_FOUND", "SESSION_NOT_FOUND"}},
-	{"SendMessages", func(f *shelf) proto.Message {
+	{"SendMessages", func(f *fixture) proto.Message {
 		return &pb.SendMessagesRequest{SessionId: f.session(), Instance: uuid.NewString(), Attempt: 1, Messages: []*pb.ProtocolMessage{{Sequence: 1, Mac: []byte("x")}}}
 	}, "", []string{yes, "SESSION_NOT_FOUND", "SESSION_NOT_FOUND", "SESSION_NOT_FOUND", "SESSION_NOT_FOUND", "SESSION_NOT_FOUND"}},
 }
 
-// session is the id of a session of alice's.
-func (f *shelf) session() string {
+// session returns the id of a session of alice's.
+func (f *fixture) session() string {
 	first, ok := f.pendingRun.messages[0].(*pb.ProvisionWalletResponse)
 	if !ok {
 		panic("the first message of a run is not its progress")
@@ -106,40 +106,41 @@ func (f *shelf) session() string {
 	return first.GetProgress().GetSessionId()
 }
 
-// nobody is a kind of caller that no RPC knows.
-type nobody struct {
+// badCredentials are credentials that are rejected on every RPC.
+type badCredentials struct {
 	name string
 	// with returns what it calls with; what it says of the certificate is for gRPC alone.
-	with func(t testing.TB, d *door) (cert *authtest.Pair, tokens []string)
-	// handshake is whether its connection ends before any call. Over HTTP, where no
-	// certificate is asked for, it is a caller without credentials.
+	with func(t testing.TB, d *secured) (cert *authtest.Pair, tokens []string)
+	// handshake reports whether the TLS handshake fails. Over HTTP, which asks for no certificate, it is a call
+	// without credentials.
 	handshake bool
 }
 
 const unauthenticated, handshakeFails = "UNAUTHENTICATED", "the handshake fails"
 
-func badToken(name string, changes map[string]any) nobody {
-	return nobody{name: name, with: func(t testing.TB, d *door) (*authtest.Pair, []string) {
+func badToken(name string, changes map[string]any) badCredentials {
+	return badCredentials{name: name, with: func(t testing.TB, d *secured) (*authtest.Pair, []string) {
 		return nil, []string{d.key.Token(t, authtest.Claims("alice", changes))}
 	}}
 }
 
-func sentToken(name string, token func(t testing.TB, d *door, claims map[string]any) string) nobody {
-	return nobody{name: name, with: func(t testing.TB, d *door) (*authtest.Pair, []string) {
+func sentToken(name string, token func(t testing.TB, d *secured, claims map[string]any) string) badCredentials {
+	return badCredentials{name: name, with: func(t testing.TB, d *secured) (*authtest.Pair, []string) {
 		return nil, []string{token(t, d, authtest.Claims("alice", nil))}
 	}}
 }
 
-func badCertificate(name string, handshake bool, issue func(t testing.TB, d *door) authtest.Pair) nobody {
-	return nobody{name: name, handshake: handshake, with: func(t testing.TB, d *door) (*authtest.Pair, []string) {
+func badCertificate(name string, handshake bool, issue func(t testing.TB, d *secured) authtest.Pair) badCredentials {
+	with := func(t testing.TB, d *secured) (*authtest.Pair, []string) {
 		p := issue(t, d)
 		return &p, nil
-	}}
+	}
+	return badCredentials{name: name, handshake: handshake, with: with}
 }
 
-// nobodies are who gets no further than the door, whatever it calls.
-var nobodies = []nobody{
-	{name: "no credentials", with: func(testing.TB, *door) (*authtest.Pair, []string) { return nil, nil }},
+// allBadCredentials are rejected on every RPC.
+var allBadCredentials = []badCredentials{
+	{name: "no credentials", with: func(testing.TB, *secured) (*authtest.Pair, []string) { return nil, nil }},
 	badToken("a token that has expired", map[string]any{"exp": time.Now().Add(-time.Minute).Unix()}),
 	badToken("a token without an expiry", map[string]any{"exp": nil}),
 	badToken("a token that is not valid yet", map[string]any{"nbf": time.Now().Add(10 * time.Minute).Unix()}),
@@ -149,51 +150,55 @@ var nobodies = []nobody{
 	badToken("a token whose subject is a service's SPIFFE ID", map[string]any{"sub": "spiffe://example.org/reader", "scope": "wallets:read"}),
 	badToken("a token whose subject is a service's common name", map[string]any{"sub": "cn:reader"}),
 	badToken("a token of more than 8 KiB", map[string]any{"fill": strings.Repeat("a", 8<<10)}),
-	sentToken("a token without a signature (`alg: none`)", func(t testing.TB, _ *door, claims map[string]any) string {
+	sentToken("a token without a signature (`alg: none`)", func(t testing.TB, _ *secured, claims map[string]any) string {
 		return authtest.Unsigned(t, map[string]any{"alg": "none", "kid": "k"}, claims) + "."
 	}),
-	sentToken("a token with a MAC by the public key", func(t testing.TB, d *door, claims map[string]any) string {
+	sentToken("a token with a MAC by the public key", func(t testing.TB, d *secured, claims map[string]any) string {
 		return d.key.SignWithMAC(t, claims)
 	}),
-	sentToken("a token signed with another key", func(t testing.TB, _ *door, claims map[string]any) string {
+	sentToken("a token signed with another key", func(t testing.TB, _ *secured, claims map[string]any) string {
 		return authtest.NewKey(t, "k", "ES256").Token(t, claims)
 	}),
-	sentToken("a token of a key that the issuer does not show", func(t testing.TB, _ *door, claims map[string]any) string {
+	sentToken("a token of a key that the issuer does not show", func(
+		t testing.TB, _ *secured, claims map[string]any,
+	) string {
 		return authtest.NewKey(t, "unknown", "ES256").Token(t, claims)
 	}),
-	sentToken("what is not a token", func(testing.TB, *door, map[string]any) string { return "let-me-in" }),
-	{name: "two tokens", with: func(t testing.TB, d *door) (*authtest.Pair, []string) {
+	sentToken("what is not a token", func(testing.TB, *secured, map[string]any) string { return "let-me-in" }),
+	{name: "two tokens", with: func(t testing.TB, d *secured) (*authtest.Pair, []string) {
 		return nil, []string{d.token(t, "alice"), d.token(t, "alice")}
 	}},
-	{name: "a bad token beside a good certificate", with: func(t testing.TB, d *door) (*authtest.Pair, []string) {
+	{name: "a bad token beside a good certificate", with: func(t testing.TB, d *secured) (*authtest.Pair, []string) {
 		p := d.services.IssueTo(t, "", spiffe("admin"))
 		return &p, []string{d.key.Token(t, authtest.Claims("alice", map[string]any{"exp": 1}))}
 	}},
-	badCertificate("a certificate of another CA", true, func(t testing.TB, _ *door) authtest.Pair {
+	badCertificate("a certificate of another CA", true, func(t testing.TB, _ *secured) authtest.Pair {
 		return authtest.NewCA(t, "services").IssueTo(t, "", spiffe("admin"))
 	}),
-	badCertificate("a certificate that has expired", true, func(t testing.TB, d *door) authtest.Pair {
+	badCertificate("a certificate that has expired", true, func(t testing.TB, d *secured) authtest.Pair {
 		return d.services.Issue(t, func(c *x509.Certificate) { c.Subject.CommonName, c.NotAfter = "admin", time.Now().Add(-time.Minute) })
 	}),
-	badCertificate("a certificate with two URIs", false, func(t testing.TB, d *door) authtest.Pair {
+	badCertificate("a certificate with two URIs", false, func(t testing.TB, d *secured) authtest.Pair {
 		return d.services.IssueTo(t, "", spiffe("admin"), spiffe("reader"))
 	}),
-	badCertificate("a certificate whose URI is not a SPIFFE ID", false, func(t testing.TB, d *door) authtest.Pair {
+	badCertificate("a certificate whose URI is not a SPIFFE ID", false, func(t testing.TB, d *secured) authtest.Pair {
 		return d.services.IssueTo(t, "admin", "https://example.org/admin")
 	}),
-	badCertificate("a certificate of a service that is not configured", false, func(t testing.TB, d *door) authtest.Pair {
+	badCertificate("a certificate of a service that is not configured", false, func(
+		t testing.TB, d *secured,
+	) authtest.Pair {
 		return d.services.IssueTo(t, "", spiffe("nobody"))
 	}),
 }
 
-func (n nobody) overGRPC() string {
+func (n badCredentials) overGRPC() string {
 	if n.handshake {
 		return handshakeFails
 	}
 	return unauthenticated
 }
 
-// renderAccess is the table as docs/THREAT-MODEL.md shows it.
+// renderAccess returns the table as in docs/THREAT-MODEL.md.
 func renderAccess() string {
 	var b strings.Builder
 	b.WriteString("| RPC |")
@@ -212,7 +217,7 @@ func renderAccess() string {
 		b.WriteString("\n")
 	}
 	b.WriteString("\nRequests with these credentials are rejected on every RPC:\n\n| caller with | over gRPC | over HTTP |\n| --- | --- | --- |\n")
-	for _, n := range nobodies {
+	for _, n := range allBadCredentials {
 		grpc := n.overGRPC()
 		if grpc == unauthenticated {
 			grpc = "`" + grpc + "`"
@@ -222,7 +227,7 @@ func renderAccess() string {
 	return b.String()
 }
 
-// The document shows the table that is tested. MPCD_UPDATE=1 writes it anew.
+// The document contains the tested table. MPCD_UPDATE=1 regenerates it.
 func TestThreatModelShowsTheAccessTable(t *testing.T) {
 	t.Parallel()
 	const file, begin, end = "../../docs/THREAT-MODEL.md", "<!-- access:begin -->\n", "<!-- access:end -->"
@@ -240,11 +245,11 @@ func TestThreatModelShowsTheAccessTable(t *testing.T) {
 	require.Equal(t, want, shown, "run MPCD_UPDATE=1 go test -run TestThreatModelShows ./internal/server")
 }
 
-// Every RPC and every kind of caller, with the real authenticators, over real sockets
-// with TLS: tokens over gRPC and HTTP, certificates over gRPC.
+// Every RPC with every kind of caller, with the real authenticators, over real sockets with TLS: tokens over gRPC and
+// HTTP, certificates over gRPC.
 func TestWhoMayCallWhat(t *testing.T) {
 	t.Parallel()
-	d := openDoor(t, servertest.Config{Wrap: func(p *session.Ports) { // so that no run computes
+	d := openSecured(t, servertest.Config{Wrap: func(p *session.Ports) { // so that no run computes
 		p.PreParams = &servertest.PreParams{Source: p.PreParams, Before: func(context.Context) error { return errors.New("no pre-params here") }}
 	}})
 	owner := d.as(t, nil, d.token(t, "alice"))
@@ -265,21 +270,21 @@ func TestWhoMayCallWhat(t *testing.T) {
 			}
 			for how, do := range callers {
 				for _, row := range accessTable {
-					named[string(method(t, row.request(&d.shelf)).Name())] = true
-					checkAccess(t, row, row.cells[i], do(row.request(&d.shelf)), c.name+" by "+how)
+					named[string(method(t, row.request(&d.fixture)).Name())] = true
+					checkAccess(t, row, row.cells[i], do(row.request(&d.fixture)), c.name+" by "+how)
 				}
 			}
 		}
 	})
 	require.Len(t, named, len(routes), "every RPC has its row")
-	for _, n := range nobodies {
+	for _, n := range allBadCredentials {
 		cert, tokens := n.with(t, d)
 		s := d.as(t, cert, tokens...)
 		for _, row := range accessTable {
-			a := overHTTP(t, s, nil, row.request(&d.shelf))
+			a := overHTTP(t, s, nil, row.request(&d.fixture))
 			refused(t, a, codes.Unauthenticated, unauthenticated)
 			require.Equal(t, 401, a.code)
-			a = overGRPC(t, s, nil, row.request(&d.shelf))
+			a = overGRPC(t, s, nil, row.request(&d.fixture))
 			if n.handshake {
 				require.Equal(t, codes.Unavailable, a.status.Code(), "%s: %v", n.name, a.status)
 				continue
@@ -305,10 +310,10 @@ func checkAccess(t *testing.T, row accessRow, cell string, a answer, who string)
 	}
 }
 
-// A call that is refused is logged once, with where it comes from and why.
-func TestARefusedCallIsLogged(t *testing.T) {
+// A rejected call is logged once, with its origin and the reason.
+func TestRejectedCallIsLogged(t *testing.T) {
 	t.Parallel()
-	d := openDoor(t, servertest.Config{})
+	d := openSecured(t, servertest.Config{})
 	expired := d.as(t, nil, d.key.Token(t, authtest.Claims("mallory", map[string]any{"exp": 1})))
 	for i, do := range []call{overGRPC, overHTTP} {
 		refused(t, do(t, expired, nil, &pb.GetWalletRequest{WalletId: d.first.wallet}), codes.Unauthenticated, unauthenticated)
@@ -322,7 +327,7 @@ func TestARefusedCallIsLogged(t *testing.T) {
 	d.logsNoToken(t)
 }
 
-// A stranger sees no difference between a wallet of somebody else's and none.
+// A stranger cannot tell another user's wallet from one that does not exist.
 func TestStrangersLearnNothing(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
@@ -349,10 +354,10 @@ func TestStrangersLearnNothing(t *testing.T) {
 	}
 }
 
-// Probes and tools need no token, and learn of no wallet.
+// Health and reflection need no token, and reveal nothing about wallets.
 func TestHealthAndReflectionAreOpen(t *testing.T) {
 	t.Parallel()
-	d := openDoor(t, servertest.Config{})
+	d := openSecured(t, servertest.Config{})
 	s := d.as(t, nil)
 	resp, err := healthpb.NewHealthClient(s.Conn).Check(t.Context(), &healthpb.HealthCheckRequest{Service: "mpcd.v1.WalletService"})
 	require.NoError(t, err)
@@ -376,8 +381,8 @@ func reflected(t testing.TB, conn *grpc.ClientConn) (services []string) {
 	return services
 }
 
-// A panic is an INTERNAL like any other, and what it carried is nowhere.
-func TestPanicInAHandlerSaysNothing(t *testing.T) {
+// A panic is answered with INTERNAL, and its value is nowhere.
+func TestHandlerPanicRevealsNothing(t *testing.T) {
 	t.Parallel()
 	const secret = "a-share-that-nobody-may-see"
 	type carrier struct{ share string }
@@ -397,7 +402,7 @@ func TestPanicInAHandlerSaysNothing(t *testing.T) {
 		done[*pb.GetWalletResponse](t, do(t, f.Service, alice, &pb.GetWalletRequest{WalletId: f.first.wallet}))
 	}
 	log := f.Log.Wait(t, "a handler panicked", "server_test.carrier")
-	require.Contains(t, log, "TestPanicInAHandlerSaysNothing", "the stack is there")
+	require.Contains(t, log, "TestHandlerPanicRevealsNothing", "the stack is there")
 	require.NotContains(t, f.Log.String(), secret)
 	require.Equal(t, 4, strings.Count(f.Log.String(), `"msg":"a handler panicked"`))
 }

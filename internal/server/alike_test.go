@@ -14,17 +14,17 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// one is a user with one phone, hosted or device-held, and what the service told and keeps of it.
+// one is a user with one phone, hosted or device-held, and what the service reports to and keeps for them.
 type one struct {
 	*client.Client
 	service *servertest.Service
 	share   *client.Share
 	backup  string
 
-	progress []string // what the service reported of the operation under way
+	progress []string // what the service reported about the current operation
 }
 
-// operations are those that a wallet's user has, each with what it needs of those before it.
+// operations are a user's operations, each with what it needs from those before.
 var operations = []struct {
 	name string
 	do   func(context.Context, *one) error
@@ -51,8 +51,8 @@ var operations = []struct {
 	}},
 }
 
-// note keeps what the service reports. That a device-held run waits for its device is none of a
-// hosted one's steps, and the SDK's own have no sequence.
+// note records what the service reports. It omits the step of waiting for a device, which hosted runs lack, and the
+// SDK's own steps, which have no sequence.
 func (u *one) note(p client.Progress) {
 	if p.Sequence == 0 || p.Status == "Queued" {
 		return
@@ -63,7 +63,7 @@ func (u *one) note(p client.Progress) {
 	}
 }
 
-// records are a wallet's sets and their public records, in order, without what is random.
+// records describes a wallet's sets and their public records, in order, without random values.
 func (u *one) records(t testing.TB) (out []string) {
 	t.Helper()
 	w, err := u.service.Store.Wallet(t.Context(), u.share.WalletID())
@@ -88,7 +88,7 @@ func (u *one) records(t testing.TB) (out []string) {
 	return out
 }
 
-// audit is what the audit log says of a wallet, in order, without what is random.
+// audit returns a wallet's audit entries, in order, without random values.
 func (u *one) audit(t testing.TB) (out []string) {
 	t.Helper()
 	lines, err := u.service.Store.Audit(t.Context(), u.share.WalletID())
@@ -99,9 +99,8 @@ func (u *one) audit(t testing.TB) (out []string) {
 	return out
 }
 
-// Hosted and device-held runs of the same operations leave the same records, report the same
-// progress and write the same audit entries, but for those that are named here. TestLongRunsAreAlike
-// has both curves.
+// Hosted and device-held runs of the same operations leave the same records, report the same progress and write the
+// same audit entries, except where noted below. TestLongRunsAreAlike covers both curves.
 func TestRunsAreAlike(t *testing.T) {
 	t.Parallel()
 	runsAreAlike(t, client.CurveEd25519)
@@ -133,7 +132,7 @@ func runsAreAlike(t *testing.T, curves ...client.Curve) {
 		require.Equal(t, op.name == "sign", len(held.progress) == 0, "Sign reports none")
 		require.Equal(t, hosted.records(t), held.records(t), op.name)
 	}
-	// A device has the signature before its session is committed: that it leaves has an entry of its own.
+	// A device has the signature before its session is committed: its release has an entry of its own.
 	said := held.audit(t)
 	released := slices.IndexFunc(said, func(l string) bool { return strings.HasPrefix(l, "session.release ") })
 	require.NotEqual(t, -1, released)

@@ -17,7 +17,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// Every message of an ECDSA signing withheld, ended in every way.
+// Each message of an ECDSA signing is withheld, with every way to end the run.
 func TestLongArmed(t *testing.T) {
 	t.Parallel()
 	for _, way := range slices.Sorted(maps.Keys(withheldEnds)) {
@@ -39,8 +39,8 @@ func TestLongArmed(t *testing.T) {
 	}
 }
 
-// Other protocols, and ECDSA before round 2, have nothing that a dishonest device learns from
-// withholding: no message of theirs is armed.
+// Withholding messages of other protocols, or of ECDSA before round 2, tells a dishonest device nothing: they are
+// never armed.
 func TestLongNothingElseIsArmed(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, rogueConfig(0, true), "CREATE", "BACKUP", "PROVISION", tss.OperationSign)
@@ -66,7 +66,7 @@ func TestLongNothingElseIsArmed(t *testing.T) {
 	require.Zero(t, w.GetAborts())
 }
 
-// What the service ends itself, because it shuts down, costs nothing.
+// Runs that the service ends itself by shutting down cost nothing.
 func TestLongArmedIsRefundedWhenTheServiceShutsDown(t *testing.T) {
 	t.Parallel()
 	s, h := armedStage(t)
@@ -76,8 +76,9 @@ func TestLongArmedIsRefundedWhenTheServiceShutsDown(t *testing.T) {
 	s.charged(t, h, 0)
 }
 
-// A set whose soft budget is empty makes no ECDSA signature with a device, and says when it
-// will; what is not armed goes on. A day pays one back, over a restart too, and an admin all.
+// A set whose soft budget is exhausted makes no ECDSA signature with a device, and says when it will again;
+// operations that are not armed continue. One abort is paid back per day, also across a restart, and a release resets
+// all.
 func TestLongShareSetLimited(t *testing.T) {
 	t.Parallel()
 	cfg := rogueConfig(0, true)
@@ -93,7 +94,7 @@ func TestLongShareSetLimited(t *testing.T) {
 	}
 	s.charged(t, h, 2)
 	limited := s.ecRogue(t, tss.OperationSign, h, nil)
-	for range 2 { // the same request may go on when there is room
+	for range 2 { // the same request may continue once the budget allows it
 		a := limited.run(t)
 		refused(t, a, codes.ResourceExhausted, "SHARE_SET_LIMITED")
 		require.Contains(t, a.status.Message(), "another set of the wallet")
@@ -116,7 +117,7 @@ func TestLongShareSetLimited(t *testing.T) {
 	s.Stop()
 
 	cfg.Keyset, cfg.Sessions.Wall = s.Keyset, func() time.Time { return time.Now().Add(25 * time.Hour) }
-	s = &stage{stocked: &stocked{Service: servertest.Start(t, cfg), shelf: s.shelf}}
+	s = &stage{stocked: &stocked{Service: servertest.Start(t, cfg), fixture: s.fixture}}
 	set = shareSet(wallet(t, s.Service, h.wallet), h)
 	require.Equal(t, uint32(1), set.GetSoftAborts())
 	require.Nil(t, set.GetLimitedUntil())
@@ -131,16 +132,15 @@ func TestLongShareSetLimited(t *testing.T) {
 	s.ecRogue(t, tss.OperationSign, h, nil).well(t)
 }
 
-// The worker looks at what the service has acknowledged, although the run was cancelled in the
-// same moment: a device that sends garbage and cancels is blamed, every time. Who called hears
-// that it was cancelled, at once.
+// The worker processes what the service has acknowledged even if the run was cancelled at the same moment: a device
+// that sends garbage and cancels is blamed every time. The caller learns of the cancellation at once.
 func TestLongCancelDoesNotEraseBlame(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, rogueConfig(0, true), "BACKUP", "PROVISION", tss.OperationSign)
 	counted := map[string]uint32{}
 	for _, op := range []string{"BACKUP", "PROVISION", tss.OperationSign} {
 		for n, part := range s.honest[op] {
-			// That a hello or a share's hash is another one shows only in the MAC, which never came.
+			// An altered hello or share hash shows only in the MAC, which was never sent.
 			if n == 0 || kindOf(part) == anEnd && op != tss.OperationSign {
 				continue
 			}

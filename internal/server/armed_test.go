@@ -19,23 +19,22 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// withheld is a device-held ECDSA signing whose device says its first parts as an honest one
-// does, and none after them.
+// withheld is a device-held ECDSA signing whose device sends its first parts honestly, and none after them.
 type withheld struct {
 	*rogue
 	said  int
 	ended <-chan answer
 }
 
-// The parts of a device in an ECDSA signing: its hello, two messages of round 1, one of each
-// round up to 9, an end, a MAC. What the service has said of its own follows from them.
+// The parts of a device in an ECDSA signing: its hello, two messages of round 1, one of each round up to 9, an end, a
+// MAC. The service's parts follow from them.
 const (
-	firstArmed = 3  // the device withholds its round 2; the service has said its own
+	firstArmed = 3  // the device withholds its round 2; the service has sent its own
 	lastArmed  = 9  // its round 8; the service has opened U and T
 	lastPart   = 12 // its MAC
 )
 
-// serverSays is how many parts the service says to a device that says so many.
+// serverSays returns how many parts the service sends to a device that sends this many.
 func serverSays(said int) int {
 	switch {
 	case said == 0:
@@ -43,10 +42,10 @@ func serverSays(said int) int {
 	case said < firstArmed:
 		return 3
 	}
-	return min(said, 11) + 1 // its end comes with its round 9, when the device's is there
+	return min(said, 11) + 1 // its end comes with its round 9, once the device's has arrived
 }
 
-// withholds starts such a signing, and returns when the service has answered all that was said.
+// withholds starts such a signing, and returns when the service has answered everything.
 func (s *stage) withholds(t testing.TB, h held, said int) *withheld {
 	t.Helper()
 	r := s.ecRogue(t, tss.OperationSign, h, func(r *rogue, n int, m *outgoing) {
@@ -72,21 +71,21 @@ var withheldEnds = map[string]func(t testing.TB, w *withheld){
 	"silence": func(t testing.TB, w *withheld) {
 		refused(t, <-w.ended, codes.Aborted, "INTERRUPTED")
 	},
-	"dropped stream": func(t testing.TB, w *withheld) { // and silence
+	"dropped stream": func(t testing.TB, w *withheld) { // followed by silence
 		w.drop()
 		<-w.ended
 	},
 	"takeover": func(t testing.TB, w *withheld) {
 		h := held{wallet: w.joint.Share.WalletID, set: w.uses, share: w.share(t)}
 		again := w.stage.ecRogue(t, tss.OperationSign, h, nil)
-		again.req = proto.CloneOf(w.req.(*pb.SignWithDeviceRequest)) //nolint:errcheck,forcetypeassert // it is one
+		again.req = proto.CloneOf(w.req.(*pb.SignWithDeviceRequest)) //nolint:errcheck,forcetypeassert // it has this type
 		again.req.GetDevice().Instance = uuid.NewString()
 		again.well(t)
 		refused(t, <-w.ended, codes.Aborted, "INTERRUPTED")
 	},
 }
 
-// share is the client's share that it signs with.
+// share returns the client share that it signs with.
 func (w *withheld) share(t testing.TB) []byte {
 	t.Helper()
 	encoded, err := w.joint.Share.Encode()
@@ -94,7 +93,7 @@ func (w *withheld) share(t testing.TB) []byte {
 	return encoded.Reveal()
 }
 
-// charged waits until a wallet's soft aborts are so many, and requires that nobody is blamed.
+// charged waits until a wallet has this many soft aborts, and requires that no hard ones were charged.
 func (s *stage) charged(t testing.TB, h held, soft uint32) {
 	t.Helper()
 	require.Eventually(t, func() bool {
@@ -110,15 +109,15 @@ func (s *stage) charged(t testing.TB, h held, soft uint32) {
 	s.requireIdle(t)
 }
 
-// over waits until the session of a run has ended.
+// over waits until the run's session has ended.
 func (w *withheld) over(t testing.TB) {
 	t.Helper()
 	require.Eventually(t, func() bool { return w.record(t).State.Ended() }, 2*time.Minute, 20*time.Millisecond)
 }
 
-// An ECDSA signing costs a soft abort where the device withholds a message after the service's
-// round 2 and before its round 9, which leaves only when its own check has passed; here by a
-// cancel. TestLongArmed has every message and every way to end the run.
+// An ECDSA signing costs a soft abort if the device withholds a message after the service's round 2 and before its
+// round 9, which leaves only when its own check has passed; here by a cancel. TestLongArmed covers every message and
+// every way to end the run.
 func TestArmed(t *testing.T) {
 	t.Parallel()
 	s, h := armedStage(t)
@@ -154,8 +153,8 @@ func armedStage(t testing.TB) (*stage, held) {
 	return s, confirm(t, s.Service, create(t, s.Service, pb.Curve_CURVE_SECP256K1))
 }
 
-// The aborts of all its sets lock a wallet, a set that was never used with them: its shares are of
-// the same key. An admin who releases one set unlocks the wallet, and no other set.
+// The aborts of all sets together lock the wallet, including an unused set: its shares are of the same key. Releasing
+// one set unlocks the wallet, but no other set.
 func TestAbortsLockAWallet(t *testing.T) {
 	t.Parallel()
 	cfg := rogueConfig(0, true)
@@ -208,8 +207,8 @@ func TestAbortsLockAWallet(t *testing.T) {
 	}, said)
 }
 
-// Nobody hears of a final end that could not be stored, and the same request runs again; what it
-// costs is charged then, beside what the next attempt does.
+// A final end that could not be stored is not reported, and the same request runs again; its cost is charged then, in
+// addition to that of the next attempt.
 func TestAbortThatIsNotStored(t *testing.T) {
 	t.Parallel()
 	cfg := rogueConfig(0, false)
@@ -222,15 +221,15 @@ func TestAbortThatIsNotStored(t *testing.T) {
 	refused(t, a, codes.Aborted, "INTERRUPTED")
 	require.Zero(t, r.aborts(t))
 	n := s.rogue(t, tss.OperationSign, sayAltered(1, 2))
-	n.req = proto.CloneOf(r.req.(*pb.SignWithDeviceRequest)) //nolint:errcheck,forcetypeassert // it is one
+	n.req = proto.CloneOf(r.req.(*pb.SignWithDeviceRequest)) //nolint:errcheck,forcetypeassert // it has this type
 	n.req.GetDevice().Instance = uuid.NewString()
-	for range 2 { // then it is final, and attaching to it is no run
+	for range 2 { // then it is final, and attaching starts no run
 		refused(t, n.run(t), codes.Aborted, "PROTOCOL_ABORTED")
 		require.Equal(t, uint32(2), n.aborts(t))
 	}
 }
 
-// fullSessions stores no failure as long as there is something in full.
+// fullSessions fails to store failures while full.
 type fullSessions struct {
 	session.Sessions
 	full chan struct{}
@@ -247,8 +246,8 @@ func (f fullSessions) Update(ctx context.Context, s *session.Session, b session.
 	return f.Sessions.Update(ctx, s, b, e)
 }
 
-// An honest device that gives up costs nothing, wherever it does.
-func TestCancelBlamesNobody(t *testing.T) {
+// An honest device that gives up costs nothing, at whichever part.
+func TestCancelIsNotBlamed(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, rogueConfig(0, true), tss.OperationSign)
 	for n := range s.honest[tss.OperationSign] {
@@ -270,11 +269,11 @@ func TestCancelBlamesNobody(t *testing.T) {
 	s.requireClean(t, gaveUp)
 }
 
-// again is the same request of a device that starts anew.
+// again is the same request from a restarted device.
 func again(t testing.TB, r *rogue, h held) *rogue {
 	t.Helper()
 	n := r.stage.ecRogue(t, r.op, h, nil)
-	n.req = proto.CloneOf(r.req.(*pb.SignWithDeviceRequest)) //nolint:errcheck,forcetypeassert // it is one
+	n.req = proto.CloneOf(r.req.(*pb.SignWithDeviceRequest)) //nolint:errcheck,forcetypeassert // it has this type
 	n.req.GetDevice().Instance = uuid.NewString()
 	return n
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// snapshot is all that a caller can see of alice's wallets.
+// snapshot returns everything that a caller can see of alice's wallets.
 func (f *stocked) snapshot(t testing.TB, do call) proto.Message {
 	t.Helper()
 	return done[*pb.ListWalletsResponse](t, do(t, f.Service, alice, &pb.ListWalletsRequest{}))
@@ -45,8 +45,8 @@ func (h held) with(share []byte) held {
 	return h
 }
 
-// flipped returns h with one bit of its share flipped, at a byte counted from the end:
-// an Ed25519 share ends with the 32 bytes of its secret.
+// flipped returns h with one bit of its share flipped, at a byte counted from the end: an Ed25519 share ends with the
+// 32 bytes of its secret.
 func (h held) flipped(fromEnd int, bit byte) held {
 	share := bytes.Clone(h.share)
 	share[len(share)-fromEnd] ^= bit
@@ -60,7 +60,7 @@ type badCase struct {
 	reason string
 	fields []string
 	as     *session.Caller // nil: alice
-	noHTTP string          // why it cannot be said over HTTP
+	noHTTP string          // why it cannot be sent over HTTP
 }
 
 func invalid(req proto.Message, fields ...string) badCase {
@@ -89,14 +89,14 @@ func edit[M proto.Message](req M, change func(M)) M {
 	return req
 }
 
-// set sets a string field by its name, so that a table can be made of names.
+// set sets a string field by its name, for tables of field names.
 func set(req proto.Message, field, value string) proto.Message {
 	m := req.ProtoReflect()
 	m.Set(m.Descriptor().Fields().ByName(protoreflect.Name(field)), protoreflect.ValueOfString(value))
 	return req
 }
 
-// uses are the three ways to use a share, and the share that each wants.
+// uses are the three ways to use a share, each with the share that it takes.
 func (f *stocked) uses() map[string]struct {
 	right held
 	req   func(held) proto.Message
@@ -127,12 +127,13 @@ func (f *stocked) badShares(t *testing.T, add func(string, badCase)) {
 			add(fmt.Sprintf("%s/bit %#x of secret byte %d", use, bit, at), malformed(req(right.flipped(at, bit))))
 		}
 
-		other := map[tss.Purpose]held{tss.Signing: f.half, tss.Backup: f.halfBackup}
+		other := map[tss.Purpose]held{tss.Signing: f.unbacked, tss.Backup: f.unbackedBackup}
 		sibling := map[tss.Purpose]held{tss.Signing: f.second, tss.Backup: f.pendingBackup}
 		var purpose tss.Purpose
 		altered(t, right, func(s *tss.Share) { purpose = s.Purpose })
 		add(use+"/share of another wallet", mismatch(req(right.with(other[purpose].share))))
-		add(use+"/share of another wallet under this one's name", mismatch(req(altered(t, right, func(s *tss.Share) { s.WalletID = f.half.wallet }))))
+		renamed := altered(t, right, func(s *tss.Share) { s.WalletID = f.unbacked.wallet })
+		add(use+"/share of another wallet under this one's name", mismatch(req(renamed)))
 		add(use+"/share of another set", mismatch(req(altered(t, right, func(s *tss.Share) { s.ShareSetID = sibling[purpose].set }))))
 		add(use+"/share of no set", notFound(req(altered(t, right, func(s *tss.Share) { s.ShareSetID = uuid.NewString() })), "SHARE_SET_NOT_FOUND"))
 		add(use+"/share with the other purpose's name", mismatch(req(altered(t, right, func(s *tss.Share) { s.Purpose = 3 - s.Purpose }))))
@@ -150,8 +151,9 @@ func (f *stocked) badShares(t *testing.T, add func(string, badCase)) {
 }
 
 func (f *stocked) badStates(add func(string, badCase)) {
-	add("provision/with only a pending backup, random share", notNow(provisionReq(f.half.with([]byte("random"))), "BACKUP_NOT_FOUND"))
-	add("provision/with only a pending backup", notNow(provisionReq(f.halfBackup), "BACKUP_NOT_FOUND"))
+	add("provision/with only a pending backup, random share",
+		notNow(provisionReq(f.unbacked.with([]byte("random"))), "BACKUP_NOT_FOUND"))
+	add("provision/with only a pending backup", notNow(provisionReq(f.unbackedBackup), "BACKUP_NOT_FOUND"))
 	add("provision/from a pending set", notNow(provisionReq(f.pendingBackup), "SHARE_SET_PENDING"))
 	add("backup/from a pending set", notNow(backupReq(f.pending), "SHARE_SET_PENDING"))
 	add("sign/with a pending set", notNow(signReq(f.pending), "SHARE_SET_PENDING"))
@@ -162,22 +164,32 @@ func (f *stocked) badStates(add func(string, badCase)) {
 	add("confirm/short hash", invalid(edit(confirmReq(f.pending), func(r *pb.ConfirmShareSetRequest) { r.ShareSha256 = r.GetShareSha256()[:31] }), "share_sha256"))
 	add("confirm/no hash", invalid(edit(confirmReq(f.pending), func(r *pb.ConfirmShareSetRequest) { r.ShareSha256 = nil }), "share_sha256"))
 	add("confirm/unknown set", notFound(edit(confirmReq(f.pending), func(r *pb.ConfirmShareSetRequest) { r.ShareSetId = uuid.NewString() }), "SHARE_SET_NOT_FOUND"))
-	add("confirm/set of another wallet", notFound(edit(confirmReq(f.pending), func(r *pb.ConfirmShareSetRequest) { r.WalletId = f.half.wallet }), "SHARE_SET_NOT_FOUND"))
+	add("confirm/set of another wallet", notFound(edit(confirmReq(f.pending), func(r *pb.ConfirmShareSetRequest) {
+		r.WalletId = f.unbacked.wallet
+	}), "SHARE_SET_NOT_FOUND"))
 
 	add("revoke/unknown set", notFound(edit(revokeReq(f.first), func(r *pb.RevokeShareSetRequest) { r.ShareSetId = uuid.NewString() }), "SHARE_SET_NOT_FOUND"))
-	add("revoke/set of another wallet", notFound(edit(revokeReq(f.first), func(r *pb.RevokeShareSetRequest) { r.WalletId = f.half.wallet }), "SHARE_SET_NOT_FOUND"))
-	add("revoke/last signing set", notNow(revokeReq(f.half), "LAST_SHARE_SET"))
+	add("revoke/set of another wallet", notFound(edit(revokeReq(f.first), func(r *pb.RevokeShareSetRequest) {
+		r.WalletId = f.unbacked.wallet
+	}), "SHARE_SET_NOT_FOUND"))
+	add("revoke/last signing set", notNow(revokeReq(f.unbacked), "LAST_SHARE_SET"))
 	add("revoke/last backup set", notNow(revokeReq(f.backup), "LAST_SHARE_SET"))
 	add("revoke/all signing sets by descent", notNow(revokeReq(f.first), "LAST_SHARE_SET"))
-	add("revoke/last set, allowed by nobody", badCase{
-		req: edit(revokeReq(f.half), func(r *pb.RevokeShareSetRequest) { r.AllowLast = true }), code: codes.PermissionDenied, reason: "PERMISSION_DENIED",
+	add("revoke/last set, not allowed", badCase{
+		req:  edit(revokeReq(f.unbacked), func(r *pb.RevokeShareSetRequest) { r.AllowLast = true }),
+		code: codes.PermissionDenied, reason: "PERMISSION_DENIED",
 	})
-	for what, h := range map[string]held{"unknown set": {f.first.wallet, uuid.NewString(), nil}, "set of another wallet": {f.half.wallet, f.first.set, nil}} {
+	for what, h := range map[string]held{
+		"unknown set":           {f.first.wallet, uuid.NewString(), nil},
+		"set of another wallet": {f.unbacked.wallet, f.first.set, nil},
+	} {
 		c := notFound(releaseReq(h), "SHARE_SET_NOT_FOUND")
 		c.as = rootCaller
 		add("release/"+what, c)
 	}
-	add("release/allowed by nobody", badCase{req: releaseReq(f.first), code: codes.PermissionDenied, reason: "PERMISSION_DENIED"})
+	add("release/not allowed", badCase{
+		req: releaseReq(f.first), code: codes.PermissionDenied, reason: "PERMISSION_DENIED",
+	})
 	for name, req := range map[string]proto.Message{
 		"backup": backupReq(f.first), "provision": provisionReq(f.backup), "sign": signReq(f.first), "confirm": confirmReq(f.pending),
 		"revoke": revokeReq(f.second), "release": releaseReq(f.second), "get": &pb.GetWalletRequest{},
@@ -298,8 +310,8 @@ func (f *stocked) badFields(t *testing.T, add func(string, badCase)) {
 	})
 }
 
-// smallOrder is an age recipient with u = 0: every key agreement with it ends in zero,
-// which age refuses, but only when it encrypts.
+// smallOrder is an age recipient with u = 0: every key agreement with it yields zero, which age rejects, but only
+// when it encrypts.
 const smallOrder = "age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq5cu47z"
 
 var secretKey = func() string {
@@ -315,7 +327,7 @@ func method0(req proto.Message) protoreflect.Name {
 	return protoreflect.Name(strings.TrimSuffix(string(req.ProtoReflect().Descriptor().Name()), "Request"))
 }
 
-// rootCaller is an admin of all wallets, who may do nothing else.
+// rootCaller is an admin of all wallets without other scopes.
 var rootCaller = &session.Caller{Name: "root", Scopes: []session.Scope{session.ScopeAdmin}}
 
 func (f *stocked) badWithRevoked(add func(string, badCase)) {
@@ -326,14 +338,14 @@ func (f *stocked) badWithRevoked(add func(string, badCase)) {
 	release := notNow(releaseReq(revoked), "SHARE_SET_REVOKED")
 	release.as = rootCaller
 	add("release/a revoked set", release)
-	// Who does not hold the share is not told what state its set is in.
+	// The state of a set is not revealed without its share.
 	add("sign/with a forged share of a revoked set", malformed(signReq(revoked.flipped(1, 1))))
 	add("confirm/revoked set", notNow(confirmReq(revoked), "SHARE_SET_REVOKED"))
 	add("confirm/wrong hash of a revoked set", mismatch(edit(confirmReq(revoked), func(r *pb.ConfirmShareSetRequest) { r.ShareSha256 = make([]byte, 32) })))
 }
 
-// Every bad input of issue 2, and more, over both transports: each gets a status with a
-// reason and the fields at fault, leaves no trace, and leaves the service serving.
+// Invalid requests of every kind over both transports: each gets a status with a reason and the fields at fault,
+// leaves no trace, and the service continues to work.
 func TestBadInput(t *testing.T) {
 	t.Parallel()
 	for name, f := range map[string]*stocked{"all alive": start(t, servertest.Config{}), "some revoked": start(t, servertest.Config{})} {
@@ -401,16 +413,16 @@ func (f *stocked) check(t *testing.T, c badCase, transport string, do call) {
 	}
 }
 
-// No flipped bit of a share gets past the checks, wherever it is.
-func TestAnAlteredByteOfAShareIsRefused(t *testing.T) {
+// Every flipped bit of a share is detected.
+func TestAlteredShareIsRefused(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
-	before := wallet(t, f.Service, f.half.wallet)
-	for i := 0; i < len(f.half.share); i += 7 {
-		a := overGRPC(t, f.Service, alice, signReq(f.half.flipped(len(f.half.share)-i, 1<<(i%8))))
+	before := wallet(t, f.Service, f.unbacked.wallet)
+	for i := 0; i < len(f.unbacked.share); i += 7 {
+		a := overGRPC(t, f.Service, alice, signReq(f.unbacked.flipped(len(f.unbacked.share)-i, 1<<(i%8))))
 		require.Contains(t, []codes.Code{codes.InvalidArgument, codes.NotFound}, a.status.Code(), "byte %d: %v", i, a.status)
 		got, _ := info(t, a.status)
 		require.Contains(t, []string{"SHARE_MALFORMED", "SHARE_SET_MISMATCH", "SHARE_SET_NOT_FOUND"}, got.GetReason(), "byte %d", i)
 	}
-	require.True(t, proto.Equal(before, wallet(t, f.Service, f.half.wallet)))
+	require.True(t, proto.Equal(before, wallet(t, f.Service, f.unbacked.wallet)))
 }

@@ -19,10 +19,9 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// jsonBodies is the gateway's JSON. It reads a body field by field, by the message's
-// descriptor: so it finds every fault at once, names each field as the caller wrote it, and
-// reads base64 by one rule. What it says about a body quotes no value of it: that may be
-// most of a share.
+// jsonBodies is the gateway's JSON. It decodes a body field by field, by the message's descriptor, so that it finds
+// every fault at once, names each field as the caller spelled it, and decodes base64 by one rule. Its errors quote no
+// values: they may be most of a share.
 type jsonBodies struct{ *runtime.JSONPb }
 
 func newJSONBodies() jsonBodies {
@@ -33,8 +32,7 @@ func newJSONBodies() jsonBodies {
 // StreamContentType implements runtime.StreamContentType: each line is a JSON document.
 func (jsonBodies) StreamContentType(any) string { return "application/x-ndjson" }
 
-// NewDecoder implements runtime.Marshaler. The whole body is one message: what comes
-// after it is an error too.
+// NewDecoder implements runtime.Marshaler. The whole body is one message: trailing data is an error.
 func (jsonBodies) NewDecoder(r io.Reader) runtime.Decoder {
 	return runtime.DecoderFunc(func(v any) error {
 		body, isBody := r.(*httpBody)
@@ -46,15 +44,14 @@ func (jsonBodies) NewDecoder(r io.Reader) runtime.Decoder {
 	})
 }
 
-// httpBody is the body of an HTTP call, by which the decoder finds the call.
+// httpBody is the body of an HTTP call, through which the decoder finds the call.
 type httpBody struct {
 	io.ReadCloser
 	call *httpCall
 }
 
-// readBody reads the body into m. An error refuses the call here and now. What is wrong
-// with the fields is kept in c.faults, for the service to answer along with what else it
-// finds wrong.
+// readBody decodes the body into m. An error refuses the call immediately. Faults in fields are collected in
+// c.faults, for the service to answer together with those it finds itself.
 func (c *httpCall) readBody(r io.Reader, m protoreflect.Message) error {
 	body, err := io.ReadAll(r)
 	var tooLarge *http.MaxBytesError
@@ -62,7 +59,7 @@ func (c *httpCall) readBody(r io.Reader, m protoreflect.Message) error {
 	case errors.As(err, &tooLarge):
 		return c.tooLarge(tooLarge.Limit)
 	case err != nil:
-		return c.refuse(http.StatusBadRequest, "the body did not arrive whole")
+		return c.refuse(http.StatusBadRequest, "the body is incomplete")
 	}
 	if body = bytes.TrimSpace(body); len(body) == 0 {
 		return io.EOF // an empty request
@@ -80,12 +77,12 @@ func (c *httpCall) readBody(r io.Reader, m protoreflect.Message) error {
 	return nil
 }
 
-// bodyKind is what a call's Content-Type says of its body.
+// bodyKind classifies a call's Content-Type.
 type bodyKind int
 
 const (
 	jsonBody  bodyKind = iota
-	vagueBody          // what curl --data and fetch() call a text unless they are told what it is: JSON is taken
+	vagueBody          // the default that curl --data and fetch() send for a string: accepted as JSON
 	otherBody
 )
 
@@ -106,7 +103,7 @@ func kindOf(contentType string) bodyKind {
 	return otherBody
 }
 
-// maxElements is more than any list of a request may have.
+// maxElements is more than any list in a request may have.
 const maxElements = 1000
 
 // fieldOf returns a message's field by either of its names, or nil.
@@ -117,10 +114,10 @@ func fieldOf(d protoreflect.MessageDescriptor, name string) protoreflect.FieldDe
 	return d.Fields().ByTextName(name)
 }
 
-// readObject reads a JSON object, which is valid JSON, into m.
+// readObject decodes object, which is valid JSON, into m.
 func (c *httpCall) readObject(m protoreflect.Message, object json.RawMessage, at place) {
 	given := map[protoreflect.Name]bool{}
-	chosen := map[protoreflect.Name]string{} // of each oneof: the field that was given, as it was sent
+	chosen := map[protoreflect.Name]string{} // by oneof: the field that was given, as it was spelled
 	for name, value := range members(object) {
 		fd := fieldOf(m.Descriptor(), name)
 		if fd == nil {
@@ -135,7 +132,7 @@ func (c *httpCall) readObject(m protoreflect.Message, object json.RawMessage, at
 		}
 		given[fd.Name()] = true
 		if string(value) == "null" {
-			continue // as if it were left out
+			continue // as if it were omitted
 		}
 		if one := fd.ContainingOneof(); one != nil {
 			if other, ok := chosen[one.Name()]; ok {
@@ -172,8 +169,8 @@ func (c *httpCall) readField(
 	}
 }
 
-// value reads the value of m's field, or of one of its elements. Where it is at fault it
-// returns an empty one, so that elements keep their numbers, and a oneof its choice.
+// value decodes the value of m's field, or of one of its elements. For an invalid value it returns an empty one, so
+// that list elements keep their index, and a oneof its choice.
 func (c *httpCall) value(
 	m protoreflect.Message, fd protoreflect.FieldDescriptor, value json.RawMessage, here place,
 ) protoreflect.Value {
@@ -221,7 +218,7 @@ func readScalar(
 	return alone.Get(fd), nil
 }
 
-// wanted says of what type a field's value must be.
+// wanted describes the type that a field's value must have.
 func wanted(fd protoreflect.FieldDescriptor) string {
 	switch fd.Kind() {
 	case protoreflect.MessageKind:
@@ -245,10 +242,9 @@ func wanted(fd protoreflect.FieldDescriptor) string {
 	}
 }
 
-// readBase64 reads a field of bytes, or says what is wrong with it. White space is left
-// out first, since many encoders break lines (MIME, PEM, Android's Base64.DEFAULT). Both
-// alphabets of RFC 4648 are read, with padding or without: the answer never depends on how
-// long the value is.
+// readBase64 decodes a bytes field, or returns the fault. White space is removed first, since many encoders break
+// lines (MIME, PEM, Android's Base64.DEFAULT). Both alphabets of RFC 4648 are accepted, with or without padding:
+// acceptance never depends on the value's length.
 func readBase64(value json.RawMessage) (b []byte, fault string) {
 	var text string
 	if value[0] != '"' || json.Unmarshal(value, &text) != nil {
@@ -277,7 +273,7 @@ func readBase64(value json.RawMessage) (b []byte, fault string) {
 		return nil, "must be whole base64: a character is missing, or one is too many"
 	}
 	b, err := encoding.DecodeString(digits)
-	if err != nil { // never: all that can be wrong was looked for
+	if err != nil { // unreachable: every fault was checked above
 		return nil, "must be base64"
 	}
 	return b, ""
@@ -288,7 +284,7 @@ func notBase64(r rune) bool {
 	return !strings.ContainsRune("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_", r)
 }
 
-// members yields the names and values of a JSON object that is valid.
+// members iterates over the names and values of a valid JSON object.
 func members(object json.RawMessage) iter.Seq2[string, json.RawMessage] {
 	return func(yield func(string, json.RawMessage) bool) {
 		in := json.NewDecoder(bytes.NewReader(object))
@@ -304,7 +300,7 @@ func members(object json.RawMessage) iter.Seq2[string, json.RawMessage] {
 	}
 }
 
-// elements yields the elements of a JSON array that is valid.
+// elements iterates over the elements of a valid JSON array.
 func elements(array json.RawMessage) iter.Seq[json.RawMessage] {
 	return func(yield func(json.RawMessage) bool) {
 		in := json.NewDecoder(bytes.NewReader(array))

@@ -23,7 +23,7 @@ import (
 	"github.com/mpcd/mpcd/internal/server/servertest"
 )
 
-// flat sends a request and returns the bare status that it is answered with.
+// flat sends a request and requires a bare status as its answer, which it returns.
 func flat(t testing.TB, s *servertest.Service, code int, verb, path string, header http.Header, body string) (*status.Status, http.Header) {
 	t.Helper()
 	h := asAlice.Clone()
@@ -51,7 +51,7 @@ func flatReason(t testing.TB, st *status.Status) string {
 	return i.GetReason()
 }
 
-// wrong returns what is said of each field.
+// wrong returns what is said about each field.
 func wrong(st *status.Status) map[string]string {
 	all := map[string]string{}
 	for _, d := range st.Details() {
@@ -64,8 +64,8 @@ func wrong(st *status.Status) map[string]string {
 	return all
 }
 
-// A bad body is refused with a bare status for unary calls and streams alike, which says
-// what is wrong, and quotes nothing: it may be most of a share.
+// A bad body is refused with a bare status for unary calls and streams alike, which says what is wrong and quotes
+// nothing: it may be most of a share.
 func TestBadBodies(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
@@ -126,8 +126,8 @@ func TestBadBodies(t *testing.T) {
 	require.True(t, proto.Equal(before, wallet(t, f.Service, f.first.wallet)))
 }
 
-// Each fault of a request is answered at once, whether it is one of JSON, of a type, of
-// base64 or of what the service wants, under the name that the caller sent.
+// All faults of a request are answered at once, whether in the JSON, a type, the base64 or what the service requires,
+// with the names that the caller used.
 func TestAllFaultsAtOnce(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
@@ -168,7 +168,7 @@ func TestAllFaultsAtOnce(t *testing.T) {
 	// Over gRPC the names are the proto files'.
 	refused(t, overGRPC(t, f.Service, alice, &pb.ProvisionWalletRequest{WalletId: f.first.wallet, RequestId: "x"}),
 		codes.InvalidArgument, "INVALID_ARGUMENT", "request_id", "backup_share")
-	// An id that is said twice, and is the same, is no fault.
+	// Repeating an id is allowed if it is the same.
 	body, err := json.Marshal(map[string]any{
 		"walletId": strings.ToUpper(f.first.wallet), "requestId": uuid.NewString(), "signingShare": f.first.share, "curve": "CURVE_ED25519", "payload": "AA",
 	})
@@ -176,7 +176,7 @@ func TestAllFaultsAtOnce(t *testing.T) {
 	done[*pb.SignResponse](t, exchange(t, f.Service, signReq(f.first), http.MethodPost, path+":sign", body))
 }
 
-// No call runs when its body or query was at fault, whatever else is right with it.
+// A call with a faulty body or query never runs, however valid the rest of it.
 func TestNothingRunsOnAFaultyBody(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
@@ -186,7 +186,7 @@ func TestNothingRunsOnAFaultyBody(t *testing.T) {
 		createReq(), backupReq(f.first), provisionReq(f.backup), signReq(f.first), confirmReq(f.pending), revokeReq(f.second), releaseReq(f.first),
 		&pb.SignWithDeviceRequest{WalletId: f.first.wallet, RequestId: uuid.NewString(), Device: device, Curve: pb.Curve_CURVE_ED25519, Payload: []byte("x")},
 		&pb.GetWalletRequest{WalletId: f.first.wallet}, &pb.ListWalletsRequest{},
-		&pb.GetSessionRequest{SessionId: f.pendingRun.messages[0].(withProgress).GetProgress().GetSessionId()}, //nolint:errcheck,forcetypeassert // it is a progress
+		&pb.GetSessionRequest{SessionId: f.pendingRun.messages[0].(withProgress).GetProgress().GetSessionId()}, //nolint:errcheck,forcetypeassert // it has one
 		&pb.CancelSessionRequest{SessionId: uuid.NewString()},
 		&pb.SendMessagesRequest{SessionId: uuid.NewString(), Instance: uuid.NewString(), Messages: []*pb.ProtocolMessage{{Sequence: 1, Mac: []byte("x")}}},
 	} {
@@ -211,8 +211,7 @@ func wrapped(text string, width int, newline string) string {
 	return strings.Join(lines, "")
 }
 
-// A value in base64 is read in the form of each encoder that callers use, whatever its
-// length.
+// Base64 is accepted in the form of every encoder in use, at any length.
 func TestBase64OfEveryEncoder(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
@@ -231,7 +230,7 @@ func TestBase64OfEveryEncoder(t *testing.T) {
 		"with spaces":            func(b []byte) string { return " " + wrapped(std.EncodeToString(b), 5, " \t") },
 		"a break in the padding": func(b []byte) string { return strings.ReplaceAll(std.EncodeToString(b), "=", "\n=") },
 	}
-	// The service says whether it read 32 bytes, or how many it wants.
+	// The error shows whether it decoded to 32 bytes.
 	for n := range 201 {
 		value := bytes.Repeat([]byte{0xfb, 0xef, 0xff}, n)[:n]
 		for name, encode := range encoders {
@@ -246,7 +245,7 @@ func TestBase64OfEveryEncoder(t *testing.T) {
 			}
 		}
 	}
-	// And the bytes are the right ones, in a message of their own as well.
+	// The decoded bytes are right, also within a nested message.
 	for _, encode := range encoders {
 		body, err := json.Marshal(map[string]string{
 			"requestId": uuid.NewString(), "signingShare": encode(f.first.share), "curve": "CURVE_ED25519", "payload": encode([]byte("hello")),
@@ -259,7 +258,7 @@ func TestBase64OfEveryEncoder(t *testing.T) {
 	}
 }
 
-// What is not base64 is refused by name at every length, with the same words.
+// Invalid base64 is refused by name with the same text at every length.
 func TestBadBase64(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
@@ -288,7 +287,7 @@ func TestBadBase64(t *testing.T) {
 			require.NotContains(t, st.String(), "AbC9")
 		}
 	}
-	// In a message of a list it is the same.
+	// The same for a message in a list.
 	body := fmt.Sprintf(`{"instance":%q,"attempt":1,"messages":[{"sequence":1,"payload":"%s\n"},{"sequence":2,"mac":"A"}]}`, uuid.NewString(), "AAAA")
 	st, _ := flat(t, f.Service, http.StatusBadRequest, http.MethodPost, "/v1/sessions/"+uuid.NewString()+"/messages", nil, body)
 	require.Equal(t, []string{"messages[1].mac"}, slices.Collect(maps.Keys(wrong(st))))

@@ -15,10 +15,10 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// budget is how many aborts a set has where nobody says otherwise.
+// budget is a set's default number of aborts.
 const budget = 5
 
-// garbage is what no device of ours would say, behind a hello, which it must.
+// garbage is a valid hello, followed by a part that no honest device sends.
 func garbage(t testing.TB, req deviceRun) []*pb.ProtocolMessage {
 	t.Helper()
 	return []*pb.ProtocolMessage{hello(t, req), {Sequence: 2, Mac: []byte("x")}}
@@ -42,7 +42,7 @@ func deviceSignReq(h held) *pb.SignWithDeviceRequest {
 	}
 }
 
-// usesOf are the requests that use a set: all are refused while it is locked.
+// usesOf returns the requests that use a set: all are refused while it is locked.
 func usesOf(h held, purpose session.Purpose) []startsARun {
 	if purpose == session.Backup {
 		return []startsARun{provisionReq(h), deviceReq(h, uuid.NewString())}
@@ -50,8 +50,8 @@ func usesOf(h held, purpose session.Purpose) []startsARun {
 	return []startsARun{signReq(h), deviceSignReq(h), backupReq(h), deviceBackupReq(h)}
 }
 
-// attacked runs what a device breaks until the set that it used is locked, over both
-// transports in turn, and returns the sessions.
+// attacked breaks runs until the set that they use is locked, alternating between both transports, and returns the
+// sessions.
 func attacked(t *testing.T, f *stocked, h held, broken ...func() deviceRun) (ids []string) {
 	t.Helper()
 	for i := range budget {
@@ -71,8 +71,7 @@ func attacked(t *testing.T, f *stocked, h held, broken ...func() deviceRun) (ids
 	return ids
 }
 
-// staysLocked wants a set to serve nobody, over either transport, and the caller to be told
-// what to do.
+// staysLocked requires that a set is refused over either transport, with advice for the caller.
 func staysLocked(t *testing.T, f *stocked, h held, purpose session.Purpose) {
 	t.Helper()
 	set := shareSet(wallet(t, f.Service, h.wallet), h)
@@ -81,7 +80,7 @@ func staysLocked(t *testing.T, f *stocked, h held, purpose session.Purpose) {
 	for _, do := range transports {
 		for _, req := range usesOf(h, purpose) {
 			var a answer
-			if d, ok := req.(deviceRun); ok && d.GetDevice() != nil { // it is told when it has shown its share
+			if d, ok := req.(deviceRun); ok && d.GetDevice() != nil { // the device learns of it once it has shown its share
 				a = deviceSays(t, f.Service, do, d, h, hello(t, d))
 			} else {
 				a = do(t, f.Service, alice, req)
@@ -94,11 +93,11 @@ func staysLocked(t *testing.T, f *stocked, h held, purpose session.Purpose) {
 			require.Contains(t, a.status.Message(), "ask an admin to release it")
 		}
 	}
-	require.Equal(t, set.GetAborts(), shareSet(wallet(t, f.Service, h.wallet), h).GetAborts(), "to be refused is no abort")
+	require.Equal(t, set.GetAborts(), shareSet(wallet(t, f.Service, h.wallet), h).GetAborts(), "a refusal is not an abort")
 }
 
-// A device that breaks its runs locks its SIGNING set. The wallet's other sets go on, and a
-// new one comes from the backup; the locked one stays locked until an admin releases it.
+// A device that breaks its runs locks its SIGNING set. The wallet's other sets continue to work, and a new one can be
+// provisioned from the backup; the locked one stays locked until it is released.
 func TestAbortsLockASigningSet(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
@@ -106,7 +105,7 @@ func TestAbortsLockASigningSet(t *testing.T) {
 	ids := attacked(t, f, f.second,
 		func() deviceRun { return deviceSignReq(f.second) }, func() deviceRun { return deviceBackupReq(f.second) })
 	staysLocked(t, f, f.second, session.Signing)
-	// Who does not hold the share is not told that its set is locked.
+	// Whether a set is locked is not revealed without its share.
 	refused(t, overGRPC(t, f.Service, alice, signReq(f.second.flipped(1, 1))), codes.InvalidArgument, "SHARE_MALFORMED")
 	for _, req := range []deviceRun{deviceSignReq(f.second), deviceBackupReq(f.second)} {
 		refused(t, deviceSays(t, f.Service, overGRPC, req, f.first, hello(t, req)), codes.InvalidArgument, "SHARE_SET_MISMATCH")
@@ -151,7 +150,7 @@ func TestAbortsLockASigningSet(t *testing.T) {
 	staysLocked(t, f, f.second, session.Signing)
 }
 
-// The same with a BACKUP set; and a locked set can be revoked.
+// The same for a BACKUP set; a locked set can also be revoked.
 func TestAbortsLockABackupSet(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
@@ -170,8 +169,8 @@ func TestAbortsLockABackupSet(t *testing.T) {
 	refused(t, overGRPC(t, f.Service, rootCaller, releaseReq(f.backup)), codes.FailedPrecondition, "SHARE_SET_REVOKED")
 }
 
-// As many device-held runs of a set are under way as it has aborts left, and no more: many at
-// once do not get around the limit. Another set's are not counted.
+// Concurrent device-held runs of a set are limited to its remaining aborts, so that they cannot exceed the budget.
+// Another set's are not counted.
 func TestAbortsAreNotExceededByRunsAtOnce(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{Sessions: session.Config{Aborts: 2, DeviceSilence: time.Minute}})
@@ -187,8 +186,8 @@ func TestAbortsAreNotExceededByRunsAtOnce(t *testing.T) {
 	require.Zero(t, shareSet(wallet(t, f.Service, f.first.wallet), f.first).GetAborts())
 }
 
-// placed waits until a set has a place for one more run: one that was cancelled has its place until
-// the service has looked at what came.
+// placed waits until a set allows one more run: a cancelled one counts until the service has processed what it
+// received.
 func placed(t *testing.T, f *stocked, h held) {
 	t.Helper()
 	share, err := client.ParseShare(h.share)
@@ -198,8 +197,7 @@ func placed(t *testing.T, f *stocked, h held) {
 	require.NoError(t, err) // the SDK waits
 }
 
-// silent starts a run of a device that shows its share and says nothing more, and returns what
-// ends it.
+// silent starts a run of a device that shows its share and then falls silent. It returns a function that ends it.
 func silent(t testing.TB, s *servertest.Service, req deviceRun, h held) (end func()) {
 	t.Helper()
 	d := begins(t, s, alice, req)
@@ -211,7 +209,7 @@ func silent(t testing.TB, s *servertest.Service, req deviceRun, h held) (end fun
 	}
 }
 
-// A device that is in mid-run when its set is locked gets no signature and no new set.
+// A device whose set is locked during its run gets no signature and no new set.
 func TestDeviceIsInMidRunWhenItsSetIsLocked(t *testing.T) {
 	t.Parallel()
 	gate := servertest.NewGate()
@@ -240,7 +238,7 @@ func TestDeviceIsInMidRunWhenItsSetIsLocked(t *testing.T) {
 	<-gate.Came
 	before := wallet(t, f.Service, f.second.wallet)
 	f.Lock(t, f.second.wallet, f.second.set)
-	gate.Open() // both have looked at their set by now
+	gate.Open() // both have read their set by now
 	for range 2 {
 		require.Equal(t, "SHARE_SET_LOCKED", client.Reason(<-ends))
 	}

@@ -30,7 +30,7 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// answer is what came back of a call, over either transport.
+// answer is the result of a call over either transport.
 type answer struct {
 	messages []proto.Message // all of a stream's, or the one response
 	status   *status.Status  // OK, or the error
@@ -43,8 +43,8 @@ type answer struct {
 // call makes one call of the RPC that takes req, as a caller (nil: servertest.Dev).
 type call func(t testing.TB, s *servertest.Service, as *session.Caller, req proto.Message) answer
 
-// later makes a call beside the test, in a goroutine that ends with it. Where an assertion
-// fails in it, the channel is closed, and the test gets an answer without anything.
+// later makes a call in a goroutine that ends with it. If an assertion fails there, the channel is closed, and the
+// test receives an empty answer.
 func later(call func() answer) <-chan answer {
 	ended := make(chan answer, 1)
 	go func() {
@@ -54,7 +54,7 @@ func later(call func() answer) <-chan answer {
 	return ended
 }
 
-// transports are the two ways to the service.
+// transports are the two transports.
 var transports = map[string]call{"gRPC": overGRPC, "HTTP": overHTTP}
 
 // method finds the RPC that takes req.
@@ -100,7 +100,7 @@ func overGRPC(t testing.TB, s *servertest.Service, as *session.Caller, req proto
 		a.status = status.Convert(err)
 		return a
 	}
-	if err := stream.SendMsg(req); !errors.Is(err, io.EOF) { // that it was refused is read below
+	if err := stream.SendMsg(req); !errors.Is(err, io.EOF) { // a refusal is read below
 		require.NoError(t, err)
 	}
 	require.NoError(t, stream.CloseSend())
@@ -119,8 +119,7 @@ func overGRPC(t testing.TB, s *servertest.Service, as *session.Caller, req proto
 	}
 }
 
-// routes are the HTTP rules of the RPCs, once more than in mpcd_gateway.yaml: they are not read
-// from the code under test.
+// routes repeats the HTTP rules of mpcd_gateway.yaml, so that the tests do not read them from the code under test.
 var routes = map[protoreflect.Name]string{
 	"CreateWallet":    "POST /v1/wallets",
 	"BackupWallet":    "POST /v1/wallets/{wallet_id}:backup",
@@ -193,8 +192,8 @@ func send(t testing.TB, s *servertest.Service, verb, path string, header http.He
 	return resp
 }
 
-// read reads an answer over HTTP in the form that docs/HTTP.md gives it: an error is a bare
-// status with its HTTP code, or, after a stream's first message, the stream's last line.
+// read reads an answer over HTTP in the form that docs/HTTP.md describes: an error is a bare status with its HTTP
+// code, or, after a stream's first message, the stream's last line.
 func read(t testing.TB, m protoreflect.MethodDescriptor, resp *http.Response) answer {
 	t.Helper()
 	a := answer{status: status.New(codes.OK, ""), code: resp.StatusCode, header: resp.Header}
@@ -245,8 +244,7 @@ func decodedStatus(t testing.TB, b []byte) *status.Status {
 	return status.FromProto(&p)
 }
 
-// info returns the ErrorInfo and the names in the BadRequest of a status. There is never
-// more than one of each.
+// info returns the ErrorInfo of a status and the names in its BadRequest, and requires at most one of each.
 func info(t testing.TB, st *status.Status) (i *errdetails.ErrorInfo, fields []string) {
 	t.Helper()
 	for _, d := range st.Details() {
@@ -261,7 +259,7 @@ func info(t testing.TB, st *status.Status) (i *errdetails.ErrorInfo, fields []st
 				require.Contains(t, st.Message(), v.GetField(), "the sentence names every field")
 				fields = append(fields, v.GetField())
 			}
-		case *errdetails.RetryInfo: // of what may pass by itself
+		case *errdetails.RetryInfo: // of an error that may pass
 			require.True(t, d.GetRetryDelay().IsValid())
 		default:
 			require.Fail(t, "a detail of another kind", "%T", d)
@@ -270,8 +268,8 @@ func info(t testing.TB, st *status.Status) (i *errdetails.ErrorInfo, fields []st
 	return i, fields
 }
 
-// refused requires that a call was refused for a reason. fields are those at fault,
-// in any order; over HTTP they have JSON's names.
+// refused requires that a call was refused with a reason. fields are those at fault, in any order; over HTTP they
+// have JSON's names.
 func refused(t testing.TB, a answer, code codes.Code, reason string, fields ...string) {
 	t.Helper()
 	require.Equal(t, code, a.status.Code(), a.status.Message())
@@ -302,14 +300,14 @@ func camel(path string) string {
 	return strings.Join(words, "")
 }
 
-// httpCodes are the HTTP statuses that callers see.
+// httpCodes are the HTTP status codes that callers see.
 var httpCodes = map[codes.Code]int{
 	codes.OK: 200, codes.InvalidArgument: 400, codes.FailedPrecondition: 400, codes.Unauthenticated: 401, codes.PermissionDenied: 403,
 	codes.NotFound: 404, codes.Aborted: 409, codes.ResourceExhausted: 429, codes.Internal: 500, codes.DataLoss: 500,
 	codes.Unimplemented: 501, codes.Unavailable: 503,
 }
 
-// done requires that a call went well, and returns its last message.
+// done requires that a call succeeded, and returns its last message.
 func done[M proto.Message](t testing.TB, a answer) M {
 	t.Helper()
 	require.Equal(t, codes.OK, a.status.Code(), "%v", a.status)

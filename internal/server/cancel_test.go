@@ -14,7 +14,7 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// announced says when a run is about to commit, and gives others time to do something.
+// announced signals when a run is about to commit, and gives others time to act.
 type announced struct {
 	session.Sessions
 	commits chan struct{}
@@ -23,12 +23,12 @@ type announced struct {
 // Commit implements session.Sessions.
 func (a *announced) Commit(ctx context.Context, s *session.Session, m session.Made, e session.Entry) error {
 	a.commits <- struct{}{}
-	time.Sleep(rand.N(10 * time.Millisecond)) // some way through what a cancellation takes
+	time.Sleep(rand.N(10 * time.Millisecond)) // some way through a cancellation
 	return a.Sessions.Commit(ctx, s, m, e)
 }
 
-// Of a cancellation and a commit one wins, and all hear of the same one: who cancelled, who
-// was attached over either transport, who attaches later, and whoever lists the wallets.
+// Of a concurrent cancellation and commit exactly one wins, and everybody sees the same result: the canceller, calls
+// attached over either transport, calls that attach later, and those that list the wallets.
 // TestLongCancelWhileCommitting tries more often.
 func TestCancelWhileCommitting(t *testing.T) {
 	t.Parallel()
@@ -54,14 +54,14 @@ func cancelWhileCommitting(t *testing.T, rounds int) {
 		}
 		id := sessionOf(t, f, req.GetRequestId())
 		switch {
-		case i == 0: // at once: surely too early for the commit
-		case i == 1: // surely too late for the cancellation
+		case i == 0: // immediately: too early for the commit
+		case i == 1: // too late for the cancellation
 			require.Eventually(t, func() bool {
 				return getSession(t, f.Service, id).GetState() == pb.SessionState_SESSION_STATE_SUCCEEDED
 			}, time.Minute, time.Millisecond)
-		case i%5 == 0: // some way into the run
+		case i%5 == 0: // during the run
 			time.Sleep(rand.N(50 * time.Millisecond))
-		default: // the moment is what it is about
+		default: // around the commit
 			<-commits
 			time.Sleep(rand.N(10 * time.Millisecond))
 		}
@@ -86,7 +86,7 @@ func cancelWhileCommitting(t *testing.T, rounds int) {
 	require.Len(t, won, 2, "both happen")
 }
 
-// sameEnd wants a call to have ended as its session stands.
+// sameEnd requires that a call's result agrees with its session.
 func sameEnd(t testing.TB, stands *pb.Session, a answer) {
 	t.Helper()
 	switch stands.GetState() {

@@ -10,7 +10,7 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// hash accepts a SHA-256, or nothing: whether it may be missing is the session's to say.
+// hash accepts a SHA-256, or nothing: package session decides whether it may be missing.
 func (p *parser) hash(field string, b []byte) []byte {
 	if n := len(b); n != 0 && n != 32 {
 		p.fault(field, "must be the 32-byte SHA-256 of the plaintext client share%s", textOfHash(b))
@@ -18,8 +18,8 @@ func (p *parser) hash(field string, b []byte) []byte {
 	return b
 }
 
-// textOfHash says, as the end of a sentence, that bytes are a hash in text. In JSON, where
-// bytes are base64, hex sent for it is base64 as well, of 48 bytes.
+// textOfHash describes, as the end of a sentence, bytes that are a hash in text form. In JSON, where bytes are
+// base64, a hash sent in hex decodes to 48 bytes.
 func textOfHash(b []byte) string {
 	text := strings.TrimSpace(string(b))
 	switch {
@@ -44,14 +44,16 @@ func isBase64Hash(text string) bool {
 	return err == nil && len(b) == 32
 }
 
-// hashSentence is what a caller is told of a hash that is not the share's, or "".
+// hashSentence tells the caller what its hash is of, if that is not the share; "" for other errors.
 func hashSentence(err error) string {
 	const send = " Send the SHA-256 of the plaintext client share's own bytes"
 	switch {
 	case errors.Is(err, session.ErrHashOfSealed):
-		return "The hash is that of the sealed share, the age file." + send + ": decrypt the age file first, so that whoever confirms has shown that it opens."
+		return "The hash is that of the sealed share, the age file." + send +
+			": decrypt the age file first, so that confirming shows that it can be decrypted."
 	case errors.Is(err, session.ErrHashOfText):
-		return "The hash is that of the share's base64 text." + send + ": decode the base64, then decrypt it where it was sealed to you."
+		return "The hash is that of the share's base64 text." + send +
+			": decode the base64, then decrypt it if it was sealed to you."
 	case errors.Is(err, session.ErrHashMismatch):
 		return "The hash is not that of the set's client share." + send + ", and name the set that it came with: " +
 			"decrypt the age file first where it was sealed to you, and hash neither that file nor base64 or hex text, with line breaks or without."

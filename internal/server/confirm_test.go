@@ -21,7 +21,7 @@ import (
 	"github.com/mpcd/mpcd/internal/server/servertest"
 )
 
-// Whoever confirms with a hash of something else is told of what it is.
+// A caller that confirms with a hash of something else is told what it is of.
 func TestConfirmWithAnotherHash(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Config{})
@@ -32,7 +32,7 @@ func TestConfirmWithAnotherHash(t *testing.T) {
 	sealed := made(t, overGRPC(t, s, alice, req), "")
 	for _, do := range transports {
 		again := made(t, do(t, s, alice, req), "")
-		require.Equal(t, sealed, again, "whoever attaches gets the same age file")
+		require.Equal(t, sealed, again, "an attached caller gets the same age file")
 	}
 	r, err := age.Decrypt(bytes.NewReader(sealed.share), key)
 	require.NoError(t, err)
@@ -43,7 +43,7 @@ func TestConfirmWithAnotherHash(t *testing.T) {
 	lines := func(b []byte) []byte { // as openssl and MIME have it
 		return regexp.MustCompile(".{1,64}").ReplaceAll(text(b), []byte("$0\n"))
 	}
-	// What cannot be told apart has one sentence, which names what is likely.
+	// Hashes of unrecognised data get one sentence, which names likely causes.
 	const general = "decrypt the age file first where it was sealed to you, and hash neither that file nor base64 or hex text, with line breaks or without"
 	for name, c := range map[string]struct {
 		of   held
@@ -68,21 +68,21 @@ func TestConfirmWithAnotherHash(t *testing.T) {
 		}
 	}
 	confirm(t, s, sealed.with(plain))
-	a := overGRPC(t, s, alice, confirmReq(sealed)) // the age file is forgotten by now
+	a := overGRPC(t, s, alice, confirmReq(sealed)) // the age file is erased by now
 	refused(t, a, codes.InvalidArgument, "SHARE_SET_MISMATCH")
 	require.Contains(t, a.status.Message(), general)
 	confirm(t, s, sealed.with(plain))
 	confirm(t, s, open)
 }
 
-// A hash that comes as text is told from one that is cut.
+// A hash sent as text is distinguished from a truncated one.
 func TestConfirmWithAHashInText(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Config{})
 	h := create(t, s)
 	sum := sha256.Sum256(h.share)
 	digits := hex.EncodeToString(sum[:])
-	asBase64, err := base64.StdEncoding.DecodeString(digits) // what JSON makes of hex
+	asBase64, err := base64.StdEncoding.DecodeString(digits) // how JSON decodes hex
 	require.NoError(t, err)
 	for sent, says := range map[string]string{
 		digits:                         "digits in hex: decode them",
@@ -103,9 +103,9 @@ func TestConfirmWithAHashInText(t *testing.T) {
 	confirm(t, s, h)
 }
 
-// Which fields a repeated request must repeat, as the proto says it: all but those that say
-// how far the caller is.
-func TestARepeatedRequestIsTheSame(t *testing.T) {
+// Which fields a repeated request must repeat, as documented in the proto: all but those about the caller's position
+// in the stream.
+func TestRepeatedRequestMustMatch(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
 	one, err := age.GenerateX25519Identity()
@@ -157,7 +157,7 @@ func TestARepeatedRequestIsTheSame(t *testing.T) {
 			same = append(same, edits{"after_sequence": protoreflect.ValueOfUint32(1 << 31)})
 		}
 		if name == "create" {
-			same = append(same, text("owner", alice.Name)) // as an empty one says
+			same = append(same, text("owner", alice.Name)) // the same as an empty one
 		}
 		for transport, do := range transports {
 			for _, e := range c.others {

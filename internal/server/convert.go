@@ -10,7 +10,7 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// The enums of package session have the API's numbers, which a test keeps.
+// The enums of package session have the API's numbers; a test checks that.
 
 func timestamp(t time.Time) *timestamppb.Timestamp {
 	if t.IsZero() {

@@ -16,10 +16,9 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// cors lets the pages of these origins call over HTTP. A preflight is answered here, and
-// needs no credentials; every other answer, an error too, tells the browser that the page
-// may read it. Callers name themselves by a token that the page sends: the browser's own
-// credentials, such as cookies, mean nothing here and are not asked for.
+// cors lets pages of these origins call over HTTP. It answers preflights, which need no credentials; all other
+// answers, errors included, let the page read them. Callers authenticate with a token that the page sends: the
+// browser's own credentials, such as cookies, are not used.
 func cors(origins []string, next http.Handler) http.Handler {
 	if len(origins) == 0 {
 		return next
@@ -34,11 +33,11 @@ func cors(origins []string, next http.Handler) http.Handler {
 		}).Handler(next)
 	}
 	preflight := with(http.MethodGet, http.MethodHead, http.MethodPost)
-	// That a path does not take a method is an answer that a page may read too.
+	// Pages may also read that a path does not support a method.
 	actual := with(http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(r.Header.Values("Origin")) > 1 {
-			r.Header.Del("Origin") // no browser sends two: none of them is let in
+			r.Header.Del("Origin") // browsers never send two: neither is trusted
 		}
 		if r.Method != http.MethodOptions {
 			actual.ServeHTTP(w, r)
@@ -46,7 +45,7 @@ func cors(origins []string, next http.Handler) http.Handler {
 		}
 		const header = "Access-Control-Request-Headers"
 		if asked := r.Header.Get(header); asked != "" {
-			// rs/cors wants them as browsers send them; others need not sort them.
+			// rs/cors expects them sorted and lower case, as browsers send them; other clients need not.
 			names := strings.Split(strings.ToLower(strings.ReplaceAll(asked, " ", "")), ",")
 			slices.Sort(names)
 			r.Header.Set(header, strings.Join(names, ","))
@@ -55,11 +54,12 @@ func cors(origins []string, next http.Handler) http.Handler {
 	})
 }
 
-// near refuses what a web page elsewhere makes its reader's browser send to a service
-// without authentication: calls of another origin, which browsers send without asking where
-// they look like those of a form, and calls under a name that a stranger's DNS has made one
-// of this machine (DNS rebinding).
-func (s *Server) near(next http.Handler) http.Handler {
+// LocalOnly protects a service without authentication from web pages elsewhere, which may make a browser send it
+// requests:.
+
+// from another origin, which browsers do without a preflight for requests like those of forms, or under a foreign DNS
+// name that resolves to this machine (DNS rebinding).
+func (s *Server) localOnly(next http.Handler) http.Handler {
 	if !s.cfg.Dev {
 		return next
 	}
@@ -71,9 +71,9 @@ func (s *Server) near(next http.Handler) http.Handler {
 		}
 		var sentence string
 		switch {
-		case !isNearName(host):
+		case !isLocalName(host):
 			sentence = dev + "It answers only under this machine's own names: call it as 127.0.0.1" + port + " or localhost" + port + "."
-		case !s.isNearOrigin(r):
+		case !s.isLocalOrigin(r):
 			sentence = dev + "It takes no calls from web pages of other origins: if this page may use every wallet, " +
 				"start the service with its origin in --cors-origins."
 		default:
@@ -84,16 +84,14 @@ func (s *Server) near(next http.Handler) http.Handler {
 	})
 }
 
-// isNearName reports whether a name is this machine's, whatever any DNS says (RFC 6761,
-// section 6.3).
-func isNearName(host string) bool {
+// isLocalName reports whether a host name refers to this machine regardless of DNS (RFC 6761, section 6.3).
+func isLocalName(host string) bool {
 	host = strings.TrimSuffix(strings.ToLower(host), ".")
 	return isLoopbackHost(host) || strings.HasSuffix(host, ".localhost")
 }
 
-// isNearOrigin reports whether a request comes from no page, from one of this very service,
-// or from one that may call.
-func (s *Server) isNearOrigin(r *http.Request) bool {
+// isLocalOrigin reports whether a request comes from no page, from one of this service, or from an allowed origin.
+func (s *Server) isLocalOrigin(r *http.Request) bool {
 	origins := r.Header.Values("Origin")
 	own := "http://" + r.Host
 	if r.TLS != nil {
@@ -103,18 +101,18 @@ func (s *Server) isNearOrigin(r *http.Request) bool {
 		len(origins) == 1 && (strings.EqualFold(origins[0], own) || slices.Contains(s.cfg.CORSOrigins, origins[0]))
 }
 
-// appSchemes are schemes of the origins of pages in an app or a browser's extension.
+// appSchemes are schemes of origins of pages in apps and browser extensions.
 var appSchemes = []string{"capacitor", "ionic", "chrome-extension"}
 
-// CheckOrigin returns an error that says what is wrong with a web origin, or nil: it must be
-// written as browsers send it in the Origin header, since nothing else ever matches.
+// CheckOrigin returns an error that says what is wrong with a web origin: it must be spelled as browsers send it in
+// the Origin header, since nothing else ever matches.
 func CheckOrigin(origin string) error {
 	u, err := url.Parse(origin)
 	switch {
 	case strings.Contains(origin, "*"):
 		return errors.New("is not an exact origin: name each one, without *")
 	case origin == "null":
-		return errors.New("is what any sandboxed page sends: it names nobody")
+		return errors.New("is what any sandboxed page sends: it identifies no site")
 	case err != nil, u.Scheme == "", u.Host == "", u.Opaque != "", strings.ContainsFunc(origin, notPrintableASCII):
 		return errors.New("is not an origin, as in https://app.example.com")
 	case u.User != nil, u.Path != "", u.RawQuery != "", u.ForceQuery, u.Fragment != "", strings.ContainsAny(origin, "#?"):
@@ -126,7 +124,7 @@ func CheckOrigin(origin string) error {
 	case u.Scheme == "http" && isLoopbackHost(u.Hostname()):
 		return checkPort(u, "80")
 	case u.Scheme == "http":
-		return errors.New("is plain http: whoever is on the way could change the page and call as its user; " +
+		return errors.New("is plain http: an attacker on the network could change the page and call as its user; " +
 			"only loopback (localhost, 127.0.0.1, [::1]) may be http")
 	case !slices.Contains(appSchemes, u.Scheme):
 		return errors.New("has another scheme than https, http (loopback only), " + strings.Join(appSchemes, ", "))
@@ -136,7 +134,7 @@ func CheckOrigin(origin string) error {
 
 func notPrintableASCII(r rune) bool { return r <= ' ' || r > '~' }
 
-// checkPort returns an error for a port that a browser would not send as it is written.
+// checkPort returns an error for a port that browsers would spell differently.
 func checkPort(u *url.URL, usual string) error {
 	port := u.Port()
 	_, err := netip.ParseAddrPort("127.0.0.1:" + port)

@@ -18,7 +18,7 @@ func TestLongStranger(t *testing.T) {
 
 func TestLongDeviceHeldDropsWhileASetIsMade(t *testing.T) {
 	t.Parallel()
-	dropsWhileASetIsMade(t, map[string]int32{"gRPC": 1, "HTTP": 3}, 3) // the gateway does not look at what it carries
+	dropsWhileASetIsMade(t, map[string]int32{"gRPC": 1, "HTTP": 3}, 3) // the gateway passes events on unchanged
 }
 
 func TestLongWholeLifeWithTheSDK(t *testing.T) {

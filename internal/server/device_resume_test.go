@@ -21,12 +21,12 @@ import (
 	"github.com/mpcd/mpcd/internal/server/servertest"
 )
 
-// badNetwork is a connection to the service that does to calls what a network may do.
+// badNetwork is a connection to the service that disrupts calls as a network may.
 type badNetwork struct {
 	to     atomic.Pointer[grpc.ClientConnInterface]
 	opened atomic.Int32 // streams
-	// before is called before a stream is opened; hear reads a stream's next event; send
-	// sends the device's messages. Each may be nil.
+	// before is called before a stream is opened; hear reads a stream's next event; send sends the device's messages.
+	// Each may be nil.
 	before func()
 	hear   func(stream grpc.ClientStream, event any) error
 	send   func(req *pb.SendMessagesRequest, send sender) (*pb.SendMessagesResponse, error)
@@ -78,7 +78,7 @@ func (s *badStream) RecvMsg(m any) error {
 
 var errGone = status.Error(codes.Unavailable, "the network is gone")
 
-// overGateway is a connection over HTTP/1.1, for the SDK, which knows none.
+// overGateway is a connection over HTTP/1.1 for the SDK, which does not support HTTP.
 type overGateway struct{ wire strangerHTTP }
 
 func (g overGateway) Invoke(ctx context.Context, _ string, args, reply any, _ ...grpc.CallOption) error {
@@ -95,7 +95,7 @@ func (g overGateway) NewStream(ctx context.Context, _ *grpc.StreamDesc, _ string
 }
 
 type gatewayStream struct {
-	grpc.ClientStream // nil: the SDK uses no more than there is here
+	grpc.ClientStream // nil: the SDK uses only the methods below
 	wire              strangerHTTP
 	ctx               context.Context //nolint:containedctx // as in every stream
 	next              func() (strangerEvent, error)
@@ -125,7 +125,7 @@ func (s *gatewayStream) RecvMsg(m any) error {
 	return nil
 }
 
-// networkPhone is a phone that keeps its shares, of ED25519, behind a network.
+// networkPhone is a phone with ED25519 shares behind a network.
 func networkPhone(t testing.TB, n *badNetwork) *client.Client {
 	t.Helper()
 	c, err := client.New(n, client.WithDeviceHeldShares(), client.WithCurves(client.CurveEd25519), client.WithCloudKey(client.MethodICloud, &keychain{}),
@@ -134,7 +134,7 @@ func networkPhone(t testing.TB, n *badNetwork) *client.Client {
 	return c
 }
 
-// deviceBackup makes a wallet with a backup that the phone can read.
+// deviceBackup makes a wallet with a backup that the phone can decrypt.
 func deviceBackup(t testing.TB, phone *client.Client) (share *client.Share, backup string) {
 	t.Helper()
 	share, err := phone.CreateWallet(t.Context(), nil)
@@ -157,16 +157,16 @@ func undisturbed(t testing.TB, s *servertest.Service, walletID string) {
 	}
 }
 
-// The stream of a run that makes a set is lost after some of its events, over both
-// transports, with the event: the device attaches again, and it stays one session with one
-// attempt that makes one set. TestLongDeviceHeldDropsWhileASetIsMade loses it after each.
+// The stream of a run that makes a set is lost at some of its events, over both transports, with the event: the
+// device attaches again, and it stays one session with one attempt that makes one set.
+// TestLongDeviceHeldDropsWhileASetIsMade loses it at each.
 func TestDeviceHeldDropsWhileASetIsMade(t *testing.T) {
 	t.Parallel()
 	dropsWhileASetIsMade(t, map[string]int32{"gRPC": 4, "HTTP": 5}, 6)
 }
 
-// dropsWhileASetIsMade loses a provision's stream after every so-manieth event, by transport,
-// and a creation's.
+// dropsWhileASetIsMade loses a provision's stream at every provision[transport]-th event, and a creation's at every
+// create-th.
 func dropsWhileASetIsMade(t *testing.T, provision map[string]int32, create int32) {
 	t.Helper()
 	for name, stride := range provision {
@@ -206,8 +206,8 @@ func dropsWhileASetIsMade(t *testing.T, provision map[string]int32, create int32
 	}
 }
 
-// loseEach does an operation again and again, and each time loses the stream at a later
-// event, until there is none. It returns how often that was.
+// loseEach repeats an operation, each time losing the stream at a later event, until there are no more. It returns
+// the number of repetitions.
 func loseEach(t testing.TB, n *badNetwork, stride int32, do func() error) (runs int) {
 	t.Helper()
 	for at := int32(1); ; at += stride {
@@ -217,7 +217,7 @@ func loseEach(t testing.TB, n *badNetwork, stride int32, do func() error) (runs 
 				return err
 			}
 			if seen.Add(1) == at {
-				return errGone // and what it carried with it
+				return errGone // with the message it carried
 			}
 			return nil
 		}
@@ -233,8 +233,7 @@ func loseEach(t testing.TB, n *badNetwork, stride int32, do func() error) (runs 
 	}
 }
 
-// The device's messages arrive, but no answer: it sends all of them again, and nothing of
-// them counts twice.
+// The device's messages arrive but the answers are lost: it sends all of them again, and none counts twice.
 func TestDeviceHeldAnswersLost(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Config{Auth: servertest.Always("alice")})
@@ -251,7 +250,7 @@ func TestDeviceHeldAnswersLost(t *testing.T) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if slices.Contains(acks, resp.GetAck()) { // it is the same again
+		if slices.Contains(acks, resp.GetAck()) { // it is a repeated one
 			return resp, nil
 		}
 		acks, lost = append(acks, resp.GetAck()), lost+1
@@ -272,9 +271,8 @@ func TestDeviceHeldAnswersLost(t *testing.T) {
 	undisturbed(t, s, share.WalletID())
 }
 
-// The device's messages arrive one by one, the last one first and then each of them
-// again, and others under numbers that were there before: the service takes each number
-// once, in its order.
+// The device's messages arrive one by one, the last one first, then each of them again, and others with used numbers:
+// the service takes each number once, in order.
 func TestDeviceHeldMessagesOutOfOrder(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Config{Auth: servertest.Always("alice")})
@@ -301,7 +299,7 @@ func TestDeviceHeldMessagesOutOfOrder(t *testing.T) {
 			repeats.Add(1)
 		}
 		one.Messages = nil
-		for _, m := range all { // what was there counts
+		for _, m := range all { // the first message with a number counts
 			one.Messages = append(one.Messages, &pb.ProtocolMessage{Sequence: m.GetSequence(), Mac: []byte("another message")})
 		}
 		last := resp.GetAck()
@@ -322,9 +320,9 @@ func TestDeviceHeldMessagesOutOfOrder(t *testing.T) {
 	undisturbed(t, s, share.WalletID())
 }
 
-// The run is over and its set is stored when the service's last word is lost, and then the
-// service is started anew: the device attaches, gets it, and has its share.
-func TestDeviceHeldLastWordIsKept(t *testing.T) {
+// The run has ended and its set is stored, but the service's last event is lost and the service restarts: the device
+// attaches, receives it, and has its share.
+func TestDeviceHeldOutcomeIsKept(t *testing.T) {
 	t.Parallel()
 	cfg := servertest.Config{Auth: servertest.Always("alice"), Dir: t.TempDir()}
 	s := servertest.Start(t, cfg)
@@ -369,9 +367,8 @@ func TestDeviceHeldLastWordIsKept(t *testing.T) {
 	undisturbed(t, restarted, share.WalletID())
 }
 
-// The app is started anew in the middle of a run, after every other of its events: its new parties
-// begin the next attempt, with nothing of the one before, and nobody is blamed for it. What
-// the old ones still say changes nothing.
+// The app restarts during a run, after every other event: its new parties begin the next attempt, independent of the
+// previous one, and no blame is assigned. Messages of the old parties change nothing.
 func TestDeviceIsRestarted(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Config{Auth: servertest.Always("alice"), Workers: servertest.Workers(1)})
@@ -417,8 +414,7 @@ func TestDeviceIsRestarted(t *testing.T) {
 	require.Zero(t, restarts)
 }
 
-// cutAfter takes a run to its so-manieth event and loses its stream, or returns false where
-// it has said its last word before.
+// cutAfter reads a run up to its events-th event and drops its stream. It returns false if the run ended before.
 func cutAfter(t *testing.T, r *strangerRun, req proto.Message, events int) bool {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -436,8 +432,8 @@ func cutAfter(t *testing.T, r *strangerRun, req proto.Message, events int) bool 
 	return true
 }
 
-// echoing is a way to the service on which the parties of an earlier attempt still speak
-// before each call, from the one on that comes after the hello: with that the attempt is over.
+// echoing is a connection on which the parties of an earlier attempt still send before each call, beginning after the
+// hello, which ends that attempt.
 type echoing struct {
 	strangerGRPC
 	s   *servertest.Service

@@ -69,8 +69,8 @@ func life(t *testing.T, s *servertest.Service, curves ...client.Curve) (first, s
 	return first, second, backup
 }
 
-// A wallet's whole life with its shares on devices: no share of the client's comes into the
-// service, its log or its database; and no hosted call brings both halves together later.
+// A wallet's whole life with its shares on devices: no client share reaches the service, its log or its database; and
+// no hosted call brings both shares together later.
 func TestDeviceHeldLife(t *testing.T) {
 	t.Parallel()
 	log := servertest.NewLog()
@@ -79,7 +79,7 @@ func TestDeviceHeldLife(t *testing.T) {
 	w := done[*pb.GetWalletResponse](t, overGRPC(t, s, nil, &pb.GetWalletRequest{WalletId: first.WalletID()})).GetWallet()
 	require.Nil(t, w.GetHostedSince())
 	again := &pb.ConfirmShareSetRequest{WalletId: first.WalletID(), ShareSetId: second.ShareSetID()}
-	done[*pb.ConfirmShareSetResponse](t, overGRPC(t, s, nil, again)) // the transcript said it
+	done[*pb.ConfirmShareSetResponse](t, overGRPC(t, s, nil, again)) // the transcript confirmed it
 	again.ShareSha256 = make([]byte, 32)
 	refused(t, overGRPC(t, s, nil, again), codes.InvalidArgument, "SHARE_SET_MISMATCH")
 	require.Len(t, w.GetShareSets(), 3)
@@ -110,7 +110,7 @@ func TestDeviceHeldLife(t *testing.T) {
 			released++
 		}
 	}
-	require.Equal(t, 2, released, "each signature was noted before it left")
+	require.Equal(t, 2, released, "each signature was recorded before it left")
 	s.Stop()
 	for _, name := range []string{s.Database, s.Database + "-wal"} {
 		if b, err := os.ReadFile(name); err == nil {
@@ -121,7 +121,7 @@ func TestDeviceHeldLife(t *testing.T) {
 	}
 }
 
-// A hosted wallet's sets serve device-held runs too.
+// A hosted wallet's sets can be used in device-held runs.
 func TestDeviceHeldRunOfAHostedWallet(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{Auth: servertest.Always("alice")})
@@ -133,11 +133,11 @@ func TestDeviceHeldRunOfAHostedWallet(t *testing.T) {
 	signs(t, f.Service, wallet(t, f.Service, f.second.wallet), f.second)
 }
 
-// The network is lost after each event of a run: the stream ends, and the SDK attaches
-// again. It stays one session with one attempt.
+// The network fails after each event of a run: the stream ends, and the SDK attaches again. It stays one session with
+// one attempt.
 func TestDeviceHeldDrops(t *testing.T) {
 	t.Parallel()
-	cfg, shelf := withShelf(t, servertest.Config{Auth: servertest.Always("alice")})
+	cfg, fixture := withFixture(t, servertest.Config{Auth: servertest.Always("alice")})
 	var after, seen atomic.Int32
 	var calls atomic.Int32
 	cfg.Dial = append(cfg.Dial, grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
@@ -147,7 +147,7 @@ func TestDeviceHeldDrops(t *testing.T) {
 	}))
 	s := servertest.Start(t, cfg)
 	phone := newDevicePhone(t, s, &keychain{})
-	share, err := client.ParseShare(shelf.second.share)
+	share, err := client.ParseShare(fixture.second.share)
 	require.NoError(t, err)
 	for n := int32(1); ; n++ {
 		after.Store(n)
@@ -161,14 +161,14 @@ func TestDeviceHeldDrops(t *testing.T) {
 		}
 		require.Equal(t, int32(2), calls.Load())
 	}
-	lines, err := s.Store.Audit(t.Context(), shelf.second.wallet)
+	lines, err := s.Store.Audit(t.Context(), fixture.second.wallet)
 	require.NoError(t, err)
 	for _, l := range lines {
 		require.NotEqual(t, "session.restart", l.Action)
 	}
 }
 
-// dropped is a stream that ends after so many messages of all streams, once.
+// dropped is a stream that ends after a total number of messages over all streams, once.
 type dropped struct {
 	grpc.ClientStream
 	after, seen *atomic.Int32
@@ -179,21 +179,21 @@ func (d *dropped) RecvMsg(m any) error {
 		return err
 	}
 	if d.seen.Add(1) == d.after.Load() {
-		return status.Error(codes.Unavailable, "the network is gone") // and what it carried with it
+		return status.Error(codes.Unavailable, "the network is gone") // with the message it carried
 	}
 	return nil
 }
 
-// deviceReq asks for a device-held provision from the shelf's backup.
+// deviceReq asks for a device-held provision from the fixture's backup.
 func deviceReq(h held, instance string) *pb.ProvisionWalletRequest {
 	req := provisionReq(h)
 	req.ClientSide = &pb.ProvisionWalletRequest_Device{Device: &pb.DeviceSide{ShareSetId: h.set, Instance: instance}}
 	return req
 }
 
-// A device that says nothing more, or comes back as another instance of itself, ends its attempt
-// without blame, and frees its slot; who is not the device's user cannot speak for it.
-func TestDeviceGoesSilent(t *testing.T) {
+// A device that falls silent, or comes back as another instance, ends its attempt without blame, and frees its slot;
+// other users cannot send messages for it.
+func TestDeviceFallsSilent(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{Sessions: session.Config{DeviceSilence: briefly, DeviceRuns: 1}, Workers: servertest.Workers(1)})
 	before := wallet(t, f.Service, f.backup.wallet)
@@ -225,16 +225,16 @@ func TestDeviceGoesSilent(t *testing.T) {
 	require.Equal(t, uint32(2), second.attempt)
 	second.saysHello(t, f.backup)
 	refused(t, <-first.ended, codes.Aborted, "INTERRUPTED")
-	refused(t, <-second.ended, codes.Aborted, "INTERRUPTED") // when it has said nothing for so long
+	refused(t, <-second.ended, codes.Aborted, "INTERRUPTED") // after the permitted silence
 	late := proto.CloneOf(other)
-	late.GetDevice().Attempt = 2 // its parties are of an attempt that is over
+	late.GetDevice().Attempt = 2 // its parties belong to a past attempt
 	refused(t, overGRPC(t, f.Service, alice, late), codes.Aborted, "INTERRUPTED")
 	require.True(t, proto.Equal(before, wallet(t, f.Service, f.backup.wallet)))
 	require.Zero(t, f.Workers.Stats().Busy)
 	signs(t, f.Service, before, f.second)
 }
 
-// A run that is cancelled in the middle has no worker any more when its callers hear of it.
+// When callers learn that a run was cancelled, its worker has exited.
 func TestDeviceHeldCancel(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{Workers: servertest.Workers(0)})
@@ -251,8 +251,8 @@ func TestDeviceHeldCancel(t *testing.T) {
 	require.True(t, proto.Equal(before, wallet(t, f.Service, f.backup.wallet)))
 }
 
-// What a device that has the share sends, and is not of the protocol, is its fault:
-// PROTOCOL_ABORTED with its name, and nothing else.
+// A device that has the share and violates the protocol is blamed: PROTOCOL_ABORTED with CLIENT as the culprit, and
+// nothing else.
 func TestDeviceSendsGarbage(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{Sessions: session.Config{Aborts: 100}})
@@ -285,15 +285,15 @@ func TestDeviceSendsGarbage(t *testing.T) {
 	signs(t, f.Service, before, f.second)
 }
 
-// deviceRun is a request for a run whose client's side is on a device.
+// deviceRun is a request for a device-held run.
 type deviceRun interface {
 	proto.Message
 	GetRequestId() string
 	GetDevice() *pb.DeviceSide
 }
 
-// deviceSays starts a run as alice's device, sends messages until the service has them all, and
-// returns how it ended. The hellos among them are proven with h's share.
+// deviceSays starts a run as alice's device, sends messages until the service has acknowledged them all, and returns
+// how the run ended. Hellos among them are proven with h's share.
 func deviceSays(t testing.TB, s *servertest.Service, do call, req deviceRun, h held, messages ...*pb.ProtocolMessage) answer {
 	t.Helper()
 	ended := later(func() answer { return do(t, s, alice, req) })
@@ -330,7 +330,7 @@ func deviceSays(t testing.TB, s *servertest.Service, do call, req deviceRun, h h
 	return a
 }
 
-// proof is that of a hello which begins rec, with h's share.
+// proof returns the proof for a hello that begins rec, with h's share.
 func proof(t testing.TB, hello *pb.Hello, req deviceRun, rec *session.Session, h held) []byte {
 	t.Helper()
 	share, err := tss.ParseShare(h.share)
@@ -354,7 +354,7 @@ func shareSet(w *pb.Wallet, h held) *pb.ShareSet {
 	return nil
 }
 
-// goodHello is a device's hello for a run on ED25519, without its proof.
+// goodHello returns a device's hello for a run on ED25519, without its proof.
 func goodHello(t testing.TB, req deviceRun) *pb.Hello {
 	t.Helper()
 	key, err := ecdh.X25519().GenerateKey(rand.Reader)

@@ -1,11 +1,9 @@
-// Package server serves mpcd's API: the gRPC service of package mpcd.v1, the HTTP/JSON
-// gateway in front of it, and the admin listener.
+// Package server serves mpcd's API: the gRPC service of package mpcd.v1, the HTTP/JSON gateway in front of it, and
+// the admin listener.
 //
-// A handler parses its request into what package session takes, follows the run, and
-// puts events into messages. It decides nothing: who may do what, and when, is the
-// package session's. Errors pass through one table (errors.go), where they get a code, a
-// reason and a fixed public sentence; their causes go to the log.
+// A handler converts its request to package session's types, follows the run, and converts events to messages. What
+// is allowed, and when, is package session's decision. All errors go through one table (errors.go), which gives them
+// a code, a reason and a fixed public sentence; their causes are only logged.
 //
-// It never logs a payload, and trusts nothing in a request. That a caller is who the
-// context says is the authenticator's word.
+// It never logs a payload, and trusts nothing in a request. For the caller's identity it relies on the authenticator.
 package server

@@ -20,52 +20,111 @@ import (
 // errorDomain is the ErrorInfo.domain of every error of this service.
 const errorDomain = "mpcd"
 
-// public is what a caller is told of one kind of failure.
+// public is what a caller is told about one kind of failure.
 type public struct {
 	code     codes.Code
 	sentence string // what happened, and what to do next
 }
 
-// publicErrors is the one table from reasons to what callers see.
+// publicErrors maps each reason to what callers see.
 var publicErrors = map[string]public{
-	session.ErrInvalidArgument.Reason:  {codes.InvalidArgument, "The request is not valid."},
-	session.ErrShareMalformed.Reason:   {codes.InvalidArgument, "The share is not one that this service made, or it was altered. Send the share's bytes as they were when it was stored, after decrypting its backup."},
-	session.ErrShareSetMismatch.Reason: {codes.InvalidArgument, "The share is of another wallet, of another share set, or of the wrong purpose. A backup share provisions; a signing share signs and makes backups."},
-	session.ErrRequestIDReused.Reason:  {codes.InvalidArgument, "This request id was used before with other parameters. Repeat the call exactly to attach to that session, or use a new UUID."},
-	session.ErrWalletNotFound.Reason:   {codes.NotFound, "There is no such wallet, or it is not yours."},
-	session.ErrShareSetNotFound.Reason: {codes.NotFound, "The wallet has no such share set. GetWallet lists the ones that it has."},
-	session.ErrSessionNotFound.Reason:  {codes.NotFound, "There is no such session, or you did not start it."},
-	session.ErrBackupNotFound.Reason:   {codes.FailedPrecondition, "The wallet has no finished backup. Call BackupWallet, store its ciphertext, then ConfirmShareSet."},
-	session.ErrShareSetPending.Reason:  {codes.FailedPrecondition, "The share set was not confirmed. Store its client share, then call ConfirmShareSet."},
-	session.ErrShareSetRevoked.Reason:  {codes.FailedPrecondition, "The share set was revoked: the service's share of it is erased. Provision a new one from a backup."},
-	session.ErrShareSetLocked.Reason:   {codes.FailedPrecondition, "The share set is locked: too many sessions that used it were aborted through the client's fault. Provision a new set from a backup that is not locked, or ask an admin to release it."},
-	session.ErrLastShareSet.Reason:     {codes.FailedPrecondition, "It is the wallet's last usable set of its purpose. Make another one first; an admin may allow that the last one goes."},
-	session.ErrSessionExpired.Reason:   {codes.FailedPrecondition, "The session's result was confirmed, or its time is up. Start again with a new request id."},
-	session.ErrOverloaded.Reason:       {codes.ResourceExhausted, "Too many runs are waiting. Try again after the time in RetryInfo; the same request id may be used."},
-	session.ErrTooManyPending.Reason:   {codes.ResourceExhausted, "The wallet has as many unconfirmed share sets as it may have. Confirm those whose client share is stored (ConfirmShareSet); the others are erased when their time is up, the first of them after the time in RetryInfo."},
-	session.ErrShareSetBusy.Reason:     {codes.ResourceExhausted, "As many device-held runs use the share set as may at once; a device that went away leaves its place after some minutes. Try again after the time in RetryInfo; the same request id may be used."},
-	session.ErrShareSetLimited.Reason:  {codes.ResourceExhausted, "The share set has used up its budget of ECDSA signings that a device begins and does not finish; one is paid back each day. Sign with another set of the wallet, or ask an admin to release it. Try again after the time in RetryInfo; the same request id may be used."},
-	session.ErrShuttingDown.Reason:     {codes.Unavailable, "The service is shutting down. Try again soon."},
-	session.ErrSessionCancelled.Reason: {codes.Canceled, "The session was cancelled, and nothing was changed. Start again with a new request id."},
-	session.ErrProtocolAborted.Reason:  {codes.Aborted, "The protocol was aborted, and nothing was changed. Start again with a new request id."},
-	session.ErrInterrupted.Reason:      {codes.Aborted, "The call was interrupted, and nothing was changed. Repeat it, a run with the same request id: that begins its next attempt."},
+	session.ErrInvalidArgument.Reason: {codes.InvalidArgument, "The request is not valid."},
+	session.ErrShareMalformed.Reason: {codes.InvalidArgument,
+		"The share was not made by this service, or it was altered. Send the share's bytes exactly as they were " +
+			"stored, after decrypting its backup.",
+	},
+	session.ErrShareSetMismatch.Reason: {codes.InvalidArgument,
+		"The share is of another wallet, of another share set, or of the wrong purpose. A backup share " +
+			"provisions; a signing share signs and makes backups.",
+	},
+	session.ErrRequestIDReused.Reason: {codes.InvalidArgument,
+		"This request id was used before with other parameters. Repeat the call exactly to attach to that " +
+			"session, or use a new UUID.",
+	},
+	session.ErrWalletNotFound.Reason: {codes.NotFound, "There is no such wallet, or it is not yours."},
+	session.ErrShareSetNotFound.Reason: {codes.NotFound,
+		"The wallet has no such share set. GetWallet lists the ones that it has.",
+	},
+	session.ErrSessionNotFound.Reason: {codes.NotFound, "There is no such session, or you did not start it."},
+	session.ErrBackupNotFound.Reason: {codes.FailedPrecondition,
+		"The wallet has no finished backup. Call BackupWallet, store its ciphertext, then ConfirmShareSet.",
+	},
+	session.ErrShareSetPending.Reason: {codes.FailedPrecondition,
+		"The share set was not confirmed. Store its client share, then call ConfirmShareSet.",
+	},
+	session.ErrShareSetRevoked.Reason: {codes.FailedPrecondition,
+		"The share set was revoked: the service's share of it is erased. Provision a new one from a backup.",
+	},
+	session.ErrShareSetLocked.Reason: {codes.FailedPrecondition,
+		"The share set is locked: the client caused too many sessions that used it to abort. Provision a new set " +
+			"from a backup that is not locked, or ask an admin to release it.",
+	},
+	session.ErrLastShareSet.Reason: {codes.FailedPrecondition,
+		"It is the wallet's last usable set of its purpose. Make another one first; an admin may allow revoking " +
+			"the last one.",
+	},
+	session.ErrSessionExpired.Reason: {codes.FailedPrecondition,
+		"The session's result was confirmed, or has expired. Start again with a new request id.",
+	},
+	session.ErrOverloaded.Reason: {codes.ResourceExhausted,
+		"Too many runs are waiting. Try again after the time in RetryInfo; the same request id may be used.",
+	},
+	session.ErrTooManyPending.Reason: {codes.ResourceExhausted,
+		"The wallet has too many unconfirmed share sets. Confirm those whose client share is stored " +
+			"(ConfirmShareSet); the others are erased when they expire, the first of them after the time in RetryInfo.",
+	},
+	session.ErrShareSetBusy.Reason: {codes.ResourceExhausted,
+		"The share set is in use by as many device-held runs as are allowed at once; a disconnected device stops " +
+			"counting after some minutes. Try again after the time in RetryInfo; the same request id may be used.",
+	},
+	session.ErrShareSetLimited.Reason: {codes.ResourceExhausted,
+		"The share set has used up its budget of ECDSA signings that a device began and did not finish; one is " +
+			"restored each day. Sign with another set of the wallet, or ask an admin to release it. Try again after " +
+			"the time in RetryInfo; the same request id may be used.",
+	},
+	session.ErrShuttingDown.Reason: {codes.Unavailable, "The service is shutting down. Try again soon."},
+	session.ErrSessionCancelled.Reason: {codes.Canceled,
+		"The session was cancelled, and nothing was changed. Start again with a new request id.",
+	},
+	session.ErrProtocolAborted.Reason: {codes.Aborted,
+		"The protocol was aborted, and nothing was changed. Start again with a new request id.",
+	},
+	session.ErrInterrupted.Reason: {codes.Aborted,
+		"The call was interrupted, and nothing was changed. Repeat it, a run with the same request id: that " +
+			"begins its next attempt.",
+	},
 	session.ErrPermissionDenied.Reason: {codes.PermissionDenied, "You may not do this."},
-	session.ErrDeviceHeldWallet.Reason: {codes.FailedPrecondition, "The wallet is device-held: no share of it comes into the service. Let the device run its own side."},
-	session.ErrPolicyDenied.Reason:     {codes.PermissionDenied, "The wallet provider's policy does not allow this."},
-	session.ErrWebhookFailed.Reason:    {codes.Unavailable, "The wallet provider's own service, which keeps the server's backup shares or authorises calls, did not do its part. Nothing was changed. Repeat the call with the same request id: that begins its next attempt."},
-	session.ErrUnauthenticated.Reason:  {codes.Unauthenticated, "The service does not know who calls. Send one valid bearer token, or, over gRPC, use a client certificate that the service accepts."},
-	session.ErrRateLimited.Reason:      {codes.ResourceExhausted, "Too many calls. Try again after the time in RetryInfo."},
-	session.ErrDataCorrupted.Reason:    {codes.DataLoss, "What the service stored for this wallet cannot be read. Nothing was changed; ask the service's operator."},
-	session.ErrInternal.Reason:         {codes.Internal, "The service failed, and nothing was changed. Its operator finds the cause in the log by the request id."},
+	session.ErrDeviceHeldWallet.Reason: {codes.FailedPrecondition,
+		"The wallet is device-held: its client shares must not be sent to the service. Let the device run its own " +
+			"side.",
+	},
+	session.ErrPolicyDenied.Reason: {codes.PermissionDenied, "The wallet provider's policy does not allow this."},
+	session.ErrWebhookFailed.Reason: {codes.Unavailable,
+		"The wallet provider's own service, which keeps the server's backup shares or authorises calls, failed. " +
+			"Nothing was changed. Repeat the call with the same request id: that begins its next attempt.",
+	},
+	session.ErrUnauthenticated.Reason: {codes.Unauthenticated,
+		"The caller is not authenticated. Send one valid bearer token, or, over gRPC, use a client certificate " +
+			"that the service accepts.",
+	},
+	session.ErrRateLimited.Reason: {codes.ResourceExhausted, "Too many calls. Try again after the time in RetryInfo."},
+	session.ErrDataCorrupted.Reason: {codes.DataLoss,
+		"What the service stored for this wallet cannot be read. Nothing was changed; ask the service's operator.",
+	},
+	session.ErrInternal.Reason: {codes.Internal,
+		"The service failed, and nothing was changed. Its operator finds the cause in the log by the request id.",
+	},
 }
 
-// webhookRefused is the sentence of a WEBHOOK_FAILED that the same call would meet again.
-const webhookRefused = "The wallet provider's own service, which keeps the server's backup shares or authorises calls, refused. Nothing was changed. Its operator must act first; after that, start again with a new request id."
+// webhookRefused is the sentence for a permanent WEBHOOK_FAILED.
+const webhookRefused = "The wallet provider's own service, which keeps the server's backup shares or authorises " +
+	"calls, refused. Nothing was changed. Its operator must act first; after that, start again " +
+	"with a new request id."
 
-// sentenceOf says more of some errors than their reason does; "" where that is all.
+// sentenceOf returns a more specific sentence for some errors; "" if the reason's sentence suffices.
 func sentenceOf(err error) string {
 	if o := new(session.OverloadedError); errors.As(err, &o) && o.Own {
-		return "You have as many runs waiting as one caller may have. Try again after the time in RetryInfo; the same request id may be used."
+		return "You have too many runs waiting. Try again after the time in RetryInfo; the same request id may be used."
 	}
 	if empty := new(session.NoPreParamsError); errors.As(err, &empty) {
 		return noPreParams
@@ -75,16 +134,19 @@ func sentenceOf(err error) string {
 	case !errors.As(err, &l):
 		return hashSentence(err)
 	case l.Proofs:
-		return "Too many devices of yours did not show that they hold the share that they named. Use the share of that set. Try again after the time in RetryInfo; the same request id may be used."
+		return "Too many of your devices could not prove that they hold the share of the set they named. Use the share " +
+			"of that set. Try again after the time in RetryInfo; the same request id may be used."
 	}
-	return "You have begun as many new device-held wallets as you may for now. Try again after the time in RetryInfo; the same request id may be used."
+	return "You have started too many new device-held wallets. Try again after the time in RetryInfo; the same " +
+		"request id may be used."
 }
 
-// noPreParams is the sentence of an OVERLOADED for want of pre-params.
-const noPreParams = "The service has no pre-params ready for a new share on secp256k1; it makes more. Nothing was changed. Try again after the time in RetryInfo; the same request id may be used."
+// noPreParams is the sentence for an OVERLOADED due to a lack of pre-params.
+const noPreParams = "The service has no pre-params ready for a new share on secp256k1; it makes more. Nothing " +
+	"was changed. Try again after the time in RetryInfo; the same request id may be used."
 
-// retryDelays are the reasons that may pass by themselves, with when to try again where the
-// error does not say. Every other error carries no RetryInfo: trying again cannot help.
+// retryDelays are the reasons that may be temporary, with when to retry if the error does not say. All other errors
+// carry no RetryInfo: retrying cannot help.
 var retryDelays = map[string]time.Duration{
 	session.ErrInterrupted.Reason:     200 * time.Millisecond, // the next attempt begins at once
 	session.ErrShuttingDown.Reason:    2 * time.Second,
@@ -96,8 +158,7 @@ var retryDelays = map[string]time.Duration{
 	session.ErrShareSetLimited.Reason: time.Hour,
 }
 
-// toStatus turns an error of a call into the status that its caller sees. A status
-// stays as it is.
+// toStatus converts an error of a call into the status that its caller sees. A status is returned unchanged.
 func toStatus(err error) *status.Status {
 	if s, ok := status.FromError(err); ok {
 		return s
@@ -150,7 +211,7 @@ func toStatus(err error) *status.Status {
 	return s
 }
 
-// retryIn returns when a call that failed may be tried again, and false where that cannot help.
+// retryIn returns when a failed call may be retried, and false if that cannot help.
 func retryIn(err error, reason string) (time.Duration, bool) {
 	var webhook *session.WebhookError
 	var later session.LaterError
@@ -168,7 +229,7 @@ func retryIn(err error, reason string) (time.Duration, bool) {
 	return d, ok
 }
 
-// reason returns the reason that a status carries, or "" where it carries none.
+// reason returns the reason in a status, or "".
 func reason(s *status.Status) string {
 	for _, d := range s.Details() {
 		if info, ok := d.(*errdetails.ErrorInfo); ok {
@@ -178,7 +239,7 @@ func reason(s *status.Status) string {
 	return ""
 }
 
-// requestError holds every fault of a request at once.
+// requestError holds all faults of a request.
 type requestError []*session.FieldError
 
 // Error implements error.
@@ -193,7 +254,7 @@ func (e requestError) Error() string {
 // Is makes a requestError a session.ErrInvalidArgument.
 func (e requestError) Is(target error) bool { return target == session.ErrInvalidArgument }
 
-// As gives out the first fault, so that session.Reason knows its kind.
+// As yields the first fault, so that session.Reason finds its reason.
 func (e requestError) As(target any) bool {
 	f, ok := target.(**session.FieldError)
 	if ok && len(e) > 0 {
@@ -202,22 +263,21 @@ func (e requestError) As(target any) bool {
 	return ok && len(e) > 0
 }
 
-// cover reports whether one of the faults is of the field at path, of one that it is in, or
-// of one that is in it: what else is wrong there is not worth saying.
+// cover reports whether there is a fault of the field at path, of one that contains it, or of one inside it: then
+// further faults there are not reported.
 func (e requestError) cover(path string) bool {
 	return slices.ContainsFunc(e, func(f *session.FieldError) bool {
 		return within(f.Field, path) || within(path, f.Field)
 	})
 }
 
-// within reports whether the field at path is the field at outer, or is in it. The whole
-// request is "".
+// within reports whether the field at path is the field at outer, or inside it. "" is the whole request.
 func within(outer, path string) bool {
 	rest, ok := strings.CutPrefix(path, outer)
 	return ok && (outer == "" || rest == "" || rest[0] == '.' || rest[0] == '[')
 }
 
-// faultsOf returns what is wrong with the fields of a request, where err says it.
+// faultsOf returns the faults of a request in err, if any.
 func faultsOf(err error) requestError {
 	var all requestError
 	var one *session.FieldError
@@ -237,10 +297,10 @@ func (e requestError) violations() []*errdetails.BadRequest_FieldViolation {
 	return out
 }
 
-// isWhole reports whether a violation is of the whole request and of none of its fields.
+// isWhole reports whether a violation concerns the whole request rather than a field.
 func isWhole(v *errdetails.BadRequest_FieldViolation) bool { return v.GetField() == "" }
 
-// invalidSentence says all that is wrong with a request.
+// invalidSentence lists all faults of a request.
 func invalidSentence(violations []*errdetails.BadRequest_FieldViolation) string {
 	var all []string
 	for _, v := range violations {

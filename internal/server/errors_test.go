@@ -21,8 +21,7 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// reasons reads the reasons that the sessions room has from its source, so that a new
-// one cannot be forgotten in the table.
+// reasons reads package session's reasons from its source, so that none is missing from the table.
 func reasons(t *testing.T) (all []string) {
 	t.Helper()
 	file, err := goparser.ParseFile(token.NewFileSet(), "../session/errors.go", nil, 0)
@@ -129,9 +128,8 @@ func retryInfo(st *status.Status) (time.Duration, bool) {
 	return 0, false
 }
 
-// RetryInfo says that trying again can help, and its absence that it cannot: for every reason,
-// with a time that is not zero.
-func TestRetryInfoSaysWhatMayPass(t *testing.T) {
+// An error has RetryInfo, with a time over zero, if and only if retrying can help, for every reason.
+func TestRetryInfoOnTemporaryErrors(t *testing.T) {
 	t.Parallel()
 	passes := []string{"INTERRUPTED", "SHUTTING_DOWN", "OVERLOADED", "RATE_LIMITED", "WEBHOOK_FAILED", "TOO_MANY_PENDING", "SHARE_SET_BUSY", "SHARE_SET_LIMITED"}
 	for _, reason := range reasons(t) {
@@ -169,8 +167,7 @@ func TestRetryInfoSaysWhatMayPass(t *testing.T) {
 	require.NotContains(t, refused.Message(), "403")
 }
 
-// A sentence is the same over gRPC and HTTP, which spell the names of fields in two ways: it
-// has none.
+// A sentence is the same over gRPC and HTTP, which spell field names differently: it contains none.
 func TestSentencesNameNoFields(t *testing.T) {
 	t.Parallel()
 	all := []string{webhookRefused}

@@ -8,13 +8,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Two hundred honest callers beside one that sends a thousand requests of each kind.
+// Two hundred honest callers, next to one that sends a thousand requests of each kind.
 func TestLongHonestCallersBesideAFlood(t *testing.T) {
 	t.Parallel()
 	besideAFlood(t, flood{honest: 200, requests: 1000})
 }
 
-// A thousand calls of who has the owner's token and no share.
+// A thousand calls with the owner's token and no share.
 func TestLongThief(t *testing.T) {
 	require.Less(t, thief(t, 1000), int64(16<<20))
 }

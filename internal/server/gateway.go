@@ -22,15 +22,15 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// gateway returns the HTTP/JSON side of the service. It speaks gRPC to a second server
-// over a connection in memory, since grpc-gateway's in-process handlers cannot stream;
-// that server has the same interceptors, so HTTP callers pass the same checks.
+// gateway returns the HTTP/JSON side of the service. It speaks gRPC to a second server over a connection in memory,
+// since grpc-gateway's in-process handlers cannot stream; that server has the same interceptors, so HTTP callers pass
+// the same checks.
 func (s *Server) gateway(ctx context.Context) (h http.Handler, stop func(), err error) {
 	pipe := bufconn.Listen(1 << 20)
 	go func() { _ = s.inner.Serve(pipe) }() // ends with stop
 	conn, err := grpc.NewClient("passthrough:///bufconn",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return pipe.DialContext(ctx) }),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), // memory, not a network
+		grpc.WithTransportCredentials(insecure.NewCredentials()), // in memory
 		grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(maxMessage)),
 		grpc.WithUnaryInterceptor(callUnary), grpc.WithStreamInterceptor(callStream),
 	)
@@ -51,18 +51,18 @@ func (s *Server) gateway(ctx context.Context) (h http.Handler, stop func(), err 
 		runtime.WithIncomingHeaderMatcher(incomingHeader),
 		runtime.WithOutgoingHeaderMatcher(outgoingHeader),
 		runtime.WithForwardResponseOption(forward),
-		// A request is what its method and path say, whatever its headers do.
+		// A request is what its method and path say, whatever its headers.
 		runtime.WithDisableHTTPMethodOverride(), runtime.WithDisablePathLengthFallback(),
 	)
 	if err := pb.RegisterWalletServiceHandler(ctx, routes.mux, conn); err != nil {
 		stop()
 		return nil, nil, err
 	}
-	return s.front(s.near(cors(s.cfg.CORSOrigins, &routes))), stop, nil
+	return s.front(s.localOnly(cors(s.cfg.CORSOrigins, &routes))), stop, nil
 }
 
-// incomingHeader is the list of request headers that reach the service. Authorization
-// does too, once, without being named here; so do the caller's address and the host.
+// incomingHeader is the allow list of request headers that reach the service. Authorization (once), the caller's
+// address and the host do so without being listed.
 func incomingHeader(key string) (string, bool) {
 	switch key {
 	case "X-Request-Id":
@@ -73,27 +73,26 @@ func incomingHeader(key string) (string, bool) {
 	return "", false
 }
 
-// outgoingHeader keeps the service's headers from an HTTP caller: front has set what it gets.
+// outgoingHeader keeps the service's headers from an HTTP caller: front sets those it gets.
 func outgoingHeader(string) (string, bool) { return "", false }
 
-// forward is called before a response is sent, and before a stream begins (without one).
+// forward is called before a response is sent, and before a stream begins (with a nil response).
 func forward(_ context.Context, w http.ResponseWriter, resp proto.Message) error {
 	if resp == nil {
-		w.Header().Set("X-Accel-Buffering", "no") // nginx would hold a stream's progress back
+		w.Header().Set("X-Accel-Buffering", "no") // otherwise nginx would buffer a stream's progress
 	}
 	return nil
 }
 
-// front is what every HTTP answer passes, those that no call belongs to as well. It names
-// each request, keeps answers out of caches, since many hold a share, and gives every write
-// a deadline of its own: a caller that stops reading is cut off, and a stream that takes
-// minutes is not.
+// front wraps every HTTP answer, including those outside the API's calls. It gives each request an id, forbids
+// caching, since many answers contain a share, and gives every write its own deadline: a caller that stops reading is
+// disconnected, but a stream may last minutes.
 func (s *Server) front(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := goodRequestID(r.Header.Get("X-Request-Id"))
 		r.Header.Set("X-Request-Id", id)
 		r.Header.Del("Grpc-Timeout")    // grpc-gateway would read it, whatever incomingHeader says
-		r.Header.Del("X-Forwarded-For") // with what is not ASCII in it, grpc-gateway would leave out the caller's address
+		r.Header.Del("X-Forwarded-For") // if it contained non-ASCII bytes, grpc-gateway would omit the caller's address
 		w.Header().Set("X-Request-Id", id)
 		w.Header().Set("Cache-Control", "no-store")
 		out := &deadlineWriter{ResponseWriter: w, control: http.NewResponseController(w)}
@@ -103,12 +102,12 @@ func (s *Server) front(next http.Handler) http.Handler {
 				return
 			}
 			if err, ok := v.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
-				// The value may hold a secret; its type and the stack are enough.
+				// The value may contain a secret; its type and the stack are enough.
 				s.log.ErrorContext(r.Context(), "the gateway panicked",
 					"type", fmt.Sprintf("%T", v), "stack", string(debug.Stack()), "request_id", id)
 			}
 			if out.began {
-				panic(http.ErrAbortHandler) // the caller sees that the answer is not whole
+				panic(http.ErrAbortHandler) // so that the caller sees an incomplete answer
 			}
 			answer(out, r, http.StatusInternalServerError, toStatus(session.ErrInternal))
 		}()
@@ -140,8 +139,8 @@ func (w *deadlineWriter) Write(b []byte) (int, error) {
 	return w.ResponseWriter.Write(b)
 }
 
-// router decides which call a request is. grpc-gateway's mux does most of it, but takes
-// anything for an id, and knows of a path only that other methods have it, not which.
+// router decides which call a request is. grpc-gateway's mux does most of it, but accepts anything as an id, and for
+// a path with other methods does not say which.
 type router struct {
 	mux *runtime.ServeMux
 	own func(w http.ResponseWriter, r *http.Request, code int, st *status.Status) // see Server.own
@@ -155,9 +154,9 @@ func (t *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		kind:  kindOf(r.Header.Get("Content-Type")),
 		sent:  map[string]string{},
 	}
-	r.Header.Del("Content-Type") // there is one kind of JSON, and the mux would log one that it cannot parse
+	r.Header.Del("Content-Type") // there is one JSON codec, and the mux would log a type that it cannot parse
 	r = r.WithContext(context.WithValue(r.Context(), httpCallKey{}, call))
-	if strings.Contains(strings.ToUpper(r.URL.EscapedPath()), "%2F") { // the mux would take it for a slash
+	if strings.Contains(strings.ToUpper(r.URL.EscapedPath()), "%2F") { // the mux would decode it to a slash
 		t.noRoute(w, r, nil)
 		return
 	}
@@ -169,7 +168,7 @@ func (t *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if r.Method == http.MethodHead {
-		r.Method = http.MethodGet // net/http leaves the answer's body out
+		r.Method = http.MethodGet // net/http omits the answer's body
 	}
 	url := *r.URL
 	url.RawQuery = "" // see httpCall.readQuery
@@ -177,11 +176,11 @@ func (t *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	t.mux.ServeHTTP(w, r)
 }
 
-// matched is called for a request that one of the API's rules matches.
+// matched is called for a request that matches one of the API's rules.
 func (t *router) matched(next runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
 		for _, id := range path {
-			// Nothing between two slashes, or a verb that there is not; urn:uuid: is a bad id.
+			// An empty segment, or an unknown verb; urn:uuid: is an invalid id.
 			colon := strings.LastIndexByte(id, ':')
 			if id == "" || colon >= 0 && uuid.Validate(id[colon+1:]) != nil {
 				t.unmatched(r.Context(), t.mux, nil, w, r, 0)
@@ -194,7 +193,8 @@ func (t *router) matched(next runtime.HandlerFunc) runtime.HandlerFunc {
 		}
 		call := httpCallOf(r.Context())
 		for field, id := range path {
-			path[field] = strings.ToValidUTF8(id, "\uFFFD") // protobuf has no other text; the service says that it is no id
+			// Protobuf strings must be UTF-8; the service then rejects it as an id.
+			path[field] = strings.ToValidUTF8(id, "\uFFFD")
 		}
 		call.path = path
 		if coding := r.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
@@ -204,8 +204,8 @@ func (t *router) matched(next runtime.HandlerFunc) runtime.HandlerFunc {
 			return
 		}
 		if r.ContentLength > maxMessage && r.Header.Get("Expect") != "" {
-			// It waits for a 100 Continue before it sends the body. Who does not wait has most of
-			// it on the way, and might miss an answer that comes before it was read.
+			// The caller waits for a 100 Continue before it sends the body. One that does not wait has most of the
+			// body in flight, and might miss an answer sent before the body was read.
 			w.Header().Set("Connection", "close")
 			t.failed(r.Context(), t.mux, nil, w, r, call.tooLarge(maxMessage))
 			return
@@ -214,7 +214,7 @@ func (t *router) matched(next runtime.HandlerFunc) runtime.HandlerFunc {
 	}
 }
 
-// unmatched is called for a request that no rule matches.
+// unmatched is called for a request that matches no rule.
 func (t *router) unmatched(
 	ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, _ int,
 ) {
@@ -225,7 +225,7 @@ func (t *router) unmatched(
 
 type probeKey struct{}
 
-// allowed returns the methods of a path, by asking the mux; nil: there is no such path.
+// allowed returns the methods of a path by probing the mux; nil: there is no such path.
 func (t *router) allowed(r *http.Request) (methods []string) {
 	for _, method := range []string{http.MethodGet, http.MethodPost} {
 		found := false

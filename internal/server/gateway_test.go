@@ -25,7 +25,7 @@ import (
 // asAlice is the header of alice's HTTP calls.
 var asAlice = http.Header{"Authorization": {servertest.Bearer("alice")}}
 
-// exchange sends a request of the test's own wording where req's would go.
+// exchange sends a custom request to the route of req's RPC.
 func exchange(t testing.TB, s *servertest.Service, req proto.Message, verb, path string, body []byte) answer {
 	t.Helper()
 	resp := send(t, s, verb, path, asAlice, body)
@@ -33,8 +33,8 @@ func exchange(t testing.TB, s *servertest.Service, req proto.Message, verb, path
 	return read(t, method(t, req), resp)
 }
 
-// Every event is on its way as it happens: the run is held up at two places, and what it
-// said before each arrives while it waits there. The share comes back sealed.
+// Each event is sent as it happens: the run is held at two places, and the events before each arrive while it waits
+// there. The share is returned sealed.
 func TestStreamIsFlushedEventByEvent(t *testing.T) {
 	t.Parallel()
 	fetch, deposit := servertest.NewGate(), servertest.NewGate()
@@ -113,7 +113,7 @@ func TestStreamIsFlushedEventByEvent(t *testing.T) {
 	signs(t, f.Service, wallet(t, f.Service, f.first.wallet), confirm(t, f.Service, held{f.first.wallet, id, share}))
 }
 
-// Only the headers on the list reach the service.
+// Only the headers on the allow list reach the service.
 func TestHeadersPassByAllowList(t *testing.T) {
 	t.Parallel()
 	seen := make(chan metadata.MD, 1)
@@ -141,11 +141,12 @@ func TestHeadersPassByAllowList(t *testing.T) {
 		require.Contains(t, []string{"authorization", "x-request-id", "traceparent", "x-forwarded-for", "x-forwarded-host"}, k)
 	}
 	for k := range resp.Header {
-		require.Contains(t, []string{"Cache-Control", "Content-Type", "Content-Length", "Date", "X-Request-Id"}, k, "nothing of the service's metadata leaks out")
+		require.Contains(t, []string{"Cache-Control", "Content-Type", "Content-Length", "Date", "X-Request-Id"},
+			k, "none of the service's metadata leaks out")
 	}
 }
 
-// A call's id comes back on every answer, and stands in the log.
+// A call's id is on every answer, and in the log.
 func TestRequestIDIsEchoed(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
@@ -183,8 +184,7 @@ func TestRequestIDIsEchoed(t *testing.T) {
 	drain(t, stream)
 }
 
-// JSON as docs/HTTP.md has it: enums by their names, bytes in base64, fields in either
-// spelling.
+// JSON as docs/HTTP.md describes: enums by name, bytes in base64, fields in either spelling.
 func TestJSON(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
@@ -209,7 +209,7 @@ func TestJSON(t *testing.T) {
 		`{"requestId":%q,"signingShare":%q,"curve":"CURVE_ED25519","payload":"aGVsbG8="}`,
 		`{"request_id":%q,"signing_share":%q,"curve":2,"payload":"aGVsbG8"}`,
 	} {
-		// The same request in both: the second one is answered from the first one's session.
+		// The same request in both spellings: the second one is answered from the first one's session.
 		body := strings.Replace(strings.Replace(spelling, "%q", `"0198c0de-8a1b-7c3d-9e4f-5a6b7c8d9e0f"`, 1), "%q",
 			`"`+base64.StdEncoding.EncodeToString(f.first.share)+`"`, 1)
 		resp := send(t, f.Service, http.MethodPost, "/v1/wallets/"+f.first.wallet+":sign", asAlice, []byte(body))

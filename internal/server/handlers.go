@@ -12,7 +12,7 @@ import (
 	"github.com/mpcd/mpcd/internal/wire"
 )
 
-// handlers implements the service. RPCs that it does not name are UNIMPLEMENTED.
+// handlers implements the service. Other RPCs are UNIMPLEMENTED.
 type handlers struct {
 	pb.UnimplementedWalletServiceServer
 	sessions *session.Service
@@ -93,30 +93,30 @@ func (h *handlers) ProvisionWallet(req *pb.ProvisionWalletRequest, stream grpc.S
 	})
 }
 
-// event is a session's event in the messages that all three streams share.
+// event is a session's event as messages that all three streams share.
 type event struct {
 	progress *pb.Progress
 	message  *pb.ProtocolMessage // for a device
-	outcome  *session.Outcome    // where neither of them is there
+	outcome  *session.Outcome    // if neither of them is set
 	walletID string
 	set      *pb.ShareSet
 	share    []byte
 }
 
-// resumed is what a streaming request says of how far its caller is.
+// resumed is how a streaming request says what its caller has seen.
 type resumed interface {
 	GetAfterSequence() uint32
 	GetDevice() *pb.DeviceSide
 }
 
-// follow sends a run's events to one stream. The run goes on when the stream ends.
+// follow sends a run's events to a stream. The run continues when the stream ends.
 func follow(ctx context.Context, run *session.Run, err error, from resumed, send func(event) error) error {
 	if err != nil {
 		return err
 	}
 	after := from.GetAfterSequence()
 	if d := from.GetDevice(); d != nil && d.GetAttempt() == 0 {
-		after = 0 // it begins: what it saw was of another attempt, or of a session that was never recorded
+		after = 0 // a new run: what the caller saw was of another attempt, or of a session that was never recorded
 	}
 	return run.Follow(ctx, after, from.GetDevice().GetAck(), func(e session.Event) error {
 		switch {

@@ -28,24 +28,23 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// httpCall is one HTTP request on its way through the gateway. It belongs to the goroutine
-// that serves the request.
+// httpCall is an HTTP request in the gateway. It belongs to the goroutine that serves the request.
 type httpCall struct {
 	get   bool              // its fields are in the query, not in a body
-	query string            // as it was sent; grpc-gateway does not see it
-	kind  bodyKind          // what Content-Type says
-	path  map[string]string // the fields that the path names, and their values
+	query string            // raw; hidden from grpc-gateway
+	kind  bodyKind          // from Content-Type
+	path  map[string]string // the fields in the path, with their values
 
-	// sent has the name that the caller used for each field that it sent, by the field's path
-	// in the request message, as in device.share_set_id.
+	// sent maps the path of each field in the request message, as in device.share_set_id, to the caller's spelling of
+	// it.
 	sent    map[string]string
-	faults  requestError // what is wrong with the body or the query; to be answered with what the service finds
-	refused *refusal     // nil: it is the service that answers
+	faults  requestError // faults in the body or the query, to be answered together with those the service finds
+	refused *refusal     // nil: the service answers
 }
 
-// refusal is the gateway's own answer to a call that does not come to the service.
+// refusal is the gateway's own answer to a call that does not reach the service.
 type refusal struct {
-	code   int // of HTTP
+	code   int // HTTP status code
 	status *status.Status
 }
 
@@ -56,10 +55,10 @@ func httpCallOf(ctx context.Context) *httpCall {
 	if c, ok := ctx.Value(httpCallKey{}).(*httpCall); ok {
 		return c
 	}
-	return &httpCall{} // of a request that no rule matched
+	return &httpCall{} // of a request that matched no rule
 }
 
-// place is a field's path in a request message, and the same path in the caller's names.
+// place is a field's path in a request message, and the same path in the caller's spelling.
 type place struct{ path, sent string }
 
 func (p place) field(name, sent string) place {
@@ -74,7 +73,7 @@ func (p place) index(i int) place {
 	return place{p.path + at, p.sent + at}
 }
 
-// maxFaults bounds what one answer says.
+// maxFaults bounds the faults in one answer.
 const maxFaults = 32
 
 func (c *httpCall) fault(at place, format string, args ...any) {
@@ -86,10 +85,10 @@ func (c *httpCall) fault(at place, format string, args ...any) {
 	}
 }
 
-// showable are the names that an answer and the log may quote.
+// showable matches names that answers and the log may quote.
 var showable = regexp.MustCompile(`^\w{1,64}$`)
 
-// unknown is the fault of a name that no field has.
+// unknown adds the fault of an unknown field name.
 func (c *httpCall) unknown(at place, name, want string) {
 	if !showable.MatchString(name) {
 		name, want = "?", want+" (its name is not a word of at most 64 letters, digits and _)"
@@ -97,8 +96,8 @@ func (c *httpCall) unknown(at place, name, want string) {
 	c.fault(at.field(name, name), "%s", want)
 }
 
-// refuse makes the gateway itself answer, with an HTTP status. The error is for
-// grpc-gateway, which keeps no more of it than that there is one.
+// refuse makes the gateway itself answer, with an HTTP status code. The returned error only tells grpc-gateway to
+// stop.
 func (c *httpCall) refuse(code int, format string, args ...any) error {
 	c.refused = &refusal{code, invalid(codes.InvalidArgument, fmt.Sprintf(format, args...))}
 	return c.refused.status.Err()
@@ -108,8 +107,7 @@ func (c *httpCall) tooLarge(limit int64) error {
 	return c.refuse(http.StatusRequestEntityTooLarge, "the body has more than %d bytes", limit)
 }
 
-// readQuery reads the query's parameters into m: the fields that neither the path nor a
-// body has.
+// readQuery decodes the query's parameters into m: only fields that are neither in the path nor in a body.
 func (c *httpCall) readQuery(m protoreflect.Message) {
 	values, err := url.ParseQuery(c.query)
 	if err != nil {
@@ -137,30 +135,30 @@ func (c *httpCall) readQuery(m protoreflect.Message) {
 	}
 }
 
-// queryJSON is a parameter as a body would have it.
+// queryJSON returns a parameter in the form that a body would have.
 func queryJSON(fd protoreflect.FieldDescriptor, text string) json.RawMessage {
 	if fd.Kind() == protoreflect.BoolKind || !utf8.ValidString(text) {
-		return json.RawMessage(text) // what is not UTF-8 is no JSON either
+		return json.RawMessage(text) // invalid UTF-8 is invalid JSON as well
 	}
 	b, err := json.Marshal(text)
-	if err != nil { // never: it is text
+	if err != nil { // unreachable: it is text
 		return json.RawMessage("null")
 	}
 	return b
 }
 
-// faultsHeader carries the faults of a call's body and query to the service, in memory. No
-// caller's own header gets there: see incomingHeader.
+// faultsHeader passes the faults of a call's body and query to the service, in memory. incomingHeader keeps callers
+// from setting it.
 const faultsHeader = "mpcd-http-faults-bin"
 
-// outgoing returns the context of the gRPC call that an HTTP call becomes.
+// outgoing returns the context of the gRPC call for an HTTP call.
 func (c *httpCall) outgoing(ctx context.Context, m protoreflect.Message) context.Context {
 	c.readQuery(m)
 	if len(c.faults) == 0 {
 		return ctx
 	}
 	b, err := proto.Marshal(&errdetails.BadRequest{FieldViolations: c.faults.violations()})
-	if err != nil { // never, since all names and descriptions are UTF-8
+	if err != nil { // unreachable: all names and descriptions are UTF-8
 		b = nil
 	}
 	return metadata.AppendToOutgoingContext(ctx, faultsHeader, string(b))
@@ -168,8 +166,7 @@ func (c *httpCall) outgoing(ctx context.Context, m protoreflect.Message) context
 
 type faultsKey struct{}
 
-// withFaults puts what the gateway found wrong with a call where its handler's parser finds
-// it (see parserOf).
+// withFaults makes the gateway's faults of a call available to the handler's parser (see parserOf).
 func withFaults(ctx context.Context, _ string) (context.Context, error) {
 	all := metadata.ValueFromIncomingContext(ctx, faultsHeader)
 	if len(all) == 0 {
@@ -186,7 +183,7 @@ func withFaults(ctx context.Context, _ string) (context.Context, error) {
 	return context.WithValue(ctx, faultsKey{}, faults), nil
 }
 
-// callUnary is a grpc.UnaryClientInterceptor: the gateway's way to the service.
+// callUnary is a grpc.UnaryClientInterceptor of the gateway's connection to the service.
 func callUnary(
 	ctx context.Context, method string, req, resp any, conn *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption,
 ) error {
@@ -196,7 +193,7 @@ func callUnary(
 	return next(ctx, method, req, resp, conn, opts...)
 }
 
-// callStream is a grpc.StreamClientInterceptor: the gateway's way to the service.
+// callStream is a grpc.StreamClientInterceptor of the gateway's connection to the service.
 func callStream(
 	ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, next grpc.Streamer, opts ...grpc.CallOption,
 ) (grpc.ClientStream, error) {
@@ -225,17 +222,16 @@ func newMessage(d protoreflect.MessageDescriptor) (proto.Message, error) {
 	return t.New().Interface(), nil
 }
 
-// begun is a stream whose header comes with its first message. A stream that fails before
-// that fails as a unary call does: its error is the answer, with an HTTP code of its own,
-// and not a line of the stream.
+// begun is a stream whose header is returned with its first message. A stream that fails before that fails like a
+// unary call: the error is the answer, with its own HTTP code, and not a line of the stream.
 type begun struct {
 	grpc.ClientStream
-	first proto.Message // nil: it was taken
-	err   error         // what came instead of it: io.EOF
+	first proto.Message // nil once it was returned
+	err   error         // received in place of it; may be io.EOF
 }
 
-// SendMsg implements grpc.ClientStream. A service that refuses a call without reading it may
-// have done so already: Header has its status, and not that it reads no more.
+// SendMsg implements grpc.ClientStream. If the service has already refused the call without reading, SendMsg's error
+// is only that the stream is closed; Header returns the service's status.
 func (s *begun) SendMsg(m any) error {
 	if err := s.ClientStream.SendMsg(m); !errors.Is(err, io.EOF) {
 		return err

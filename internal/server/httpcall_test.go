@@ -30,9 +30,8 @@ func (early) SendMsg(any) error            { return io.EOF }
 func (early) RecvMsg(any) error            { return status.Error(codes.Unauthenticated, "who?") }
 func (early) Header() (metadata.MD, error) { return nil, nil }
 
-// A stream's refusal is answered as it is, also where it comes before the request is sent:
-// that was a 500 now and then.
-func TestAStreamThatIsRefusedEarly(t *testing.T) {
+// A stream's refusal is passed on even if it comes before the request is sent (once an occasional 500).
+func TestStreamRefusedEarly(t *testing.T) {
 	t.Parallel()
 	s := &begun{ClientStream: early{}, first: new(pb.CreateWalletResponse)}
 	require.NoError(t, s.SendMsg(new(pb.CreateWalletRequest)))
@@ -40,7 +39,7 @@ func TestAStreamThatIsRefusedEarly(t *testing.T) {
 	require.Equal(t, codes.Unauthenticated, status.Code(err))
 }
 
-// What comes of the connection to the service itself is said in the API's words.
+// Errors of the connection to the service itself are translated into the API's.
 func TestStatusesWithoutAReason(t *testing.T) {
 	t.Parallel()
 	for code, want := range map[codes.Code]string{
@@ -53,8 +52,7 @@ func TestStatusesWithoutAReason(t *testing.T) {
 	require.Equal(t, codes.DeadlineExceeded, withReason(status.New(codes.DeadlineExceeded, "")).Code())
 }
 
-// Whatever a body is, it is read or refused; what protojson takes is read as protojson
-// reads it.
+// Any body is decoded or refused; what protojson accepts is decoded as by protojson.
 func FuzzBody(f *testing.F) {
 	for _, body := range []string{
 		"", "{}", "null", "[]", `{"requestId":"x","backupShare":"QUJD","device":null}`, `{"device":{"shareSetId":"a","attempt":"3"}}`,
@@ -82,9 +80,9 @@ func FuzzBody(f *testing.F) {
 	})
 }
 
-// A panic of the gateway itself is an INTERNAL like any other; what it carried is in no
-// answer and in no log. An answer that had begun is cut off.
-func TestTheGatewayPanics(t *testing.T) {
+// A panic of the gateway itself is answered with INTERNAL; its value is in no answer and no log. An answer that had
+// begun is cut off.
+func TestGatewayPanics(t *testing.T) {
 	t.Parallel()
 	const secret = "correct horse battery staple"
 	var log bytes.Buffer

@@ -22,11 +22,10 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// Over HTTP a call that fails before its answer has begun is answered with a bare
-// google.rpc.Status and the HTTP status that belongs to it, a stream's call too. A stream
-// that has begun ends with the line {"error": {...}}.
+// Over HTTP a call that fails before its answer has begun, even a stream, is answered with a bare google.rpc.Status
+// and the matching HTTP status code. A stream that has begun ends with the line {"error": {...}}.
 
-// failed answers a call that did not come to a response or to a stream's first message.
+// failed answers a call that failed before its response or its stream's first message.
 func (t *router) failed(
 	ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error,
 ) {
@@ -39,13 +38,12 @@ func (t *router) failed(
 	answer(w, r, runtime.HTTPStatusFromCode(st.Code()), st)
 }
 
-// streamError is the status that ends a stream that has begun.
+// streamError returns the status that ends a stream that has begun.
 func streamError(ctx context.Context, err error) *status.Status {
 	return httpCallOf(ctx).inCallersNames(withReason(status.Convert(err)))
 }
 
-// noRoute answers a request that is no call: its path has other methods, or there is no
-// such path.
+// noRoute answers a request that is not a call: its path has other methods, or there is no such path.
 func (t *router) noRoute(w http.ResponseWriter, r *http.Request, allowed []string) {
 	if len(allowed) == 0 {
 		t.own(w, r, http.StatusNotFound, invalid(codes.NotFound, "the API has no such path"))
@@ -57,9 +55,8 @@ func (t *router) noRoute(w http.ResponseWriter, r *http.Request, allowed []strin
 	t.own(w, r, http.StatusMethodNotAllowed, st)
 }
 
-// own answers a request that does not come to the service, with its checks and its log. It
-// needs no credentials; so it counts as a refused call for where it comes from, and is
-// logged as a call is, without the path, which may be anything.
+// own answers a request that does not reach the service with its checks and its log. It needs no credentials, so it
+// counts as a rejected call of its address, and is logged like a call, but without the path, which may be anything.
 func (s *Server) own(w http.ResponseWriter, r *http.Request, code int, st *status.Status) {
 	from := networkOf(r.RemoteAddr)
 	if err := s.limits.take(refusedCalls, from); err != nil {
@@ -68,7 +65,7 @@ func (s *Server) own(w http.ResponseWriter, r *http.Request, code int, st *statu
 	}
 	level := slog.Level(logging.DefaultServerCodeToLevel(st.Code()))
 	if st.Code() == codes.Unimplemented {
-		level = slog.LevelInfo // another method than the path has: the caller's mistake, and none of ours
+		level = slog.LevelInfo // a method that the path does not have: the caller's mistake
 	}
 	s.log.Log(r.Context(), level, "finished call", "grpc.code", st.Code().String(), "http.code", code,
 		"reason", reason(st), "request_id", r.Header.Get("X-Request-Id"), "from", from)
@@ -88,10 +85,10 @@ func answer(w http.ResponseWriter, r *http.Request, code int, st *status.Status)
 		body = []byte(`{"code":13,"message":"The service failed to say what is wrong.","details":[]}`)
 	}
 	w.WriteHeader(code)
-	_, _ = w.Write(body) //nolint:gosec // G705: it is JSON and says so; a caller that went away needs no answer
+	_, _ = w.Write(body) //nolint:gosec // G705: it is JSON and says so; a caller that disconnected needs no answer
 }
 
-// challenge says how to authenticate (RFC 6750, section 3).
+// challenge returns how to authenticate (RFC 6750, section 3).
 func challenge(r *http.Request) string {
 	for _, credentials := range r.Header.Values("Authorization") {
 		scheme, token, _ := strings.Cut(credentials, " ")
@@ -102,8 +99,8 @@ func challenge(r *http.Request) string {
 	return `Bearer realm="mpcd"`
 }
 
-// retryAfter says in a header what RetryInfo says in the body: whole seconds, rounded up
-// (RFC 9110, section 10.2.3).
+// retryAfter sets the header to the value of RetryInfo in the body: whole seconds, rounded up (RFC 9110, section
+// 10.2.3).
 func retryAfter(h http.Header, st *status.Status) {
 	for _, d := range st.Details() {
 		if r, ok := d.(*errdetails.RetryInfo); ok {
@@ -113,12 +110,12 @@ func retryAfter(h http.Header, st *status.Status) {
 	}
 }
 
-// invalid is the status of a request that the gateway itself refuses.
+// invalid returns the status of a request that the gateway itself refuses.
 func invalid(code codes.Code, what string) *status.Status {
 	return because(code, session.ErrInvalidArgument, "The request is not valid: "+what+".")
 }
 
-// because is a status with a sentence of its own.
+// because returns a status with its own sentence.
 func because(code codes.Code, why *session.Error, sentence string) *status.Status {
 	st := status.New(code, sentence)
 	out, err := st.WithDetails(&errdetails.ErrorInfo{Domain: errorDomain, Reason: why.Reason})
@@ -128,9 +125,8 @@ func because(code codes.Code, why *session.Error, sentence string) *status.Statu
 	return out
 }
 
-// withReason returns a status that says why in the API's terms. The connection to the
-// service has errors of its own, in words that are nobody's business; it fails only while
-// the service stops.
+// withReason adds the API's reason to a status. The connection to the service has errors of its own, whose text
+// callers should not see; it fails only while the service stops.
 func withReason(st *status.Status) *status.Status {
 	if reason(st) != "" {
 		return st
@@ -147,7 +143,7 @@ func withReason(st *status.Status) *status.Status {
 	}
 }
 
-// jsonNames has the JSON name of each field of the API whose names are two words or more.
+// jsonNames maps the API's field names of more than one word to their JSON names.
 var jsonNames = func() map[string]string {
 	names := map[string]string{}
 	for _, file := range []protoreflect.FileDescriptor{
@@ -165,8 +161,7 @@ var jsonNames = func() map[string]string {
 
 var protoName = regexp.MustCompile(`\b[a-z][a-z0-9]*(?:_[a-z0-9]+)+\b`)
 
-// words returns what the service says of a field with the names of fields as the caller
-// spells them.
+// words returns the service's text about a field with field names in the caller's spelling.
 func (c *httpCall) words(text string) string {
 	return protoName.ReplaceAllStringFunc(text, func(name string) string {
 		if sent, ok := c.sent[name]; ok {
@@ -179,12 +174,12 @@ func (c *httpCall) words(text string) string {
 	})
 }
 
-// snake reports whether the caller spells names as the proto files do. JSON takes them too.
+// snake reports whether the caller spells names as in the proto files, which JSON allows too.
 func (c *httpCall) snake() bool {
 	snake := false
 	for path, sent := range c.sent {
 		if jsonNames[path[strings.LastIndexByte(path, '.')+1:]] == "" {
-			continue // it is no field
+			continue // not a field
 		}
 		if strings.ToLower(sent) != sent {
 			return false
@@ -194,7 +189,7 @@ func (c *httpCall) snake() bool {
 	return snake
 }
 
-// name returns a field's path as the caller spells it.
+// name returns a field's path in the caller's spelling.
 func (c *httpCall) name(path string) string {
 	if sent, ok := c.sent[path]; ok {
 		return sent
@@ -208,8 +203,7 @@ func (c *httpCall) name(path string) string {
 	return c.words(path)
 }
 
-// inCallersNames returns a status of the service with the caller's names for the fields
-// that are at fault.
+// inCallersNames returns the service's status with the fields at fault in the caller's spelling.
 func (c *httpCall) inCallersNames(st *status.Status) *status.Status {
 	p := st.Proto()
 	for i, detail := range p.GetDetails() {
@@ -222,7 +216,7 @@ func (c *httpCall) inCallersNames(st *status.Status) *status.Status {
 		}
 		renamed, err := anypb.New(&bad)
 		if err != nil {
-			continue // the names of the proto files, which JSON takes too
+			continue // names of the proto files, which JSON allows too
 		}
 		p.Details[i] = renamed
 		p.Message = invalidSentence(bad.GetFieldViolations())

@@ -20,13 +20,12 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// Authenticator finds out who calls, from the context of a call. Its error is answered
-// as it is.
+// Authenticator identifies the caller from a call's context. Its error is returned to the caller unchanged.
 type Authenticator func(ctx context.Context) (session.Caller, error)
 
 type callerKey struct{}
 
-// caller returns who calls; the authenticate interceptor has put it there.
+// caller returns the caller that the authenticate interceptor put into the context.
 func caller(ctx context.Context) session.Caller {
 	c, ok := ctx.Value(callerKey{}).(session.Caller)
 	if !ok {
@@ -35,11 +34,11 @@ func caller(ctx context.Context) session.Caller {
 	return c
 }
 
-// requestIDHeader names a call in the logs of both sides. The service makes one where
-// the caller sent none, and answers it either way.
+// requestIDHeader identifies a call in the logs of both sides. The service generates one if the caller sends none,
+// and returns it in either case.
 const requestIDHeader = "x-request-id"
 
-// gate is what stands between a call and its handler.
+// gate authenticates and limits calls before their handlers.
 type gate struct {
 	auth       Authenticator
 	limits     *limiter
@@ -47,11 +46,11 @@ type gate struct {
 	runTimeout time.Duration
 }
 
-// interceptors returns the chain for unary calls and streams: from the outside in,
-// request id, public errors, log, recovery, deadline, caller, limits.
+// interceptors returns the chain for unary calls and streams. From the outside in: request id, public errors, log,
+// recovery, deadline, caller, limits.
 func interceptors(log *slog.Logger, g gate) []grpc.ServerOption {
 	logger := logging.LoggerFunc(func(ctx context.Context, level logging.Level, msg string, fields ...any) {
-		log.Log(ctx, slog.Level(level), msg, fields...) //nolint:sloglint // the middleware's own words
+		log.Log(ctx, slog.Level(level), msg, fields...) //nolint:sloglint // the middleware's own text
 	})
 	opts := []logging.Option{
 		logging.WithLogOnEvents(logging.FinishCall), // never payloads
@@ -65,7 +64,7 @@ func interceptors(log *slog.Logger, g gate) []grpc.ServerOption {
 		logging.WithDisableLoggingFields(logging.SystemTag[0], logging.ComponentFieldKey, logging.ServiceFieldKey),
 	}
 	onPanic := recovery.WithRecoveryHandlerContext(func(ctx context.Context, v any) error {
-		// The value may hold a secret; its type and the stack are enough.
+		// The value may contain a secret; its type and the stack are enough.
 		log.ErrorContext(ctx, "a handler panicked", "type", fmt.Sprintf("%T", v), "stack", string(debug.Stack()), "request_id", requestID(ctx))
 		return fmt.Errorf("%w: a handler panicked", session.ErrInternal)
 	})
@@ -75,7 +74,7 @@ func interceptors(log *slog.Logger, g gate) []grpc.ServerOption {
 	}
 }
 
-// enrich adds something to the context of a call, or refuses the call.
+// enrich adds something to the context of a call, or rejects the call.
 type enrich func(ctx context.Context, method string) (context.Context, error)
 
 func unary(f enrich) grpc.UnaryServerInterceptor {
@@ -105,7 +104,7 @@ func requestID(ctx context.Context) string {
 	return id
 }
 
-// goodRequestID returns the id that a caller sent, or a new one where that is none.
+// goodRequestID returns the caller's id if it is valid, or else a new one.
 func goodRequestID(sent string) string {
 	if sent == "" || len(sent) > 64 || strings.ContainsFunc(sent, notPrintableASCII) {
 		return uuid.NewString()
@@ -119,15 +118,14 @@ func withRequestID(ctx context.Context, _ string) (context.Context, error) {
 		id = got[0]
 	}
 	id = goodRequestID(id)
-	// It fails only after headers were sent, which nobody did yet.
+	// It fails only after headers were sent, which is not the case yet.
 	_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDHeader, id))
 	return context.WithValue(ctx, requestIDKey{}, id), nil
 }
 
-// caller authenticates every call but those that must be open to probes and tools: health
-// and reflection say nothing about any wallet. Then it counts the call. One that is
-// refused counts for where it comes from, and too many of them are told to wait; a good
-// caller at the same address, behind one proxy say, is let in all the same.
+// caller authenticates every call except health and reflection, which must be open to probes and tools and reveal
+// nothing about wallets. Then it counts the call. A rejected call counts against its address, and too many of them
+// are told to wait; valid callers at the same address, as behind one proxy, are unaffected.
 func (g *gate) caller(ctx context.Context, method string) (context.Context, error) {
 	if strings.HasPrefix(method, "/grpc.health.") || strings.HasPrefix(method, "/grpc.reflection.") {
 		return ctx, nil
@@ -145,7 +143,7 @@ func (g *gate) caller(ctx context.Context, method string) (context.Context, erro
 	return context.WithValue(ctx, callerKey{}, c), nil
 }
 
-// deadline bounds a unary call. One that waits for a run has the run's time.
+// deadline bounds a unary call. One that waits for a run gets the run's time.
 func (g *gate) deadline(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	d := unaryTimeout
 	if info.FullMethod == pb.WalletService_Sign_FullMethodName {

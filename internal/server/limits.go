@@ -16,14 +16,14 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// Limits bound how often calls come: for each caller and method, and, of calls whose
-// caller is refused, for each network. The zero value bounds nothing.
+// Limits bound the rate of calls: per caller and method, and, for calls that are not authenticated, per network. The
+// zero value sets no limits.
 type Limits struct {
-	Rate  int // calls a second in the long run; 0: no limit
+	Rate  int // sustained calls per second; 0: no limit
 	Burst int // calls at once
 }
 
-// limitedError says that calls come too often.
+// limitedError is returned for calls that exceed a rate.
 type limitedError struct {
 	who, what  string
 	retryAfter time.Duration
@@ -40,15 +40,15 @@ func (e *limitedError) Unwrap() error { return session.ErrRateLimited }
 // Later implements session.LaterError.
 func (e *limitedError) Later() time.Duration { return e.retryAfter }
 
-// refusedCalls are what a limiter counts by network and not by caller.
+// refusedCalls is what a limiter counts per network rather than per caller.
 const refusedCalls = "refused calls"
 
 // maxBuckets bounds the memory of a limiter: some 4 MiB.
 const maxBuckets = 1 << 14
 
-// limiter holds a token bucket for each pair that it was asked about.
+// limiter has a token bucket per pair of a method and a caller.
 type limiter struct {
-	buckets *bucket.Set[bucketKey] // nil: nothing is bound
+	buckets *bucket.Set[bucketKey] // nil: no limit
 }
 
 type bucketKey struct{ what, who string }
@@ -71,7 +71,7 @@ func (l *limiter) take(what, who string) error {
 	return nil
 }
 
-// peerAddress returns where a gRPC call comes from.
+// peerAddress returns the address that a gRPC call comes from.
 func peerAddress(ctx context.Context) string {
 	if p, ok := peer.FromContext(ctx); ok {
 		return networkOf(p.Addr.String())
@@ -79,14 +79,14 @@ func peerAddress(ctx context.Context) string {
 	return ""
 }
 
-// forwardedAddress returns where a call of the gateway's comes from: the gateway puts the
-// address that it sees last in the list, behind what the caller may have sent.
+// forwardedAddress returns the address that a gateway call comes from: the gateway appends the peer's address to the
+// list, after anything that the caller may have sent.
 func forwardedAddress(ctx context.Context) string {
 	all := strings.Join(metadata.ValueFromIncomingContext(ctx, "x-forwarded-for"), ",")
 	return networkOf(strings.TrimSpace(all[strings.LastIndex(all, ",")+1:]))
 }
 
-// networkOf returns what one party is likely to have of addresses: one of IPv4, 64 bits of
+// networkOf returns the range of addresses that one party is likely to have: a single IPv4 address, or 64 bits of
 // IPv6.
 func networkOf(addr string) string {
 	host, _, err := net.SplitHostPort(addr)

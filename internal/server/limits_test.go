@@ -10,9 +10,9 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-func TestALimiterHoldsABoundedNumberOfBuckets(t *testing.T) {
+func TestLimiterBucketsAreBounded(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) { // no time goes by
+	synctest.Test(t, func(t *testing.T) { // a fake clock
 		l := newLimiter(Limits{Rate: 1, Burst: 1})
 		require.NoError(t, l.take("Sign", "alice"))
 		require.NoError(t, l.take("GetWallet", "alice"), "each method has its own")
@@ -26,12 +26,12 @@ func TestALimiterHoldsABoundedNumberOfBuckets(t *testing.T) {
 		for i := range 2 * maxBuckets {
 			require.NoError(t, l.take("Sign", fmt.Sprint(i)))
 			if i%1000 == 0 {
-				require.ErrorIs(t, l.take("Sign", "alice"), session.ErrRateLimited, "who is in use stays")
+				require.ErrorIs(t, l.take("Sign", "alice"), session.ErrRateLimited, "a bucket in use is kept")
 			}
 		}
-		require.NoError(t, l.take("Sign", "0"), "there are only so many: its bucket has gone")
+		require.NoError(t, l.take("Sign", "0"), "the number is bounded: its bucket was dropped")
 		for range 10 {
-			require.NoError(t, newLimiter(Limits{}).take("Sign", "alice"), "zero bounds nothing")
+			require.NoError(t, newLimiter(Limits{}).take("Sign", "alice"), "zero sets no limit")
 		}
 	})
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// What phones and people are called comes back byte for byte, over both transports, and an
-// owner's wallets are found under the name.
+// Names of real phones and people are returned byte for byte, over both transports, and an owner's wallets are found
+// under the name.
 func TestNamesComeBackAsTheyWereSent(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Config{})

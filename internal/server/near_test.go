@@ -19,11 +19,11 @@ import (
 	"github.com/mpcd/mpcd/internal/server/servertest"
 )
 
-// An id in the path that is not UTF-8 is a bad id like any other, on streams too, and only
-// for those whom the service knows.
+// An id in the path that is not UTF-8 is an invalid id like any other, on streams too, and only for authenticated
+// callers.
 func TestIDsThatAreNotUTF8(t *testing.T) {
 	t.Parallel()
-	d := openDoor(t, servertest.Config{})
+	d := openSecured(t, servertest.Config{})
 	alice, nobody := d.as(t, nil, d.token(t, "alice")), d.as(t, nil)
 	id := uuid.NewString()
 	for _, bad := range []string{"%ff", "%c0%80", "%ed%a0%80", "a%80b"} {
@@ -55,8 +55,8 @@ func TestIDsThatAreNotUTF8(t *testing.T) {
 	}
 }
 
-// A service without authentication takes no calls that a web page elsewhere makes its
-// reader's browser send, be it by their origin or by another name of this machine.
+// A service without authentication refuses calls that a web page elsewhere makes a browser send, whether recognisable
+// by their origin or by a foreign name for this machine.
 func TestDevIsForThisMachine(t *testing.T) {
 	t.Parallel()
 	const app = "https://app.example.com"
@@ -110,13 +110,13 @@ func TestDevIsForThisMachine(t *testing.T) {
 		code, said := call(f.Service, f.URL+path, "", origins...)
 		require.Equal(t, http.StatusForbidden, code, origins)
 		require.Contains(t, said, "--cors-origins")
-		// Elsewhere the token protects: a page has none.
+		// With authentication the token protects: a page has none.
 		code, said = call(other.Service, other.URL+path, "mpcd.example", origins...)
 		require.Equal(t, http.StatusOK, code, said)
 	}
 }
 
-// Two origins are none.
+// Two origins are treated as none.
 func TestTwoOrigins(t *testing.T) {
 	t.Parallel()
 	const app = "https://app.example.com"
@@ -134,9 +134,9 @@ func TestTwoOrigins(t *testing.T) {
 	}
 }
 
-// What the gateway answers itself is in the log like a call, and is limited by address as
-// calls are whose caller is refused; good callers there are let in all the same.
-func TestTheGatewaysOwnAnswers(t *testing.T) {
+// What the gateway answers itself is logged like a call, and limited by address like calls that are not
+// authenticated; valid callers at that address are unaffected.
+func TestGatewaysOwnAnswers(t *testing.T) {
 	t.Parallel()
 	type own struct {
 		code       int
@@ -161,7 +161,7 @@ func TestTheGatewaysOwnAnswers(t *testing.T) {
 			`"reason":"INVALID_ARGUMENT"`, `"from":"127.0.0.1"`)
 	}
 	require.NotContains(t, open.Log.String(), "/v2")
-	// The address of a call is the one that is seen, whatever it says itself.
+	// A call's address is the peer's, whatever its headers say.
 	flat(t, open.Service, http.StatusNotFound, "GET", "/v1/wallets/"+uuid.NewString(), http.Header{"X-Forwarded-For": {"é"}, "X-Request-Id": {"seen"}}, "")
 	open.Log.Wait(t, "finished call", `"request_id":"seen"`, `"from":"127.0.0.1"`)
 
@@ -183,9 +183,8 @@ func TestTheGatewaysOwnAnswers(t *testing.T) {
 	require.Equal(t, http.StatusOK, resp.StatusCode)
 }
 
-// A caller that asks before it sends a body that is too large is told so at once, and does
-// not send it.
-func TestABodyThatIsTooLargeIsNotAskedFor(t *testing.T) {
+// A caller that asks before sending a body that is too large is refused at once, and does not send it.
+func TestTooLargeBodyGetsNoContinue(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
 	for length, want := range map[int]string{2<<20 + 1: "HTTP/1.1 413 ", 1 << 40: "HTTP/1.1 413 ", 2: "HTTP/1.1 100 "} {

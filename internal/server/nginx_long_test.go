@@ -22,8 +22,8 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// startNginx starts nginx in front of a service, with no setting of proxying but where to, and
-// returns a client that comes through it.
+// startNginx starts nginx in front of a service, with default proxy settings, and returns a client that goes through
+// it.
 func startNginx(t *testing.T, backend string) *http.Client {
 	t.Helper()
 	nginx := "/usr/sbin/nginx"
@@ -63,7 +63,7 @@ http {
 	t.Cleanup(func() {
 		client.CloseIdleConnections()
 		_ = cmd.Process.Kill() // it has nothing to save
-		_ = cmd.Wait()         // that it was killed is known
+		_ = cmd.Wait()         // it was killed
 		t.Log(log.String())
 	})
 	require.Eventually(t, func() bool {
@@ -76,8 +76,8 @@ http {
 	return client
 }
 
-// Progress arrives through nginx with its default settings while the run goes on, and the
-// whole stream does; errors do as they are.
+// Progress passes nginx with its default settings while the run continues, and so does the whole stream; errors are
+// passed on unchanged.
 func TestLongProgressThroughNginx(t *testing.T) {
 	gate := servertest.NewGate()
 	f := start(t, servertest.Config{Wrap: func(p *session.Ports) {

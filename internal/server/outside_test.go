@@ -34,8 +34,8 @@ import (
 	"github.com/mpcd/mpcd/internal/webhook"
 )
 
-// customer is somebody else's service behind webhooks, on a real socket with TLS. What it
-// does can be changed at any time.
+// customer is an external service behind webhooks, on a real socket with TLS. Its behaviour can be changed at any
+// time.
 type customer struct {
 	mu      sync.Mutex // guards handler
 	handler http.HandlerFunc
@@ -85,7 +85,7 @@ func referenceCustodian(t *testing.T) http.HandlerFunc {
 	return custodian.New(s, custodian.Config{Verifiers: []*webhook.Signer{verifier}}, slog.New(slog.DiscardHandler)).ServeHTTP
 }
 
-// startWithCustodian starts a service with a shelf whose custodian is a customer.
+// startWithCustodian starts a service with the fixture and an external custodian.
 func startWithCustodian(t *testing.T, c *customer) *stocked {
 	t.Helper()
 	return start(t, servertest.Config{Wrap: func(p *session.Ports) {
@@ -106,9 +106,9 @@ func hijacked(then func(net.Conn)) http.HandlerFunc {
 	}
 }
 
-// Whatever a custodian does wrong (package webhook's tests have more of it), a backup and a provision end with WEBHOOK_FAILED,
-// nothing is changed, other work goes on, and the very same request succeeds once the
-// custodian does its part; a new one, where it had refused for good.
+// For every fault of a custodian (package webhook tests more), a backup and a provision end with WEBHOOK_FAILED,
+// nothing is changed, other operations work, and the same request succeeds once the custodian works again; after a
+// permanent refusal, a new request does.
 func TestCustodianFaults(t *testing.T) {
 	t.Parallel()
 	says := func(code int, body string) http.HandlerFunc {
@@ -184,9 +184,9 @@ func sessionIn(t *testing.T, f *stocked, req *pb.ProvisionWalletRequest) string 
 	return rec.ID
 }
 
-// A custodian that answers the half of another wallet, or of another set of this one: the
-// service computes nothing with it, and says WEBHOOK_FAILED.
-func TestCustodianAnswersAnotherHalf(t *testing.T) {
+// A custodian that returns the share of another wallet, or of another set of this one: the service does not use it,
+// and answers WEBHOOK_FAILED.
+func TestCustodianReturnsAnotherShare(t *testing.T) {
 	t.Parallel()
 	c := newCustomer(t, signingSecret)
 	var mu sync.Mutex // guards shares
@@ -208,7 +208,7 @@ func TestCustodianAnswersAnotherHalf(t *testing.T) {
 	f := startWithCustodian(t, c)
 	one := confirm(t, f.Service, backup(t, f.Service, f.first))
 	two := confirm(t, f.Service, backup(t, f.Service, f.first))
-	other := confirm(t, f.Service, backup(t, f.Service, f.half))
+	other := confirm(t, f.Service, backup(t, f.Service, f.unbacked))
 	mu.Lock()
 	kept := slices.Clone(shares)
 	mu.Unlock()
@@ -216,7 +216,7 @@ func TestCustodianAnswersAnotherHalf(t *testing.T) {
 	for i, h := range []held{one, two, other} {
 		c.does(answerWith(func(all [][]byte) [][]byte { return slices.Delete(slices.Clone(all), i, i+1) }))
 		refused(t, overGRPC(t, f.Service, alice, provisionReq(h)), codes.Unavailable, "WEBHOOK_FAILED")
-		// The right name on another half: its bytes differ in the ids alone.
+		// The right ids on another share.
 		renamed := bytes.ReplaceAll(kept[(i+1)%3], idOf(t, kept[(i+1)%3]), idOf(t, kept[i]))
 		c.does(answerWith(func([][]byte) [][]byte { return [][]byte{renamed} }))
 		refused(t, overGRPC(t, f.Service, alice, provisionReq(h)), codes.Unavailable, "WEBHOOK_FAILED")
@@ -235,7 +235,7 @@ func idOf(t *testing.T, share []byte) []byte {
 	return share[start : start+40]
 }
 
-// authoriser notes what it is asked, and answers what it is told.
+// authoriser records what it is asked, and answers what it is told.
 type authoriser struct {
 	*customer
 	mu    sync.Mutex // guards asked
@@ -269,8 +269,8 @@ func (a *authoriser) questions() []map[string]any {
 	return all
 }
 
-// An authoriser is asked once before each of four operations, knows what they are about,
-// and its no, or its silence, stops them before anything happens.
+// An authoriser is asked once before each of four operations and learns their details; a refusal, or no answer, stops
+// them before anything happens.
 func TestPolicy(t *testing.T) {
 	t.Parallel()
 	a := newAuthoriser(t)
@@ -321,7 +321,7 @@ func TestPolicy(t *testing.T) {
 		"share_set.revoke daily limit reached", "share_set.revoke daily limit reached",
 	}, noted)
 
-	// Whoever has no business here is refused without a question.
+	// Unauthorised callers are refused without asking the authoriser.
 	a.says(200, `{"allow": true}`)
 	a.questions()
 	require.Eventually(t, func() bool { return a.client.Circuit() != "open" }, 2*time.Minute, 5*time.Millisecond)
@@ -333,14 +333,14 @@ func TestPolicy(t *testing.T) {
 	refused(t, overGRPC(t, f.Service, alice, last), codes.FailedPrecondition, "LAST_SHARE_SET")
 	require.Empty(t, a.questions())
 
-	// A yes lets it through; who attaches is not asked about again.
+	// If allowed, the operation proceeds; attaching does not ask again.
 	for _, operation := range []string{"BACKUP", "PROVISION", "SIGN", "REVOKE"} {
 		for range 2 {
 			require.Equal(t, codes.OK, overGRPC(t, f.Service, alice, requests[operation]).status.Code(), operation)
 		}
 		asked := a.questions()
 		require.Equal(t, operation, asked[0]["operation"])
-		if operation != "REVOKE" { // it has no request id: each call stands for itself
+		if operation != "REVOKE" { // it has no request id: each call is independent
 			require.Len(t, asked, 1)
 			require.NotEmpty(t, asked[0]["requestId"])
 		}

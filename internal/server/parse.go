@@ -17,12 +17,11 @@ import (
 	"github.com/mpcd/mpcd/internal/wire"
 )
 
-// parser turns the fields of a request into package session's types, and collects
-// every fault on the way: once it has none, nothing needs to be checked again.
+// parser converts a request's fields to package session's types, and collects all faults. If there are none, nothing
+// needs to be checked again.
 type parser struct{ faults requestError }
 
-// parserOf returns the parser of a call. It begins with what the gateway found wrong with
-// the call's body or query, if it came over HTTP.
+// parserOf returns the parser of a call, with the faults that the gateway found in an HTTP call's body or query.
 func parserOf(ctx context.Context) parser {
 	faults, _ := ctx.Value(faultsKey{}).(requestError)
 	return parser{slices.Clone(faults)}
@@ -54,7 +53,7 @@ func (p *parser) uuid(field, s string) string {
 	return u.String()
 }
 
-// name accepts what a device or an owner may be called (see names.Check).
+// name accepts a name of a device or an owner (see names.Check).
 func (p *parser) name(field, s string, most int) string {
 	if err := names.Check(s, most); err != nil {
 		p.fault(field, "%v", err)
@@ -93,7 +92,7 @@ func (p *parser) start(r startFields) session.Start {
 	return st
 }
 
-// device reads who runs the client's side. fromSet says that the run starts from a set.
+// device reads where the client's side runs. fromSet says that the run starts from a set.
 func (p *parser) device(d *pb.DeviceSide, fromSet bool) *session.Device {
 	out := &session.Device{Instance: p.uuid("device.instance", d.GetInstance()), Attempt: d.GetAttempt(), Ack: d.GetAck()}
 	switch {
@@ -147,7 +146,7 @@ func (p *parser) curves(field string, in []pb.Curve) []session.Curve {
 }
 
 func (p *parser) method(field string, m pb.BackupMethod) session.BackupMethod {
-	out := session.BackupMethod(m) //nolint:gosec // G115: an unknown number is no valid method either way
+	out := session.BackupMethod(m) //nolint:gosec // G115: an unknown number is invalid either way
 	if m != pb.BackupMethod(out) || !out.Valid() {
 		p.fault(field, "must be one of BACKUP_METHOD_PASSWORD, _ICLOUD, _GDRIVE, _PASSKEY, _FIREBASE, _CUSTOM")
 	}
@@ -169,7 +168,7 @@ func (p *parser) pageSize(field string, n int32) int {
 	return int(n)
 }
 
-// A page token is the position of the last wallet of the page before.
+// A page token is the position of the last wallet on the previous page.
 func toPageToken(at session.Position) string {
 	if at == (session.Position{}) {
 		return ""
@@ -177,8 +176,8 @@ func toPageToken(at session.Position) string {
 	return strconv.FormatInt(at.CreateTime.UnixMicro(), 10) + "." + at.ID
 }
 
-// pageToken refuses whatever toPageToken did not make, such as an earlier release's token, which was
-// of the order of ids.
+// pageToken rejects anything that toPageToken did not make, such as an earlier release's token, which was ordered by
+// id.
 func (p *parser) pageToken(field, s string) (after session.Position) {
 	if s == "" {
 		return after

@@ -18,7 +18,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// spent counts what a run takes that others need.
+// spent counts the shared resources that a run takes.
 type spent struct{ fetches, preParams atomic.Int32 }
 
 func (c *spent) wrap(p *session.Ports) {
@@ -35,16 +35,15 @@ func deviceCreateReq(curves ...pb.Curve) *pb.CreateWalletRequest {
 	return req
 }
 
-// allDeviceRuns are alice's device-held runs of all kinds from the shelf's sets.
+// allDeviceRuns are alice's device-held runs of all kinds with the fixture's sets.
 func (f *stocked) allDeviceRuns() []deviceRun {
 	return []deviceRun{
 		deviceCreateReq(pb.Curve_CURVE_SECP256K1), deviceBackupReq(f.second), deviceReq(f.backup, uuid.NewString()), deviceSignReq(f.second),
 	}
 }
 
-// Who begins a device-held run and does not say its hello takes nothing: no place, no worker, no
-// pre-params, nothing of a custodian's, none of the set's places; and nothing else that it
-// says is taken. Its time is short, and nothing is charged.
+// A device-held run whose hello has not arrived takes nothing: no slot, no worker, no pre-params, nothing from a
+// custodian, none of the set's permitted runs; and no other message is accepted. It times out soon, at no charge.
 func TestNothingIsTakenBeforeTheHello(t *testing.T) {
 	t.Parallel()
 	var taken spent
@@ -73,7 +72,7 @@ func TestNothingIsTakenBeforeTheHello(t *testing.T) {
 		a := <-d.ended
 		refused(t, a, codes.Aborted, "INTERRUPTED")
 		for _, m := range a.messages {
-			p := m.(withProgress).GetProgress() //nolint:errcheck,forcetypeassert // they all have
+			p := m.(withProgress).GetProgress() //nolint:errcheck,forcetypeassert // they all have this method
 			require.Equal(t, pb.Status_STATUS_QUEUED, p.GetStatus())
 			require.Zero(t, p.GetQueuePosition())
 		}
@@ -83,9 +82,9 @@ func TestNothingIsTakenBeforeTheHello(t *testing.T) {
 	require.True(t, proto.Equal(before, wallet(t, f.Service, f.second.wallet)))
 }
 
-// While others of the same token are silent, the owner's device signs at once, though there is
-// one place, and the set has one.
-func TestSilentDevicesKeepNobodyOut(t *testing.T) {
+// While other devices with the same token are silent, the owner's device signs at once, although there is one slot,
+// and the set allows one run.
+func TestSilentDevicesDoNotBlockOthers(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, servertest.Config{Sessions: session.Config{DeviceRuns: 1, Queue: 2, Aborts: 1}, Workers: servertest.Workers(1)})
 	for range 50 {
@@ -96,14 +95,14 @@ func TestSilentDevicesKeepNobodyOut(t *testing.T) {
 	began := time.Now()
 	s.rogue(t, tss.OperationSign, nil).well(t)
 	s.rogue(t, "BACKUP", nil).well(t)
-	require.Less(t, time.Since(began), time.Minute, "the silent ones have two")
+	require.Less(t, time.Since(began), time.Minute, "the silent ones have two slots")
 	require.Eventually(t, func() bool { return s.Workers.Stats().Busy == 0 }, 2*time.Minute, 5*time.Millisecond)
 }
 
-// A hello that proves nothing ends its session, and is never charged: one with another set's
-// share, with none, of another session; and so does a first part that is no hello. Whoever tries too often is told to wait; who
-// has the share gets through all the while.
-func TestHellosThatProveNothing(t *testing.T) {
+// A hello without a valid proof ends its session, and is never charged: with another set's share, with none, or of
+// another session; so does a first part that is not a hello. Too many failures are told to wait, while a device that
+// has the share is unaffected.
+func TestHellosWithoutAValidProof(t *testing.T) {
 	t.Parallel()
 	var taken spent
 	f := start(t, servertest.Config{Sessions: session.Config{Aborts: 1}, Workers: servertest.Workers(0), Wrap: taken.wrap})
@@ -135,13 +134,13 @@ func TestHellosThatProveNothing(t *testing.T) {
 		}
 	}
 	require.Positive(t, limited)
-	require.LessOrEqual(t, limited, 26, "ten were told that they are wrong")
+	require.LessOrEqual(t, limited, 26, "ten were rejected")
 	require.Zero(t, taken.fetches.Load()+taken.preParams.Load())
 	require.Zero(t, f.Workers.Stats().Started)
 	silent(t, f.Service, deviceSignReq(f.second), f.second)()
 	require.True(t, proto.Equal(before, wallet(t, f.Service, f.second.wallet)))
 
-	// What proves one session proves no other.
+	// A proof is valid for one session only.
 	one, two := begins(t, f.Service, alice, deviceSignReq(f.second)), begins(t, f.Service, alice, deviceSignReq(f.second))
 	m := hello(t, two.req)
 	m.Hello.Proof = proof(t, m.GetHello(), one.req, &session.Session{ID: one.id, Attempt: 1, Operation: session.OpSign}, f.second)
@@ -150,7 +149,7 @@ func TestHellosThatProveNothing(t *testing.T) {
 	require.Contains(t, []codes.Code{codes.ResourceExhausted, codes.InvalidArgument}, (<-two.ended).status.Code())
 }
 
-// remade is the same request under an id of its own.
+// remade is the same request with a new request id.
 func remade(req deviceRun) deviceRun {
 	again := proto.CloneOf(req)
 	field := again.ProtoReflect().Descriptor().Fields().ByName("request_id")
@@ -158,8 +157,8 @@ func remade(req deviceRun) deviceRun {
 	return again
 }
 
-// The states of a set are told only to who has shown its share.
-func TestStatesAreToldAfterTheHello(t *testing.T) {
+// The state of a set is revealed only after a proof of its share.
+func TestSetStateIsRevealedAfterTheHello(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
 	f.Lock(t, f.first.wallet, f.first.set)
@@ -178,9 +177,8 @@ func TestStatesAreToldAfterTheHello(t *testing.T) {
 	}
 }
 
-// A run is taken over by another instance of its device, and by nobody else: what comes without
-// the share, silent or not, leaves it as it is, however often, and does not stand in the way of
-// the owner's own.
+// A run can only be taken over by another instance that has its share: any other call, silent or not, leaves it
+// unaffected, however often, and does not block the owner.
 func TestTakeoverNeedsTheShare(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, rogueConfig(0, true))
@@ -189,7 +187,7 @@ func TestTakeoverNeedsTheShare(t *testing.T) {
 	running := later(func() answer { return victim.run(t) })
 	<-reached
 	again := func() deviceRun {
-		req := proto.CloneOf(victim.req.(*pb.ProvisionWalletRequest)) //nolint:errcheck,forcetypeassert // it is one
+		req := proto.CloneOf(victim.req.(*pb.ProvisionWalletRequest)) //nolint:errcheck,forcetypeassert // it has this type
 		req.GetDevice().Instance = uuid.NewString()
 		return req
 	}
@@ -218,7 +216,7 @@ func TestTakeoverNeedsTheShare(t *testing.T) {
 	require.Equal(t, session.Succeeded, owner.record(t).State)
 	last := uint32(0)
 	for _, m := range a.messages {
-		if p := m.(withProgress).GetProgress(); p != nil { //nolint:errcheck,forcetypeassert // they all have
+		if p := m.(withProgress).GetProgress(); p != nil { //nolint:errcheck,forcetypeassert // they all have this method
 			require.Greater(t, p.GetSequence(), last)
 			require.Equal(t, uint32(2), p.GetAttempt())
 			last = p.GetSequence()
@@ -241,7 +239,7 @@ func TestTakeoverNeedsTheShare(t *testing.T) {
 	require.Len(t, wallet(t, s.Service, s.backup.wallet).GetShareSets(), len(s.before.GetShareSets())+1)
 }
 
-// An instance that waits to take over, and whose stream breaks, attaches again and takes over all the same.
+// An instance that waits to take over, and whose stream breaks, attaches again and takes over.
 func TestTakeoverAttachesAgain(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
@@ -267,9 +265,8 @@ func TestTakeoverAttachesAgain(t *testing.T) {
 	refused(t, <-attached.ended, codes.Canceled, "SESSION_CANCELLED")
 }
 
-// A queued device-held run has taken its device's hello and nothing more; what comes after it is
-// taken when the run has its place.
-func TestPartsWaitForThePlace(t *testing.T) {
+// A queued device-held run has only received its device's hello; later parts are processed once the run has a slot.
+func TestPartsWaitForTheSlot(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{Sessions: session.Config{DeviceRuns: 1}})
 	end := silent(t, f.Service, deviceSignReq(f.first), f.first)
@@ -282,7 +279,7 @@ func TestPartsWaitForThePlace(t *testing.T) {
 	}
 	end()
 	d.runs(t)
-	require.Eventually(t, func() bool { // it is the device's fault from here on
+	require.Eventually(t, func() bool { // from here on the device is at fault
 		_, _ = d.says(&pb.ProtocolMessage{Sequence: 2, Payload: []byte("x"), Curve: pb.Curve_CURVE_ED25519})
 		rec, err := f.Store.Session(t.Context(), d.id)
 		return err == nil && rec.State == session.Failed
@@ -290,10 +287,10 @@ func TestPartsWaitForThePlace(t *testing.T) {
 	refused(t, <-d.ended, codes.Aborted, "PROTOCOL_ABORTED")
 }
 
-// A caller has so many runs in the queue and no more, whoever else waits, and is told that it is
-// its own share; others find room. New wallets are counted apart, since a token is all that
-// they need. Hosted runs and device-held ones alike.
-func TestACallersShareOfTheQueue(t *testing.T) {
+// A caller may have a limited number of runs in the queue, regardless of others, and is told that it is its own
+// limit; others can still queue. New wallets are counted separately, since they need only a token. This applies to
+// hosted and device-held runs alike.
+func TestCallersShareOfTheQueue(t *testing.T) {
 	t.Parallel()
 	f, gate := gated(t, session.Config{Queue: 8, DeviceRuns: 1})
 	var waiting []<-chan answer
@@ -305,7 +302,7 @@ func TestACallersShareOfTheQueue(t *testing.T) {
 	<-gate.Came
 	own := func(a answer) {
 		refused(t, a, codes.ResourceExhausted, "OVERLOADED")
-		require.Contains(t, a.status.Message(), "one caller may have")
+		require.Contains(t, a.status.Message(), "You have too many runs waiting")
 		_, ok := retryIn(t, a)
 		require.True(t, ok)
 	}
@@ -325,7 +322,7 @@ func TestACallersShareOfTheQueue(t *testing.T) {
 		d.saysHello(t, f.second)
 		queued = append(queued, d)
 	}
-	require.Eventually(t, func() bool { // nothing is recorded where there is no room
+	require.Eventually(t, func() bool { // a refused run is not recorded
 		d := begins(t, f.Service, alice, deviceSignReq(f.second))
 		if d.id != "" {
 			return false
@@ -344,17 +341,17 @@ func TestACallersShareOfTheQueue(t *testing.T) {
 	}
 }
 
-// One caller's devices have shown their shares, taken all the places, and say nothing more: when
-// another caller waits, those that are beyond the one's share give way long before their time.
+// One caller's devices have proven their shares, taken all slots, and fallen silent: when another caller waits, those
+// beyond the first one's fair share are ended long before their timeout.
 func TestSilentRunsGiveWay(t *testing.T) {
 	t.Parallel()
 	cfg := rogueConfig(0, true)
 	cfg.Sessions.DeviceRuns, cfg.Sessions.Queue = 4, 8
 	s := newStage(t, cfg)
-	hog := &session.Caller{Name: "hog", Scopes: []session.Scope{session.ScopeSign}}
+	flooder := &session.Caller{Name: "flooder", Scopes: []session.Scope{session.ScopeSign}}
 	var silent []*raw
 	for range 4 {
-		d := begins(t, s.Service, hog, deviceSignReq(s.first))
+		d := begins(t, s.Service, flooder, deviceSignReq(s.first))
 		d.saysHello(t, s.first)
 		d.runs(t)
 		silent = append(silent, d)
@@ -372,12 +369,12 @@ func TestSilentRunsGiveWay(t *testing.T) {
 		}
 	}
 	require.Positive(t, ended)
-	require.Less(t, ended, 4, "one is its share")
+	require.Less(t, ended, 4, "its fair share is one")
 	require.Zero(t, s.rogue(t, tss.OperationSign, nil).aborts(t))
 }
 
-// A token is enough to say the hello of a new wallet, and so to take pre-params: so many at
-// once, of each caller. What makes no ECDSA key is not counted.
+// A token is enough for the hello of a new wallet, which takes pre-params: their number per caller is limited. Runs
+// without ECDSA keys are not counted.
 func TestNewDeviceHeldWalletsAreLimited(t *testing.T) {
 	t.Parallel()
 	var taken spent

@@ -19,9 +19,8 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// A device whose run needs pre-params is refused while the pool is empty: nothing searches
-// primes for it, no worker is used and no share is read. The same request goes on when there
-// are some. A run that needs none goes on in the meantime.
+// While the pool is empty a device-held run that needs pre-params is refused: no prime search, no worker, and no
+// share is read. The same request succeeds once there are some. Runs that need none are unaffected.
 func TestLongEmptyPoolRefusesDevices(t *testing.T) {
 	t.Parallel()
 	var pool *preparams.Pool
@@ -36,14 +35,14 @@ func TestLongEmptyPoolRefusesDevices(t *testing.T) {
 			return nil
 		}}
 	}
-	cfg.Sessions.Creates = 1 // who is refused for want of a set has not begun any
+	cfg.Sessions.Creates = 1 // a run refused for lack of a set does not count as begun
 	s := newStage(t, cfg)
 	add := func(party tss.Party, number int) {
 		set, err := preParams(t, number)(t.Context())
 		require.NoError(t, err)
 		require.NoError(t, pool.Add(t.Context(), party, set))
 	}
-	add(tss.Client, 0) // which is no server's
+	add(tss.Client, 0) // which the server cannot use
 	started := s.Workers.Stats().Started
 	first := s.ecRogue(t, "CREATE", held{}, nil)
 	noneIsReady(t, first, false)
@@ -74,8 +73,7 @@ func fillsNothing(t testing.TB, p *session.Ports) *preparams.Pool {
 	return preparams.NewPool(st, p.Sealer, preparams.Config{Depth: 2, MaxAge: time.Hour}, p.Log)
 }
 
-// A modulus that the service made, for whomever, is none of a device's: a hosted client knows
-// the primes of one.
+// A device may not use any modulus that the service generated: a hosted client may know its primes.
 func TestLongRogueNamesTheServicesModulus(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, rogueConfig(0, true))

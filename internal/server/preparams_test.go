@@ -12,8 +12,8 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// noneIsReady requires that a run was refused for want of pre-params, and may come again; a new
-// wallet's before it was recorded.
+// noneIsReady requires that a run was refused for lack of pre-params, and may be retried; that of a new wallet before
+// it was recorded.
 func noneIsReady(t *testing.T, r *rogue, recorded bool) {
 	t.Helper()
 	a := r.run(t)
@@ -31,8 +31,7 @@ func noneIsReady(t *testing.T, r *rogue, recorded bool) {
 	require.Equal(t, session.Interrupted, rec.State)
 }
 
-// A run that finds that another one has claimed the last set ends in the same way, when its
-// worker asks for one.
+// A run whose worker finds that another run has claimed the last set ends in the same way.
 func TestLastSetIsClaimedByAnother(t *testing.T) {
 	t.Parallel()
 	cfg := rogueConfig(0, true)

@@ -19,7 +19,7 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// raw is a device without parties: it says what its test makes it say.
+// raw is a device without tss-lib parties: it sends what its test makes it send.
 type raw struct {
 	s       *servertest.Service
 	as      *session.Caller
@@ -30,7 +30,7 @@ type raw struct {
 	ended   <-chan answer
 }
 
-// begins makes a device's call over gRPC, and returns when it was told its session and attempt.
+// begins makes a device's call over gRPC, and returns when it has received its session and attempt.
 func begins(t testing.TB, s *servertest.Service, as *session.Caller, req deviceRun) *raw {
 	t.Helper()
 	ctx, cancel := context.WithCancel(servertest.As(t.Context(), as.Name, as.Scopes...))
@@ -72,13 +72,13 @@ func begins(t testing.TB, s *servertest.Service, as *session.Caller, req deviceR
 	return d
 }
 
-// hello is the first part of a device's, which has no proof yet.
+// hello is a device's first part, still without a proof.
 func hello(t testing.TB, req deviceRun) *pb.ProtocolMessage {
 	t.Helper()
 	return &pb.ProtocolMessage{Sequence: 1, Hello: goodHello(t, req)}
 }
 
-// saysHello sends a hello that is proven with h's share; where h has none, without a proof.
+// saysHello sends a hello proven with h's share; without a proof if h has none.
 func (d *raw) saysHello(t testing.TB, h held) {
 	t.Helper()
 	m := hello(t, d.req)
@@ -111,7 +111,7 @@ func (d *raw) says(parts ...*pb.ProtocolMessage) (ack uint32, st *status.Status)
 	return resp.GetAck(), status.Convert(err)
 }
 
-// runs waits until the device's run has its place.
+// runs waits until the device's run has its slot.
 func (d *raw) runs(t testing.TB) {
 	t.Helper()
 	require.Eventually(t, func() bool {

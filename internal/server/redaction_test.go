@@ -21,7 +21,7 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// leaksNothing looks for shares in the log and in every file of a service that has ended.
+// leaksNothing searches the log and every file of a service that has ended for shares.
 func leaksNothing(t testing.TB, s *servertest.Parts, shares ...[]byte) {
 	t.Helper()
 	log := s.Log.String()
@@ -42,8 +42,8 @@ func leaksNothing(t testing.TB, s *servertest.Parts, shares ...[]byte) {
 	}
 }
 
-// Nothing that a service logs or stores shows a share, whatever happens to it: good runs,
-// refusals, aborted runs and panics, at debug level, over both transports.
+// Shares are in neither the log nor any file of a service, whatever happens: successful runs, refusals, aborts and
+// panics, at debug level, over both transports.
 func TestSharesAreNeitherLoggedNorStored(t *testing.T) {
 	t.Parallel()
 	fault := make(chan func(context.Context) error, 1)
@@ -70,12 +70,12 @@ func TestSharesAreNeitherLoggedNorStored(t *testing.T) {
 		fault <- func(context.Context) error { return errors.New("the custodian's disk is full") }
 		refused(t, do(t, s.Service, alice, provisionReq(s.backup)), codes.Internal, "INTERNAL")
 	}
-	s.Log.Wait(t, "the custodian's disk is full") // causes are there
+	s.Log.Wait(t, "the custodian's disk is full") // causes are logged
 	confirm(t, s.Service, fresh)
 	s.Stop()
 	leaksNothing(t, s.Parts, s.first.share, s.backup.share, s.pending.share, fresh.share)
 
-	// The search finds what it looks for, in whatever it is part of.
+	// A control: the search finds shares in whatever contains them.
 	asJSON, err := protojson.Marshal(provisionReq(s.backup))
 	require.NoError(t, err)
 	for name, text := range map[string]string{

@@ -27,8 +27,8 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// overTCP serves the sessions of a service on a gRPC listener of its own as well, since a
-// connection in memory cannot be reset. It returns the address.
+// overTCP serves the sessions of a service on a TCP gRPC listener as well, since a connection in memory cannot be
+// reset. It returns the address.
 func overTCP(t testing.TB, p *servertest.Parts) string {
 	t.Helper()
 	srv := server.New(p.Sessions, servertest.Authenticate, http.NotFoundHandler(), p.Log.Logger(), server.Config{})
@@ -45,13 +45,13 @@ func overTCP(t testing.TB, p *servertest.Parts) string {
 	return lis.Addr().String()
 }
 
-// line is one call over a TCP connection of its own, which can be cut.
+// line is one call over its own TCP connection, which can be cut.
 type line struct {
-	next func() (proto.Message, error) // the next message; io.EOF after a good end
+	next func() (proto.Message, error) // the next message; io.EOF after a success
 	cut  func()                        // resets the connection
 }
 
-// read adds at most n messages of a line, up to its good end.
+// read appends at most n messages of a line, up to its end.
 func (a *answer) read(t testing.TB, l line, n int) {
 	t.Helper()
 	for range n {
@@ -65,16 +65,15 @@ func (a *answer) read(t testing.TB, l line, n int) {
 	}
 }
 
-// dialer makes a call over a connection of its own, as alice.
+// dialer makes a call over its own connection, as alice.
 type dialer func(t testing.TB, req proto.Message) line
 
-// reset closes a connection as one that fails is closed: with a RST, and nothing that is
-// still under way arrives.
+// reset closes a connection abruptly: with a RST, which discards data in flight.
 func reset(t testing.TB, conn net.Conn) {
 	t.Helper()
 	tcp, ok := conn.(*net.TCPConn)
 	require.True(t, ok)
-	_ = tcp.SetLinger(0) // these two fail where the other side was first
+	_ = tcp.SetLinger(0) // these two fail if the other side was first
 	_ = tcp.Close()
 }
 
@@ -171,15 +170,14 @@ func with(t testing.TB, req resumable, field protoreflect.Name, v protoreflect.V
 	return r
 }
 
-// after returns the request with which a caller who has seen a message attaches again.
+// after returns the request with which a caller that has seen a message attaches again.
 func after(t testing.TB, req resumable, seen uint32) resumable {
 	t.Helper()
 	return with(t, req, "after_sequence", protoreflect.ValueOfUint32(seen))
 }
 
-// heldUp is a service whose runs stop short of their commit until the gate opens. All that
-// a run said is kept while it runs, and its last word after it: so a caller who drops at
-// every event can see them all, however slow it is.
+// heldUp is a service whose runs stop before their commit until the gate opens. A run's events are kept while it
+// runs, and its last one afterwards: so a caller that drops at every event can see them all, however slow it is.
 func heldUp(t testing.TB) (*stocked, *servertest.Gate) {
 	t.Helper()
 	gate := servertest.NewGate()
@@ -189,8 +187,7 @@ func heldUp(t testing.TB) (*stocked, *servertest.Gate) {
 	}}), gate
 }
 
-// dropAtEveryEvent reads one message a connection, and cuts it. The gate opens when all
-// that comes before it was seen.
+// dropAtEveryEvent reads one message per connection, and cuts it. The gate opens when everything before it was seen.
 func dropAtEveryEvent(t testing.TB, req resumable, gate *servertest.Gate, dial func(i int) dialer) (a answer) {
 	t.Helper()
 	seen := uint32(0)
@@ -218,12 +215,13 @@ func sameMessages(t testing.TB, want, got []proto.Message) {
 	t.Helper()
 	require.Len(t, got, len(want))
 	for i := range want {
-		require.True(t, proto.Equal(want[i], got[i]), "message %d", i) // unequal ones may hold a share
+		// Unequal ones may contain a share, so they are not printed.
+		require.True(t, proto.Equal(want[i], got[i]), "message %d", i)
 	}
 }
 
-// A client that drops at every event and attaches again sees each one once and in order,
-// of one run with one result, which is what everybody else gets, then and later.
+// A client that drops at every event and attaches again sees each one once and in order, from one run with one
+// result, which every other caller gets too, then and later.
 func TestDropAtEveryEvent(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -257,7 +255,7 @@ func TestDropAtEveryEvent(t *testing.T) {
 }
 
 func dropsAndResumes(t *testing.T, f *stocked, gate *servertest.Gate, req resumable, key *age.X25519Identity, statuses []pb.Status, dial func(int) dialer) {
-	// It drops before the first event too, when the session is there.
+	// It drops before the first event too, once there is a session.
 	l := dial(0)(t, req)
 	id := sessionOf(t, f, req.GetRequestId())
 	l.cut()
@@ -273,8 +271,8 @@ func dropsAndResumes(t *testing.T, f *stocked, gate *servertest.Gate, req resuma
 	require.Len(t, gate.Came, 1, "there was one run")
 	sameMessages(t, (<-whole).messages, a.messages)
 
-	// The run is over. Its last word and its outcome are the same for whoever attaches, and
-	// dropping changes nothing.
+	// The run has ended. Its last event and its outcome are the same for every caller that attaches, and dropping
+	// changes nothing.
 	n := len(a.messages)
 	for i := range 2 {
 		dial(i)(t, req).cut()

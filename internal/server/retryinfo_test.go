@@ -19,7 +19,7 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// retryIn is what an answer says about when to try again; over HTTP its header says the same.
+// retryIn returns when to retry according to an answer; over HTTP its header must agree.
 func retryIn(t *testing.T, a answer) (time.Duration, bool) {
 	t.Helper()
 	for _, d := range a.status.Details() {
@@ -40,8 +40,8 @@ func retryIn(t *testing.T, a answer) (time.Duration, bool) {
 	return 0, false
 }
 
-// A wallet's unconfirmed sets are counted, and who wants one more is told how many there are and
-// when the first of them goes, and not to confirm the set that it has.
+// A wallet's unconfirmed sets are limited. The error of a further one says how many there are and when the first of
+// them expires.
 func TestTooManyPending(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{Sessions: session.Config{PendingSets: 3, ResultTTL: 10 * time.Minute}})
@@ -70,7 +70,7 @@ func TestTooManyPending(t *testing.T) {
 	signs(t, f.Service, wallet(t, f.Service, f.second.wallet), f.second)
 }
 
-// A set with as many device-held runs as may be says so, and when a place may be free.
+// A set with the permitted number of device-held runs says so, and when a further one may be possible.
 func TestShareSetBusy(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{Sessions: session.Config{Aborts: 2, DeviceSilence: time.Minute}})
@@ -87,13 +87,14 @@ func TestShareSetBusy(t *testing.T) {
 		rec, err := f.Store.ByRequest(t.Context(), "alice", req.GetRequestId())
 		require.NoError(t, err)
 		s := getSession(t, f.Service, rec.ID)
-		require.Equal(t, pb.SessionState_SESSION_STATE_INTERRUPTED, s.GetState(), "the same request goes on when there is a place")
+		require.Equal(t, pb.SessionState_SESSION_STATE_INTERRUPTED, s.GetState(),
+			"the same request proceeds when another run has ended")
 		require.Equal(t, "SHARE_SET_BUSY", s.GetError().GetReason())
 	}
 }
 
-// A refusal of the customer's own service ends a session for good: who attaches is told the same,
-// and nothing is asked of the custodian again. A failure leaves the next attempt.
+// A refusal by the customer's service ends a session permanently: callers that attach get the same error, and the
+// custodian is not asked again. A failure allows the next attempt.
 func TestWebhookErrorsSurvive(t *testing.T) {
 	t.Parallel()
 	var fault atomic.Pointer[session.WebhookError]
@@ -139,7 +140,7 @@ func TestWebhookErrorsSurvive(t *testing.T) {
 	}
 }
 
-// A policy that does not answer is asked again by who waits; one that refuses to be asked is not.
+// If a policy does not answer, retrying asks it again; if it refuses permanently, it does not.
 func TestPolicyFaultsSayWhetherTheyPass(t *testing.T) {
 	t.Parallel()
 	var fault atomic.Pointer[session.WebhookError]

@@ -26,15 +26,15 @@ import (
 	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
 
-// known is an attack on what a message says, and what the service's log must say of it:
-// that the run was broken is not enough, it must be for this.
+// known is an attack on a message's content, and what the service's log must say: it is not enough that the run was
+// broken, it must be for this reason.
 type known struct {
 	op    string
 	do    trick
 	cause string
 }
 
-// editing changes a message that travels in the clear, where it is of type M.
+// editing changes an unencrypted message of type M.
 func editing[M proto.Message](change func(r *rogue, m M)) trick {
 	return func(r *rogue, _ int, m *outgoing) {
 		if x, ok := said(m.GetPayload()).(M); ok {
@@ -45,7 +45,7 @@ func editing[M proto.Message](change func(r *rogue, m M)) trick {
 	}
 }
 
-// planting puts a message in the place of the k-th that is sealed, from 0.
+// planting replaces the k-th sealed message, from 0.
 func planting(k int, what func(r *rogue) proto.Message) trick {
 	return func(r *rogue, n int, m *outgoing) {
 		private := -1
@@ -61,7 +61,7 @@ func planting(k int, what func(r *rogue) proto.Message) trick {
 	}
 }
 
-// saidBy waits for the service to say a message of type M, and returns it.
+// saidBy waits for a message of type M from the service, and returns it.
 func saidBy[M proto.Message](r *rogue) (found M) {
 	for range 60_000 {
 		r.mu.Lock()
@@ -84,7 +84,7 @@ var (
 	huge    = append([]byte{1}, make([]byte, 64<<10)...)
 )
 
-// offCurve is a point's coordinates, changed.
+// offCurve returns changed coordinates of a point.
 func offCurve(parts [][]byte) [][]byte {
 	parts[1] = bitFlip(parts[1], 1, 1)
 	return parts
@@ -127,14 +127,14 @@ var knownEd = map[string]known{
 	"signing: round 2 replaced in round 3": {tss.OperationSign, func(r *rogue, n int, m *outgoing) {
 		if _, ok := said(m.GetPayload()).(*edsigning.SignRound3Message); ok {
 			again := proto.CloneOf(r.sent[n-1])
-			x := said(again.GetPayload()).(*edsigning.SignRound2Message) //nolint:errcheck,forcetypeassert // it is what comes before
+			x := said(again.GetPayload()).(*edsigning.SignRound2Message) //nolint:errcheck,forcetypeassert // it precedes it
 			x.ProofT = []byte{7}
 			again.Payload = payload(x)
 			r.say(again)
 		}
 		r.say(m)
 	}, "a second, different SignRound2Message"},
-	"confirmation: the service's own word, echoed": {"PROVISION", func(r *rogue, _ int, m *outgoing) {
+	"confirmation: the service's own MAC, echoed": {"PROVISION", func(r *rogue, _ int, m *outgoing) {
 		if kindOf(m) == aMAC {
 			m.Mac = r.serversMAC()
 		}
@@ -152,13 +152,13 @@ var knownEd = map[string]known{
 		}
 		r.say(m)
 	}, "an end of another form"},
-	"an earlier run, replayed in its pace behind a hello": {tss.OperationSign, func(r *rogue, n int, m *outgoing) {
+	"an earlier run, replayed step by step after a hello": {tss.OperationSign, func(r *rogue, n int, m *outgoing) {
 		if n > 0 {
 			m = proto.CloneOf(r.stage.honest[r.op][n])
 		}
 		r.say(m)
 	}, "caused by CLIENT"},
-	"an earlier run, replayed at once behind a hello": {"PROVISION", func(r *rogue, n int, m *outgoing) {
+	"an earlier run, replayed at once after a hello": {"PROVISION", func(r *rogue, n int, m *outgoing) {
 		if n == 0 {
 			all := []*outgoing{m}
 			for _, m := range r.stage.honest[r.op][1:] {
@@ -183,7 +183,7 @@ func (r *rogue) serversMAC() []byte {
 	panic("the service has not confirmed")
 }
 
-// stopped runs an attack and requires that it is stopped for what it is.
+// stopped runs an attack and requires that it is stopped for the expected reason.
 func (s *stage) stopped(t testing.TB, name string, r *rogue, cause string) {
 	t.Helper()
 	way := r.ends(t, brokenOff)
@@ -194,8 +194,8 @@ func (s *stage) stopped(t testing.TB, name string, r *rogue, cause string) {
 	s.requireClean(t, way)
 }
 
-// Each known attack on the protocols of ED25519, with the service's side in a process of
-// its own: it is stopped for what it is, and the process lives.
+// Each known attack on the protocols of ED25519, with the service's side in a worker: it is stopped for the right
+// reason, and the worker survives.
 func TestRogueKnownAttacks(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, rogueConfig(0, true), tss.OperationSign, "PROVISION")
@@ -207,14 +207,14 @@ func TestRogueKnownAttacks(t *testing.T) {
 	require.Empty(t, s.children(t))
 }
 
-// Who has the token, and the request with its id, but not the device: it can listen, and what
-// it hears is not for it. The device's run goes on.
+// An attacker with the token and the request, including its id, but without the device: it can listen, but cannot
+// decrypt what it hears. The device's run continues.
 func TestRogueStolenToken(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, rogueConfig(0, true))
 	heard := make(chan (<-chan answer), 1)
 	victim := s.rogue(t, "PROVISION", nil)
-	thief := proto.CloneOf(victim.req.(*pb.ProvisionWalletRequest)) //nolint:errcheck,forcetypeassert // it is one
+	thief := proto.CloneOf(victim.req.(*pb.ProvisionWalletRequest)) //nolint:errcheck,forcetypeassert // it has this type
 	victim.trick = func(r *rogue, n int, m *outgoing) {
 		if n == 0 {
 			heard <- later(func() answer { return overGRPC(t, s.Service, alice, thief) })
@@ -241,17 +241,17 @@ func TestRogueStolenToken(t *testing.T) {
 	require.Positive(t, private, "a message with a share of the new sharing passed")
 	s.requireClean(t, way)
 
-	// As an instance of its own it would take over, and has no share to show.
+	// Taking over as another instance needs a proof of the share.
 	victim = s.rogue(t, "PROVISION", nil)
 	reached, goOn := victim.pausesAt(3)
 	ended := later(func() answer { return victim.run(t) })
 	<-reached
-	thief = proto.CloneOf(victim.req.(*pb.ProvisionWalletRequest)) //nolint:errcheck,forcetypeassert // it is one
+	thief = proto.CloneOf(victim.req.(*pb.ProvisionWalletRequest)) //nolint:errcheck,forcetypeassert // it has this type
 	thief.GetDevice().Instance = uuid.NewString()
 	instead := begins(t, s.Service, alice, thief)
 	require.Equal(t, victim.id, instead.id)
 	require.Equal(t, uint32(2), instead.attempt)
-	instead.saysHello(t, s.pendingBackup) // another share than the set's
+	instead.saysHello(t, s.pendingBackup) // not the set's share
 	refused(t, <-instead.ended, codes.InvalidArgument, "SHARE_SET_MISMATCH")
 	close(goOn)
 	require.Equal(t, codes.OK, (<-ended).status.Code())
@@ -259,7 +259,7 @@ func TestRogueStolenToken(t *testing.T) {
 	s.requireClean(t, succeeded)
 }
 
-// preParams are the committed set of that number.
+// preParams returns the committed set of that number.
 func preParams(t testing.TB, number int) func(context.Context) (*tss.PreParams, error) {
 	t.Helper()
 	return func(ctx context.Context) (pp *tss.PreParams, err error) {
@@ -273,8 +273,7 @@ func preParams(t testing.TB, number int) func(context.Context) (*tss.PreParams, 
 	}
 }
 
-// The service takes its own pre-params from the beginning of the committed ones, the
-// device from their end.
+// The service uses the committed pre-params from the first on, the device from the last.
 const lastSet = 31
 
 // ecRogue is alice's device for an operation on SECP256K1.
@@ -306,7 +305,7 @@ func planted(n []byte) []byte {
 	return x.Mul(x, big.NewInt(3)).Bytes()
 }
 
-// badModuli are the ways to plant a Paillier key, in the message that brings a new wallet's.
+// badModuli are malicious Paillier keys, in the message that brings a new wallet's.
 func badModuli(t testing.TB) map[string]known {
 	t.Helper()
 	prime, err := rand.Prime(rand.Reader, 2048)
@@ -336,7 +335,7 @@ func badModuli(t testing.TB) map[string]known {
 	}
 }
 
-// A planted Paillier key is found out by the worker. TestLongRogueModuli has all ways.
+// A malicious Paillier key is detected by the worker. TestLongRogueModuli covers all kinds.
 func TestRogueModuli(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, rogueConfig(0, true))
@@ -345,7 +344,7 @@ func TestRogueModuli(t *testing.T) {
 	s.stopped(t, name, s.ecRogue(t, x.op, held{}, x.do), x.cause)
 }
 
-// slowBudgets notes a signature when the test lets it.
+// slowBudgets delays recording a signature until the test allows it.
 type slowBudgets struct {
 	session.Budgets
 	wait func()
@@ -356,8 +355,8 @@ func (k slowBudgets) Disarm(ctx context.Context, s *session.Session, e session.E
 	return k.Budgets.Disarm(ctx, s, e)
 }
 
-// A device breaks the run while the service notes that it is about to sign: the worker says
-// why it ended, and is gone when it is answered. It has not died, and what it said counts.
+// A device breaks the run while the service records that it is about to sign: the worker has reported why it ended,
+// and has exited when it is answered. That does not count as a worker's death, and its report counts.
 func TestRogueBreaksARunWhileItsWorkerAsks(t *testing.T) {
 	t.Parallel()
 	asked, ended := make(chan struct{}), make(chan struct{})

@@ -16,11 +16,11 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// payload is a message of tss-lib's as it travels.
+// payload encodes a tss-lib message as sent.
 func payload(m proto.Message) []byte {
 	content, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
-		panic(err) // of a message that the test itself has made
+		panic(err) // of a message that the test itself made
 	}
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(&anypb.Any{
 		TypeUrl: "type.googleapis.com/" + string(proto.MessageName(m)), Value: content,
@@ -31,7 +31,7 @@ func payload(m proto.Message) []byte {
 	return b
 }
 
-// said is what a payload that is not sealed says, or nil.
+// said decodes an unencrypted payload; nil on failure.
 func said(b []byte) proto.Message {
 	var a anypb.Any
 	if proto.Unmarshal(b, &a) != nil {
@@ -44,15 +44,14 @@ func said(b []byte) proto.Message {
 	return m
 }
 
-// sealed encrypts a payload to the service's session key, as the device's parties would
-// (ADR 5).
+// sealed encrypts a payload to the service's session key, as the device's parties would (ADR 5).
 func (r *rogue) sealed(b []byte) []byte {
 	r.mu.Lock()
 	hello := r.heard[0].GetHello()
 	r.mu.Unlock()
 	to, err := hpke.DHKEM(ecdh.X25519()).NewPublicKey(hello.GetSessionKey())
 	if err != nil {
-		panic(err) // the service's key is good
+		panic(err) // the service's key is valid
 	}
 	out, err := hpke.Seal(to, hpke.HKDFSHA256(), hpke.AES256GCM(), r.info("CLIENT"), b)
 	if err != nil {
@@ -61,7 +60,7 @@ func (r *rogue) sealed(b []byte) []byte {
 	return out
 }
 
-// info binds what is sealed to the attempt and its sender.
+// info binds an encrypted payload to the attempt and its sender.
 func (r *rogue) info(from string) []byte {
 	h := sha256.New()
 	for _, f := range [][]byte{[]byte("mpcd private 2"), []byte(r.joint.SessionID), binary.BigEndian.AppendUint32(nil, r.joint.Attempt), []byte(from)} {
@@ -71,8 +70,7 @@ func (r *rogue) info(from string) []byte {
 	return h.Sum(nil)
 }
 
-// foreign is a message of the run's curve, good in itself, that the run's protocol has
-// not.
+// foreign is a valid message of the run's curve, but of another protocol.
 func (r *rogue) foreign(private bool) []byte {
 	scalar := bytes.Repeat([]byte{7}, 32)
 	switch {
@@ -86,7 +84,7 @@ func (r *rogue) foreign(private bool) []byte {
 	return payload(&edsigning.SignRound3Message{S: scalar})
 }
 
-// equal reports whether two parts say the same; their numbers aside.
+// equal reports whether two parts are the same apart from their numbers.
 func equal(a, b *outgoing) bool {
 	a, b = proto.CloneOf(a), proto.CloneOf(b)
 	a.Sequence, a.Ack, b.Sequence, b.Ack = 0, 0, 0, 0

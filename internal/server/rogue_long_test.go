@@ -20,8 +20,7 @@ import (
 
 var ecOrder = lib.S256().Params().N
 
-// Each part of each operation, and each thing that can be done to it that the service must
-// notice.
+// Every part of every operation, with every change that the service must detect.
 func TestLongRogueParts(t *testing.T) {
 	t.Parallel()
 	for _, op := range []string{"CREATE", "BACKUP", "PROVISION", tss.OperationSign} {
@@ -39,8 +38,7 @@ func TestLongRogueParts(t *testing.T) {
 	}
 }
 
-// sample is of how many of an operation's cases one is tried: the messages of some are
-// another's.
+// sample returns how many of an operation's cases to skip between two: some operations share messages.
 func sample(op string) int {
 	if op == "CREATE" || op == "BACKUP" {
 		return 4
@@ -48,7 +46,7 @@ func sample(op string) int {
 	return 1
 }
 
-// Each part of each operation, left out, and swapped with the next.
+// Each part of each operation, omitted, and swapped with the next.
 func TestLongRogueLate(t *testing.T) {
 	t.Parallel()
 	for _, op := range []string{"CREATE", "BACKUP", "PROVISION", tss.OperationSign} {
@@ -62,7 +60,7 @@ func TestLongRogueLate(t *testing.T) {
 	}
 }
 
-// Each way to plant a Paillier key, in the message that brings a new wallet's.
+// Every malicious Paillier key, in the message that brings a new wallet's.
 func TestLongRogueModuli(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, rogueConfig(0, true))
@@ -71,7 +69,7 @@ func TestLongRogueModuli(t *testing.T) {
 	}
 }
 
-// An ECDSA wallet's keys are signed with, and reshared, by a device that attacks.
+// An attacking device in signings and resharings of an ECDSA wallet.
 func TestLongRogueECDSA(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, rogueConfig(0, true))
@@ -121,8 +119,8 @@ func TestLongRogueECDSA(t *testing.T) {
 	} {
 		s.stopped(t, name, s.ecRogue(t, x.op, h, x.do), x.cause)
 	}
-	// The moduli of the run that came as far as the last proof count as used; so do those
-	// that came with the wallet, the committed sets 0 and 1.
+	// The moduli of the run that got as far as the last proof count as used; so do those that came with the wallet,
+	// the committed sets 0 and 1.
 	for _, number := range []int{lastSet, 0, 1} {
 		r := s.ecRogue(t, "BACKUP", h, nil)
 		r.joint.PreParams = preParams(t, number)
@@ -141,12 +139,12 @@ func (r *rogue) ownN() []byte {
 	defer r.mu.Unlock()
 	rec, err := tss.ParseRecord(r.heard[0].GetHello().GetRecord())
 	if err != nil {
-		panic(err) // the service's record is good
+		panic(err) // the service's record is valid
 	}
 	return rec.Keys[0].Parties[tss.Client].PaillierN.Bytes()
 }
 
-// Whatever the operation that is asked for, and with workers as without.
+// For every operation, with and without workers.
 func TestLongRogueProofs(t *testing.T) {
 	t.Parallel()
 	for i, op := range []string{"BACKUP", "PROVISION", tss.OperationSign} {

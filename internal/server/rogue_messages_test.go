@@ -35,7 +35,7 @@ func kindOf(m *outgoing) string {
 	return aMessage
 }
 
-// flip changes one bit of a field: the byte at num/den of its length.
+// bitFlip flips one bit of a field: in the byte at num/den of its length.
 func bitFlip(b []byte, num, den int) []byte {
 	if len(b) == 0 {
 		return []byte{1}
@@ -45,7 +45,7 @@ func bitFlip(b []byte, num, den int) []byte {
 	return b
 }
 
-// alter changes a bit of what a part holds; of a hello, not of its proof.
+// alter flips a bit in a part's content; of a hello, not in its proof.
 func alter(m *outgoing, num, den int) *outgoing {
 	m = proto.CloneOf(m)
 	switch kindOf(m) {
@@ -61,15 +61,14 @@ func alter(m *outgoing, num, den int) *outgoing {
 	return m
 }
 
-// attack is one thing that is done to one part of a run.
+// attack is one change to one part of a run.
 type attack struct {
 	do trick
-	// ends are the ways in which the run may end, by the part's kind; there is none for a
-	// kind to which it is not done.
+	// ends are the ways in which the run may end, by the part's kind; kinds without any are not attacked.
 	ends map[string][]string
 }
 
-// always is for what is done to every kind of part, and always ends one way.
+// always returns the same way for every kind of part.
 func always(way string) map[string][]string {
 	return map[string][]string{aHello: {way}, aMessage: {way}, anEnd: {way}, aMAC: {way}}
 }
@@ -81,7 +80,7 @@ func sayAltered(num, den int) trick {
 // large is more than any part of a run holds, and less than a call may carry.
 func large() []byte { return make([]byte, 200<<10) }
 
-// attacks are done to each part of each run.
+// attacks are applied to each part of each run.
 var attacks = map[string]attack{
 	"altered at its start":  {sayAltered(0, 1), always(brokenOff)},
 	"altered in the middle": {sayAltered(1, 2), always(brokenOff)},
@@ -141,11 +140,11 @@ var attacks = map[string]attack{
 	"with another party key": {func(r *rogue, _ int, m *outgoing) {
 		m.Hello.PartyKeys = bitFlip(m.GetHello().GetPartyKeys(), 1, 1)
 		r.say(r.proven(m))
-	}, map[string][]string{aHello: {brokenOff, gaveUp}}}, // its own parties compute with the one that they have
+	}, map[string][]string{aHello: {brokenOff, gaveUp}}}, // its own parties compute with the original one
 	"with another session key": {func(r *rogue, _ int, m *outgoing) {
 		m.Hello.SessionKey = bitFlip(m.GetHello().GetSessionKey(), 1, 2)
 		r.say(r.proven(m))
-	}, map[string][]string{aHello: {brokenOff, gaveUp}}}, // its own parties cannot open what is for them
+	}, map[string][]string{aHello: {brokenOff, gaveUp}}}, // its own parties cannot decrypt what is sent to them
 	"with a session key of small order": {func(r *rogue, _ int, m *outgoing) {
 		m.Hello.SessionKey = make([]byte, 32)
 		r.say(r.proven(m))
@@ -164,10 +163,10 @@ var attacks = map[string]attack{
 	}, map[string][]string{aHello: {brokenOff, unshown}}},
 }
 
-// parts are those of an operation that an attack is done to.
+// parts returns the parts of an operation that an attack applies to.
 func (s *stage) parts(op, name string) (parts []int) {
 	if name == "with a session key of small order" && op == tss.OperationSign {
-		return nil // there is no message that would be encrypted to it
+		return nil // no message would be encrypted to it
 	}
 	for n, part := range s.honest[op] {
 		if len(attacks[name].ends[kindOf(part)]) > 0 {
@@ -177,8 +176,8 @@ func (s *stage) parts(op, name string) (parts []int) {
 	return parts
 }
 
-// tries does one thing to one part of a run that the service must notice: the run ends with
-// PROTOCOL_ABORTED, the device is named, and nothing else has happened.
+// tries applies one attack to one part of a run, which the service must detect: the run ends with PROTOCOL_ABORTED,
+// naming the device, and nothing else has happened.
 func (s *stage) tries(t testing.TB, op, name string, n int) {
 	t.Helper()
 	x, kind := attacks[name], kindOf(s.honest[op][n])
@@ -191,7 +190,7 @@ func (s *stage) tries(t testing.TB, op, name string, n int) {
 	s.requireClean(t, way)
 }
 
-// Each thing that can be done to a part of a run, once. TestLongRogueParts does it to each part.
+// Each attack on parts, once. TestLongRogueParts applies it to each part.
 func TestRogueParts(t *testing.T) {
 	t.Parallel()
 	operations := []string{"CREATE", "BACKUP", "PROVISION", tss.OperationSign}
@@ -209,7 +208,7 @@ func TestRogueParts(t *testing.T) {
 	}
 }
 
-// at plays a trick on one part, and lets the others pass.
+// at plays a trick on one part, and sends the others unchanged.
 func at(n int, do trick) trick {
 	return func(r *rogue, k int, m *outgoing) {
 		if k == n {
@@ -220,14 +219,14 @@ func at(n int, do trick) trick {
 	}
 }
 
-// left leaves a part of an operation's out, and then swaps it with the next one: on a service
-// that waits long, or on one that waits briefly, where nothing comes any more.
+// left omits a part of an operation, and then swaps it with the next one: on a service with a long timeout, or on one
+// with a brief one if nothing follows.
 func (s *stage) left(t testing.TB, brief *stage, op string, n int) {
 	t.Helper()
 	part := s.honest[op][n]
 	on, want := brief, unblamed
 	if k := kindOf(part); k == anEnd {
-		on, want = s, brokenOff // what follows it is out of its order
+		on, want = s, brokenOff // what follows it is out of order
 	}
 	kept := make(chan *outgoing, 1)
 	r := on.rogue(t, op, at(n, func(_ *rogue, _ int, m *outgoing) { kept <- m }))
@@ -246,7 +245,7 @@ func (s *stage) left(t testing.TB, brief *stage, op string, n int) {
 	if n+1 == len(s.honest[op]) {
 		return
 	}
-	// Swapped with the next, where there is a next one without it.
+	// Swapped with the next, if that can be sent without it.
 	r = brief.rogue(t, op, func(r *rogue, k int, m *outgoing) {
 		switch k {
 		case n:
@@ -262,7 +261,7 @@ func (s *stage) left(t testing.TB, brief *stage, op string, n int) {
 	brief.requireClean(t, way)
 }
 
-// stages are two for the same operation: the second does not wait long for a device.
+// stages returns two services for the same operation: the second has a brief device timeout.
 func stages(t testing.TB, op string) (s, brief *stage) {
 	t.Helper()
 	s = newStage(t, rogueConfig(0, false), op)
@@ -271,9 +270,8 @@ func stages(t testing.TB, op string) (s, brief *stage) {
 	return s, brief
 }
 
-// What the service waits for and does not get is nobody's fault, as long as what comes
-// after it is not out of its order. Sent when the run is over, it changes nothing more.
-// TestLongRogueLate does it with each part of each operation.
+// A part that never arrives is not blamed on anyone, unless what follows it is out of order. Sent after the run's
+// end, it changes nothing. TestLongRogueLate covers each part of each operation.
 func TestRogueLate(t *testing.T) {
 	t.Parallel()
 	for o, op := range []string{"CREATE", "PROVISION", tss.OperationSign} {
@@ -289,16 +287,15 @@ func TestRogueLate(t *testing.T) {
 	}
 }
 
-// What is not taken does not harm a run: the same again under its own number, numbers that
-// are not next, acknowledgements of what was never sent, calls of others and for other
-// parties, and what no call may carry. It goes around every part of every operation, each
-// with a poisoned copy.
+// Calls that are rejected do not harm a run: a repeated number, numbers that are not next, acknowledgements of parts
+// never sent, calls of and for others, and invalid calls. It tries every part of every operation, each with a
+// corrupted copy.
 func TestRogueNoise(t *testing.T) {
 	t.Parallel()
 	bob := &session.Caller{Name: "bob"}
 	s := newStage(t, rogueConfig(0, false), "CREATE")
 	for _, op := range []string{"CREATE", "BACKUP", "PROVISION", tss.OperationSign} {
-		var odd []string // what was answered in another way than it should
+		var odd []string // answers that differ from the expected
 		r := s.rogue(t, op, func(r *rogue, _ int, m *outgoing) {
 			poison := alter(m, 1, 1)
 			want := func(what string, code codes.Code, as *session.Caller, change func(*pb.SendMessagesRequest, *outgoing)) {
@@ -338,8 +335,7 @@ func TestRogueNoise(t *testing.T) {
 	}
 }
 
-// A device that acknowledges what it has not got loses it, and hurts nobody else: the run
-// ends without blame.
+// A device that acknowledges what it has not received loses it and harms only itself: the run ends without blame.
 func TestRogueAcknowledgesWhatItHasNot(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, rogueConfig(briefly, false))
@@ -355,14 +351,14 @@ func TestRogueAcknowledgesWhatItHasNot(t *testing.T) {
 	s.requireClean(t, way)
 }
 
-// A device that starts again begins another attempt. What its first parties said is of no
-// use in it, under the old attempt's number or the new one's, nor in any later run.
+// A device that restarts begins another attempt. Its first parties' messages are useless in it, under the old
+// attempt's number or the new one's, and in any later run.
 func TestRogueEarlierAttempt(t *testing.T) {
 	t.Parallel()
 	for _, op := range []string{"PROVISION", tss.OperationSign} {
 		s := newStage(t, rogueConfig(0, false), op)
 		for n := range s.honest[op] {
-			if n <= 1 { // without a hello of its own, the second begins no attempt
+			if n <= 1 { // without its own hello, the second begins no attempt
 				continue
 			}
 			first, took := s.rogue(t, op, nil), make(chan struct{})
@@ -386,7 +382,7 @@ func TestRogueEarlierAttempt(t *testing.T) {
 				r.shout(alice, old) // under its own number
 				r.say(first.part(k))
 			})
-			again := proto.Clone(first.req).(deviceRun) //nolint:errcheck,forcetypeassert // it is one
+			again := proto.Clone(first.req).(deviceRun) //nolint:errcheck,forcetypeassert // it has this type
 			again.GetDevice().Instance = uuid.NewString()
 			second.req = again
 			ways := []string{brokenOff}

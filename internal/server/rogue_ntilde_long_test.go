@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// weakNTilde makes the first message of a new wallet name another NTilde, h1 and h2, with
-// both DLN proofs of them, which are good. order is a multiple of that of h1.
+// weakNTilde makes the first message of a new wallet contain another NTilde, h1 and h2, with valid DLN proofs of
+// both. order is a multiple of that of h1.
 func weakNTilde(t testing.TB, nTilde, h1, order *big.Int) func(*rogue, *eckeygen.KGRound1Message) {
 	t.Helper()
 	one, alpha := big.NewInt(1), big.NewInt(3)
@@ -21,12 +21,12 @@ func weakNTilde(t testing.TB, nTilde, h1, order *big.Int) func(*rogue, *eckeygen
 		alpha.Add(alpha, big.NewInt(2))
 	}
 	h2, beta := new(big.Int).Exp(h1, alpha, nTilde), new(big.Int).ModInverse(alpha, order)
-	// Any multiple of the order does for an exponent; with a large one no response is 0 or 1.
+	// Any multiple of the order works as an exponent; with a large one no response is 0 or 1.
 	require.LessOrEqual(t, order.BitLen(), 2048)
 	large := new(big.Int).Lsh(one, uint(2048-order.BitLen()))
 	var proofs [2][][]byte
 	for i, x := range []struct{ base, power, log *big.Int }{{h1, h2, alpha}, {h2, h1, beta}} {
-		for { // a commitment of 1 is not taken: with a small order that happens
+		for { // a commitment of 1 is rejected, which occurs with a small order
 			proof := dlnproof.NewDLNProof(x.base, x.power, x.log, order, large, nTilde, rand.Reader)
 			if proof.Verify(x.base, x.power, nTilde) {
 				var err error
@@ -56,8 +56,8 @@ func primeOf(t testing.TB, r int64) *big.Int {
 	}
 }
 
-// A device whose NTilde is no product of two large primes, or whose h1 has a small order,
-// proves what tss-lib asks for, and is stopped by the worker all the same.
+// A device whose NTilde is not a product of two large primes, or whose h1 has a small order, can prove everything
+// that tss-lib asks for, but the worker rejects it.
 func TestLongRogueNTilde(t *testing.T) {
 	t.Parallel()
 	one := big.NewInt(1)
@@ -89,7 +89,8 @@ func TestLongRogueNTilde(t *testing.T) {
 	const r = 1021
 	a, b := primeOf(t, r), primeOf(t, r)
 	n, phi := new(big.Int).Mul(a, b), new(big.Int).Mul(minus1(a), minus1(b))
-	h := new(big.Int).Exp(big.NewInt(2), phi.Div(phi, big.NewInt(r*r)), n) // of order r modulo each, but once in r
+	// Of order r modulo each, except with probability 1/r.
+	h := new(big.Int).Exp(big.NewInt(2), phi.Div(phi, big.NewInt(r*r)), n)
 
 	s := newStage(t, rogueConfig(0, true))
 	for cause, change := range map[string]func(*rogue, *eckeygen.KGRound1Message){

@@ -15,10 +15,10 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// unshown is how a run ends whose device does not show that it has the share.
+// unshown is how a run ends whose device does not prove that it has the share.
 const unshown = "SHARE_SET_MISMATCH"
 
-// claiming says a hello with a proof that the right share's holder made for something else.
+// claiming sends a hello with a proof that the right share's holder made for something else.
 func claiming(change func(*tss.HelloContext)) trick {
 	return func(r *rogue, _ int, m *outgoing) {
 		about := r.about()
@@ -28,7 +28,7 @@ func claiming(change func(*tss.HelloContext)) trick {
 	}
 }
 
-// carrying says a hello with the proof of another one.
+// carrying sends a hello with another one's proof.
 func carrying(change func(*pb.Hello)) trick {
 	return func(r *rogue, _ int, m *outgoing) {
 		change(m.GetHello())
@@ -36,17 +36,18 @@ func carrying(change func(*pb.Hello)) trick {
 	}
 }
 
-// falseProofs are the hellos of who has a token, and knows all that is public and all that the
-// device ever said.
+// falseProofs are hellos from an attacker with a token who knows all public values and has seen every message of the
+// device.
 var falseProofs = map[string]trick{
-	"none":         carrying(func(h *pb.Hello) { h.Proof = nil }),
-	"no hello":     func(r *rogue, n int, _ *outgoing) { r.say(proto.CloneOf(r.stage.honest[r.op][n+1])) },
-	"altered":      carrying(func(h *pb.Hello) { h.Proof = bitFlip(h.GetProof(), 1, 1) }),
-	"with its own": carrying(func(h *pb.Hello) { h.SessionKey = bitFlip(h.GetSessionKey(), 1, 2) }), // by which it would hear what is secret
+	"none":     carrying(func(h *pb.Hello) { h.Proof = nil }),
+	"no hello": func(r *rogue, n int, _ *outgoing) { r.say(proto.CloneOf(r.stage.honest[r.op][n+1])) },
+	"altered":  carrying(func(h *pb.Hello) { h.Proof = bitFlip(h.GetProof(), 1, 1) }),
+	// With which it could decrypt private messages.
+	"with its own": carrying(func(h *pb.Hello) { h.SessionKey = bitFlip(h.GetSessionKey(), 1, 2) }),
 	"of another set's share": func(r *rogue, _ int, m *outgoing) {
 		share, err := tss.ParseShare(r.stage.pendingBackup.share)
 		if err != nil {
-			panic(err) // the shelf has it
+			panic(err) // the fixture has it
 		}
 		m.Hello.Proof = proofOf(m.GetHello(), r.about(), share)
 		r.say(m)
@@ -58,8 +59,8 @@ var falseProofs = map[string]trick{
 	"of another operation": claiming(func(c *tss.HelloContext) { c.Operation = "CREATE" }),
 }
 
-// Who does not show the share gets nothing of the service's, not its hello, and is not charged to
-// the set. TestLongRogueProofs has the other operations, and a worker.
+// Without a proof of the share a device gets nothing from the service, not even its hello, and the set is not
+// charged. TestLongRogueProofs covers the other operations, and workers.
 func TestRogueProofs(t *testing.T) {
 	t.Parallel()
 	provesNothing(t, tss.OperationSign, false)
@@ -78,7 +79,7 @@ func provesNothing(t *testing.T, op string, workers bool) {
 	}
 }
 
-// A signature that was asked for is another one than the device proved that it wants.
+// The requested signature is not the one that the device's proof is for.
 func TestRogueProofOfAnotherPayload(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, rogueConfig(0, false))
@@ -87,7 +88,7 @@ func TestRogueProofOfAnotherPayload(t *testing.T) {
 	require.Empty(t, r.heard)
 }
 
-// A new wallet has no share, and a hello that says otherwise is none of its protocol's.
+// A new wallet has no share, and a hello that names one is rejected.
 func TestRogueProofWithoutAShare(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, rogueConfig(0, false))
@@ -95,8 +96,8 @@ func TestRogueProofWithoutAShare(t *testing.T) {
 	s.requireClean(t, r.ends(t, brokenOff))
 }
 
-// Who has heard the hello of the device's own live run does not take the run over with it: not
-// as another instance, and not by what the device itself has said.
+// Replaying the hello of the device's own live run does not take it over: neither as another instance, nor as the
+// device's own.
 func TestRogueReplaysAHello(t *testing.T) {
 	t.Parallel()
 	for i, op := range []string{"PROVISION", tss.OperationSign} {
@@ -105,7 +106,7 @@ func TestRogueReplaysAHello(t *testing.T) {
 		reached, goOn := victim.pausesAt(2)
 		ended := later(func() answer { return victim.run(t) })
 		<-reached
-		again := proto.Clone(victim.req).(deviceRun) //nolint:errcheck,forcetypeassert // it is one
+		again := proto.Clone(victim.req).(deviceRun) //nolint:errcheck,forcetypeassert // it has this type
 		again.GetDevice().Instance = uuid.NewString()
 		thief := begins(t, s.Service, alice, again)
 		require.Equal(t, victim.id, thief.id)
@@ -115,7 +116,7 @@ func TestRogueReplaysAHello(t *testing.T) {
 		require.Equal(t, codes.OK, st.Code())
 		refused(t, <-thief.ended, codes.InvalidArgument, unshown)
 
-		// As the device's own instance it is the device, whose hello is there.
+		// As the device's own instance it counts as a repetition.
 		ack, st := victim.call(alice, victim.words(heard))
 		require.Equal(t, codes.OK, st.Code())
 		require.Equal(t, uint32(2), ack)

@@ -33,32 +33,31 @@ import (
 // stage is a service whose devices are hostile, one run after the other.
 type stage struct {
 	*stocked
-	worker string                 // an argument of its workers alone; empty: it has none
-	before *pb.Wallet             // the shelf's wallet, which no broken run changes
-	honest map[string][]*outgoing // what a device sent in an honest run of each operation
+	worker string                 // an argument only its workers have; empty: it has no workers
+	before *pb.Wallet             // the fixture's wallet, which no broken run changes
+	honest map[string][]*outgoing // a device's parts in an honest run of each operation
 }
 
-// briefly is how long a device may be silent where a test waits for it to be: longer than an
-// honest one ever is, under the race detector on a busy machine too.
+// briefly is a device timeout for tests that wait for it: longer than an honest device is ever silent, even under the
+// race detector on a busy machine.
 const briefly = 5 * time.Second
 
-// outgoing is one part of a device's, without its numbers.
+// outgoing is one of a device's parts, without its numbers.
 type outgoing = pb.ProtocolMessage
 
-// rogueConfig is that of every service that is attacked: its sets are not locked, however
-// often.
+// rogueConfig configures services under attack: their sets are never locked.
 func rogueConfig(silence time.Duration, workers bool) servertest.Config {
 	cfg := servertest.Config{Sessions: session.Config{Aborts: 1 << 20, Creates: 1 << 20, DeviceSilence: silence}}
 	if workers {
 		cfg.Workers = servertest.Workers(1)
-		cfg.Workers.Limits.Memory += rogueServices.Add(1) // by which its workers are known
+		cfg.Workers.Limits.Memory += rogueServices.Add(1) // which identifies its workers
 	}
 	return cfg
 }
 
 var rogueServices atomic.Int64
 
-// newStage starts a service. An honest run of each operation shows what there is to attack.
+// newStage starts a service. An honest run of each operation records the parts to attack.
 func newStage(t testing.TB, cfg servertest.Config, operations ...string) *stage {
 	t.Helper()
 	s := &stage{stocked: start(t, cfg), honest: map[string][]*outgoing{}}
@@ -75,12 +74,12 @@ func newStage(t testing.TB, cfg servertest.Config, operations ...string) *stage 
 	return s
 }
 
-// trick is what a rogue does where an honest device would send its part n, from 0. It runs
-// in the goroutine of its parties. A nil trick sends it.
+// trick is what a rogue does in place of sending its part n, from 0. It runs in the goroutine of its parties. A nil
+// trick sends the part.
 type trick func(r *rogue, n int, m *outgoing)
 
-// pausesAt makes a rogue wait before its part n: reached is closed when it has come there, and it
-// goes on when goOn is closed.
+// pausesAt makes a rogue wait before its part n: reached is closed when it gets there, and it continues when goOn is
+// closed.
 func (r *rogue) pausesAt(n int) (reached <-chan struct{}, goOn chan<- struct{}) {
 	there, on := make(chan struct{}), make(chan struct{})
 	r.trick = func(r *rogue, said int, m *outgoing) {
@@ -93,8 +92,7 @@ func (r *rogue) pausesAt(n int) (reached <-chan struct{}, goOn chan<- struct{}) 
 	return there, on
 }
 
-// rogue is a device whose parties are the SDK's own, and whose link is not: what it sends
-// is what its trick makes of it.
+// rogue is a device with the SDK's own parties, but a link of its own: what it sends is up to its trick.
 type rogue struct {
 	stage *stage
 	op    string
@@ -102,7 +100,7 @@ type rogue struct {
 	req   deviceRun
 	joint tss.Operation
 	trick trick
-	// givesUp makes it cancel the run, as the SDK does, when its own parties cannot go on.
+	// givesUp makes it cancel the run, as the SDK does, when its own parties cannot continue.
 	givesUp bool
 	id      string // the session's, once it began
 	// drop ends its stream, once it began.
@@ -110,16 +108,16 @@ type rogue struct {
 
 	in chan tss.Part
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	sent    []*outgoing
-	heard   []*pb.ProtocolMessage // of the service
+	heard   []*pb.ProtocolMessage // from the service
 	next    uint32                // the last sequence that was used
-	refused []*status.Status      // calls of SendMessages
+	refused []*status.Status      // of SendMessages
 	joined  *tss.Output
-	err     error // its own parties'
+	err     error // of its own parties
 }
 
-// rogue returns alice's device for one operation on ED25519 and the shelf's sets.
+// rogue returns alice's device for one operation on ED25519 with the fixture's sets.
 func (s *stage) rogue(t testing.TB, op string, do trick) *rogue {
 	t.Helper()
 	r := &rogue{stage: s, op: op, trick: do, in: make(chan tss.Part, 64)}
@@ -159,7 +157,7 @@ type deviceEvent interface {
 	GetMessage() *pb.ProtocolMessage
 }
 
-// run takes the run to its end.
+// run executes the run to its end.
 func (r *rogue) run(t testing.TB) (a answer) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(servertest.As(t.Context(), "alice"), 3*time.Minute)
@@ -195,15 +193,15 @@ func (r *rogue) run(t testing.TB) (a answer) {
 	}
 }
 
-// act is what the parties do. It returns when nothing of theirs computes any more: a run
-// that was broken off returns before, and what it computes still goes to Send.
+// act runs the parties. It returns when none of them computes any more: a run that was broken off returns earlier,
+// and its computations still call Send.
 func (r *rogue) act(ctx context.Context) {
 	var busy sync.WaitGroup
 	defer busy.Wait()
 	r.joint.Observer.Busy = &busy
 	r.joined, r.err = r.joint.Run(ctx, r)
 	if r.err != nil && ctx.Err() == nil && r.givesUp {
-		_, _ = r.stage.CancelSession(ctx, &pb.CancelSessionRequest{SessionId: r.id}) // the stream says how it ended
+		_, _ = r.stage.CancelSession(ctx, &pb.CancelSessionRequest{SessionId: r.id}) // the stream has the result
 	}
 }
 
@@ -234,15 +232,15 @@ func (r *rogue) Send(_ context.Context, p tss.Part) error {
 	return nil
 }
 
-// part is what its parties said as part n, from 0.
+// part returns its parties' part n, from 0.
 func (r *rogue) part(n int) *outgoing {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return proto.CloneOf(r.sent[n])
 }
 
-// proven is m, and where it is the hello of a device that has a share, with a proof of what it
-// says: it is the share's holder who says it.
+// proven returns m with a fresh proof if it is the hello of a device that has a share: the attacker is the share's
+// holder.
 func (r *rogue) proven(m *outgoing) *outgoing {
 	if m.GetHello() != nil && r.joint.Share != nil {
 		m.Hello.Proof = proofOf(m.GetHello(), r.about(), r.joint.Share)
@@ -250,7 +248,7 @@ func (r *rogue) proven(m *outgoing) *outgoing {
 	return m
 }
 
-// about is what its hello is about.
+// about returns what its hello is about.
 func (r *rogue) about() *tss.HelloContext {
 	j := &r.joint
 	return &tss.HelloContext{
@@ -259,7 +257,7 @@ func (r *rogue) about() *tss.HelloContext {
 	}
 }
 
-// proofOf is a proof that a share's holder makes of a hello.
+// proofOf returns a share holder's proof for a hello.
 func proofOf(h *pb.Hello, about *tss.HelloContext, share *tss.Share) []byte {
 	x := &tss.Hello{Nonce: h.GetNonce(), SessionKey: h.GetSessionKey(), PartyKeys: h.GetPartyKeys()}
 	if err := x.Prove(about, share); err != nil {
@@ -268,7 +266,7 @@ func proofOf(h *pb.Hello, about *tss.HelloContext, share *tss.Share) []byte {
 	return x.Proof
 }
 
-// refusals are how the calls of SendMessages went that were refused.
+// refusals returns the statuses of refused calls of SendMessages.
 func (r *rogue) refusals() []*status.Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -285,7 +283,7 @@ func (r *rogue) Recv(ctx context.Context) (tss.Part, error) {
 	}
 }
 
-// say sends parts as the next ones, again until the service has them, or refuses them.
+// say sends parts as the next ones, retrying until the service acknowledges or refuses them.
 func (r *rogue) say(all ...*outgoing) {
 	r.mu.Lock()
 	for _, m := range all {
@@ -294,7 +292,7 @@ func (r *rogue) say(all ...*outgoing) {
 	}
 	last := r.next
 	r.mu.Unlock()
-	for range 10_000 { // what comes before its place is not taken
+	for range 10_000 { // parts before their turn are not acknowledged
 		if ack, st := r.call(alice, r.words(all...)); st.Code() != codes.OK || ack >= last {
 			return
 		}
@@ -302,12 +300,12 @@ func (r *rogue) say(all ...*outgoing) {
 	}
 }
 
-// words is the call that sends parts as they are.
+// words returns the call that sends parts as they are.
 func (r *rogue) words(all ...*outgoing) *pb.SendMessagesRequest {
 	return &pb.SendMessagesRequest{SessionId: r.id, Instance: r.req.GetDevice().GetInstance(), Attempt: r.joint.Attempt, Messages: all}
 }
 
-// shout makes a call as anybody, and returns how it went.
+// shout makes a call as any caller, and returns its status.
 func (r *rogue) shout(as *session.Caller, req *pb.SendMessagesRequest) *status.Status {
 	_, st := r.call(as, req)
 	return st
@@ -351,8 +349,8 @@ func (r *rogue) recorded(t testing.TB) bool {
 	return err == nil
 }
 
-// unrecorded requires that it was told nothing, and what the audit log has of a session that ended
-// before it was recorded: why it was turned away, where its hello does not show its share.
+// unrecorded requires that it received nothing, and checks the audit log for a session that ended before it was
+// recorded: why it was rejected, if its hello did not prove its share.
 func (r *rogue) unrecorded(t testing.TB, way string) {
 	t.Helper()
 	require.Empty(t, r.heard)
@@ -376,7 +374,7 @@ func (r *rogue) unrecorded(t testing.TB, way string) {
 		[]string{l.Action, l.Outcome, l.Reason, l.ShareSetID, l.Detail})
 }
 
-// end is the audit log's last word on the run.
+// end returns the audit log's last entry of the run.
 func (r *rogue) end(t testing.TB) (end session.Entry) {
 	t.Helper()
 	rec, ends := r.record(t), uint32(0)
@@ -399,14 +397,14 @@ func (r *rogue) end(t testing.TB) (end session.Entry) {
 const (
 	brokenOff = "PROTOCOL_ABORTED" // by the device, which is named
 	unblamed  = "INTERRUPTED"      // without blame
-	// by a hello that proves nothing, before anything of the service's was used
+	// by a hello without a valid proof, before any of the service's resources were used
 	showedNoShare = "SHARE_SET_MISMATCH"
-	gaveUp        = "SESSION_CANCELLED" // by the device, whose own parties cannot go on
+	gaveUp        = "SESSION_CANCELLED" // by the device, whose own parties cannot continue
 	succeeded     = "OK"
 )
 
-// ends requires that the run ends in one of these ways, and that what is told, noted and
-// counted goes with it. It returns the one.
+// ends requires that the run ends in one of these ways, with matching errors, audit entries and counts. It returns
+// the way.
 func (r *rogue) ends(t testing.TB, ways ...string) string {
 	t.Helper()
 	counted := r.aborts(t)
@@ -442,7 +440,7 @@ func (r *rogue) ends(t testing.TB, ways ...string) string {
 	}
 	switch {
 	case r.uses == "":
-	case way == gaveUp: // what it had said before is looked at all the same, and may have been wrong
+	case way == gaveUp: // what it had sent before is still processed, and may have been wrong
 		require.LessOrEqual(t, r.aborts(t)-counted, uint32(1))
 	default:
 		require.Equal(t, counted, r.aborts(t))
@@ -453,7 +451,7 @@ func (r *rogue) ends(t testing.TB, ways ...string) string {
 	return way
 }
 
-// aborts is how many of its runs are blamed on the device that has the set.
+// aborts returns how many of its runs were blamed on the set's device.
 func (r *rogue) aborts(t testing.TB) uint32 {
 	t.Helper()
 	if r.uses == "" {
@@ -462,9 +460,9 @@ func (r *rogue) aborts(t testing.TB) uint32 {
 	return shareSet(wallet(t, r.stage.Service, r.joint.Share.WalletID), held{set: r.uses}).GetAborts()
 }
 
-// requireClean requires that what was done to the service has left nothing: no worker, no
-// change to the wallet, or the one new set of a run that went well; and that the next
-// honest run, with an old set, succeeds. The package's goleak looks for goroutines.
+// requireClean requires that the attack left nothing: no worker, and no change to the wallet except the one new set
+// of a successful run; and that the next honest run, with an old set, succeeds. The package's goleak looks for
+// goroutines.
 func (s *stage) requireClean(t testing.TB, way string) {
 	t.Helper()
 	s.requireIdle(t)
@@ -489,9 +487,8 @@ func (s *stage) requireClean(t testing.TB, way string) {
 	s.requireIdle(t)
 }
 
-// requireIdle requires that no worker is in a run, by the service's account and the
-// kernel's, and that none has died: whatever a device says is refused before tss-lib
-// crashes on it.
+// requireIdle requires that no worker is in a run, by the service's count and the kernel's, and that none has died:
+// everything a device sends is rejected before tss-lib crashes on it.
 func (s *stage) requireIdle(t testing.TB) {
 	t.Helper()
 	if s.Workers == nil {
@@ -503,10 +500,11 @@ func (s *stage) requireIdle(t testing.TB) {
 	require.Zero(t, s.Workers.Stats().Died)
 }
 
-// children are the process ids of the service's workers.
+// children returns the process ids of the service's workers.
 func (s *stage) children(t testing.TB) (ids []string) {
 	t.Helper()
-	for _, pid := range servertest.Children(t, os.Getpid()) { // another copy of this test has workers that are called the same
+	// Another copy of this test may have workers with the same argument.
+	for _, pid := range servertest.Children(t, os.Getpid()) {
 		id := strconv.Itoa(pid)
 		args, err := os.ReadFile("/proc/" + id + "/cmdline")
 		if err == nil && slices.Contains(strings.Split(string(args), "\x00"), s.worker) {

@@ -33,8 +33,8 @@ func bodiless(t testing.TB, s *servertest.Service, verb, path string, header htt
 	return resp.StatusCode, resp.Header
 }
 
-// A path of the API with another method is 405, with the methods that it has, and every
-// other path is 404. Nobody needs to say who they are to be told.
+// A path of the API with another method is 405, with the methods that it has, and every other path is 404. Neither
+// needs credentials.
 func TestMethodsAndPaths(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
@@ -92,7 +92,7 @@ func TestMethodsAndPaths(t *testing.T) {
 	}
 }
 
-// What the query has and no field is, or not as the field is, is refused by its name.
+// Query parameters that are not fields, or are malformed, are refused by name.
 func TestBadQueries(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
@@ -148,8 +148,8 @@ func TestBadQueries(t *testing.T) {
 	require.Len(t, page.GetWallets(), 1)
 }
 
-// JSON is taken under the names that clients give it unless they are told another; what is
-// not JSON is 415 unless it says that it is.
+// The default content types of common clients are accepted as JSON; for other bodies 415 is returned unless they are
+// declared as JSON.
 func TestContentTypes(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
@@ -176,7 +176,7 @@ func TestContentTypes(t *testing.T) {
 			require.Contains(t, st.Message(), "Content-Type: application/json")
 		}
 	}
-	// An empty body is of no type.
+	// An empty body needs no type.
 	a := exchange(t, f.Service, signReq(f.first), verb, path, nil)
 	require.Equal(t, http.StatusBadRequest, a.code)
 	for _, coding := range []string{"gzip", "br", "deflate", "gzip, identity"} {
@@ -191,8 +191,8 @@ func TestContentTypes(t *testing.T) {
 	require.NoError(t, resp.Body.Close())
 }
 
-// Who is not known is told to send a bearer token, and whether the one that it sent was
-// refused, on streams as on other calls.
+// Unauthenticated callers are told to send a bearer token, and whether the one they sent was rejected, on streams as
+// on other calls.
 func TestChallenge(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{Auth: func(context.Context) (session.Caller, error) { return session.Caller{}, session.ErrUnauthenticated }})
@@ -214,15 +214,14 @@ func TestChallenge(t *testing.T) {
 			require.Equal(t, []string{challenge}, a.header.Values("WWW-Authenticate"))
 		}
 	}
-	// Who calls comes first: nobody else is told what is wrong with a request.
+	// Authentication comes first: without it a caller is not told what is wrong with a request.
 	resp := send(t, f.Service, http.MethodPost, "/v1/wallets?colour=1", nil, []byte("{"))
 	a := read(t, method(t, createReq()), resp)
 	require.NoError(t, resp.Body.Close())
 	refused(t, a, codes.Unauthenticated, "UNAUTHENTICATED")
 }
 
-// However a stream fails before its first message, its answer is that of a unary call; see
-// read for what every answer must be.
+// A stream that fails before its first message is answered like a unary call; see read for what every answer must be.
 func TestStreamErrorsBeforeTheFirstMessage(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
@@ -250,8 +249,8 @@ func TestStreamErrorsBeforeTheFirstMessage(t *testing.T) {
 		i, _ := info(t, a.status)
 		require.Equal(t, c.reason, i.GetReason(), name)
 	}
-	// A run that fails after it has begun says so in its last line. Who attaches to a session
-	// that has ended, and has seen its progress, is answered like a unary call.
+	// A run that fails after it has begun reports that in its last line. A call that attaches to an ended session,
+	// having seen its progress, is answered like a unary call.
 	gate := servertest.NewGate()
 	held := start(t, servertest.Config{Wrap: func(p *session.Ports) {
 		p.Custodian = &servertest.Custodian{Custodian: p.Custodian, BeforeFetch: gate.Wait}
@@ -272,8 +271,7 @@ func TestStreamErrorsBeforeTheFirstMessage(t *testing.T) {
 	refused(t, a, codes.Canceled, "SESSION_CANCELLED")
 }
 
-// Pages of the origins that are named may call, and read each answer, errors too. Others
-// may not.
+// Pages of the named origins may call, and read each answer, including errors. Others may not.
 func TestCORS(t *testing.T) {
 	t.Parallel()
 	const app = "https://app.example.com"
@@ -334,7 +332,7 @@ func TestCORS(t *testing.T) {
 			require.Contains(t, resp.Header.Get("Access-Control-Expose-Headers"), exposed, name)
 		}
 	}
-	// A stream as well, which arrives as it happens.
+	// Streams work too, and arrive as they happen.
 	verb, path, body := request(t, method(t, f.pendingReq), f.pendingReq)
 	header := asAlice.Clone()
 	header.Set("Origin", app)
@@ -376,8 +374,8 @@ func TestCheckOrigin(t *testing.T) {
 	}
 }
 
-// Requests come with deadlines that gRPC clients set, but HTTP's callers do not.
-func TestGrpcTimeoutIsNoHeaderOfHTTP(t *testing.T) {
+// Grpc-Timeout works for gRPC clients, but not for HTTP callers.
+func TestGrpcTimeoutIsIgnoredOverHTTP(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
 	for _, timeout := range []string{"1n", "nonsense"} {

@@ -25,7 +25,7 @@ import (
 // withProgress is what the responses of the streaming RPCs have in common.
 type withProgress interface{ GetProgress() *pb.Progress }
 
-// progress returns a stream's progress, and requires that the outcome alone comes after.
+// progress returns a stream's progress, and requires that only the outcome follows it.
 func progress(t testing.TB, a answer) (all []*pb.Progress) {
 	t.Helper()
 	for i, m := range a.messages {
@@ -40,7 +40,7 @@ func progress(t testing.TB, a answer) (all []*pb.Progress) {
 	return all
 }
 
-// wellOrdered requires what session.proto promises of a good run's progress.
+// wellOrdered checks what session.proto promises of a successful run's progress.
 func wellOrdered(t testing.TB, all []*pb.Progress, want ...pb.Status) {
 	t.Helper()
 	require.NotEmpty(t, all)
@@ -86,7 +86,7 @@ func getSession(t testing.TB, s *servertest.Service, id string) *pb.Session {
 	return done[*pb.GetSessionResponse](t, overGRPC(t, s, alice, &pb.GetSessionRequest{SessionId: id})).GetSession()
 }
 
-// A wallet from its creation on: what is shown when.
+// A new wallet's fields, before and after confirmation.
 func TestCreatedWalletShowsItsKeysOnceConfirmed(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Config{})
@@ -99,9 +99,9 @@ func TestCreatedWalletShowsItsKeysOnceConfirmed(t *testing.T) {
 
 	w := wallet(t, s, h.wallet)
 	require.Equal(t, "alice", w.GetOwner())
-	require.Empty(t, w.GetPublicKeys(), "nobody may fund a wallet whose share was never stored")
+	require.Empty(t, w.GetPublicKeys(), "no key to fund before the share is confirmed as stored")
 	require.NotNil(t, w.GetCreateTime())
-	require.Equal(t, w.GetCreateTime().AsTime(), w.GetHostedSince().AsTime(), "both halves met in the service at once")
+	require.Equal(t, w.GetCreateTime().AsTime(), w.GetHostedSince().AsTime(), "both shares met in the service")
 	require.Len(t, w.GetShareSets(), 1)
 	only := w.GetShareSets()[0]
 	created, ok := a.messages[len(a.messages)-1].(*pb.CreateWalletResponse)
@@ -138,7 +138,7 @@ func TestCreatedWalletShowsItsKeysOnceConfirmed(t *testing.T) {
 	}
 }
 
-// Two devices are provisioned at once: each gets a set of its own, and the old one lives.
+// Two devices are provisioned concurrently: each gets a set of its own, and the old one remains valid.
 func TestTwoProvisionsAtOnce(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
@@ -166,8 +166,8 @@ func TestTwoProvisionsAtOnce(t *testing.T) {
 	}
 }
 
-// One request that comes twice at once is one run, which both callers see in full; and
-// it stays that run when it comes again after the end.
+// One request sent twice concurrently is one run, which both callers see in full; repeating it after the end gives
+// the same run.
 func TestSameRequestTwice(t *testing.T) {
 	t.Parallel()
 	gate := servertest.NewGate()
@@ -179,7 +179,7 @@ func TestSameRequestTwice(t *testing.T) {
 	lines := []line{tcp(t, req), web(t, req), tcp(t, req), web(t, req)}
 	<-gate.Came // one run has begun
 	answers := make([]answer, len(lines))
-	for i, l := range lines { // who attached after its end would see that alone
+	for i, l := range lines { // a caller that attaches after its end would see only that
 		answers[i].read(t, l, 1)
 	}
 
@@ -230,7 +230,7 @@ func TestSameRequestTwice(t *testing.T) {
 	signs(t, f.Service, wallet(t, f.Service, h.wallet), h)
 }
 
-// A request id is its caller's own: what another caller does with it is another session.
+// Request ids are per caller: the same id of another caller is another session.
 func TestSameRequestIDOfAnotherCaller(t *testing.T) {
 	t.Parallel()
 	gate := servertest.NewGate()
@@ -259,7 +259,7 @@ func TestSameRequestIDOfAnotherCaller(t *testing.T) {
 	f.Stop()
 }
 
-// A client that goes away does not take its run along.
+// A run continues when its client disconnects.
 func TestClientGoesAway(t *testing.T) {
 	t.Parallel()
 	gate := servertest.NewGate()
@@ -274,7 +274,7 @@ func TestClientGoesAway(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, pb.Status_STATUS_READING_SHARE, first.GetProgress().GetStatus())
 	goAway()
-	f.Log.Wait(t, `"ProvisionWallet"`, `"Canceled"`) // the service has seen it
+	f.Log.Wait(t, `"ProvisionWallet"`, `"Canceled"`) // the service has noticed
 	id := first.GetProgress().GetSessionId()
 	going := getSession(t, f.Service, id)
 	require.Equal(t, pb.SessionState_SESSION_STATE_RUNNING, going.GetState())
@@ -309,10 +309,10 @@ func drain[M any, P interface {
 	}
 }
 
-// What a run left behind is there for its caller after a restart too.
+// A caller can fetch its run's outcome after a restart.
 func TestOutcomeAfterARestart(t *testing.T) {
 	t.Parallel()
-	f := start(t, servertest.Config{}) // the shelf was stocked by another process, as it were
+	f := start(t, servertest.Config{}) // the fixture's runs were in another process, as it were
 	for _, do := range transports {
 		a := do(t, f.Service, alice, f.pendingReq)
 		require.Len(t, a.messages, 2)
@@ -320,7 +320,7 @@ func TestOutcomeAfterARestart(t *testing.T) {
 		want := f.pendingRun.messages[len(f.pendingRun.messages)-1]
 		require.True(t, proto.Equal(want, a.messages[1]), "%v\n%v", want, a.messages[1])
 		other := proto.CloneOf(f.pendingReq)
-		other.WalletId = f.half.wallet
+		other.WalletId = f.unbacked.wallet
 		refused(t, do(t, f.Service, alice, other), codes.InvalidArgument, "REQUEST_ID_REUSED")
 	}
 	signed := signReq(f.first)
@@ -347,34 +347,35 @@ func TestRevoke(t *testing.T) {
 	admin := &session.Caller{Name: "admin", Scopes: []session.Scope{session.ScopeAdmin, session.ScopeRead}}
 	for name, c := range map[string]struct {
 		as   *session.Caller
-		edit func(*shelf, *pb.RevokeShareSetRequest)
-		gone func(*shelf) []held // in order of creation
+		edit func(*fixture, *pb.RevokeShareSetRequest)
+		gone func(*fixture) []held // in order of creation
 	}{
-		"one without descendants": {alice, func(f *shelf, r *pb.RevokeShareSetRequest) { r.ShareSetId = f.second.set },
-			func(f *shelf) []held { return []held{f.second} }},
-		"a pending one": {alice, func(f *shelf, r *pb.RevokeShareSetRequest) { r.ShareSetId = f.pending.set },
-			func(f *shelf) []held { return []held{f.pending} }},
-		"one of which others descend, alone": {alice, func(_ *shelf, r *pb.RevokeShareSetRequest) { r.KeepDescendants = true },
-			func(f *shelf) []held { return []held{f.first} }},
-		"one with all that descend from it": {admin, func(_ *shelf, r *pb.RevokeShareSetRequest) { r.AllowLast = true },
-			func(f *shelf) []held { return []held{f.first, f.backup, f.second, f.pending, f.pendingBackup} }},
+		"one without descendants": {alice, func(f *fixture, r *pb.RevokeShareSetRequest) { r.ShareSetId = f.second.set },
+			func(f *fixture) []held { return []held{f.second} }},
+		"a pending one": {alice, func(f *fixture, r *pb.RevokeShareSetRequest) { r.ShareSetId = f.pending.set },
+			func(f *fixture) []held { return []held{f.pending} }},
+		"one of which others descend, alone": {
+			alice, func(_ *fixture, r *pb.RevokeShareSetRequest) { r.KeepDescendants = true },
+			func(f *fixture) []held { return []held{f.first} }},
+		"one with all that descend from it": {admin, func(_ *fixture, r *pb.RevokeShareSetRequest) { r.AllowLast = true },
+			func(f *fixture) []held { return []held{f.first, f.backup, f.second, f.pending, f.pendingBackup} }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for _, do := range transports {
 				f := start(t, servertest.Config{})
 				req := revokeReq(f.first)
-				c.edit(&f.shelf, req)
+				c.edit(&f.fixture, req)
 				var want []string
-				for _, h := range c.gone(&f.shelf) {
+				for _, h := range c.gone(&f.fixture) {
 					want = append(want, h.set)
 				}
-				for range 2 { // revoking what is revoked changes nothing
+				for range 2 { // revoking a revoked set changes nothing
 					w := done[*pb.RevokeShareSetResponse](t, do(t, f.Service, c.as, req)).GetWallet()
 					require.Equal(t, want, revoked(w))
 					require.True(t, proto.Equal(w, wallet(t, f.Service, f.first.wallet)))
 				}
-				for _, h := range c.gone(&f.shelf) {
+				for _, h := range c.gone(&f.fixture) {
 					if h.set == f.backup.set || h.set == f.pendingBackup.set {
 						continue // it could not sign anyway
 					}
@@ -444,7 +445,7 @@ func TestListWalletsByPages(t *testing.T) {
 	}
 }
 
-// Outside of --dev a share must not come back in plaintext.
+// If required, a share must not be returned in plaintext.
 func TestSealToIsRequiredWhereConfigured(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{Sessions: session.Config{RequireSealTo: true}})
@@ -455,7 +456,7 @@ func TestSealToIsRequiredWhereConfigured(t *testing.T) {
 	}
 }
 
-// A UUID is the same in capitals.
+// A UUID in capitals is the same UUID.
 func TestUUIDsInCapitals(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
@@ -468,7 +469,7 @@ func TestUUIDsInCapitals(t *testing.T) {
 	require.Equal(t, f.pending, made(t, overGRPC(t, f.Service, alice, again), f.backup.wallet))
 }
 
-// A message that is larger than any request is refused by gRPC itself.
+// gRPC itself refuses a message larger than any request.
 func TestMessageOfMoreThan2MiB(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})

@@ -14,7 +14,7 @@ import (
 	"github.com/mpcd/mpcd/internal/server/servertest"
 )
 
-// phone is a device with the SDK on it.
+// phone is a device with the SDK.
 type phone struct {
 	*client.Client
 	stored [][]byte
@@ -75,9 +75,8 @@ func (s steps) check(t testing.TB, want ...string) {
 	require.Equal(t, want, words)
 }
 
-// The main job: a wallet, its backup under a password, a second device from it, and
-// signatures by both devices that anybody can verify. TestLongWholeLifeWithTheSDK is the same
-// on both curves.
+// The main use case: a wallet, its backup under a password, a second device from it, and signatures by both devices,
+// verified independently. TestLongWholeLifeWithTheSDK covers both curves.
 func TestWholeLifeWithTheSDK(t *testing.T) {
 	t.Parallel()
 	wholeLife(t, client.CurveEd25519)
@@ -131,7 +130,7 @@ func wholeLife(t *testing.T, curves ...client.Curve) {
 			verified(t, &pb.PublicKey{Curve: curve, PublicKey: k.Bytes}, payload, sig.Bytes, sig.RecoveryID)
 		}
 	}
-	// No share passed through the service's log or its disk in the clear.
+	// No share was in the service's log or files in the clear.
 	s.Stop()
 	leaksNothing(t, s.Parts, first.stored[0], second.stored[0])
 }
@@ -144,7 +143,7 @@ func curvesOf(all steps) (curves []client.Curve) {
 }
 
 // The service's errors reach an app with their reasons.
-func TestSDKShowsTheServicesReasons(t *testing.T) {
+func TestSDKReturnsErrorReasons(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{Auth: servertest.Always("alice")})
 	p := newPhone(t, f.Service, "phone", &keychain{})
@@ -156,7 +155,7 @@ func TestSDKShowsTheServicesReasons(t *testing.T) {
 	require.NoError(t, err)
 	_, err = p.BackupWallet(t.Context(), altered, client.MethodICloud, nil)
 	require.Equal(t, "SHARE_MALFORMED", client.Reason(err))
-	_, err = p.Revoke(t.Context(), f.half.wallet, f.half.set)
+	_, err = p.Revoke(t.Context(), f.unbacked.wallet, f.unbacked.set)
 	require.Equal(t, "LAST_SHARE_SET", client.Reason(err))
 	var e *client.Error
 	require.ErrorAs(t, err, &e)

@@ -27,38 +27,37 @@ import (
 )
 
 const (
-	// maxMessage bounds a gRPC message and an HTTP body, in bytes. It is more than the
-	// largest share (1 MiB) in base64, so that a share that is too large gets a reason.
+	// maxMessage bounds a gRPC message and an HTTP body, in bytes. It is more than the largest share (1 MiB) in
+	// base64, so that a share that is too large gets a specific reason.
 	maxMessage = 2 << 20
 
 	bodyTimeout  = 30 * time.Second // to send a whole HTTP request
-	writeTimeout = 30 * time.Second // for one write of an HTTP answer to be taken
+	writeTimeout = 30 * time.Second // for a single write of an HTTP answer
 	idleTimeout  = 2 * time.Minute  // between two requests on an HTTP connection
-	lastWords    = 5 * time.Second  // for answers to be taken after the last run has ended
+	lastWords    = 5 * time.Second  // for answers to be received after the last run has ended
 	unaryTimeout = 30 * time.Second // for a unary call that waits for no run
 
 	grpcIdleTime = 5 * time.Minute // of a gRPC connection without a call
 
-	maxHeader  = 16 << 10 // bytes of a call's header: twice the largest token
-	maxStreams = 512      // calls at once on one connection from outside: more than the runs that may wait
+	maxHeader  = 16 << 10 // size of a call's header in bytes: twice the largest token
+	maxStreams = 512      // concurrent calls on one external connection: more than the runs that may wait
 )
 
-// Config says how a Server meets its callers. The zero value has no TLS and no limits on
-// how often calls come.
+// Config configures a Server. The zero value has no TLS and no rate limits.
 type Config struct {
 	GRPCTLS, HTTPTLS *tls.Config // nil: no TLS there
 	Limits           Limits
-	RunTimeout       time.Duration // the most that a run takes, and so a call that waits for one; session's default
-	ConnectionAge    time.Duration // from then on a gRPC connection takes no new calls, while streams on it go on; 30 minutes
-	Patience         time.Duration // for a new connection's handshake, or an HTTP request's header; 10 seconds
-	// CORSOrigins are the web origins whose pages may call over HTTP, as CheckOrigin has them;
-	// nil: none.
+	// The maximum duration of a run, and so of a call that waits for one; default: session's.
+	RunTimeout time.Duration
+	// After which a gRPC connection takes no new calls, while its streams continue; default 30 minutes.
+	ConnectionAge time.Duration
+	Patience      time.Duration // for a new connection's handshake, or an HTTP request's header; default 10 seconds
+	// CORSOrigins are the web origins whose pages may call over HTTP, as checked by CheckOrigin; nil: none.
 	CORSOrigins []string
-	// Dev says that nobody who calls needs credentials: HTTP is then only for this machine's own
-	// programs, and for pages of CORSOrigins (see near).
+	// Dev says that callers need no credentials: HTTP is then only for programs on this machine, and for pages of
+	// CORSOrigins (see localOnly).
 	Dev bool
-	// Detail is what /readyz says of the parts that the service leans on, by their names;
-	// nil: nothing.
+	// Detail returns what /readyz says about the services that this one depends on, by name; may be nil.
 	Detail func() map[string]string
 }
 
@@ -103,8 +102,8 @@ func (s *Server) build(g gate, opts ...grpc.ServerOption) *grpc.Server {
 	return server
 }
 
-// outside returns the options of connections that come from outside: all of a gateway's
-// calls share one connection, which these would limit.
+// outside returns options for external connections only: all of a gateway's calls share one connection, which these
+// would limit.
 func (s *Server) outside() []grpc.ServerOption {
 	opts := []grpc.ServerOption{
 		grpc.MaxConcurrentStreams(maxStreams),
@@ -114,9 +113,8 @@ func (s *Server) outside() []grpc.ServerOption {
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time: time.Minute, Timeout: 20 * time.Second,
 			MaxConnectionIdle: grpcIdleTime,
-			// New connections, and with them certificates that are checked anew. No stream
-			// lives longer than its run: nothing else would end one whose client answers pings
-			// and takes no data.
+			// Connections are renewed, so that certificates are verified again. No stream outlives its run: otherwise
+			// one whose client answers pings but reads no data would never end.
 			MaxConnectionAge: s.cfg.ConnectionAge, MaxConnectionAgeGrace: s.cfg.RunTimeout + lastWords,
 		}),
 	}
@@ -126,8 +124,7 @@ func (s *Server) outside() []grpc.ServerOption {
 	return opts
 }
 
-// handshakes logs TLS handshakes that fail: a client without a good certificate comes no
-// further than here.
+// handshakes logs failed TLS handshakes: a client without a valid certificate gets no further.
 type handshakes struct {
 	credentials.TransportCredentials
 	limits *limiter
@@ -137,22 +134,21 @@ type handshakes struct {
 // ServerHandshake implements credentials.TransportCredentials.
 func (h handshakes) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	out, info, err := h.TransportCredentials.ServerHandshake(conn)
-	// A connection that says nothing is a probe.
+	// A connection that sends nothing is a probe.
 	if err != nil && !errors.Is(err, io.EOF) && h.limits.take("handshake", networkOf(conn.RemoteAddr().String())) == nil {
 		h.log.Info("a TLS handshake failed", "from", conn.RemoteAddr().String(), "error", err)
 	}
 	return out, info, err
 }
 
-// Listeners are where a Server serves. A nil one is left out.
+// Listeners are what a Server serves on. Nil ones are skipped.
 type Listeners struct {
 	GRPC, HTTP, Admin net.Listener
 }
 
-// Serve serves until ctx is done, and returns nil; or it returns the first listener's
-// error. It closes the listeners. When ctx is done, health says NOT_SERVING and new runs
-// are refused, while runs that are going have up to grace to end, and their clients may
-// still attach, ask and confirm; what runs then is ended as INTERRUPTED.
+// Serve serves until ctx is done, and then returns nil; or it returns the first listener's error. It closes the
+// listeners. When ctx is done, health is NOT_SERVING and new runs are refused, while current runs have up to grace to
+// end, and their clients may still attach, query and confirm; runs still going after that end as INTERRUPTED.
 func (s *Server) Serve(ctx context.Context, l Listeners, grace time.Duration) error {
 	gateway, closeGateway, err := s.gateway(ctx)
 	if err != nil {
@@ -174,7 +170,7 @@ func (s *Server) Serve(ctx context.Context, l Listeners, grace time.Duration) er
 		lis     net.Listener
 		handler http.Handler
 		tls     *tls.Config
-	}{{l.HTTP, gateway, s.cfg.HTTPTLS}, {l.Admin, s.near(s.admin()), nil}} {
+	}{{l.HTTP, gateway, s.cfg.HTTPTLS}, {l.Admin, s.localOnly(s.admin()), nil}} {
 		if x.lis == nil {
 			continue
 		}
@@ -194,11 +190,11 @@ func (s *Server) Serve(ctx context.Context, l Listeners, grace time.Duration) er
 	}
 	group.Go(func() error {
 		<-ctx.Done()
-		s.health.Shutdown() // NOT_SERVING, so that nobody sends more
+		s.health.Shutdown() // NOT_SERVING, so that load balancers send no more
 		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 		defer cancel()
 		s.sessions.Drain(patience)
-		// Every stream has its end now; this is for it to reach its client.
+		// Every stream has its end now; give it time to reach the client.
 		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
 		defer cancel()
 		var all errgroup.Group
@@ -213,13 +209,13 @@ func (s *Server) Serve(ctx context.Context, l Listeners, grace time.Duration) er
 func (s *Server) httpServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: s.cfg.Patience, // a TLS handshake's too
+		ReadHeaderTimeout: s.cfg.Patience, // of a TLS handshake too
 		ReadTimeout:       bodyTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: time.Minute, PingTimeout: 20 * time.Second},
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
-		// No WriteTimeout: it would end a stream in mid-run. See perWriteDeadline.
+		// No WriteTimeout: it would end a stream during its run. See perWriteDeadline.
 	}
 }
 
@@ -239,12 +235,12 @@ func stopGRPC(ctx context.Context, g *grpc.Server) {
 
 func stopHTTP(ctx context.Context, web *http.Server) {
 	if err := web.Shutdown(ctx); err != nil {
-		_ = web.Close() // the grace time is over; its error has no reader
+		_ = web.Close() // after the grace time; its error is irrelevant
 	}
 }
 
-// admin serves what operators look at. It has no authentication: it belongs on loopback
-// or an internal network.
+// admin serves health, readiness, metrics and profiles for operators. It has no authentication: it must listen on
+// loopback or an internal network only.
 func (s *Server) admin() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
@@ -252,7 +248,7 @@ func (s *Server) admin() http.Handler {
 			http.Error(w, "not serving", http.StatusServiceUnavailable)
 			return
 		}
-		_, _ = fmt.Fprintln(w, "ok") // a probe that went away needs no answer
+		_, _ = fmt.Fprintln(w, "ok") // a probe that disconnected needs no answer
 	})
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", s.metrics)
@@ -264,14 +260,14 @@ func (s *Server) admin() http.Handler {
 	return mux
 }
 
-// ready reports whether new calls are welcome.
+// ready reports whether the service takes new calls.
 func (s *Server) ready(ctx context.Context) bool {
 	resp, err := s.health.Check(ctx, &healthpb.HealthCheckRequest{Service: pb.WalletService_ServiceDesc.ServiceName})
 	return err == nil && resp.GetStatus() == healthpb.HealthCheckResponse_SERVING
 }
 
-// readyz is for whoever sends calls, and for who looks why they fail. A custodian that is
-// away does not make the service unready: it signs without him.
+// readyz is for load balancers and for operators who investigate failing calls. An unavailable custodian does not
+// make the service unready: it can still sign.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	state := struct {
 		Ready  bool              `json:"ready"`
@@ -284,5 +280,5 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	if !state.Ready {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
-	_ = json.NewEncoder(w).Encode(state) // a probe that went away needs no answer
+	_ = json.NewEncoder(w).Encode(state) // a probe that disconnected needs no answer
 }

@@ -59,8 +59,8 @@ func TestAdminListener(t *testing.T) {
 	}
 }
 
-// A shutdown ends what waits, and nothing hangs: runs end with the sessions room.
-func TestShutdownInMidRun(t *testing.T) {
+// A shutdown ends waiting runs, and nothing hangs: runs end when the sessions are closed.
+func TestShutdownDuringRuns(t *testing.T) {
 	t.Parallel()
 	gate := servertest.NewGate()
 	f := start(t, servertest.Config{Wrap: func(p *session.Ports) {
@@ -86,8 +86,7 @@ func TestShutdownInMidRun(t *testing.T) {
 	}
 }
 
-// Serve says that it does not serve any more before it ends, lets calls end, and closes
-// its listeners.
+// Serve reports NOT_SERVING before it ends, lets calls end, and closes its listeners.
 func TestServeEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	parts := servertest.Open(t, servertest.Config{})
@@ -109,7 +108,7 @@ func TestServeEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// Who does not end within the grace time is cut off.
+// Calls that do not end within the grace time are cut off.
 func TestServeCutsOffAfterTheGraceTime(t *testing.T) {
 	t.Parallel()
 	gate := servertest.NewGate()
@@ -144,7 +143,7 @@ func TestServeCutsOffAfterTheGraceTime(t *testing.T) {
 	resp, err := web.Do(req)
 	require.NoError(t, err)
 	defer resp.Body.Close() //nolint:errcheck // it was cut off
-	for range 4 {           // both runs wait, each for both parties' pre-params, and nothing will let them through
+	for range 4 {           // both runs wait, each for both parties' pre-params, and nothing lets them continue
 		<-gate.Came
 	}
 
@@ -169,7 +168,7 @@ func TestServeFailsWithAListener(t *testing.T) {
 	require.ErrorIs(t, srv.Serve(t.Context(), server.Listeners{GRPC: bufconn.Listen(1 << 10), HTTP: web}, time.Minute), net.ErrClosed)
 }
 
-func TestHealthOverTheServiceItself(t *testing.T) {
+func TestHealthOnTheServicePort(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Config{})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -183,7 +182,7 @@ func TestHealthOverTheServiceItself(t *testing.T) {
 	}
 }
 
-// The numbers of the sessions room are the API's: convert.go only casts.
+// Package session's enum numbers are the API's: convert.go only casts.
 func TestEnumsHaveTheAPIsNumbers(t *testing.T) {
 	t.Parallel()
 	for ours, theirs := range map[any]any{
@@ -221,7 +220,7 @@ func TestEnumsHaveTheAPIsNumbers(t *testing.T) {
 	} {
 		require.Equal(t, theirs, ours)
 	}
-	// Each value of the API has one of ours, but for UNSPECIFIED and the two steps of the SDK.
+	// Each value of the API has a counterpart, except UNSPECIFIED and the two steps of the SDK.
 	for values, want := range map[int]int{
 		len(pb.Curve_name): 2, len(pb.BackupMethod_name): 6, len(pb.ShareSetState_name): 3, len(pb.Operation_name): 4, len(pb.SessionState_name): 7,
 	} {

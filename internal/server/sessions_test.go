@@ -25,7 +25,7 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// gated is a service whose runs are held up at a gate, one at a time.
+// gated is a service whose runs are held at a gate, one at a time.
 func gated(t testing.TB, cfg session.Config) (*stocked, *servertest.Gate) {
 	t.Helper()
 	gate := servertest.NewGate()
@@ -36,7 +36,7 @@ func gated(t testing.TB, cfg session.Config) (*stocked, *servertest.Gate) {
 	}}), gate
 }
 
-// sessionOf waits until a request is a session.
+// sessionOf waits until a request has a session.
 func sessionOf(t testing.TB, s *stocked, requestID string) string {
 	t.Helper()
 	var id string
@@ -50,7 +50,7 @@ func sessionOf(t testing.TB, s *stocked, requestID string) string {
 	return id
 }
 
-// CancelSession ends a run for everybody attached, over whatever transport each came.
+// CancelSession ends a run for all attached callers, over either transport.
 func TestCancelSession(t *testing.T) {
 	t.Parallel()
 	for name, cancel := range transports {
@@ -88,7 +88,7 @@ func TestCancelSession(t *testing.T) {
 	}
 }
 
-// A full queue says when to come back: in RetryInfo, and over HTTP in a header too.
+// A full queue says when to retry: in RetryInfo, and over HTTP in a header too.
 func TestOverloaded(t *testing.T) {
 	t.Parallel()
 	f, gate := gated(t, session.Config{Queue: 1})
@@ -121,15 +121,14 @@ func TestOverloaded(t *testing.T) {
 		}
 	}
 	a := overHTTP(t, f.Service, alice, &pb.GetWalletRequest{WalletId: uuid.NewString()})
-	require.Empty(t, a.header.Values("Retry-After"), "only where it helps")
+	require.Empty(t, a.header.Values("Retry-After"), "only if retrying helps")
 	gate.Open()
 	for _, end := range ends {
 		done[*pb.SignResponse](t, <-end)
 	}
 }
 
-// While it drains, a service says that it does not serve, refuses what is new, and goes on
-// answering those whose runs it holds.
+// While draining, a service reports NOT_SERVING, refuses new runs, and continues to answer callers of current runs.
 func TestServeDrains(t *testing.T) {
 	t.Parallel()
 	f, gate := gated(t, session.Config{})

@@ -25,8 +25,8 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// rawHTTP2 begins an HTTP/2 connection that takes no data of any stream: its windows are
-// zero, and are never made larger.
+// rawHTTP2 starts an HTTP/2 connection that accepts no stream data: its flow control windows are zero, and never
+// grow.
 func rawHTTP2(t testing.TB, conn net.Conn) *http2.Framer {
 	t.Helper()
 	_, err := io.WriteString(conn, http2.ClientPreface)
@@ -36,7 +36,7 @@ func rawHTTP2(t testing.TB, conn net.Conn) *http2.Framer {
 	return framer
 }
 
-// rawCall begins a gRPC call as alice on a stream of the connection.
+// rawCall starts a gRPC call as alice on a stream of the connection.
 func rawCall(t testing.TB, framer *http2.Framer, stream uint32, req proto.Message) {
 	t.Helper()
 	m := method(t, req)
@@ -56,8 +56,8 @@ func rawCall(t testing.TB, framer *http2.Framer, stream uint32, req proto.Messag
 	require.NoError(t, framer.WriteData(stream, true, append(message, body...)))
 }
 
-// answers reads the frames of a connection, and answers as every client must, until f says
-// that it has seen enough or the connection ends.
+// answers reads the frames of a connection and sends the mandatory replies, until f returns true or the connection
+// ends.
 func answers(framer *http2.Framer, f func(http2.Frame) (enough bool)) error {
 	for {
 		frame, err := framer.ReadFrame()
@@ -83,8 +83,8 @@ func answers(framer *http2.Framer, f func(http2.Frame) (enough bool)) error {
 	}
 }
 
-// Who attaches to a run and reads nothing holds nothing up, costs a bounded amount of
-// memory, and is cut off when the service stops. Not parallel: it measures memory.
+// A client that attaches to a run and reads nothing blocks nothing, costs a bounded amount of memory, and is cut off
+// when the service stops. Not parallel: it measures memory.
 func TestSlowReaders(t *testing.T) {
 	const slow = 100
 	gate := servertest.NewGate()
@@ -146,7 +146,7 @@ func TestSlowReaders(t *testing.T) {
 	}
 }
 
-// heap is how many bytes of heap are in use.
+// heap returns how many bytes of heap are in use.
 func heap() int64 {
 	runtime.GC()
 	var m runtime.MemStats
@@ -154,11 +154,10 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// inBubble runs f with a client's connection to a service that has the shelf, where time
-// goes by as fast as nothing happens.
+// inBubble runs f in a synctest bubble, with a client's connection to a service that has the fixture.
 func inBubble(t *testing.T, f func(t *testing.T, conn net.Conn)) {
 	t.Helper()
-	start(t, servertest.Config{}).Stop() // stocks the shelf, by real time
+	start(t, servertest.Config{}).Stop() // makes the fixture, in real time
 	synctest.Test(t, func(t *testing.T) {
 		parts := servertest.Open(t, servertest.Config{Database: stock.database, Keyset: stock.keyset})
 		srv := server.New(parts.Sessions, servertest.Authenticate, http.NotFoundHandler(), parts.Log.Logger(), server.Config{})
@@ -177,9 +176,8 @@ func inBubble(t *testing.T, f func(t *testing.T, conn net.Conn)) {
 	})
 }
 
-// A stream whose client answers pings, and takes no data for ever, ends with its
-// connection's time.
-func TestNoConnectionLastsForEver(t *testing.T) {
+// A stream whose client answers pings, but never reads data, ends with its connection's age.
+func TestConnectionAgeIsBounded(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, conn net.Conn) {
 		begun := time.Now()
@@ -194,13 +192,13 @@ func TestNoConnectionLastsForEver(t *testing.T) {
 			return time.Since(begun) > 2*time.Hour
 		})
 		require.Error(t, err, "the stream lives for ever")
-		require.True(t, told, "a client hears in time that it should open another one")
+		require.True(t, told, "a client is told in time to open another one")
 		require.Greater(t, time.Since(begun), 20*time.Minute, "longer than a run takes")
 		require.Less(t, time.Since(begun), time.Hour)
 	})
 }
 
-// A connection on which nobody calls is closed after some minutes.
+// A connection without calls is closed after some minutes.
 func TestIdleConnectionsAreClosed(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, conn net.Conn) {
@@ -212,7 +210,7 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 	})
 }
 
-// One connection has a bounded number of streams, whatever it does with them.
+// The streams of a connection are bounded, whatever they are used for.
 func TestStreamsOfAConnectionAreBounded(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, conn net.Conn) {

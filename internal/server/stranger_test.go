@@ -32,11 +32,10 @@ import (
 	"github.com/mpcd/mpcd/internal/server/servertest"
 )
 
-// The wire of a device-held run is tss-lib's own, and docs/adr/0005 and 0001 say all that
-// is around it. The client of these tests was written from them, with tss-lib and the
-// generated stubs alone, as anybody's in another code base could be; for one in another
-// language they are the example. (strangerparty_test.go is its use of tss-lib.)
-// TestLongStranger has a key on SECP256K1 too.
+// A third-party client. The wire format of a device-held run is tss-lib's own, and docs/adr/0005 and 0001 specify
+// everything around it. The client of these tests was written from them, with only tss-lib and the generated stubs,
+// as a client in another code base would be; it is an example for clients in other languages. (strangerparty_test.go
+// has its use of tss-lib.) TestLongStranger covers a key on SECP256K1 too.
 func TestStranger(t *testing.T) {
 	t.Parallel()
 	s := servertest.Start(t, servertest.Config{Workers: servertest.Workers(1)})
@@ -50,8 +49,7 @@ func TestStrangerOverHTTP(t *testing.T) {
 	strangersLife(t, &stranger{t: t, wire: strangerHTTP{s.HTTP, s.URL + "/v1"}}, pb.Curve_CURVE_ED25519)
 }
 
-// strangersLife is a wallet from its creation to a second device, and a signature of each
-// device's under each key.
+// strangersLife is a wallet from its creation to a second device, with a signature by each device under each key.
 func strangersLife(t *testing.T, s *stranger, curves ...pb.Curve) {
 	t.Helper()
 	first := s.create(curves)
@@ -65,15 +63,15 @@ func strangersLife(t *testing.T, s *stranger, curves ...pb.Curve) {
 	}
 }
 
-// stranger is a client of the service's that knows its API and tss-lib.
+// stranger is a client that knows the service's API and tss-lib.
 type stranger struct {
 	t    *testing.T
 	wire strangerWire
 	used int // pre-params: each new SECP256K1 share takes a fresh set
 }
 
-// create makes a wallet and returns the first device's share, in the stranger's encoding:
-// to the service it is a hash.
+// create makes a wallet and returns the first device's share, in the stranger's encoding: the service only sees its
+// hash.
 func (s *stranger) create(curves []pb.Curve) []byte {
 	r := s.begin("CREATE", nil, curves)
 	set, _ := r.follow(&pb.CreateWalletRequest{RequestId: uuid.NewString(), Curves: curves, ClientSide: &pb.CreateWalletRequest_Device{Device: r.device}})
@@ -97,7 +95,7 @@ func (s *stranger) provision(backup []byte) []byte {
 	return s.confirm(r, set)
 }
 
-// confirm says that the new share is stored, by its hash.
+// confirm confirms that the new share is stored, by its hash.
 func (s *stranger) confirm(r *strangerRun, set *pb.ShareSet) []byte {
 	require.Equal(s.t, r.made.ShareSetID, set.GetShareSetId())
 	sum := sha256.Sum256(r.encoded)
@@ -127,36 +125,35 @@ func (s *stranger) call(req, resp proto.Message) {
 	require.NoError(s.t, s.wire.call(s.t.Context(), req, resp))
 }
 
-// strangerRun is one attempt at one operation. It is a plain loop: an event comes, it is
-// answered with whatever there is to say.
+// strangerRun is one attempt at one operation. It is a simple loop that answers each event.
 type strangerRun struct {
 	*stranger
 	operation string
-	source    []byte         // the share that is used, encoded; nil when there is none
-	from      *strangerShare // the same
-	curves    []pb.Curve     // of the run, in the order in which it works through them
+	source    []byte         // the share that is used, encoded; nil if there is none
+	from      *strangerShare // the same, decoded
+	curves    []pb.Curve     // of the run, in order
 	payload   []byte         // what is signed
 	device    *pb.DeviceSide
 
 	session   string
 	attempt   uint32
-	key       hpke.PrivateKey // for what is for us alone
+	key       hpke.PrivateKey // for messages to us only
 	hello     *pb.Hello
 	peer      *pb.Hello             // the service's
 	queue     []*pb.ProtocolMessage // to be sent
 	sent, got uint32                // the last numbers of both directions
 	out, in   hash.Hash             // over both directions
-	tss       *strangerTSS          // of the curve that is at work; nil after the last
-	early     []*pb.ProtocolMessage // of the next curve, which the service has begun already
-	peerEnded bool                  // its End has come
-	expected  []byte                // the MAC that must come
-	confirmed bool                  // it came
+	tss       *strangerTSS          // of the current curve; nil after the last
+	early     []*pb.ProtocolMessage // of the next curve, which the service has already started
+	peerEnded bool                  // its End has arrived
+	expected  []byte                // the MAC that must arrive
+	confirmed bool                  // it arrived
 	made      *strangerShare        // the new share, and
-	encoded   []byte                // the same as it is stored
+	encoded   []byte                // its encoding for storage
 	signature []byte
 }
 
-// begin prepares a run from the share in source, which is nil where there is none.
+// begin prepares a run from the share in source, which may be nil.
 func (s *stranger) begin(operation string, source []byte, curves []pb.Curve) *strangerRun {
 	key, err := hpke.DHKEM(ecdh.X25519()).GenerateKey()
 	require.NoError(s.t, err)
@@ -176,7 +173,7 @@ func (s *stranger) begin(operation string, source []byte, curves []pb.Curve) *st
 	return r
 }
 
-// follow takes the run from its request to its outcome: a new set, or a signature.
+// follow executes the run from its request to its outcome: a new set, or a signature.
 func (r *strangerRun) follow(req proto.Message) (set *pb.ShareSet, signature []byte) {
 	next, err := r.wire.open(r.t.Context(), req)
 	require.NoError(r.t, err)
@@ -192,7 +189,7 @@ func (r *strangerRun) follow(req proto.Message) (set *pb.ShareSet, signature []b
 	return set, signature
 }
 
-// answer does what an event asks for.
+// answer handles an event.
 func (r *strangerRun) answer(e strangerEvent) {
 	if p := e.GetProgress(); p != nil && r.session == "" {
 		r.session, r.attempt = p.GetSessionId(), p.GetAttempt()
@@ -207,7 +204,7 @@ func (r *strangerRun) answer(e strangerEvent) {
 	r.post()
 }
 
-// say puts a message into the queue and into the hash of what we said.
+// say adds a message to the queue and to the hash of our messages.
 func (r *strangerRun) say(m *pb.ProtocolMessage) {
 	r.sent++
 	m.Sequence = r.sent
@@ -229,7 +226,7 @@ func (r *strangerRun) post() {
 	r.queue = nil
 }
 
-// hear takes a message of the service's.
+// hear handles a message of the service.
 func (r *strangerRun) hear(m *pb.ProtocolMessage) {
 	r.got++
 	require.Equal(r.t, r.got, m.GetSequence())
@@ -256,7 +253,7 @@ func (r *strangerRun) hear(m *pb.ProtocolMessage) {
 	}
 }
 
-// meet holds what the service says the run is about against what we know, and begins.
+// meet checks the service's hello against what we know, and starts.
 func (r *strangerRun) meet(peer *pb.Hello) {
 	r.peer = peer
 	if r.from != nil {
@@ -270,7 +267,7 @@ func (r *strangerRun) meet(peer *pb.Hello) {
 	r.work(0)
 }
 
-// work begins on the i-th curve: parties, and what came for them already.
+// work starts the i-th curve, with messages that have arrived for it already.
 func (r *strangerRun) work(i int) {
 	r.tss = r.parties(i)
 	r.tss.start()
@@ -281,7 +278,7 @@ func (r *strangerRun) work(i int) {
 	}
 }
 
-// keep takes what the curve's protocol has made, and goes on to the next curve or the end.
+// keep stores the result on the current curve, and continues with the next curve or the end.
 func (r *strangerRun) keep() {
 	r.tss.keep(r)
 	for i, curve := range r.curves {
@@ -303,7 +300,7 @@ func (r *strangerRun) keep() {
 	r.say(&pb.ProtocolMessage{End: end})
 }
 
-// emit sends one message of tss-lib; one to a single party is sealed for it.
+// emit sends one tss-lib message; one to a single party is encrypted to it.
 func (r *strangerRun) emit(curve pb.Curve, payload []byte, private bool) {
 	if private {
 		to, err := hpke.DHKEM(ecdh.X25519()).NewPublicKey(r.peer.GetSessionKey())
@@ -314,7 +311,7 @@ func (r *strangerRun) emit(curve pb.Curve, payload []byte, private bool) {
 	r.say(&pb.ProtocolMessage{Curve: curve, Payload: payload, Private: private})
 }
 
-// open is the way back: tss-lib's bytes, and whether they are for one party alone.
+// open is the reverse: it returns tss-lib's bytes, and whether they are for one party only.
 func (r *strangerRun) open(m *pb.ProtocolMessage) (payload []byte, private bool) {
 	if !m.GetPrivate() {
 		return m.GetPayload(), false
@@ -330,7 +327,7 @@ func (r *strangerRun) sealInfo(from string) []byte {
 	return h.Sum(nil)
 }
 
-// mac is a side's word on the transcript.
+// mac returns a side's MAC over the transcript.
 func (r *strangerRun) mac(role string) []byte {
 	keyOf, source, set, record := r.from, "", "", []byte(nil)
 	if r.from != nil {
@@ -355,7 +352,7 @@ func (r *strangerRun) mac(role string) []byte {
 	return m.Sum(nil)
 }
 
-// signed is the digest of what is signed; empty otherwise.
+// signed returns the digest of what is signed; empty for other operations.
 func (r *strangerRun) signed() []byte {
 	if r.operation != "SIGN" {
 		return nil
@@ -364,7 +361,7 @@ func (r *strangerRun) signed() []byte {
 	return sum[:]
 }
 
-// proof shows that we have the share: a signature over the hello and what it is about.
+// proof proves that we have the share: a signature over the hello and its context.
 func (r *strangerRun) proof() []byte {
 	record := sha256.Sum256(r.from.Record)
 	h := sha256.New()
@@ -374,7 +371,7 @@ func (r *strangerRun) proof() []byte {
 	return r.from.prove(h.Sum(nil))
 }
 
-// addFields adds each field after its length.
+// addFields adds each field, prefixed by its length.
 func addFields(h hash.Hash, fields ...[]byte) {
 	for _, f := range fields {
 		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(f))))
@@ -382,7 +379,7 @@ func addFields(h hash.Hash, fields ...[]byte) {
 	}
 }
 
-// addToHash adds a message to its direction's hash. A MAC is no part of what it is over.
+// addToHash adds a message to its direction's hash, but not a MAC, which is over that hash.
 func addToHash(h hash.Hash, m *pb.ProtocolMessage) {
 	switch x := m.GetHello(); {
 	case x != nil:
@@ -398,9 +395,9 @@ func addToHash(h hash.Hash, m *pb.ProtocolMessage) {
 	}
 }
 
-// strangerWire is a way to the service.
+// strangerWire is a transport to the service.
 type strangerWire interface {
-	// open makes a streaming call, and returns what reads its next event.
+	// open makes a streaming call, and returns a function that reads its next event.
 	open(ctx context.Context, req proto.Message) (func() (strangerEvent, error), error)
 	call(ctx context.Context, req, resp proto.Message) error
 }
@@ -467,7 +464,7 @@ func (w strangerGRPC) call(ctx context.Context, req, resp proto.Message) error {
 	return fmt.Errorf("no call takes a %T", req)
 }
 
-// strangerHTTP posts JSON. A stream's events come as lines of JSON.
+// strangerHTTP posts JSON. A stream's events are lines of JSON.
 type strangerHTTP struct {
 	client *http.Client
 	base   string

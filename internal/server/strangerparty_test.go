@@ -42,9 +42,8 @@ func tssCurve(c pb.Curve) elliptic.Curve {
 	return lib.Edwards()
 }
 
-// strangerTSS is this side's part in one of tss-lib's protocols on one curve. Nothing of it
-// runs on its own: tss-lib computes inside Start and Update, and writes to out, which has
-// room for all that a run emits.
+// strangerTSS is this side's part in one of tss-lib's protocols on one curve. It runs no goroutines: tss-lib computes
+// inside Start and Update, and writes to out, which has capacity for everything a run emits.
 type strangerTSS struct {
 	t       *testing.T
 	curve   pb.Curve
@@ -55,8 +54,8 @@ type strangerTSS struct {
 	keep    func(*strangerRun)
 }
 
-// strangerParty is one tss-lib party. A resharing has two a side, in committees of their
-// own; each knows all parties by ids that are its own.
+// strangerParty is one tss-lib party. In a resharing each side has two, in different committees; each refers to all
+// parties by its own ids.
 type strangerParty struct {
 	lib.Party
 	committee string
@@ -78,8 +77,8 @@ func (ids strangerIDs) parameters(c pb.Curve) *lib.Parameters {
 	return lib.NewParameters(tssCurve(c), lib.NewPeerContext(ids.sorted), ids.ours, 2, 1)
 }
 
-// committees says whose each message of a resharing is, and for whom: nothing on the wire
-// does. Names are without their packages; those of both curves are here.
+// committees has the sender's and receivers' committees of each message of a resharing, which the wire format leaves
+// out. Names are without their packages; those of both curves are here.
 var committees = map[protoreflect.Name]struct{ from, to string }{
 	"DGRound1Message":  {"old", "new"},
 	"DGRound2Message":  {"new", "old"}, // of ED25519
@@ -107,14 +106,14 @@ func (s *strangerTSS) start() {
 	s.pump()
 }
 
-// take takes one message of the service's.
+// take handles a message of the service.
 func (s *strangerTSS) take(payload []byte, private bool) {
 	s.deliver(payload, private, nil)
 	s.pump()
 }
 
-// deliver gives a message to those of our parties that it is for. from is our own party
-// that sent it, or nil for the service's.
+// deliver passes a message to those of our parties that it is for. from is our own party that sent it, or nil for the
+// service's.
 func (s *strangerTSS) deliver(payload []byte, private bool, from *strangerParty) {
 	var message anypb.Any
 	require.NoError(s.t, proto.Unmarshal(payload, &message))
@@ -134,8 +133,7 @@ func (s *strangerTSS) deliver(payload []byte, private bool, from *strangerParty)
 	}
 }
 
-// pump takes what our parties emitted to where it is to go, until they wait again. What our
-// old party has for our new one alone stays here.
+// pump delivers what our parties emit, until they wait again. Messages from our old party to our new one stay here.
 func (s *strangerTSS) pump() {
 	for len(s.out) > 0 {
 		m := <-s.out
@@ -152,7 +150,7 @@ func (s *strangerTSS) pump() {
 	}
 }
 
-// party returns our party of that id, or nil.
+// party returns our party with that id, or nil.
 func (s *strangerTSS) party(id *lib.PartyID) *strangerParty {
 	for _, p := range s.parties {
 		if bytes.Equal(p.PartyID().GetKey(), id.GetKey()) {
@@ -169,7 +167,7 @@ func (s *strangerTSS) check(err *lib.Error) {
 	}
 }
 
-// parties makes our parties for the run's i-th curve.
+// parties creates our parties for the run's i-th curve.
 func (r *strangerRun) parties(i int) *strangerTSS {
 	curve := r.curves[i]
 	s := &strangerTSS{t: r.t, curve: curve, out: make(chan lib.Message, 64), emit: r.emit}
@@ -190,7 +188,7 @@ func (r *strangerRun) parties(i int) *strangerTSS {
 	return s
 }
 
-// newIDs are those of the new set: both hellos name their parties' keys.
+// newIDs returns the ids of the new set: both hellos contain their parties' keys.
 func (r *strangerRun) newIDs(i int) strangerIDs {
 	at := func(x *pb.Hello) *big.Int { return new(big.Int).SetBytes(x.GetPartyKeys()[32*i : 32*(i+1)]) }
 	return newStrangerIDs(at(r.hello), at(r.peer))
@@ -214,7 +212,7 @@ func (r *strangerRun) keygenED25519(s *strangerTSS, ids strangerIDs) {
 	s.keep = func(r *strangerRun) { r.made.ED25519 = <-end }
 }
 
-// place makes the ids and parameters of one of our two parties in a resharing.
+// place returns the ids and parameters of one of our two parties in a resharing.
 func (r *strangerRun) place(s *strangerTSS, i int, committee string) (*strangerParty, *lib.ReSharingParameters) {
 	ours, theirs := r.from.partyKeys(s.curve)
 	ids := map[string]strangerIDs{"old": newStrangerIDs(ours, theirs), "new": r.newIDs(i)}
@@ -223,8 +221,8 @@ func (r *strangerRun) place(s *strangerTSS, i int, committee string) (*strangerP
 	return p, lib.NewReSharingParameters(tssCurve(s.curve), lib.NewPeerContext(ids["old"].sorted), lib.NewPeerContext(ids["new"].sorted), ids[committee].ours, 2, 1, 2, 1)
 }
 
-// The old party gets a copy of the share that is its own, since it zeroes it at its end; the
-// new one nothing but fresh pre-params. The old one's save data is not looked at.
+// The old party gets its own copy of the share, since it zeroes it at its end; the new one only fresh pre-params. The
+// old one's save data is not used.
 func (r *strangerRun) reshareSECP256K1(s *strangerTSS, i int) {
 	oldEnd, newEnd := make(chan *eckeygen.LocalPartySaveData, 1), make(chan *eckeygen.LocalPartySaveData, 1)
 	p, params := r.place(s, i, "old")
@@ -265,8 +263,8 @@ func (r *strangerRun) signers(s *strangerTSS, ids strangerIDs) {
 	s.keep = func(r *strangerRun) { r.signature = (<-end).GetSignature() }
 }
 
-// strangerShare is what the stranger stores, as JSON: tss-lib's own save data, and the set's
-// record. The service's own SDK stores something else; the service asks for neither.
+// strangerShare is what the stranger stores, as JSON: tss-lib's own save data, and the set's record. The SDK stores
+// something else; the service requires neither.
 type strangerShare struct {
 	WalletID, ShareSetID string
 	Record               []byte
@@ -274,7 +272,7 @@ type strangerShare struct {
 	ED25519              *edkeygen.LocalPartySaveData `json:",omitempty"`
 }
 
-// decode reads a share anew for each run: tss-lib writes to what it is given.
+// decode decodes a share anew for each run, since tss-lib modifies its input.
 func (s *stranger) decode(encoded []byte) *strangerShare {
 	out := new(strangerShare)
 	require.NoError(s.t, json.Unmarshal(encoded, out))
@@ -306,8 +304,7 @@ func (x *strangerShare) publicKey(c pb.Curve) []byte {
 	return encodePoint(c, public)
 }
 
-// sides returns the places of both parties in tss-lib's vectors, which are in the order of
-// the keys.
+// sides returns the indices of both parties in tss-lib's vectors, which are in the order of the keys.
 func (x *strangerShare) sides(c pb.Curve) (ours, theirs int) {
 	_, own, keys, _, _ := x.values(c)
 	ours = slices.IndexFunc(keys, func(k *big.Int) bool { return k.Cmp(own) == 0 })
@@ -320,8 +317,7 @@ func (x *strangerShare) partyKeys(c pb.Curve) (ours, theirs *big.Int) {
 	return keys[i], keys[j]
 }
 
-// shared is what the two sides of a set can compute and nobody else: our share times their
-// point, on the set's first curve.
+// shared returns what only the two sides of a set can compute: our share times their point, on the set's first curve.
 func (x *strangerShare) shared() []byte {
 	c := x.curves()[0]
 	xi, _, _, points, _ := x.values(c)
@@ -329,10 +325,9 @@ func (x *strangerShare) shared() []byte {
 	return encodePoint(c, points[theirs].ScalarMult(new(big.Int).Mod(xi, tssCurve(c).Params().N)))
 }
 
-// prove signs a digest with our share of the set's first curve: ECDSA with low s, or Ed25519
-// from the scalar that the share is. The nonce of either is derived or random, as the library
-// at hand has it: the service cannot tell. These are tss-lib's points and big numbers, whose time
-// depends on the secret; a client on a phone has better ones.
+// prove signs a digest with our share of the set's first curve: ECDSA with low s, or Ed25519 with the share as the
+// scalar. The nonce may be derived or random: the service cannot tell. tss-lib's points and big numbers, used here,
+// are not constant-time; a client on a phone should use others that are.
 func (x *strangerShare) prove(digest []byte) []byte {
 	c := x.curves()[0]
 	curve := tssCurve(c)
@@ -364,7 +359,7 @@ func littleEndian(b [64]byte) *big.Int {
 	return new(big.Int).SetBytes(b[:])
 }
 
-// record encodes the set's public values, as docs/adr/0001 has it.
+// record encodes the set's public values, as specified in docs/adr/0001.
 func (x *strangerShare) record(t *testing.T, operation string) []byte {
 	t.Helper()
 	purpose := pb.Purpose_PURPOSE_SIGNING
@@ -385,7 +380,7 @@ func (x *strangerShare) record(t *testing.T, operation string) []byte {
 	return b
 }
 
-// party returns the public values of one party, at its place in tss-lib's vectors.
+// party returns the public values of one party, by its index in tss-lib's vectors.
 func (x *strangerShare) party(c pb.Curve, i int) map[int]any {
 	_, _, keys, points, _ := x.values(c)
 	out := map[int]any{1: keys[i].FillBytes(make([]byte, 32)), 2: encodePoint(c, points[i])}
@@ -397,10 +392,10 @@ func (x *strangerShare) party(c pb.Curve, i int) map[int]any {
 	return out
 }
 
-// encodePoint is SEC1 uncompressed, or RFC 8032.
+// encodePoint encodes as SEC1 uncompressed, or RFC 8032.
 func encodePoint(c pb.Curve, p *crypto.ECPoint) []byte {
 	if c == pb.Curve_CURVE_SECP256K1 {
-		return elliptic.Marshal(lib.S256(), p.X(), p.Y()) //nolint:staticcheck // the curve is not one that crypto/ecdh has
+		return elliptic.Marshal(lib.S256(), p.X(), p.Y()) //nolint:staticcheck // crypto/ecdh does not have the curve
 	}
 	out := p.Y().FillBytes(make([]byte, 32))
 	slices.Reverse(out)
@@ -408,8 +403,8 @@ func encodePoint(c pb.Curve, p *crypto.ECPoint) []byte {
 	return out
 }
 
-// preParams builds the next of the committed pre-params from its numbers. The service's are
-// the same list: the stranger begins at the other end, and neither comes to the middle.
+// preParams builds the next of the committed pre-params from its numbers. The service uses the same list: the
+// stranger begins at the other end, and neither reaches the middle.
 func (s *stranger) preParams() *eckeygen.LocalPreParams {
 	all, err := os.ReadFile("../tss/tsstest/preparams.txt")
 	require.NoError(s.t, err)

@@ -23,22 +23,22 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// theft is one thing that whoever has the owner's token, and no share, can do. It must not fail
-// the test: it runs beside it.
+// theft is one thing that an attacker with the owner's token, and no share, can do. It must not fail the test: it
+// runs concurrently.
 type theft func(t testing.TB, s *stage)
 
-// unary is a call that is over when it is answered.
+// unary is a single unary call.
 func unary(do call, req func(s *stage) proto.Message) theft {
 	return func(t testing.TB, s *stage) { do(t, s.Service, alice, req(s)) }
 }
 
-// silently begins a device-held run and says nothing.
+// silently begins a device-held run and sends nothing.
 func silently(req func(s *stage) deviceRun) theft {
 	return func(t testing.TB, s *stage) { begins(t, s.Service, alice, req(s)) }
 }
 
-// withHello begins a device-held run, says a hello with a share that is none of the set's, and, where that is
-// not the end, cancels it.
+// withHello begins a device-held run, sends a hello with a share that is not the set's, and cancels the run if that
+// does not end it.
 func withHello(with func(s *stage) held, req func(s *stage) deviceRun) theft {
 	return func(t testing.TB, s *stage) {
 		d := begins(t, s.Service, alice, req(s))
@@ -46,7 +46,7 @@ func withHello(with func(s *stage) held, req func(s *stage) deviceRun) theft {
 		if h := with(s); h.share != nil {
 			m.Hello.Proof = proof(t, m.GetHello(), d.req, &session.Session{ID: d.id, Attempt: d.attempt, Operation: operationOf(d.req)}, h)
 		}
-		_, _ = d.says(m) // whether it was taken shows in what the service has spent
+		_, _ = d.says(m) // whether it was accepted shows in what the service has spent
 		overGRPC(t, s.Service, alice, &pb.CancelSessionRequest{SessionId: d.id})
 		<-d.ended
 	}
@@ -70,7 +70,7 @@ func createsHosted(t testing.TB, s *stage) {
 	}
 }
 
-// thefts are over every RPC.
+// thefts cover every RPC.
 func thefts() []theft {
 	none := func(*stage) held { return held{} }
 	garbage := func(h held) held { return h.with([]byte("x")) }
@@ -95,7 +95,7 @@ func thefts() []theft {
 			unary(do, func(s *stage) proto.Message {
 				return edit(confirmReq(s.pending), func(r *pb.ConfirmShareSetRequest) { r.ShareSha256 = make([]byte, 32) })
 			}),
-			unary(do, func(s *stage) proto.Message { return revokeReq(s.half) }),
+			unary(do, func(s *stage) proto.Message { return revokeReq(s.unbacked) }),
 			unary(do, func(s *stage) proto.Message { return releaseReq(s.second) }),
 			unary(do, func(s *stage) proto.Message { return &pb.GetWalletRequest{WalletId: s.second.wallet} }),
 			unary(do, func(*stage) proto.Message { return &pb.ListWalletsRequest{PageSize: 100} }),
@@ -109,17 +109,16 @@ func thefts() []theft {
 	return all
 }
 
-// Who has the owner's token and no share does everything that can be called, again and again. The
-// owner's device signs at once all the while, in its first attempt; as many pre-params as the
-// caller may have are taken, and no more; nothing is charged. TestLongThief has a thousand calls,
-// and looks at the memory.
+// An attacker with the owner's token and no share calls everything, repeatedly. Meanwhile the owner's device signs at
+// once, in its first attempt; only as many pre-params as the caller may use are taken; nothing is charged.
+// TestLongThief makes a thousand calls, and checks the memory.
 func TestThief(t *testing.T) {
 	t.Parallel()
 	thief(t, 200)
 }
 
-// thief returns how many bytes the heap of this process has grown by in the second half of the
-// calls, which says something where no other test runs.
+// thief returns how many bytes this process's heap has grown by in the second half of the calls, which is meaningful
+// if no other test runs.
 func thief(t *testing.T, calls int) (grown int64) {
 	t.Helper()
 	const thieves, creates = 4, 3
@@ -164,12 +163,12 @@ func thief(t *testing.T, calls int) (grown int64) {
 	return grown
 }
 
-// flood is how many requests one caller sends of each kind, hosted and device-held, beside how
-// many honest callers.
+// flood is how many requests of each kind, hosted and device-held, one caller sends, and how many honest callers
+// there are.
 type flood struct{ honest, requests int }
 
-// honestCallers all sign once, at the same moment, every other one with a device of its own; it
-// returns how long each took.
+// honestCallers all sign once, at the same moment, every other one with its own device; it returns how long each
+// took.
 func (s *stage) honestCallers(t testing.TB, callers int) (took []time.Duration) {
 	t.Helper()
 	took = make([]time.Duration, callers)
@@ -177,7 +176,7 @@ func (s *stage) honestCallers(t testing.TB, callers int) (took []time.Duration) 
 	n := newNetwork(s.Conn)
 	n.hear = func(stream grpc.ClientStream, event any) error {
 		err := stream.RecvMsg(event)
-		if status.Code(err) == codes.ResourceExhausted { // the SDK would come again
+		if status.Code(err) == codes.ResourceExhausted { // the SDK would retry
 			failed <- err
 		}
 		return err
@@ -215,20 +214,20 @@ func (s *stage) honestCallers(t testing.TB, callers int) (took []time.Duration) 
 	return took
 }
 
-// maxCalls is fewer than one connection takes at once.
+// maxCalls is fewer than one connection's concurrent calls.
 const maxCalls = 400
 
-// besideAFlood requires that no honest caller is refused while one caller sends its requests, and
-// logs how long they wait.
+// besideAFlood requires that no honest caller is refused while one caller floods the service, and logs how long they
+// wait.
 func besideAFlood(t *testing.T, f flood) {
 	t.Helper()
 	s := newStage(t, rogueConfig(0, false)) // all use one set
-	// The hog has its own connections: one takes 512 calls at once, and silent ones stay for 30 s.
+	// The flooding caller needs several connections: one takes 512 concurrent calls, and silent ones stay for 30 s.
 	flooding := make([]*servertest.Service, 1+2*f.requests/maxCalls)
 	for i := range flooding {
 		flooding[i] = s.Connect(t)
 	}
-	hog := &session.Caller{Name: "hog", Scopes: []session.Scope{session.ScopeSign}}
+	flooder := &session.Caller{Name: "flooder", Scopes: []session.Scope{session.ScopeSign}}
 	longest := func(all []time.Duration) (most time.Duration) {
 		for _, d := range all {
 			most = max(most, d)
@@ -241,7 +240,8 @@ func besideAFlood(t *testing.T, f flood) {
 	for i := range f.requests {
 		wg.Go(func() { // ends with its call
 			began.Add(1)
-			if a := overGRPC(t, flooding[i%len(flooding)], hog, signReq(s.second)); a.status.Code() == codes.ResourceExhausted {
+			a := overGRPC(t, flooding[i%len(flooding)], flooder, signReq(s.second))
+			if a.status.Code() == codes.ResourceExhausted {
 				refused.Add(1)
 			} else {
 				served.Add(1)
@@ -250,7 +250,7 @@ func besideAFlood(t *testing.T, f flood) {
 	}
 	for i := range f.requests {
 		wg.Go(func() { // ends with its call's first answer
-			begins(t, flooding[i%len(flooding)], hog, deviceSignReq(s.second))
+			begins(t, flooding[i%len(flooding)], flooder, deviceSignReq(s.second))
 			began.Add(1)
 		})
 	}
@@ -260,11 +260,11 @@ func besideAFlood(t *testing.T, f flood) {
 	beside := longest(s.honestCallers(t, f.honest))
 	t.Logf("the longest wait: %v alone, %v beside %d requests", before, beside, 2*f.requests)
 	wg.Wait()
-	t.Logf("of the hog's hosted requests %d were served, %d refused", served.Load(), refused.Load())
+	t.Logf("of the flood's hosted requests %d were served, %d refused", served.Load(), refused.Load())
 }
 
-// Twelve honest callers beside one that sends sixty requests of each kind.
-// TestLongHonestCallersBesideAFlood has two hundred beside a thousand.
+// Twelve honest callers, next to one that sends sixty requests of each kind. TestLongHonestCallersBesideAFlood has
+// two hundred next to a thousand.
 func TestHonestCallersBesideAFlood(t *testing.T) {
 	t.Parallel()
 	besideAFlood(t, flood{honest: 12, requests: 60})

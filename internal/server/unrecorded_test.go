@@ -32,9 +32,8 @@ func unknown(t testing.TB, s *servertest.Service, id, requestID string) {
 	require.ErrorIs(t, err, session.ErrSessionNotFound)
 }
 
-// A device-held session whose device has said nothing is in no database and in no audit log. It is
-// found all the same: by who began it, and by nobody else. When it has ended, the same request
-// begins anew.
+// A device-held session whose device has sent nothing is in no database and in no audit log. The caller that began it
+// can still find it, but no other. When it has ended, the same request begins anew.
 func TestSilentSessionsAreNotRecorded(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
@@ -96,9 +95,9 @@ func TestSilentSessionsAreNotRecorded(t *testing.T) {
 	require.Equal(t, before, after)
 }
 
-// A device that begins is told its session and attempt, whatever it has seen: of a session that was
-// forgotten, whose sequences were others.
-func TestWhoBeginsIsToldItsSession(t *testing.T) {
+// A device that begins is told its session and attempt even if it has seen events of an earlier, forgotten session
+// with other sequences.
+func TestNewRunGetsItsSession(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{Sessions: session.Config{DeviceSilence: briefly}}) // shorter than a heartbeat
 	req := deviceSignReq(f.second)
@@ -109,8 +108,8 @@ func TestWhoBeginsIsToldItsSession(t *testing.T) {
 	<-d.heard
 }
 
-// Calls with one request id, at the same moment, are one session, and so is what is recorded.
-func TestCallsAtOnceAreOneSession(t *testing.T) {
+// Concurrent calls with one request id are one session, and only one is recorded.
+func TestConcurrentCallsAreOneSession(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
 	req := deviceSignReq(f.second)
@@ -149,8 +148,8 @@ func TestCallsAtOnceAreOneSession(t *testing.T) {
 	require.Equal(t, 1, begun)
 }
 
-// An instance that has shown its share takes over from one that is silent: it is the session that
-// both were told, at the next attempt, and recorded as that.
+// An instance that has proven its share takes over from a silent one: in the session that both were told, at the next
+// attempt, and it is recorded so.
 func TestTakeoverOfASilentSession(t *testing.T) {
 	t.Parallel()
 	f := start(t, servertest.Config{})
@@ -171,16 +170,15 @@ func TestTakeoverOfASilentSession(t *testing.T) {
 	require.Equal(t, pb.SessionState_SESSION_STATE_CANCELLED, getSession(t, f.Service, d.id).GetState())
 }
 
-// The service is started anew before it has the device's hello: it knows nothing of the session,
-// and the SDK begins anew by itself.
+// If the service restarts before the device's hello, the session is lost, and the SDK begins anew by itself.
 func TestServiceForgetsASilentSession(t *testing.T) {
 	t.Parallel()
-	cfg, shelf := withShelf(t, servertest.Config{Auth: servertest.Always("alice"), Dir: t.TempDir()})
+	cfg, fixture := withFixture(t, servertest.Config{Auth: servertest.Always("alice"), Dir: t.TempDir()})
 	s := servertest.Start(t, cfg)
 	cfg.Keyset, cfg.Database = s.Keyset, nil
 	n := newNetwork(s.Conn)
 	phone := networkPhone(t, n)
-	share, err := client.ParseShare(shelf.second.share)
+	share, err := client.ParseShare(fixture.second.share)
 	require.NoError(t, err)
 	var lost atomic.Bool
 	var once sync.Once
@@ -218,7 +216,7 @@ func TestServiceForgetsASilentSession(t *testing.T) {
 	_, err = phone.Sign(t.Context(), share, client.CurveEd25519, []byte("x"))
 	require.NoError(t, err)
 	refused(t, answer{status: status.Convert(<-refusals)}, codes.NotFound, "SESSION_NOT_FOUND")
-	lines, err := restarted.Store.Audit(t.Context(), shelf.second.wallet)
+	lines, err := restarted.Store.Audit(t.Context(), fixture.second.wallet)
 	require.NoError(t, err)
 	var actions []string
 	for _, l := range lines {
@@ -229,8 +227,8 @@ func TestServiceForgetsASilentSession(t *testing.T) {
 	require.Equal(t, []string{"session.begin", "session.run", "session.release", "session.commit"}, actions, "one attempt")
 }
 
-// Who has a token and no share does not make the service ask the customer's authoriser; who has
-// the share is asked about before anything is recorded or used, also where it would take over.
+// Without the share, a caller cannot make the service ask the customer's authoriser; with it, the authoriser is asked
+// before anything is recorded or used, also for a takeover.
 func TestPolicyIsAskedAfterTheProof(t *testing.T) {
 	t.Parallel()
 	a := newAuthoriser(t)
@@ -288,7 +286,7 @@ func TestPolicyIsAskedAfterTheProof(t *testing.T) {
 		"session.begin refused SIGN daily limit reached",
 	}, noted)
 
-	// The same request goes on when the answer is yes.
+	// The same request proceeds once the answer is yes.
 	require.Eventually(t, func() bool { return a.client.Circuit() != "open" }, 2*time.Minute, 5*time.Millisecond)
 	a.says(200, `{"allow": true}`)
 	a.questions()
@@ -297,7 +295,7 @@ func TestPolicyIsAskedAfterTheProof(t *testing.T) {
 	<-d.heard
 	require.Len(t, a.questions(), 1)
 	a.says(200, `{"allow": false}`)
-	other := proto.Clone(requests["SIGN"].req).(deviceRun) //nolint:errcheck,forcetypeassert // it is one
+	other := proto.Clone(requests["SIGN"].req).(deviceRun) //nolint:errcheck,forcetypeassert // it has this type
 	other.GetDevice().Instance = uuid.NewString()
 	thief := begins(t, f.Service, alice, other)
 	thief.saysHello(t, f.first)
@@ -313,8 +311,8 @@ func TestPolicyIsAskedAfterTheProof(t *testing.T) {
 	require.Equal(t, []any{session.Running, uint32(1)}, []any{rec.State, rec.Attempt}, "it goes on")
 }
 
-// full is a store that takes no end of a session while it is full. While it cancels, each is
-// cancelled in the moment in which it ends, and who broke it cannot be noted.
+// full is a store that refuses to store ends of sessions while it is full. While cancels is set, each session is
+// cancelled at the moment it ends, and its culprit cannot be recorded.
 type full struct {
 	session.Sessions
 	session.Budgets
@@ -363,8 +361,8 @@ func swept(t *testing.T, s *servertest.Service, words ...string) {
 	<-over
 }
 
-// A run's end that the store did not take is stored by the sweeper, and charged to whom it is to
-// be charged, once. Until then callers see it as INTERRUPTED.
+// If the store did not take a run's end, the sweeper stores it and charges it, once. Until then callers see
+// INTERRUPTED.
 func TestEndsAreStoredLate(t *testing.T) {
 	t.Parallel()
 	var store full
@@ -396,17 +394,17 @@ func TestEndsAreStoredLate(t *testing.T) {
 	require.Equal(t, uint32(1), r.aborts(t))
 	require.Equal(t, tss.OperationSign+" culprit CLIENT", r.end(t).Detail)
 
-	// The same request, before the sweeper: what it was is stored first, with the blame.
+	// The same request, before the sweeper: the end is stored first, with the blame.
 	r = broken()
 	store.is.Store(false)
 	again := s.rogue(t, tss.OperationSign, nil)
-	again.req = proto.Clone(r.req).(deviceRun) //nolint:errcheck,forcetypeassert // it is one
+	again.req = proto.Clone(r.req).(deviceRun) //nolint:errcheck,forcetypeassert // it has this type
 	again.req.GetDevice().Instance = uuid.NewString()
 	again.well(t)
 	require.Equal(t, []any{r.id, uint32(2)}, []any{again.id, again.record(t).Attempt})
 	require.Equal(t, uint32(2), r.aborts(t))
 
-	// Somebody else has ended it, and the blame could not be stored.
+	// Another call has ended it, and the blame could not be stored.
 	store.cancels.Store(true)
 	r = s.rogue(t, tss.OperationSign, at(1, garbage))
 	refused(t, r.run(t), codes.Canceled, "SESSION_CANCELLED")
@@ -424,8 +422,7 @@ func TestEndsAreStoredLate(t *testing.T) {
 	require.Equal(t, uint32(3), r.aborts(t), "each is charged once")
 }
 
-// An armed run whose end the store did not take stays armed until the sweeper has stored it, and
-// costs a soft abort then.
+// An armed run whose end the store did not take stays armed until the sweeper stores it, and then costs a soft abort.
 func TestArmedEndsAreStoredLate(t *testing.T) {
 	t.Parallel()
 	var store full

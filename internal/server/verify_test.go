@@ -25,10 +25,10 @@ func signs(t testing.TB, s *servertest.Service, w *pb.Wallet, h held) {
 			return
 		}
 	}
-	require.Fail(t, "the wallet shows no such key")
+	require.Fail(t, "the wallet has no such key")
 }
 
-// verified checks a signature with nothing of mpcd's or tss-lib's.
+// verified verifies a signature without mpcd's or tss-lib's code.
 func verified(t testing.TB, k *pb.PublicKey, payload, sig []byte, recovery uint32) {
 	t.Helper()
 	require.Len(t, sig, 64)

@@ -15,8 +15,8 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// Who has the share of a set of its own can prove it as often as it likes, and who has a token can
-// make wallets: what an owner's runs take from the pool for nothing is limited, in each way to run.
+// A caller with the share of its own set can prove it as often as it likes, and one with a token can create wallets:
+// the number of pre-params that an owner's failed runs take from the pool is limited, for each kind of run.
 func TestLongWastedPreParamsAreLimited(t *testing.T) {
 	t.Parallel()
 	const limit, tries = 3, 10
@@ -65,8 +65,9 @@ func TestLongWastedPreParamsAreLimited(t *testing.T) {
 			require.Positive(t, limited)
 			most := limit + 1 + int(time.Since(began)/(10*time.Second))
 			require.LessOrEqual(t, int(taken.preParams.Load()-first), 2*most, "a hosted run takes two")
-			silent(t, f.Service, deviceSignReq(f.second), f.second)() // what takes none goes on
-			if name == "create" {                                     // and what needs a share, which a token is not enough for
+			silent(t, f.Service, deviceSignReq(f.second), f.second)() // runs that take none proceed
+			// And so do those that need a share, for which a token is not enough.
+			if name == "create" {
 				done[*pb.BackupWalletResponse](t, overGRPC(t, f.Service, alice, backupReq(h)))
 			}
 		})

@@ -27,11 +27,11 @@ import (
 
 const signingSecret = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
-// customer is the reference custodian behind a door that can be closed for one path.
+// customer is the reference custodian behind a proxy that can make one path fail.
 type customer struct {
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	closed map[string]int
-	told   []string // bodies of what it was told to delete
+	told   []string // bodies of deletions it received
 
 	config webhook.Config
 }
@@ -90,7 +90,7 @@ func (c *customer) client(name string) *webhook.Client {
 	return webhook.New(cfg, slog.New(slog.DiscardHandler))
 }
 
-// with starts a service whose custodian is c, and that tells it what to delete, or does not.
+// with starts a service with custodian c, with or without deletion messages.
 func (r *rig) with(t *testing.T, c *customer, deletes bool, ttl time.Duration) {
 	t.Helper()
 	o := service.Options{
@@ -106,7 +106,7 @@ func (r *rig) with(t *testing.T, c *customer, deletes bool, ttl time.Duration) {
 	require.NoError(t, err)
 }
 
-// backedUp makes one more backup of a device's wallet, and confirms it where it is wanted.
+// backedUp makes another backup of a device's wallet, and optionally confirms it.
 func (r *rig) backedUp(t *testing.T, d device, confirm bool) string {
 	t.Helper()
 	run, err := r.svc.Sessions.Backup(t.Context(), alice, session.BackupRequest{
@@ -122,9 +122,9 @@ func (r *rig) backedUp(t *testing.T, d device, confirm bool) string {
 
 func body(set string) string { return `{"clientId":"alice","backupSharePairId":"` + set + `"}` }
 
-// A custodian is told to delete what nobody needs: a set that was revoked, also while it or
-// the service was away; one that was deposited and never committed; one that nobody
-// confirmed. What is in use stays, and without the setting it is told nothing.
+// A custodian is told to delete the shares that are no longer needed: of a set that was revoked, also while it or the
+// service was down; of one deposited but never committed; and of one never confirmed. Shares in use stay, and without
+// the setting nothing is sent.
 func TestCustodianDelete(t *testing.T) {
 	t.Parallel()
 	c := newCustomer(t)
@@ -134,7 +134,7 @@ func TestCustodianDelete(t *testing.T) {
 	kept, revoked := r.backedUp(t, d, true), r.backedUp(t, d, true)
 	_, err := r.svc.Sessions.Revoke(t.Context(), alice, d.wallet, revoked, false, false)
 	require.NoError(t, err)
-	c.answers("/backup/fetch", http.StatusForbidden) // it has it, and cannot show it
+	c.answers("/backup/fetch", http.StatusForbidden) // it has the share, but does not return it
 	run, err := r.svc.Sessions.Backup(t.Context(), alice, session.BackupRequest{
 		Start: session.Start{RequestID: uuid.NewString()}, WalletID: d.wallet, SigningShare: secret.New(bytes.Clone(d.share)),
 		Method: session.Custom,
@@ -144,13 +144,13 @@ func TestCustodianDelete(t *testing.T) {
 	c.answers("/backup/fetch", 0)
 	require.NoError(t, r.svc.Close())
 
-	// The service tells what it did not tell before, once the custodian is there again.
+	// Messages not sent before are sent once the custodian is up again.
 	c.answers("/backup/delete", http.StatusServiceUnavailable)
 	r.with(t, c, true, time.Second)
-	require.Empty(t, c.deletions(), "without the setting it is told nothing")
+	require.Empty(t, c.deletions(), "without the setting nothing is sent")
 	expired := r.backedUp(t, d, false)
 	require.NoError(t, r.svc.Close())
-	time.Sleep(time.Second) // its time is up
+	time.Sleep(time.Second) // the set expires
 	c.answers("/backup/delete", 0)
 	r.with(t, c, true, time.Hour)
 	require.Eventually(t, func() bool { return len(c.deletions()) >= 3 }, time.Minute, 20*time.Millisecond)
@@ -174,22 +174,22 @@ func TestCustodianDelete(t *testing.T) {
 		}
 		return n
 	}
-	// what it answered is noted
+	// the responses were recorded
 	require.Eventually(t, func() bool { return deleted() >= 4 }, time.Minute, 20*time.Millisecond)
-	require.Len(t, c.deletions(), 4, "each once")
+	require.Len(t, c.deletions(), 4, "each is sent once")
 	require.Equal(t, 4, deleted())
 	_, _, err = r.svc.Store.VerifyAudit(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, r.svc.Close())
 }
 
-// provisioned shows that a custodian still has what a device's backups need.
+// provisioned checks that a custodian still has the shares that a device's backups need.
 func (r *rig) provisioned(t *testing.T, d device, set string) {
 	t.Helper()
 	found, err := r.svc.Store.Set(t.Context(), d.wallet, set)
 	require.NoError(t, err)
 	require.Equal(t, session.SetActive, found.State)
-	half, err := r.custodian.Fetch(t.Context(), "alice", found)
+	share, err := r.custodian.Fetch(t.Context(), "alice", found)
 	require.NoError(t, err)
-	half.Wipe()
+	share.Wipe()
 }

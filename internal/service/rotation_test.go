@@ -42,7 +42,7 @@ type rig struct {
 	file seal.File
 	svc  *service.Service
 
-	custodian session.Custodian // of the service, where it has one
+	custodian session.Custodian // of the service; may be nil
 
 	admin  string       // its address
 	served func() error // ends it
@@ -84,13 +84,13 @@ func (r *rig) start(t *testing.T) {
 
 func (r *rig) stop(t *testing.T) { require.NoError(t, errors.Join(r.served(), r.svc.Close())) }
 
-// change changes the keyset, which no service reads at the moment.
+// change changes the keyset while no service uses it.
 func (r *rig) change(t *testing.T, change func(*seal.Keyset) (*seal.Keyset, error)) {
 	_, err := r.file.Change(t.Context(), change)
 	require.NoError(t, err)
 }
 
-// census counts what each key seals, as a command beside the service would.
+// census counts what each key sealed, as a command would while the service runs.
 func (r *rig) census(t *testing.T) seal.Count {
 	st, err := store.Open(t.Context(), r.url())
 	require.NoError(t, err)
@@ -100,7 +100,7 @@ func (r *rig) census(t *testing.T) seal.Count {
 	return c
 }
 
-// holds says whether the database's files hold anything that a key sealed.
+// holds reports whether the database's files contain anything that a key sealed.
 func (r *rig) holds(t *testing.T, id seal.KeyID) bool {
 	prefix := binary.BigEndian.AppendUint32([]byte{1}, uint32(id))
 	for _, suffix := range []string{"", "-wal", "-shm"} {
@@ -118,12 +118,11 @@ func (r *rig) holds(t *testing.T, id seal.KeyID) bool {
 
 var alice = session.Caller{Name: "alice"}
 
-// device is a wallet as its user holds it: a confirmed SIGNING set and a BACKUP set, whose
-// result still waits.
+// device is a user's wallet: a confirmed SIGNING set and a BACKUP set, whose result still waits.
 type device struct {
 	wallet, set   string
 	share, backup []byte
-	pending       session.BackupRequest // what made the backup
+	pending       session.BackupRequest // the request that made the backup
 }
 
 func outcome(t *testing.T, r *session.Run, err error) *session.Outcome {
@@ -166,8 +165,8 @@ func (r *rig) sign(t *testing.T, d device) {
 	require.NotNil(t, outcome(t, run, err).Signature)
 }
 
-// again asks once more for the backup that waits: its fingerprint needs the MAC keyset,
-// its result the row.
+// again repeats the request for the waiting backup: that needs the MAC keyset for its fingerprint, and the row of its
+// result.
 func (r *rig) again(t *testing.T, d device) {
 	req := d.pending
 	req.SigningShare = secret.New(bytes.Clone(d.share))
@@ -217,8 +216,7 @@ func (r *rig) metric(t *testing.T) int {
 	return n
 }
 
-// dies is a store whose user goes away in the middle: after some batches it calls stop, and
-// the one under way is not written.
+// dies is a store that calls stop after some batches and does not write the current one.
 type dies struct {
 	*store.Store
 	batches int
@@ -232,9 +230,8 @@ func (d *dies) Reseal(ctx context.Context, kind string, rows []session.SealedRow
 	return d.Store.Reseal(ctx, kind, rows, to)
 }
 
-// A database with rows of every kind changes its key: stopped half way, while runs go on,
-// and the old key is destroyed afterwards. Everything still opens, and nothing that the
-// old key sealed is left in the files.
+// A database with rows of every kind is rotated to a new key, stopped half way, with runs meanwhile, and the old key
+// is destroyed afterwards. Everything still decrypts, and nothing that the old key sealed is left in the files.
 func TestRotation(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -257,7 +254,7 @@ func TestRotation(t *testing.T) {
 	require.Equal(t, total, r.census(t).Of(old))
 	require.ErrorContains(t, r.census(t).Unneeded(old), `350 of kind "pre-params"`)
 
-	for left := total; left > 350-250; { // what is stopped goes on where it was
+	for left := total; left > 350-250; { // resealing continues where it was stopped
 		st, err := store.Open(t.Context(), r.url())
 		require.NoError(t, err)
 		sealer, err := seal.New(t.Context(), r.keys(t), st)
@@ -318,13 +315,13 @@ func TestRotation(t *testing.T) {
 		begun += map[string]int{"keyset.reseal.begin": 1}[l.Action]
 		ended += map[string]int{"keyset.reseal.end": 1}[l.Action]
 	}
-	require.Greater(t, begun, ended, "some were stopped")
+	require.Greater(t, begun, ended, "some were interrupted")
 	require.Positive(t, ended)
 	_, _, err = r.svc.Store.VerifyAudit(t.Context())
 	require.NoError(t, err)
 }
 
-// opens opens the rows that fill made, and nothing else is there.
+// opens decrypts the rows that fill added, and checks that there are no others.
 func (r *rig) opens(t *testing.T, ids []string) {
 	sealer, err := seal.New(t.Context(), r.keys(t), r.svc.Store)
 	require.NoError(t, err)
@@ -338,9 +335,8 @@ func (r *rig) opens(t *testing.T, ids []string) {
 	}
 }
 
-// A row that does not open is left, and keeps its key from being disabled; the others are
-// re-sealed.
-func TestRotationBesideADamagedRow(t *testing.T) {
+// A row that does not decrypt is skipped, and prevents its key from being disabled; the others are resealed.
+func TestRotationWithADamagedRow(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.start(t)
@@ -364,8 +360,7 @@ func TestRotationBesideADamagedRow(t *testing.T) {
 	require.Equal(t, bad, got[0].Ciphertext)
 }
 
-// A database that belongs to another
-// keyset, or to none yet, says nothing about what a key still seals.
+// A census fails for a database of another keyset, or one without any.
 func TestCensusOfAnotherDatabase(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -376,7 +371,7 @@ func TestCensusOfAnotherDatabase(t *testing.T) {
 	require.ErrorContains(t, err, "no service has used the database yet")
 	value, err := st.Meta(t.Context(), "mac keyset")
 	require.NoError(t, err)
-	require.Nil(t, value, "asking made a keyset")
+	require.Nil(t, value, "the census created a keyset")
 	other, err := seal.Ephemeral()
 	require.NoError(t, err)
 	_, err = seal.New(t.Context(), other, st)

@@ -1,8 +1,8 @@
-// Package service is one running mpcd: the rooms wired together, from the database to the
-// server. The command, the benchmark and the tests start the same thing.
+// Package service wires a running mpcd together, from the database to the server. The command, the benchmark and the
+// tests start the same thing.
 //
-// It decides nothing and holds no state of its own. It trusts its caller for the
-// settings, and the authenticator that it is given for who calls.
+// It has no logic and no state of its own. Its caller is trusted for the settings, and the given authenticator for
+// who calls.
 package service
 
 import (
@@ -36,35 +36,35 @@ type Service struct {
 	Server   *server.Server
 	Pool     *preparams.Pool
 	workers  *worker.Pool
-	stop     func() // ends what goes on in the background, and waits for it
+	stop     func() // ends background work, and waits for it
 }
 
 // Options say what a Service is made of.
 type Options struct {
 	DB string // as store.Open takes it
-	// Lock is held on DB, and shows whether DB is a copy or an older state of itself; nil: the
-	// database is nobody else's, and new.
+	// Lock is the lock on DB, whose file shows whether DB is a copy or an older state; nil: no other process uses the
+	// database, and it is new.
 	Lock     *store.FileLock
 	Keyset   *seal.Keyset
 	Sessions session.Config
 	Pool     preparams.Config
 	Auth     server.Authenticator
 	Server   server.Config
-	// Custodian reaches a customer who keeps the server's halves of BACKUP sets; nil: they
-	// are kept here. With a Recipient they leave encrypted to it.
+	// Custodian reaches an external custodian, which keeps the server shares of BACKUP sets; nil: they are kept here.
+	// With a Recipient they are encrypted to it before they are sent.
 	Custodian *webhook.Client
 	Recipient *age.X25519Recipient
-	// CustodianDeletes reaches the same custodian with what it is to delete; nil: it is not
-	// told, and the list of it grows.
+	// CustodianDeletes reaches the same custodian to tell it what to delete; nil: it is not told, and the list of
+	// deletions grows.
 	CustodianDeletes *webhook.Client
-	// Worker says what runs the service's side of device-held runs. Without Args they run in
-	// this process.
+	// Worker configures the processes of the service's side of device-held runs. Without Args these run in this
+	// process.
 	Worker worker.Config
 	Policy *webhook.Client      // reaches an authoriser; nil: there is none
-	Wrap   func(*session.Ports) // puts something in front of the parts, such as a benchmark's clocks; nil: nothing
+	Wrap   func(*session.Ports) // may wrap the ports, as a benchmark does; may be nil
 }
 
-// Open wires the rooms together. The caller closes it.
+// Open wires a service together. The caller closes it.
 func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 	st, err := store.Open(ctx, o.DB)
 	if err != nil {
@@ -106,7 +106,7 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 	o.Server.Detail = func() map[string]string { return circuits(webhooks) }
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = pool.Fill(background) }) // ends with stop; it logs its troubles itself
+	wg.Go(func() { _ = pool.Fill(background) }) // ends with stop; it logs its own errors
 	wg.Go(func() { sessions.Sweep(background) })
 	wg.Go(func() { resealer.Run(background) }) // ends with stop, or when nothing is left
 	wg.Go(func() { o.delete(background, st, log) })
@@ -126,8 +126,7 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 	}, nil
 }
 
-// recognise keeps what a copy of the database, or an older state of it, has in its pool of
-// pre-params from being used.
+// recognise drops the pool of pre-params if the database is a copy or an older state of itself.
 func (o *Options) recognise(ctx context.Context, st *store.Store, log *slog.Logger) error {
 	if o.Lock == nil {
 		return nil
@@ -141,14 +140,14 @@ func (o *Options) recognise(ctx context.Context, st *store.Store, log *slog.Logg
 	return err
 }
 
-// webhooks returns the ways to somebody else's services, by their names.
+// webhooks returns the clients of external services, by name.
 func (o *Options) webhooks() map[string]*webhook.Client {
 	all := map[string]*webhook.Client{"custodian": o.Custodian, "custodian-delete": o.CustodianDeletes, "policy": o.Policy}
 	maps.DeleteFunc(all, func(_ string, c *webhook.Client) bool { return c == nil })
 	return all
 }
 
-// circuits says how the ways to somebody else's services are.
+// circuits describes the circuits of external services.
 func circuits(webhooks map[string]*webhook.Client) map[string]string {
 	detail := map[string]string{}
 	for name, c := range webhooks {
@@ -157,8 +156,8 @@ func circuits(webhooks map[string]*webhook.Client) map[string]string {
 	return detail
 }
 
-// sessions are the settings of sessions. Of the server's sets, half of the pool, new wallets of
-// one caller take a quarter where there are not plenty.
+// sessions returns the settings of sessions. While pre-params are short, new wallets of one caller take at most a
+// quarter of the server's sets, which are half of the pool.
 func (o *Options) sessions() session.Config {
 	c := o.Sessions
 	if c.Creates == 0 && o.Pool.Depth > 0 {
@@ -167,7 +166,7 @@ func (o *Options) sessions() session.Config {
 	return c
 }
 
-// outside puts somebody else's services in the places where they are configured.
+// outside puts external services in place of the built-in ones, as configured.
 func (o *Options) outside(ports *session.Ports, keeper *custody.Managed, list session.Deletions) {
 	if o.Custodian != nil {
 		ports.Custodian = custody.NewWebhook(custody.WebhookConfig{Client: o.Custodian, Recipient: o.Recipient,
@@ -181,14 +180,14 @@ func (o *Options) outside(ports *session.Ports, keeper *custody.Managed, list se
 	}
 }
 
-// delete tells the custodian what it is to delete, until ctx is done, where that is wanted.
+// delete tells the custodian what to delete until ctx is done, if configured.
 func (o *Options) delete(ctx context.Context, list session.Deletions, log *slog.Logger) {
 	if o.CustodianDeletes != nil {
 		custody.NewDeleter(o.CustodianDeletes, list, log).Run(ctx)
 	}
 }
 
-// workerMetrics show the processes of device-held runs.
+// workerMetrics returns the metrics of worker processes.
 func workerMetrics(p *worker.Pool) (all []prometheus.Collector) {
 	for state, count := range map[string]func(worker.Stats) int{
 		"warm": func(s worker.Stats) int { return s.Warm },
@@ -207,7 +206,7 @@ func workerMetrics(p *worker.Pool) (all []prometheus.Collector) {
 	}, func() float64 { return float64(p.Stats().Died) }))
 }
 
-// rowsLeft shows how far a rotation of the keyset has come.
+// rowsLeft is the metric of a keyset rotation's progress.
 func rowsLeft(r *seal.Resealer) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: "mpcd", Name: "reseal_rows_left", Help: "Rows that are still sealed under an older key of the keyset.",
@@ -225,7 +224,7 @@ func (s *Service) Close() error {
 	return nil
 }
 
-// DevCaller is everybody, on a service without authentication: it has every right.
+// DevCaller is the caller of a service without authentication: it has every right.
 func DevCaller(context.Context) (session.Caller, error) {
 	return session.Caller{Name: "dev", Scopes: []session.Scope{session.ScopeRead, session.ScopeWrite, session.ScopeSign,
 		session.ScopeAdmin}}, nil

@@ -12,15 +12,15 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// AuditLine is one entry of the audit log in its place.
+// AuditLine is an entry of the audit log with its position.
 type AuditLine struct {
 	session.Entry
-	N    int64 // place in its wallet's chain, from 1
+	N    int64 // position in its wallet's chain, from 1
 	Hash [sha256.Size]byte
 }
 
-// chain returns the hash of an entry in its place: over the hash before it, and over
-// every field with its length, so that no two entries have one preimage.
+// chain returns the hash of an entry at position n: over the previous hash, and over every field with its length, so
+// that no two entries have the same preimage.
 func chain(before []byte, n int64, e *session.Entry) [sha256.Size]byte {
 	h := sha256.New()
 	field := func(b []byte) {
@@ -42,8 +42,7 @@ func chain(before []byte, n int64, e *session.Entry) [sha256.Size]byte {
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
-// record appends an entry to its wallet's chain, in the transaction of the change that
-// it speaks of.
+// record appends an entry to its wallet's chain, in the transaction of the change it describes.
 func record(ctx context.Context, tx *sql.Tx, e session.Entry) error {
 	var n int64
 	var before []byte
@@ -94,10 +93,10 @@ func scanLine(r row, l *AuditLine) error {
 	return err
 }
 
-// AuditBreakError is the first place where a chain of the audit log does not hold.
+// AuditBreakError is the first place at which a chain of the audit log fails to verify.
 type AuditBreakError struct {
 	WalletID string
-	N        int64 // the entry at fault, or the one that is missing
+	N        int64 // the faulty entry, or the missing one
 	What     string
 }
 
@@ -110,9 +109,9 @@ func (b *AuditBreakError) Error() string {
 	return fmt.Sprintf("%s breaks at entry %d: %s", chain, b.N, b.What)
 }
 
-// VerifyAudit walks every chain. It returns how many entries and chains it saw, and an
-// *AuditBreakError where one does not hold. What it cannot see is that the newest entries of
-// a chain are gone: for that, keep the newest hashes elsewhere.
+// VerifyAudit verifies every chain. It returns how many entries and chains it read, and an *AuditBreakError if one
+// fails to verify. It cannot detect that the newest entries of a chain are missing: for that, keep the newest hashes
+// elsewhere.
 func (s *Store) VerifyAudit(ctx context.Context) (entries, chains int, err error) {
 	err = s.read(ctx, "verify audit log", func(tx *sql.Tx) error {
 		wallets, err := collect(ctx, tx, func(r row, id *string) error { return r.Scan(id) },
@@ -144,7 +143,7 @@ func verifyChain(walletID string, lines []AuditLine) error {
 			return &AuditBreakError{walletID, n, "it is missing"}
 		}
 		if hash := chain(before, l.N, &l.Entry); !bytes.Equal(hash[:], l.Hash[:]) {
-			return &AuditBreakError{walletID, l.N, "its hash is not that of its content and of the entry before"}
+			return &AuditBreakError{walletID, l.N, "its hash does not match its content and the previous entry"}
 		}
 		before = l.Hash[:]
 	}

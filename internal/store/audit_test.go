@@ -15,7 +15,7 @@ import (
 
 const untie = "DROP TRIGGER audit_no_update; DROP TRIGGER audit_no_delete; "
 
-// Whoever writes into the log behind the service's back is found out, and where.
+// Tampering with the log outside the service is detected, and where.
 func TestTamperedAudit(t *testing.T) {
 	t.Parallel()
 	const wallet, other = "b0000000-0000-0000-0000-000000000000", "a0000000-0000-0000-0000-000000000000"
@@ -75,7 +75,7 @@ func TestTamperedAudit(t *testing.T) {
 	}
 }
 
-// Nobody changes the log by mistake.
+// Triggers prevent accidental changes to the log.
 func TestAuditIsAppendOnly(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "mpcd.db")
@@ -95,8 +95,7 @@ func TestAuditIsAppendOnly(t *testing.T) {
 	require.Equal(t, 1, entries)
 }
 
-// What a sweep erases is nowhere in the files when it returns, and no row with such bytes
-// was deleted.
+// What Sweep erases is nowhere in the files when it returns, and rows that held such bytes are not deleted.
 func TestSweptBytesAreGone(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "mpcd.db")
@@ -139,7 +138,7 @@ func TestSweptBytesAreGone(t *testing.T) {
 	}
 }
 
-// Rows of the pool are emptied and used again, and what was claimed or dropped is nowhere.
+// Pool rows are emptied and reused; what was claimed or dropped is nowhere in the files.
 func TestPreParamsLeaveNoTrace(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "mpcd.db")

@@ -10,7 +10,7 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// What sessions.armed says.
+// The values of sessions.armed.
 const (
 	notArmed = iota
 	isArmed
@@ -51,7 +51,7 @@ func (s *Store) Disarm(ctx context.Context, n *session.Session, e session.Entry)
 	})
 }
 
-// setArmed changes a running attempt, and fails where it runs no more.
+// setArmed changes a running attempt, and fails if the attempt is no longer running.
 func setArmed(ctx context.Context, tx *sql.Tx, n *session.Session, armed int) error {
 	rows, err := exec(ctx, tx, "UPDATE sessions SET armed = ? WHERE id = ? AND attempt = ? AND state IN (1, 2)",
 		armed, n.ID, n.Attempt)
@@ -69,7 +69,7 @@ func (s *Store) Blame(ctx context.Context, n *session.Session, b session.Budget,
 			return err
 		}
 		if a.attempt != n.Attempt {
-			a.armed = notArmed // another attempt's
+			a.armed = notArmed // left by an earlier attempt
 		}
 		fresh, err := hard(ctx, tx, n, a, b, e)
 		if err != nil || !fresh {
@@ -79,9 +79,9 @@ func (s *Store) Blame(ctx context.Context, n *session.Session, b session.Budget,
 	})
 }
 
-// account is what a session may be charged for.
+// account is what charge needs to know about a session.
 type account struct {
-	used    string // the set
+	used    string // the id of the set that it uses
 	attempt uint32
 	armed   int
 }
@@ -95,8 +95,8 @@ func accountOf(ctx context.Context, tx *sql.Tx, sessionID string) (a account, er
 	return a, err
 }
 
-// charge charges the set that an attempt used for its end, which n states, in the transaction
-// that stores it. e is the entry of that end. Every end of a session goes through here.
+// charge charges the set that an attempt used for the attempt's end, as n describes it, in the transaction that
+// stores that end. e is the audit entry of the end. Every end of a session goes through here.
 func charge(ctx context.Context, tx *sql.Tx, n *session.Session, b session.Budget, e session.Entry) error {
 	a, err := accountOf(ctx, tx, n.ID)
 	switch {
@@ -115,8 +115,8 @@ func charge(ctx context.Context, tx *sql.Tx, n *session.Session, b session.Budge
 	return err
 }
 
-// hard charges a hard abort, once for each attempt, in place of a soft one. It reports whether
-// it was the first time. A set that was revoked meanwhile has nothing left to lock.
+// hard charges a hard abort, once per attempt, in place of a soft one. It reports whether this was the first time. A
+// set that was revoked meanwhile is not charged: it needs no lock.
 func hard(
 	ctx context.Context, tx *sql.Tx, n *session.Session, a account, b session.Budget, e session.Entry,
 ) (fresh bool, err error) {
@@ -154,7 +154,7 @@ func soft(ctx context.Context, tx *sql.Tx, n *session.Session, a account, b sess
 	if err != nil {
 		return err
 	}
-	c := about(e, "share_set.charge", a.used)
+	c := consequence(e, "share_set.charge", a.used)
 	c.Detail += fmt.Sprintf(" soft aborts %d of %d, of the wallet %d of %d",
 		b.Soft(&set), b.Set-int(set.Aborts), ofWallet, b.WalletSoft)
 	if err := record(ctx, tx, c); err != nil {
@@ -163,7 +163,7 @@ func soft(ctx context.Context, tx *sql.Tx, n *session.Session, a account, b sess
 	return lockUsed(ctx, tx, n.WalletID, a.used, b, e)
 }
 
-// setSoft changes the soft budget of a set, and the count of its wallet, and returns both.
+// setSoft changes the soft abort count of a set and of its wallet, and returns both.
 func setSoft(
 	ctx context.Context, tx *sql.Tx, walletID, shareSetID string, change func(full time.Time) time.Time, n int,
 ) (set session.ShareSet, ofWallet int, err error) {
@@ -181,7 +181,7 @@ func setSoft(
 	return set, ofWallet, err
 }
 
-// lockUsed locks the set and the wallet that have reached a limit, from e's time on.
+// lockUsed locks the set and the wallet if they have reached a limit, from e's time on.
 func lockUsed(ctx context.Context, tx *sql.Tx, walletID, shareSetID string, b session.Budget, e session.Entry) error {
 	locked, err := exec(ctx, tx, `UPDATE share_sets SET lock_time = ?
 		WHERE wallet_id = ? AND id = ? AND state = ? AND lock_time IS NULL AND aborts >= ?`,
@@ -190,7 +190,7 @@ func lockUsed(ctx context.Context, tx *sql.Tx, walletID, shareSetID string, b se
 		return err
 	}
 	if locked > 0 {
-		if err := record(ctx, tx, about(e, "share_set.lock", shareSetID)); err != nil {
+		if err := record(ctx, tx, consequence(e, "share_set.lock", shareSetID)); err != nil {
 			return err
 		}
 	}
@@ -200,11 +200,11 @@ func lockUsed(ctx context.Context, tx *sql.Tx, walletID, shareSetID string, b se
 	if err != nil || locked == 0 {
 		return err
 	}
-	return record(ctx, tx, about(e, "wallet.lock", shareSetID))
+	return record(ctx, tx, consequence(e, "wallet.lock", shareSetID))
 }
 
-// lockBeyond locks what is at a limit and not locked, which no charge leaves so: a release that
-// did not count, or larger limits, have. Else it could be neither used nor released.
+// lockBeyond locks sets and wallets that are at a limit but not locked. No charge leaves them so, but a release that
+// did not count or a change of the limits may have. Otherwise they could be neither used nor released.
 func lockBeyond(ctx context.Context, tx *sql.Tx, b session.Budget) error {
 	type found struct{ walletID, shareSetID string }
 	for _, at := range []struct {
@@ -241,8 +241,8 @@ func lockBeyond(ctx context.Context, tx *sql.Tx, b session.Budget) error {
 	return nil
 }
 
-// about returns an entry for what follows from that of e.
-func about(e session.Entry, action, shareSetID string) session.Entry {
+// consequence returns an audit entry for a consequence of e's event.
+func consequence(e session.Entry, action, shareSetID string) session.Entry {
 	e.Action, e.ShareSetID, e.Outcome, e.Reason = action, shareSetID, "ok", ""
 	return e
 }
@@ -254,7 +254,7 @@ func (s *Store) Release(ctx context.Context, walletID, shareSetID string, b sess
 		if err != nil {
 			return err
 		}
-		if set.State == session.SetRevoked { // what locked it stays to be seen
+		if set.State == session.SetRevoked { // keep showing why it was locked
 			return session.ErrShareSetRevoked
 		}
 		found, err := wallets(ctx, tx, "SELECT id FROM wallets WHERE id = ?1", walletID)

@@ -13,16 +13,17 @@ import (
 	"github.com/mpcd/mpcd/internal/store/storetest"
 )
 
-// budgeted is a session that uses the ACTIVE set of a wallet, and what its budgets are charged by.
+// budgeted is a session that uses the ACTIVE set of a wallet, with the budget it is charged under.
 type budgeted struct {
 	*store.Store
-	db     *sql.DB // the same database, behind the store's back
+	db     *sql.DB // the same database, bypassing the store
 	t      *testing.T
 	n      *session.Session
 	budget session.Budget
 }
 
-// newBudgeted makes one of a set and a wallet that one hard abort locks, and the wallet two soft ones.
+// newBudgeted returns one with a budget under which one hard abort locks the set and the wallet, and two soft ones
+// the wallet.
 func newBudgeted(t *testing.T) *budgeted {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "mpcd.db")
@@ -54,7 +55,7 @@ func (x *budgeted) arm() error { return x.Arm(x.t.Context(), x.n, x.budget) }
 
 func (x *budgeted) disarm() error { return x.Disarm(x.t.Context(), x.n, x.entry("pass")) }
 
-// interrupt ends the session by nobody's fault, and breaks by its client's.
+// interrupt ends the session as INTERRUPTED; breaks ends it with its client as the culprit.
 func (x *budgeted) interrupt() error {
 	return x.end(session.Interrupted, &session.Failure{Reason: "INTERRUPTED"})
 }
@@ -80,14 +81,14 @@ func (x *budgeted) start() error {
 	return err
 }
 
-// reach gives the set and the wallet as many aborts as lock them, and does not lock them.
+// reach raises the set's and the wallet's aborts to the limits without locking them.
 func (x *budgeted) reach() error {
 	x.sql("UPDATE share_sets SET aborts = 1")
 	x.sql("UPDATE wallets SET hard_aborts = 1")
 	return nil
 }
 
-// seen is all that a change to the budgets may change.
+// seen returns everything that a change to the budgets may change.
 func (x *budgeted) seen() []any {
 	w, err := x.Wallet(x.t.Context(), x.n.WalletID)
 	require.NoError(x.t, err)
@@ -101,8 +102,8 @@ func (x *budgeted) seen() []any {
 	return []any{w, n, log, armed}
 }
 
-// fault is what makes a statement of the store's fail, how that is taken back, and what the
-// error says.
+// fault makes one of the store's statements fail: the SQL that causes it, the SQL that undoes that, and the error
+// text.
 type fault struct{ spoil, mend, says string }
 
 // at makes a change to the database fail.
@@ -111,17 +112,17 @@ func at(change string) fault {
 	return fault{"CREATE TRIGGER fault BEFORE " + change + fails, "DROP TRIGGER fault", "a fault"}
 }
 
-// logging makes an entry of the audit log fail.
+// logging makes writing an audit entry fail.
 func logging(action string) fault { return at("INSERT ON audit WHEN NEW.action = '" + action + "'") }
 
-// beyond gives a column numbers that the service cannot read.
+// beyond puts numbers into a column that the service cannot read.
 func beyond(table, column string) fault {
 	set := "UPDATE " + table + " SET " + column + " = " + column
 	return fault{set + " + (1 << 32)", set + " - (1 << 32)", "value out of range"}
 }
 
-// What a budget is charged or gets back is stored with all that belongs to it or not at all,
-// whichever statement fails.
+// A charge or credit to a budget is stored together with everything that belongs to it or not at all, whichever
+// statement fails.
 func TestBudgetsAreAllOrNothing(t *testing.T) {
 	t.Parallel()
 	armed, blamed := at("UPDATE OF armed ON sessions"), at("INSERT ON blames")

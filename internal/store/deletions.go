@@ -37,7 +37,7 @@ func (s *Store) DueDeletions(ctx context.Context, now time.Time, limit int) (due
 			micros(now), limit)
 		return err
 	})
-	if err != nil || len(due) == 0 { // who looks in vain, and often, writes nothing
+	if err != nil || len(due) == 0 { // usually nothing is due: then this writes nothing
 		return nil, err
 	}
 	err = s.write(ctx, "begin due deletions", func(tx *sql.Tx) (err error) {
@@ -84,9 +84,11 @@ func (s *Store) EndDeletion(ctx context.Context, shareSetID string, e session.En
 	})
 }
 
-// kept takes a set that is committed off the list. Where its custodian may have been told
-// to delete the half, it is too late.
-func kept(ctx context.Context, tx *sql.Tx, shareSetID string) error {
+// CancelDeletion takes a committed set off the list of deletions. It fails if its custodian may already have been
+// told to.
+
+// delete the server share.
+func cancelDeletion(ctx context.Context, tx *sql.Tx, shareSetID string) error {
 	if _, err := exec(ctx, tx, "DELETE FROM custodian_deletions WHERE share_set_id = ? AND begun = 0",
 		shareSetID); err != nil {
 		return err
@@ -100,9 +102,11 @@ func kept(ctx context.Context, tx *sql.Tx, shareSetID string) error {
 	return err
 }
 
-// unneeded puts a set that goes on the list, where its half is with somebody else: here it
-// has none, not even an erased one.
-func unneeded(ctx context.Context, tx *sql.Tx, shareSetID string, now time.Time) error {
+// ScheduleDeletion puts a revoked or expired set on the list of deletions if an external custodian keeps its server
+// share,.
+
+// which shows in that it has none here, not even an erased one.
+func scheduleDeletion(ctx context.Context, tx *sql.Tx, shareSetID string, now time.Time) error {
 	_, err := exec(ctx, tx, `INSERT INTO custodian_deletions (share_set_id, wallet_id, owner, due_time, begun)
 		SELECT s.id, s.wallet_id, w.owner, ?2, 1 FROM share_sets s JOIN wallets w ON w.id = s.wallet_id
 		WHERE s.id = ?1 AND s.purpose = 2 AND NOT EXISTS (SELECT 1 FROM share_set_halves WHERE share_set_id = s.id)

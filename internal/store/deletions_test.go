@@ -10,8 +10,8 @@ import (
 	"github.com/mpcd/mpcd/internal/store/storetest"
 )
 
-// What an earlier release revoked, and a custodian still has, is on the list of what it is
-// to delete.
+// Sets that an earlier release revoked, and whose shares an external custodian still has, are on the list of
+// deletions.
 func TestRevokedBeforeTheListOfDeletions(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "mpcd.db")

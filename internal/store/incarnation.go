@@ -10,28 +10,26 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// A database lives in incarnations. A set of pre-params is used in the one that it was made
-// in and in no other: a copy of the database, or one that was restored, still has sets that
-// the other copy uses too, or that were handed out since the backup.
+// A database has incarnations. Pre-params may only be used in the incarnation they were made in: a copy of the
+// database, or one restored from a backup, still contains sets that the other copy will use too, or that were handed
+// out since the backup.
 //
-// What shows that a database is a copy, or older than it was:
-//   - it stands in another file than before: its row notes which (see identity);
-//   - its service's lock file does not belong to it, or is gone. After each claim the service
-//     notes there the incarnation and how many claims there were; a database that knows of
-//     fewer is older than its lock file.
+// A database is recognised as a copy or an older state if
+//   - it is in a different file than before, which its row of incarnation records (see identity);
+//   - its service's lock file is gone or does not match. After each claim the service records the incarnation and the
+//     number of claims there; a database with fewer claims is older than its lock file.
 //
-// Nothing here sees that both files were set back together, as a snapshot of a virtual
-// machine does: see docs/RESTORING.md.
+// It is not detected if both files were restored together, as by a snapshot of a virtual machine: see
+// docs/RESTORING.md.
 
-// mark is how far a database has come.
+// mark is a point in a database's life.
 type mark struct {
 	Incarnation string `json:"incarnation"` // its nonce, in hex
-	Claims      int64  `json:"claims"`      // of sets of pre-params, in all incarnations
+	Claims      int64  `json:"claims"`      // of sets of pre-params, over all incarnations
 }
 
-// Renew begins the next incarnation of the database: what the pool of pre-params holds is
-// erased, and no other process can claim it any more. It says how many sets that were. The
-// audit log notes why.
+// Renew begins the next incarnation of the database: it erases the pool of pre-params, so that no other process can
+// claim from it any more, and records why in the audit log. It returns how many sets were erased.
 func (s *Store) Renew(ctx context.Context, why string) (dropped int, err error) {
 	err = s.write(ctx, "renew the incarnation", func(tx *sql.Tx) (err error) {
 		dropped, err = renew(ctx, tx, why)
@@ -59,7 +57,7 @@ func renew(ctx context.Context, tx *sql.Tx, why string) (dropped int, err error)
 	})
 }
 
-// claimed counts one claim more.
+// claimed counts one more claim.
 func claimed(ctx context.Context, tx *sql.Tx) (mark, error) {
 	if _, err := exec(ctx, tx, "UPDATE incarnation SET claims = claims + 1, noted = nonce"); err != nil {
 		return mark{}, err
@@ -71,12 +69,12 @@ func claimed(ctx context.Context, tx *sql.Tx) (mark, error) {
 // Renewal says why a database has begun another incarnation.
 type Renewal struct {
 	Why     string // empty: it has not
-	Dropped int    // sets of pre-params that were erased for it
+	Dropped int    // sets of pre-params erased because of it
 }
 
-// Recognise sees whether the database is still the one that its service's lock belongs to,
-// and begins another incarnation where it is a copy or an older state. From then on what is
-// claimed is noted in the lock's file. It is called once, before anything is claimed.
+// Recognise checks whether the database is still the one that its service's lock file describes, and begins another
+// incarnation if it is a copy or an older state. From then on claims are recorded in the lock file. Call it once,
+// before anything is claimed.
 func (s *Store) Recognise(ctx context.Context, lock *FileLock) (r Renewal, err error) {
 	const what = "recognise the database"
 	file, err := lock.identity()
@@ -118,10 +116,10 @@ func (s *Store) Recognise(ctx context.Context, lock *FileLock) (r Renewal, err e
 	return r, nil
 }
 
-// life is the row of the incarnation.
+// life is the row of the table incarnation.
 type life struct {
 	mark
-	noted string // the incarnation that the lock file has; "" where no service has had the database
+	noted string // the incarnation that the lock file has; "" if no service has used the database yet
 	file  string
 }
 
@@ -132,27 +130,27 @@ func lifeOf(ctx context.Context, tx *sql.Tx) (l life, err error) {
 	return l, err
 }
 
-// differs says what shows that a database is a copy or an older state, or "". Incarnations that
-// began since the last note, by hand, are no matter: nothing was claimed in them.
+// differs returns the evidence that the database is a copy or an older state, or "". Incarnations begun by hand since
+// the last note do not matter: nothing was claimed in them.
 func (l *life) differs(file string, noted mark, intact bool) string {
 	switch {
 	case l.file != file:
-		return "the database is a copy: it stands in another file than before"
+		return "the database is a copy: it is in a different file than before"
 	case !intact:
-		return "the lock file beside the database cannot be read"
+		return "the lock file next to the database cannot be read"
 	case noted == mark{} && l.noted != "":
-		return "the lock file that was beside the database is gone"
+		return "the lock file next to the database is gone"
 	case noted.Incarnation != l.noted: // both are empty before the first start
-		return "the lock file beside the database is of another state of it"
+		return "the lock file next to the database is of another state of it"
 	case l.Claims < noted.Claims:
 		return "the database is older than its lock file: it was restored"
 	}
 	return ""
 }
 
-// place notes in which file a database stands, where that has not been noted yet, so that a
-// copy is known for one whoever opens it first.
-func (s *Store) place(ctx context.Context, path string) error {
+// recordFile records which file the database is in, if that is not recorded yet, so that a copy is recognised whichever
+// process opens it first.
+func (s *Store) recordFile(ctx context.Context, path string) error {
 	var noted bool
 	if err := s.db.QueryRowContext(ctx, "SELECT file IS NOT NULL FROM incarnation").Scan(&noted); err != nil || noted {
 		return err

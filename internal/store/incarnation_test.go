@@ -15,8 +15,8 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// What is in the pool of an earlier release is nobody's and goes, without a trace; the moduli
-// that it noted count, for every wallet.
+// The pool of an earlier release cannot be attributed to a role: it is erased without a trace. The moduli which that
+// release recorded count for every wallet.
 func TestPoolFromBeforeThereWereRoles(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "mpcd.db")
@@ -32,7 +32,7 @@ func TestPoolFromBeforeThereWereRoles(t *testing.T) {
 		run("INSERT INTO preparams (id, sealed, make_time) VALUES (?, ?, ?)", uuid.NewString(), sealed,
 			time.Now().UnixMicro()+int64(i))
 	}
-	for _, w := range []string{wallet, uuid.NewString()} { // a modulus in two wallets, as that release allowed
+	for _, w := range []string{wallet, uuid.NewString()} { // the same modulus in two wallets, which that release allowed
 		run("INSERT INTO wallet_moduli (wallet_id, sha256) VALUES (?, ?)", w, device[:])
 	}
 	require.True(t, trace(files(t, path), sealed), "the control")
@@ -52,7 +52,7 @@ func TestPoolFromBeforeThereWereRoles(t *testing.T) {
 	require.NoError(t, s.AddPreParams(t.Context(), "new", tss.Client, random(10), time.Now()))
 }
 
-// copyFile copies a file's bytes into another, which is made where it is not there.
+// copyFile copies a file's content over another, which is created if it does not exist.
 func copyFile(t *testing.T, from, to string) {
 	t.Helper()
 	in, err := os.Open(from)
@@ -69,11 +69,11 @@ func copyFile(t *testing.T, from, to string) {
 type life struct {
 	t    *testing.T
 	path string
-	sets int // that were added
+	sets int // how many were added
 }
 
-// serve does what a service does at its start, then f, then stops. It returns why the pool
-// was dropped, or "".
+// serve does what a service does at its start, then calls f, then stops. It returns why the pool was dropped, if it
+// was.
 func (l *life) serve(f func(*store.Store)) store.Renewal {
 	l.t.Helper()
 	lock, err := store.Lock(dbURL(l.path))
@@ -106,18 +106,17 @@ func (l *life) beside(f func(*store.Store)) {
 	require.NoError(l.t, s.Close())
 }
 
-// A copy of a database and an older state of it do not use the sets that are in it. What is
-// neither keeps them. Each case begins with a database of three sets, whose service has
-// claimed a fourth, and a backup of it from before the claim.
+// Copies and older states of a database drop its pre-params; anything else keeps them. Each case starts with a
+// database of three sets, whose service has claimed a fourth, and a backup from before that claim.
 func TestCopiesAndOlderStatesDropTheirPool(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		do   func(l *life, backup string)
-		want string // in the reason; "" where the pool stays
+		want string // in the reason; "" if the pool is kept
 	}{
 		"a restart": {func(*life, string) {}, ""},
 		"a kill between a claim and its note": {func(l *life, _ string) {
-			l.beside(l.claim) // has no lock, and so notes nothing
+			l.beside(l.claim) // without a lock the claim is not recorded
 			l.beside(l.add)
 		}, ""},
 		"another name in the file system": {func(l *life, _ string) {
@@ -165,7 +164,7 @@ func TestCopiesAndOlderStatesDropTheirPool(t *testing.T) {
 			copyFile(l.t, other.path+".lock", l.path+".lock")
 		}, "of another state"},
 		"a restored backup, after the one that was found out": {func(l *life, backup string) {
-			copyFile(l.t, l.path, backup) // as it is now
+			copyFile(l.t, l.path, backup) // the current state
 			copyFile(l.t, backup, l.path)
 			db := sqlite(l.t, l.path)
 			_, err := db.ExecContext(l.t.Context(), "UPDATE incarnation SET claims = 0")
@@ -205,7 +204,7 @@ func TestCopiesAndOlderStatesDropTheirPool(t *testing.T) {
 	}
 }
 
-// A pool that was filled before its service ever started is the service's; a copy of it is not.
+// A pool that was filled before its service first started belongs to the service; a copy of it does not.
 func TestPoolThatWasFilledBeforeTheFirstStart(t *testing.T) {
 	t.Parallel()
 	l := &life{t: t, path: filepath.Join(t.TempDir(), "mpcd.db")}
@@ -220,8 +219,8 @@ func TestPoolThatWasFilledBeforeTheFirstStart(t *testing.T) {
 	require.Equal(t, store.Renewal{}, l.serve(nil))
 }
 
-// Sets that are dropped beside a running service are not claimed by it, and the next start
-// makes nothing of it, with a claim in between or without.
+// Pre-params dropped while a service is running are not claimed by it, and the next start does not take the drop for
+// an older state, with a claim in between or without.
 func TestDropBesideAService(t *testing.T) {
 	t.Parallel()
 	for name, then := range map[string]func(*life, *store.Store){
@@ -261,8 +260,7 @@ func TestDropBesideAService(t *testing.T) {
 	}
 }
 
-// A row that carries another incarnation than the database's is no set of it, whoever put it
-// there.
+// A row with another incarnation than the database's is ignored.
 func TestRowOfAnotherIncarnation(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "mpcd.db")
@@ -279,7 +277,7 @@ func TestRowOfAnotherIncarnation(t *testing.T) {
 	require.Empty(t, id)
 }
 
-// A set is handed out only when its claim is noted beside the database.
+// A set is handed out only once its claim is recorded in the lock file.
 func TestClaimThatCannotBeNoted(t *testing.T) {
 	t.Parallel()
 	l := &life{t: t, path: filepath.Join(t.TempDir(), "mpcd.db")}

@@ -10,27 +10,26 @@ import (
 	"syscall"
 )
 
-// errLocked says that another service has the database.
+// errLocked says that another service is using the database.
 var errLocked = errors.New("another mpcd serve uses it: stop that one first, or name another database")
 
-// FileLock is held by the one service of a database. The file beside the database also holds
-// how far the database has come (see incarnation.go).
+// FileLock is held by the one service of a database. The file next to the database also holds the database's mark
+// (see incarnation.go).
 type FileLock struct {
 	path       string // of the database
 	db, beside *os.File
 
-	mu   sync.Mutex // guards what follows, and the content of beside
-	last mark       // what stands there
+	mu   sync.Mutex // guards last, and the content of beside
+	last mark       // the file's content
 }
 
-// Lock makes this process the one service of a database, until Unlock or its end: a service
-// that starts takes the sessions that it finds unfinished for those of one that died, so that
-// a second one would end the runs of the first. Commands that only look, or fill the pool,
-// need no lock. Where there is no database yet, its empty file is made.
+// Lock makes this process the only service of a database, until Unlock or its end. A service that starts treats
+// unfinished sessions as those of one that died, so a second service would end the first one's runs. Commands that
+// only read, or fill the pool, need no lock. If there is no database yet, Lock creates an empty file.
 //
-// There are two locks. One is on the database itself (see lockFile), so that it holds under
-// whatever name the file is opened, also when it was renamed. The other is on a file beside
-// it, for systems without the first, and for releases that knew this one alone.
+// There are two locks. One is on the database itself (see lockFile), so that it works under any name of the file,
+// even after a rename. The other is on a file next to it, for systems without the first kind, and for earlier
+// releases, which know only this one.
 func Lock(dbURL string) (*FileLock, error) {
 	path, err := Path(dbURL)
 	if err != nil {
@@ -56,7 +55,7 @@ func lock(path string) (*FileLock, error) {
 		return nil, explain(err)
 	}
 	if err := errors.Join(lockFile(db), linked); err != nil {
-		if errors.Is(err, errLocked) { // says more than that it has two names
+		if errors.Is(err, errLocked) { // more useful than that it has hard links
 			err = errLocked
 		}
 		return nil, errors.Join(err, db.Close())
@@ -74,17 +73,17 @@ func lock(path string) (*FileLock, error) {
 	return &FileLock{path: path, db: db, beside: beside}, nil
 }
 
-// Unlock ends the lock.
+// Unlock releases the lock.
 func (l *FileLock) Unlock() error { return errors.Join(l.beside.Close(), l.db.Close()) }
 
-// identity tells the database's file from any other.
+// identity identifies the database's file.
 func (l *FileLock) identity() (string, error) { return identity(l.path) }
 
-// maxMark is more than a mark takes.
+// maxMark bounds an encoded mark in bytes.
 const maxMark = 1 << 10
 
-// noted reads the mark that stands beside the database: none where the file is new. It is not
-// intact where the file holds something else.
+// noted reads the mark from the file next to the database: a zero mark if the file is new. intact is false if the
+// file contains anything else.
 func (l *FileLock) noted() (m mark, intact bool, err error) {
 	b, err := io.ReadAll(io.NewSectionReader(l.beside, 0, maxMark))
 	if err != nil {
@@ -94,15 +93,15 @@ func (l *FileLock) noted() (m mark, intact bool, err error) {
 		return m, true, nil
 	}
 	if json.Unmarshal(b, &m) != nil || m.Incarnation == "" {
-		return mark{}, false, nil //nolint:nilerr // that it cannot be read is the answer
+		return mark{}, false, nil //nolint:nilerr // an unreadable mark is a result, not an error
 	}
 	return m, true, nil
 }
 
-// note writes a mark that is durable when it returns nil. A mark of fewer claims than the one
-// that is there, of two claimants that race, changes nothing.
+// note writes a mark, durably when it returns nil. A mark with fewer claims than the one in the file, from two
+// concurrent claimants, changes nothing.
 func (l *FileLock) note(m mark) error {
-	if l == nil { // whoever has no lock, such as a benchmark, has its database to itself
+	if l == nil { // without a lock, as in a benchmark, no other process uses the database
 		return nil
 	}
 	l.mu.Lock()

@@ -9,11 +9,11 @@ import (
 	"syscall"
 )
 
-// lockFile does nothing where locks of an open file description are not at hand: there the
-// file beside the database is the lock.
+// lockFile does nothing on systems without locks of open file descriptions: there only the file next to the database
+// is locked.
 func lockFile(*os.File) error { return nil }
 
-// identity tells a file from every other one, by its device and inode.
+// identity identifies a file by its device and inode.
 func identity(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 
 const held = "another mpcd serve uses it"
 
-// names returns a database and other names of it.
+// names returns the path of a database and other names for it.
 func names(t *testing.T) (path string, others map[string]string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -32,7 +32,7 @@ func names(t *testing.T) (path string, others map[string]string) {
 	return path, others
 }
 
-// The lock is on the file, whatever it is called.
+// The lock is on the file, under whichever name it is opened.
 func TestLockIsOnTheFile(t *testing.T) {
 	t.Parallel()
 	path, others := names(t)
@@ -43,7 +43,7 @@ func TestLockIsOnTheFile(t *testing.T) {
 		_, err := store.Lock(dbURL(name))
 		require.ErrorContains(t, err, why)
 	}
-	// Opening and closing the database, by a store of this process, does not end the lock.
+	// Opening and closing the database by a store in this process does not release the lock.
 	s := open(t, path)
 	require.NoError(t, s.Close())
 	s = open(t, path)
@@ -56,14 +56,14 @@ func TestLockIsOnTheFile(t *testing.T) {
 	refused(hard, held)
 	refused(path, held)
 	require.NoError(t, os.Remove(hard))
-	require.NoError(t, os.Remove(path+".lock"), "as an operator may who takes it for left over")
+	require.NoError(t, os.Remove(path+".lock"), "as an operator may, thinking it is left over")
 	refused(path, held)
 	moved := path + ".moved"
 	require.NoError(t, os.Rename(path, moved))
 	refused(moved, held)
 	require.NoError(t, os.Rename(moved, path))
 	_, err = s.SetMetaOnce(t.Context(), "key", []byte("value"))
-	require.NoError(t, err, "SQLite's own locks are as they were")
+	require.NoError(t, err, "SQLite's own locks are unaffected")
 	require.NoError(t, s.Close())
 	require.NoError(t, lock.Unlock())
 
@@ -75,8 +75,7 @@ func TestLockIsOnTheFile(t *testing.T) {
 	}
 }
 
-// The lock and SQLite's own do not meet, and a service's locks do not end with what other
-// programs do.
+// The lock does not conflict with SQLite's own, and is not released by what other programs do.
 func TestLockBesideSQLite(t *testing.T) {
 	t.Parallel()
 	path, _ := names(t)
@@ -85,7 +84,7 @@ func TestLockBesideSQLite(t *testing.T) {
 	defer func() { require.NoError(t, lock.Unlock()) }()
 	s := open(t, path)
 	defer func() { require.NoError(t, s.Close()) }()
-	db := sqlite(t, path) // another connection, as an audit command has
+	db := sqlite(t, path) // another connection, as of an audit command
 	_, err = db.ExecContext(t.Context(), "BEGIN IMMEDIATE")
 	require.NoError(t, err)
 	_, err = db.ExecContext(t.Context(), "ROLLBACK")
@@ -96,7 +95,7 @@ func TestLockBesideSQLite(t *testing.T) {
 	require.ErrorContains(t, err, held)
 }
 
-// SQLite has a log for each name of a file, so that a database with two of them is not opened.
+// SQLite keeps one log per name of a file, so a database with hard links is not opened.
 func TestDatabaseWithHardLinks(t *testing.T) {
 	t.Parallel()
 	path, others := names(t)
@@ -116,7 +115,7 @@ func TestDatabaseWithHardLinks(t *testing.T) {
 	require.NoFileExists(t, hard+".lock")
 	require.NoError(t, os.Remove(hard))
 
-	// By a symbolic link it is the file itself: its log is beside it.
+	// A symbolic link is resolved: the log is next to the file itself.
 	s = open(t, others["a link to a link"])
 	defer func() { require.NoError(t, s.Close()) }()
 	value, err := s.Meta(t.Context(), "key")
@@ -131,8 +130,8 @@ func TestDatabaseWithHardLinks(t *testing.T) {
 	require.Equal(t, want, file)
 }
 
-// The first start may be by a link too; one that leads nowhere makes no file.
-func TestDatabaseBehindLinksThatIsNotThereYet(t *testing.T) {
+// The first start may also be through a link; a dangling one creates no file.
+func TestNewDatabaseThroughSymbolicLink(t *testing.T) {
 	t.Parallel()
 	path, others := names(t)
 	_, err := store.Open(t.Context(), dbURL(others["a symbolic link"]))

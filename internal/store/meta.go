@@ -6,7 +6,7 @@ import (
 	"errors"
 )
 
-// Meta returns the value of a key of the service's own, or nil where there is none.
+// Meta returns the value that the service stored under a key, or nil if there is none.
 func (s *Store) Meta(ctx context.Context, key string) (value []byte, err error) {
 	err = s.read(ctx, "read meta "+key, func(tx *sql.Tx) error {
 		value, err = meta(ctx, tx, key)
@@ -15,8 +15,8 @@ func (s *Store) Meta(ctx context.Context, key string) (value []byte, err error) 
 	return value, err
 }
 
-// SetMetaOnce stores a value for a key that has none. It returns the value that is there
-// afterwards: of callers that race, all get the first one's. A value is never changed.
+// SetMetaOnce stores a value under a key unless it has one, and returns the value that is there afterwards: callers
+// that race all get the first one's. A value never changes.
 func (s *Store) SetMetaOnce(ctx context.Context, key string, value []byte) (there []byte, err error) {
 	err = s.write(ctx, "write meta "+key, func(tx *sql.Tx) error {
 		if _, err := exec(ctx, tx, "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO NOTHING", key,

@@ -12,7 +12,7 @@ import (
 	"github.com/mpcd/mpcd/internal/store/storetest"
 )
 
-// undo takes the changes of each migration to the schema back.
+// undo has the statements that revert each migration.
 var undo = map[int][]string{
 	4: {"ALTER TABLE share_sets DROP COLUMN lock_time", "ALTER TABLE share_sets DROP COLUMN aborts"},
 	5: {"DROP TABLE custodian_deletions"},
@@ -31,7 +31,7 @@ var undo = map[int][]string{
 	8: {"DROP INDEX wallets_by_owner", "CREATE INDEX wallets_by_owner ON wallets (owner, id)"},
 }
 
-// olderSchema makes a database one of an earlier release, whose last migration is version.
+// olderSchema turns a database into that of an earlier release, whose last migration is version.
 func olderSchema(t *testing.T, path string, version int) {
 	t.Helper()
 	db := sqlite(t, path)
@@ -49,9 +49,9 @@ func olderSchema(t *testing.T, path string, version int) {
 	require.NoError(t, db.Close())
 }
 
-// Sets keep the aborts that an earlier release counted, and what is locked stays so. A wallet
-// has those of all its sets; it is not locked before the next.
-func TestAbortsFromBeforeWalletsHadThem(t *testing.T) {
+// Sets keep the aborts that an earlier release counted, and locked ones stay locked. A wallet starts with the sum
+// over its sets, and is locked by the next abort at the earliest.
+func TestMigrationCountsAbortsPerWallet(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "mpcd.db")
 	s := open(t, path)
@@ -82,10 +82,9 @@ func TestAbortsFromBeforeWalletsHadThem(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
-// A wallet that had as many aborts as lock it before wallets were locked, all in sets that are
-// revoked and so cannot be released, is locked at the start: a release of any other set unlocks
-// it, and counts anew.
-func TestWalletAtItsLimitFromBeforeWalletsHadOne(t *testing.T) {
+// A wallet that reached its limit before wallets could be locked, with all aborts in sets that are revoked and so
+// cannot be released, is locked at startup: releasing any other set unlocks it and resets the count.
+func TestMigratedWalletAtItsLimitIsLocked(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "mpcd.db")
 	s := open(t, path)
@@ -107,7 +106,7 @@ func TestWalletAtItsLimitFromBeforeWalletsHadOne(t *testing.T) {
 	}
 	set, err := s.Set(t.Context(), w.ID, live)
 	require.NoError(t, err)
-	require.True(t, set.Locked(), "else it is busy for ever")
+	require.True(t, set.Locked(), "otherwise it could never be used again")
 	audit := storetest.Audit("share_set.release", w.ID)
 	require.NoError(t, s.Release(t.Context(), w.ID, live, b, audit))
 	set, err = s.Set(t.Context(), w.ID, live)
@@ -117,9 +116,8 @@ func TestWalletAtItsLimitFromBeforeWalletsHadOne(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
-// An earlier release's wallets have random ids. They are listed in the order of their creation all
-// the same, by an index.
-func TestWalletsFromBeforeTheyWereListedByCreation(t *testing.T) {
+// Wallets of an earlier release have random ids. They too are listed by creation time, using an index.
+func TestMigratedWalletsAreListedByCreation(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "mpcd.db")
 	s := open(t, path)

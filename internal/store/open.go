@@ -29,9 +29,9 @@ const applicationID = 0x6d706364 // "mpcd"
 // ErrNewerSchema is wrapped by Open for a database that a later release has migrated.
 var ErrNewerSchema = errors.New("the database was written by a newer mpcd")
 
-// Open opens the database at a URL, sqlite:///path/to/file.db, makes the file where there
-// is none (mode 0600; never its directory), and brings its schema up to date. Its errors
-// are for the operator: they say what to do, and quote no URL, which may hold a password.
+// Open opens the database at a URL, sqlite:///path/to/file.db, creates the file if it does not exist (mode 0600;
+// never its directory), and migrates its schema. Its errors are for the operator: they say what to do, and do not
+// quote the URL, which may contain a password.
 func Open(ctx context.Context, dbURL string) (*Store, error) {
 	path, err := Path(dbURL)
 	if err != nil {
@@ -52,7 +52,7 @@ func Open(ctx context.Context, dbURL string) (*Store, error) {
 	s := &Store{db: db}
 	err = s.prepare(ctx)
 	if err == nil {
-		err = s.place(ctx, path)
+		err = s.recordFile(ctx, path)
 	}
 	if err != nil {
 		_ = db.Close() // the first error says more
@@ -62,8 +62,7 @@ func Open(ctx context.Context, dbURL string) (*Store, error) {
 	return s, nil
 }
 
-// Path returns the path that a database URL names. Its errors quote no URL, which may hold
-// a password.
+// Path returns the path in a database URL. Its errors do not quote the URL, which may contain a password.
 func Path(dbURL string) (string, error) {
 	const want = "use sqlite:///path/to/file.db"
 	scheme, _, ok := strings.Cut(dbURL, "://")
@@ -90,8 +89,8 @@ func Path(dbURL string) (string, error) {
 	return filepath.Clean(u.Path), nil
 }
 
-// File returns the database's own path: Path without symbolic links. SQLite keeps its log
-// beside the name that it is given, so that two names would have two logs.
+// File returns Path with symbolic links resolved. SQLite keeps its log next to the name it is given, so that two
+// names would have two logs.
 func File(dbURL string) (string, error) {
 	path, err := Path(dbURL)
 	if err != nil {
@@ -103,8 +102,8 @@ func File(dbURL string) (string, error) {
 	return path, nil
 }
 
-// resolve follows the symbolic links of a path, whose file need not exist. With an error it
-// returns the path as it was.
+// resolve resolves the symbolic links in a path, whose file need not exist. On an error it returns the path
+// unchanged.
 func resolve(path string) (string, error) {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		return target, nil
@@ -122,9 +121,8 @@ func resolve(path string) (string, error) {
 	return filepath.Join(dir, filepath.Base(path)), nil
 }
 
-// create makes an empty file that only its owner can read, or looks at the one that is
-// there. SQLite gives its log and its shared memory the file's mode, and would itself
-// leave all three to the umask.
+// create creates an empty file that only its owner can read, or inspects the one that is there. SQLite gives its log
+// and shared memory the file's mode, and would leave all three to the umask.
 func create(path string) (fresh bool, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // G304: the operator's own path
 	if errors.Is(err, fs.ErrExist) {
@@ -149,11 +147,10 @@ var (
 		"it: remove the other names, and copy a database with mpcd stopped")
 )
 
-// inspect sees that a file can be written and holds an mpcd database, before SQLite
-// touches it: opening another program's file would already change its journal mode.
-// An empty file is fresh.
+// inspect checks that a file is writable and contains an mpcd database before SQLite touches it: opening another
+// program's file would already change its journal mode. An empty file is fresh.
 func inspect(path string) (fresh bool, err error) {
-	// Opening a device or a pipe can do more than open it.
+	// Opening a device or a pipe can have side effects.
 	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
 		return false, errors.Join(errors.New("it is not a regular file"), err)
 	}
@@ -180,8 +177,8 @@ func inspect(path string) (fresh bool, err error) {
 	if binary.BigEndian.Uint32(h[68:]) != applicationID {
 		return false, errNotOurs
 	}
-	// SQLite would take a cut last page for one that ends in zeros. After a crash the end
-	// may be missing and stand in the log, as SQLite knows.
+	// SQLite would pad a truncated last page with zeros. After a crash the end of the file may be missing but in the
+	// log, which SQLite handles.
 	if wal, err := os.Stat(path + "-wal"); err == nil && wal.Size() > 0 {
 		return false, nil
 	}
@@ -200,32 +197,31 @@ func syncDir(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// dsn returns the driver's name for the file at path, with the settings of every
-// connection to it.
+// dsn returns the driver's data source name for the file at path, with the settings of every connection.
 func dsn(path string, fresh bool) string {
 	pragmas := []string{
-		"busy_timeout(5000)", // for another process that has the file open
+		"busy_timeout(5000)", // if another process has the file locked
 		"foreign_keys(1)",
 		"journal_mode(WAL)",
 		"secure_delete(1)",
-		"synchronous(FULL)", // every commit is on the disk when it returns
+		"synchronous(FULL)", // every commit is on disk when it returns
 		"temp_store(MEMORY)",
 		"trusted_schema(0)",
 	}
 	if fresh {
-		// The driver sets these in order of name: this one before there is a log, so that it
-		// stands in the file itself from the first page on.
+		// The driver sets these in order of name: this one before there is a log, so that it is in the file itself
+		// from the first page on.
 		pragmas = append(pragmas, fmt.Sprintf("application_id(%d)", applicationID))
 	}
 	q := url.Values{
-		"mode":    {"rw"},        // create made the file
-		"_txlock": {"immediate"}, // a transaction that upgrades to writing half way can only fail
+		"mode":    {"rw"},        // the file was created by create
+		"_txlock": {"immediate"}, // a transaction that upgrades from reading to writing could only fail
 		"_dqs":    {"0"}, "_defensive": {"1"}, "_pragma": pragmas,
 	}
 	return (&url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}).String()
 }
 
-// prepare brings the schema up to date.
+// prepare migrates the schema.
 func (s *Store) prepare(ctx context.Context) error {
 	var mode string
 	if err := s.db.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&mode); err != nil {
@@ -257,7 +253,7 @@ func (s *Store) prepare(ctx context.Context) error {
 	return nil
 }
 
-// explain puts what an operator can do before an error of the file system or of SQLite.
+// explain adds advice for the operator to an error of the file system or of SQLite.
 func explain(err error) error {
 	switch code(err) {
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:

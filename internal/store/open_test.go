@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What the store promises rests on these; SQLite ignores a misspelt one silently.
+// The store's guarantees depend on these settings; SQLite silently ignores a misspelt one.
 func TestSettings(t *testing.T) {
 	t.Parallel()
 	s, err := Open(t.Context(), "sqlite://"+filepath.Join(t.TempDir(), "mpcd.db"))

@@ -9,12 +9,11 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// empty is the part of a statement that takes a set out of its row, for good.
+// empty is the SET clause that removes a set of pre-params from its row for good.
 const empty = `UPDATE preparams SET id = NULL, sealed = NULL, make_time = NULL, role = NULL, incarnation = NULL
 	WHERE id IS NOT NULL `
 
-// AddPreParams keeps a party's sealed set of pre-params under an id of its own, in the
-// database's present incarnation.
+// AddPreParams adds a party's sealed set of pre-params with a new id to the database's present incarnation.
 func (s *Store) AddPreParams(ctx context.Context, id string, party session.Party, sealed []byte, made time.Time) error {
 	return s.write(ctx, "add pre-params", func(tx *sql.Tx) error {
 		n, err := exec(ctx, tx, `UPDATE preparams
@@ -29,17 +28,16 @@ func (s *Store) AddPreParams(ctx context.Context, id string, party session.Party
 	})
 }
 
-// ClaimPreParams takes a party's oldest set out of the pool, of those that were made after
-// a time and in the present incarnation. It is erased when the method returns, so that no
-// two claimants get the same one, whatever process they are in, and none gets it again after
-// a crash. Where there is none, id is "".
+// ClaimPreParams takes a party's oldest set of pre-params that was made after a given time in the present
+// incarnation. It is erased when the method returns, so that no two claimants in any process get the same one, and
+// none gets it again after a crash. If there is none, id is "".
 func (s *Store) ClaimPreParams(ctx context.Context, party session.Party,
 	after time.Time) (id string, sealed []byte, err error) {
 	const what = "claim pre-params"
 	var now mark
 	err = s.write(ctx, what, func(tx *sql.Tx) error {
-		// No other writer comes between the statements (BEGIN IMMEDIATE). One would do for the
-		// set, DELETE ... RETURNING, but a deleted row leaves traces.
+		// No other writer comes between the statements (BEGIN IMMEDIATE). DELETE ... RETURNING would be a single
+		// statement, but a deleted row leaves traces.
 		var seq int64
 		err := tx.QueryRowContext(ctx, `SELECT seq, id, sealed FROM preparams
 			WHERE id IS NOT NULL AND role = ? AND make_time > ? AND incarnation = (SELECT nonce FROM incarnation)
@@ -61,15 +59,15 @@ func (s *Store) ClaimPreParams(ctx context.Context, party session.Party,
 		return "", nil, err
 	}
 	s.scrub(ctx)
-	// Only then may anybody use the set: by this an older state of the database is known, which
-	// still has it.
+	// This must come before the set is used: it is how an older state of the database, which still has the set, is
+	// recognised.
 	if err := s.beside.note(now); err != nil {
 		return "", nil, s.fail(ctx, what, err)
 	}
 	return id, sealed, nil
 }
 
-// DropPreParams erases the sets that were made before a time, and says how many.
+// DropPreParams erases the sets made before a given time, and returns how many.
 func (s *Store) DropPreParams(ctx context.Context, before time.Time) (dropped int, err error) {
 	err = s.write(ctx, "drop pre-params", func(tx *sql.Tx) error {
 		n, err := exec(ctx, tx, empty+"AND make_time < ?", before.UnixMicro())
@@ -82,8 +80,7 @@ func (s *Store) DropPreParams(ctx context.Context, before time.Time) (dropped in
 	return dropped, err
 }
 
-// CountPreParams says how many sets there are for each party in the present incarnation,
-// and when the oldest was made.
+// CountPreParams returns how many sets each party has in the present incarnation, and when the oldest was made.
 func (s *Store) CountPreParams(ctx context.Context) (n [2]int, oldest time.Time, err error) {
 	err = s.read(ctx, "count pre-params", func(tx *sql.Tx) error {
 		return tx.QueryRowContext(ctx, `
@@ -96,7 +93,7 @@ func (s *Store) CountPreParams(ctx context.Context) (n [2]int, oldest time.Time,
 
 // ReserveModuli implements session.Wallets.
 func (s *Store) ReserveModuli(ctx context.Context, walletID string, maker session.Maker, sums ...[32]byte) error {
-	// Indexed both ways: by the key, and by sha256.
+	// Both lookups use an index: by the primary key, and by sha256.
 	used := "SELECT EXISTS (SELECT 1 FROM wallet_moduli WHERE sha256 = ?1 AND (wallet_id = ?2 OR maker <> 1))"
 	if maker == session.MadeHere {
 		used = "SELECT EXISTS (SELECT 1 FROM wallet_moduli WHERE sha256 = ?1)"

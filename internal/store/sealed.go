@@ -9,11 +9,11 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// sealedTable says where one kind of sealed values stands. What was sealed to somebody
-// else (a result with seal_to) is not the keyset's business.
+// sealedTable describes where values of one kind, sealed under the keyset, are stored. What is sealed to a caller (a
+// result with seal_to) is not among them.
 type sealedTable struct {
 	page    string // rows after ?1, at most ?2: row, wallet, id, curve, party, ciphertext
-	replace string // puts ?1 in the place of ?3 in row ?2
+	replace string // replaces ?3 by ?1 in row ?2
 	label   func(wallet, id string, c session.Curve, p session.Party) session.Label
 }
 
@@ -37,7 +37,7 @@ var sealedTables = map[string]sealedTable{
 	},
 	session.KindPreParams: {
 		page: `SELECT seq, '', id, 0, role, sealed FROM preparams WHERE seq > ?1 AND id IS NOT NULL ORDER BY seq LIMIT ?2`,
-		// The row is used again: the ciphertext says whether it is still the same set's.
+		// Rows are reused: the old ciphertext shows whether the row still holds the same set.
 		replace: "UPDATE preparams SET sealed = ?1 WHERE seq = ?2 AND sealed = ?3",
 		label: func(_, id string, _ session.Curve, p session.Party) session.Label {
 			return session.PreParamsLabel(id, p)
@@ -51,8 +51,8 @@ var sealedTables = map[string]sealedTable{
 	},
 }
 
-// SealedRows returns up to limit rows of a kind that hold a sealed value, in order, those
-// after a given row (0: from the first). None is an empty list, no error.
+// SealedRows returns up to limit rows of a kind with a sealed value, in order, starting after the given row (0: from
+// the first). If there are none it returns an empty list and no error.
 func (s *Store) SealedRows(ctx context.Context, kind string, after int64, limit int) ([]session.SealedRow, error) {
 	t, ok := sealedTables[kind]
 	if !ok {
@@ -75,10 +75,9 @@ func (s *Store) SealedRows(ctx context.Context, kind string, after int64, limit 
 	return found, err
 }
 
-// Reseal puts to[i] in the place of rows[i].Ciphertext, in one transaction, and says how
-// many it replaced. A row that holds another value by now, or none, stays as it is. What
-// was replaced is nowhere in the files when the method returns: a value of the same
-// length is written over the old one (see doc.go), and any other length is refused.
+// Reseal replaces rows[i].Ciphertext by to[i], in one transaction, and returns how many it replaced. A row that has
+// another value by now, or none, is left alone. The replaced bytes are nowhere in the files when the method returns:
+// a value of the same length overwrites the old one (see doc.go), and any other length is refused.
 func (s *Store) Reseal(ctx context.Context, kind string, rows []session.SealedRow,
 	to [][]byte) (changed int, err error) {
 	t, ok := sealedTables[kind]

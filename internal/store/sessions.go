@@ -11,7 +11,7 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// Begin implements session.Sessions. A session's result is stored by Commit alone.
+// Begin implements session.Sessions. Only Commit stores a session's result.
 func (s *Store) Begin(ctx context.Context, n *session.Session,
 	e session.Entry) (there *session.Session, created bool, err error) {
 	err = s.write(ctx, "begin session "+n.ID, func(tx *sql.Tx) error {
@@ -35,7 +35,7 @@ func (s *Store) Begin(ctx context.Context, n *session.Session,
 				return err
 			}
 		}
-		there, err = one(ctx, tx, "caller = ? AND request_id = ?", n.Caller, n.RequestID)
+		there, err = readSession(ctx, tx, "caller = ? AND request_id = ?", n.Caller, n.RequestID)
 		return err
 	})
 	if err != nil {
@@ -65,8 +65,7 @@ func (s *Store) Restart(ctx context.Context, n *session.Session, e session.Entry
 	})
 }
 
-// ByShareSet implements session.Sessions. A signing session names the set that signed;
-// it did not make it.
+// ByShareSet implements session.Sessions. A signing session has the id of the set that signed, but did not make it.
 func (s *Store) ByShareSet(ctx context.Context, shareSetID string) (*session.Session, error) {
 	return s.find(ctx, "read session of share set "+shareSetID,
 		"share_set_id = ? AND share_set_id <> '' AND operation <> 4", shareSetID)
@@ -84,7 +83,7 @@ func (s *Store) Session(ctx context.Context, sessionID string) (*session.Session
 
 func (s *Store) find(ctx context.Context, what, where string, args ...any) (found *session.Session, err error) {
 	err = s.read(ctx, what, func(tx *sql.Tx) error {
-		found, err = one(ctx, tx, where, args...)
+		found, err = readSession(ctx, tx, where, args...)
 		return err
 	})
 	if err != nil {
@@ -93,8 +92,8 @@ func (s *Store) find(ctx context.Context, what, where string, args ...any) (foun
 	return found, nil
 }
 
-// one reads a session and the result that waits in it.
-func one(ctx context.Context, tx *sql.Tx, where string, args ...any) (*session.Session, error) {
+// readSession reads a session and its waiting result.
+func readSession(ctx context.Context, tx *sql.Tx, where string, args ...any) (*session.Session, error) {
 	var n session.Session
 	var progress []byte
 	var reason, culprit sql.NullString
@@ -126,13 +125,13 @@ func one(ctx context.Context, tx *sql.Tx, where string, args ...any) (*session.S
 	return &n, nil
 }
 
-// Update implements session.Sessions. It returns ErrSessionNotFound where there is none.
+// Update implements session.Sessions. It returns ErrSessionNotFound if there is no such session.
 func (s *Store) Update(ctx context.Context, n *session.Session, b session.Budget, e session.Entry) error {
 	return s.write(ctx, "update session "+n.ID, func(tx *sql.Tx) error { return advance(ctx, tx, n, b, e, "") })
 }
 
-// advance stores what a running attempt may change, and e, and what it costs where that is its
-// end. It fails where the attempt runs no more.
+// advance stores what a running attempt may change, with e, and with what it costs if that is its end. It fails if
+// the attempt is no longer running.
 func advance(ctx context.Context, tx *sql.Tx, n *session.Session, b session.Budget, e session.Entry, more string,
 	args ...any) error {
 	progress, err := packProgress(&n.Progress)
@@ -143,7 +142,7 @@ func advance(ctx context.Context, tx *sql.Tx, n *session.Session, b session.Budg
 	args = append([]any{n.ID, n.Attempt, n.State, progress, reason, culprit, round}, args...)
 	rows, err := exec(ctx, tx, "UPDATE sessions SET state = ?3, progress = ?4, failure_reason = ?5, "+
 		"failure_culprit = ?6, failure_round = ?7"+more+
-		" WHERE id = ?1 AND attempt = ?2 AND state IN (1, 2)", args...) // QUEUED, RUNNING: as in the index
+		" WHERE id = ?1 AND attempt = ?2 AND state IN (1, 2)", args...) // QUEUED, RUNNING: spelled as in the index
 	if err != nil {
 		return err
 	}
@@ -156,25 +155,25 @@ func advance(ctx context.Context, tx *sql.Tx, n *session.Session, b session.Budg
 	return charge(ctx, tx, n, b, e)
 }
 
-// superseded says why a session is not running at an attempt: it is not, or not there.
+// superseded returns the error for a session that is not running the given attempt, or does not exist.
 func superseded(ctx context.Context, tx *sql.Tx, n *session.Session) error {
-	if _, err := one(ctx, tx, "sessions.id = ?", n.ID); err != nil {
+	if _, err := readSession(ctx, tx, "sessions.id = ?", n.ID); err != nil {
 		return err
 	}
 	return session.ErrSuperseded
 }
 
-// Commit implements session.Sessions. The set that was used must still be ACTIVE: whoever
-// revokes a set takes its descendants with it, and one that came into being a moment
-// later would have escaped; and what a revoked set signs must not leave. Nor may what a locked
-// one does: the runs that go on beside those that locked it may be the same attack's.
+// Commit implements session.Sessions. The set that was used must still be ACTIVE: revoking a set also revokes its
+// descendants, and a descendant committed a moment later would escape that; nor may a signature leave a revoked set.
+// It must not be locked either: the runs that were concurrent with those that locked it may be part of the same
+// attack.
 func (s *Store) Commit(ctx context.Context, n *session.Session, m session.Made, e session.Entry) error {
 	what := "commit session " + n.ID
 	if err := checkCommit(n, m); err != nil {
 		return fmt.Errorf("store: %s: %w", what, err)
 	}
 	return s.write(ctx, what, func(tx *sql.Tx) error {
-		// It succeeds, which costs nothing.
+		// A success costs nothing.
 		if err := advance(ctx, tx, n, session.Budget{}, e, ", share_set_id = ?8, expire_time = ?9", n.ShareSetID,
 			micros(n.ExpireTime)); err != nil {
 			return err
@@ -204,7 +203,7 @@ func (s *Store) Commit(ctx context.Context, n *session.Session, m session.Made, 
 	})
 }
 
-// checkCommit wants arguments that speak of one thing.
+// checkCommit checks that the arguments are about the same session, set and wallet.
 func checkCommit(n *session.Session, m session.Made) error {
 	made, wallet := m.Set, m.Wallet
 	switch {
@@ -235,7 +234,7 @@ func insertWallet(ctx context.Context, tx *sql.Tx, w *session.Wallet) error {
 }
 
 func insertSet(ctx context.Context, tx *sql.Tx, set *session.StoredSet) error {
-	if err := kept(ctx, tx, set.ID); err != nil {
+	if err := cancelDeletion(ctx, tx, set.ID); err != nil {
 		return err
 	}
 	if _, err := exec(ctx, tx, `INSERT INTO share_sets (id, wallet_id, purpose, method, state, parent_id, display_name,
@@ -255,7 +254,7 @@ func insertSet(ctx context.Context, tx *sql.Tx, set *session.StoredSet) error {
 	return nil
 }
 
-// usable returns a set of the wallet that is ACTIVE and not locked.
+// usable returns a set of the wallet if it is ACTIVE and not locked.
 func usable(ctx context.Context, tx *sql.Tx, walletID, shareSetID string) (session.ShareSet, error) {
 	set, err := setIn(ctx, tx, walletID, shareSetID)
 	switch {
@@ -292,7 +291,7 @@ func (s *Store) InterruptAll(ctx context.Context, b session.Budget) (int, error)
 			n.State = session.Interrupted
 			e := session.Entry{
 				Time: time.Now(), Caller: n.Caller, Action: "session.end", WalletID: n.WalletID, SessionID: n.ID,
-				Outcome: "failed", Reason: session.ErrInterrupted.Reason, Detail: "found unfinished at the start",
+				Outcome: "failed", Reason: session.ErrInterrupted.Reason, Detail: "found unfinished at startup",
 			}
 			if err := record(ctx, tx, e); err != nil {
 				return err
@@ -304,7 +303,7 @@ func (s *Store) InterruptAll(ctx context.Context, b session.Budget) (int, error)
 		if err := lockBeyond(ctx, tx, b); err != nil {
 			return err
 		}
-		// Nothing runs that could still commit what it has deposited.
+		// No run is left that could commit what it deposited.
 		_, err = exec(ctx, tx, "UPDATE custodian_deletions SET due_time = min(due_time, ?) WHERE begun = 0",
 			micros(time.Now()))
 		return err
@@ -322,8 +321,7 @@ func packFailure(f *session.Failure) (reason, culprit, round any) {
 	return f.Reason, f.Culprit, f.Round
 }
 
-// storedProgress is session.Progress as it stands in a row: its names are part of the
-// schema.
+// storedProgress is session.Progress as stored in a row: its field names are part of the schema.
 type storedProgress struct {
 	Status        session.Status `json:"status"`
 	Done          bool           `json:"done,omitempty"`

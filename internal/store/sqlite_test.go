@@ -25,7 +25,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	syscall.Umask(0) // whoever leaves a mode to the umask gives the world a file
+	syscall.Umask(0) // files must get their modes from the code, not the umask
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/ipfs/go-log/writer.(*MirrorWriter).logRoutine"))
 }
 
@@ -43,7 +43,7 @@ func open(t *testing.T, path string) *store.Store {
 
 func dbURL(path string) string { return (&url.URL{Scheme: "sqlite", Path: path}).String() }
 
-// sqlite opens the file behind the store's back.
+// sqlite opens the file directly, bypassing the store.
 func sqlite(t *testing.T, path string) *sql.DB {
 	t.Helper()
 	db, err := sql.Open("sqlite", path)
@@ -82,7 +82,7 @@ func TestURLs(t *testing.T) {
 	}
 }
 
-// The file and what SQLite puts beside it are its owner's alone, whatever the umask.
+// The file and those that SQLite puts next to it are accessible to their owner only, whatever the umask.
 func TestFiles(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "a b?c%41#d&_pragma=x.db")
@@ -99,7 +99,7 @@ func TestFiles(t *testing.T) {
 	require.Len(t, there, 1)
 }
 
-// files returns what is in the database's files.
+// files returns the content of the database's files.
 func files(t *testing.T, path string) []byte {
 	t.Helper()
 	var all []byte
@@ -111,7 +111,7 @@ func files(t *testing.T, path string) []byte {
 	return all
 }
 
-// trace says whether b left one in files: twenty bytes from its middle are enough.
+// trace reports whether files contain b: twenty bytes from its middle are enough.
 func trace(files, b []byte) bool { return bytes.Contains(files, b[len(b)/2-10:len(b)/2+10]) }
 
 func random(n int) []byte {
@@ -120,9 +120,8 @@ func random(n int) []byte {
 	return b
 }
 
-// A revoked half and a confirmed result are nowhere in the files when the method has
-// returned, in a database of many whose rows come and go in any order and size; all
-// others are still there.
+// A revoked server share and a confirmed result are nowhere in the files when the method has returned, in a database
+// of many whose rows come and go in any order and size; all others are still there.
 func TestErasedBytesAreGone(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "mpcd.db")
@@ -169,8 +168,8 @@ func TestErasedBytesAreGone(t *testing.T) {
 	for _, b := range gone {
 		require.False(t, trace(after, b))
 	}
-	// That rows stay is what keeps traces from coming into being: doc.go. A delete leaves
-	// one so rarely that the scan above would seldom see it.
+	// Keeping the rows is what prevents traces (see doc.go). A delete leaves one so rarely that the scan above would
+	// seldom find it.
 	for _, table := range []string{"share_set_halves", "session_results"} {
 		var last, rows int
 		require.NoError(t, sqlite(t, path).QueryRowContext(t.Context(), "SELECT max(id), count(*) FROM "+
@@ -184,8 +183,8 @@ func TestErasedBytesAreGone(t *testing.T) {
 	}
 }
 
-// Another process that reads the file keeps old pages in the log. The erasure does not
-// wait for it, and the next one that finds the file free takes the traces with it.
+// Another process that reads the file keeps old pages in the log. The erasure does not wait for it, and the next one
+// that finds the file free removes the traces.
 func TestErasureBesideAReader(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "mpcd.db")
@@ -217,7 +216,7 @@ func TestErasureBesideAReader(t *testing.T) {
 	}
 }
 
-// What was left in the log by a process that was killed goes when the file is opened.
+// What a killed process left in the log is removed when the file is opened.
 func TestOpenScrubs(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -330,8 +329,8 @@ func TestNewerSchemaIsASentinel(t *testing.T) {
 	require.ErrorIs(t, err, store.ErrNewerSchema)
 }
 
-// Sets that an earlier release stored have their whole budget.
-func TestSetsFromBeforeTheAbortBudget(t *testing.T) {
+// Sets stored by an earlier release have their whole budget.
+func TestMigratedSetsHaveTheirBudget(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "mpcd.db")
 	s := open(t, path)
@@ -348,7 +347,7 @@ func TestSetsFromBeforeTheAbortBudget(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
-// Damage that shows only when a page is read is named as what it is, not as an outage.
+// Damage that shows only when a page is read is reported as damage, not as an outage.
 func TestDamagedPages(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "mpcd.db")
@@ -372,7 +371,7 @@ func TestDamagedPages(t *testing.T) {
 	require.ErrorIs(t, err, session.ErrDataCorrupted)
 }
 
-// A progress that cannot be read names its session.
+// The error for unreadable progress names its session.
 func TestDamagedProgress(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "mpcd.db")
@@ -386,7 +385,7 @@ func TestDamagedProgress(t *testing.T) {
 	require.ErrorContains(t, err, n.ID)
 }
 
-// Stored bytes are in no error.
+// Errors do not quote stored bytes.
 func TestErrorsQuoteNoBytes(t *testing.T) {
 	t.Parallel()
 	s := open(t, filepath.Join(t.TempDir(), "mpcd.db"))
@@ -404,8 +403,7 @@ func TestErrorsQuoteNoBytes(t *testing.T) {
 	require.NotContains(t, err.Error(), "hunter2")
 }
 
-// The owner of the files is root in many a container, and root may write everywhere: the
-// test runs itself again as nobody.
+// In many containers root owns the files, and root may write everywhere: the test runs itself again as user nobody.
 func TestNotWritable(t *testing.T) {
 	t.Parallel()
 	if dir, ok := os.LookupEnv("MPCD_TEST_NOT_WRITABLE"); ok {
@@ -420,7 +418,7 @@ func TestNotWritable(t *testing.T) {
 		require.NoError(t, s.Close())
 		return
 	}
-	dir, err := os.MkdirTemp("", "mpcd") //nolint:usetesting // t.TempDir is closed to nobody
+	dir, err := os.MkdirTemp("", "mpcd") //nolint:usetesting // user nobody cannot read t.TempDir
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		require.NoError(t, os.Chmod(filepath.Join(dir, "dir"), 0o700))
@@ -441,7 +439,7 @@ func TestNotWritable(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), binary, "-test.run=^TestNotWritable$")
 	cmd.Env = append(os.Environ(), "MPCD_TEST_NOT_WRITABLE="+dir)
 	if os.Geteuid() == 0 {
-		copied := filepath.Join(dir, "test") // go test's own directory is closed to nobody too
+		copied := filepath.Join(dir, "test") // nor go test's own directory
 		b, err := os.ReadFile(binary)
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(copied, b, 0o755))
@@ -453,7 +451,7 @@ func TestNotWritable(t *testing.T) {
 	require.True(t, strings.HasPrefix(string(out), "PASS"), string(out))
 }
 
-// What is sealed anew leaves no trace of what was there, whatever its size.
+// Resealing leaves no trace of the old value, whatever its size.
 func TestResealLeavesNoTrace(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "mpcd.db")
@@ -493,7 +491,7 @@ func TestResealLeavesNoTrace(t *testing.T) {
 	}
 }
 
-// Every column that holds bytes is sealed, and then SealedRows knows it, or no secret.
+// Every column that holds bytes is either sealed and known to SealedRows, or not secret.
 func TestEverySealedColumnIsKnown(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "mpcd.db")

@@ -13,16 +13,15 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// Store is an open database. Its methods may be called from many goroutines; none may
-// be called from within a function that was passed to one of them.
+// Store is an open database. Its methods are safe for concurrent use, but must not be called from within a function
+// that was passed to one of them.
 type Store struct {
-	// db has one connection, which orders all callers. SQLite has one writer at a time
-	// anyway, a run that takes seconds of CPU makes some ten calls of less than a
-	// millisecond each, and with no reader beside it a checkpoint after an erasure can
-	// always truncate the log.
+	// db has a single connection, which serialises all callers. SQLite has one writer at a time anyway; a run that
+	// takes seconds of CPU makes some ten calls of less than a millisecond each; and with no concurrent reader a
+	// checkpoint after an erasure can always truncate the log.
 	db *sql.DB
 
-	beside *FileLock // where claims are noted too, from Recognise on; nil: nowhere
+	beside *FileLock // records claims, after Recognise; may be nil
 
 	trouble trouble
 }
@@ -36,7 +35,7 @@ var (
 	_ session.Deletions   = (*Store)(nil)
 )
 
-// Close ends the store's use of its file, after the calls that are under way.
+// Close closes the database after the calls in progress.
 func (s *Store) Close() error {
 	if err := s.db.Close(); err != nil {
 		return fmt.Errorf("store: close: %w", err)
@@ -44,8 +43,8 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// write runs change in a transaction that excludes every other writer from its start on
-// (BEGIN IMMEDIATE, see dsn). Without an error from change it commits, which is durable.
+// write runs change in a transaction that excludes all other writers from its start (BEGIN IMMEDIATE, see dsn). If
+// change returns no error, it commits durably.
 func (s *Store) write(ctx context.Context, what string, change func(*sql.Tx) error) error {
 	err := s.transact(ctx, what, nil, change)
 	if err == nil {
@@ -54,23 +53,23 @@ func (s *Store) write(ctx context.Context, what string, change func(*sql.Tx) err
 	return err
 }
 
-// read runs look on one snapshot of the database.
+// read runs look on a snapshot of the database.
 func (s *Store) read(ctx context.Context, what string, look func(*sql.Tx) error) error {
 	return s.transact(ctx, what, &sql.TxOptions{ReadOnly: true}, look)
 }
 
 func (s *Store) transact(ctx context.Context, what string, opts *sql.TxOptions, f func(*sql.Tx) error) error {
-	conn, err := s.turn(ctx)
+	conn, err := s.acquire(ctx)
 	if err != nil {
 		return s.fail(ctx, what, err)
 	}
-	defer conn.Close() //nolint:errcheck // it gives the connection back
+	defer conn.Close() //nolint:errcheck // returns the connection to the pool
 	tx, err := conn.BeginTx(ctx, opts)
 	if err != nil {
 		return s.fail(ctx, what, err)
 	}
-	// Deferred for a panic in f too, which would otherwise take the connection with it.
-	// After a commit it does nothing, and beside an error of f its own says nothing new.
+	// Deferred also for a panic in f, which would otherwise keep the connection. After a commit it does nothing, and
+	// after an error of f its own error adds nothing.
 	defer tx.Rollback() //nolint:errcheck // as above
 	if err := f(tx); err != nil {
 		return s.fail(ctx, what, err)
@@ -81,14 +80,14 @@ func (s *Store) transact(ctx context.Context, what string, opts *sql.TxOptions, 
 	return nil
 }
 
-// longestTurn is how long a call waits for those before it. Each of them may wait for
-// another process's lock (busy_timeout): a queue of such calls is not worth standing in.
+// longestTurn is how long a call waits for those before it. Each of them may in turn wait for another process's lock
+// (busy_timeout), so waiting longer is pointless.
 const longestTurn = 10 * time.Second
 
-var errNoTurn = errors.New("the database was in use all the time")
+var errNoTurn = errors.New("the database was busy")
 
-// turn waits for the connection.
-func (s *Store) turn(ctx context.Context) (*sql.Conn, error) {
+// acquire waits for the connection.
+func (s *Store) acquire(ctx context.Context) (*sql.Conn, error) {
 	wait, cancel := context.WithTimeout(ctx, longestTurn)
 	defer cancel()
 	conn, err := s.db.Conn(wait)
@@ -98,9 +97,8 @@ func (s *Store) turn(ctx context.Context) (*sql.Conn, error) {
 	return conn, err
 }
 
-// fail says what was tried, adds the context's end where that is the reason behind the
-// driver's words, names damage by its sentinel, and calls ErrInterrupted what may work
-// later.
+// fail adds what was tried to an error, and the context's error if that is the real cause. It marks damage with its
+// sentinel, and errors that may pass with ErrInterrupted.
 func (s *Store) fail(ctx context.Context, what string, err error) error {
 	if end := ctx.Err(); end != nil && !errors.Is(err, end) {
 		return fmt.Errorf("store: %s: %w: %w", what, end, err)
@@ -116,8 +114,7 @@ func (s *Store) fail(ctx context.Context, what string, err error) error {
 	return fmt.Errorf("store: %s: %w", what, err)
 }
 
-// code returns SQLite's primary result code of err, or SQLITE_OK for an error that is
-// not SQLite's.
+// code returns SQLite's primary result code of err, or SQLITE_OK if err is not SQLite's.
 func code(err error) int {
 	var e *sqlite.Error
 	if !errors.As(err, &e) {
@@ -126,26 +123,24 @@ func code(err error) int {
 	return e.Code() & 0xff
 }
 
-// scrub empties the write-ahead log, which still holds the pages as they were before an
-// erasure. The erasure itself is durable already, so a failure is no error of the
-// caller's: what is left goes with the next scrub, at the latest when the store is
-// closed or opened. The one way to get there is another process that is in the middle
-// of reading the file: a backup tool may stay there for hours, so scrub waits a moment
-// only.
+// scrub truncates the write-ahead log, which still contains the pages from before an erasure. The erasure itself is
+// durable already, so a failure is not the caller's error: the next scrub removes what is left, at the latest when
+// the store is closed or opened. The only cause is another process that is reading the file: a backup tool may do so
+// for hours, so scrub waits only briefly.
 func (s *Store) scrub(ctx context.Context) {
-	// The caller's end must not leave traces of what was erased.
+	// Cancelling the call must not leave traces of what was erased.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	_, _ = s.db.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
 }
 
-// collect runs a query and returns what scan makes of each row.
+// collect runs a query and scans each row.
 func collect[T any](ctx context.Context, tx *sql.Tx, scan func(row, *T) error, query string, args ...any) ([]T, error) {
 	rows, err := tx.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close() //nolint:errcheck // rows.Err says what went wrong
+	defer rows.Close() //nolint:errcheck // rows.Err reports it
 	var all []T
 	for rows.Next() {
 		var one T
@@ -166,10 +161,10 @@ func exec(ctx context.Context, tx *sql.Tx, query string, args ...any) (int64, er
 	return res.RowsAffected()
 }
 
-// row is a *sql.Row, or *sql.Rows at one.
+// row is a *sql.Row, or a *sql.Rows positioned at a row.
 type row interface{ Scan(dest ...any) error }
 
-// micros stores a time: as microseconds since 1970, or NULL for the zero time.
+// micros encodes a time as microseconds since 1970, or as NULL if it is zero.
 func micros(t time.Time) any {
 	if t.IsZero() {
 		return nil
@@ -177,7 +172,7 @@ func micros(t time.Time) any {
 	return t.UnixMicro()
 }
 
-// timeColumn scans what micros stored.
+// timeColumn scans what micros encoded.
 type timeColumn struct{ t *time.Time }
 
 // Scan implements sql.Scanner.
@@ -188,12 +183,12 @@ func (c timeColumn) Scan(v any) error {
 	case int64:
 		*c.t = time.UnixMicro(v).UTC()
 	default:
-		return fmt.Errorf("a %T stands where a time should", v)
+		return fmt.Errorf("a %T in place of a time", v)
 	}
 	return nil
 }
 
-// nullable stores the empty string as NULL.
+// nullable encodes the empty string as NULL.
 func nullable(s string) any {
 	if s == "" {
 		return nil

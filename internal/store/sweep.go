@@ -19,7 +19,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, keep time.Duration) (s
 		if swept.Results, err = sweepResults(ctx, tx, now); err != nil {
 			return err
 		}
-		// Not before its result was erased, whatever keep is: without its session nobody finds it.
+		// Not before its result was erased, whatever keep is: the result is found only through its session.
 		n, err := exec(ctx, tx, `DELETE FROM sessions WHERE create_time < ? AND state NOT IN (1, 2) AND NOT EXISTS
 			(SELECT 1 FROM session_results WHERE session_id = sessions.id AND data IS NOT NULL)`, micros(now.Add(-keep)))
 		swept.Sessions = int(n)
@@ -34,8 +34,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, keep time.Duration) (s
 	return swept, nil
 }
 
-// sweepSets erases the PENDING sets whose time is up, and the wallets that never had
-// another set.
+// sweepSets erases expired PENDING sets, and wallets that never had another set.
 func sweepSets(ctx context.Context, tx *sql.Tx, now time.Time) (swept session.Swept, err error) {
 	type pending struct{ walletID, id, sessionID string }
 	due, err := collect(ctx, tx, func(r row, p *pending) error { return r.Scan(&p.walletID, &p.id, &p.sessionID) },
@@ -44,7 +43,7 @@ func sweepSets(ctx context.Context, tx *sql.Tx, now time.Time) (swept session.Sw
 		return swept, err
 	}
 	for _, p := range due {
-		if err := unneeded(ctx, tx, p.id, now); err != nil {
+		if err := scheduleDeletion(ctx, tx, p.id, now); err != nil {
 			return swept, err
 		}
 		if _, err := exec(ctx, tx, "UPDATE share_set_halves SET ciphertext = NULL WHERE share_set_id = ?", p.id); err != nil {
@@ -76,8 +75,7 @@ func sweepSets(ctx context.Context, tx *sql.Tx, now time.Time) (swept session.Sw
 	return swept, nil
 }
 
-// sweepResults erases results that still wait although their time is up: signatures
-// that nobody asked for again.
+// sweepResults erases expired results that still wait: signatures that were not fetched again.
 func sweepResults(ctx context.Context, tx *sql.Tx, now time.Time) (int, error) {
 	n, err := exec(ctx, tx, `UPDATE session_results SET data = NULL WHERE data IS NOT NULL AND session_id IN
 		(SELECT id FROM sessions WHERE state = 3 AND expire_time <= ?)`, micros(now))

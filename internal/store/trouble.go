@@ -11,8 +11,8 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// advice says what an operator can do about an error that will pass, or be mended, without
-// the database being at fault; "" for any other error.
+// advice returns what the operator can do about an error that may pass or be fixed without the database being at
+// fault; "" for any other error.
 func advice(err error) string {
 	const cannotWrite = "it cannot be written: the service's user needs to write the file and its directory"
 	switch code(err) {
@@ -34,27 +34,27 @@ func advice(err error) string {
 	return ""
 }
 
-// trouble says in the log that the database cannot be used, and that it can again: once
-// each, and once a minute in between, however many calls fail meanwhile.
+// trouble logs that the database cannot be used, and that it can be again: once each, and once a minute in between,
+// however many calls fail meanwhile.
 type trouble struct {
-	mu    sync.Mutex   // guards what follows
-	log   *slog.Logger // nil: nobody is told
-	since time.Time    // zero while there is none
-	said  time.Time    // when it was last in the log
-	calls int          // how many have failed of it
+	mu    sync.Mutex   // guards the fields below
+	log   *slog.Logger // may be nil
+	since time.Time    // zero if there is no trouble
+	said  time.Time    // when it was last logged
+	calls int          // how many calls have failed
 }
 
-// sayEvery is how often a trouble that lasts is in the log.
+// sayEvery is how often a persisting trouble is logged.
 const sayEvery = time.Minute
 
-// LogTo makes the store say in a log when it cannot use its file for a time.
+// LogTo sets the log for when the store temporarily cannot use its file.
 func (s *Store) LogTo(log *slog.Logger) {
 	s.trouble.mu.Lock()
 	defer s.trouble.mu.Unlock()
 	s.trouble.log = log
 }
 
-// note is told of every call that failed for want of a usable database.
+// note records a call that failed because the database cannot be used.
 func (t *trouble) note(what, do string, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -71,7 +71,7 @@ func (t *trouble) note(what, do string, err error) {
 		err, "since", t.since, "failed_calls", t.calls)
 }
 
-// over is told of every change that was stored. Reads say nothing: a full disk can be read.
+// over records a successful change. Reads do not count: a full disk can be read.
 func (t *trouble) over() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

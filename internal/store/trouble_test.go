@@ -12,8 +12,8 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// A database that cannot be written is an ErrInterrupted for each change, and one line in
-// the log; it can be read meanwhile, and changed again when the fault is gone.
+// If the database cannot be written, each change returns ErrInterrupted, and one line is logged. Reads still work,
+// and changes work again once the fault is gone.
 func TestReadOnlyDatabase(t *testing.T) {
 	t.Parallel()
 	s, err := Open(t.Context(), "sqlite://"+filepath.Join(t.TempDir(), "mpcd.db"))
@@ -25,8 +25,7 @@ func TestReadOnlyDatabase(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, log.String())
 
-	// SQLite itself says SQLITE_READONLY then, as it does on a file system that the kernel
-	// has made read-only after a fault.
+	// SQLite then returns SQLITE_READONLY, as on a file system that the kernel has remounted read-only after a fault.
 	_, err = s.db.ExecContext(t.Context(), "PRAGMA query_only = 1")
 	require.NoError(t, err)
 	for range 50 {
@@ -45,7 +44,7 @@ func TestReadOnlyDatabase(t *testing.T) {
 	for range 2 {
 		there, err := s.SetMetaOnce(t.Context(), "another", []byte("y"))
 		require.NoError(t, err)
-		require.Equal(t, "y", string(there), "nothing of what failed is there")
+		require.Equal(t, "y", string(there), "failed changes left nothing")
 	}
 	require.Equal(t, 1, strings.Count(log.String(), "can be used again"), log.String())
 	require.Contains(t, log.String(), "failed_calls=50")

@@ -43,8 +43,8 @@ func (s *Store) List(ctx context.Context, owner string, after session.Position, 
 	return found, err
 }
 
-// wallets returns the wallets whose ids the query page yields, oldest first, each with
-// its keys and sets. It makes three queries, however many wallets there are.
+// wallets returns the wallets whose ids the query page yields, oldest first, each with its keys and sets. It makes
+// three queries for any number of wallets.
 func wallets(ctx context.Context, tx *sql.Tx, page string, args ...any) ([]session.Wallet, error) {
 	found, err := collect(ctx, tx, scanWallet,
 		"SELECT id, owner, create_time, hosted_since, lock_time, hard_aborts, soft_aborts FROM wallets "+
@@ -89,7 +89,7 @@ type walletKey struct {
 
 func scanKey(r row, k *walletKey) error { return r.Scan(&k.walletID, &k.Curve, &k.Key) }
 
-// A set is locked where its wallet is.
+// A set is locked if its wallet is.
 const setColumns = `id, wallet_id, purpose, method, state, coalesce(parent_id, ''), display_name,
 	create_time, expire_time, revoke_time,
 	coalesce(lock_time, (SELECT w.lock_time FROM wallets w WHERE w.id = wallet_id)), aborts, soft_full_time`
@@ -132,7 +132,7 @@ func (s *Store) Set(ctx context.Context, walletID, shareSetID string) (*session.
 	return &set, nil
 }
 
-// setIn returns a set without what only a run needs, or ErrShareSetNotFound.
+// setIn returns a set without the fields that only a run needs, or ErrShareSetNotFound.
 func setIn(ctx context.Context, tx *sql.Tx, walletID, shareSetID string) (set session.ShareSet, err error) {
 	err = scanSet(tx.QueryRowContext(ctx, "SELECT "+setColumns+" FROM share_sets WHERE wallet_id = ? AND id = ?", walletID,
 		shareSetID), &set)
@@ -181,10 +181,9 @@ func exists(ctx context.Context, tx *sql.Tx, walletID, shareSetID string) error 
 	return err
 }
 
-// Revoke implements session.Wallets. It returns ErrWalletNotFound where there is no such
-// wallet, and ErrShareSetNotFound where pick names a set that is not the wallet's. With
-// a set go the results that wait: a PENDING one's share, which nobody can confirm any more,
-// and the signatures that it made.
+// Revoke implements session.Wallets. It returns ErrWalletNotFound if there is no such wallet, and ErrShareSetNotFound
+// if pick names a set of another wallet. Revoking a set also erases the results that wait: the client share of a
+// PENDING set, which cannot be confirmed any more, and signatures made with the set.
 func (s *Store) Revoke(ctx context.Context, walletID string, at time.Time,
 	pick func([]session.ShareSet) ([]string, error), e session.Entry) error {
 	var refused error
@@ -198,7 +197,7 @@ func (s *Store) Revoke(ctx context.Context, walletID string, at time.Time,
 			return session.ErrWalletNotFound
 		}
 		sets := found[0].Sets
-		// pick gets a copy: what it does to its argument must not decide what is erased.
+		// pick gets a copy, so that its changes to it cannot alter what is erased.
 		ids, err := pick(slices.Clone(sets))
 		if err != nil {
 			refused = err
@@ -237,7 +236,7 @@ func revoke(ctx context.Context, tx *sql.Tx, shareSetID string, at time.Time) er
 		session.SetRevoked, micros(at), shareSetID); err != nil {
 		return err
 	}
-	if err := unneeded(ctx, tx, shareSetID, at); err != nil {
+	if err := scheduleDeletion(ctx, tx, shareSetID, at); err != nil {
 		return err
 	}
 	// Emptied, not deleted: see doc.go.
@@ -245,13 +244,13 @@ func revoke(ctx context.Context, tx *sql.Tx, shareSetID string, at time.Time) er
 		shareSetID); err != nil {
 		return err
 	}
-	// Of the session that made it, and of those that signed with it: a signature is not handed out again.
+	// The results of the session that made it, and of those that signed with it: a signature is not handed out again.
 	_, err := exec(ctx, tx, `UPDATE session_results SET data = NULL WHERE data IS NOT NULL AND session_id IN
 		(SELECT id FROM sessions WHERE share_set_id = ? AND share_set_id <> '')`, shareSetID)
 	return err
 }
 
-// eraseResult erases what waits in the session that made a set.
+// eraseResult erases the result that waits in the session that made a set.
 func eraseResult(ctx context.Context, tx *sql.Tx, shareSetID string) error {
 	_, err := exec(ctx, tx, "UPDATE session_results SET data = NULL WHERE session_id = (SELECT session_id FROM "+
 		"share_sets WHERE id = ?)", shareSetID)

@@ -14,11 +14,11 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// Error is a message that was not taken, and whether the same message may be taken later.
+// Error is the failure of a message, and says whether the same message may succeed later.
 type Error struct {
-	Permanent  bool          // somebody must act first: it was refused, or what answers cannot be trusted
-	RetryAfter time.Duration // before which trying again is pointless; 0 where nobody said so
-	Status     int           // of the last answer; 0: there was none
+	Permanent  bool          // an operator must act first: the message was refused, or the receiver cannot be trusted
+	RetryAfter time.Duration // before which retrying is pointless; 0 if the receiver did not say
+	Status     int           // of the last response; 0: there was none
 	text       string
 	cause      error // may be nil
 }
@@ -26,7 +26,7 @@ type Error struct {
 // Error implements error.
 func (e *Error) Error() string { return e.text }
 
-// Unwrap returns the cause, and besides it tells package backoff how long to wait.
+// Unwrap returns the cause, and for package backoff how long to wait.
 func (e *Error) Unwrap() []error {
 	var all []error
 	if e.cause != nil {
@@ -38,7 +38,7 @@ func (e *Error) Unwrap() []error {
 	return all
 }
 
-// endedError is a try that ended because its caller did not wait for it.
+// endedError is a try that ended because its caller stopped waiting.
 type endedError struct{ error }
 
 // Unwrap returns the cause.
@@ -49,22 +49,22 @@ func retryable(err error) bool {
 	return errors.As(err, &e) && !e.Permanent
 }
 
-// down tells the circuit that nobody is there, or that what is there fails. Who refuses a
-// message, or asks for patience (408, 425, 429), is there.
+// down reports whether a try counts as a failure of the receiver to the circuit: there was no response, or a server
+// error. A receiver that refuses a message, or asks to wait (408, 425, 429), is up.
 func down(err error) bool {
 	e := new(Error)
 	return errors.As(err, &e) && (e.Status == 0 || e.Status >= http.StatusInternalServerError)
 }
 
-// tellsNothing tells the circuit to leave a try out: its caller did not wait, or it never
-// got as far as a receiver, as with an unknown certificate. To try those again costs nobody
-// anything, and an open circuit would hide the cause.
+// tellsNothing reports whether the circuit ignores a try: its caller stopped waiting, or it never reached a receiver,
+// as with an untrusted certificate. Retrying those costs the receiver nothing, and an open circuit would hide the
+// cause.
 func tellsNothing(err error) bool {
 	e := new(Error)
 	return errors.As(err, new(endedError)) || errors.As(err, &e) && e.Permanent && e.Status == 0
 }
 
-// refused is an answer that is not 2xx.
+// refused returns the error for a response other than 2xx.
 func refused(status int, h http.Header, now time.Time) *Error {
 	e := &Error{Status: status, text: fmt.Sprintf("it answers %d", status)}
 	switch {
@@ -86,11 +86,11 @@ func refused(status int, h http.Header, now time.Time) *Error {
 	return e
 }
 
-// longestRetryAfter is what a Retry-After counts for at most.
+// longestRetryAfter bounds a Retry-After.
 const longestRetryAfter = 24 * time.Hour
 
-// retryAfter reads the header of that name (RFC 9110, section 10.2.3): whole seconds, or a
-// date. What is neither, or is not in the future, is 0.
+// retryAfter parses the Retry-After header (RFC 9110, section 10.2.3): whole seconds, or a date. It returns 0 if it
+// is malformed or not in the future.
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	text := strings.TrimSpace(h.Get("Retry-After"))
 	if text == "" {
@@ -98,7 +98,7 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 	}
 	if strings.Trim(text, "0123456789") == "" {
 		n, err := strconv.ParseInt(text, 10, 64)
-		if err != nil || n > int64(longestRetryAfter/time.Second) { // the error is that it is out of range
+		if err != nil || n > int64(longestRetryAfter/time.Second) { // the only possible error is out of range
 			return longestRetryAfter
 		}
 		return time.Duration(n) * time.Second
@@ -110,8 +110,8 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 	return min(max(at.Sub(now), 0), longestRetryAfter)
 }
 
-// unreached is what stopped a try before there was an answer. Networks recover by
-// themselves; a certificate, or a version of TLS, does not.
+// unreached returns the error for a try that got no response. Network failures may pass; a wrong certificate or TLS
+// version does not.
 func unreached(err error) *Error {
 	if u := new(url.Error); errors.As(err, &u) {
 		err = u.Err // without the URL
@@ -123,7 +123,7 @@ func unreached(err error) *Error {
 	return &Error{text: err.Error()}
 }
 
-// isTLS tells what one side's TLS has against the other's from what happens to a connection.
+// isTLS reports whether an error is one side's rejection of the other's TLS, as opposed to a broken connection.
 func isTLS(err error) bool {
 	var op *net.OpError
 	switch {
@@ -131,7 +131,7 @@ func isTLS(err error) bool {
 		errors.Is(err, http.ErrSchemeMismatch):
 		return true
 	case errors.As(err, &op) && op.Op == "remote error": // an alert
-		return !strings.HasSuffix(op.Err.Error(), "internal error") // its own trouble
+		return !strings.HasSuffix(op.Err.Error(), "internal error") // a fault of the receiver's own, which may pass
 	}
 	return strings.HasPrefix(err.Error(), "tls: ")
 }

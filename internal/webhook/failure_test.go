@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Whatever stands in a Retry-After, it is a time between now and tomorrow.
+// Any Retry-After yields a time between now and 24 hours from now.
 func TestRetryAfterHeader(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
@@ -39,7 +39,7 @@ func TestRetryAfterHeader(t *testing.T) {
 		date(0):                          0,
 		date(48 * time.Hour):             24 * time.Hour,
 		"Fri, 20-Nov-26 12:00:10 GMT":    0,
-		"Friday, 20-Nov-26 12:00:10 GMT": 10 * time.Second, // RFC 850, which RFC 9110 still wants to be read
+		"Friday, 20-Nov-26 12:00:10 GMT": 10 * time.Second, // RFC 850, which RFC 9110 still requires to be parsed
 		"Fri Nov 20 12:00:10 2026":       10 * time.Second,
 		"Thu, 01 Jan 1970 00:00:00 GMT":  0,
 		"Fri, 31 Dec 9999 23:59:59 GMT":  24 * time.Hour,
@@ -51,5 +51,5 @@ func TestRetryAfterHeader(t *testing.T) {
 	require.Zero(t, refused(http.StatusServiceUnavailable, http.Header{}, now).RetryAfter)
 	no := refused(http.StatusBadRequest, http.Header{"Retry-After": {"1"}}, now)
 	require.True(t, no.Permanent)
-	require.Zero(t, no.RetryAfter, "who refuses for good has nothing to wait for")
+	require.Zero(t, no.RetryAfter, "a permanent refusal has no Retry-After")
 }

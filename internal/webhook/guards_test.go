@@ -18,9 +18,8 @@ import (
 	"github.com/mpcd/mpcd/internal/secret"
 )
 
-// What a failed try means: whether it is tried again, what the circuit learns, and what is
-// in its error.
-func TestWhatAFailureMeans(t *testing.T) {
+// What a failed try means: whether it is retried, what the circuit counts, and what its error says.
+func TestFailureClasses(t *testing.T) {
 	t.Parallel()
 	for name, x := range map[string]struct {
 		err                           error
@@ -46,8 +45,8 @@ func TestWhatAFailureMeans(t *testing.T) {
 	require.Equal(t, time.Minute, wait.Duration)
 }
 
-// What a refusal says for its reader.
-func TestWhatARefusalSays(t *testing.T) {
+// What a refusal tells the operator.
+func TestRefusalErrors(t *testing.T) {
 	t.Parallel()
 	for status, says := range map[int]string{
 		301: "redirects are not followed", 307: "redirects are not followed",
@@ -70,7 +69,7 @@ func TestTimingDefaults(t *testing.T) {
 	require.Equal(t, maxTries*time.Second+10*time.Second, Timing{Try: time.Second}.withDefaults().Send)
 }
 
-// transport is a way to a receiver that a test makes.
+// transport is a test's round tripper.
 type transport func(*http.Request) (*http.Response, error)
 
 func (f transport) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
@@ -89,7 +88,7 @@ func answered(status int, body string) *http.Response {
 	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader([]byte(body)))}
 }
 
-// An answer that comes when its time is over is none, whatever it says.
+// A response that arrives after the deadline is not used.
 func TestAnswersThatComeTooLate(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{200, 403, 500} {
@@ -103,7 +102,7 @@ func TestAnswersThatComeTooLate(t *testing.T) {
 		require.False(t, e.Permanent)
 		require.EqualError(t, e, "it did not answer within 1ms")
 
-		// Where nobody waits for it any more, that is the reason, and nobody's fault.
+		// If the caller stopped waiting, its cause is the error, and does not count against the receiver.
 		gone := errors.New("gone")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		c = through(t, Config{}, func(*http.Request) (*http.Response, error) {
@@ -116,16 +115,16 @@ func TestAnswersThatComeTooLate(t *testing.T) {
 	}
 }
 
-// A URL that is none is no receiver's fault, and nothing is sent.
-func TestURLThatIsNone(t *testing.T) {
+// A malformed URL is not the receiver's fault, and nothing is sent.
+func TestMalformedURL(t *testing.T) {
 	t.Parallel()
 	c := through(t, Config{URL: "https://exa mple"}, func(*http.Request) (*http.Response, error) { return answered(200, ""), nil })
 	_, err := c.Send(t.Context(), Message{Body: secret.New([]byte("{}"))})
 	require.ErrorContains(t, err, "its URL is not one")
 }
 
-// While one message finds out whether a receiver is back, others are told when to come again.
-func TestOthersWaitWhileOneTries(t *testing.T) {
+// While one message probes whether a receiver is back, others fail with the time to retry at.
+func TestHalfOpenCircuitSendsOneMessage(t *testing.T) {
 	t.Parallel()
 	came, through1 := make(chan struct{}), make(chan struct{})
 	fails := true
@@ -157,8 +156,8 @@ func TestOthersWaitWhileOneTries(t *testing.T) {
 	require.NoError(t, <-first)
 }
 
-// Troubles of TLS do not pass by themselves, whoever finds them; others do.
-func TestWhatIsTroubleOfTLS(t *testing.T) {
+// TLS failures are permanent on whichever side; others are not.
+func TestIsTLS(t *testing.T) {
 	t.Parallel()
 	require.True(t, isTLS(&tls.CertificateVerificationError{Err: io.EOF}))
 	require.True(t, isTLS(tls.RecordHeaderError{Msg: "no TLS"}))

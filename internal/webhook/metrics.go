@@ -7,7 +7,7 @@ import (
 	"github.com/sony/gobreaker/v2"
 )
 
-// metrics counts tries. The circuit's state is read when somebody asks.
+// metrics counts tries. The circuit's state is read when metrics are collected.
 type metrics struct {
 	client  *Client
 	tries   *prometheus.CounterVec
@@ -20,7 +20,8 @@ func newMetrics(c *Client) *metrics {
 		client: c,
 		tries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "mpcd", Subsystem: "webhook", Name: "tries_total", ConstLabels: labels,
-			Help: "Tries to send a message: taken, refused (it will not be tried again), failed, or ended (nobody waited any more).",
+			Help: "Tries to send a message: taken, refused (it will not be tried again), failed, " +
+				"or ended (the caller stopped waiting).",
 		}, []string{"outcome"}),
 		circuit: prometheus.NewDesc("mpcd_webhook_circuit", "0: closed, messages are sent. 1: half-open, one is tried. 2: open, messages fail at once.", nil, labels),
 	}

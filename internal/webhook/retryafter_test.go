@@ -12,8 +12,8 @@ import (
 	"github.com/mpcd/mpcd/internal/webhook"
 )
 
-// A receiver that says when to come back is asked then, and not before.
-func TestRetryAfterIsHeeded(t *testing.T) {
+// A receiver's Retry-After is honoured.
+func TestRetryAfterIsHonoured(t *testing.T) {
 	t.Parallel()
 	for _, code := range []int{http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable} {
 		for form, value := range map[string]func() string{
@@ -39,8 +39,7 @@ func TestRetryAfterIsHeeded(t *testing.T) {
 	}
 }
 
-// Where a receiver wants to be asked later than anybody waits, the message fails at once,
-// and the error says when to try again.
+// If Retry-After is later than the caller can wait, the message fails at once, and the error says when to retry.
 func TestRetryAfterBeyondTheTimeThatIsLeft(t *testing.T) {
 	t.Parallel()
 	for name, x := range map[string]struct {
@@ -79,7 +78,7 @@ func TestRetryAfterBeyondTheTimeThatIsLeft(t *testing.T) {
 	}
 }
 
-// An open circuit says when the next message can get through.
+// An open circuit's error says when the next message can be sent.
 func TestOpenCircuitSaysWhen(t *testing.T) {
 	t.Parallel()
 	r := receive(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })

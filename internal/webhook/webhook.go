@@ -1,14 +1,13 @@
-// Package webhook sends a customer's own service signed messages, and reads its answers:
-// Standard Webhooks over HTTPS, one POST of JSON for each message.
+// Package webhook sends signed messages to a customer's own service and reads the responses: Standard Webhooks over
+// HTTPS, one POST of JSON per message.
 //
-// The URL is a customer's, and so is what answers there. That the service speaks to it
-// must open no way into the network that the service stands in: addresses that are not
-// public are refused after their name was resolved, redirects are not followed, no proxy
-// is asked, and an answer's size and time are bounded. What has failed again and again
-// is left alone for a while. docs/CUSTODIAN.md is the contract that receivers read.
+// The customer chooses the URL, so sending to it must not give access to the service's own network: non-public
+// addresses are refused after name resolution, redirects are not followed, no proxy is used, and a response's size
+// and time are bounded. After repeated failures a circuit breaker opens for a while. docs/CUSTODIAN.md is the
+// contract for receivers.
 //
-// It trusts TLS for who answers, and nothing in an answer: that is its caller's to check.
-// Its errors quote neither the message, the answer, nor the URL.
+// TLS authenticates the receiver; checking the content of responses is up to the caller. Errors quote neither the
+// message, the response, nor the URL.
 package webhook
 
 import (
@@ -39,39 +38,39 @@ import (
 )
 
 const (
-	maxAnswer = 1 << 20  // bytes
-	maxHeader = 16 << 10 // bytes of an answer's header
+	maxAnswer = 1 << 20  // size in bytes
+	maxHeader = 16 << 10 // size of a response's header in bytes
 	maxTries  = 5
-	// tripAfter is how many tries in a row have failed when the circuit opens: those of two
-	// messages.
+	// tripAfter is how many consecutive tries fail before the circuit opens: those of two messages.
 	tripAfter = 2 * maxTries
 
 	headerSecret = "X-Webhook-Secret" //nolint:gosec // G101: a header's name
 )
 
-// ErrAnswerTooLarge is an answer of more than 1 MiB.
+// ErrAnswerTooLarge is returned for a response of more than 1 MiB.
 var ErrAnswerTooLarge = fmt.Errorf("its answer has more than %d bytes", maxAnswer)
 
-// Signer signs messages, and verifies them, as Standard Webhooks has it.
+// Signer signs and verifies messages according to Standard Webhooks.
 type Signer = standardwebhooks.Webhook
 
-// Config says where messages go, and how they are known to be the service's.
+// Config says where messages go and how they are authenticated.
 type Config struct {
-	Name         string         // in logs and metrics: "custodian"
-	URL          string         // https; a message's path is appended
-	Signers      []*Signer      // see ParseSecret; each of them signs every message, so that a secret can be changed
-	HeaderSecret secret.Bytes   // of X-Webhook-Secret; empty: none is sent
+	Name string // in logs and metrics: "custodian"
+	URL  string // https; a message's path is appended
+	// See ParseSecret; every message is signed with all of them, so that a secret can be replaced.
+	Signers      []*Signer
+	HeaderSecret secret.Bytes   // sent in X-Webhook-Secret; empty: none is sent
 	CA           *x509.CertPool // nil: the system's
-	Networks     []netip.Prefix // addresses that are allowed though they are not public
+	Networks     []netip.Prefix // addresses that are allowed although they are not public
 	Timing       Timing
 }
 
-// Timing says how patient a client is. Zero values mean the defaults.
+// Timing has a client's timeouts. Zero values mean the defaults.
 type Timing struct {
-	Try   time.Duration // for one try, answer included; 10 s
-	Pause time.Duration // before the second try; twice as long before each one after it; 250 ms
+	Try   time.Duration // for one try, response included; 10 s
+	Pause time.Duration // before the second try; doubles with each further one; 250 ms
 	Open  time.Duration // how long an open circuit stays open; 10 s
-	Send  time.Duration // for a message with all its tries and pauses; five times Try, and 10 s
+	Send  time.Duration // for a message with all its tries and pauses; five times Try, plus 10 s
 }
 
 func (t Timing) withDefaults() Timing {
@@ -90,8 +89,8 @@ func (t Timing) withDefaults() Timing {
 	return t
 }
 
-// ParseSecret returns what signs, or verifies, with a signing secret of Standard Webhooks:
-// whsec_ and the base64 of 24 to 64 bytes.
+// ParseSecret returns the signer and verifier for a signing secret of Standard Webhooks: whsec_ and the base64 of 24
+// to 64 bytes.
 func ParseSecret(text secret.Bytes) (*Signer, error) {
 	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(strings.TrimSpace(string(text.Reveal())), "whsec_"))
 	if err != nil || len(key) < 24 || len(key) > 64 {
@@ -100,7 +99,7 @@ func ParseSecret(text secret.Bytes) (*Signer, error) {
 	return standardwebhooks.NewWebhookRaw(key)
 }
 
-// CheckURL returns what is wrong with a URL for messages. It quotes nothing of it.
+// CheckURL checks a URL for messages. Its errors do not quote it.
 func CheckURL(text string) error {
 	u, err := url.Parse(text)
 	switch {
@@ -120,19 +119,20 @@ type Client struct {
 	metrics *metrics
 }
 
-// New returns a client. Its configuration's URL was checked.
+// New returns a client. The URL in its configuration must have passed CheckURL.
 func New(cfg Config, log *slog.Logger) *Client {
 	cfg.Timing = cfg.Timing.withDefaults()
 	cfg.URL = strings.TrimSuffix(cfg.URL, "/")
-	dialer := &net.Dialer{Timeout: cfg.Timing.Try, Control: guard(cfg.Networks).Safe} // asked for each address that a name resolved to
+	// Called for each address that a name resolves to.
+	dialer := &net.Dialer{Timeout: cfg.Timing.Try, Control: guard(cfg.Networks).Safe}
 	c := &Client{cfg: cfg, http: &http.Client{
 		Transport: &http.Transport{
-			Proxy:                  nil, // it would connect for us, unguarded
+			Proxy:                  nil, // it would connect to addresses unchecked
 			DialContext:            dialer.DialContext,
 			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: cfg.CA},
 			TLSHandshakeTimeout:    cfg.Timing.Try,
 			ForceAttemptHTTP2:      true,
-			DisableCompression:     true, // or a small answer may be a large one
+			DisableCompression:     true, // a small response could expand to a large one
 			MaxResponseHeaderBytes: maxHeader,
 			MaxIdleConnsPerHost:    16,
 			IdleConnTimeout:        time.Minute,
@@ -165,28 +165,25 @@ func guard(allowed []netip.Prefix) *ssrf.Guardian {
 	return ssrf.New(ssrf.WithAnyPort(), ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...))
 }
 
-// Close ends connections that are idle.
+// Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Circuit returns the state of the circuit: closed, half-open or open. While it is open,
 // messages fail at once.
 func (c *Client) Circuit() string { return c.circuit.State().String() }
 
-// Message is one message. Every try of it has the same id, unless it asks for something:
-// a receiver answers such an id once, so that nobody who recorded the message gets the
-// answer by sending it again.
+// Message is one message. All tries to send it have the same id, unless it is a question: a receiver answers an id
+// only once, so that replaying a recorded message does not return the answer.
 type Message struct {
 	Path string // below the configured URL: "/backup"
 	Body secret.Bytes
-	Asks bool
+	Asks bool // a question, which must not be answered twice under one id
 }
 
-// Send sends a message until it is taken, which any 2xx says, and returns the answer's
-// body, at most 1 MiB, which the caller wipes. Where nobody is there, or what is there says
-// that it may do better later (408, 425, 429, 5xx), it is tried again, not before the time
-// that a Retry-After names. Where that is later than ctx or Timing.Send allow, and where
-// the message is refused, Send fails at once. The error of a message that was not taken is
-// an *Error.
+// Send sends a message until it is accepted with any 2xx status, and returns the response's body of at most 1 MiB,
+// which the caller wipes. It retries if there is no response or a temporary failure (408, 425, 429, 5xx), not before
+// the time in a Retry-After. If that is later than ctx or Timing.Send allow, or if the message is refused, Send fails
+// at once. The error is an *Error, unless the caller stopped waiting.
 func (c *Client) Send(ctx context.Context, m Message) (secret.Bytes, error) {
 	id := uuid.NewString()
 	pause := &backoff.ExponentialBackOff{
@@ -208,20 +205,20 @@ func (c *Client) Send(ctx context.Context, m Message) (secret.Bytes, error) {
 	case errors.Is(err, gobreaker.ErrOpenState), errors.Is(err, gobreaker.ErrTooManyRequests):
 		open := c.cfg.Timing.Open
 		return secret.Bytes{}, fmt.Errorf("webhook %s: %w", c.cfg.Name,
-			&Error{RetryAfter: open, text: fmt.Sprintf("it is left alone for up to %v, since it failed too often", open)})
+			&Error{RetryAfter: open, text: fmt.Sprintf("no messages are sent for up to %v, since it failed too often", open)})
 	case err != nil:
 		return secret.Bytes{}, fmt.Errorf("webhook %s, try %d: %w", c.cfg.Name, tries, err)
 	}
 	return answer, nil
 }
 
-// left is how long a message may take.
+// left returns how long a message may take.
 func (c *Client) left(ctx context.Context) time.Duration {
 	left := c.cfg.Timing.Send
 	if end, ok := ctx.Deadline(); ok {
 		left = min(left, time.Until(end))
 	}
-	return max(left, 1) // 0 would be no limit
+	return max(left, 1) // 0 would mean no limit
 }
 
 // try sends a message once.
@@ -259,8 +256,8 @@ func (c *Client) try(ctx context.Context, id string, m Message) (answer secret.B
 		return secret.Bytes{}, &Error{Permanent: true, Status: resp.StatusCode, text: ErrAnswerTooLarge.Error(), cause: ErrAnswerTooLarge}
 	}
 	if err == nil {
-		// A receiver that gives up when it sees us go may still answer 200, and net/http hands
-		// that over: it is not the word of someone who has done what was asked.
+		// A receiver that notices our disconnect may still respond 200, and net/http returns that: it does not mean
+		// that the message was processed.
 		err = bounded.Err()
 	}
 	if err != nil {

@@ -46,11 +46,11 @@ func signerOf(t testing.TB, key string) *standardwebhooks.Webhook {
 	return s
 }
 
-// receiver is somebody else's service, on a real socket with TLS. It notes what came.
+// receiver is an external service, on a real socket with TLS. It records what arrives.
 type receiver struct {
 	*httptest.Server
 	mu  sync.Mutex // guards ids
-	ids []string   // of the messages, in their order
+	ids []string   // of the messages, in order
 }
 
 func (r *receiver) came() []string {
@@ -124,8 +124,7 @@ func TestSend(t *testing.T) {
 	require.Equal(t, "closed", c.Circuit())
 }
 
-// What a receiver answers, or how it breaks off; whether that is tried again; and what the
-// error says of it.
+// A receiver's responses and failures; whether they are retried; and what the error says.
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	hijack := func(then func(net.Conn)) http.HandlerFunc {
@@ -142,7 +141,7 @@ func TestFaults(t *testing.T) {
 		if inner, ok := conn.(*tls.Conn); ok {
 			if raw, ok := inner.NetConn().(*net.TCPConn); ok {
 				_ = raw.SetLinger(0)
-				_ = raw.Close() // before TLS says goodbye
+				_ = raw.Close() // without a TLS close_notify
 			}
 		}
 	}
@@ -190,7 +189,7 @@ func TestFaults(t *testing.T) {
 			t.Parallel()
 			r := receive(t, x.answer)
 			answer, err := send(t.Context(), r.client(t, nil), false)
-			if x.says == "" { // it is taken as it came, not unpacked
+			if x.says == "" { // the body is returned as received, not decompressed
 				require.NoError(t, err)
 				require.Less(t, len(answer), 64<<10)
 				return
@@ -204,9 +203,9 @@ func TestFaults(t *testing.T) {
 			require.Len(t, ids, x.tries)
 			failed := new(webhook.Error)
 			require.ErrorAs(t, err, &failed)
-			require.Equal(t, x.tries == 1, failed.Permanent, "what can pass is tried again, and nothing else")
+			require.Equal(t, x.tries == 1, failed.Permanent, "only temporary failures are retried")
 			for _, id := range ids {
-				require.Equal(t, ids[0], id, "the same message, tried again, has another id")
+				require.Equal(t, ids[0], id, "a retried message has another id")
 			}
 		})
 	}
@@ -219,7 +218,7 @@ func packed(w http.ResponseWriter, _ *http.Request) {
 	_ = z.Close()
 }
 
-// A receiver that never answers, or never ends, costs each try its time and no more.
+// A receiver that never responds, or never ends its response, uses up the time of each try and no more.
 func TestHangs(t *testing.T) {
 	t.Parallel()
 	for name, answer := range map[string]http.HandlerFunc{
@@ -235,15 +234,16 @@ func TestHangs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := receive(t, answer)
-			c := r.client(t, func(cfg *webhook.Config) { cfg.Timing.Try = time.Second }) // a busy machine reads the message in that
+			// Even a busy machine reads the message in that time.
+			c := r.client(t, func(cfg *webhook.Config) { cfg.Timing.Try = time.Second })
 			_, err := send(t.Context(), c, true)
 			require.ErrorContains(t, err, "try 5: it did not answer within 1s")
 			ids := r.came()
 			require.Len(t, ids, 5)
-			require.Len(t, slices.Compact(slices.Sorted(slices.Values(ids))), 5, "a question that is tried again is a new message")
+			require.Len(t, slices.Compact(slices.Sorted(slices.Values(ids))), 5, "a retried question is a new message")
 		})
 	}
-	t.Run("the caller goes", func(t *testing.T) {
+	t.Run("the caller stops waiting", func(t *testing.T) {
 		t.Parallel()
 		came := make(chan struct{}, 1)
 		r := receive(t, func(_ http.ResponseWriter, req *http.Request) { came <- struct{}{}; <-req.Context().Done() })
@@ -257,8 +257,8 @@ func TestHangs(t *testing.T) {
 	})
 }
 
-// 500 ten times, then 200: the first two messages fail, the circuit opens, nobody is
-// bothered while it is open, and then everything is as before.
+// 500 ten times, then 200: the first two messages fail, the circuit opens, nothing is sent while it is open, and then
+// messages are sent as before.
 func TestCircuit(t *testing.T) {
 	t.Parallel()
 	var r *receiver
@@ -278,12 +278,12 @@ func TestCircuit(t *testing.T) {
 # HELP mpcd_webhook_circuit 0: closed, messages are sent. 1: half-open, one is tried. 2: open, messages fail at once.
 # TYPE mpcd_webhook_circuit gauge
 mpcd_webhook_circuit{webhook="custodian"} 2
-# HELP mpcd_webhook_tries_total Tries to send a message: taken, refused (it will not be tried again), failed, or ended (nobody waited any more).
+# HELP mpcd_webhook_tries_total Tries to send a message: taken, refused (it will not be tried again), failed, or ended (the caller stopped waiting).
 # TYPE mpcd_webhook_tries_total counter
 mpcd_webhook_tries_total{outcome="failed",webhook="custodian"} 10
 `)))
 	_, err := send(t.Context(), c, false)
-	require.ErrorContains(t, err, "left alone")
+	require.ErrorContains(t, err, "no messages are sent")
 	require.Len(t, r.came(), 10)
 	require.Eventually(t, func() bool { return c.Circuit() == "half-open" }, 2*time.Minute, 10*time.Millisecond)
 	_, err = send(t.Context(), c, false)
@@ -291,7 +291,8 @@ mpcd_webhook_tries_total{outcome="failed",webhook="custodian"} 10
 	require.Equal(t, "closed", c.Circuit())
 }
 
-// Who refuses messages is there; callers that do not wait say nothing of the receiver.
+// A receiver that refuses messages is up, and callers that stop waiting say nothing about the receiver: neither opens
+// the circuit.
 func TestCircuitStaysClosed(t *testing.T) {
 	t.Parallel()
 	r := receive(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) })
@@ -307,7 +308,7 @@ func TestCircuitStaysClosed(t *testing.T) {
 	require.Equal(t, "closed", c.Circuit())
 }
 
-// A receiver that asks for patience, however often, is there.
+// A receiver that asks to wait, however often, is up.
 func TestPatienceOpensNoCircuit(t *testing.T) {
 	t.Parallel()
 	for _, code := range []int{http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests} {
@@ -321,7 +322,7 @@ func TestPatienceOpensNoCircuit(t *testing.T) {
 	}
 }
 
-// While a secret is being changed, both sign: a receiver that knows either takes the message.
+// While a secret is being replaced, messages are signed with both: a receiver that knows either accepts them.
 func TestTwoSigningSecrets(t *testing.T) {
 	t.Parallel()
 	old, other := signer(t), signerOf(t, "o")
@@ -337,7 +338,7 @@ func TestTwoSigningSecrets(t *testing.T) {
 	require.Error(t, signerOf(t, "x").Verify([]byte(body), first))
 }
 
-// Addresses inside are refused after their name was resolved, and nothing is sent there.
+// Non-public addresses are refused after name resolution, and nothing is sent there.
 func TestPrivateAddresses(t *testing.T) {
 	t.Parallel()
 	r := receive(t, func(http.ResponseWriter, *http.Request) {})
@@ -352,7 +353,7 @@ func TestPrivateAddresses(t *testing.T) {
 		_, err := send(t.Context(), c, false)
 		require.ErrorContains(t, err, "try 1: its address is not public", host)
 	}
-	// Where one network is allowed, others are not.
+	// Allowing one network does not allow others.
 	c := r.client(t, func(cfg *webhook.Config) { cfg.URL = "https://10.0.0.1:" + port })
 	_, err = send(t.Context(), c, false)
 	require.ErrorContains(t, err, "not public")
@@ -376,7 +377,7 @@ func TestTLS(t *testing.T) {
 		"an older TLS":               {func(cfg *webhook.Config) { cfg.URL, cfg.CA = older(t) }, "protocol version not supported"},
 	} {
 		c := r.client(t, x.change)
-		for range 12 { // more than open a circuit, which would hide the cause
+		for range 12 { // more than would open a circuit, which would hide the cause
 			_, err := send(t.Context(), c, false)
 			require.ErrorContains(t, err, x.says, name)
 			require.ErrorContains(t, err, "try 1: TLS fails (it needs TLS 1.3, and a certificate of its name from a CA that is known here)", name)
@@ -389,8 +390,8 @@ func TestTLS(t *testing.T) {
 	require.Empty(t, r.came())
 }
 
-// A server whose TLS has a trouble of its own says so in an alert, and may be well a moment later.
-func TestTLSTroubleThatPasses(t *testing.T) {
+// A server with an internal TLS error says so in an alert, and may recover.
+func TestTemporaryTLSFailure(t *testing.T) {
 	t.Parallel()
 	var tries atomic.Int32
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))

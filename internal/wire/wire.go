@@ -1,9 +1,6 @@
-// Package wire turns the parts of a device-held run into the API's messages, and back:
-// the one place in which their fields stand beside each other, for the service and for the
-// SDK.
+// Package wire converts the parts of a device-held run to and from the API's messages, for the service and the SDK.
 //
-// It checks that a message is one part and of a bounded size. What a part says is for
-// package tss to judge.
+// It checks that a message is exactly one part and of a bounded size. Package tss checks what the part contains.
 package wire
 
 import (
@@ -16,11 +13,11 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// maxMessage bounds a message, in bytes, whatever part it is: the largest of an honest run,
-// with its DLN proofs, has some 140 KiB. A worker's frame holds any that passes.
+// maxMessage bounds an encoded message of any kind, in bytes. The largest of an honest run, with its DLN proofs, is
+// some 140 KiB. A worker's frame can carry any message within this bound.
 const maxMessage = 256 << 10
 
-// Message returns a part as the API has it, without its numbers.
+// Message returns the API's message for a part, without its sequence numbers.
 func Message(p tss.Part) *pb.ProtocolMessage {
 	switch {
 	case p.Hello != nil:
@@ -46,7 +43,7 @@ func Numbered(n *link.Numbered) *pb.ProtocolMessage {
 
 var errForm = errors.New("it is not one part: a hello, a payload, an end or a mac")
 
-// Part returns what a message says.
+// Part returns the part in a message. It returns an error if the message is not exactly one part, or is too large.
 func Part(m *pb.ProtocolMessage) (tss.Part, error) {
 	if proto.Size(m) > maxMessage {
 		return tss.Part{}, errors.New("it is larger than any of the protocol")
@@ -73,7 +70,7 @@ func Part(m *pb.ProtocolMessage) (tss.Part, error) {
 	return parts[0], nil
 }
 
-// curve returns 0 for what is no curve.
+// curve returns 0 for an unknown curve.
 func curve(c pb.Curve) tss.Curve {
 	for _, known := range tss.Curves() {
 		if pb.Curve(known) == c {

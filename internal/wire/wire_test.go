@@ -12,8 +12,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// Whatever message comes, a part is taken from it only where it is one, of a bounded size,
-// and it is the message's: turned back, it says the same.
+// Any message is either rejected or yields a part of bounded size that converts back to the same message.
 func FuzzPart(f *testing.F) {
 	key := bytes.Repeat([]byte{7}, 32)
 	for _, p := range []tss.Part{
@@ -73,7 +72,7 @@ func FuzzPart(f *testing.F) {
 	})
 }
 
-// forget drops what is unknown to this version of the API.
+// forget drops fields unknown to this version of the API.
 func forget(m protoreflect.Message) {
 	m.SetUnknown(nil)
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {

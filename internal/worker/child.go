@@ -16,20 +16,20 @@ import (
 	workerv1 "github.com/mpcd/mpcd/gen/mpcd/worker/v1"
 )
 
-// child is one worker process, as the service has it.
+// child is a worker process, as the service sees it.
 type child struct {
 	cmd    *exec.Cmd
 	in     *os.File // to it
 	out    *bufio.Reader
-	raw    *os.File // behind out
+	raw    *os.File // underlies out
 	stderr *tail
-	exited chan struct{} // closed when the process is gone; then cmd.ProcessState is set
+	exited chan struct{} // closed when the process has exited; then cmd.ProcessState is set
 
 	say  sync.Mutex // guards writes to in
 	over sync.Once  // of hangUp
 }
 
-// self is this same program, also where its file was replaced while it runs.
+// self returns the path of this program, which works even if its file was replaced meanwhile.
 func self() (string, error) {
 	if runtime.GOOS == "linux" {
 		return "/proc/self/exe", nil
@@ -54,18 +54,18 @@ func start(ctx context.Context, wg *sync.WaitGroup, cfg Config) (*child, error) 
 	c := &child{in: in, raw: raw, out: bufio.NewReader(raw), stderr: new(tail), exited: make(chan struct{})}
 	c.cmd = exec.CommandContext(ctx, path) //nolint:gosec // G204: it is this program
 	c.cmd.Args = slices.Concat(cfg.Args, cfg.Limits.args())
-	// Nothing of our own environment, which may name secrets. nil would be all of it.
+	// The worker gets none of our environment, which may contain secrets. nil would pass on all of it.
 	c.cmd.Env = []string{"GOTRACEBACK=single"}
 	c.cmd.Dir = "/"
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = theirs, theirOut, c.stderr
 	err = c.cmd.Start()
-	// Theirs, or nobody's.
+	// The child has its own copies; if it did not start, they are not needed.
 	err = errors.Join(err, theirs.Close(), theirOut.Close())
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start a worker: %w", err), in.Close(), raw.Close())
 	}
 	wg.Go(func() { // ends with the process
-		_ = c.cmd.Wait() // what it says is in ProcessState
+		_ = c.cmd.Wait() // the result is in ProcessState
 		close(c.exited)
 	})
 	return c, nil
@@ -80,14 +80,14 @@ func (c *child) alive() bool {
 	}
 }
 
-// kill ends the process at once. Safe to call more than once, and after its end.
+// kill kills the process. It may be called more than once, and after the process has exited.
 func (c *child) kill() { _ = c.cmd.Process.Kill() }
 
-// hangUp kills the process and closes the pipes. Safe to call more than once.
+// hangUp kills the process and closes the pipes. It may be called more than once.
 func (c *child) hangUp() {
 	c.over.Do(func() {
 		c.kill()
-		_ = c.in.Close() // nothing waits in a pipe's file
+		_ = c.in.Close() // a pipe has no pending writes
 		_ = c.raw.Close()
 	})
 }
@@ -103,8 +103,8 @@ func (c *child) next() (*workerv1.FromWorker, error) {
 	return f, read(c.out, f)
 }
 
-// state says how the process ended, and where it was: the names of functions, without
-// their arguments or what it panicked with, which may come from a device.
+// state describes how the process ended, with the functions it crashed in, but not their arguments or the panic's
+// value, which may come from a device.
 func (c *child) state() string {
 	<-c.exited
 	s := c.cmd.ProcessState
@@ -115,7 +115,7 @@ func (c *child) state() string {
 	return text
 }
 
-// tail keeps the beginning of what a worker says on standard error.
+// tail keeps the beginning of a worker's standard error.
 type tail struct {
 	mu sync.Mutex // guards b
 	b  []byte
@@ -123,7 +123,7 @@ type tail struct {
 
 const maxTail = 16 << 10
 
-// Write implements io.Writer. It takes everything.
+// Write implements io.Writer. It never fails.
 func (t *tail) Write(b []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -134,7 +134,7 @@ func (t *tail) Write(b []byte) (int, error) {
 // maxFrames is how many functions of a crash are named.
 const maxFrames = 6
 
-// functions names the functions of the first goroutine of a Go crash, the innermost first.
+// functions returns the functions of the first goroutine in a Go crash, innermost first.
 func (t *tail) functions() (names []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

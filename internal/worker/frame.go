@@ -9,13 +9,13 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// maxFrame is more than the longest frame, a message of tss-lib with its DLN proofs, in bytes.
+// maxFrame bounds a frame in bytes. The longest is a tss-lib message with DLN proofs.
 const maxFrame = 512 << 10
 
 var errFrame = errors.New("a frame that is too long")
 
-// write writes m after its length (4 bytes, big-endian), in one call. What it wrote is
-// cleared: it may have held a share.
+// write writes m, prefixed by its length (4 bytes, big-endian), in one call, and clears its buffer, which may contain
+// a share.
 func write(w io.Writer, m proto.Message) error {
 	b, err := proto.MarshalOptions{}.MarshalAppend(make([]byte, 4, 4+proto.Size(m)), m)
 	defer clear(b)
@@ -30,7 +30,7 @@ func write(w io.Writer, m proto.Message) error {
 	return err
 }
 
-// read reads into m what write wrote. It returns io.EOF between two frames.
+// read reads what write wrote into m. It returns io.EOF between two frames.
 func read(r io.Reader, m proto.Message) error {
 	var size [4]byte
 	if _, err := io.ReadFull(r, size[:]); err != nil {

@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// apply sets the limits for this process. At the memory's the runtime collects harder;
-// at headroom times as much it dies. The kernel kills it when its processor time is up.
+// apply sets this process's limits. At the memory limit the runtime collects garbage harder; at headroom times that
+// the process dies. The kernel kills it when its CPU time is used up.
 //
-// The second is a limit on data, not on address space: Go reserves hundreds of megabytes
-// of that, which cost nothing.
+// The hard memory limit is on data, not on address space: Go reserves hundreds of megabytes of that, which cost
+// nothing.
 func (l Limits) apply() error {
 	debug.SetMemoryLimit(l.Memory)
 	data, seconds := uint64(l.Memory)*headroom, uint64((l.CPU+time.Second-1)/time.Second) //nolint:gosec // G115: both are positive
@@ -24,5 +24,5 @@ func (l Limits) apply() error {
 	return nil
 }
 
-// maxFiles is a few more than the pipes, and what the runtime opens to wait for them.
+// maxFiles allows the pipes, and what the runtime opens to poll them.
 const maxFiles = 16

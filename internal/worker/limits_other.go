@@ -4,7 +4,7 @@ package worker
 
 import "runtime/debug"
 
-// apply sets the limit that there is everywhere.
+// apply sets the only limit that is portable.
 func (l Limits) apply() error {
 	debug.SetMemoryLimit(l.Memory)
 	return nil

@@ -14,19 +14,18 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// Limits are what one worker may use.
+// Limits are the resources that one worker may use.
 type Limits struct {
-	Memory int64         // bytes: what the Go runtime tries to stay below; the process dies at twice as much
-	CPU    time.Duration // of processor time, over all cores
+	Memory int64         // in bytes: the Go runtime's soft limit; the process dies at twice as much
+	CPU    time.Duration // over all cores
 }
 
-// args are the arguments that tell a worker its limits.
+// args returns the arguments that tell a worker its limits.
 func (l Limits) args() []string {
 	return []string{"--memory=" + strconv.FormatInt(l.Memory, 10), "--cpu=" + l.CPU.String()}
 }
 
-// ParseLimits reads the arguments that a Pool adds to Config.Args, for programs without a
-// parser of their own.
+// ParseLimits parses the arguments that a Pool adds to Config.Args, for programs without their own parser.
 func ParseLimits(args []string) (l Limits, err error) {
 	f := flag.NewFlagSet("worker", flag.ContinueOnError)
 	f.SetOutput(io.Discard)
@@ -38,28 +37,27 @@ func ParseLimits(args []string) (l Limits, err error) {
 	return l, err
 }
 
-// headroom is how many times its memory a worker may take before it dies.
+// headroom is how many times its memory limit a worker may use before it dies.
 const headroom = 2
 
-// Config is what a Pool is made of.
+// Config configures a Pool.
 type Config struct {
-	// Args are the arguments, with the program's name first, that make a process of this
-	// same program call Main with Limits.
+	// Args is the argument list, starting with the program's name, with which this program calls Main with Limits.
 	Args   []string
 	Limits Limits
-	Warm   int // how many workers wait for a run; 0: each is started when it is needed
+	Warm   int // how many idle workers to keep; 0: each is started on demand
 }
 
-// Pool starts workers. Its methods may be called by any number of goroutines.
+// Pool starts workers. Its methods are safe for concurrent use.
 type Pool struct {
 	cfg    Config
 	log    *slog.Logger
 	ctx    context.Context // of the filler and of every worker
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // the filler, and each worker's reaper
-	low    chan struct{}  // has a value when a warm worker was taken
+	low    chan struct{}  // signalled when a warm worker was taken
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	warm  []*child
 	busy  int
 	stats Stats
@@ -68,8 +66,8 @@ type Pool struct {
 // Stats counts workers.
 type Stats struct {
 	Warm, Busy int // now
-	Started    int // since the pool was made
-	Died       int // of them, in a run and not by our hand
+	Started    int // since the pool was created
+	Died       int // of those, during a run and not killed by the pool
 }
 
 // NewPool returns a pool that starts its warm workers in the background. The caller closes it.
@@ -81,7 +79,7 @@ func NewPool(cfg Config, log *slog.Logger) *Pool {
 	return p
 }
 
-// Stats returns how many workers there are.
+// Stats returns the counts.
 func (p *Pool) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -90,7 +88,7 @@ func (p *Pool) Stats() Stats {
 	return s
 }
 
-// Close kills the workers, and returns when there are none. Runs that are under way fail.
+// Close kills the workers, and returns once they have exited. Runs in progress fail.
 func (p *Pool) Close() {
 	p.cancel()
 	p.wg.Wait()
@@ -102,12 +100,12 @@ func (p *Pool) Close() {
 	p.warm = nil
 }
 
-// hint is what an operator can do about a worker that does not start.
+// hint is advice for the operator when a worker does not start.
 const hint = "device-held runs fail until one does; see the memory limit of workers (--worker-memory), and how many processes and how much memory the service's unit or container may have"
 
-// fill keeps the warm workers complete.
+// fill keeps the number of warm workers up.
 func (p *Pool) fill() {
-	pause := backoff.NewExponentialBackOff() // between tries that fail: up to a minute
+	pause := backoff.NewExponentialBackOff() // after failures: up to a minute
 	for {
 		select {
 		case <-p.low:
@@ -134,8 +132,7 @@ func (p *Pool) fill() {
 	}
 }
 
-// missing drops the warm workers that somebody has killed, and reports whether there are
-// too few.
+// missing removes warm workers that were killed, and reports whether there are too few.
 func (p *Pool) missing() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -157,7 +154,7 @@ func (p *Pool) put(c *child) {
 	p.warm = append(p.warm, c)
 }
 
-// take returns a worker that waits for a run: a warm one, or else a new one.
+// take returns an idle worker: a warm one, or else a new one.
 func (p *Pool) take(ctx context.Context) (*child, error) {
 	p.mu.Lock()
 	for len(p.warm) > 0 {
@@ -183,7 +180,7 @@ func (p *Pool) take(ctx context.Context) (*child, error) {
 	return c, nil
 }
 
-// giveUp ends a worker that take returned, and returns when it has.
+// giveUp kills a worker that take returned, and waits for its exit.
 func (p *Pool) giveUp(c *child) {
 	c.hangUp()
 	<-c.exited
@@ -194,7 +191,7 @@ func (p *Pool) giveUp(c *child) {
 
 var errNotReady = errors.New("another frame")
 
-// readyWithin bounds a worker's start: it is some 50 ms, on a machine that does much else.
+// readyWithin bounds a worker's start, which normally takes some 50 ms even on a loaded machine.
 const readyWithin = 30 * time.Second
 
 // launch starts a worker and waits until it is ready.
@@ -225,5 +222,5 @@ func (p *Pool) launch(ctx context.Context) (*child, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	return nil, fmt.Errorf("a worker that says something else than that it is ready (%w); it ended with %s", err, c.state())
+	return nil, fmt.Errorf("a worker did not say that it is ready (%w); it ended with %s", err, c.state())
 }

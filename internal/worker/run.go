@@ -14,10 +14,10 @@ import (
 	workerv1 "github.com/mpcd/mpcd/gen/mpcd/worker/v1"
 )
 
-// Run is j.Run in a process of its own: it returns what that returns, at once when ctx ends, and
-// where the link is stopped, when the worker has looked at what came. A worker that dies after
-// it heard from the device is the device's fault, a *tss.ProtocolError; one that died before is
-// nobody's, session.ErrInterrupted. The process is gone when Run returns.
+// Run is j.Run in a separate process, with the same results. It returns immediately when ctx ends; when the link is
+// stopped, it returns once the worker has processed what arrived. If a worker dies after it received something from
+// the device, the device is blamed with a *tss.ProtocolError; if it died before, the error is session.ErrInterrupted.
+// The process has exited when Run returns.
 func (p *Pool) Run(ctx context.Context, j *tss.Operation, link tss.Link) (*tss.Output, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -41,21 +41,20 @@ func (p *Pool) Run(ctx context.Context, j *tss.Operation, link tss.Link) (*tss.O
 	}()
 	out, err := r.listen(ctx, first)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
-		err = cause // the first error: others are its echo
+		err = cause // the first error: the others follow from it
 	} else if errors.Is(err, errDied) {
 		err = r.died(p)
 	}
 	cancel(nil)
 	<-relayed
 	if errors.Is(err, tss.ErrStopped) && errors.Is(r.relayed, tss.ErrStopped) {
-		err = r.relayed // it says why
+		err = r.relayed // it has the reason
 	}
 	return out, err
 }
 
-// begin gives the run to a worker, and returns the first that it says of it. One that was
-// killed while it waited for a run costs another start, and no run: nothing of the device's
-// reaches a worker before it spoke.
+// begin hands the run to a worker, and returns the worker's first frame. A worker that was killed while idle is
+// replaced by another: this is safe because nothing from the device reaches a worker before that frame.
 func (r *run) begin(ctx context.Context, p *Pool) (first *workerv1.FromWorker, err error) {
 	for range startTries {
 		if r.child, err = p.take(ctx); err != nil {
@@ -78,7 +77,7 @@ func (r *run) begin(ctx context.Context, p *Pool) (first *workerv1.FromWorker, e
 // startTries is how many workers may die before one begins.
 const startTries = 3
 
-// open tells the worker what its run is.
+// open sends the worker its run.
 func (r *run) open() (*workerv1.FromWorker, error) {
 	start, err := r.start()
 	if err != nil {
@@ -97,11 +96,11 @@ type run struct {
 	operation *tss.Operation
 	link      tss.Link
 	child     *child
-	heard     atomic.Bool // the worker got something of the device's
+	heard     atomic.Bool // the worker received something from the device
 	at        tss.ProtocolError
-	own       error // why the service said no
+	own       error // why the service refused the worker's request
 
-	relayed error // how the relay ended; of its goroutine until that has ended
+	relayed error // how the relay ended; owned by its goroutine until that has ended
 }
 
 func (r *run) start() (*workerv1.ToWorker, error) {
@@ -123,7 +122,7 @@ func (r *run) start() (*workerv1.ToWorker, error) {
 	return &workerv1.ToWorker{What: &workerv1.ToWorker_Start{Start: s}}, nil
 }
 
-// relay brings the worker what the device says, until ctx is done or the worker gone.
+// relay sends the worker what the device sends, until ctx is done or the worker has exited.
 func (r *run) relay(ctx context.Context) error {
 	for {
 		part, err := r.link.Recv(ctx)
@@ -143,13 +142,13 @@ func (r *run) relay(ctx context.Context) error {
 
 var errDied = errors.New("the worker has died")
 
-// listen does what the worker says, until it says how the run ended. f is the first.
+// listen handles the worker's frames, f being the first, until the run's result.
 func (r *run) listen(ctx context.Context, f *workerv1.FromWorker) (*tss.Output, error) {
 	for ; ; f = nil {
 		if f == nil {
 			var err error
 			if f, err = r.child.next(); err != nil {
-				r.child.kill() // where it is not dead, it says what cannot be read
+				r.child.kill() // if it is still alive, its output is unreadable
 				return nil, errDied
 			}
 		}
@@ -171,7 +170,7 @@ func (r *run) listen(ctx context.Context, f *workerv1.FromWorker) (*tss.Output, 
 		case *workerv1.FromWorker_Failed:
 			return nil, r.failed(what.Failed)
 		default:
-			return nil, errors.New("a worker that says what it must not")
+			return nil, errors.New("a worker sent an unexpected frame")
 		}
 	}
 }
@@ -183,8 +182,8 @@ func (r *run) step(s *workerv1.Step) {
 	}
 }
 
-// answer asks whom the operation would have asked. A worker whose run the device broke in the
-// meantime is not there to be told: what it said last is still in the pipe.
+// answer answers a request of the worker's as the operation's own ports would. If the device broke the run meanwhile,
+// the worker may have exited: its last frame is still in the pipe.
 func (r *run) answer(ctx context.Context, q *workerv1.Ask) {
 	a, err := r.resolve(ctx, q)
 	switch {
@@ -225,10 +224,10 @@ func (r *run) resolve(ctx context.Context, q *workerv1.Ask) (*workerv1.Answer, e
 		}
 		return &workerv1.Answer{Ok: true}, nil
 	}
-	return nil, errors.New("a worker that asks what it must not")
+	return nil, errors.New("a worker sent an unexpected request")
 }
 
-// done holds what the worker made against its record before anybody has it.
+// done checks the worker's result against its record before it is used.
 func (r *run) done(d *workerv1.Done) (*tss.Output, error) {
 	out := &tss.Output{WalletID: r.operation.WalletID}
 	if r.operation.Kind == tss.OperationSign {
@@ -276,7 +275,7 @@ func (r *run) failed(f *workerv1.Failed) error {
 	switch {
 	case f.GetStopped():
 		return tss.ErrStopped
-	case f.GetDevice(): // whatever the service said no to beside it
+	case f.GetDevice(): // even if the service refused a request meanwhile
 		return &tss.ProtocolError{Curve: tss.Curve(f.GetCurve()), Round: int(f.GetRound()), Culprit: tss.Client, Err: errors.New(f.GetText())} //nolint:gosec // G115: a number of package tss's
 	case r.own != nil:
 		return r.own
@@ -284,7 +283,7 @@ func (r *run) failed(f *workerv1.Failed) error {
 	return fmt.Errorf("a worker failed: %s", f.GetText())
 }
 
-// died says whose fault a death is.
+// died returns the error for a worker's death, with the party at fault.
 func (r *run) died(p *Pool) error {
 	p.mu.Lock()
 	p.stats.Died++

@@ -1,16 +1,14 @@
-// Package worker runs the service's side of a device-held run in a process of its own.
+// Package worker runs the service's side of a device-held run in a separate process.
 //
-// tss-lib panics in goroutines that nothing can recover, and cannot be stopped in
-// mid-computation (docs/adr/0005). The checks of every message stand before it; should
-// one of them have a hole, what a hostile device breaks is its own worker: a Pool starts
-// one process for each run, gives it a limited amount of memory and processor time, and
-// kills it when the run is cancelled. Main is what runs in there.
+// tss-lib panics in goroutines that cannot be recovered, and cannot be stopped during a computation (docs/adr/0005).
+// Every message is checked before it; if a check has a gap, a hostile device breaks only its own worker: a Pool
+// starts one process per run, limits its memory and CPU time, and kills it when the run is cancelled. Main is what
+// runs in it.
 //
-// Both are the same program. They talk through pipes; shares and pre-params go that way
-// and no other: a worker has no arguments but its limits, an empty environment, and
-// nothing on disk. It is of one run alone, and ends when the pipe does, so that none
-// outlives the service. The service trusts it no further than its own package tss: what it
-// makes is parsed, and held against the record, once more.
+// Both are the same program. They talk through pipes, which are the only way for shares and pre-params: a worker has
+// no arguments but its limits, an empty environment, and nothing on disk. It serves one run, and exits when the pipe
+// is closed, so that it cannot outlive the service. The service does not trust its results: they are parsed and
+// checked against the record again.
 package worker
 
 import (
@@ -30,10 +28,10 @@ import (
 	workerv1 "github.com/mpcd/mpcd/gen/mpcd/worker/v1"
 )
 
-// Main serves one run, which comes through in, and returns when its end is written to
-// out. It ends the process when in does: then there is nobody any more to work for.
+// Main serves one run, which it reads from in, and returns when the result is written to out. It exits the process
+// when in is closed: then the service is gone.
 func Main(in io.Reader, out io.Writer, limits Limits) error {
-	// The service decides when a worker ends: a signal to the whole group is not for it.
+	// The service decides when a worker ends: signals to the whole process group are for the service.
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	if err := limits.apply(); err != nil {
 		return err
@@ -54,26 +52,26 @@ type process struct {
 	parts   chan tss.Part
 	answers chan *workerv1.Answer
 
-	stopped bool // parts is closed; of the reader alone
+	stopped bool // parts is closed; used by the reader only
 
-	asking sync.Mutex // one question at a time
+	asking sync.Mutex // one request at a time
 	mu     sync.Mutex // guards out
 	out    io.Writer
 }
 
-// exitOrphan is the exit code of a worker whose service is gone, or says what it cannot.
+// exitOrphan is the exit code of a worker whose service is gone, or sent an invalid frame.
 const exitOrphan = 3
 
 func (p *process) read(in io.Reader) {
 	for {
 		var f workerv1.ToWorker
 		if read(in, &f) != nil || !p.take(&f) {
-			os.Exit(exitOrphan) // at once, whatever tss-lib computes
+			os.Exit(exitOrphan) // immediately, whatever tss-lib is computing
 		}
 	}
 }
 
-// take puts a frame where it is waited for. It reports whether it has a place.
+// take delivers a frame. It returns false for one that is invalid or that nothing waits for.
 func (p *process) take(f *workerv1.ToWorker) bool {
 	switch what := f.GetWhat().(type) {
 	case *workerv1.ToWorker_Start:
@@ -128,10 +126,10 @@ func (p *process) Recv(ctx context.Context) (tss.Part, error) {
 }
 
 // errRefused stands for a reason that the service knows.
-var errRefused = errors.New("the service said no")
+var errRefused = errors.New("the service refused")
 
-// ask asks the service, and fails with errRefused where it says no, with tss.ErrStopped where it
-// has stopped the run.
+// ask sends a request to the service. It fails with errRefused if the service refuses it, and with tss.ErrStopped if
+// the run was stopped.
 func (p *process) ask(ctx context.Context, q *workerv1.Ask) (*workerv1.Answer, error) {
 	p.asking.Lock()
 	defer p.asking.Unlock()
@@ -162,7 +160,7 @@ func (p *process) preParams(ctx context.Context) (*tss.PreParams, error) {
 	return tss.ParsePreParams(encoded)
 }
 
-// run takes a run to its end.
+// run executes a run.
 func (p *process) run(ctx context.Context, s *workerv1.Start) error {
 	f := &workerv1.FromWorker{}
 	done, err := p.compute(ctx, s)
@@ -190,7 +188,7 @@ func (p *process) compute(ctx context.Context, s *workerv1.Start) (*workerv1.Don
 			return err
 		},
 		Progress: func(c tss.Curve, k, n int) {
-			// Who cannot be told of a step is gone: the reader ends the process.
+			// An error means that the service is gone: the reader then ends the process.
 			_ = p.say(&workerv1.FromWorker{What: &workerv1.FromWorker_Step{Step: &workerv1.Step{Curve: uint32(c), Round: uint32(k), Rounds: uint32(n)}}}) //nolint:gosec // G115: some rounds
 		},
 	}
@@ -213,7 +211,7 @@ func (p *process) compute(ctx context.Context, s *workerv1.Start) (*workerv1.Don
 	return done(out)
 }
 
-// done is what the service gets of a run that succeeded.
+// done encodes the result of a successful run for the service.
 func done(out *tss.Output) (*workerv1.Done, error) {
 	if sig := out.Signature; sig != nil {
 		return &workerv1.Done{Signature: sig.Bytes[:], RecoveryId: uint32(sig.RecoveryID)}, nil

@@ -27,17 +27,17 @@ import (
 	"github.com/mpcd/mpcd/internal/worker"
 )
 
-// What this test binary does where it is started as something else. All but "parent" are
-// real workers; some get a fault once they have the device's hello.
+// The roles of this test binary when it is started as another process. All but "parent" are real workers; some fail
+// once they have the device's hello.
 var roles = map[string]func(){
 	"worker": func() {},
 	"panics": func() {
-		go func() { // out of reach of recover, as in tss-lib
+		go func() { // not recoverable, as in tss-lib
 			panic("what a device sent")
 		}()
 	},
 	"spins": func() {
-		go func() { // an exponent without bounds
+		go func() { // an unbounded exponent
 			n := new(big.Int).Lsh(big.NewInt(1), 1<<20)
 			new(big.Int).Exp(big.NewInt(3), n, n.Add(n, big.NewInt(1)))
 		}()
@@ -55,8 +55,8 @@ var roles = map[string]func(){
 	"mute": nil,
 }
 
-// hellos is what a worker reads. Its third read, after the length and the bytes of the first
-// frame, is the length of the second: the device's hello has come, and then begins.
+// hellos is a worker's input. Its third read, after the length and bytes of the first frame, is the length of the
+// second: the device's hello has arrived, and then is called.
 type hellos struct {
 	in    io.Reader
 	reads int
@@ -117,7 +117,7 @@ func TestParseLimits(t *testing.T) {
 	}
 }
 
-// link is an end of a wire in memory.
+// link is one end of a link in memory.
 type link struct {
 	in  <-chan tss.Part
 	out chan<- tss.Part
@@ -142,7 +142,7 @@ func wire() (client, server link) {
 	return link{down, up}, link{up, down}
 }
 
-// set is a share set as the two machines hold it.
+// set is a share set as the two machines have it.
 type set struct {
 	record []byte
 	shares [2]*tss.Share
@@ -179,7 +179,7 @@ func pair(operation string, from *set, curves ...tss.Curve) (client, server *tss
 
 // together runs the client's side here and the server's in a worker.
 func together(ctx context.Context, p *worker.Pool, client, server *tss.Operation) (out [2]*tss.Output, errs [2]error) {
-	var busy sync.WaitGroup // what tss-lib still computes here when the run is over
+	var busy sync.WaitGroup // computations of tss-lib that continue here after the run
 	defer busy.Wait()
 	client.Observer.Busy = &busy
 	ctx, cancel := context.WithCancel(ctx)
@@ -209,7 +209,7 @@ func made(t *testing.T, p *worker.Pool, client, server *tss.Operation) *set {
 	return s
 }
 
-// A wallet's life with the service's side in workers: each is used once, and none is left.
+// A wallet's lifecycle with the service's side in workers: each is used once, and none is left.
 func TestLife(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t, "worker", 1)
@@ -236,8 +236,8 @@ func TestLife(t *testing.T) {
 	require.GreaterOrEqual(t, pool.Stats().Started, 5)
 }
 
-// On SECP256K1 the worker asks for pre-params, and for whether the device's moduli are new.
-// It has memory enough for the largest run.
+// On SECP256K1 the worker requests pre-params, and a check that the device's moduli are new. Its memory suffices for
+// the largest run.
 func TestECDSA(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t, "worker", 0)
@@ -252,8 +252,8 @@ func TestECDSA(t *testing.T) {
 	require.Zero(t, nTilde.Cmp(key.Parties[tss.Client].NTilde))
 }
 
-// What the service refuses, it refuses with its own error, and the other side gets nothing.
-func TestTheServiceSaysNo(t *testing.T) {
+// A refusal of the service's returns the service's own error, and the other side gets nothing.
+func TestServiceRefuses(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t, "worker", 0)
 	no := errors.New("no")
@@ -282,8 +282,8 @@ func TestTheServiceSaysNo(t *testing.T) {
 	require.Zero(t, pool.Stats().Died)
 }
 
-// A device's fault in the protocol is told as it would be without a worker.
-func TestTheDevicesFault(t *testing.T) {
+// A device's fault in the protocol is reported as without a worker.
+func TestDeviceFault(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t, "worker", 0)
 	a, b := wire()
@@ -296,7 +296,7 @@ func TestTheDevicesFault(t *testing.T) {
 	require.EqualError(t, p.Err, "a part out of its order")
 }
 
-// A part that no frame holds is the device's fault too, and not left lying.
+// A part larger than a frame is the device's fault too, and is not ignored.
 func TestPartThatIsTooLong(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t, "worker", 0)
@@ -310,21 +310,21 @@ func TestPartThatIsTooLong(t *testing.T) {
 	require.EqualError(t, p.Err, "a frame that is too long")
 }
 
-// hello is a device that begins, and then says nothing.
+// hello is a device that sends its hello and nothing more.
 func hello(ctx context.Context) (server *tss.Operation, end link) {
 	client, server := pair("CREATE", nil, tss.Ed25519)
 	up, down := make(chan tss.Part, tss.MaxParts), make(chan tss.Part, tss.MaxParts)
 	ctx, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	wg.Go(func() { _, _ = client.Run(ctx, link{make(chan tss.Part), up}) }) // its hello, into nothing
+	wg.Go(func() { _, _ = client.Run(ctx, link{make(chan tss.Part), up}) }) // its hello is discarded
 	up <- <-up
 	stop()
 	wg.Wait()
 	return server, link{up, down}
 }
 
-// What breaks a worker, breaks a session: it names the device, and where the worker was, and
-// not what it was told. The next run has another worker.
+// What breaks a worker breaks its session: the error names the device, and where the worker was, but not what it
+// received. The next run has another worker.
 func TestDeaths(t *testing.T) {
 	t.Parallel()
 	for role, x := range map[string]struct {
@@ -353,7 +353,7 @@ func TestDeaths(t *testing.T) {
 	}
 }
 
-// killed is what becomes of a run whose worker somebody kills.
+// killed returns the error of a run whose worker is killed from outside.
 func killed(t *testing.T, after func(link)) error {
 	t.Helper()
 	pool := newPool(t, "worker", 0)
@@ -364,7 +364,7 @@ func killed(t *testing.T, after func(link)) error {
 		_, err := pool.Run(t.Context(), server, b)
 		ended <- err
 	}()
-	<-a.in // the worker's hello: it is there
+	<-a.in // the worker's hello: it has started
 	after(a)
 	for _, pid := range servertest.Children(t, os.Getpid()) {
 		cmd, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
@@ -378,19 +378,19 @@ func killed(t *testing.T, after func(link)) error {
 // Not parallel: it kills every worker of this process.
 func TestKilled(t *testing.T) {
 	err := killed(t, func(link) {})
-	require.ErrorIs(t, err, session.ErrInterrupted, "it has heard nothing: nobody is to blame")
+	require.ErrorIs(t, err, session.ErrInterrupted, "it received nothing, so no party is to blame")
 	require.NotErrorAs(t, err, new(*tss.ProtocolError))
 	err = killed(t, func(a link) {
 		_, end := hello(t.Context())
 		require.NoError(t, a.Send(t.Context(), <-end.in))
-		<-a.in // it answers
+		<-a.in // it responds
 	})
 	var p *tss.ProtocolError
 	require.ErrorAs(t, err, &p)
 	require.Equal(t, tss.Client, p.Culprit)
 	require.ErrorContains(t, err, "signal: killed")
 
-	// One that dies while it waits for a run costs nothing.
+	// A worker that dies while idle costs nothing.
 	pool := newPool(t, "worker", 1)
 	require.Eventually(t, func() bool { return pool.Stats().Warm == 1 }, 2*time.Minute, 5*time.Millisecond)
 	for _, pid := range servertest.Children(t, os.Getpid()) {
@@ -402,8 +402,7 @@ func TestKilled(t *testing.T) {
 	made(t, pool, client, server)
 }
 
-// A cancelled run's worker is gone when Run returns, whatever it was computing. Not parallel: it
-// counts processes.
+// A cancelled run's worker has exited when Run returns, whatever it was computing. Not parallel: it counts processes.
 func TestCancel(t *testing.T) {
 	pool := newPool(t, "spins", 0)
 	server, end := hello(t.Context())
@@ -423,8 +422,8 @@ func TestCancel(t *testing.T) {
 	require.Zero(t, pool.Stats().Died)
 }
 
-// SIGTERM to the whole group, as systemd and a terminal send it, is for the service: it lets
-// runs end. Not parallel.
+// SIGTERM to the whole process group, as sent by systemd and terminals, is for the service, which lets runs end. Not
+// parallel.
 func TestSignalsAreForTheService(t *testing.T) {
 	pool := newPool(t, "worker", 1)
 	require.Eventually(t, func() bool { return pool.Stats().Warm == 1 }, 2*time.Minute, 5*time.Millisecond)
@@ -438,9 +437,9 @@ func TestSignalsAreForTheService(t *testing.T) {
 	require.Zero(t, pool.Stats().Died)
 }
 
-// A worker's arguments are its limits, and its environment is empty: nothing of the service's
-// comes there but through the pipe. Not parallel.
-func TestNothingOnTheOutside(t *testing.T) {
+// A worker's arguments are its limits, and its environment is empty: it gets everything through its pipes. Not
+// parallel.
+func TestWorkerEnvironment(t *testing.T) {
 	t.Setenv("MPCD_SECRET", "hunter2")
 	pool := newPool(t, "worker", 1)
 	require.Eventually(t, func() bool { return pool.Stats().Warm == 1 }, 2*time.Minute, 5*time.Millisecond)
@@ -461,12 +460,12 @@ func TestNothingOnTheOutside(t *testing.T) {
 	for _, f := range files {
 		to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", pids[0], f.Name()))
 		require.NoError(t, err)
-		require.NotContains(t, to, "socket:", "it has no way out but its pipes")
+		require.NotContains(t, to, "socket:", "its only open files are its pipes")
 	}
 }
 
-// A worker that does not get ready is no worker, and the caller is not left waiting.
-func TestMute(t *testing.T) {
+// A worker that does not become ready is given up, and the caller does not wait for it.
+func TestWorkerThatNeverStarts(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t, "mute", 1)
 	server, end := hello(t.Context())
@@ -482,7 +481,7 @@ func TestMute(t *testing.T) {
 	require.ErrorContains(t, err, "exit status")
 }
 
-// parent is a service that has one worker that waits and one in a run.
+// parent is a service with one idle worker and one in a run.
 func parent() {
 	pool := worker.NewPool(worker.Config{Args: []string{"mpcd", "spins"}, Warm: 1, Limits: worker.Limits{Memory: 256 * mib, CPU: time.Minute}}, slog.New(slog.DiscardHandler))
 	server, end := hello(context.Background())
@@ -497,8 +496,8 @@ func parent() {
 	select {}
 }
 
-// No worker outlives its service, also where that had no time to say goodbye, and where the
-// worker is in the middle of a computation that cannot be stopped.
+// No worker outlives its service, even if the service was killed, and the worker is in a computation that cannot be
+// stopped.
 func TestOrphans(t *testing.T) {
 	t.Parallel()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "parent")

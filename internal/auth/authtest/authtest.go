@@ -1,6 +1,5 @@
-// Package authtest is a token issuer and a certificate authority for tests. Tokens are
-// signed and keys are encoded by hand, so that the library that verifies them is not its
-// own witness, and any fault can be put into them. No program imports it.
+// Package authtest is a token issuer and a certificate authority for tests. It signs tokens and encodes keys by hand:
+// tests then do not rely on the library that verifies them, and can inject any fault. No program imports it.
 package authtest
 
 import (
@@ -31,7 +30,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Issuer and Audience are what Claims says.
+// Issuer and Audience are the values in Claims.
 const (
 	Issuer   = "https://issuer.example.org"
 	Audience = "mpcd"
@@ -51,14 +50,13 @@ var hashes = map[string]crypto.Hash{
 	"PS256": crypto.SHA256, "PS384": crypto.SHA384, "PS512": crypto.SHA512,
 }
 
-// secpKey is a key on secp256k1. It signs with crypto/ecdsa's generic code, which is not
-// what verifies it.
+// secpKey is a key on secp256k1. It signs with crypto/ecdsa's generic code, which is independent of the verifier's.
 type secpKey struct {
 	*ecdsa.PrivateKey
-	point []byte // SEC 1, uncompressed: crypto/ecdsa gives it out for its own curves alone
+	point []byte // SEC 1, uncompressed: crypto/ecdsa encodes points of its own curves only
 }
 
-// NewKey makes a key for an algorithm of RFC 7518, RFC 8037 or RFC 8812.
+// NewKey generates a key for an algorithm of RFC 7518, RFC 8037 or RFC 8812.
 func NewKey(t testing.TB, id, alg string) *Key {
 	t.Helper()
 	k := &Key{ID: id, Alg: alg}
@@ -80,7 +78,7 @@ func NewKey(t testing.TB, id, alg string) *Key {
 	return k
 }
 
-// JWK returns the public half as RFC 7517 has it.
+// JWK returns the public key as a JWK (RFC 7517).
 func (k *Key) JWK(t testing.TB) map[string]any {
 	t.Helper()
 	jwk := map[string]any{"kid": k.ID, "use": "sig", "alg": k.Alg}
@@ -126,7 +124,7 @@ func JWKS(t testing.TB, keys ...*Key) []byte {
 // B64 is base64url without padding.
 func B64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
-// Claims are those of a good token of sub, with changes: nil takes a claim out.
+// Claims returns the claims of a valid token for sub, with changes applied: nil removes a claim.
 func Claims(sub string, changes map[string]any) map[string]any {
 	now := time.Now().Unix()
 	all := map[string]any{"iss": Issuer, "aud": Audience, "sub": sub, "iat": now, "exp": now + 3600}
@@ -145,7 +143,7 @@ func (k *Key) Token(t testing.TB, claims map[string]any) string {
 	return k.Sign(t, map[string]any{"alg": k.Alg, "kid": k.ID, "typ": "JWT"}, claims)
 }
 
-// Unsigned returns a token up to its second dot.
+// Unsigned returns a token up to, and without, its second dot.
 func Unsigned(t testing.TB, header, claims map[string]any) string {
 	t.Helper()
 	h, err := json.Marshal(header)
@@ -155,13 +153,13 @@ func Unsigned(t testing.TB, header, claims map[string]any) string {
 	return B64(h) + "." + B64(c)
 }
 
-// Sign returns a token with any header, signed with the key's own algorithm.
+// Sign returns a token with the given header, signed with the key's own algorithm.
 func (k *Key) Sign(t testing.TB, header, claims map[string]any) string {
 	t.Helper()
 	return k.signed(t, Unsigned(t, header, claims))
 }
 
-// SignText returns a token with the key's own header and any text for its claims.
+// SignText returns a token with the key's own header and arbitrary text as its claims.
 func (k *Key) SignText(t testing.TB, claims string) string {
 	t.Helper()
 	head, _, _ := strings.Cut(Unsigned(t, map[string]any{"alg": k.Alg, "kid": k.ID}, nil), ".")
@@ -184,7 +182,7 @@ func (k *Key) signed(t testing.TB, text string) string {
 	if secp, is := k.Signer.(secpKey); is {
 		key, ok = secp.PrivateKey, true
 	}
-	if ok { // r || s, each of the curve's length
+	if ok { // r || s, each of the curve's size
 		r, s, err := ecdsa.Sign(rand.Reader, key, digest)
 		require.NoError(t, err)
 		size := (key.Curve.Params().BitSize + 7) / 8
@@ -198,7 +196,7 @@ func (k *Key) signed(t testing.TB, text string) string {
 	return text + "." + B64(sig)
 }
 
-// SignWithMAC returns a token with a MAC (HS256) whose key is the public key, in PEM.
+// SignWithMAC returns a token with a MAC (HS256) keyed with the public key in PEM.
 func (k *Key) SignWithMAC(t testing.TB, claims map[string]any) string {
 	t.Helper()
 	der, err := x509.MarshalPKIXPublicKey(k.Signer.Public())
@@ -221,7 +219,7 @@ type Pair struct {
 	TLS       tls.Certificate
 }
 
-// NewCA makes an authority.
+// NewCA creates a certificate authority.
 func NewCA(t testing.TB, name string) *CA {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -242,14 +240,14 @@ func (ca *CA) PEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw})
 }
 
-// Pool returns a pool with the authority in it.
+// Pool returns a pool that contains the authority.
 func (ca *CA) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(ca.cert)
 	return pool
 }
 
-// Issue makes a certificate for a server on loopback and for clients, with changes.
+// Issue issues a certificate for a server on loopback and for clients, with changes applied.
 func (ca *CA) Issue(t testing.TB, change func(*x509.Certificate)) Pair {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -277,7 +275,7 @@ func (ca *CA) Issue(t testing.TB, change func(*x509.Certificate)) Pair {
 	return p
 }
 
-// IssueTo makes a certificate of a service: its URIs, or a common name alone.
+// IssueTo issues a service's certificate with these URIs, or only a common name.
 func (ca *CA) IssueTo(t testing.TB, commonName string, uris ...string) Pair {
 	t.Helper()
 	return ca.Issue(t, func(c *x509.Certificate) {
@@ -290,7 +288,7 @@ func (ca *CA) IssueTo(t testing.TB, commonName string, uris ...string) Pair {
 	})
 }
 
-// Write writes the pair into a directory, in place of what is there.
+// Write writes the pair into a directory, replacing what is there.
 func (p Pair) Write(t testing.TB, dir string) (cert, key string) {
 	t.Helper()
 	cert, key = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
@@ -299,7 +297,7 @@ func (p Pair) Write(t testing.TB, dir string) (cert, key string) {
 	return cert, key
 }
 
-// Replace puts a file, mode 0600, in place of another at once.
+// Replace replaces a file atomically, with mode 0600.
 func Replace(t testing.TB, path string, b []byte) {
 	t.Helper()
 	next := path + ".next"

@@ -25,7 +25,7 @@ func base64Of(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
 func fromBase64(s string) []byte {
 	b, err := base64.StdEncoding.DecodeString(s)
 	if err != nil {
-		return nil // which opens as nothing
+		return nil // which does not decrypt
 	}
 	return b
 }
@@ -43,7 +43,7 @@ type AWS struct {
 
 const region = "eu-central-1"
 
-// NewAWS starts one. It ends with the test.
+// NewAWS starts a fake AWS KMS. It ends with the test.
 func NewAWS(t testing.TB) *AWS {
 	t.Helper()
 	a := &AWS{KMS: newKMS(t), arn: "arn:aws:kms:" + region + ":111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab", accessKey: "AKIA" + rand.Text()[:16], secretKey: rand.Text()}
@@ -53,7 +53,7 @@ func NewAWS(t testing.TB) *AWS {
 	return a
 }
 
-// Env is the environment of a process that may use it.
+// Env returns the environment of a process that may use it.
 func (a *AWS) Env() []string {
 	return []string{
 		"AWS_ACCESS_KEY_ID=" + a.accessKey, "AWS_SECRET_ACCESS_KEY=" + a.secretKey, "AWS_ENDPOINT_URL_KMS=" + a.url, "AWS_CA_BUNDLE=" + a.ca,
@@ -61,13 +61,13 @@ func (a *AWS) Env() []string {
 	}
 }
 
-// AWSError answers as AWS KMS does: its kind of JSON, and 400 for nearly everything.
+// AWSError responds as AWS KMS does: with its kind of JSON, and with 400 for nearly everything.
 func AWSError(w http.ResponseWriter, code int, kind, message string) {
 	w.Header().Set("X-Amzn-Requestid", rand.Text())
 	answer(w, code, "application/x-amz-json-1.1", map[string]string{"__type": kind, "message": message})
 }
 
-// handle is https://docs.aws.amazon.com/kms/latest/APIReference/, its Encrypt and Decrypt.
+// handle implements Encrypt and Decrypt of https://docs.aws.amazon.com/kms/latest/APIReference/.
 func (a *AWS) handle(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil || !a.signed(r, body) {

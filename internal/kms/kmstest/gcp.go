@@ -30,15 +30,15 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// GCP is Google Cloud KMS with one key, for one service account. Google's SDK signs a
-// token of its own with the account's key, and asks for none.
+// GCP is Google Cloud KMS with one key, for one service account. Google's SDK signs its own token with the account's
+// key, and requests none.
 type GCP struct {
 	*KMS
 	kmspb.UnimplementedKeyManagementServiceServer
 	URI         string
 	Addr        string
-	Credentials string         // file of the service account
-	Roots       *x509.CertPool // that certify it
+	Credentials string         // the service account's file
+	Roots       *x509.CertPool // that verify its certificate
 	Stop        func()
 
 	account *rsa.PublicKey
@@ -49,13 +49,13 @@ type GCP struct {
 
 const gcpKey = "projects/p/locations/global/keyRings/r/cryptoKeys/k"
 
-// NewGCP starts one. It ends with the test.
+// NewGCP starts a fake Google Cloud KMS. It ends with the test.
 func NewGCP(t testing.TB) *GCP {
 	t.Helper()
 	g := &GCP{KMS: newKMS(t), URI: "gcp-kms://" + gcpKey, Roots: x509.NewCertPool()}
 	g.Credentials = g.serviceAccount(t)
 
-	tlsServer := httptest.NewTLSServer(nil) // for its certificate
+	tlsServer := httptest.NewTLSServer(nil) // only for its certificate
 	t.Cleanup(tlsServer.Close)
 	g.Roots.AddCert(tlsServer.Certificate())
 	lis, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -77,7 +77,7 @@ func (g *GCP) serviceAccount(t testing.TB) string {
 	g.account = &key.PublicKey
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	require.NoError(t, err)
-	b, err := json.Marshal(map[string]string{ //nolint:gosec // G101: a key that was made a line above
+	b, err := json.Marshal(map[string]string{ //nolint:gosec // G101: a key generated a line above
 		"type": "service_account", "project_id": "p", "private_key_id": "1", "client_email": email, "client_id": "1",
 		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})), "token_uri": "https://127.0.0.1:1/token",
 	})
@@ -87,7 +87,7 @@ func (g *GCP) serviceAccount(t testing.TB) string {
 	return path
 }
 
-// Fail makes every call end with an error; nil ends that.
+// Fail makes every call return an error; nil ends that.
 func (g *GCP) Fail(err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -109,7 +109,7 @@ func (g *GCP) check(ctx context.Context, name string) error {
 	return nil
 }
 
-// signed verifies a token as of RFC 7523, section 3, as far as the SDK can get it wrong.
+// signed verifies a token (RFC 7523, section 3), as far as the SDK can get it wrong.
 func (g *GCP) signed(authorization string) bool {
 	token, ok := strings.CutPrefix(authorization, "Bearer ")
 	parts := strings.Split(token, ".")

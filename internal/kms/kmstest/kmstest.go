@@ -1,9 +1,8 @@
-// Package kmstest has stand-ins for KMSs, as far as mpcd uses them: Vault's transit engine
-// and AWS KMS over HTTPS, Google Cloud KMS over gRPC. Each checks credentials, binds a
-// ciphertext to its key and associated data, and words its errors as the real one does.
+// Package kmstest has fakes of KMSs, as far as mpcd uses them: Vault's transit engine and AWS KMS over HTTPS, Google
+// Cloud KMS over gRPC. Each checks credentials, binds a ciphertext to its key and associated data, and returns errors
+// worded as the real one's.
 //
-// They listen on loopback with a certificate of their own authority. No program imports
-// it.
+// They listen on loopback with a certificate of their own authority. No program imports the package.
 package kmstest
 
 import (
@@ -24,7 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// KMS is what all stand-ins have.
+// KMS is common to all fakes.
 type KMS struct {
 	mu    sync.Mutex // guards fault and calls
 	fault http.HandlerFunc
@@ -44,21 +43,21 @@ func newKMS(t testing.TB) *KMS {
 	return &KMS{key: key}
 }
 
-// Fault puts a handler in front of an HTTP stand-in; nil takes it away.
+// Fault puts a handler in front of an HTTP fake; nil removes it.
 func (k *KMS) Fault(f http.HandlerFunc) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.fault = f
 }
 
-// Calls says how often it was asked.
+// Calls returns how often it was called.
 func (k *KMS) Calls() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.calls
 }
 
-// serve wraps an HTTP stand-in.
+// serve wraps an HTTP fake.
 func (k *KMS) serve(w http.ResponseWriter, r *http.Request, next http.HandlerFunc) {
 	k.mu.Lock()
 	fault := k.fault
@@ -87,10 +86,10 @@ func (k *KMS) decrypt(ciphertext, bound []byte) ([]byte, error) {
 func answer(w http.ResponseWriter, code int, kind string, v any) {
 	w.Header().Set("Content-Type", kind)
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(v) // whoever asked is gone
+	_ = json.NewEncoder(w).Encode(v) // the caller has disconnected
 }
 
-// caFile writes a server's certificate where a client may find it.
+// caFile writes a server's certificate to a file.
 func caFile(t testing.TB, s *httptest.Server) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "ca.pem")
@@ -103,11 +102,11 @@ type Vault struct {
 	*KMS
 	URI   string
 	Token string
-	CA    string // file
+	CA    string // a file
 	Close func()
 }
 
-// NewVault starts one. It ends with the test.
+// NewVault starts a fake Vault. It ends with the test.
 func NewVault(t testing.TB) *Vault {
 	t.Helper()
 	v := &Vault{KMS: newKMS(t), Token: "hvs.test-" + rand.Text()}
@@ -118,16 +117,15 @@ func NewVault(t testing.TB) *Vault {
 	return v
 }
 
-// Env is the environment of a process that may use it.
+// Env returns the environment of a process that may use it.
 func (v *Vault) Env() []string { return []string{"VAULT_TOKEN=" + v.Token, "VAULT_CACERT=" + v.CA} }
 
-// VaultError answers as Vault does.
+// VaultError responds as Vault does.
 func VaultError(w http.ResponseWriter, code int, errs ...string) {
 	answer(w, code, "application/json", map[string][]string{"errors": errs})
 }
 
-// handle is https://developer.hashicorp.com/vault/api-docs/secret/transit, its encrypt and
-// decrypt.
+// handle implements encrypt and decrypt of https://developer.hashicorp.com/vault/api-docs/secret/transit.
 func (v *Vault) handle(w http.ResponseWriter, r *http.Request) {
 	var req struct {
 		Plaintext      []byte `json:"plaintext"`

@@ -7,8 +7,8 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// Custodian calls a function of the test's before a real custodian does its work. The
-// function may wait, fail, or panic; nil does nothing.
+// Custodian calls a test's function before a real custodian does its work. The function may wait, fail, or panic; nil
+// is ignored.
 type Custodian struct {
 	session.Custodian
 	BeforeFetch, BeforeDeposit func(context.Context) error
@@ -25,28 +25,30 @@ func (c *Custodian) Fetch(ctx context.Context, owner string, set *session.Stored
 }
 
 // Deposit implements session.Custodian.
-func (c *Custodian) Deposit(ctx context.Context, owner string, set *session.ShareSet, half *tss.Share) ([]session.Sealed, error) {
+func (c *Custodian) Deposit(
+	ctx context.Context, owner string, set *session.ShareSet, share *tss.Share,
+) ([]session.Sealed, error) {
 	if c.BeforeDeposit != nil {
 		if err := c.BeforeDeposit(ctx); err != nil {
 			return nil, err
 		}
 	}
-	return c.Custodian.Deposit(ctx, owner, set, half)
+	return c.Custodian.Deposit(ctx, owner, set, share)
 }
 
-// Gate holds calls up: each one says that it has come, and waits to be let through.
+// Gate blocks calls: each one announces itself, and waits until the gate opens.
 type Gate struct {
-	Came chan struct{} // one value for each call that came
+	Came chan struct{} // one value for each call that arrived
 	open chan struct{}
 }
 
-// NewGate returns a gate that is closed.
+// NewGate returns a closed gate.
 func NewGate() *Gate { return &Gate{Came: make(chan struct{}, 64), open: make(chan struct{})} }
 
-// Open lets through every call that waits or will come. It is called once.
+// Open lets through all current and future calls. It may be called once.
 func (g *Gate) Open() { close(g.open) }
 
-// Wait is for a Custodian's BeforeFetch or BeforeDeposit, and for whatever else can wait.
+// Wait announces a call and waits until the gate opens; for a Custodian's BeforeFetch or BeforeDeposit, for example.
 // It returns ctx's cause once ctx is done.
 func (g *Gate) Wait(ctx context.Context) error {
 	select {

@@ -12,9 +12,8 @@ import (
 	"github.com/mpcd/mpcd/internal/wire"
 )
 
-// Hello returns the first part of a device that has a share, in a run on one curve, and is of no
-// use for a second one: its keys are forgotten. about says which run it is; what is the share's
-// is filled in.
+// Hello returns the first part of a device that has a share, in a run on one curve. It is of no use after that: its
+// keys are discarded. about identifies the run; the fields that the share determines are filled in.
 func Hello(t testing.TB, share []byte, about tss.HelloContext) *pb.ProtocolMessage {
 	t.Helper()
 	key, err := ecdh.X25519().GenerateKey(rand.Reader)

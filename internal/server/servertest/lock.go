@@ -11,7 +11,7 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// Lock uses a set's budget of aborts up, behind the service's back.
+// Lock exhausts a set's budget of aborts, bypassing the service.
 func (p *Parts) Lock(t testing.TB, walletID, setID string) {
 	t.Helper()
 	rec := &session.Session{

@@ -13,7 +13,7 @@ import (
 
 // Log keeps what a service logs, at every level.
 type Log struct {
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	text    bytes.Buffer
 	changed chan struct{} // closed and replaced with every line
 }
@@ -35,7 +35,7 @@ func (l *Log) Write(b []byte) (int, error) {
 	return l.text.Write(b)
 }
 
-// String returns all of it.
+// String returns the whole log.
 func (l *Log) String() string {
 	text, _ := l.now()
 	return text
@@ -47,7 +47,7 @@ func (l *Log) now() (string, <-chan struct{}) {
 	return l.text.String(), l.changed
 }
 
-// Wait waits for a line with all of the words and returns it.
+// Wait waits for a line that contains all words and returns it.
 func (l *Log) Wait(t testing.TB, words ...string) string {
 	t.Helper()
 	giveUp := time.NewTimer(time.Minute)

@@ -7,9 +7,8 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// PreParams calls a function of the test's before a real source hands out a set. The
-// function may wait, fail, or panic. A wallet of SECP256K1 whose pre-params wait or fail
-// makes a run that computes nothing.
+// PreParams calls a test's function before a real source hands out a set. The function may wait, fail, or panic. A
+// run on a wallet of SECP256K1 whose pre-params wait or fail computes nothing.
 type PreParams struct {
 	Source session.PreParams
 	Before func(context.Context) error

@@ -12,8 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// stat returns the fields of a process after its name (proc(5): stat, from the third on),
-// or nil where it has ended.
+// stat returns the fields of a process after its name (proc(5): stat, from the third on), or nil if it has ended.
 func stat(pid int) []string {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -26,7 +25,7 @@ func stat(pid int) []string {
 	return nil
 }
 
-// Children are the processes that a process has started, and that go on.
+// Children returns the running child processes of a process.
 func Children(t testing.TB, parent int) (pids []int) {
 	t.Helper()
 	all, err := filepath.Glob("/proc/[0-9]*")

@@ -1,10 +1,9 @@
-// Package servertest is a whole mpcd service for tests: a real SQLite database in a
-// directory of the test's, real sealing and custody, tss-lib with committed pre-params,
-// the gRPC server over a connection in memory and the gateway on a loopback port.
+// Package servertest is a whole mpcd service for tests: a real SQLite database in a temporary directory, real sealing
+// and custody, tss-lib with committed pre-params, the gRPC server over a connection in memory and the gateway on a
+// loopback port.
 //
-// A caller names itself by a bearer token (see As); one without a token is Dev, who has
-// every right. A test puts faults into it by wrapping a port. Everything ends with the
-// test. No program imports it.
+// Callers identify themselves with a bearer token (see As); without one the caller is Dev, which has every right.
+// Tests inject faults by wrapping a port. Everything ends with the test. No program imports the package.
 package servertest
 
 import (
@@ -37,19 +36,19 @@ import (
 	"github.com/mpcd/mpcd/internal/worker"
 )
 
-// Config says how a service differs from the usual one. The zero value is the usual one.
+// Config says how a service differs from the default.
 type Config struct {
 	Sessions session.Config
-	Dir      string               // where the database is; empty: a new directory
-	Database []byte               // what Dump returned, for a new Dir; nil: an empty database
+	Dir      string               // of the database; empty: a new directory
+	Database []byte               // from Dump, for a new Dir; nil: an empty database
 	Keyset   *seal.Keyset         // nil: a new one
-	Log      *Log                 // nil: nobody looks
+	Log      *Log                 // nil: the log is discarded
 	Auth     server.Authenticator // nil: Authenticate
 	Server   server.Config
-	Wrap     func(*session.Ports) // puts something in front of the real parts
-	Metrics  http.Handler         // nil: none
-	Dial     []grpc.DialOption    // more of them
-	Workers  *worker.Config       // device-held runs have processes of their own (see Main); nil: they are in the test's
+	Wrap     func(*session.Ports) // may wrap the real ports
+	Metrics  http.Handler         // may be nil
+	Dial     []grpc.DialOption    // additional ones
+	Workers  *worker.Config       // device-held runs use worker processes (see Main); nil: they run in the test's process
 }
 
 // Parts are a service without its server.
@@ -60,22 +59,22 @@ type Parts struct {
 	Dir      string
 	Database string // path of the file
 	Log      *Log
-	Workers  *worker.Pool // nil: there is none
+	Workers  *worker.Pool // may be nil
 	stop     func()
 }
 
-// Service is a service that serves.
+// Service is a service with its server.
 type Service struct {
 	*Parts
 	pb.WalletServiceClient
 	Conn  *grpc.ClientConn
 	HTTP  *http.Client
-	URL   string // of the gateway, without a slash at the end
+	URL   string // of the gateway, without a trailing slash
 	Admin string // URL of the admin listener
 	dial  func() (*grpc.ClientConn, error)
 }
 
-// Connect returns the same service over one more gRPC connection. It is closed with the test.
+// Connect returns the same service over an additional gRPC connection, which is closed with the test.
 func (s *Service) Connect(t testing.TB) *Service {
 	t.Helper()
 	conn, err := s.dial()
@@ -86,7 +85,7 @@ func (s *Service) Connect(t testing.TB) *Service {
 	return &again
 }
 
-// Open makes the parts of a service. They are closed with the test.
+// Open opens the parts of a service. They are closed with the test.
 func Open(t testing.TB, cfg Config) *Parts {
 	t.Helper()
 	p := open(t, cfg)
@@ -129,7 +128,7 @@ func open(t testing.TB, cfg Config) *Parts {
 	if cfg.Wrap != nil {
 		cfg.Wrap(&ports)
 	}
-	if cfg.Sessions.Creates == 0 { // else a caller's ninth wallet would search primes
+	if cfg.Sessions.Creates == 0 { // otherwise a caller's ninth wallet would search for primes
 		cfg.Sessions.Creates = 64
 	}
 	p.Sessions, err = session.New(t.Context(), ports, cfg.Sessions)
@@ -147,9 +146,8 @@ func open(t testing.TB, cfg Config) *Parts {
 // Stop ends the service before its test does, as a shutdown would.
 func (p *Parts) Stop() { p.stop() }
 
-// Dump stops the service and returns its database, with which any number of others can
-// start under the same Keyset: protocol runs are slow under the race detector, and most
-// tests want to begin where a wallet is there already.
+// Dump stops the service and returns its database, from which any number of others can start with the same Keyset:
+// protocol runs are slow under the race detector, and most tests need an existing wallet.
 func (p *Parts) Dump(t testing.TB) []byte {
 	t.Helper()
 	p.Stop()
@@ -204,10 +202,10 @@ func Start(t testing.TB, cfg Config) *Service {
 	return s
 }
 
-// Dev is the caller of a call without a token.
+// Dev is the caller of calls without a token.
 var Dev = session.Caller{Name: "dev", Scopes: []session.Scope{session.ScopeRead, session.ScopeWrite, session.ScopeSign, session.ScopeAdmin}}
 
-// Bearer returns an Authorization header that makes its caller name, with scopes.
+// Bearer returns an Authorization header for a caller with this name and scopes.
 func Bearer(name string, scopes ...session.Scope) string {
 	b := "Bearer " + name
 	for _, s := range scopes {
@@ -216,7 +214,7 @@ func Bearer(name string, scopes ...session.Scope) string {
 	return b
 }
 
-// As returns a context whose gRPC calls are made by name, with scopes.
+// As returns a context for gRPC calls by a caller with this name and scopes.
 func As(ctx context.Context, name string, scopes ...session.Scope) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, "authorization", Bearer(name, scopes...))
 }
@@ -226,7 +224,7 @@ func Always(name string) server.Authenticator {
 	return func(context.Context) (session.Caller, error) { return session.Caller{Name: name}, nil }
 }
 
-// Authenticate is the Authenticator that believes what Bearer says.
+// Authenticate is an Authenticator that trusts Bearer's headers.
 func Authenticate(ctx context.Context) (session.Caller, error) {
 	tokens := metadata.ValueFromIncomingContext(ctx, "authorization")
 	if len(tokens) == 0 {

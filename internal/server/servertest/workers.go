@@ -10,8 +10,8 @@ import (
 // workerArg makes a test's binary a worker.
 const workerArg = "mpcd-worker"
 
-// Main is for the TestMain of a package whose tests have workers: where the binary was
-// started as one, it is one, and never returns.
+// Main is for the TestMain of a package whose tests use workers: in a process started as a worker it runs one, and
+// never returns.
 func Main() {
 	if len(os.Args) < 2 || os.Args[1] != workerArg {
 		return
@@ -26,8 +26,8 @@ func Main() {
 	os.Exit(0)
 }
 
-// Workers are processes of the test's own binary, so many of them warm. They have more
-// room than a service's: the race detector takes its share.
+// Workers configures worker processes of the test's own binary, with this many warm ones. Their memory limit is
+// higher than a service's: the race detector needs some.
 func Workers(warm int) *worker.Config {
 	return &worker.Config{Args: []string{os.Args[0], workerArg}, Warm: warm, Limits: worker.Limits{Memory: 2 << 30, CPU: 10 * time.Minute}}
 }

@@ -12,7 +12,7 @@ import (
 
 const day = 24 * time.Hour
 
-// softOf is how many soft aborts a set has.
+// softOf returns how many soft aborts a set has.
 func softOf(t *testing.T, b Backend, of *session.StoredSet) int {
 	t.Helper()
 	budget := plenty()
@@ -26,9 +26,8 @@ func ending(t *testing.T, b Backend, s *session.Session, state session.State, bu
 	require.NoError(t, b.Update(t.Context(), s, budget, end(s)))
 }
 
-// An armed attempt costs a soft abort, however it ends but by its client's fault, which costs a
-// hard one, and by the service's shutdown, which costs nothing. One that was disarmed, or never
-// armed, costs nothing.
+// An armed attempt costs a soft abort however it ends, except that a client's fault costs a hard abort instead, and a
+// shutdown of the service nothing. An attempt that was disarmed, or never armed, costs nothing.
 func armed(t *testing.T, b Backend) {
 	first := active(t, b)
 	ctx := t.Context()
@@ -49,7 +48,7 @@ func armed(t *testing.T, b Backend) {
 	require.NoError(t, b.Release(ctx, first.WalletID, first.ID, plenty(), Audit("release", first.WalletID)))
 	require.Zero(t, softOf(t, b, first))
 	w := found(t, b, first.WalletID)
-	require.Equal(t, uint32(3), w.SoftAborts, "an admin pays the set back, not the wallet")
+	require.Equal(t, uint32(3), w.SoftAborts, "a release resets the set's count, not the wallet's")
 	require.Zero(t, w.HardAborts)
 
 	s := using(t, b, first)
@@ -73,7 +72,7 @@ func armed(t *testing.T, b Backend) {
 	require.Equal(t, 1, softOf(t, b, first), "it stayed armed")
 }
 
-// The budget has room for hard and soft aborts and armed runs together. Time pays soft ones back.
+// Hard aborts, soft aborts and armed runs together must stay within the budget. Time pays soft ones back.
 func armedLimits(t *testing.T, b Backend) {
 	first := active(t, b)
 	ctx := t.Context()
@@ -90,7 +89,7 @@ func armedLimits(t *testing.T, b Backend) {
 	three, err := arm()
 	require.ErrorIs(t, err, session.ErrShareSetBusy)
 	ending(t, b, three, session.Interrupted, at)
-	require.Zero(t, softOf(t, b, first), "who was refused is not armed")
+	require.Zero(t, softOf(t, b, first), "a refused session is not armed")
 
 	drained := at
 	drained.Refund = true
@@ -131,7 +130,7 @@ func armedLimits(t *testing.T, b Backend) {
 	require.Empty(t, locks(t, b, first.WalletID))
 }
 
-// Of runs that arm at once as many may as there is room for.
+// Of runs that arm concurrently, as many succeed as the budget allows.
 func armedRace(t *testing.T, b Backend) {
 	first := active(t, b)
 	sessions := make([]*session.Session, racers)
@@ -151,7 +150,7 @@ func armedRace(t *testing.T, b Backend) {
 	require.Equal(t, budget, softOf(t, b, first))
 }
 
-// A client that broke a run is charged for that alone, whoever ended the session, and once.
+// A client that broke a run is charged for that only, and only once, whoever ended the session.
 func armedBlame(t *testing.T, b Backend) {
 	first := active(t, b)
 	ctx := t.Context()
@@ -166,7 +165,7 @@ func armedBlame(t *testing.T, b Backend) {
 	require.Equal(t, uint32(1), set(t, b, first.WalletID, first.ID).Aborts)
 	require.Empty(t, entries(t, b, first.WalletID, "test.blame"))
 	var beside []*session.Session
-	for range budget - 1 { // there is room for them: the one that was charged is armed no more
+	for range budget - 1 { // the budget allows them: the charged session is no longer armed
 		s = using(t, b, first)
 		require.NoError(t, b.Arm(ctx, s, plenty()))
 		beside = append(beside, s)
@@ -209,7 +208,7 @@ func armedBlame(t *testing.T, b Backend) {
 	require.Len(t, entries(t, b, first.WalletID, "test.blame"), 2)
 }
 
-// Who broke an attempt is charged for it when the next one runs, which stays armed.
+// Blame for an earlier attempt is charged while the next one runs, and leaves that one armed.
 func armedBlameLater(t *testing.T, b Backend) {
 	first := active(t, b)
 	ctx := t.Context()
@@ -226,7 +225,7 @@ func armedBlameLater(t *testing.T, b Backend) {
 	require.Equal(t, 2, softOf(t, b, first))
 }
 
-// The soft aborts of all sets lock the wallet, which time does not undo, and an admin does.
+// The soft aborts of all sets lock the wallet. Time does not unlock it; a release does.
 func armedWallet(t *testing.T, b Backend) {
 	first := active(t, b)
 	_, second := AddSet(t, b, first.WalletID, first.ID)
@@ -266,7 +265,7 @@ func armedWallet(t *testing.T, b Backend) {
 	require.Equal(t, "had aborts 0, soft aborts 0; the wallet 0, soft 3, and was locked", released[0].Detail)
 }
 
-// The hard aborts of all sets lock the wallet, the revoked ones' too.
+// The hard aborts of all sets lock the wallet, including those of revoked sets.
 func abortsWallet(t *testing.T, b Backend) {
 	first := active(t, b)
 	_, second := AddSet(t, b, first.WalletID, first.ID)
@@ -291,7 +290,7 @@ func abortsWallet(t *testing.T, b Backend) {
 	require.Equal(t, uint32(4), got.WalletHard)
 }
 
-// A process that was killed has ended what it had armed.
+// Killing the process counts as ending what it had armed.
 func armedInterruptAll(t *testing.T, b Backend) {
 	first := active(t, b)
 	one, two, passed := using(t, b, first), using(t, b, first), using(t, b, first)

@@ -14,12 +14,12 @@ import (
 // budget is how many aborts lock a set in these tests.
 const budget = 3
 
-// plenty is the budget of these tests, in which no wallet is locked.
+// plenty returns a budget that locks no wallet in these tests.
 func plenty() session.Budget {
 	return session.Budget{Now: now(), Set: budget, Wallet: 1 << 20, WalletSoft: 1 << 20}
 }
 
-// using returns a session that uses a set, and runs.
+// using returns a running session that uses a set.
 func using(t *testing.T, b Backend, set *session.StoredSet) *session.Session {
 	t.Helper()
 	s := NewSession(set.WalletID, session.OpSign)
@@ -28,7 +28,7 @@ func using(t *testing.T, b Backend, set *session.StoredSet) *session.Session {
 	return s
 }
 
-// broken returns a session that used a set and that its client broke, as it is to be stored.
+// broken returns a session that used a set and was broken by its client, ready to be stored.
 func broken(t *testing.T, b Backend, set *session.StoredSet) *session.Session {
 	t.Helper()
 	s := using(t, b, set)
@@ -36,14 +36,14 @@ func broken(t *testing.T, b Backend, set *session.StoredSet) *session.Session {
 	return s
 }
 
-// end is the entry of a session's end.
+// end returns the audit entry of a session's end.
 func end(s *session.Session) session.Entry {
 	e := Audit("end", s.WalletID)
 	e.SessionID = s.ID
 	return e
 }
 
-// abort stores the end of one such session, and returns the entry of a lock that follows from it.
+// abort stores the end of one such session, and returns the entry of a resulting lock.
 func abort(t *testing.T, b Backend, set *session.StoredSet) (lock session.Entry) {
 	t.Helper()
 	s := broken(t, b, set)
@@ -54,7 +54,7 @@ func abort(t *testing.T, b Backend, set *session.StoredSet) (lock session.Entry)
 	return e
 }
 
-// NewAborted stores a wallet with two sets, of which the first has so many aborts.
+// NewAborted stores a wallet with two sets, of which the first has this many aborts.
 func NewAborted(t *testing.T, b Backend, aborts int) *session.StoredSet {
 	t.Helper()
 	first := active(t, b)
@@ -65,7 +65,7 @@ func NewAborted(t *testing.T, b Backend, aborts int) *session.StoredSet {
 	return first
 }
 
-// locks are the entries that say that a set was locked.
+// locks returns the entries of locks.
 func locks(t *testing.T, b Backend, walletID string) []session.Entry {
 	t.Helper()
 	return entries(t, b, walletID, "share_set.lock")
@@ -83,8 +83,8 @@ func entries(t *testing.T, b Backend, walletID, action string) (all []session.En
 	return all
 }
 
-// A set is locked by the abort that uses its budget up, and not before; what succeeds in
-// between does not fill it again; other sets have their own.
+// A set is locked by the abort that exhausts its budget, and not before; successes in between do not restore it; each
+// set has its own.
 func aborts(t *testing.T, b Backend) {
 	first := active(t, b)
 	_, second := AddSet(t, b, first.WalletID, first.ID)
@@ -95,7 +95,7 @@ func aborts(t *testing.T, b Backend) {
 		got := set(t, b, first.WalletID, first.ID)
 		require.Equal(t, n, got.Aborts)
 		require.False(t, got.Locked())
-		s := NewSession(first.WalletID, session.OpSign) // with a set that is still good
+		s := NewSession(first.WalletID, session.OpSign) // with a set that is still usable
 		start(t, b, s)
 		Succeed(s, first.ID, []byte("result"))
 		require.NoError(t, b.Commit(t.Context(), s, session.Made{Used: first.ID}, Audit("commit", s.WalletID)))
@@ -109,15 +109,14 @@ func aborts(t *testing.T, b Backend) {
 	require.Equal(t, first.ServerShare, got.ServerShare, "nothing is erased")
 	require.Equal(t, []session.Entry{last}, locks(t, b, first.WalletID))
 
-	abort(t, b, first) // of a session that ran beside
+	abort(t, b, first) // of a concurrent session
 	again := set(t, b, first.WalletID, first.ID)
 	require.Equal(t, uint32(budget+1), again.Aborts)
 	require.Equal(t, got.LockTime, again.LockTime)
 	require.Len(t, locks(t, b, first.WalletID), 1, "it was locked once")
 	require.Equal(t, []session.ShareSet{again.ShareSet, other}, found(t, b, first.WalletID).Sets)
 
-	// Sets that were revoked while a session used them, or are not there, lock nothing, and
-	// the session's end is stored all the same.
+	// Revoked or missing sets are not locked, and the session's end is still stored.
 	require.NoError(t, b.Revoke(t.Context(), first.WalletID, now(), pick(second.ID), Audit("revoke", first.WalletID)))
 	for range budget {
 		abort(t, b, second)
@@ -129,7 +128,7 @@ func aborts(t *testing.T, b Backend) {
 	require.Len(t, locks(t, b, first.WalletID), 1)
 }
 
-// The count stands and falls with the session's end.
+// The count changes only together with the session's end.
 func abortsAtomic(t *testing.T, b Backend) {
 	first := active(t, b)
 	for range budget - 1 {
@@ -154,7 +153,7 @@ func abortsAtomic(t *testing.T, b Backend) {
 	require.Equal(t, after, set(t, b, first.WalletID, first.ID), "a session ends once")
 }
 
-// Sessions that end at once are each counted, and one of them locks the set.
+// Concurrent ends of sessions are each counted, and one of them locks the set.
 func abortsRace(t *testing.T, b Backend) {
 	first := active(t, b)
 	sessions := make([]*session.Session, racers)
@@ -168,7 +167,7 @@ func abortsRace(t *testing.T, b Backend) {
 	require.Len(t, locks(t, b, first.WalletID), 1)
 }
 
-// What a locked set was used for does not come into being.
+// A session that used a locked set cannot commit.
 func commitLocked(t *testing.T, b Backend) {
 	first := active(t, b)
 	sign, reshare := NewSession(first.WalletID, session.OpSign), NewSession(first.WalletID, session.OpBackup)
@@ -201,7 +200,7 @@ func release(t *testing.T, b Backend) {
 		return b.Release(t.Context(), first.WalletID, id, plenty(), Audit("release", first.WalletID))
 	}
 	fresh := set(t, b, first.WalletID, first.ID)
-	for aborted := range budget + 2 { // not at all, in part, locked
+	for aborted := range budget + 2 { // none, some, locked
 		for range aborted {
 			abort(t, b, first)
 		}
@@ -225,5 +224,5 @@ func release(t *testing.T, b Backend) {
 	require.NoError(t, b.Revoke(t.Context(), first.WalletID, at, pick(first.ID), Audit("revoke", first.WalletID)))
 	require.ErrorIs(t, let(first.ID), session.ErrShareSetRevoked)
 	locked.State, locked.RevokeTime, locked.ServerShare = session.SetRevoked, at, nil
-	require.Equal(t, locked, set(t, b, first.WalletID, first.ID), "why it had been locked is still to be seen")
+	require.Equal(t, locked, set(t, b, first.WalletID, first.ID), "the log shows why it was locked")
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// backingUp returns a running session of a wallet, and the BACKUP set that it is about to
-// commit: its half is with somebody else.
+// backingUp returns a running session of a wallet, and the BACKUP set that it is about to commit, with its server
+// share at an external custodian.
 func backingUp(t *testing.T, b Backend, from *session.StoredSet) (*session.Session, *session.StoredSet) {
 	t.Helper()
 	s := NewSession(from.WalletID, session.OpBackup)
@@ -23,7 +23,7 @@ func backingUp(t *testing.T, b Backend, from *session.StoredSet) (*session.Sessi
 	return s, set
 }
 
-// elsewhere stores an ACTIVE wallet with a PENDING BACKUP set whose half is with somebody else.
+// elsewhere stores an ACTIVE wallet with a PENDING BACKUP set whose server share is with an external custodian.
 func elsewhere(t *testing.T, b Backend) *session.StoredSet {
 	t.Helper()
 	s, set := backingUp(t, b, active(t, b))
@@ -31,8 +31,8 @@ func elsewhere(t *testing.T, b Backend) *session.StoredSet {
 	return set
 }
 
-// NewRevokedElsewhere stores a wallet with a revoked BACKUP set whose half is with somebody
-// else, and a revoked one whose half was here. It returns the first one's id, and what is due.
+// NewRevokedElsewhere stores a wallet with two revoked BACKUP sets: the server share of the first is with an external
+// custodian, that of the second was in the store. It returns the first one's id, and the due deletions.
 func NewRevokedElsewhere(t *testing.T, b Backend) (string, []session.Deletion) {
 	t.Helper()
 	there := elsewhere(t, b)
@@ -59,7 +59,7 @@ func due(t *testing.T, b Backend, at time.Time) []session.Deletion {
 	return all
 }
 
-// A deletion is due at its time, again at a later one where it was in vain, and then no more.
+// A deletion is due at its time, again at a later time if postponed, and no more once it is ended.
 func deletions(t *testing.T, b Backend) {
 	require.Empty(t, due(t, b, now().Add(time.Hour)))
 	_, set := backingUp(t, b, active(t, b))
@@ -85,7 +85,7 @@ func deletions(t *testing.T, b Backend) {
 		require.Equal(t, "test.delete", after[len(before)].Action)
 	}
 	require.NoError(t, b.PostponeDeletion(t.Context(), d.ShareSetID, now()))
-	require.Empty(t, due(t, b, d.Due), "what is not on the list is not put there")
+	require.Empty(t, due(t, b, d.Due), "postponing adds nothing to the list")
 
 	one, two := plan(t, b, NewSet(NewSession(uuid.NewString(), session.OpBackup), ""), at),
 		plan(t, b, NewSet(NewSession(uuid.NewString(), session.OpBackup), ""), at.Add(-time.Second))
@@ -95,8 +95,7 @@ func deletions(t *testing.T, b Backend) {
 	require.Equal(t, []session.Deletion{two}, some)
 }
 
-// The commit of a set takes it off the list; planning it again moves its time; a committed
-// set is not planned at all.
+// Committing a set takes it off the list; planning it again changes its time; a committed set cannot be planned.
 func deletionsPlanned(t *testing.T, b Backend) {
 	s, set := backingUp(t, b, active(t, b))
 	plan(t, b, set, now().Add(time.Hour))
@@ -116,7 +115,7 @@ func deletionsPlanned(t *testing.T, b Backend) {
 	require.Equal(t, []session.Deletion{d}, due(t, b, now()))
 }
 
-// Once its custodian may have been told, a set cannot be committed, also after its end.
+// Once its custodian may have been told, a set cannot be committed, not even after the deletion ended.
 func deletionsLateCommit(t *testing.T, b Backend) {
 	parent := active(t, b)
 	s, set := backingUp(t, b, parent)
@@ -131,7 +130,7 @@ func deletionsLateCommit(t *testing.T, b Backend) {
 	require.ErrorIs(t, b.Commit(t.Context(), s, Making(set, nil), Audit("commit", s.WalletID)), session.ErrInterrupted)
 }
 
-// A commit and a deletion that race: the set is there, or it is deleted, and never both.
+// Of a concurrent commit and deletion exactly one succeeds.
 func deletionsRace(t *testing.T, b Backend) {
 	parent := active(t, b)
 	for range 8 {
@@ -158,8 +157,8 @@ func deletionsRace(t *testing.T, b Backend) {
 	}
 }
 
-// A revoked BACKUP set whose half is elsewhere is on the list; one whose half was here, and
-// a SIGNING set, is not. What is refused puts nothing there.
+// A revoked BACKUP set with an external custodian is on the list; one whose server share was in the store is not, nor
+// is a SIGNING set. A refused revocation adds nothing.
 func deletionsRevoke(t *testing.T, b Backend) {
 	set := elsewhere(t, b)
 	activate(t, b, set)
@@ -182,10 +181,10 @@ func deletionsRevoke(t *testing.T, b Backend) {
 	require.Empty(t, due(t, b, now()), "it was revoked before, and deleted")
 }
 
-// A BACKUP set that nobody confirmed is on the list once it was swept.
+// An unconfirmed BACKUP set is on the list once it is swept.
 func deletionsSweep(t *testing.T, b Backend) {
 	set := elsewhere(t, b)
-	_, _ = AddSet(t, b, set.WalletID, set.ParentID) // its half is here
+	_, _ = AddSet(t, b, set.WalletID, set.ParentID) // its server share is in the store
 	_, err := b.Sweep(t.Context(), now(), month)
 	require.NoError(t, err)
 	require.Empty(t, due(t, b, now().Add(time.Hour)))
@@ -197,8 +196,7 @@ func deletionsSweep(t *testing.T, b Backend) {
 		due(t, b, at))
 }
 
-// After a restart no run can commit any more what it has deposited, and it is due; what was
-// in vain before waits for its time.
+// After a restart no earlier run can commit, so its deposit is due for deletion; postponed deletions keep their time.
 func deletionsRestart(t *testing.T, b Backend) {
 	parent := active(t, b)
 	_, left := backingUp(t, b, parent)

@@ -36,8 +36,8 @@ func next(s *session.Session) *session.Session {
 	return &n
 }
 
-// Only an INTERRUPTED session at the attempt before begins the next one, and the attempt
-// before can change nothing any more.
+// Only an INTERRUPTED session at the previous attempt can begin the next one; after that the previous attempt cannot
+// change anything.
 func restart(t *testing.T, b Backend) {
 	s := interrupted(t, b)
 	n := next(s)
@@ -85,7 +85,7 @@ func restartRace(t *testing.T, b Backend) {
 	require.Equal(t, uint32(2), stored(t, b, s.ID).Attempt)
 }
 
-// A set's session is the one that made it, not one that signed with it, swept or not.
+// A set's session is the one that made it, not one that signed with it, before and after a sweep.
 func byShareSet(t *testing.T, b Backend) {
 	s, made := NewWallet(t, b, "owner")
 	activate(t, b, made)
@@ -109,7 +109,7 @@ func byShareSet(t *testing.T, b Backend) {
 	require.Equal(t, session.Expired, got.State)
 }
 
-// What nobody confirmed goes when its time is up and not before; what was confirmed stays.
+// What was not confirmed is erased when its time is up, and not before; what was confirmed stays.
 func sweep(t *testing.T, b Backend) {
 	kept := active(t, b)
 	lateRun, late := AddSet(t, b, kept.WalletID, kept.ID)
@@ -120,7 +120,7 @@ func sweep(t *testing.T, b Backend) {
 
 	swept, err := b.Sweep(t.Context(), now(), month)
 	require.NoError(t, err)
-	require.Zero(t, swept, "nothing's time is up")
+	require.Zero(t, swept, "nothing has expired")
 	require.Equal(t, before, found(t, b, kept.WalletID))
 
 	due := now().Add(time.Hour)
@@ -128,12 +128,12 @@ func sweep(t *testing.T, b Backend) {
 	require.NoError(t, err)
 	require.Equal(t, session.Swept{Sets: 2, Wallets: 1}, swept)
 	w := found(t, b, kept.WalletID)
-	require.Len(t, w.Sets, 1, "the other set of the wallet went")
+	require.Len(t, w.Sets, 1, "the wallet's other set is gone")
 	require.Equal(t, session.SetActive, w.Sets[0].State)
 	require.Equal(t, kept.ServerShare, set(t, b, kept.WalletID, kept.ID).ServerShare)
 	_, err = b.Wallet(t.Context(), first.WalletID)
-	require.ErrorIs(t, err, session.ErrWalletNotFound, "a wallet whose only set went")
-	require.Len(t, found(t, b, revoked.WalletID).Sets, 1, "a revoked set is not one that nobody confirmed")
+	require.ErrorIs(t, err, session.ErrWalletNotFound, "a wallet whose only set is gone")
+	require.Len(t, found(t, b, revoked.WalletID).Sets, 1, "a revoked set is not an unconfirmed one")
 	for _, gone := range []*session.StoredSet{late, first} {
 		_, err = b.Set(t.Context(), gone.WalletID, gone.ID)
 		require.ErrorIs(t, err, session.ErrShareSetNotFound)
@@ -152,9 +152,9 @@ func sweep(t *testing.T, b Backend) {
 	}
 	swept, err = b.Sweep(t.Context(), due, month)
 	require.NoError(t, err)
-	require.Zero(t, swept, "a second time there is nothing")
+	require.Zero(t, swept, "a second sweep finds nothing")
 
-	// The wallet goes on.
+	// The wallet still works.
 	_, more := AddSet(t, b, kept.WalletID, kept.ID)
 	activate(t, b, more)
 	require.Len(t, found(t, b, kept.WalletID).Sets, 2)
@@ -180,7 +180,7 @@ func sweepSigning(t *testing.T, b Backend) {
 	require.Equal(t, session.Succeeded, stored(t, b, made.SessionID).State, "a confirmed set's session succeeded")
 }
 
-// Sessions are remembered so long. Those that run, or whose result waits, stay.
+// Sessions are deleted after the retention time, except those that are running or whose result waits.
 func sweepSessions(t *testing.T, b Backend) {
 	made := active(t, b)
 	old := func(op session.Operation) *session.Session {
@@ -215,11 +215,11 @@ func sweepSessions(t *testing.T, b Backend) {
 	}
 	swept, err = b.Sweep(t.Context(), now().Add(time.Hour), month)
 	require.NoError(t, err)
-	require.Equal(t, session.Swept{Sets: 1, Sessions: 1}, swept, "with its result it can go")
+	require.Equal(t, session.Swept{Sets: 1, Sessions: 1}, swept, "without a waiting result it can be deleted")
 	require.Equal(t, session.SetActive, set(t, b, made.WalletID, made.ID).State, "a set outlives its session")
 }
 
-// Of a confirmation and a sweep one wins.
+// Of a concurrent confirmation and sweep exactly one wins.
 func sweepRace(t *testing.T, b Backend) {
 	for range 5 {
 		_, made := NewWallet(t, b, "owner")
@@ -229,7 +229,7 @@ func sweepRace(t *testing.T, b Backend) {
 			case 0:
 				changed, err := b.Confirm(t.Context(), made.WalletID, made.ID, Audit("confirm", made.WalletID))
 				if err != nil {
-					assert.ErrorIs(t, err, session.ErrShareSetNotFound) //nolint:testifylint // require may not end another goroutine
+					assert.ErrorIs(t, err, session.ErrShareSetNotFound) //nolint:testifylint // require: not in a goroutine
 				}
 				confirmed <- changed
 			case 1:
@@ -251,7 +251,7 @@ func sweepRace(t *testing.T, b Backend) {
 	}
 }
 
-// What was signed with a set that is not ACTIVE any more does not leave.
+// A signature of a set that is no longer ACTIVE does not leave.
 func commitUsed(t *testing.T, b Backend) {
 	made := active(t, b)
 	sign := func(used string) error {
@@ -274,8 +274,7 @@ func commitUsed(t *testing.T, b Backend) {
 	require.ErrorIs(t, sign(made.ID), session.ErrShareSetRevoked)
 }
 
-// audited runs a change and requires that exactly these entries came with it, by action and
-// share set; of a change that fails, none.
+// audited runs a change and requires exactly these entries of it, by action and share set; none if the change fails.
 func audited(t *testing.T, b Backend, walletID string, change func(session.Entry) error, want ...string) {
 	t.Helper()
 	before, err := b.Audit(t.Context(), walletID)
@@ -302,11 +301,10 @@ func audited(t *testing.T, b Backend, walletID string, change func(session.Entry
 	require.Len(t, after, len(before)+len(want))
 	entries, _, err := b.VerifyAudit(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, total+len(want), entries, "and nowhere else")
+	require.Equal(t, total+len(want), entries, "and in no other chain")
 }
 
-// Every change writes what it was given, once, in its own transaction: a change that fails
-// writes nothing, and one that finds nothing to change neither.
+// Every change writes its entry once, in its own transaction; a change that fails or has no effect writes none.
 func audit(t *testing.T, b Backend) {
 	ctx := t.Context()
 	s := NewSession(uuid.NewString(), session.OpCreate)
@@ -365,7 +363,7 @@ func audit(t *testing.T, b Backend) {
 	audited(t, b, w.ID, func(e session.Entry) error { e.Action = ""; return b.Record(ctx, e) })
 }
 
-// What happens by the clock, and at the start, is in the log too.
+// Timed changes, and those at startup, are logged too.
 func auditByTheClock(t *testing.T, b Backend) {
 	_, made := NewWallet(t, b, "owner")
 	at := made.ExpireTime.Add(time.Minute)
@@ -391,7 +389,7 @@ func auditByTheClock(t *testing.T, b Backend) {
 	require.NoError(t, err)
 }
 
-// Writers in one chain and in many at once break none.
+// Concurrent writers, in one chain and in several, break none.
 func auditRace(t *testing.T, b Backend) {
 	race(t, func(i int) bool {
 		for _, wallet := range []string{"", "one", uuid.NewString()} {

@@ -24,7 +24,7 @@ type pool interface {
 	Renew(ctx context.Context, why string) (dropped int, err error)
 }
 
-// claim returns the id of what a party gets, or "".
+// claim returns the id of the set that a party gets, or "".
 func claim(t *testing.T, b Backend, p session.Party, after time.Time) string {
 	t.Helper()
 	id, sealed, err := b.ClaimPreParams(t.Context(), p, after)
@@ -45,8 +45,7 @@ func counts(t *testing.T, b Backend, client, server int) {
 	require.Equal(t, [2]int{tss.Client: client, tss.Server: server}, n)
 }
 
-// A party gets its own sets and no others, the oldest first, none twice and none that is too
-// old.
+// A party gets only its own sets, oldest first, none twice and none that is too old.
 func preParams(t *testing.T, b Backend) {
 	at := now()
 	counts(t, b, 0, 0)
@@ -59,10 +58,10 @@ func preParams(t *testing.T, b Backend) {
 	counts(t, b, 2, 2)
 	require.Equal(t, "s1", claim(t, b, tss.Server, at.Add(-90*time.Minute)), "s0 is too old")
 	require.Equal(t, "s0", claim(t, b, tss.Server, time.Time{}))
-	require.Empty(t, claim(t, b, tss.Server, time.Time{}), "the client's are no server's")
+	require.Empty(t, claim(t, b, tss.Server, time.Time{}), "the server does not get the client's")
 	require.Equal(t, "c1", claim(t, b, tss.Client, time.Time{}))
 	counts(t, b, 1, 0)
-	addSet(t, b, "s2", tss.Server, at) // in the row of one that is gone
+	addSet(t, b, "s2", tss.Server, at) // in the row of a claimed one
 	n, err := b.DropPreParams(t.Context(), at.Add(time.Second))
 	require.NoError(t, err)
 	require.Equal(t, 2, n)
@@ -81,7 +80,7 @@ func preParamsRace(t *testing.T, b Backend) {
 	}))
 }
 
-// What was made in an incarnation that is over is not there any more, and why is in the log.
+// Sets of a past incarnation are gone, and the log says why.
 func preParamsRenewal(t *testing.T, b Backend) {
 	addSet(t, b, "c1", tss.Client, now())
 	addSet(t, b, "s1", tss.Server, now())
@@ -100,19 +99,19 @@ func preParamsRenewal(t *testing.T, b Backend) {
 	require.Equal(t, "s2", claim(t, b, tss.Server, time.Time{}))
 }
 
-// That the service comes with a modulus that is there already shows that its pool came back.
+// A modulus of the service's that is already recorded shows that its pool was restored.
 func preParamsOfAnOlderState(t *testing.T, b Backend) {
 	ctx, a := t.Context(), [32]byte{1}
 	require.NoError(t, b.ReserveModuli(ctx, uuid.NewString(), session.MadeHere, a))
 	addSet(t, b, "s1", tss.Server, now())
 	require.ErrorIs(t, b.ReserveModuli(ctx, uuid.NewString(), session.MadeByDevice, a), session.ErrModulusUsed)
-	counts(t, b, 0, 1) // a device that repeats a modulus drops nobody's sets
+	counts(t, b, 0, 1) // a device that repeats a modulus must not cause the pool to be dropped
 	require.ErrorIs(t, b.ReserveModuli(ctx, uuid.NewString(), session.MadeHere, a), session.ErrModulusUsed)
 	counts(t, b, 0, 0)
 }
 
-// The service's moduli are noted once for all wallets, a device's once for each, and never
-// one of the service's. A refused call notes nothing.
+// The service's moduli are recorded once for all wallets, a device's once per wallet, and never one of the service's.
+// A refused call records nothing.
 func moduli(t *testing.T, b Backend) {
 	const device, here = session.MadeByDevice, session.MadeHere
 	ctx, mine, other := t.Context(), uuid.NewString(), uuid.NewString()

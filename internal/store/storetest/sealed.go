@@ -17,8 +17,8 @@ type sealedRows interface {
 	Reseal(ctx context.Context, kind string, rows []session.SealedRow, to [][]byte) (int, error)
 }
 
-// everyKind stores one value of each kind that is sealed, and one that is not: a result
-// sealed to its caller.
+// everyKind stores one sealed value of each kind, and one that is not sealed under the keyset: a result sealed to its
+// caller.
 func everyKind(t *testing.T, b Backend) (wallet string, set *session.StoredSet) {
 	s, set := NewWallet(t, b, "owner")
 	to := NewSession(uuid.NewString(), session.OpCreate)
@@ -77,7 +77,7 @@ func reseal(t *testing.T, b Backend) {
 			require.Equal(t, to[i], r.Ciphertext)
 			require.Equal(t, found[i].Label, r.Label)
 		}
-		changed, err = b.Reseal(t.Context(), kind, found, to) // what is there is not the old one any more
+		changed, err = b.Reseal(t.Context(), kind, found, to) // by now it holds the new value
 		require.NoError(t, err)
 		require.Zero(t, changed)
 	}
@@ -91,8 +91,8 @@ func reseal(t *testing.T, b Backend) {
 	require.Error(t, err)
 }
 
-// What changes while a batch is made stays as it is then; the rest of the batch is
-// replaced. A value of another length is refused, with all of its batch.
+// Values that change while a batch is prepared keep their change; the rest of the batch is replaced. A value of
+// another length is refused, with its whole batch.
 func resealRace(t *testing.T, b Backend) {
 	wallet, set := everyKind(t, b)
 	before := rows(t, b, session.KindServerShare)
@@ -108,7 +108,7 @@ func resealRace(t *testing.T, b Backend) {
 	require.Equal(t, 2, changed)
 	got, err := b.Set(t.Context(), wallet, set.ID)
 	require.NoError(t, err)
-	require.Nil(t, got.ServerShare, "an erased half came back")
+	require.Nil(t, got.ServerShare, "an erased server share came back")
 	require.Empty(t, rows(t, b, session.KindResult), "and its result")
 
 	found := rows(t, b, session.KindPreParams)

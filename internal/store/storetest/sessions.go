@@ -47,7 +47,7 @@ func begin(t *testing.T, b Backend) {
 	require.True(t, created)
 	require.Equal(t, other, there)
 
-	// A repeated id of a session is no repeated request.
+	// Reusing a session's id is an error, unlike repeating a request.
 	clash := NewSession(s.WalletID, session.OpProvision)
 	clash.ID = s.ID
 	_, created, err = b.Begin(ctx, clash, Audit("begin", clash.WalletID))
@@ -89,7 +89,7 @@ func update(t *testing.T, b Backend) {
 	require.Equal(t, s, got)
 }
 
-// Nothing changes a session that has ended, or one that is at another attempt.
+// A session that has ended, or is at another attempt, cannot be updated.
 func updateSuperseded(t *testing.T, b Backend) {
 	for state := session.Failed; state <= session.Expired; state++ {
 		s := NewSession(uuid.NewString(), session.OpSign)
@@ -121,7 +121,7 @@ func updateSuperseded(t *testing.T, b Backend) {
 	}
 }
 
-// A signing session makes no set, and its result is kept all the same.
+// A signing session makes no set, but its result is kept.
 func commitSigning(t *testing.T, b Backend) {
 	made := active(t, b)
 	for _, sealedTo := range []bool{false, true} {
@@ -148,7 +148,7 @@ func commitSigning(t *testing.T, b Backend) {
 	require.Len(t, found(t, b, made.WalletID).Sets, 1)
 }
 
-// A run that lost its session makes nothing.
+// A superseded attempt cannot commit.
 func commitSuperseded(t *testing.T, b Backend) {
 	s := NewSession(uuid.NewString(), session.OpCreate)
 	start(t, b, s)
@@ -193,7 +193,7 @@ func commitRace(t *testing.T, b Backend) {
 	require.Equal(t, w.Sets[0].ID, stored(t, b, s.ID).ShareSetID)
 }
 
-// A commit that fails at its last step has changed nothing at its first.
+// A commit that fails at its last step leaves nothing of its first.
 func commitAtomic(t *testing.T, b Backend) {
 	there := active(t, b)
 	for name, spoil := range map[string]func(s *session.Session, made *session.StoredSet, w *session.Wallet){
@@ -244,20 +244,20 @@ func commitAtomic(t *testing.T, b Backend) {
 			require.Equal(t, there.ServerShare, set(t, b, there.WalletID, there.ID).ServerShare)
 			require.Len(t, found(t, b, there.WalletID).Sets, 1)
 
-			// The run can still end well.
+			// The run can still succeed.
 			made = NewSet(s, "")
 			Succeed(s, made.ID, []byte("result"))
 			require.NoError(t, b.Commit(t.Context(), s, Making(made, wallet(s.WalletID, "owner")), Audit("commit", s.WalletID)))
 		})
 	}
-	s := NewSession(uuid.NewString(), session.OpProvision) // a wallet that is not there
+	s := NewSession(uuid.NewString(), session.OpProvision) // a wallet that does not exist
 	start(t, b, s)
 	made := NewSet(s, "")
 	Succeed(s, made.ID, []byte("result"))
 	require.Error(t, b.Commit(t.Context(), s, Making(made, nil), Audit("commit", s.WalletID)))
 }
 
-// A set whose parent was revoked while it was made does not come into being.
+// A set whose parent was revoked meanwhile cannot be committed.
 func commitParent(t *testing.T, b Backend) {
 	first := active(t, b)
 	_, pending := AddSet(t, b, first.WalletID, first.ID)
@@ -335,7 +335,7 @@ func metaRace(t *testing.T, b Backend) {
 	}))
 }
 
-// What a method returned for is there after the store was closed and opened.
+// Changes survive closing and reopening the store.
 func durable(t *testing.T, open Open) {
 	dir := t.TempDir()
 	b := open(t, dir)

@@ -1,10 +1,8 @@
-// Package storetest is the suite that every store must pass: each promise that the
-// comments of session.Wallets and session.Sessions make, with the races between callers
-// and the failures half way.
+// Package storetest is the test suite for stores: it tests each promise in the comments of session.Wallets and
+// session.Sessions, including races between callers and failures half way.
 //
-// It knows no SQL. What only one kind of store can be asked (file modes, bytes on the
-// disk) stands with that store. It never looks behind the interface, and trusts nothing
-// of the store but that it opens.
+// It knows no SQL, and uses only the interface. Tests specific to one kind of store (file modes, bytes on disk) are
+// with that store.
 package storetest
 
 import (
@@ -50,11 +48,10 @@ type auditLog interface {
 	VerifyAudit(ctx context.Context) (entries, chains int, err error)
 }
 
-// Open opens the store that belongs to a directory, which is empty the first time. The
-// same directory opens the same store again.
+// Open opens the store in a directory, which is empty the first time. The same directory opens the same store again.
 type Open func(t *testing.T, dir string) Backend
 
-// suite has every test that a store passes.
+// suite has every test that a store must pass.
 var suite = map[string]func(*testing.T, Backend){
 	"wallet/round trip":          walletRoundTrip,
 	"wallet/not found":           notFound,
@@ -122,7 +119,7 @@ var suite = map[string]func(*testing.T, Backend){
 	"arguments stay the callers": noAliasing,
 }
 
-// Run runs the suite. Each test has a store of its own.
+// Run runs the suite, each test with a store of its own.
 func Run(t *testing.T, open Open) {
 	for name, test := range suite {
 		t.Run(name, func(t *testing.T) {
@@ -138,13 +135,13 @@ func Run(t *testing.T, open Open) {
 	})
 }
 
-// racers is how many goroutines contend where one must win.
+// racers is how many goroutines contend in a race.
 const racers = 16
 
-// now returns the time as a store keeps it: UTC, whole microseconds.
+// now returns the time with a store's precision: UTC, whole microseconds.
 func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
-// NewSession returns a session that was just recorded.
+// NewSession returns a session as it is first recorded.
 func NewSession(walletID string, op session.Operation) *session.Session {
 	return &session.Session{
 		ID: uuid.NewString(), Caller: "caller " + uuid.NewString(), RequestID: uuid.NewString(),
@@ -155,14 +152,14 @@ func NewSession(walletID string, op session.Operation) *session.Session {
 	}
 }
 
-// Succeed gives a session the fields of a good end, and a result.
+// Succeed gives a session the fields of a success, and a result.
 func Succeed(s *session.Session, shareSetID string, result []byte) {
 	s.State, s.ShareSetID = session.Succeeded, shareSetID
 	s.Progress = session.Progress{Status: session.StatusDone, Done: true, Percent: 100, Sequence: 40, Attempt: s.Attempt}
 	s.Result, s.ExpireTime = &session.Result{Data: result}, now().Add(15*time.Minute)
 }
 
-// NewSet returns a PENDING SIGNING set that s made, with a half on both curves.
+// NewSet returns a PENDING SIGNING set that s made, with a server share on both curves.
 func NewSet(s *session.Session, parentID string) *session.StoredSet {
 	id := uuid.NewString()
 	set := &session.StoredSet{
@@ -178,7 +175,7 @@ func NewSet(s *session.Session, parentID string) *session.StoredSet {
 	return set
 }
 
-// random returns bytes that stand nowhere else.
+// random returns bytes that appear nowhere else.
 func random(n int) []byte {
 	b := make([]byte, n)
 	_, _ = rand.Read(b) // never fails
@@ -201,7 +198,7 @@ func Audit(action, walletID string) session.Entry {
 	return session.Entry{Time: now(), Caller: "alice", Action: "test." + action, WalletID: walletID, Outcome: "ok"}
 }
 
-// Making says what a session commits: a set made from its parent, and a wallet.
+// Making returns what a session commits: a set with its parent, and a wallet if it is new.
 func Making(set *session.StoredSet, wallet *session.Wallet) session.Made {
 	m := session.Made{Set: set, Wallet: wallet}
 	if set != nil {
@@ -210,7 +207,7 @@ func Making(set *session.StoredSet, wallet *session.Wallet) session.Made {
 	return m
 }
 
-// AddSet stores one more PENDING set of a wallet, made from the parent.
+// AddSet stores another PENDING set of a wallet, made from the parent.
 func AddSet(t *testing.T, b Backend, walletID, parentID string) (*session.Session, *session.StoredSet) {
 	t.Helper()
 	s := NewSession(walletID, session.OpProvision)
@@ -254,7 +251,7 @@ func wallet(id, owner string) *session.Wallet {
 	}
 }
 
-// set, found and stored read what the store has.
+// set, found and stored read from the store.
 
 func set(t *testing.T, b Backend, walletID, id string) *session.StoredSet {
 	t.Helper()
@@ -287,7 +284,7 @@ func race(t *testing.T, f func(i int) bool) int {
 	t.Helper()
 	ready, won := make(chan struct{}), make(chan bool)
 	for i := range racers {
-		go func() { // ends when f has returned and its answer was taken
+		go func() { // ends when f has returned and its result was received
 			<-ready
 			won <- f(i)
 		}()

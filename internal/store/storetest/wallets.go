@@ -16,7 +16,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// Every field comes back as it went in; times in UTC, whatever zone they came in.
+// Every field is returned as it was stored; times in UTC, whatever zone they were in.
 func walletRoundTrip(t *testing.T, b Backend) {
 	zone := time.FixedZone("somewhere", 5*3600)
 	s := NewSession(uuid.NewString(), session.OpCreate)
@@ -43,7 +43,7 @@ func walletRoundTrip(t *testing.T, b Backend) {
 	require.Equal(t, backup, set(t, b, w.ID, backup.ID))
 
 	elsewhere := NewSet(NewSession(w.ID, session.OpProvision), first.ID)
-	elsewhere.ServerShare = nil // another custodian has it
+	elsewhere.ServerShare = nil // with an external custodian
 	s = NewSession(w.ID, session.OpProvision)
 	elsewhere.SessionID = s.ID
 	start(t, b, s)
@@ -98,7 +98,7 @@ func notFound(t *testing.T, b Backend) {
 	require.ErrorIs(t, b.Commit(ctx, gone, Making(nil, nil), Audit("commit", gone.WalletID)), session.ErrSessionNotFound)
 }
 
-// The order is that of the commits, even where the clock went back between them.
+// Sets are ordered by commit, even if the clock went back between commits.
 func setsInOrder(t *testing.T, b Backend) {
 	first := active(t, b)
 	want := []string{first.ID}
@@ -223,7 +223,7 @@ func revoke(t *testing.T, b Backend) {
 	var seen []session.ShareSet
 	require.NoError(t, b.Revoke(t.Context(), first.WalletID, at, func(sets []session.ShareSet) ([]string, error) {
 		seen = slices.Clone(sets)
-		clear(sets) // what pick does to its argument decides nothing
+		clear(sets) // pick's changes to its argument have no effect
 		return []string{second.ID, second.ID}, nil
 	}, Audit("revoke", first.WalletID)))
 	require.Equal(t, before.Sets, seen)
@@ -235,7 +235,7 @@ func revoke(t *testing.T, b Backend) {
 	require.Equal(t, before.Sets[0], found(t, b, first.WalletID).Sets[0])
 	require.Equal(t, first.ServerShare, set(t, b, first.WalletID, first.ID).ServerShare)
 
-	// Once more, together with another set: a revoked set stays as it is.
+	// Again, together with another set: a revoked set stays as it is.
 	require.NoError(t, b.Revoke(t.Context(), first.WalletID, at.Add(time.Hour), pick(second.ID, first.ID),
 		Audit("revoke", first.WalletID)))
 	require.Equal(t, at, set(t, b, first.WalletID, second.ID).RevokeTime)
@@ -244,7 +244,7 @@ func revoke(t *testing.T, b Backend) {
 	require.NoError(t, b.Revoke(t.Context(), first.WalletID, at, pick(), Audit("revoke", first.WalletID)))
 }
 
-// With a PENDING set goes the result that waits for its client.
+// Revoking a PENDING set erases the result that waits for its client.
 func revokePending(t *testing.T, b Backend) {
 	s, made := NewWallet(t, b, "owner")
 	require.NoError(t, b.Revoke(t.Context(), made.WalletID, now(), pick(made.ID), Audit("revoke", made.WalletID)))
@@ -256,7 +256,7 @@ func revokePending(t *testing.T, b Backend) {
 	require.Equal(t, session.Succeeded, stored(t, b, s.ID).State)
 }
 
-// A pick that fails, or that names what is not there, changes nothing.
+// If pick fails, or names a set that does not exist, nothing changes.
 func revokeRefused(t *testing.T, b Backend) {
 	mine, other := active(t, b), active(t, b)
 	before := found(t, b, mine.WalletID)
@@ -276,7 +276,7 @@ func revokeRefused(t *testing.T, b Backend) {
 		_ = b.Revoke(t.Context(), mine.WalletID, now(), func([]session.ShareSet) ([]string, error) { panic("pick") },
 			Audit("revoke", mine.WalletID))
 	})
-	require.Equal(t, before, found(t, b, mine.WalletID)) // and the store still serves
+	require.Equal(t, before, found(t, b, mine.WalletID)) // and the store still works
 }
 
 // Callers that each may revoke all but the last ACTIVE set leave exactly one.
@@ -305,8 +305,7 @@ func revokeRace(t *testing.T, b Backend) {
 	require.Len(t, found(t, b, first.WalletID).Active(tss.Signing), 1)
 }
 
-// Nobody's set escapes a revocation of its parent: it is there when pick looks, or it is
-// never made.
+// A set cannot escape the revocation of its parent: either pick sees it, or it is never committed.
 func revokeCommitRace(t *testing.T, b Backend) {
 	first := active(t, b)
 	made := make([]*session.StoredSet, racers)
@@ -339,7 +338,7 @@ func revokeCommitRace(t *testing.T, b Backend) {
 	}
 }
 
-// A caller that is gone gets its context's error, and has changed nothing.
+// A cancelled call returns its context's error and changes nothing.
 func cancelled(t *testing.T, b Backend) {
 	s, made := NewWallet(t, b, "owner")
 	before := found(t, b, made.WalletID)
@@ -362,7 +361,7 @@ func cancelled(t *testing.T, b Backend) {
 	require.NotNil(t, stored(t, b, s.ID).Result)
 }
 
-// What a caller does to its arguments or to an answer afterwards reaches no other caller.
+// Changing arguments or results afterwards affects no other caller.
 func noAliasing(t *testing.T, b Backend) {
 	_, made := NewWallet(t, b, "owner")
 	want := set(t, b, made.WalletID, made.ID)

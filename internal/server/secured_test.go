@@ -23,22 +23,24 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// door is a service with the shelf behind real authentication, on TCP with TLS.
-type door struct {
+// secured is a service with the fixture behind real authentication, on TCP with TLS.
+type secured struct {
 	*servertest.Parts
-	shelf
+	fixture
 	grpc, http   string // addresses
 	key          *authtest.Key
-	ca, services *authtest.CA // of the service, and of those that call it
+	ca, services *authtest.CA // the CAs of the service's certificate and of its clients
 }
 
-// spiffe is the SPIFFE ID of a service of accessColumns.
+// spiffe returns the SPIFFE ID of a service in accessColumns.
 func spiffe(name string) string { return "spiffe://example.org/" + name }
 
-func openDoor(t testing.TB, cfg servertest.Config) *door {
+func openSecured(t testing.TB, cfg servertest.Config) *secured {
 	t.Helper()
-	d := &door{key: authtest.NewKey(t, "k", "ES256"), ca: authtest.NewCA(t, "ca"), services: authtest.NewCA(t, "services")}
-	cfg, d.shelf = withShelf(t, cfg)
+	d := &secured{
+		key: authtest.NewKey(t, "k", "ES256"), ca: authtest.NewCA(t, "ca"), services: authtest.NewCA(t, "services"),
+	}
+	cfg, d.fixture = withFixture(t, cfg)
 	d.Parts = servertest.Open(t, cfg)
 	dir := t.TempDir()
 	jwks, clients := filepath.Join(dir, "jwks.json"), filepath.Join(dir, "clients.pem")
@@ -62,7 +64,7 @@ func openDoor(t testing.TB, cfg servertest.Config) *door {
 	return d
 }
 
-func (d *door) serve(t testing.TB, srv *server.Server) {
+func (d *secured) serve(t testing.TB, srv *server.Server) {
 	t.Helper()
 	var lc net.ListenConfig
 	var l server.Listeners
@@ -81,8 +83,8 @@ func (d *door) serve(t testing.TB, srv *server.Server) {
 	})
 }
 
-// token is one of the issuer's.
-func (d *door) token(t testing.TB, name string, scopes ...session.Scope) string {
+// token returns a token of the issuer.
+func (d *secured) token(t testing.TB, name string, scopes ...session.Scope) string {
 	t.Helper()
 	var words []string
 	for _, s := range scopes {
@@ -95,9 +97,9 @@ func (d *door) token(t testing.TB, name string, scopes ...session.Scope) string 
 	return d.key.Token(t, authtest.Claims(name, changes))
 }
 
-// as returns the service as it is seen by a caller with a certificate, tokens, or neither,
-// on connections of its own. The certificate is shown to whoever asks for one.
-func (d *door) as(t testing.TB, cert *authtest.Pair, tokens ...string) *servertest.Service {
+// as returns the service as used by a caller with a certificate, tokens, or neither, over connections of its own. The
+// certificate is presented to any server that asks.
+func (d *secured) as(t testing.TB, cert *authtest.Pair, tokens ...string) *servertest.Service {
 	t.Helper()
 	cfg := &tls.Config{RootCAs: d.ca.Pool(), ServerName: "localhost", MinVersion: tls.VersionTLS13}
 	if cert != nil {
@@ -140,9 +142,8 @@ func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
 	return b.Transport.RoundTrip(r)
 }
 
-// logsNoToken requires that nothing like a token was logged: each begins as JSON in base64
-// does.
-func (d *door) logsNoToken(t testing.TB) {
+// logsNoToken requires that no token was logged: each begins like a JSON object in base64.
+func (d *secured) logsNoToken(t testing.TB) {
 	t.Helper()
 	require.NotContains(t, d.Log.String(), "eyJ")
 	require.NotContains(t, d.Log.String(), "let-me-in")

@@ -11,53 +11,52 @@ import (
 	"github.com/mpcd/mpcd/internal/server/servertest"
 )
 
-// shelf holds shares of sets in every state but REVOKED, all of alice's and of ED25519
-// alone.
-type shelf struct {
-	first, backup, second  held // of one wallet, ACTIVE; each made from the one before
-	pending, pendingBackup held // of the same wallet
-	half, halfBackup       held // of a wallet whose only BACKUP set is PENDING
+// fixture has shares of sets in every state but REVOKED, all of alice's and on ED25519.
+type fixture struct {
+	first, backup, second    held // of one wallet, ACTIVE; each made from the previous one
+	pending, pendingBackup   held // of the same wallet
+	unbacked, unbackedBackup held // of a wallet whose only BACKUP set is PENDING
 
 	pendingReq *pb.ProvisionWalletRequest // the request that made pending
-	pendingRun answer                     // and all that it was answered
+	pendingRun answer                     // and its whole answer
 }
 
-// stocked is a service that has a shelf.
+// stocked is a service with the fixture.
 type stocked struct {
 	*servertest.Service
-	shelf
+	fixture
 }
 
-// The shelf is stocked once, by seven runs, and every test begins with a copy.
+// The fixture is made once, by seven runs, and every test begins with a copy.
 var stock struct {
-	sync.Mutex // guards what follows
-	shelf
+	sync.Mutex // guards the fields below
+	fixture
 	database []byte
 	keyset   *seal.Keyset
 }
 
-// start starts a service of the test's own that has the shelf.
+// start starts a test's own service with the fixture.
 func start(t testing.TB, cfg servertest.Config) *stocked {
 	t.Helper()
-	cfg, f := withShelf(t, cfg)
+	cfg, f := withFixture(t, cfg)
 	return &stocked{servertest.Start(t, cfg), f}
 }
 
-// withShelf returns cfg with the shelf's database.
-func withShelf(t testing.TB, cfg servertest.Config) (servertest.Config, shelf) {
+// withFixture returns cfg with the fixture's database.
+func withFixture(t testing.TB, cfg servertest.Config) (servertest.Config, fixture) {
 	t.Helper()
 	stock.Lock()
 	defer stock.Unlock()
 	if stock.database == nil {
 		s := servertest.Start(t, servertest.Config{})
-		stock.shelf = fill(t, s)
+		stock.fixture = fill(t, s)
 		stock.database, stock.keyset = s.Dump(t), s.Keyset
 	}
 	cfg.Database, cfg.Keyset = stock.database, stock.keyset
-	return cfg, stock.shelf
+	return cfg, stock.fixture
 }
 
-func fill(t testing.TB, s *servertest.Service) (f shelf) {
+func fill(t testing.TB, s *servertest.Service) (f fixture) {
 	t.Helper()
 	f.first = confirm(t, s, create(t, s))
 	f.backup = confirm(t, s, backup(t, s, f.first))
@@ -65,8 +64,8 @@ func fill(t testing.TB, s *servertest.Service) (f shelf) {
 	f.pendingReq = provisionReq(f.backup)
 	f.pendingRun = overGRPC(t, s, alice, f.pendingReq)
 	f.pending, f.pendingBackup = made(t, f.pendingRun, f.backup.wallet), backup(t, s, f.first)
-	f.half = confirm(t, s, create(t, s))
-	f.halfBackup = backup(t, s, f.half)
+	f.unbacked = confirm(t, s, create(t, s))
+	f.unbackedBackup = backup(t, s, f.unbacked)
 	return f
 }
 
