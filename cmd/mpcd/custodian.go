@@ -21,7 +21,7 @@ import (
 
 	"github.com/mpcd/mpcd/internal/auth"
 	"github.com/mpcd/mpcd/internal/custodian"
-	"github.com/mpcd/mpcd/internal/secretfile"
+	"github.com/mpcd/mpcd/internal/secret"
 )
 
 // custodianCmd groups the reference custodian and what it needs.
@@ -151,7 +151,7 @@ func (c *custodianServeCmd) tls(f *faults) *tls.Config {
 
 // readIdentity reads an age identity from a file as age-keygen writes it, with comments.
 func readIdentity(path string) (*age.X25519Identity, error) {
-	b, _, err := secretfile.Read(path)
+	b, _, err := secret.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errors.New("there is no such file")
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/mpcd/mpcd/client"
-	"github.com/mpcd/mpcd/internal/secretfile"
+	"github.com/mpcd/mpcd/internal/secret"
 )
 
 // ahead names the pre-params that a device has made ahead.
@@ -38,7 +38,7 @@ func (a *ahead) option() (client.Option, error) {
 	if err := closed(a.Dir); err != nil {
 		return nil, err
 	}
-	key, _, err := secretfile.Read(a.Key)
+	key, _, err := secret.ReadFile(a.Key)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("there is no %s: \"mpcd wallet prewarm\" makes it", a.Key)
 	}

@@ -14,7 +14,6 @@ import (
 
 	"github.com/mpcd/mpcd/internal/auth"
 	"github.com/mpcd/mpcd/internal/secret"
-	"github.com/mpcd/mpcd/internal/secretfile"
 	"github.com/mpcd/mpcd/internal/service"
 	"github.com/mpcd/mpcd/internal/webhook"
 )
@@ -193,7 +192,7 @@ func readWord(f *faults, flag, path string) secret.Bytes {
 }
 
 func readSecretWord(path string) (secret.Bytes, error) {
-	b, _, err := secretfile.Read(path)
+	b, _, err := secret.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return secret.Bytes{}, errors.New("there is no such file")
 	}

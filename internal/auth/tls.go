@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/mpcd/mpcd/internal/secretfile"
+	"github.com/mpcd/mpcd/internal/secret"
 )
 
 // Certificates holds the service's certificate and key, and the CA of its clients, which are reloaded when their
@@ -153,7 +153,7 @@ func LoadKeyPair(certFile, keyFile string) (tls.Certificate, error) {
 	if err != nil {
 		err = fmt.Errorf("--tls-cert %s: %w", certFile, err)
 	}
-	key, _, keyErr := secretfile.Read(keyFile)
+	key, _, keyErr := secret.ReadFile(keyFile)
 	defer key.Wipe()
 	if keyErr != nil {
 		keyErr = fmt.Errorf("--tls-key %s: %w", keyFile, keyErr)

@@ -16,7 +16,6 @@ import (
 	"github.com/tink-crypto/tink-go/v2/keyset"
 
 	"github.com/mpcd/mpcd/internal/secret"
-	"github.com/mpcd/mpcd/internal/secretfile"
 )
 
 // File is a keyset at rest, in Tink's JSON form. Without a KMS the file alone decrypts everything sealed with it; if
@@ -101,7 +100,7 @@ func syncDir(path string) error {
 
 // Load reads a keyset that was written by Create, or created or rotated by Tink's own tool (tinkey): JSON,
 // AES-256-GCM keys with Tink's prefix. It rejects a file accessible to users other than the service's (see
-// secretfile). Its errors say what to do, and quote nothing from the file.
+// package secret). Its errors say what to do, and quote nothing from the file.
 func (f File) Load(ctx context.Context) (*Keyset, error) {
 	b, _, err := read(f.Path)
 	if err != nil {
@@ -272,7 +271,7 @@ func lockDir(path string) (unlock func(), err error) {
 
 // read returns a keyset file's content.
 func read(path string) (secret.Bytes, fs.FileInfo, error) {
-	b, info, err := secretfile.Read(path)
+	b, info, err := secret.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("there is no such file: %s, or name the one that the database was sealed with", makeOne)
 	}

@@ -1,9 +1,4 @@
-// Package secretfile reads the files that hold the service's secrets: keysets, private keys, signing secrets. It
-// rejects files that users other than the service's may access, with an error that says how to fix that.
-//
-// It quotes none of a file's content, leaves the path to the caller's error, and keeps nothing. It relies on the
-// owner and mode that the operating system reports.
-package secretfile
+package secret
 
 import (
 	"errors"
@@ -12,41 +7,41 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
-
-	"github.com/mpcd/mpcd/internal/secret"
 )
 
-// MaxBytes is the maximum size of a file.
-const MaxBytes = 1 << 20
+// MaxFileBytes is the maximum size of a file.
+const MaxFileBytes = 1 << 20
 
-// Read reads a file that only its owner may access (for one exception see checkMode). The caller wipes the result.
+// ReadFile reads a file with a secret: a keyset, a private key, a signing secret. It rejects a file that users other
+// than its owner may access (for one exception see checkMode), with an error that says how to fix that and quotes
+// none of the content. The path is left to the caller's error. The caller wipes the result.
 // The checks are on the opened file, so it cannot be swapped between check and read. fs.ErrNotExist is returned as it
 // is.
-func Read(path string) (secret.Bytes, fs.FileInfo, error) {
+func ReadFile(path string) (Bytes, fs.FileInfo, error) {
 	f, err := os.Open(path) //nolint:gosec // G304: the operator's own path
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return secret.Bytes{}, nil, fs.ErrNotExist
+		return Bytes{}, nil, fs.ErrNotExist
 	case errors.Is(err, fs.ErrPermission):
-		return secret.Bytes{}, nil, errors.New("it cannot be read: it must belong to the service's user")
+		return Bytes{}, nil, errors.New("it cannot be read: it must belong to the service's user")
 	case err != nil:
-		return secret.Bytes{}, nil, withoutPath(err)
+		return Bytes{}, nil, withoutPath(err)
 	}
 	defer f.Close() //nolint:errcheck // nothing was written
 	info, err := f.Stat()
 	if err != nil {
-		return secret.Bytes{}, nil, withoutPath(err)
+		return Bytes{}, nil, withoutPath(err)
 	}
 	if err := checkMode(info, os.Geteuid()); err != nil {
-		return secret.Bytes{}, nil, err
+		return Bytes{}, nil, err
 	}
-	if info.Size() > MaxBytes {
-		return secret.Bytes{}, nil, fmt.Errorf("it is too large: it has more than %d bytes", MaxBytes)
+	if info.Size() > MaxFileBytes {
+		return Bytes{}, nil, fmt.Errorf("it is too large: it has more than %d bytes", MaxFileBytes)
 	}
-	b := secret.New(make([]byte, info.Size()))
+	b := New(make([]byte, info.Size()))
 	if _, err := io.ReadFull(f, b.Reveal()); err != nil {
 		b.Wipe()
-		return secret.Bytes{}, nil, withoutPath(err)
+		return Bytes{}, nil, withoutPath(err)
 	}
 	return b, info, nil
 }
