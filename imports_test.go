@@ -41,7 +41,7 @@ var mayImport = map[string][]string{
 	"internal/server":      {"internal/bucket", "internal/names", "internal/session", "internal/wire", "gen/mpcd/v1"},
 	"internal/wire":        {"internal/link", "internal/tss", "gen/mpcd/v1"},
 	"internal/worker":      {"internal/session", "internal/tss", "internal/wire", "gen/mpcd/worker/v1"},
-	"internal/service":     {"*"},
+	"internal/app":     {"*"},
 	"internal/session":     {"internal/bucket", "internal/link", "internal/tss"},
 	"internal/store":       {"internal/session"},
 	"internal/tss":         {"internal/safeprime"},
@@ -75,12 +75,12 @@ var belongs = map[string][]string{
 	"github.com/rs/cors":                 {"internal/server"},
 	"github.com/alecthomas/kong":         {"cmd/mpcd"},
 	"gonum.org/v1/plot":                  {"cmd/mpcbench"},
-	"github.com/prometheus/":             {"internal/preparams", "internal/service", "internal/webhook"},
+	"github.com/prometheus/":             {"internal/preparams", "internal/app", "internal/webhook"},
 	"code.dny.dev/ssrf":                  {"internal/webhook"},
 	"github.com/standard-webhooks/":      {"internal/webhook", "internal/custodian"},
 	"github.com/stretchr/testify":        testOnly,
 	"github.com/mpcd/mpcd/gen/mpcd/v1":   {"internal/server", "internal/server/servertest", "internal/wire", "client", "cmd/mpcbench", "gen/mpcd/worker/v1"},
-	"github.com/mpcd/mpcd/internal/seal": {"cmd/mpcd", "cmd/mpcbench", "internal/service", "internal/server/servertest"},
+	"github.com/mpcd/mpcd/internal/seal": {"cmd/mpcd", "cmd/mpcbench", "internal/app", "internal/server/servertest"},
 }
 
 type pkg struct {

@@ -18,7 +18,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/mpcd/mpcd/client"
-	"github.com/mpcd/mpcd/internal/service"
+	"github.com/mpcd/mpcd/internal/app"
 	"github.com/mpcd/mpcd/internal/worker"
 )
 
@@ -86,7 +86,7 @@ func workerRole(args []string) error {
 
 // serveRole runs a service that prints its address, and for each line it reads stocks that many sets of pre-params.
 func serveRole(ctx context.Context, in io.Reader, out io.Writer) (err error) {
-	r, err := openRig(ctx, 0, func(o *service.Options) {
+	r, err := openRig(ctx, 0, func(o *app.Options) {
 		// As in mpcd serve.
 		o.Worker = worker.Config{Args: []string{os.Args[0], roleWorker}, Warm: 1,
 			Limits: worker.Limits{Memory: 256 << 20, CPU: time.Minute}}

@@ -21,10 +21,10 @@ import (
 
 	"google.golang.org/grpc/credentials"
 
+	"github.com/mpcd/mpcd/internal/app"
 	"github.com/mpcd/mpcd/internal/auth"
 	"github.com/mpcd/mpcd/internal/secret"
 	"github.com/mpcd/mpcd/internal/server"
-	"github.com/mpcd/mpcd/internal/service"
 	"github.com/mpcd/mpcd/internal/session"
 	"github.com/mpcd/mpcd/internal/tss"
 )
@@ -84,7 +84,7 @@ func (b *bench) overhead(ctx context.Context) (err error) {
 		return err
 	}
 	defer a.tokens.Close()
-	r, err := openRig(ctx, 0, func(o *service.Options) {
+	r, err := openRig(ctx, 0, func(o *app.Options) {
 		who := (&auth.Authenticator{Tokens: a.tokens}).Caller
 		o.Auth = func(ctx context.Context) (session.Caller, error) {
 			defer c.since(partAuth, time.Now())

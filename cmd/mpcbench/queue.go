@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/mpcd/mpcd/client"
-	"github.com/mpcd/mpcd/internal/service"
+	"github.com/mpcd/mpcd/internal/app"
 	"github.com/mpcd/mpcd/internal/session"
 )
 
@@ -130,7 +130,7 @@ const callerKeyName = "bench-caller"
 
 // namedCaller is an Authenticator that trusts a call's metadata.
 func namedCaller(ctx context.Context) (session.Caller, error) {
-	c, err := service.DevCaller(ctx)
+	c, err := app.DevCaller(ctx)
 	if name := metadata.ValueFromIncomingContext(ctx, callerKeyName); len(name) == 1 {
 		c.Name = name[0]
 	}

@@ -16,17 +16,17 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/mpcd/mpcd/client"
+	"github.com/mpcd/mpcd/internal/app"
 	"github.com/mpcd/mpcd/internal/preparams"
 	"github.com/mpcd/mpcd/internal/seal"
 	"github.com/mpcd/mpcd/internal/server"
-	"github.com/mpcd/mpcd/internal/service"
 	"github.com/mpcd/mpcd/internal/session"
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
 // rig is a running mpcd: the service as `mpcd serve --dev` wires it, with its own SQLite file and loopback port.
 type rig struct {
-	svc   *service.Service
+	svc   *app.App
 	addr  string
 	stop  func() error
 	keys  *cloud
@@ -39,7 +39,7 @@ const setsPerRun = 2
 
 // openRig starts a service whose pool is filled in the background to the given depth; 0 leaves filling to stock. more
 // modifies its options.
-func openRig(ctx context.Context, fill int, more ...func(*service.Options)) (*rig, error) {
+func openRig(ctx context.Context, fill int, more ...func(*app.Options)) (*rig, error) {
 	dir, err := os.MkdirTemp("", "mpcbench-")
 	if err != nil {
 		return nil, err
@@ -50,7 +50,7 @@ func openRig(ctx context.Context, fill int, more ...func(*service.Options)) (*ri
 		return nil, errors.Join(err, remove())
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	options := service.Options{
+	options := app.Options{
 		DB: "sqlite://" + filepath.Join(dir, "bench.db"), Keyset: keyset, Auth: namedCaller,
 		Sessions: session.Config{RequireSealTo: true, PendingSets: endless},
 		Pool:     preparams.Config{Depth: fill, MaxAge: 24 * time.Hour},
@@ -58,7 +58,7 @@ func openRig(ctx context.Context, fill int, more ...func(*service.Options)) (*ri
 	for _, change := range more {
 		change(&options)
 	}
-	svc, err := service.Open(ctx, options, log)
+	svc, err := app.Open(ctx, options, log)
 	if err != nil {
 		return nil, errors.Join(err, remove())
 	}

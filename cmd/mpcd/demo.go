@@ -20,10 +20,10 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/mpcd/mpcd/client"
+	"github.com/mpcd/mpcd/internal/app"
 	"github.com/mpcd/mpcd/internal/preparams"
 	"github.com/mpcd/mpcd/internal/seal"
 	"github.com/mpcd/mpcd/internal/server"
-	"github.com/mpcd/mpcd/internal/service"
 	"github.com/mpcd/mpcd/internal/session"
 )
 
@@ -103,7 +103,7 @@ func (d *demoCmd) Run(ctx context.Context) (err error) {
 
 // embedded is a service in this process, and a connection to it through memory.
 type embedded struct {
-	*service.Service
+	*app.App
 	conn *grpc.ClientConn
 	dir  string // a temporary folder, with its database and the devices' folders
 	stop func() error
@@ -124,8 +124,8 @@ func startEmbedded(ctx context.Context) (e *embedded, err error) {
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	// No pool: each run makes its own pre-params, while somebody watches.
-	e.Service, err = service.Open(ctx, service.Options{
-		DB: "sqlite://" + e.database(), Keyset: keyset, Auth: service.DevCaller,
+	e.App, err = app.Open(ctx, app.Options{
+		DB: "sqlite://" + e.database(), Keyset: keyset, Auth: app.DevCaller,
 		Sessions: session.Config{RequireSealTo: true}, Pool: preparams.Config{MaxAge: time.Hour},
 		Worker: (&workerFlags{memory: workerMemory, cpu: workerCPU}).config(),
 	}, log)

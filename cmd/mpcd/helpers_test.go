@@ -23,10 +23,10 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/mpcd/mpcd/internal/app"
 	"github.com/mpcd/mpcd/internal/leaks"
 	"github.com/mpcd/mpcd/internal/preparams"
 	"github.com/mpcd/mpcd/internal/seal"
-	"github.com/mpcd/mpcd/internal/service"
 	"github.com/mpcd/mpcd/internal/tss"
 	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
@@ -224,8 +224,8 @@ func seed(ctx context.Context, dir string, n int) error {
 	if err != nil {
 		return err
 	}
-	svc, err := service.Open(ctx, service.Options{
-		DB: "sqlite://" + filepath.Join(dir, "mpcd.db"), Keyset: keys, Auth: service.DevCaller,
+	svc, err := app.Open(ctx, app.Options{
+		DB: "sqlite://" + filepath.Join(dir, "mpcd.db"), Keyset: keys, Auth: app.DevCaller,
 		Pool: preparams.Config{MaxAge: time.Hour},
 	}, slog.New(slog.DiscardHandler))
 	if err != nil {

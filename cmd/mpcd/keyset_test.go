@@ -22,11 +22,11 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/mpcd/mpcd/internal/app"
 	"github.com/mpcd/mpcd/internal/kms/kmstest"
 	"github.com/mpcd/mpcd/internal/preparams"
 	"github.com/mpcd/mpcd/internal/seal"
 	"github.com/mpcd/mpcd/internal/secret"
-	"github.com/mpcd/mpcd/internal/service"
 	"github.com/mpcd/mpcd/internal/session"
 	"github.com/mpcd/mpcd/internal/tss"
 )
@@ -110,8 +110,8 @@ func fillSealed(t *testing.T, keyset, db string, n int) seal.KeyID {
 	t.Helper()
 	keys, err := seal.Load(keyset)
 	require.NoError(t, err)
-	svc, err := service.Open(t.Context(), service.Options{
-		DB: "sqlite://" + db, Keyset: keys, Auth: service.DevCaller, Pool: preparams.Config{MaxAge: time.Hour},
+	svc, err := app.Open(t.Context(), app.Options{
+		DB: "sqlite://" + db, Keyset: keys, Auth: app.DevCaller, Pool: preparams.Config{MaxAge: time.Hour},
 	}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	sealer, err := seal.New(t.Context(), keys, svc.Store)

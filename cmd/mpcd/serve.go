@@ -19,10 +19,10 @@ import (
 	"github.com/alecthomas/kong"
 	"google.golang.org/grpc/grpclog"
 
+	"github.com/mpcd/mpcd/internal/app"
 	"github.com/mpcd/mpcd/internal/preparams"
 	"github.com/mpcd/mpcd/internal/seal"
 	"github.com/mpcd/mpcd/internal/server"
-	"github.com/mpcd/mpcd/internal/service"
 	"github.com/mpcd/mpcd/internal/session"
 	"github.com/mpcd/mpcd/internal/store"
 )
@@ -214,7 +214,7 @@ func isLoopback(host string) bool {
 func (s *serveCmd) Run(ctx context.Context, f *faults) (err error) {
 	keyset := s.check(f)
 	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: s.logLevel}))
-	var options service.Options
+	var options app.Options
 	s.webhooks.open(log, f, &options)
 	door := s.access.open(s.mayBeDev(), s.addresses(&server.Listeners{})[:2], log, f)
 	defer door.close()
@@ -247,7 +247,7 @@ func (s *serveCmd) Run(ctx context.Context, f *faults) (err error) {
 	options.Sessions.RequireSealTo = !s.dev
 	options.Auth, options.Server = door.auth, door.config
 	options.Server.RunTimeout, options.Server.CORSOrigins, options.Server.Dev = s.sessions.RunTimeout, s.corsOrigins, s.dev
-	svc, err := service.Open(ctx, options, log)
+	svc, err := app.Open(ctx, options, log)
 	if err != nil {
 		return err
 	}

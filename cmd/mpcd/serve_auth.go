@@ -6,9 +6,9 @@ import (
 	"net"
 	"strings"
 
+	"github.com/mpcd/mpcd/internal/app"
 	"github.com/mpcd/mpcd/internal/auth"
 	"github.com/mpcd/mpcd/internal/server"
-	"github.com/mpcd/mpcd/internal/service"
 )
 
 // accessFlags are the settings of serve that say who may call, and over what.
@@ -59,7 +59,7 @@ type access struct {
 
 // open adds every fault of these settings, and returns what they say. The caller closes it.
 func (a *accessFlags) open(dev bool, addresses []address, log *slog.Logger, f *faults) *access {
-	out := &access{auth: service.DevCaller, close: func() {}}
+	out := &access{auth: app.DevCaller, close: func() {}}
 	a.openTLS(dev, addresses, log, f, &out.config)
 	if dev {
 		for _, x := range a.who() {

@@ -12,9 +12,9 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/mpcd/mpcd/internal/app"
 	"github.com/mpcd/mpcd/internal/auth"
 	"github.com/mpcd/mpcd/internal/secret"
-	"github.com/mpcd/mpcd/internal/service"
 	"github.com/mpcd/mpcd/internal/webhook"
 )
 
@@ -60,7 +60,7 @@ func (w *webhookFlags) settings() settings {
 
 // open adds every fault of these settings, and puts what they say into the service's
 // options. Nobody is called yet.
-func (w *webhookFlags) open(log *slog.Logger, f *faults, to *service.Options) {
+func (w *webhookFlags) open(log *slog.Logger, f *faults, to *app.Options) {
 	base := webhook.Config{CA: w.openCA(f), Networks: w.openNetworks(f)}
 	if w.custodianURL == "" {
 		optional := []named{{"--custodian-header-secret", w.custodianHeaderSecret},

@@ -30,11 +30,11 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 	"github.com/stretchr/testify/require"
 
+	"github.com/mpcd/mpcd/internal/app"
 	"github.com/mpcd/mpcd/internal/auth/authtest"
 	"github.com/mpcd/mpcd/internal/preparams"
 	"github.com/mpcd/mpcd/internal/seal"
 	"github.com/mpcd/mpcd/internal/secret"
-	"github.com/mpcd/mpcd/internal/service"
 	"github.com/mpcd/mpcd/internal/session"
 	"github.com/mpcd/mpcd/internal/webhook"
 )
@@ -218,8 +218,8 @@ func life(t *testing.T, r *receiver) (kept, revoked string) {
 	require.NoError(t, file.Create(t.Context()))
 	keys, err := file.Load(t.Context())
 	require.NoError(t, err)
-	svc, err := service.Open(t.Context(), service.Options{
-		DB: "sqlite://" + filepath.Join(t.TempDir(), "mpcd.db"), Keyset: keys, Auth: service.DevCaller, Pool: preparams.Config{MaxAge: time.Hour},
+	svc, err := app.Open(t.Context(), app.Options{
+		DB: "sqlite://" + filepath.Join(t.TempDir(), "mpcd.db"), Keyset: keys, Auth: app.DevCaller, Pool: preparams.Config{MaxAge: time.Hour},
 		Custodian: r.client(t, "custodian", secrets()[1]), CustodianDeletes: r.client(t, "custodian-delete", secrets()[1]),
 	}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)

@@ -1,4 +1,4 @@
-package service_test
+package app_test
 
 import (
 	"bytes"
@@ -22,11 +22,11 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/mpcd/mpcd/internal/app"
 	"github.com/mpcd/mpcd/internal/preparams"
 	"github.com/mpcd/mpcd/internal/seal"
 	"github.com/mpcd/mpcd/internal/secret"
 	"github.com/mpcd/mpcd/internal/server"
-	"github.com/mpcd/mpcd/internal/service"
 	"github.com/mpcd/mpcd/internal/session"
 	"github.com/mpcd/mpcd/internal/store"
 	"github.com/mpcd/mpcd/internal/tss"
@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 type rig struct {
 	path string
 	file seal.File
-	svc  *service.Service
+	svc  *app.App
 
 	custodian session.Custodian // of the service; may be nil
 
@@ -64,8 +64,8 @@ func (r *rig) keys(t *testing.T) *seal.Keyset {
 }
 
 func (r *rig) start(t *testing.T) {
-	svc, err := service.Open(t.Context(), service.Options{
-		DB: r.url(), Keyset: r.keys(t), Auth: service.DevCaller, Sessions: session.Config{ResultTTL: time.Hour},
+	svc, err := app.Open(t.Context(), app.Options{
+		DB: r.url(), Keyset: r.keys(t), Auth: app.DevCaller, Sessions: session.Config{ResultTTL: time.Hour},
 		Pool: preparams.Config{MaxAge: time.Hour},
 	}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)

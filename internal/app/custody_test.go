@@ -1,4 +1,4 @@
-package service_test
+package app_test
 
 import (
 	"bytes"
@@ -17,10 +17,10 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/mpcd/mpcd/internal/app"
 	"github.com/mpcd/mpcd/internal/custodian"
 	"github.com/mpcd/mpcd/internal/preparams"
 	"github.com/mpcd/mpcd/internal/secret"
-	"github.com/mpcd/mpcd/internal/service"
 	"github.com/mpcd/mpcd/internal/session"
 	"github.com/mpcd/mpcd/internal/webhook"
 )
@@ -93,8 +93,8 @@ func (c *customer) client(name string) *webhook.Client {
 // with starts a service with custodian c, with or without deletion messages.
 func (r *rig) with(t *testing.T, c *customer, deletes bool, ttl time.Duration) {
 	t.Helper()
-	o := service.Options{
-		DB: r.url(), Keyset: r.keys(t), Auth: service.DevCaller, Sessions: session.Config{ResultTTL: ttl},
+	o := app.Options{
+		DB: r.url(), Keyset: r.keys(t), Auth: app.DevCaller, Sessions: session.Config{ResultTTL: ttl},
 		Pool:      preparams.Config{MaxAge: time.Hour},
 		Custodian: c.client("custodian"), Wrap: func(p *session.Ports) { r.custodian = p.Custodian },
 	}
@@ -102,7 +102,7 @@ func (r *rig) with(t *testing.T, c *customer, deletes bool, ttl time.Duration) {
 		o.CustodianDeletes = c.client("custodian-delete")
 	}
 	var err error
-	r.svc, err = service.Open(t.Context(), o, slog.New(slog.DiscardHandler))
+	r.svc, err = app.Open(t.Context(), o, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 }
 

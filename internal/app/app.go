@@ -1,9 +1,9 @@
-// Package service wires a running mpcd together, from the database to the server. The command, the benchmark and the
+// Package app wires a running mpcd together, from the database to the server. The command, the benchmark and the
 // tests start the same thing.
 //
 // It has no logic and no state of its own. Its caller is trusted for the settings, and the given authenticator for
 // who calls.
-package service
+package app
 
 import (
 	"context"
@@ -29,8 +29,8 @@ import (
 	"github.com/mpcd/mpcd/internal/worker"
 )
 
-// Service is everything between a database and a server.
-type Service struct {
+// App is everything between a database and a server.
+type App struct {
 	Store    *store.Store
 	Sessions *session.Service
 	Server   *server.Server
@@ -39,7 +39,7 @@ type Service struct {
 	stop     func() // ends background work, and waits for it
 }
 
-// Options say what a Service is made of.
+// Options say what an App is made of.
 type Options struct {
 	DB string // as store.Open takes it
 	// Lock is the lock on DB, whose file shows whether DB is a copy or an older state; nil: no other process uses the
@@ -65,7 +65,7 @@ type Options struct {
 }
 
 // Open wires a service together. The caller closes it.
-func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
+func Open(ctx context.Context, o Options, log *slog.Logger) (*App, error) {
 	st, err := store.Open(ctx, o.DB)
 	if err != nil {
 		return nil, err
@@ -110,7 +110,7 @@ func Open(ctx context.Context, o Options, log *slog.Logger) (*Service, error) {
 	wg.Go(func() { sessions.Sweep(background) })
 	wg.Go(func() { resealer.Run(background) }) // ends with stop, or when nothing is left
 	wg.Go(func() { o.delete(background, st, log) })
-	return &Service{
+	return &App{
 		Store:    st,
 		Sessions: sessions,
 		Pool:     pool,
@@ -214,7 +214,7 @@ func rowsLeft(r *seal.Resealer) prometheus.Collector {
 }
 
 // Close ends running sessions and closes the database.
-func (s *Service) Close() error {
+func (s *App) Close() error {
 	s.stop()
 	s.Sessions.Close()
 	s.workers.Close()
