@@ -1,15 +1,12 @@
-package server_test
+package server
 
 import (
 	"testing"
 
 	"go.uber.org/goleak"
-
-	"github.com/mpcd/mpcd/internal/server/servertest"
 )
 
 func TestMain(m *testing.M) {
-	servertest.Main()
-	// A logger of one of tss-lib's dependencies, started by its init.
+	// go-log, which tss-lib logs with, starts this goroutine when it is imported.
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/ipfs/go-log/writer.(*MirrorWriter).logRoutine"))
 }
