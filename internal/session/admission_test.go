@@ -19,7 +19,7 @@ func drainOrder(holder *ticket, tickets []*ticket) []string {
 		for _, t := range tickets {
 			select {
 			case <-t.ready:
-				if !t.gone {
+				if !t.left {
 					order = append(order, t.caller)
 					t.leave()
 				}
@@ -68,14 +68,14 @@ func TestSigningDoesNotGoAheadForEver(t *testing.T) {
 		now.leave()
 		select {
 		case <-other.ready:
-			require.Equal(t, maxAhead, n)
+			require.Equal(t, maxSigningAhead, n)
 			other.leave()
 			<-waiting[0].ready
 			return
 		case <-waiting[0].ready:
 			now, waiting = waiting[0], append(waiting[1:], signs())
 		}
-		require.Less(t, n, 3*maxAhead, "it starves")
+		require.Less(t, n, 3*maxSigningAhead, "it starves")
 	}
 }
 

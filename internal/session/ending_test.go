@@ -15,16 +15,16 @@ import (
 func TestHowAFailedAttemptIsStored(t *testing.T) {
 	t.Parallel()
 	for name, x := range map[string]struct {
-		err              error
-		device, entitled bool
-		want             State
-		refund           bool
+		err                error
+		device, authorised bool
+		want               State
+		refund             bool
 	}{
 		"a fault":                           {err: errStub, want: Failed},
 		"it may pass":                       {err: ErrOverloaded, want: Interrupted},
 		"cancelled while it was recorded":   {err: ErrSessionCancelled, want: Cancelled},
 		"a shutdown":                        {err: errors.Join(ErrInterrupted, errClosing), want: Interrupted, refund: true},
-		"a device that has shown its share": {err: ErrShareSetLocked, device: true, entitled: true, want: Failed},
+		"a device that has shown its share": {err: ErrShareSetLocked, device: true, authorised: true, want: Failed},
 		"a device that has not":             {err: ErrShareSetMismatch, device: true, want: Interrupted},
 	} {
 		var got Session
@@ -37,17 +37,17 @@ func TestHowAFailedAttemptIsStored(t *testing.T) {
 		r := newRun(runKey{"alice", "request"}, nil)
 		if x.device {
 			r = onDevice(s, Device{})
-			r.entitled = x.entitled
+			r.authorised = x.authorised
 		}
 		rec := signing(r)
 		rec.Progress = Progress{Sequence: 7}
-		require.Equal(t, x.err, s.failed(t.Context(), r, rec, x.err), name)
+		require.Equal(t, x.err, s.recordFailure(t.Context(), r, rec, x.err), name)
 		require.Equal(t, x.want, got.State, name)
 		require.Equal(t, failure(x.err), got.Failure, name)
 		require.Equal(t, uint32(7), got.Progress.Sequence, "%s: it has reported nothing", name)
 		r.first = 8
 		r.report(Progress{})
-		require.Equal(t, x.err, s.failed(t.Context(), r, rec, x.err), name)
+		require.Equal(t, x.err, s.recordFailure(t.Context(), r, rec, x.err), name)
 		require.Equal(t, uint32(9), got.Progress.Sequence, name)
 		require.Empty(t, s.unstored, name)
 	}
@@ -72,8 +72,8 @@ func TestFailedBeforeItWasRecorded(t *testing.T) {
 		r := onDevice(s, Device{})
 		rec := signing(r)
 		rec.Used = x.used
-		s.remember(r, rec)
-		require.Equal(t, x.err, s.failed(t.Context(), r, rec, x.err), name)
+		s.keepDraft(r, rec)
+		require.Equal(t, x.err, s.recordFailure(t.Context(), r, rec, x.err), name)
 		require.Equal(t, x.want, st.noted(), name)
 		require.Empty(t, s.unrecorded, name)
 	}
@@ -117,7 +117,7 @@ func TestFailedAfterItsEnd(t *testing.T) {
 		}
 		s := st.runner(t, Config{})
 		r := newRun(runKey{}, nil)
-		err := s.failed(t.Context(), r, signing(r), x.err)
+		err := s.recordFailure(t.Context(), r, signing(r), x.err)
 		require.ErrorIs(t, err, x.want, name)
 		require.NotErrorIs(t, err, ErrInterrupted, name)
 		require.Len(t, blamed, x.blamed, name)
@@ -149,7 +149,7 @@ func TestEndsThatAreStoredLater(t *testing.T) {
 			rec := signing(r)
 			rec.ID, rec.Attempt = id, attempt+1
 			recs = append(recs, rec)
-			err := s.failed(t.Context(), r, rec, ErrShareSetLocked)
+			err := s.recordFailure(t.Context(), r, rec, ErrShareSetLocked)
 			require.ErrorIs(t, err, ErrInterrupted, "nobody hears of a final end that is not durable")
 			require.ErrorIs(t, err, errStub)
 		}
@@ -163,12 +163,12 @@ func TestEndsThatAreStoredLater(t *testing.T) {
 	}
 	require.Equal(t, []string{"one", "one", "two", "two"}, ids())
 	for _, rec := range recs {
-		end := s.endOf(rec)
+		end := s.unstoredEnd(rec)
 		require.Equal(t, rec.ID, end.rec.ID)
 		require.Equal(t, rec.Attempt, end.rec.Attempt)
 	}
-	require.Nil(t, s.endOf(&Session{ID: "three", Attempt: 1}))
-	require.Nil(t, s.endOf(&Session{ID: "one", Attempt: 3}))
+	require.Nil(t, s.unstoredEnd(&Session{ID: "three", Attempt: 1}))
+	require.Nil(t, s.unstoredEnd(&Session{ID: "one", Attempt: 3}))
 
 	updates = 0
 	s.storeEnds(t.Context())
@@ -180,7 +180,7 @@ func TestEndsThatAreStoredLater(t *testing.T) {
 	require.Equal(t, 5, updates, "nobody goes on when the time is over")
 	require.Len(t, ids(), 4)
 
-	s.stored(s.endOf(recs[0]))
+	s.dropUnstored(s.unstoredEnd(recs[0]))
 	require.Equal(t, []string{"one", "two", "two"}, ids())
 	fault = ErrSessionNotFound // it was swept
 	s.storeEnds(t.Context())

@@ -44,19 +44,19 @@ func TestWebhookErrorsSurviveTheStore(t *testing.T) {
 	for _, w := range []*WebhookError{{}, {Permanent: true, Err: errors.New("answered 403")}, {RetryAfter: time.Hour, Err: context.DeadlineExceeded}} {
 		err := fromTSS(fmt.Errorf("deposit: %w", w))
 		rec := &Session{State: Failed, Failure: failure(err)}
-		if mayPass(err) {
+		if isTemporary(err) {
 			rec.State = Interrupted
 		}
 		require.ErrorIs(t, rec.Err(), ErrWebhookFailed)
 		require.Equal(t, "WEBHOOK_FAILED", Reason(rec.Err()))
-		require.Equal(t, w.Permanent, !mayPass(rec.Err()))
+		require.Equal(t, w.Permanent, !isTemporary(rec.Err()))
 		require.NotContains(t, w.Error(), "nil")
 	}
-	require.True(t, mayPass(ErrWebhookFailed))
-	require.True(t, mayPass(&BusyError{}))
-	require.True(t, mayPass(&BudgetError{}))
-	require.False(t, mayPass(&AbortedError{}))
-	require.False(t, mayPass(ErrTooManyPending), "it ends no run")
+	require.True(t, isTemporary(ErrWebhookFailed))
+	require.True(t, isTemporary(&BusyError{}))
+	require.True(t, isTemporary(&BudgetError{}))
+	require.False(t, isTemporary(&AbortedError{}))
+	require.False(t, isTemporary(ErrTooManyPending), "it ends no run")
 }
 
 // Sets that nobody can confirm any more take no place, whether they were swept already or not.
@@ -83,17 +83,17 @@ func TestPlaceIn(t *testing.T) {
 		r := newRun(runKey{}, nil)
 		r.device = newDevice("", 1, 2*time.Minute, func() {})
 		if quiet > 0 {
-			r.device.waits = time.Now().Add(-quiet)
+			r.device.waitingSince = time.Now().Add(-quiet)
 		}
 		return r
 	}
 	silent, ending, dead, answers, computes := run(time.Minute), run(110*time.Second), run(time.Hour), run(time.Second), run(0)
-	require.Equal(t, atMost, placeIn([]*Run{silent, silent}))
-	require.InDelta(t, 10*time.Second, placeIn([]*Run{silent, ending}), float64(5*time.Second))
-	require.Equal(t, time.Second, placeIn([]*Run{dead, silent}))
-	require.Equal(t, soon, placeIn([]*Run{silent, answers}))
-	require.Equal(t, soon, placeIn([]*Run{silent, computes}))
-	require.Equal(t, atMost, placeIn(nil))
+	require.Equal(t, maxBusyRetry, estimateFree([]*Run{silent, silent}))
+	require.InDelta(t, 10*time.Second, estimateFree([]*Run{silent, ending}), float64(5*time.Second))
+	require.Equal(t, time.Second, estimateFree([]*Run{dead, silent}))
+	require.Equal(t, minBusyRetry, estimateFree([]*Run{silent, answers}))
+	require.Equal(t, minBusyRetry, estimateFree([]*Run{silent, computes}))
+	require.Equal(t, maxBusyRetry, estimateFree(nil))
 }
 
 // Every sentinel that is declared can be read back.

@@ -20,17 +20,17 @@ func TestShareOfTheQueue(t *testing.T) {
 	var waiting []*ticket
 	full := func(caller string, op Operation, own bool, retry time.Duration) {
 		var o *OverloadedError
-		require.ErrorAs(t, a.hasPlace(caller, op), &o)
+		require.ErrorAs(t, a.checkCapacity(caller, op), &o)
 		_, err := a.enqueue(caller, op)
 		require.Equal(t, o, err)
 		require.Equal(t, own, o.Own)
 		require.Equal(t, retry, o.RetryAfter)
 	}
 	waiting = append(waiting, enter(t, a, "other", OpProvision), enter(t, a, "greedy", OpProvision), enter(t, a, "greedy", OpBackup))
-	full("greedy", OpProvision, true, 2*firstGuess) // its first is the second
-	full("greedy", OpSign, true, 2*firstGuess)
+	full("greedy", OpProvision, true, 2*initialEstimate) // its first is the second
+	full("greedy", OpSign, true, 2*initialEstimate)
 	waiting = append(waiting, enter(t, a, "greedy", OpCreate), enter(t, a, "greedy", OpCreate))
-	full("greedy", OpCreate, true, 3*firstGuess)
+	full("greedy", OpCreate, true, 3*initialEstimate)
 	waiting = append(waiting, enter(t, a, "other", OpSign), enter(t, a, "third", OpSign), enter(t, a, "fourth", OpSign))
 	holder.leave()
 	for range waiting {
@@ -44,7 +44,7 @@ func TestShareOfTheQueue(t *testing.T) {
 	}
 	require.Zero(t, a.busy)
 	require.Zero(t, a.waiting)
-	require.Zero(t, a.making)
+	require.Zero(t, a.creating)
 
 	require.Equal(t, 64, newAdmission(1, 256).share)
 	require.Equal(t, 2, newAdmission(1, 1).share, "a user's two devices")
@@ -63,7 +63,7 @@ func TestFullQueueTakesFromWhoHasTheMost(t *testing.T) {
 	}
 	others = append(others, enter(t, a, "a", OpProvision), enter(t, a, "b", OpProvision))
 	for i, caller := range []string{"c", "d", "e", "f"} {
-		require.NoError(t, a.hasPlace(caller, OpSign))
+		require.NoError(t, a.checkCapacity(caller, OpSign))
 		others = append(others, enter(t, a, caller, OpSign))
 		err := greedy[5-i].wait(t.Context(), func(uint32) {})
 		var o *OverloadedError
@@ -79,19 +79,19 @@ func TestFullQueueTakesFromWhoHasTheMost(t *testing.T) {
 		_, err := a.enqueue(caller, OpProvision)
 		require.ErrorAs(t, err, &o, caller)
 		require.False(t, o.Own)
-		require.Equal(t, 9*firstGuess, o.RetryAfter)
+		require.Equal(t, 9*initialEstimate, o.RetryAfter)
 	}
 	for _, x := range slices.Concat([]*ticket{holder}, greedy, others) {
 		x.leave()
 	}
 	require.Zero(t, a.busy+a.waiting)
-	require.Empty(t, a.held)
+	require.Empty(t, a.heldBy)
 }
 
 // New wallets have their part of the slots, and what else waits goes past them.
 func TestNewWalletsHaveTheirPartOfTheSlots(t *testing.T) {
 	a := newAdmission(4, 100)
-	a.anew = 2
+	a.maxCreates = 2
 	one, two := enter(t, a, "x", OpCreate), enter(t, a, "y", OpCreate)
 	three := enter(t, a, "z", OpCreate)
 	require.Zero(t, one.position+two.position)
@@ -105,7 +105,7 @@ func TestNewWalletsHaveTheirPartOfTheSlots(t *testing.T) {
 	for _, x := range []*ticket{two, three, provision} {
 		x.leave()
 	}
-	require.Zero(t, a.busy+a.making+a.waiting)
+	require.Zero(t, a.busy+a.creating+a.waiting)
 }
 
 // Who has more than its share of the slots is in the way of others, and of itself never.
@@ -116,13 +116,13 @@ func TestGivesWay(t *testing.T) {
 		all = append(all, enter(t, a, "greedy", OpSign))
 	}
 	all = append(all, enter(t, a, "modest", OpSign), enter(t, a, "greedy", OpSign))
-	require.False(t, all[0].givesWay(), "nobody else waits")
+	require.False(t, all[0].yieldSlot(), "nobody else waits")
 	waiting := enter(t, a, "third", OpProvision)
-	require.True(t, all[0].givesWay())
-	require.False(t, all[7].givesWay())
+	require.True(t, all[0].yieldSlot())
+	require.False(t, all[7].yieldSlot())
 	gave := 0
 	for _, x := range all[:7] {
-		if x.givesWay() {
+		if x.yieldSlot() {
 			gave++
 		}
 	}
@@ -130,11 +130,11 @@ func TestGivesWay(t *testing.T) {
 	for _, x := range all[:6] {
 		x.leave()
 	}
-	require.False(t, all[6].givesWay())
+	require.False(t, all[6].yieldSlot())
 	for _, x := range append(all, waiting) {
 		x.leave()
 	}
-	require.Empty(t, a.held)
+	require.Empty(t, a.heldBy)
 }
 
 // What is armed has its whole time of silence, although its caller is in the way of others: its
@@ -143,10 +143,10 @@ func TestArmedRunsDoNotGiveWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAdmission(2, 8)
 		d := newDevice("", 1, time.Minute, func() {})
-		d.setPlace(enter(t, a, "greedy", OpSign))
+		d.setTicket(enter(t, a, "greedy", OpSign))
 		enter(t, a, "greedy", OpSign)
 		enter(t, a, "third", OpSign)
-		d.arms(true)
+		d.setArmed(true)
 		recv := func() time.Duration {
 			began := time.Now()
 			_, err := d.Recv(t.Context())
@@ -155,8 +155,8 @@ func TestArmedRunsDoNotGiveWay(t *testing.T) {
 		}
 		require.Equal(t, time.Minute, recv())
 
-		d.over, d.stopped = nil, make(chan struct{})
-		d.arms(false)
+		d.stopErr, d.stopped = nil, make(chan struct{})
+		d.setArmed(false)
 		require.Less(t, recv(), 12*time.Second)
 	})
 }
@@ -200,27 +200,27 @@ func TestWaste(t *testing.T) {
 	none := &plan{owner: "alice", curves: []Curve{Ed25519}}
 	other := &plan{owner: "bob", curves: []Curve{Secp256k1}}
 	for range 3 {
-		s.wasted(anew, nil)
-		s.wasted(none, errStub)
-		s.wasted(anew, fmt.Errorf("pre-params: %w", new(NoPreParamsError)))
-		require.NoError(t, s.mayWaste(anew))
+		s.countWaste(anew, nil)
+		s.countWaste(none, errStub)
+		s.countWaste(anew, fmt.Errorf("pre-params: %w", new(NoPreParamsError)))
+		require.NoError(t, s.checkWaste(anew))
 	}
 	for range 2 {
-		require.NoError(t, s.mayWaste(anew))
-		s.wasted(anew, errStub)
+		require.NoError(t, s.checkWaste(anew))
+		s.countWaste(anew, errStub)
 	}
 	limited := new(LimitedError)
-	require.ErrorAs(t, s.mayWaste(anew), &limited)
+	require.ErrorAs(t, s.checkWaste(anew), &limited)
 	require.True(t, limited.Waste)
 	require.Positive(t, limited.RetryAfter)
 	for _, p := range []*plan{old, none, other} {
-		require.NoError(t, s.mayWaste(p))
+		require.NoError(t, s.checkWaste(p))
 	}
 	for range 2 {
-		s.wasted(old, errStub)
+		s.countWaste(old, errStub)
 	}
-	require.ErrorIs(t, s.mayWaste(old), ErrRateLimited)
-	require.NoError(t, s.mayWaste(none), "it takes none")
+	require.ErrorIs(t, s.checkWaste(old), ErrRateLimited)
+	require.NoError(t, s.checkWaste(none), "it takes none")
 }
 
 // All that a part holds is counted.
@@ -240,20 +240,20 @@ func TestSizeOf(t *testing.T) {
 // So many requests of a caller are recorded at once, and those of others beside them.
 func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var all turns
+		var all recordingLimits
 		var ends []func()
 		for range maxRecording {
-			ends = append(ends, all.take("greedy"))
+			ends = append(ends, all.acquire("greedy"))
 		}
 		waits := make(chan func())
-		go func() { waits <- all.take("greedy") }()
+		go func() { waits <- all.acquire("greedy") }()
 		synctest.Wait()
 		select {
 		case <-waits:
 			require.Fail(t, "one too many")
 		default:
 		}
-		all.take("modest")()
+		all.acquire("modest")()
 		ends[0]()
 		ends[0] = <-waits
 		for _, end := range ends {
@@ -275,8 +275,8 @@ func TestBufferIsBounded(t *testing.T) {
 	var room buffer
 	open := func() *device {
 		d := newDevice("", 1, time.Minute, func() {})
-		d.room = &room
-		_, err := d.take([]Numbered{{Sequence: 1, Part: Part{Hello: &tss.Hello{}}}})
+		d.buffered = &room
+		_, err := d.receive([]Numbered{{Sequence: 1, Part: Part{Hello: &tss.Hello{}}}})
 		require.NoError(t, err)
 		d.listen()
 		return d
@@ -288,7 +288,7 @@ func TestBufferIsBounded(t *testing.T) {
 		_, err := d.Recv(t.Context()) // the hello
 		require.NoError(t, err)
 		for k := range uint32(40) {
-			_, err := d.take([]Numbered{{Sequence: 2 + k, Part: message(size)}})
+			_, err := d.receive([]Numbered{{Sequence: 2 + k, Part: message(size)}})
 			require.NoError(t, err)
 		}
 	}
@@ -296,17 +296,17 @@ func TestBufferIsBounded(t *testing.T) {
 	require.Greater(t, room.held, maxWaiting/2)
 	last := all[len(all)-1]
 	require.Len(t, last.in, 1, "one, and no more")
-	ack, err := last.take([]Numbered{{Sequence: 3, Part: message(size)}})
+	ack, err := last.receive([]Numbered{{Sequence: 3, Part: message(size)}})
 	require.NoError(t, err)
 	require.Equal(t, uint32(2), ack)
 	all[0].close()
-	ack, err = last.take([]Numbered{{Sequence: 3, Part: message(size)}})
+	ack, err = last.receive([]Numbered{{Sequence: 3, Part: message(size)}})
 	require.NoError(t, err)
 	require.Equal(t, uint32(3), ack, "there is room again")
 	for _, d := range all {
 		d.close()
 		d.close()
-		_, err = d.take([]Numbered{{Sequence: d.end.Taken() + 1, Part: message(1)}})
+		_, err = d.receive([]Numbered{{Sequence: d.end.Taken() + 1, Part: message(1)}})
 		require.ErrorIs(t, err, ErrInterrupted, "it is over")
 	}
 	require.Zero(t, room.held)
@@ -318,11 +318,11 @@ func TestOnlyTheHelloIsTaken(t *testing.T) {
 	d := newDevice("", 1, time.Minute, func() {})
 	hello := &tss.Hello{Nonce: []byte("first")}
 	parts := []Numbered{{Sequence: 1, Part: Part{Hello: hello}}, {Sequence: 2, Part: message(1)}}
-	ack, err := d.take(parts[1:])
+	ack, err := d.receive(parts[1:])
 	require.NoError(t, err)
 	require.Zero(t, ack)
 	for _, p := range [][]Numbered{parts, {{Sequence: 1, Part: Part{Hello: &tss.Hello{Nonce: []byte("second")}}}}, parts} {
-		ack, err = d.take(p)
+		ack, err = d.receive(p)
 		require.NoError(t, err)
 		require.Equal(t, uint32(1), ack)
 	}
@@ -330,7 +330,7 @@ func TestOnlyTheHelloIsTaken(t *testing.T) {
 	require.NoError(t, err)
 	require.Same(t, hello, got)
 	d.listen()
-	ack, err = d.take(parts)
+	ack, err = d.receive(parts)
 	require.NoError(t, err)
 	require.Equal(t, uint32(2), ack)
 	p, err := d.Recv(t.Context())
@@ -345,7 +345,7 @@ func TestOnlyTheHelloIsTaken(t *testing.T) {
 func TestALargeHelloIsNotHeld(t *testing.T) {
 	t.Parallel()
 	d := newDevice("", 1, time.Minute, func() {})
-	ack, err := d.take([]Numbered{{Sequence: 1, Part: Part{Hello: &tss.Hello{Record: make([]byte, maxHello)}}}})
+	ack, err := d.receive([]Numbered{{Sequence: 1, Part: Part{Hello: &tss.Hello{Record: make([]byte, maxHello)}}}})
 	require.NoError(t, err)
 	require.Equal(t, uint32(1), ack)
 	got, err := d.awaitHello(t.Context())

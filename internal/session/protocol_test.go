@@ -39,7 +39,7 @@ func TestComputeWithADevice(t *testing.T) {
 	}{{Secp256k1, pre, 0}, {Secp256k1, nil, 1}, {Ed25519, pre, 1}, {Ed25519, nil, 1}} {
 		r := onDevice(s, Device{})
 		w := &work{run: r, rec: signing(r)}
-		side := s.serverSide(w, []Curve{x.curve})
+		side := s.serverOperation(w, []Curve{x.curve})
 		side.PreParams = x.pre
 		server, hosted, err := s.compute(t.Context(), w, new(plan), side)
 		require.NoError(t, err)
@@ -130,7 +130,7 @@ func TestModuliThatWereUsed(t *testing.T) {
 	_, err = s.preParams(&work{rec: new(Session)}, none, tss.Server)(t.Context())
 	require.ErrorIs(t, err, errStub)
 
-	fresh := func() error { return s.fresh(t.Context(), "wallet", big.NewInt(1), big.NewInt(2)) }
+	fresh := func() error { return s.reserveDeviceModuli(t.Context(), "wallet", big.NewInt(1), big.NewInt(2)) }
 	require.NoError(t, fresh())
 	faults = []error{ErrModulusUsed, errStub}
 	blamed := new(tss.ProtocolError)
@@ -153,7 +153,9 @@ func TestGates(t *testing.T) {
 	r := onDevice(s, Device{})
 	w := &work{run: r, rec: signing(r), busy: new(sync.WaitGroup)}
 	digest := []byte("digest")
-	pass := func(ctx context.Context, g tss.ReleasePoint) error { return s.pass(ctx, w, g, Secp256k1, digest) }
+	pass := func(ctx context.Context, g tss.ReleasePoint) error {
+		return s.beforeRelease(ctx, w, g, Secp256k1, digest)
+	}
 
 	over, cancel := context.WithCancelCause(t.Context())
 	cancel(ErrSessionCancelled)
@@ -168,7 +170,7 @@ func TestGates(t *testing.T) {
 	arm = new(BusyError)
 	busy := new(BusyError)
 	require.ErrorAs(t, pass(t.Context(), tss.Arm), &busy)
-	require.Equal(t, atMost, busy.RetryAfter)
+	require.Equal(t, maxBusyRetry, busy.RetryAfter)
 	require.False(t, r.device.armed)
 	arm = ErrShareSetRevoked
 	require.ErrorIs(t, pass(t.Context(), tss.Arm), ErrShareSetRevoked)

@@ -21,11 +21,11 @@ func (w oneSet) Set(context.Context, string, string) (*StoredSet, error) { retur
 // Which sets sign and are reshared.
 func TestSetsThatAreUsable(t *testing.T) {
 	t.Parallel()
-	require.NoError(t, (&ShareSet{State: SetActive}).usable())
-	require.ErrorIs(t, (&ShareSet{State: SetPending}).usable(), ErrShareSetPending)
-	require.ErrorIs(t, (&ShareSet{State: SetRevoked}).usable(), ErrShareSetRevoked)
-	require.ErrorIs(t, (&ShareSet{State: SetRevoked, LockTime: time.Now()}).usable(), ErrShareSetRevoked)
-	require.ErrorIs(t, (&ShareSet{State: SetActive, LockTime: time.Now()}).usable(), ErrShareSetLocked)
+	require.NoError(t, (&ShareSet{State: SetActive}).checkUsable())
+	require.ErrorIs(t, (&ShareSet{State: SetPending}).checkUsable(), ErrShareSetPending)
+	require.ErrorIs(t, (&ShareSet{State: SetRevoked}).checkUsable(), ErrShareSetRevoked)
+	require.ErrorIs(t, (&ShareSet{State: SetRevoked, LockTime: time.Now()}).checkUsable(), ErrShareSetRevoked)
+	require.ErrorIs(t, (&ShareSet{State: SetActive, LockTime: time.Now()}).checkUsable(), ErrShareSetLocked)
 }
 
 // No more device-held runs of a set, and of its wallet, are under way than it has aborts left;

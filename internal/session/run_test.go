@@ -60,7 +60,7 @@ func TestFollowFromAnywhere(t *testing.T) {
 func TestPartsComeAfterTheirProgress(t *testing.T) {
 	t.Parallel()
 	r := startedRun()
-	r.join(&Device{Instance: "i"}, time.Hour, nil)
+	r.connectDevice(&Device{Instance: "i"}, time.Hour, nil)
 	d := r.device
 	d.mu.Lock() // who follows has looked for progress, and waits here to look for parts
 	first, seen := make(chan Event, 1), errors.New("seen")
@@ -84,11 +84,11 @@ func TestPartsComeAfterTheirProgress(t *testing.T) {
 func TestARunThatFailedHasNoParts(t *testing.T) {
 	t.Parallel()
 	r := startedRun()
-	r.join(&Device{Instance: "i"}, time.Hour, nil)
+	r.connectDevice(&Device{Instance: "i"}, time.Hour, nil)
 	r.report(Progress{})
 	require.NoError(t, r.device.Send(t.Context(), Part{MAC: []byte("x")}))
 	r.end(nil, ErrWebhookFailed)
-	err := r.Follow(t.Context(), r.last().Sequence, 0, func(e Event) error {
+	err := r.Follow(t.Context(), r.lastProgress().Sequence, 0, func(e Event) error {
 		return fmt.Errorf("an event came: %v", e)
 	})
 	require.ErrorIs(t, err, ErrWebhookFailed)
@@ -154,7 +154,7 @@ func TestStampKeepsOrder(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := startedRun()
-		require.Equal(t, Progress{}, r.last())
+		require.Equal(t, Progress{}, r.lastProgress())
 		for _, percent := range []uint32{0, 5, 3, 4, 90, 1, 100} {
 			r.report(Progress{Percent: percent})
 			time.Sleep(time.Second + time.Nanosecond)
@@ -167,7 +167,7 @@ func TestStampKeepsOrder(t *testing.T) {
 			got = append(got, p.Percent)
 		}
 		require.Equal(t, []uint32{0, 5, 5, 5, 90, 90, 100}, got, "percent never falls")
-		require.Equal(t, r.log[6], r.last())
+		require.Equal(t, r.log[6], r.lastProgress())
 	})
 }
 

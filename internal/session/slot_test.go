@@ -57,7 +57,7 @@ func TestPlace(t *testing.T) {
 			x := &started{s, st, onDevice(s, Device{}), nil, &plan{curves: []Curve{Ed25519}}}
 			x.rec = signing(x.run)
 			x.rec.Operation = OpCreate
-			s.remember(x.run, x.rec)
+			s.keepDraft(x.run, x.rec)
 			says(t, x.run, Part{Hello: &tss.Hello{}})
 			if c.change != nil {
 				c.change(x)
@@ -65,19 +65,19 @@ func TestPlace(t *testing.T) {
 			held, waiting := s.devices.busy, s.devices.waiting
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
-			ticket, err := s.place(ctx, &work{run: x.run, rec: x.rec}, x.p, nil)
-			require.Equal(t, c.waits, x.run.last().QueuePosition, name)
+			ticket, err := s.awaitSlot(ctx, &work{run: x.run, rec: x.rec}, x.p, nil)
+			require.Equal(t, c.waits, x.run.lastProgress().QueuePosition, name)
 			if c.want == nil {
 				require.NoError(t, err, name)
 				require.NotNil(t, ticket)
-				require.Same(t, ticket, x.run.device.place)
+				require.Same(t, ticket, x.run.device.ticket)
 				require.Equal(t, 1, s.devices.busy)
 				require.Empty(t, s.unrecorded, "it is recorded")
 				return
 			}
 			require.ErrorIs(t, err, c.want, name)
 			require.Nil(t, ticket, name)
-			require.Nil(t, x.run.device.place, name)
+			require.Nil(t, x.run.device.ticket, name)
 			if name != "filled meantime" {
 				require.Equal(t, []int{held, waiting}, []int{s.devices.busy, s.devices.waiting}, name)
 			}
@@ -89,14 +89,14 @@ func TestPlace(t *testing.T) {
 		r := newRun(runKey{"alice", "request"}, nil)
 		first, err := s.admission.enqueue("alice", OpSign)
 		require.NoError(t, err)
-		got, err := s.place(t.Context(), &work{run: r, rec: signing(r)}, &plan{}, first)
+		got, err := s.awaitSlot(t.Context(), &work{run: r, rec: signing(r)}, &plan{}, first)
 		require.NoError(t, err)
 		require.Same(t, first, got)
 		second, err := s.admission.enqueue("alice", OpSign)
 		require.NoError(t, err)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, err = s.place(ctx, &work{run: r, rec: signing(r)}, &plan{}, second)
+		_, err = s.awaitSlot(ctx, &work{run: r, rec: signing(r)}, &plan{}, second)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Zero(t, s.admission.waiting)
 	})
@@ -112,24 +112,24 @@ func TestEntitle(t *testing.T) {
 	cancel(errStub)
 	r := onDevice(s, Device{})
 	rec := signing(r)
-	require.ErrorIs(t, s.entitle(over, r, rec, &plan{question: new(Question)}), errStub, "no hello")
-	require.False(t, r.entitled)
+	require.ErrorIs(t, s.authoriseDevice(over, r, rec, &plan{question: new(Question)}), errStub, "no hello")
+	require.False(t, r.authorised)
 	require.Zero(t, asked)
 
 	says(t, r, Part{Hello: &tss.Hello{}})
 	answer = new(DeniedError)
-	require.ErrorIs(t, s.entitle(t.Context(), r, rec, &plan{question: new(Question)}), ErrPolicyDenied)
-	require.False(t, r.entitled)
-	require.NoError(t, s.entitle(t.Context(), r, rec, &plan{}), "there is nothing to ask")
-	require.True(t, r.entitled)
+	require.ErrorIs(t, s.authoriseDevice(t.Context(), r, rec, &plan{question: new(Question)}), ErrPolicyDenied)
+	require.False(t, r.authorised)
+	require.NoError(t, s.authoriseDevice(t.Context(), r, rec, &plan{}), "there is nothing to ask")
+	require.True(t, r.authorised)
 	require.Equal(t, 1, asked)
-	require.NoError(t, s.entitle(over, r, rec, &plan{question: new(Question)}), "it has taken over")
+	require.NoError(t, s.authoriseDevice(over, r, rec, &plan{question: new(Question)}), "it has taken over")
 	require.Equal(t, 1, asked)
 
 	r, answer = onDevice(s, Device{}), nil
 	says(t, r, Part{Hello: &tss.Hello{}})
-	require.NoError(t, s.entitle(t.Context(), r, rec, &plan{question: new(Question)}))
-	require.True(t, r.entitled)
+	require.NoError(t, s.authoriseDevice(t.Context(), r, rec, &plan{question: new(Question)}))
+	require.True(t, r.authorised)
 	require.Equal(t, 2, asked)
 }
 
@@ -262,19 +262,19 @@ func TestMayTakeForNew(t *testing.T) {
 	st := &stub{onReady: func() (bool, error) { return plenty, fault }}
 	s := st.runner(t, Config{Creates: 1})
 	for range 3 {
-		require.NoError(t, s.mayTakeForNew(t.Context(), "alice"), "there are plenty")
+		require.NoError(t, s.checkPoolForCreate(t.Context(), "alice"), "there are plenty")
 	}
 	plenty, fault = false, new(NoPreParamsError)
 	for range 3 {
-		require.ErrorIs(t, s.mayTakeForNew(t.Context(), "alice"), ErrOverloaded, "it is not counted")
+		require.ErrorIs(t, s.checkPoolForCreate(t.Context(), "alice"), ErrOverloaded, "it is not counted")
 	}
 	fault = nil
-	require.NoError(t, s.mayTakeForNew(t.Context(), "alice"))
+	require.NoError(t, s.checkPoolForCreate(t.Context(), "alice"))
 	limited := new(LimitedError)
-	require.ErrorAs(t, s.mayTakeForNew(t.Context(), "alice"), &limited)
+	require.ErrorAs(t, s.checkPoolForCreate(t.Context(), "alice"), &limited)
 	require.Positive(t, limited.RetryAfter)
 	require.False(t, limited.Proofs || limited.Waste)
-	require.NoError(t, s.mayTakeForNew(t.Context(), "bob"))
+	require.NoError(t, s.checkPoolForCreate(t.Context(), "bob"))
 }
 
 // What a device sends is for the attempt of its instance alone; who is too late hears how the

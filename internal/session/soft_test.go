@@ -62,7 +62,7 @@ func TestBudgetRoom(t *testing.T) {
 		for range c.soft {
 			set.SoftFullTime = b.Charged(set.SoftFullTime)
 		}
-		err := b.Room(set, c.armed, c.ofWallet, c.armedOfWallet)
+		err := b.CheckArmed(set, c.armed, c.ofWallet, c.armedOfWallet)
 		switch {
 		case c.limited > 0:
 			require.Equal(t, &BudgetError{ShareSetID: "s", RetryAfter: c.limited}, err, name)
@@ -86,7 +86,7 @@ func TestBudgetIsShown(t *testing.T) {
 		{State: SetRevoked, SoftFullTime: full},
 		{State: SetActive, SoftFullTime: full, LockTime: now},
 	}}
-	b.count(w)
+	b.fillIn(w)
 	for i, want := range []struct {
 		soft    uint32
 		limited time.Time

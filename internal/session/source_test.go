@@ -22,7 +22,7 @@ func TestSourceOfADeviceHeldWallet(t *testing.T) {
 	s := st.runner(t, Config{})
 	hosted, device := clientSide{share: set.encoded}, clientSide{device: &Device{ShareSetID: set.set.ID}}
 	find := func(from clientSide) (*source, error) {
-		_, src, err := s.source(t.Context(), Caller{Name: "alice"}, actSign, wallet.ID, Signing, from)
+		_, src, err := s.findSource(t.Context(), Caller{Name: "alice"}, actSign, wallet.ID, Signing, from)
 		return src, err
 	}
 	for _, from := range []clientSide{hosted, device} {
@@ -49,14 +49,14 @@ func TestReadingAShare(t *testing.T) {
 	t.Parallel()
 	set := newPair(t)
 	src := new(source)
-	id, err := src.read(set.wallet(), Signing, set.encoded)
+	id, err := src.parseShare(set.wallet(), Signing, set.encoded)
 	require.NoError(t, err)
 	require.Equal(t, set.set.ID, id)
 	for _, x := range []struct {
 		wallet string
 		want   Purpose
 	}{{"other", Signing}, {set.set.WalletID, Backup}} {
-		_, err = src.read(&Wallet{ID: x.wallet}, x.want, set.encoded)
+		_, err = src.parseShare(&Wallet{ID: x.wallet}, x.want, set.encoded)
 		require.ErrorIs(t, err, ErrShareSetMismatch)
 	}
 }
@@ -66,9 +66,9 @@ func TestCheckingAShare(t *testing.T) {
 	t.Parallel()
 	set := newPair(t)
 	src := &source{set: set.set, record: set.record, client: set.shares[tss.Client]}
-	require.NoError(t, src.check(set.encoded))
+	require.NoError(t, src.checkShare(set.encoded))
 	src.client.Keys = nil
-	require.ErrorIs(t, src.check(set.encoded), ErrShareMalformed)
+	require.ErrorIs(t, src.checkShare(set.encoded), ErrShareMalformed)
 }
 
 // A set's record names its wallet's keys, each on its curve.
@@ -76,13 +76,13 @@ func TestRecordOfAnotherKey(t *testing.T) {
 	t.Parallel()
 	set := newPair(t)
 	wallet := set.wallet()
-	require.NoError(t, wallet.has("set", set.record))
+	require.NoError(t, wallet.checkRecord("set", set.record))
 	key := wallet.Keys[0]
 	for name, keys := range map[string][]PublicKey{
 		"none": nil, "another curve's": {{Curve: Secp256k1, Key: key.Key}}, "another": {{Curve: Ed25519, Key: key.Key[1:]}},
 	} {
 		wallet.Keys = keys
-		require.ErrorIs(t, wallet.has("set", set.record), ErrDataCorrupted, name)
+		require.ErrorIs(t, wallet.checkRecord("set", set.record), ErrDataCorrupted, name)
 	}
 }
 

@@ -151,14 +151,14 @@ func (a *asked) execute(_ context.Context, _ *runner, w *work, _ *plan) (*made, 
 func onDevice(s *runner, d Device) *Run {
 	r := newRun(runKey{"alice", "request"}, []byte("fingerprint"))
 	r.id, r.created = "session", time.Now()
-	r.join(&d, s.cfg.DeviceSilence, &s.parts)
+	r.connectDevice(&d, s.cfg.DeviceSilence, &s.parts)
 	return r
 }
 
 // says has the run's device send its first part.
 func says(t *testing.T, r *Run, p Part) {
 	t.Helper()
-	ack, err := r.device.take([]Numbered{{Sequence: 1, Part: p}})
+	ack, err := r.device.receive([]Numbered{{Sequence: 1, Part: p}})
 	require.NoError(t, err)
 	require.Equal(t, uint32(1), ack)
 }

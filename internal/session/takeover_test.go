@@ -73,7 +73,7 @@ func TestOtherInstance(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "session", n.id)
 	require.Equal(t, uint32(2), n.attempt)
-	require.Greater(t, n.last().Sequence, x.run.last().Sequence)
+	require.Greater(t, n.lastProgress().Sequence, x.run.lastProgress().Sequence)
 	require.Same(t, x.run, x.live[x.run.key], "the run goes on")
 	calls := func(d Device) (*Run, error) {
 		j := x.job
@@ -141,7 +141,7 @@ func TestSetSuccessor(t *testing.T) {
 	require.Same(t, n, x.run.successor)
 
 	x.run.successor = nil
-	x.remember(x.run, signing(x.run))
+	x.keepDraft(x.run, signing(x.run))
 	require.NoError(t, x.setSuccessor(third, x.run, draft))
 	require.Equal(t, draft, third.draft)
 	require.Same(t, third, x.unrecorded["session"])
@@ -222,7 +222,7 @@ func TestTakeOver(t *testing.T) {
 		}
 		go func() { // ends with the test
 			ctx, stop := context.WithCancelCause(x.ctx)
-			x.run.stopWith(stop)
+			x.run.setStop(stop)
 			<-ctx.Done()
 			close(x.run.released)
 		}()
@@ -260,10 +260,10 @@ func TestRunTakeover(t *testing.T) {
 	}
 	over := func(x *takenOver) { // as a run does that was ended
 		ctx, stop := context.WithCancelCause(x.ctx)
-		x.run.stopWith(stop)
+		x.run.setStop(stop)
 		x.wg.Go(func() {
 			<-ctx.Done()
-			x.release(x.run)
+			x.releaseRun(x.run)
 		})
 	}
 	x, n := begin(ErrSessionNotFound)
@@ -286,7 +286,7 @@ func TestRunTakeover(t *testing.T) {
 	says(t, n, Part{Hello: &tss.Hello{}})
 	x.runTakeover(n, x.run, x.job, new(plan))
 	require.ErrorIs(t, n.err, errStub)
-	require.ErrorIs(t, n.device.over, ErrInterrupted)
+	require.ErrorIs(t, n.device.stopErr, ErrInterrupted)
 	require.Empty(t, x.takeovers)
 	require.Empty(t, x.live)
 

@@ -15,30 +15,30 @@ func TestUnrecorded(t *testing.T) {
 	s := st.runner(t, Config{})
 	r, next := onDevice(s, Device{}), onDevice(s, Device{})
 	rec := signing(r)
-	require.Nil(t, s.draft("session"))
+	require.Nil(t, s.draftOf("session"))
 	require.False(t, s.cancelUnrecorded("session"))
-	require.False(t, s.forget(r), "it never was")
-	s.remember(r, rec)
+	require.False(t, s.dropDraft(r), "it never was")
+	s.keepDraft(r, rec)
 	rec.State = Running // what is kept is a copy
-	found, err := s.session(t.Context(), "session")
+	found, err := s.findSession(t.Context(), "session")
 	require.NoError(t, err)
 	require.Equal(t, Queued, found.State)
 
 	require.True(t, s.cancelUnrecorded("session"))
 	require.ErrorIs(t, r.err, ErrSessionCancelled)
-	require.Nil(t, s.draft("session"), "it has failed")
+	require.Nil(t, s.draftOf("session"), "it has failed")
 	st.onSession = func() (*Session, error) { return nil, ErrSessionNotFound }
-	_, err = s.session(t.Context(), "session")
+	_, err = s.findSession(t.Context(), "session")
 	require.ErrorIs(t, err, ErrSessionNotFound)
 
-	s.remember(next, rec)
-	require.True(t, s.forget(r))
+	s.keepDraft(next, rec)
+	require.True(t, s.dropDraft(r))
 	require.Same(t, next, s.unrecorded["session"], "its place is another's")
-	require.False(t, s.forget(r))
-	require.True(t, s.forget(next))
+	require.False(t, s.dropDraft(r))
+	require.True(t, s.dropDraft(next))
 	require.Empty(t, s.unrecorded)
 	s.unrecorded["session"] = next
-	require.False(t, s.forget(next), "its session is recorded")
+	require.False(t, s.dropDraft(next), "its session is recorded")
 	require.Len(t, s.unrecorded, 1)
 }
 
@@ -75,12 +75,12 @@ func TestEnrol(t *testing.T) {
 		r := onDevice(s, Device{})
 		rec := signing(r)
 		if !x.recorded {
-			s.remember(r, rec)
+			s.keepDraft(r, rec)
 		}
 		if x.cancelled {
 			cancel(ErrSessionCancelled)
 		}
-		err := s.enrol(ctx, r, rec)
+		err := s.recordDraft(ctx, r, rec)
 		if x.want == nil {
 			require.NoError(t, err, name)
 		} else {
