@@ -10,9 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What leaves a next attempt is INTERRUPTED: what may pass, and whatever a device is told that
-// has not shown its share. Only a shutdown refunds.
-func TestHowAFailedAttemptIsStored(t *testing.T) {
+// Temporary errors, and all errors before a device has proved its share, leave the session INTERRUPTED, so that
+// another attempt is possible. Only a shutdown refunds.
+func TestRecordFailure(t *testing.T) {
 	t.Parallel()
 	for name, x := range map[string]struct {
 		err                error
@@ -20,12 +20,12 @@ func TestHowAFailedAttemptIsStored(t *testing.T) {
 		want               State
 		refund             bool
 	}{
-		"a fault":                           {err: errStub, want: Failed},
-		"it may pass":                       {err: ErrOverloaded, want: Interrupted},
-		"cancelled while it was recorded":   {err: ErrSessionCancelled, want: Cancelled},
-		"a shutdown":                        {err: errors.Join(ErrInterrupted, errClosing), want: Interrupted, refund: true},
-		"a device that has shown its share": {err: ErrShareSetLocked, device: true, authorised: true, want: Failed},
-		"a device that has not":             {err: ErrShareSetMismatch, device: true, want: Interrupted},
+		"a fault":                         {err: errStub, want: Failed},
+		"temporary":                       {err: ErrOverloaded, want: Interrupted},
+		"cancelled while it was recorded": {err: ErrSessionCancelled, want: Cancelled},
+		"a shutdown":                      {err: errors.Join(ErrInterrupted, errClosing), want: Interrupted, refund: true},
+		"a device that proved its share":  {err: ErrShareSetLocked, device: true, authorised: true, want: Failed},
+		"a device that did not":           {err: ErrShareSetMismatch, device: true, want: Interrupted},
 	} {
 		var got Session
 		st := &stub{onUpdate: func(rec *Session, b Budget) error {
@@ -53,9 +53,8 @@ func TestHowAFailedAttemptIsStored(t *testing.T) {
 	}
 }
 
-// A session that stands in no database leaves an entry where it was a decision against its
-// caller, and else nothing.
-func TestFailedBeforeItWasRecorded(t *testing.T) {
+// A session that is not recorded leaves an audit entry if it was a decision against its caller, and otherwise nothing.
+func TestFailureBeforeRecording(t *testing.T) {
 	t.Parallel()
 	for name, x := range map[string]struct {
 		err  error
@@ -63,11 +62,11 @@ func TestFailedBeforeItWasRecorded(t *testing.T) {
 		want []string
 	}{
 		"no proof":     {ErrShareSetMismatch, "set", []string{"session.begin SHARE_SET_MISMATCH"}},
-		"no room":      {&OverloadedError{}, "set", nil},
+		"queue full":   {&OverloadedError{}, "set", nil},
 		"cancelled":    {ErrSessionCancelled, "set", nil},
 		"a new wallet": {ErrRateLimited, "", nil},
 	} {
-		st := new(stub) // it has no method to store anything
+		st := new(stub) // any call of the store panics
 		s := st.runner(t, Config{})
 		r := onDevice(s, Device{})
 		rec := signing(r)
@@ -79,9 +78,9 @@ func TestFailedBeforeItWasRecorded(t *testing.T) {
 	}
 }
 
-// Of an attempt that somebody else has ended the client that broke it is charged all the same;
-// its callers hear of a cancellation, and else how it ended for them.
-func TestFailedAfterItsEnd(t *testing.T) {
+// If an attempt had already ended, the client that broke it is still charged. Its callers are told of a cancellation,
+// and otherwise their own error.
+func TestFailureAfterTheEnd(t *testing.T) {
 	t.Parallel()
 	broken := &AbortedError{Culprit: "CLIENT", Round: 3}
 	interrupted := &Session{State: Interrupted}
@@ -92,14 +91,14 @@ func TestFailedAfterItsEnd(t *testing.T) {
 		blame   error
 		blamed  int
 		want    error
-		unheard int // ends that are stored later
+		unheard int // ends to store later
 	}{
-		"a fault":             {err: errStub, there: interrupted, want: errStub},
-		"cancelled":           {err: errStub, there: cancelled, want: ErrSessionCancelled},
-		"nobody knows why":    {err: errStub, want: errStub},
-		"broken":              {err: broken, there: interrupted, blamed: 1, want: broken},
-		"broken by us":        {err: &AbortedError{Culprit: "SERVER"}, there: interrupted, want: ErrProtocolAborted},
-		"broken, not charged": {err: broken, there: interrupted, blame: errStub, blamed: 1, want: broken, unheard: 1},
+		"a fault":              {err: errStub, there: interrupted, want: errStub},
+		"cancelled":            {err: errStub, there: cancelled, want: ErrSessionCancelled},
+		"unknown reason":       {err: errStub, want: errStub},
+		"broken":               {err: broken, there: interrupted, blamed: 1, want: broken},
+		"broken by the server": {err: &AbortedError{Culprit: "SERVER"}, there: interrupted, want: ErrProtocolAborted},
+		"broken, not charged":  {err: broken, there: interrupted, blame: errStub, blamed: 1, want: broken, unheard: 1},
 	} {
 		var blamed []Entry
 		st := &stub{
@@ -133,8 +132,8 @@ func TestFailedAfterItsEnd(t *testing.T) {
 	}
 }
 
-// An end that could not be stored is remembered by session and attempt, until it is stored.
-func TestEndsThatAreStoredLater(t *testing.T) {
+// An end that could not be stored is kept by session and attempt until it is stored.
+func TestUnstoredEnds(t *testing.T) {
 	t.Parallel()
 	fault, updates := errStub, 0
 	st := &stub{onUpdate: func(*Session, Budget) error {
@@ -150,7 +149,7 @@ func TestEndsThatAreStoredLater(t *testing.T) {
 			rec.ID, rec.Attempt = id, attempt+1
 			recs = append(recs, rec)
 			err := s.recordFailure(t.Context(), r, rec, ErrShareSetLocked)
-			require.ErrorIs(t, err, ErrInterrupted, "nobody hears of a final end that is not durable")
+			require.ErrorIs(t, err, ErrInterrupted, "a final end that is not durable is not reported")
 			require.ErrorIs(t, err, errStub)
 		}
 	}
@@ -177,7 +176,7 @@ func TestEndsThatAreStoredLater(t *testing.T) {
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	s.storeEnds(over)
-	require.Equal(t, 5, updates, "nobody goes on when the time is over")
+	require.Equal(t, 5, updates, "it stops when ctx is done")
 	require.Len(t, ids(), 4)
 
 	s.dropUnstored(s.unstoredEnd(recs[0]))
@@ -191,8 +190,8 @@ func TestEndsThatAreStoredLater(t *testing.T) {
 	require.Empty(t, ids())
 }
 
-// A session that nobody runs is ended when its request comes again: with the end that could not be
-// stored, where there is one.
+// An unfinished session without a run is ended when its request is repeated: with the end that could not be stored, if
+// there is one.
 func TestSettle(t *testing.T) {
 	t.Parallel()
 	var fault error

@@ -15,7 +15,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// What is stored of a failure and read back is the same to a caller.
+// A failure that is stored and read back looks the same to a caller.
 func TestFailuresSurviveTheStore(t *testing.T) {
 	t.Parallel()
 	for reason, e := range byReason {
@@ -37,8 +37,8 @@ func TestFailuresSurviveTheStore(t *testing.T) {
 	require.ErrorIs(t, (&Session{Failure: &Failure{Reason: "INTERRUPTED"}}).Err(), ErrInterrupted)
 }
 
-// A run that a webhook's receiver refused is final, and says so from the store too; one that it
-// failed leaves the next attempt.
+// A run that a webhook receiver refused permanently is final, also after reading it back; other webhook errors leave
+// the next attempt possible.
 func TestWebhookErrorsSurviveTheStore(t *testing.T) {
 	t.Parallel()
 	for _, w := range []*WebhookError{{}, {Permanent: true, Err: errors.New("answered 403")}, {RetryAfter: time.Hour, Err: context.DeadlineExceeded}} {
@@ -59,8 +59,8 @@ func TestWebhookErrorsSurviveTheStore(t *testing.T) {
 	require.False(t, isTemporary(ErrTooManyPending), "it ends no run")
 }
 
-// Sets that nobody can confirm any more take no place, whether they were swept already or not.
-func TestExpiredSetsTakeNoPlace(t *testing.T) {
+// Sets that can no longer be confirmed are not counted as pending, whether already swept or not.
+func TestExpiredSetsAreNotPending(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	w := &Wallet{Sets: []ShareSet{
@@ -75,9 +75,8 @@ func TestExpiredSetsTakeNoPlace(t *testing.T) {
 	require.True(t, first.IsZero())
 }
 
-// A set is busy for as long as its silent runs have left, and for a moment while their devices
-// answer.
-func TestPlaceIn(t *testing.T) {
+// A busy set is retried when the first silent run must have ended, or soon if a device is active.
+func TestEstimateFree(t *testing.T) {
 	t.Parallel()
 	run := func(quiet time.Duration) *Run {
 		r := newRun(runKey{}, nil)
@@ -96,7 +95,7 @@ func TestPlaceIn(t *testing.T) {
 	require.Equal(t, maxBusyRetry, estimateFree(nil))
 }
 
-// Every sentinel that is declared can be read back.
+// Every declared sentinel can be read back.
 func TestByReasonIsComplete(t *testing.T) {
 	t.Parallel()
 	file, err := parser.ParseFile(token.NewFileSet(), "errors.go", nil, 0)

@@ -9,8 +9,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// Both shares of a wallet that was never hosted never meet; its device says nothing of its share
-// here.
+// A wallet that was never hosted cannot be used by hosted runs, and a device does not send its share.
 func TestSourceOfADeviceHeldWallet(t *testing.T) {
 	t.Parallel()
 	set := newPair(t)
@@ -41,11 +40,11 @@ func TestSourceOfADeviceHeldWallet(t *testing.T) {
 	_, err = find(hosted)
 	require.ErrorIs(t, err, ErrShareSetLocked)
 	_, err = find(device)
-	require.NoError(t, err, "it is told when it has shown its share")
+	require.NoError(t, err, "it is told after it has proved its share")
 }
 
-// A client's share is of the wallet and the purpose that are asked for.
-func TestReadingAShare(t *testing.T) {
+// A client share must be for the requested wallet and purpose.
+func TestParseShare(t *testing.T) {
 	t.Parallel()
 	set := newPair(t)
 	src := new(source)
@@ -61,8 +60,8 @@ func TestReadingAShare(t *testing.T) {
 	}
 }
 
-// A client's share has a key for each of its set's.
-func TestCheckingAShare(t *testing.T) {
+// A client share must have a key on each of its set's curves.
+func TestCheckShare(t *testing.T) {
 	t.Parallel()
 	set := newPair(t)
 	src := &source{set: set.set, record: set.record, client: set.shares[tss.Client]}
@@ -71,7 +70,7 @@ func TestCheckingAShare(t *testing.T) {
 	require.ErrorIs(t, src.checkShare(set.encoded), ErrShareMalformed)
 }
 
-// A set's record names its wallet's keys, each on its curve.
+// A set's record must contain its wallet's keys, each on its curve.
 func TestRecordOfAnotherKey(t *testing.T) {
 	t.Parallel()
 	set := newPair(t)
@@ -86,8 +85,8 @@ func TestRecordOfAnotherKey(t *testing.T) {
 	}
 }
 
-// The policy is asked of a device-held run when its device has shown its share, and of a hosted
-// one before it begins.
+// The policy is asked about a device-held run after its device has proved its share, and about a hosted one before it
+// begins.
 func TestWhenThePolicyIsAsked(t *testing.T) {
 	t.Parallel()
 	set := newPair(t)

@@ -7,8 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A run that is not recorded is found by its session's id, unless it has failed, and as long as
-// no other run has taken its place.
+// A run that is not recorded is found by its session id, unless it has failed, and until another run replaces it.
 func TestUnrecorded(t *testing.T) {
 	t.Parallel()
 	st := new(stub)
@@ -19,7 +18,7 @@ func TestUnrecorded(t *testing.T) {
 	require.False(t, s.cancelUnrecorded("session"))
 	require.False(t, s.dropDraft(r), "it never was")
 	s.keepDraft(r, rec)
-	rec.State = Running // what is kept is a copy
+	rec.State = Running // the draft is a copy
 	found, err := s.findSession(t.Context(), "session")
 	require.NoError(t, err)
 	require.Equal(t, Queued, found.State)
@@ -33,7 +32,7 @@ func TestUnrecorded(t *testing.T) {
 
 	s.keepDraft(next, rec)
 	require.True(t, s.dropDraft(r))
-	require.Same(t, next, s.unrecorded["session"], "its place is another's")
+	require.Same(t, next, s.unrecorded["session"], "another run has replaced it")
 	require.False(t, s.dropDraft(r))
 	require.True(t, s.dropDraft(next))
 	require.Empty(t, s.unrecorded)
@@ -42,9 +41,9 @@ func TestUnrecorded(t *testing.T) {
 	require.Len(t, s.unrecorded, 1)
 }
 
-// A session is recorded once, unless it was cancelled before; where it was cancelled meanwhile, it
-// is recorded and goes no further.
-func TestEnrol(t *testing.T) {
+// A session is recorded once, unless it was cancelled before. If it is cancelled meanwhile, it is recorded, and its
+// run ends.
+func TestRecordDraft(t *testing.T) {
 	t.Parallel()
 	for name, x := range map[string]struct {
 		recorded, cancelled bool // before
