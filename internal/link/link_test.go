@@ -21,7 +21,7 @@ func sent(t *testing.T, n int) *End {
 	return e
 }
 
-// sequences returns where parts stand, each of which must be what part made.
+// sequences returns the sequence numbers of parts, each of which must be as part made it.
 func sequences(t *testing.T, parts []Numbered) (out []uint32) {
 	t.Helper()
 	for _, p := range parts {
@@ -31,8 +31,8 @@ func sequences(t *testing.T, parts []Numbered) (out []uint32) {
 	return out
 }
 
-// What was sent is kept until it is acknowledged. An acknowledgement that is older, or of what was
-// never sent, drops nothing.
+// Parts are kept until they are acknowledged. An older acknowledgement, or one of parts that were not sent, drops
+// nothing.
 func TestKeptUntilAcknowledged(t *testing.T) {
 	t.Parallel()
 	e := sent(t, 3)
@@ -56,8 +56,8 @@ func TestKeptUntilAcknowledged(t *testing.T) {
 	require.Equal(t, &Numbered{Sequence: 4, Part: part(4)}, e.Last(), "it is known although it is acknowledged")
 }
 
-// More than a run's parts are not kept for a side that acknowledges none of them.
-func TestKeepsNoMoreThanARunHas(t *testing.T) {
+// Only as many unacknowledged parts are kept as a run has.
+func TestKeepsAtMostMaxParts(t *testing.T) {
 	t.Parallel()
 	e := sent(t, tss.MaxParts)
 	require.ErrorIs(t, e.Send(part(0)), ErrFull)
@@ -68,8 +68,8 @@ func TestKeepsNoMoreThanARunHas(t *testing.T) {
 	require.Equal(t, uint32(tss.MaxParts+1), e.Last().Sequence)
 }
 
-// Each part is taken once and in order: repeats, and what comes after a gap, are passed over.
-func TestTakenOnceInOrder(t *testing.T) {
+// Each part is accepted once and in order; repeats, and parts after a gap, are skipped.
+func TestAcceptedOnceInOrder(t *testing.T) {
 	t.Parallel()
 	e := new(End)
 	var got []tss.Part
@@ -96,8 +96,8 @@ func TestTakenOnceInOrder(t *testing.T) {
 	require.Equal(t, []tss.Part{part(1), part(2), part(3), part(4), part(5)}, got)
 }
 
-// What is not taken is not acknowledged, nor what comes after it, and is taken when it comes again.
-func TestNotTaken(t *testing.T) {
+// A part that is not accepted is not acknowledged, and neither are later ones; it is accepted when it is sent again.
+func TestNotAccepted(t *testing.T) {
 	t.Parallel()
 	e := new(End)
 	parts := []Numbered{{Sequence: 1, Part: part(1)}, {Sequence: 2, Part: part(2)}, {Sequence: 3, Part: part(3)}}
@@ -118,7 +118,7 @@ func TestNotTaken(t *testing.T) {
 	require.Equal(t, uint32(3), ack)
 }
 
-// A part says what its sender has, one that came before too; and what is sent says what was taken.
+// Parts carry acknowledgements, repeated ones too.
 func TestAcknowledgementsTravelWithParts(t *testing.T) {
 	t.Parallel()
 	a, b := sent(t, 3), sent(t, 1)

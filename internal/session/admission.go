@@ -8,64 +8,63 @@ import (
 	"time"
 )
 
-// admission decides which run computes next. At most so many compute at once; behind
-// them waits a bounded queue, fair between callers: they take turns, so that one with a
-// hundred runs does not starve another with one, and each has at most a share of it, so that
-// none fills it; where several do, the one with the most gives way to a caller who has less.
-// Signing goes ahead of everything that makes a share set, since it is short and its caller
-// waits for it; but not for ever, so that no caller who signs without a pause keeps everybody
-// else from a share set.
+// admission decides which run computes next. A fixed number of runs compute at once; the others wait in a bounded
+// queue. Callers take turns, so that a caller with a hundred runs does not delay a caller with one. Each caller may
+// use at most a share of the queue; when the queue is full anyway, the caller with the most waiting runs loses its
+// newest one to a caller with fewer. Signings go before runs that make a share set, because they are short and their
+// callers wait for them, but only maxSigningAhead in a row, so that share sets are made under a constant load of
+// signings too.
 //
-// New wallets are counted apart from the same caller's other runs: they take no share, so
-// that a stolen token is enough to begin them, and they must not keep its owner out.
+// Creations of wallets are queued separately from the same caller's other runs. A stolen token is enough to start
+// them, since they need no share, and they must not lock out the wallets' owner.
 type admission struct {
-	slots    int // how many compute at once
-	maxQueue int // how many wait at most
-	share    int // how many of them may be one caller's
-	anew     int // how many of those that compute may make new wallets
+	slots      int // how many compute at once
+	maxQueue   int // how many wait at most
+	share      int // how many waiting runs one caller may have
+	maxCreates int // how many of the computing runs may create wallets
 
-	mu      sync.Mutex // guards what follows
-	busy    int
-	making  int            // of the busy ones, those that make new wallets
-	held    map[string]int // the busy ones, by caller
-	waiting int
-	lanes   [2]lane       // signing, then the rest
-	ahead   int           // how many went ahead of the rest that waits, one after another
-	recent  time.Duration // how long a run held its slot lately, a moving average
+	mu           sync.Mutex // guards what follows
+	busy         int
+	creating     int            // busy runs that create wallets
+	heldBy       map[string]int // busy runs by caller
+	waiting      int
+	lanes        [2]lane       // signing, then the rest
+	signingAhead int           // signings in a row that went before other waiting runs
+	recent       time.Duration // how long recent runs held their slot: a moving average
 }
 
-// who is whose turn it is: a caller with its new wallets, or with its other runs.
-type who struct {
+// queueKey identifies the queues that take turns: a caller has one for creating wallets and one for all other runs.
+type queueKey struct {
 	caller string
-	anew   bool
+	create bool
 }
 
-// lane is one queue of callers that take turns.
+// lane is a set of queues that take turns.
 type lane struct {
-	turn   []who             // those with somebody waiting, the next one first
-	queues map[who][]*ticket // the oldest first
+	turn   []queueKey             // the non-empty queues, next one first
+	queues map[queueKey][]*ticket // oldest first
 }
 
-// ticket is one run's place.
+// ticket is one run's slot, or its position in the queue.
 type ticket struct {
 	a    *admission
 	lane *lane
-	who
-	ready chan struct{} // closed when it has a slot
-	moved chan struct{} // holds a token when the position changed
-	lost  chan struct{} // closed when it has lost its place in the queue, and why is set
+	queueKey
+	ready     chan struct{} // closed when the run has a slot
+	moved     chan struct{} // receives a value when the position changed
+	displaced chan struct{} // closed when another caller's run took its position; displacedErr is set
 	// Guarded by a.mu:
-	why      error
-	position uint32 // how many go ahead of it, and itself; 0 once it has a slot
-	since    time.Time
-	gone     bool
-	gives    bool // its slot to others: it is in held no more
+	displacedErr error
+	position     uint32    // 1 is the next run; 0 once it has a slot
+	since        time.Time // when it got its slot
+	left         bool      // neither in the queue nor in a slot any more
+	yielded      bool      // gives its slot up for another caller, and is no longer counted in heldBy
 }
 
-// OverloadedError says that the queue is full, or the caller's share of it.
+// OverloadedError is an OVERLOADED: the queue, or the caller's share of it, is full.
 type OverloadedError struct {
 	RetryAfter time.Duration
-	Own        bool // it is the caller's share
+	Own        bool // it is the caller's share that is full
 }
 
 // Error implements error.
@@ -83,53 +82,56 @@ func (e *OverloadedError) Is(target error) bool { return target == ErrOverloaded
 // Later implements LaterError.
 func (e *OverloadedError) Later() time.Duration { return e.RetryAfter }
 
-// maxAhead is how many signings go ahead of the rest, one after another.
-const maxAhead = 8
+// maxSigningAhead is how many signings in a row go before other waiting runs.
+const maxSigningAhead = 8
 
-// firstGuess is how long a run is taken to be before any has ended: an ECDSA resharing
-// with warm pre-params on two cores.
-const firstGuess = 4 * time.Second
+// initialEstimate is the assumed duration of a run before any has ended: that of an ECDSA resharing with warm
+// pre-params on two cores.
+const initialEstimate = 4 * time.Second
 
 func newAdmission(slots, maxQueue int) *admission {
-	a := &admission{slots: slots, maxQueue: maxQueue, share: quarter(maxQueue), anew: slots, recent: firstGuess, held: make(map[string]int)}
+	a := &admission{
+		slots: slots, maxQueue: maxQueue, share: defaultShare(maxQueue), maxCreates: slots, recent: initialEstimate,
+		heldBy: make(map[string]int),
+	}
 	for i := range a.lanes {
-		a.lanes[i].queues = make(map[who][]*ticket)
+		a.lanes[i].queues = make(map[queueKey][]*ticket)
 	}
 	return a
 }
 
-// quarter is the share of a queue that one caller has where nobody says otherwise. The two
-// runs that a user with two devices begins have room in any.
-func quarter(queue int) int { return max(2, queue/4) }
+// defaultShare returns a caller's share of a queue, unless configured otherwise. It is at least 2, so that a user with
+// two devices can use both.
+func defaultShare(queue int) int { return max(2, queue/4) }
 
-// enqueue takes a place, in a slot or in the queue, or fails with an OverloadedError. The
-// place is kept until leave.
+// enqueue returns a ticket with a slot or a position in the queue, or fails with an OverloadedError. The caller must
+// call leave on it.
 func (a *admission) enqueue(caller string, op Operation) (*ticket, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	t := &ticket{a: a, lane: a.lane(op), who: who{caller, op == OpCreate}}
-	t.ready, t.moved, t.lost = make(chan struct{}), make(chan struct{}, 1), make(chan struct{})
-	spare, err := a.full(t.who)
+	t := &ticket{a: a, lane: a.lane(op), queueKey: queueKey{caller, op == OpCreate}}
+	t.ready, t.moved, t.displaced = make(chan struct{}), make(chan struct{}, 1), make(chan struct{})
+	displaced, err := a.checkQueue(t.queueKey)
 	if err != nil {
 		return nil, err
 	}
-	if spare != nil {
-		a.drop(spare)
+	if displaced != nil {
+		a.displace(displaced)
 	}
-	if len(t.lane.queues[t.who]) == 0 {
-		t.lane.turn = append(t.lane.turn, t.who)
+	if len(t.lane.queues[t.queueKey]) == 0 {
+		t.lane.turn = append(t.lane.turn, t.queueKey)
 	}
-	t.lane.queues[t.who] = append(t.lane.queues[t.who], t)
+	t.lane.queues[t.queueKey] = append(t.lane.queues[t.queueKey], t)
 	a.waiting++
 	a.admit()
 	return t, nil
 }
 
-// hasPlace fails with the OverloadedError with which enter would fail now.
-func (a *admission) hasPlace(caller string, op Operation) error {
+// checkCapacity returns the OverloadedError with which enqueue would fail now, or nil.
+func (a *admission) checkCapacity(caller string, op Operation) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	_, err := a.full(who{caller, op == OpCreate})
+	_, err := a.checkQueue(queueKey{caller, op == OpCreate})
 	return err
 }
 
@@ -140,49 +142,52 @@ func (a *admission) lane(op Operation) *lane {
 	return &a.lanes[1]
 }
 
-// free reports whether one more of w would get a slot at once. It must be called with mu held.
-func (a *admission) free(w who) bool { return a.busy < a.slots && (!w.anew || a.making < a.anew) }
-
-// full says why there is no place for one more of w. Where there is none but by another's giving
-// way, that one is spare. It must be called with mu held.
-func (a *admission) full(w who) (spare *ticket, err error) {
-	switch {
-	case a.free(w):
-		return nil, nil //nolint:nilnil // nobody has to give way
-	case a.own(w) >= a.share:
-		return nil, a.ownFull(w)
-	case a.waiting < a.maxQueue:
-		return nil, nil //nolint:nilnil // nobody has to give way
-	}
-	if spare = a.spare(w); spare == nil {
-		err = &OverloadedError{RetryAfter: a.after(a.waiting + 1)}
-	}
-	return spare, err
+// hasFreeSlot reports whether one more run of w would get a slot at once. It must be called with mu held.
+func (a *admission) hasFreeSlot(w queueKey) bool {
+	return a.busy < a.slots && (!w.create || a.creating < a.maxCreates)
 }
 
-// own counts what waits of w. It must be called with mu held.
-func (a *admission) own(w who) int { return len(a.lanes[0].queues[w]) + len(a.lanes[1].queues[w]) }
+// checkQueue returns an OverloadedError if one more run of w can neither get a slot nor wait. If it can only wait in
+// place of another run, that is displaced. It must be called with mu held.
+func (a *admission) checkQueue(w queueKey) (displaced *ticket, err error) {
+	switch {
+	case a.hasFreeSlot(w):
+		return nil, nil //nolint:nilnil // no run is displaced
+	case a.waitingOf(w) >= a.share:
+		return nil, a.shareFull(w)
+	case a.waiting < a.maxQueue:
+		return nil, nil //nolint:nilnil // no run is displaced
+	}
+	if displaced = a.findDisplaced(w); displaced == nil {
+		err = &OverloadedError{RetryAfter: a.estimateWait(a.waiting + 1)}
+	}
+	return displaced, err
+}
 
-// ownFull is the error of who has its share: there is room when the first of them has its slot.
-// It must be called with mu held.
-func (a *admission) ownFull(w who) error {
+// waitingOf returns how many runs of w wait. It must be called with mu held.
+func (a *admission) waitingOf(w queueKey) int {
+	return len(a.lanes[0].queues[w]) + len(a.lanes[1].queues[w])
+}
+
+// shareFull returns the error for a caller whose share is used up. It may retry when the first of its waiting runs has
+// a slot. It must be called with mu held.
+func (a *admission) shareFull(w queueKey) error {
 	first := uint32(0)
 	for i := range a.lanes {
 		if q := a.lanes[i].queues[w]; len(q) > 0 && (first == 0 || q[0].position < first) {
 			first = q[0].position
 		}
 	}
-	return &OverloadedError{RetryAfter: a.after(int(first)), Own: true}
+	return &OverloadedError{RetryAfter: a.estimateWait(int(first)), Own: true}
 }
 
-// spare finds the ticket that gives way to one more of w in a full queue: the newest of whom the
-// most wait, where those are more than w would have; nil where there is none. It must be called
-// with mu held.
-func (a *admission) spare(w who) (t *ticket) {
-	most := a.own(w) + 1
+// findDisplaced returns the ticket that one more run of w displaces in a full queue: the newest of the key with the
+// most waiting runs, if these are more than w would then have, otherwise nil. It must be called with mu held.
+func (a *admission) findDisplaced(w queueKey) (t *ticket) {
+	most := a.waitingOf(w) + 1
 	for i := range a.lanes {
 		for other, q := range a.lanes[i].queues {
-			if n := a.own(other); n > most {
+			if n := a.waitingOf(other); n > most {
 				most, t = n, q[len(q)-1]
 			}
 		}
@@ -190,25 +195,25 @@ func (a *admission) spare(w who) (t *ticket) {
 	return t
 }
 
-// drop takes a ticket's place in the queue from it. It must be called with mu held.
-func (a *admission) drop(t *ticket) {
-	t.why, t.gone = a.ownFull(t.who), true
-	close(t.lost)
+// displace removes a ticket from the queue in favour of another. It must be called with mu held.
+func (a *admission) displace(t *ticket) {
+	t.displacedErr, t.left = a.shareFull(t.queueKey), true
+	close(t.displaced)
 	a.waiting--
 	t.lane.remove(t)
 }
 
-// after estimates when so many runs have got their slots. It must be called with mu held.
-func (a *admission) after(runs int) time.Duration {
+// estimateWait estimates how long it takes until the given number of runs have got their slots. It must be called with
+// mu held.
+func (a *admission) estimateWait(runs int) time.Duration {
 	return a.recent * time.Duration(runs) / time.Duration(a.slots)
 }
 
-// reportEvery is how often a position is reported at most: in a crowd it changes with
-// everybody who comes or goes.
+// reportEvery is the minimum time between two reports of a position, which changes often in a busy queue.
 const reportEvery = time.Second
 
-// wait returns when the ticket has a slot, with an OverloadedError when it has lost its place to
-// another caller's, or with ctx's cause. It reports the position when it changed.
+// wait returns when the ticket has a slot, with an OverloadedError when it was displaced, or with ctx's cause. It
+// reports each change of the position.
 func (t *ticket) wait(ctx context.Context, report func(position uint32)) error {
 	moved := t.moved
 	var pause <-chan time.Time
@@ -221,10 +226,10 @@ func (t *ticket) wait(ctx context.Context, report func(position uint32)) error {
 		select {
 		case <-t.ready:
 			return nil
-		case <-t.lost:
-			return t.why
+		case <-t.displaced:
+			return t.displacedErr
 		case <-moved:
-			if position := t.at(); position > 0 {
+			if position := t.currentPosition(); position > 0 {
 				report(position)
 			}
 			moved, pause = nil, time.After(reportEvery)
@@ -236,8 +241,8 @@ func (t *ticket) wait(ctx context.Context, report func(position uint32)) error {
 	}
 }
 
-// at returns the position as it is now, so that wait reports only what changes after.
-func (t *ticket) at() uint32 {
+// currentPosition returns the position and clears moved, so that wait reports only later changes.
+func (t *ticket) currentPosition() uint32 {
 	t.a.mu.Lock()
 	defer t.a.mu.Unlock()
 	select {
@@ -247,54 +252,52 @@ func (t *ticket) at() uint32 {
 	return t.position
 }
 
-// givesWay reports whether the ticket's caller has more than its share of the slots, of which each
-// caller has as large a part as of the queue, while others wait for one. Where it has, this one
-// must leave, and does not count from now on: of several that look at the same moment, no more
-// give way than are too many.
-func (t *ticket) givesWay() bool {
+// yieldSlot reports whether the ticket must give its slot up: its caller has more than its share of the slots,
+// computed like its share of the queue, while other callers wait. Such a ticket is no longer counted, so that of
+// several runs that ask at the same time no more yield than are over the share.
+func (t *ticket) yieldSlot() bool {
 	a := t.a
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if t.gone || t.gives || a.held[t.caller] <= max(1, a.slots*a.share/a.maxQueue) {
-		return t.gives
+	if t.left || t.yielded || a.heldBy[t.caller] <= max(1, a.slots*a.share/a.maxQueue) {
+		return t.yielded
 	}
 	for i := range a.lanes {
-		if slices.ContainsFunc(a.lanes[i].turn, func(w who) bool { return w.caller != t.caller }) {
-			t.gives = true
-			a.release(t.caller)
+		if slices.ContainsFunc(a.lanes[i].turn, func(w queueKey) bool { return w.caller != t.caller }) {
+			t.yielded = true
+			a.releaseSlot(t.caller)
 			return true
 		}
 	}
 	return false
 }
 
-// release notes that a caller has a slot less. It must be called with mu held.
-func (a *admission) release(caller string) {
-	if a.held[caller]--; a.held[caller] == 0 {
-		delete(a.held, caller)
+// releaseSlot takes one slot off a caller's count. It must be called with mu held.
+func (a *admission) releaseSlot(caller string) {
+	if a.heldBy[caller]--; a.heldBy[caller] == 0 {
+		delete(a.heldBy, caller)
 	}
 }
 
-// leave gives the place back, whether it is a slot or still in the queue. Only the
-// first call counts.
+// leave gives up the slot, or the position in the queue. Later calls do nothing.
 func (t *ticket) leave() {
 	a := t.a
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if t.gone {
+	if t.left {
 		return
 	}
-	t.gone = true
+	t.left = true
 	select {
 	case <-t.ready:
 		a.busy--
-		if !t.gives {
-			a.release(t.caller)
+		if !t.yielded {
+			a.releaseSlot(t.caller)
 		}
-		if t.anew {
-			a.making--
+		if t.create {
+			a.creating--
 		}
-		// An eighth of the newest: a few odd runs do not throw the estimate off.
+		// The newest counts an eighth, so that a few unusual runs do not distort the average.
 		a.recent += (time.Since(t.since) - a.recent) / 8
 	default:
 		a.waiting--
@@ -303,8 +306,7 @@ func (t *ticket) leave() {
 	a.admit()
 }
 
-// admit gives free slots to who is next, and tells the others where they stand. It must
-// be called with mu held.
+// admit gives free slots to the next tickets and updates the positions of the others. It must be called with mu held.
 func (a *admission) admit() {
 	for {
 		t := a.next()
@@ -313,9 +315,9 @@ func (a *admission) admit() {
 		}
 		a.waiting--
 		a.busy++
-		a.held[t.caller]++
-		if t.anew {
-			a.making++
+		a.heldBy[t.caller]++
+		if t.create {
+			a.creating++
 		}
 		t.position, t.since = 0, time.Now()
 		close(t.ready)
@@ -328,38 +330,37 @@ func (a *admission) admit() {
 		t.position = position
 		select {
 		case t.moved <- struct{}{}:
-		default: // one token says it all
+		default: // wait reads the latest position
 		}
 	}
 }
 
-// next takes out who is next, or returns nil where there is nobody, or no slot. It must be called
-// with mu held.
+// next removes the next ticket from the queue and returns it, or nil if none can have a slot. It must be called with
+// mu held.
 func (a *admission) next() *ticket {
 	signing, rest := &a.lanes[0], &a.lanes[1]
-	waits := slices.ContainsFunc(rest.turn, a.free)
-	if !waits || a.ahead < maxAhead {
-		if t := signing.next(a.free); t != nil {
-			a.ahead++
-			if !waits {
-				a.ahead = 0
+	restWaits := slices.ContainsFunc(rest.turn, a.hasFreeSlot)
+	if !restWaits || a.signingAhead < maxSigningAhead {
+		if t := signing.next(a.hasFreeSlot); t != nil {
+			a.signingAhead++
+			if !restWaits {
+				a.signingAhead = 0
 			}
 			return t
 		}
 	}
-	t := rest.next(a.free)
+	t := rest.next(a.hasFreeSlot)
 	if t != nil {
-		a.ahead = 0
+		a.signingAhead = 0
 	}
 	return t
 }
 
-// inOrder lists those that wait in the order in which next would take them. It must be called
-// with mu held.
+// inOrder returns the waiting tickets in the order in which next would return them. It must be called with mu held.
 func (a *admission) inOrder() (all []*ticket) {
 	signing, rest := a.lanes[0].inOrder(), a.lanes[1].inOrder()
-	for ahead := a.ahead; len(signing)+len(rest) > 0; {
-		if len(signing) > 0 && (len(rest) == 0 || ahead < maxAhead) {
+	for ahead := a.signingAhead; len(signing)+len(rest) > 0; {
+		if len(signing) > 0 && (len(rest) == 0 || ahead < maxSigningAhead) {
 			all, signing, ahead = append(all, signing[0]), signing[1:], ahead+1
 		} else {
 			all, rest, ahead = append(all, rest[0]), rest[1:], 0
@@ -368,10 +369,10 @@ func (a *admission) inOrder() (all []*ticket) {
 	return all
 }
 
-// next takes out the oldest ticket of whose turn it is, of those that there is a slot for; nil
-// where there is none.
-func (l *lane) next(free func(who) bool) *ticket {
-	i := slices.IndexFunc(l.turn, free)
+// next removes the oldest ticket of the first queue that hasFreeSlot accepts, moves that queue to the end, and returns
+// the ticket; nil if there is none.
+func (l *lane) next(hasFreeSlot func(queueKey) bool) *ticket {
+	i := slices.IndexFunc(l.turn, hasFreeSlot)
 	if i < 0 {
 		return nil
 	}
@@ -388,15 +389,15 @@ func (l *lane) next(free func(who) bool) *ticket {
 }
 
 func (l *lane) remove(t *ticket) {
-	q := slices.DeleteFunc(l.queues[t.who], func(x *ticket) bool { return x == t })
-	l.queues[t.who] = q
+	q := slices.DeleteFunc(l.queues[t.queueKey], func(x *ticket) bool { return x == t })
+	l.queues[t.queueKey] = q
 	if len(q) == 0 {
-		delete(l.queues, t.who)
-		l.turn = slices.DeleteFunc(l.turn, func(w who) bool { return w == t.who })
+		delete(l.queues, t.queueKey)
+		l.turn = slices.DeleteFunc(l.turn, func(w queueKey) bool { return w == t.queueKey })
 	}
 }
 
-// inOrder lists the tickets in the order in which next would take them.
+// inOrder returns the tickets in the order in which next would return them.
 func (l *lane) inOrder() []*ticket {
 	var all []*ticket
 	for round := 0; ; round++ {

@@ -8,9 +8,8 @@ import (
 	"time"
 )
 
-// Entry is one line of the audit log: who did what to which wallet, and how it ended. It
-// holds no secret. Entries of one wallet form a chain, each with the hash of the one
-// before it; those without a wallet form a chain of their own.
+// Entry is one entry of the audit log: an action of a caller and its outcome. It holds no secrets. The entries of a
+// wallet form a hash chain; those without a wallet form another.
 type Entry struct {
 	Time       time.Time
 	Caller     string
@@ -19,8 +18,8 @@ type Entry struct {
 	ShareSetID string
 	SessionID  string
 	Outcome    string // "ok", "refused" or "failed"
-	Reason     string // one of the reasons in errors.go, where the outcome is not ok
-	Detail     string // what else is worth keeping: an operation, a payload's digest
+	Reason     string // one of the reasons in errors.go, unless the outcome is ok
+	Detail     string // further information, such as the operation or a payload's digest
 }
 
 // The outcomes of an entry.
@@ -45,17 +44,17 @@ func (o Operation) String() string {
 	return "UNKNOWN"
 }
 
-// entry speaks of a change to a session.
-func (s *runner) entry(rec *Session, action string) Entry {
+// auditEntry returns the entry for a change of a session.
+func (s *runner) auditEntry(rec *Session, action string) Entry {
 	return Entry{
 		Time: s.clock.wallNow(), Caller: rec.Caller, Action: action, WalletID: rec.WalletID, ShareSetID: rec.ShareSetID,
 		SessionID: rec.ID, Outcome: outcomeOK, Detail: rec.Operation.String(),
 	}
 }
 
-// ended speaks of a session that did not succeed.
-func (s *runner) ended(rec *Session, action string, err error) Entry {
-	e := s.entry(rec, action)
+// failureEntry returns the entry for a session that did not succeed.
+func (s *runner) failureEntry(rec *Session, action string, err error) Entry {
+	e := s.auditEntry(rec, action)
 	e.Outcome, e.Reason = outcomeFailed, Reason(err)
 	if a := new(AbortedError); errors.As(err, &a) {
 		e.Detail += " culprit " + a.Culprit
@@ -66,15 +65,15 @@ func (s *runner) ended(rec *Session, action string, err error) Entry {
 	return e
 }
 
-// signed adds who signed what, durable before the signature leaves.
-func (e Entry) signed(c Curve, digest []byte) Entry {
+// withSignature adds what is signed, so that it is recorded before the signature is released.
+func (e Entry) withSignature(c Curve, digest []byte) Entry {
 	e.Detail += " " + c.String() + " " + hex.EncodeToString(digest)
 	return e
 }
 
-// refused notes a decision against a caller. What is only malformed is no decision, and
-// neither is a fault of ours.
-func (s *runner) refused(ctx context.Context, e Entry, err error) {
+// auditRefusal records a decision against a caller. Malformed requests and internal errors are not decisions, and are
+// not recorded.
+func (s *runner) auditRefusal(ctx context.Context, e Entry, err error) {
 	e.Outcome, e.Reason = outcomeRefused, Reason(err)
 	switch e.Reason {
 	case ErrInvalidArgument.Reason, ErrShareMalformed.Reason, ErrInternal.Reason, ErrInterrupted.Reason:
@@ -83,16 +82,15 @@ func (s *runner) refused(ctx context.Context, e Entry, err error) {
 		if d := new(DeniedError); errors.As(err, &d) {
 			e.Detail = strings.TrimSpace(e.Detail + " " + d.Why)
 		}
-	case ErrWalletNotFound.Reason: // nobody begins, or adds to, the chain of a wallet that is not theirs
+	case ErrWalletNotFound.Reason: // a caller must not be able to add to another owner's chain
 		e.Detail = strings.TrimSpace(e.Detail + " wallet " + e.WalletID)
 		e.WalletID = ""
 	}
-	s.note(ctx, e)
+	s.writeAudit(ctx, e)
 }
 
-// note writes an audit entry that goes with no change. That it could not be written is
-// in the log, and changes nothing of what was decided.
-func (s *runner) note(ctx context.Context, e Entry) {
+// writeAudit writes an audit entry that accompanies no change. A failure is logged; the decision stands.
+func (s *runner) writeAudit(ctx context.Context, e Entry) {
 	e.Time = s.clock.wallNow()
 	if err := s.ports.Housekeeper.Record(context.WithoutCancel(ctx), e); err != nil {
 		s.ports.Log.Error("an audit entry could not be written", "action", e.Action, "caller", e.Caller, "error", err)

@@ -12,10 +12,10 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// blamed are runs that end as if a side had broken the protocol at their last step.
+// blamed makes runs fail at their commit as if a party had broken the protocol.
 type blamed struct {
 	mu      sync.Mutex // guards what follows
-	culprit string     // empty: nobody
+	culprit string     // empty: runs succeed
 }
 
 func (b *blamed) on(culprit string) {
@@ -44,14 +44,14 @@ func setOf(t testing.TB, p *servertest.Parts, h held) *session.StoredSet {
 	return set
 }
 
-// backupOf asks for one more backup from a signing set.
+// backupOf returns a request for another backup of a signing set.
 func backupOf(h held) session.BackupRequest {
 	return session.BackupRequest{Start: start(), WalletID: h.wallet, SigningShare: signWith(h).SigningShare, Method: session.Custom}
 }
 
-// In a hosted run both sides are the service's: whoever of the two breaks it, the client is not
-// to blame, and nothing is charged.
-func TestHostedRunsBlameNobody(t *testing.T) {
+// In a hosted run both sides are the service's: whichever of them breaks it, the client is not blamed, and nothing is
+// charged.
+func TestHostedRunsBlameNoClient(t *testing.T) {
 	t.Parallel()
 	var fault blamed
 	p, first, backup := open(t, servertest.Config{Sessions: session.Config{Aborts: 1}, Wrap: fault.wrap})
@@ -90,8 +90,7 @@ func TestHostedRunsBlameNobody(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A run that is under way when its set is locked makes nothing, and one that waited for its
-// turn does not begin.
+// A run that is active when its set is locked makes nothing, and one that waits for a slot does not begin.
 func TestLockInFlight(t *testing.T) {
 	t.Parallel()
 	gate := servertest.NewGate()
@@ -116,7 +115,7 @@ func TestLockInFlight(t *testing.T) {
 	before := found(t, p, first)
 	p.Lock(t, first.wallet, first.set)
 	p.Lock(t, backup.wallet, backup.set)
-	gate.Open() // each of the three has looked at its set by now
+	gate.Open() // each of the three has checked its set by now
 	for _, r := range append(runs, waiting) {
 		progress, out, err := ended(t, r, nil)
 		require.ErrorIs(t, err, session.ErrShareSetLocked)
@@ -131,7 +130,7 @@ func TestLockInFlight(t *testing.T) {
 		}
 	}
 	require.Len(t, found(t, p, first).Sets, len(before.Sets))
-	require.Equal(t, uint32(1), setOf(t, p, first).Aborts, "to be refused is no abort")
+	require.Equal(t, uint32(1), setOf(t, p, first).Aborts, "a refusal is not an abort")
 }
 
 func found(t testing.TB, p *servertest.Parts, h held) *session.Wallet {
@@ -141,8 +140,7 @@ func found(t testing.TB, p *servertest.Parts, h held) *session.Wallet {
 	return w
 }
 
-// Only an admin releases a set, and what it does is in the audit log. A locked set can be
-// revoked all the same.
+// Only an admin releases a set, and the audit log records it. A locked set can still be revoked.
 func TestRelease(t *testing.T) {
 	t.Parallel()
 	p, first, backup := open(t, servertest.Config{})
@@ -150,12 +148,13 @@ func TestRelease(t *testing.T) {
 	admin := session.Caller{Name: "root", Scopes: []session.Scope{session.ScopeAdmin}}
 	ctx := context.WithoutCancel(t.Context())
 	p.Lock(t, first.wallet, first.set)
-	for who, c := range map[*session.Error]session.Caller{
-		session.ErrPermissionDenied: {Name: "alice", Scopes: []session.Scope{session.ScopeRead, session.ScopeWrite, session.ScopeSign}},
-		session.ErrWalletNotFound:   {Name: "mallory", Scopes: []session.Scope{session.ScopeRead, session.ScopeWrite, session.ScopeSign}},
+	noAdmin := []session.Scope{session.ScopeRead, session.ScopeWrite, session.ScopeSign}
+	for want, c := range map[*session.Error]session.Caller{
+		session.ErrPermissionDenied: {Name: "alice", Scopes: noAdmin},
+		session.ErrWalletNotFound:   {Name: "mallory", Scopes: noAdmin},
 	} {
 		_, err := p.Sessions.Release(ctx, c, first.wallet, first.set)
-		require.ErrorIs(t, err, who)
+		require.ErrorIs(t, err, want)
 	}
 	require.True(t, setOf(t, p, first).Locked())
 	_, err := p.Sessions.Sign(ctx, alice, signWith(first))

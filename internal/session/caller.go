@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// Scope is a right that a caller has over wallets of any owner.
+// Scope is a right over wallets of any owner.
 type Scope string
 
 // The scopes.
@@ -16,13 +16,13 @@ const (
 	ScopeAdmin Scope = "wallets:admin"
 )
 
-// Caller is who calls, as the interceptors found out.
+// Caller is the authenticated caller of a request.
 type Caller struct {
-	Name   string // unique over all ways to authenticate: a user's or a service's subject
+	Name   string // unique over all authentication methods: a user's or a service's subject
 	Scopes []Scope
 }
 
-// action is one thing that a caller may do to a wallet or a session.
+// action is something that a caller may do to a wallet or a session.
 type action string
 
 const (
@@ -34,14 +34,14 @@ const (
 	actRelease   action = "release a set of" // an owner needs the scope too
 	actSign      action = "sign"
 	actRead      action = "read"
-	actSession   action = "use" // look at, cancel, attach to, or feed a session
+	actSession   action = "use" // read, cancel, attach to, or send messages to a session
 )
 
-// ownerOnly stands in the table where no scope helps.
+// ownerOnly marks actions that no scope permits.
 const ownerOnly Scope = ""
 
-// scopeFor is the one table of rights: an owner may do anything to its own wallets, and
-// everybody else needs the scope that stands here. A session's owner is who started it.
+// scopeFor maps each action to the scope that other callers than the owner need. Owners may do anything to their own
+// wallets. The owner of a session is the caller who started it.
 var scopeFor = map[action]Scope{
 	actCreate:    ScopeWrite,
 	actBackup:    ScopeWrite,
@@ -54,12 +54,12 @@ var scopeFor = map[action]Scope{
 	actSession:   ownerOnly,
 }
 
-func (c Caller) has(s Scope) bool { return slices.Contains(c.Scopes, s) }
+func (c Caller) hasScope(s Scope) bool { return slices.Contains(c.Scopes, s) }
 
 // mayOnAny reports whether c may do a to wallets of any owner.
 func (c Caller) mayOnAny(a action) bool {
 	s, ok := scopeFor[a]
-	return ok && s != ownerOnly && c.has(s)
+	return ok && s != ownerOnly && c.hasScope(s)
 }
 
 // may reports whether c may do a to a wallet of owner.
@@ -67,8 +67,7 @@ func (c Caller) may(a action, owner string) bool {
 	return c.Name != "" && c.Name == owner || c.mayOnAny(a)
 }
 
-// authorise returns the wallet's absence for a stranger, who must not learn that it
-// is there.
+// authorise returns ErrWalletNotFound for an unauthorised caller, who must not learn that the wallet exists.
 func (c Caller) authorise(a action, w *Wallet) error {
 	if !c.may(a, w.Owner) {
 		return fmt.Errorf("%w: caller %q may not %s a wallet of %q", ErrWalletNotFound, c.Name, a, w.Owner)
@@ -76,7 +75,7 @@ func (c Caller) authorise(a action, w *Wallet) error {
 	return nil
 }
 
-// authoriseSession returns the session's absence for everybody who did not start it.
+// authoriseSession returns ErrSessionNotFound for every caller other than the one who started it.
 func (c Caller) authoriseSession(rec *Session) error {
 	if !c.may(actSession, rec.Caller) {
 		return fmt.Errorf("%w: caller %q may not use a session of %q", ErrSessionNotFound, c.Name, rec.Caller)

@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The rights as wallet_service.proto has them.
+// The rights as documented in wallet_service.proto.
 func TestRights(t *testing.T) {
 	t.Parallel()
 	want := map[action]Scope{
@@ -23,18 +23,18 @@ func TestRights(t *testing.T) {
 				if s == scope && s != "" {
 					require.NoError(t, err, "%s with %s", a, s)
 				} else {
-					require.ErrorIs(t, err, ErrWalletNotFound, "%s with %q: a stranger must not learn that it is there", a, s)
+					require.ErrorIs(t, err, ErrWalletNotFound, "%s with %q: a stranger must not learn that it exists", a, s)
 				}
 			}
 		}
-		require.ErrorIs(t, Caller{}.authorise(a, &Wallet{}), ErrWalletNotFound, "nobody owns nothing")
+		require.ErrorIs(t, Caller{}.authorise(a, &Wallet{}), ErrWalletNotFound, "an unnamed caller owns nothing")
 		require.ErrorIs(t, Caller{Name: "Alice"}.authorise(a, w), ErrWalletNotFound)
 		require.False(t, Caller{Name: "alice"}.mayOnAny(a))
 	}
 	require.ErrorIs(t, Caller{Name: "root", Scopes: []Scope{""}}.authorise("unknown", w), ErrWalletNotFound)
 }
 
-// A session is for who started it, whatever scopes another one has.
+// Only the caller who started a session may use it, whatever scopes others have.
 func TestRightsOverASession(t *testing.T) {
 	t.Parallel()
 	rec := &Session{ID: "s", Caller: "alice"}
@@ -43,5 +43,5 @@ func TestRightsOverASession(t *testing.T) {
 	for _, name := range []string{"service", "", "Alice"} {
 		require.ErrorIs(t, Caller{Name: name, Scopes: every}.authoriseSession(rec), ErrSessionNotFound, name)
 	}
-	require.ErrorIs(t, Caller{}.authoriseSession(&Session{}), ErrSessionNotFound, "nobody started nothing")
+	require.ErrorIs(t, Caller{}.authoriseSession(&Session{}), ErrSessionNotFound, "an unnamed caller started nothing")
 }

@@ -2,15 +2,15 @@ package session
 
 import "time"
 
-// clock tells two times, both as the store keeps them (microseconds, UTC), since an outcome
-// must be the same whether it comes from memory or from there.
+// clock provides two times, both with the store's precision (microseconds, UTC), so that an outcome is the same
+// whether it comes from memory or from the store.
 //
-// wallNow is for people: when something was made, who did what when. now is for deadlines:
-// it starts at the wall's time and goes on steadily, so that a wall clock that jumps by an
-// hour neither erases a set that waits for its confirmation nor keeps it an hour too long.
+// wallNow is for timestamps that people read. now is for deadlines: it starts at the wall clock's time and then runs
+// steadily, so that a wall clock that jumps by an hour neither erases a pending set early nor keeps it an hour too
+// long.
 type clock struct {
 	wall  func() time.Time
-	start time.Time // the wall's, when began was
+	start time.Time // the wall clock's time at began
 	began time.Time // with a monotonic reading
 }
 

@@ -12,13 +12,13 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// jumpy is a clock on the wall that somebody sets.
+// jumpy is a wall clock that a test can set.
 type jumpy struct{ off atomic.Int64 }
 
 func (j *jumpy) now() time.Time { return time.Now().Add(time.Duration(j.off.Load())) }
 
-// A clock that jumps by an hour, while a run computes and while its set waits for the
-// confirmation, costs nobody a share: neither is the set erased early, nor kept too long.
+// A wall clock that jumps by an hour, while a run computes or its set waits for the confirmation, costs no share: the
+// set is neither erased early nor kept too long.
 func TestClockJumps(t *testing.T) {
 	t.Parallel()
 	for name, jump := range map[string]time.Duration{"an hour on": time.Hour, "an hour back": -time.Hour} {
@@ -63,7 +63,7 @@ func TestClockJumps(t *testing.T) {
 			_, _, err = p.Store.VerifyAudit(t.Context())
 			require.NoError(t, err)
 
-			// The next process begins with the clock as it is then. What is ACTIVE is not its business.
+			// The next process starts with the current clock. ACTIVE sets are not affected.
 			p.Stop()
 			next := servertest.Open(t, servertest.Config{Dir: p.Dir, Keyset: p.Keyset, Sessions: session.Config{Wall: clock.now}})
 			w, err := next.Sessions.Wallet(t.Context(), alice, first.wallet)
@@ -74,7 +74,7 @@ func TestClockJumps(t *testing.T) {
 	}
 }
 
-// A deadline that the clock jumped over between two processes is over: the caller hears so.
+// A deadline that passed between two processes, because the clock jumped, has expired, and the caller is told so.
 func TestClockJumpsBetweenProcesses(t *testing.T) {
 	t.Parallel()
 	clock := new(jumpy)
@@ -93,8 +93,8 @@ func TestClockJumpsBetweenProcesses(t *testing.T) {
 	require.ErrorIs(t, err, session.ErrSessionExpired)
 }
 
-// What ended is answered again by a service that shuts down: it needs no run.
-func TestRecallWhileDraining(t *testing.T) {
+// A service that is shutting down still replays ended sessions, which needs no run.
+func TestReplayWhileDraining(t *testing.T) {
 	t.Parallel()
 	p, first, backup := open(t, servertest.Config{})
 	confirmed(t, p, backup)
@@ -121,7 +121,7 @@ func TestRecallWhileDraining(t *testing.T) {
 	require.ErrorIs(t, err, session.ErrShuttingDown)
 }
 
-// Runs on their way count as sets that nobody has confirmed: together they cannot pass the cap.
+// Active runs count as unconfirmed sets: together they cannot exceed the limit.
 func TestPendingCapCountsRuns(t *testing.T) {
 	t.Parallel()
 	gate := servertest.NewGate()
@@ -145,7 +145,7 @@ func TestPendingCapCountsRuns(t *testing.T) {
 	made(t, r, err)
 }
 
-// A signature that waits to be asked for again goes with the set that made it.
+// A stored signature is erased with the set that made it.
 func TestRevocationErasesSignatures(t *testing.T) {
 	t.Parallel()
 	p, first, backup := open(t, servertest.Config{})

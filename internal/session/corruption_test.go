@@ -6,15 +6,15 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	_ "modernc.org/sqlite" // to alter a database behind a store's back
+	_ "modernc.org/sqlite" // to modify a database without the store
 
 	"github.com/mpcd/mpcd/internal/secret"
 	"github.com/mpcd/mpcd/internal/server/servertest"
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// damaged opens a copy of the stock in which SQL was run beside the store. Its BACKUP set
-// is confirmed; a result that waits, where there is one, is that of another backup.
+// damaged opens a copy of the stock after running SQL on its database. Its BACKUP set is confirmed; the stored result,
+// if any, is that of another backup.
 func damaged(t *testing.T, statements ...string) (p *servertest.Parts) {
 	t.Helper()
 	p, _, _ = open(t, servertest.Config{})
@@ -38,8 +38,7 @@ func flip(column string, at string) string {
 	return "CAST(substr(" + column + ", 1, (" + at + ")-1) || " + other + " || substr(" + column + ", (" + at + ")+1) AS BLOB)"
 }
 
-// A row that has rotted is DATA_CORRUPTED, names the set in the log, and is never blamed
-// on the client, whose share is as it always was.
+// A corrupted row is DATA_CORRUPTED, with its set in the log, and is never blamed on the client.
 func TestCorruptedRows(t *testing.T) {
 	t.Parallel()
 	stocked(t)
@@ -48,29 +47,29 @@ func TestCorruptedRows(t *testing.T) {
 		return "UPDATE share_sets SET record = " + flip("record", at) + " WHERE id = '" + stock.first.set + "'"
 	}
 	for name, sql := range map[string]string{
-		"half: first byte":     "UPDATE share_set_halves SET ciphertext = " + flip("ciphertext", "1") + of(stock.first),
-		"half: a middle byte":  "UPDATE share_set_halves SET ciphertext = " + flip("ciphertext", "length(ciphertext)/2") + of(stock.first),
-		"half: last byte":      "UPDATE share_set_halves SET ciphertext = " + flip("ciphertext", "length(ciphertext)") + of(stock.first),
-		"half: cut short":      "UPDATE share_set_halves SET ciphertext = substr(ciphertext, 1, 40)" + of(stock.first),
-		"half: empty":          "UPDATE share_set_halves SET ciphertext = x''" + of(stock.first),
-		"half: erased":         "UPDATE share_set_halves SET ciphertext = NULL" + of(stock.first),
-		"half: of another set": "UPDATE share_set_halves SET ciphertext = (SELECT ciphertext FROM share_set_halves " + of(stock.backup) + ")" + of(stock.first),
-		"half: gone":           "DELETE FROM share_set_halves" + of(stock.first),
-		"half: other curve":    "UPDATE share_set_halves SET curve = 1" + of(stock.first),
-		"record: empty":        "UPDATE share_sets SET record = x'' WHERE id = '" + stock.first.set + "'",
-		"record: another's":    "UPDATE share_sets SET record = (SELECT record FROM share_sets WHERE id = '" + stock.backup.set + "') WHERE id = '" + stock.first.set + "'",
-		"public key":           "UPDATE wallet_keys SET public_key = " + flip("public_key", "5"),
-		"record: wallet id":    record("instr(record, x'" + hexID(stock.first.wallet) + "') + 3"),
-		"record: set id":       record("instr(record, x'" + hexID(stock.first.set) + "') + 3"),
-		"record: first byte":   record("1"),
-		"record: last byte":    record("length(record)"),
-		"record: a middle one": record("length(record)/2"),
-		"record: a late one":   record("length(record)-40"),
+		"server share: first byte":     "UPDATE share_set_halves SET ciphertext = " + flip("ciphertext", "1") + of(stock.first),
+		"server share: a middle byte":  "UPDATE share_set_halves SET ciphertext = " + flip("ciphertext", "length(ciphertext)/2") + of(stock.first),
+		"server share: last byte":      "UPDATE share_set_halves SET ciphertext = " + flip("ciphertext", "length(ciphertext)") + of(stock.first),
+		"server share: cut short":      "UPDATE share_set_halves SET ciphertext = substr(ciphertext, 1, 40)" + of(stock.first),
+		"server share: empty":          "UPDATE share_set_halves SET ciphertext = x''" + of(stock.first),
+		"server share: erased":         "UPDATE share_set_halves SET ciphertext = NULL" + of(stock.first),
+		"server share: of another set": "UPDATE share_set_halves SET ciphertext = (SELECT ciphertext FROM share_set_halves " + of(stock.backup) + ")" + of(stock.first),
+		"server share: gone":           "DELETE FROM share_set_halves" + of(stock.first),
+		"server share: other curve":    "UPDATE share_set_halves SET curve = 1" + of(stock.first),
+		"record: empty":                "UPDATE share_sets SET record = x'' WHERE id = '" + stock.first.set + "'",
+		"record: another's":            "UPDATE share_sets SET record = (SELECT record FROM share_sets WHERE id = '" + stock.backup.set + "') WHERE id = '" + stock.first.set + "'",
+		"public key":                   "UPDATE wallet_keys SET public_key = " + flip("public_key", "5"),
+		"record: wallet id":            record("instr(record, x'" + hexID(stock.first.wallet) + "') + 3"),
+		"record: set id":               record("instr(record, x'" + hexID(stock.first.set) + "') + 3"),
+		"record: first byte":           record("1"),
+		"record: last byte":            record("length(record)"),
+		"record: a middle one":         record("length(record)/2"),
+		"record: a late one":           record("length(record)-40"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := damaged(t, sql)
-			for range 2 { // whoever holds the right share is told the same every time
+			for range 2 { // a caller with the right share gets the same error every time
 				r, err := p.Sessions.Sign(t.Context(), alice, signWith(stock.first))
 				if err == nil {
 					_, _, err = ended(t, r, nil)
@@ -80,7 +79,7 @@ func TestCorruptedRows(t *testing.T) {
 				require.NotErrorIs(t, err, session.ErrShareSetMismatch)
 				require.Contains(t, err.Error(), stock.first.set, "the log names the row")
 			}
-			// A share that is not right is refused as ever.
+			// A forged share is still refused.
 			forged := append([]byte(nil), stock.first.share...)
 			forged[len(forged)-1] ^= 1
 			req := signWith(stock.first)
@@ -104,7 +103,7 @@ func hexID(id string) string {
 	return string(out)
 }
 
-// A waiting result that has rotted is DATA_CORRUPTED too.
+// A corrupted stored result is DATA_CORRUPTED too.
 func TestCorruptedResult(t *testing.T) {
 	t.Parallel()
 	stocked(t)
@@ -115,6 +114,6 @@ func TestCorruptedResult(t *testing.T) {
 			_, _, err = ended(t, r, nil)
 		}
 		require.ErrorIs(t, err, session.ErrDataCorrupted)
-		confirmed(t, p, stock.backup) // the client who has its share already does not mind
+		confirmed(t, p, stock.backup) // a client that has its share already can still confirm
 	}
 }

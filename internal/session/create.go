@@ -8,7 +8,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// Create starts, or attaches to, the making of a wallet with its first SIGNING set.
+// Create starts, or attaches to, the creation of a wallet with its first SIGNING set.
 func (s *Service) Create(ctx context.Context, c Caller, req CreateRequest) (*Run, error) {
 	if req.Owner == "" {
 		req.Owner = c.Name
@@ -27,7 +27,7 @@ func (s *Service) Create(ctx context.Context, c Caller, req CreateRequest) (*Run
 	if err != nil {
 		return nil, err
 	}
-	return s.start(ctx, job{
+	return s.attachOrStart(ctx, job{
 		operation: &create{req}, op: OpCreate, caller: c, requestID: req.RequestID, fingerprint: fp, device: req.Device,
 	})
 }
@@ -52,10 +52,11 @@ func (o *create) execute(ctx context.Context, s *runner, w *work, p *plan) (*mad
 
 func (s *runner) checkStart(st *Start) error {
 	if st.Device != nil && st.SealTo != nil {
-		return &FieldError{"seal_to", "must be empty: the device's new share comes from nobody"}
+		return &FieldError{"seal_to", "must be empty: the device makes its new share itself"}
 	}
 	if st.Device == nil && st.SealTo == nil && s.cfg.RequireSealTo {
-		return &FieldError{"seal_to", "must be an age X25519 recipient (age1...), so that nothing but the caller can read the new share"}
+		const want = "must be an age X25519 recipient (age1...), so that nothing but the caller can read the new share"
+		return &FieldError{"seal_to", want}
 	}
 	return nil
 }

@@ -7,9 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A new share that goes to a device comes back to nobody; where the operator wants it, every
-// other one is sealed to its caller.
-func TestWhereANewShareMayGo(t *testing.T) {
+// A device makes its share itself, so seal_to is not allowed; the operator can require it for all other new shares.
+func TestCheckStart(t *testing.T) {
 	t.Parallel()
 	key, err := age.GenerateX25519Identity()
 	require.NoError(t, err)

@@ -5,33 +5,29 @@ import (
 	"time"
 )
 
-// Deletion is a share set of which somebody else's custodian may keep the server's share
-// although nobody can use it: the set was revoked, or never committed, or not confirmed in
-// time.
+// Deletion is a share set whose server share an external custodian may keep although it can no longer be used: it was
+// revoked, never committed, or not confirmed in time.
 type Deletion struct {
 	ShareSetID string
 	WalletID   string
-	Owner      string    // of the wallet, as the half was deposited
-	Due        time.Time // when the custodian is told, at the earliest
-	Tries      int       // how often it was told already, in vain
+	Owner      string    // the wallet's owner, as given to Deposit
+	Due        time.Time // when to tell the custodian, at the earliest
+	Tries      int       // failed attempts to tell it
 }
 
-// Deletions is the store's list of what custodians are still to delete. Besides what is
-// planned here, Revoke and Sweep put each BACKUP set on it whose half is not in their own
-// store, in the transaction in which it goes. What a method changed is durable when it
-// returns nil.
+// Deletions is the store's list of what custodians still have to delete. Besides what is planned here, Revoke and
+// Sweep add each BACKUP set whose server share is not in the store, in the transaction that removes the set. A change
+// is durable once its method returned nil.
 type Deletions interface {
-	// PlanDeletion puts a set that is not committed on the list, before its half leaves: so
-	// none is forgotten, however its run ends. The set's Commit takes it off again, in its
-	// own transaction. Planning it again changes its time alone.
+	// PlanDeletion adds a set that is not committed yet, before its share is sent to the custodian, so that no share is
+	// forgotten, however the run ends. The set's Commit removes it in its own transaction. Planning a set again only
+	// changes its time.
 	PlanDeletion(ctx context.Context, d Deletion) error
-	// DueDeletions returns up to limit deletions that are due, in the order of their times.
-	// From then on the sets cannot be committed any more: their Commit returns
-	// ErrInterrupted. None is an empty list, no error.
+	// DueDeletions returns up to limit deletions that are due, by time. From then on these sets cannot be committed:
+	// Commit returns ErrInterrupted. If there are none, the list is empty.
 	DueDeletions(ctx context.Context, now time.Time, limit int) ([]Deletion, error)
-	// PostponeDeletion sets a deletion's time after a try in vain, and counts the try.
+	// PostponeDeletion sets the next time after a failed attempt, and counts the attempt.
 	PostponeDeletion(ctx context.Context, shareSetID string, until time.Time) error
-	// EndDeletion takes a set off the list, and writes e. Where it is not on the list (any
-	// more), nothing is changed or written.
+	// EndDeletion removes a set from the list and writes e. For a set that is not on the list it does nothing.
 	EndDeletion(ctx context.Context, shareSetID string, e Entry) error
 }

@@ -11,41 +11,40 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// Part is package tss's: one unit of what the two sides of a device-held run send each
-// other.
+// Part is a unit of what the two sides of a device-held run send each other.
 type Part = tss.Part
 
-// Device says that the client's side runs on a device, and which of its runs calls.
+// Device says that the client's side runs on a device, and identifies the calling instance.
 type Device struct {
-	ShareSetID string // the set that is used; empty for a new wallet
-	Instance   string // UUID of this one start of the device's parties
-	Attempt    uint32 // that they belong to; 0: they begin
-	Ack        uint32 // the last of the service's parts that the device has
+	ShareSetID string // the set to use; empty for a new wallet
+	Instance   string // UUID of one start of the device's side
+	Attempt    uint32 // the attempt that the instance takes part in; 0: it starts one
+	Ack        uint32 // the last of the service's parts that the device has received
 }
 
-// Numbered is package link's: a part with its place among its sender's.
+// Numbered is a part with its sequence number.
 type Numbered = link.Numbered
 
-// device is the service's end of the link to one device, for one attempt. Before the run has its
-// place, nothing is taken but the device's hello.
+// device is the service's end of the link to one device, for one attempt. Until the run has a slot, only the device's
+// hello is accepted.
 type device struct {
 	instance string
 	attempt  uint32
-	silence  time.Duration // after which it is gone
-	wake     func()        // tells the run's followers that there is more to send
-	in       chan Part     // what the device sent, in order
-	room     *buffer       // for what is in there; nil: there is no bound
-	gotFirst chan struct{} // closed when the first part is there
-	stopped  chan struct{} // closed when over is set
+	silence  time.Duration // after which the run ends
+	wake     func()        // tells the run's followers that there are parts to send
+	in       chan Part     // received parts, in order
+	buffered *buffer       // counts the bytes of in; nil: unlimited
+	gotFirst chan struct{} // closed when the first part was received
+	stopped  chan struct{} // closed when stopErr is set
 
-	mu        sync.Mutex // guards what follows
-	end       link.End
-	hello     *tss.Hello // of the device
-	place     *ticket    // which it has; nil before
-	listening bool       // the run takes all parts: it is there to look at them; before, the hello alone
-	over      error      // why nothing is taken or sent any more; nil: it is
-	waits     time.Time  // since when the run waits for the device; zero: it does not
-	armed     bool       // its end costs a soft abort
+	mu           sync.Mutex // guards what follows
+	end          link.End
+	hello        *tss.Hello // the device's; nil: not received, or not a hello
+	ticket       *ticket    // the run's; nil until it has a slot
+	listening    bool       // the run processes parts; before, only the hello is accepted
+	stopErr      error      // why parts are no longer accepted or sent; nil: they are
+	waitingSince time.Time  // when the run began to wait for the device; zero: it does not wait
+	armed        bool       // ending the run now costs a soft abort
 }
 
 var _ tss.Link = (*device)(nil)
@@ -57,8 +56,8 @@ func newDevice(instance string, attempt uint32, silence time.Duration, wake func
 	}
 }
 
-// awaitHello waits for the device's first part, and returns it where it is a hello, or nil; or it
-// returns ctx's cause.
+// awaitHello waits for the device's first part and returns its hello, or nil if the part is not a hello. If ctx ends
+// first, it returns its cause.
 func (d *device) awaitHello(ctx context.Context) (*tss.Hello, error) {
 	select {
 	case <-d.gotFirst:
@@ -70,25 +69,24 @@ func (d *device) awaitHello(ctx context.Context) (*tss.Hello, error) {
 	}
 }
 
-// setPlace notes the place that the run got.
-func (d *device) setPlace(place *ticket) {
+// setTicket records the ticket of a run that has its slot.
+func (d *device) setTicket(t *ticket) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.place = place
+	d.ticket = t
 }
 
-// listen hands the run the device's hello, and takes what comes after it from now on: the run is
-// there to look at it.
+// listen passes the hello to the run and accepts all later parts, which the run processes from now on.
 func (d *device) listen() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	hello := Part{Hello: d.hello}
-	d.room.add(sizeOf(hello), true)
-	d.in <- hello // the first: there is room
+	d.buffered.reserve(sizeOf(hello), true)
+	d.in <- hello // it is the first, so this does not block
 	d.listening = true
 }
 
-// close takes nothing any more, and drops what nobody took. The run has ended.
+// close stops the link and drops unprocessed parts, after the run has ended.
 func (d *device) close() {
 	if d == nil {
 		return
@@ -98,16 +96,16 @@ func (d *device) close() {
 	defer d.mu.Unlock()
 	d.hello = nil
 	for len(d.in) > 0 {
-		d.room.free(sizeOf(<-d.in))
+		d.buffered.release(sizeOf(<-d.in))
 	}
 }
 
 // Send implements tss.Link.
 func (d *device) Send(_ context.Context, p Part) error {
 	d.mu.Lock()
-	if d.over != nil {
+	if d.stopErr != nil {
 		d.mu.Unlock()
-		return nil //nolint:nilerr // nobody is to have it, and that is no fault of the sender's
+		return nil //nolint:nilerr // nothing is sent after the end, which is not the sender's fault
 	}
 	err := d.end.Send(p)
 	d.mu.Unlock()
@@ -118,25 +116,26 @@ func (d *device) Send(_ context.Context, p Part) error {
 	return nil
 }
 
-// Recv implements tss.Link. When the device is stopped, it returns what was taken before, and
-// then an error that is tss.ErrStopped and the reason.
+// Recv implements tss.Link. After a stop it first returns the parts that were accepted before, and then an error that
+// wraps tss.ErrStopped and the reason.
 func (d *device) Recv(ctx context.Context) (Part, error) {
-	silence, look := time.NewTimer(d.silence), time.NewTicker(reportEvery)
+	silence, tick := time.NewTimer(d.silence), time.NewTicker(reportEvery)
 	defer silence.Stop()
-	defer look.Stop()
-	d.waitsSince(time.Now())
-	defer d.waitsSince(time.Time{})
+	defer tick.Stop()
+	d.setWaitingSince(time.Now())
+	defer d.setWaitingSince(time.Time{})
 	for on := true; on; {
 		select {
 		case p := <-d.in:
-			d.room.free(sizeOf(p))
+			d.buffered.release(sizeOf(p))
 			return p, nil
-		case <-look.C:
-			if on = !d.outstays(); !on {
-				d.stop(fmt.Errorf("%w: the device has said nothing for %v, and others wait for its place", ErrInterrupted, outstay))
+		case <-tick.C:
+			if on = !d.mustYield(); !on {
+				d.stop(fmt.Errorf("%w: no message from the device for %v, and other callers wait for its slot",
+					ErrInterrupted, yieldAfter))
 			}
 		case <-silence.C:
-			d.stop(fmt.Errorf("%w: the device has said nothing for %v", ErrInterrupted, d.silence))
+			d.stop(fmt.Errorf("%w: no message from the device for %v", ErrInterrupted, d.silence))
 			on = false
 		case <-d.stopped:
 			on = false
@@ -145,66 +144,64 @@ func (d *device) Recv(ctx context.Context) (Part, error) {
 		}
 	}
 	select {
-	case p := <-d.in: // it was acknowledged
-		d.room.free(sizeOf(p))
+	case p := <-d.in: // it was acknowledged, so it must be processed
+		d.buffered.release(sizeOf(p))
 		return p, nil
 	default:
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		return Part{}, fmt.Errorf("%w: %w", tss.ErrStopped, d.over)
+		return Part{}, fmt.Errorf("%w: %w", tss.ErrStopped, d.stopErr)
 	}
 }
 
-// outstay is how long a device may say nothing while others wait for its place, where its caller
-// has more than a share of them.
-const outstay = 10 * time.Second
+// yieldAfter is how long a device may be silent while other callers wait and its own caller has more than its share of
+// the slots.
+const yieldAfter = 10 * time.Second
 
-// outstays reports whether the device must give way: then its run ends.
-func (d *device) outstays() bool {
+// mustYield reports whether the run must end so that another caller gets its slot.
+func (d *device) mustYield() bool {
 	d.mu.Lock()
-	place, armed := d.place, d.armed
+	t, armed := d.ticket, d.armed
 	d.mu.Unlock()
-	// An honest device that has lost its network has the time to come back at no charge, whoever
-	// else waits. A set has few armed runs.
-	return place != nil && !armed && d.quiet() >= outstay && place.givesWay()
+	// An armed run is charged when it ends: an honest device that lost its network gets its whole time to reconnect.
+	// A set has few armed runs.
+	return t != nil && !armed && d.silentFor() >= yieldAfter && t.yieldSlot()
 }
 
-// arms notes that the run's end costs a soft abort, or does no more.
-func (d *device) arms(armed bool) {
+// setArmed records whether ending the run costs a soft abort.
+func (d *device) setArmed(armed bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.armed = armed
 }
 
-// stop makes the device's end of the link the end of what is taken and sent. The first reason
-// counts.
+// stop ends receiving and sending. Only the first reason is kept.
 func (d *device) stop(why error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.over == nil {
-		d.over = why
+	if d.stopErr == nil {
+		d.stopErr = why
 		close(d.stopped)
 	}
 }
 
-func (d *device) waitsSince(t time.Time) {
+func (d *device) setWaitingSince(t time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.waits = t
+	d.waitingSince = t
 }
 
-// quiet returns how long the run has been waiting for the device; 0 while it does not.
-func (d *device) quiet() time.Duration {
+// silentFor returns how long the run has been waiting for the device; 0 while it does not wait.
+func (d *device) silentFor() time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.waits.IsZero() {
+	if d.waitingSince.IsZero() {
 		return 0
 	}
-	return time.Since(d.waits)
+	return time.Since(d.waitingSince)
 }
 
-// last returns the last part that was sent.
-func (d *device) last() *Numbered {
+func (d *device) lastSent() *Numbered {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.end.Last()
@@ -212,12 +209,13 @@ func (d *device) last() *Numbered {
 
 const macLen = 32
 
-// encodeLast returns what the store keeps of a run's last part, a MAC.
+// encodeLast returns the stored form of a run's last part, a MAC: sequence and acknowledgement, 4 bytes each, and the
+// MAC.
 func encodeLast(n *Numbered) []byte {
 	return append(binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, n.Sequence), n.Ack), n.Part.MAC...)
 }
 
-// decodeLast returns a last part, or nil for what is none: an age file is longer.
+// decodeLast reverses encodeLast. It returns nil for other results: an age file is longer.
 func decodeLast(b []byte) *Numbered {
 	if len(b) != 8+macLen {
 		return nil
@@ -225,30 +223,30 @@ func decodeLast(b []byte) *Numbered {
 	return &Numbered{Sequence: binary.BigEndian.Uint32(b), Ack: binary.BigEndian.Uint32(b[4:]), Part: Part{MAC: b[8:]}}
 }
 
-// after returns the parts behind a sequence number.
-func (d *device) after(sequence uint32) []Numbered {
+// unacknowledged returns the parts after a sequence number that the device has not acknowledged.
+func (d *device) unacknowledged(sequence uint32) []Numbered {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.end.After(sequence)
 }
 
-// take takes what the device sent, and returns the last sequence that is there. What the run does
-// not take yet is not there: the device sends it again.
-func (d *device) take(parts []Numbered) (ack uint32, err error) {
+// receive accepts the device's parts in order, and returns the last accepted sequence number. The device resends what
+// is not accepted.
+func (d *device) receive(parts []Numbered) (ack uint32, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.over != nil { // what is acknowledged is looked at
-		return 0, d.over
+	if d.stopErr != nil { // an acknowledged part must be processed
+		return 0, d.stopErr
 	}
-	return d.end.Take(parts, d.put)
+	return d.end.Take(parts, d.accept)
 }
 
-// put takes the next part, where the run takes it now. It must be called with mu held.
-func (d *device) put(p Part) (taken bool, err error) {
+// accept accepts the next part if the run can take it now. It must be called with mu held.
+func (d *device) accept(p Part) (taken bool, err error) {
 	switch {
 	case !d.listening && d.end.Taken() == 0:
 		if sizeOf(p) <= maxHello {
-			d.hello = p.Hello // nil where it is something else, which is as good as none
+			d.hello = p.Hello // nil if it is another part: awaitHello rejects it
 		}
 		close(d.gotFirst)
 		return true, nil
@@ -256,9 +254,9 @@ func (d *device) put(p Part) (taken bool, err error) {
 		return false, nil
 	case len(d.in) == cap(d.in):
 		return false, &FieldError{"messages", "must not be more than the protocol has"}
-	case !d.room.add(sizeOf(p), len(d.in) == 0):
+	case !d.buffered.reserve(sizeOf(p), len(d.in) == 0):
 		return false, nil
 	}
-	d.in <- p // nobody else puts anything in
+	d.in <- p // only this function and listen send, under mu
 	return true, nil
 }

@@ -1,13 +1,10 @@
-// Package session runs protocols for callers: it says who may do what, keeps each run
-// in order from its request to its outcome, and owns the two-phase commit by which a
-// new share set comes into being.
+// Package session runs operations for callers: it authorises requests, takes each run from its request to its outcome,
+// and implements the two-phase commit of new share sets.
 //
-// A session is one run of one operation for one caller. It belongs to the service, not
-// to the stream that started it: a caller may go away and attach again with the same
-// request id. A set that a run made is PENDING until its client confirms that it stored
-// its share; old sets are never touched by a run.
+// A session is one operation for one caller. It belongs to the service, not to the stream that started it: a caller can
+// disconnect and attach again with the same request id. A new set is PENDING until its client confirms that it has
+// stored its share; a run never changes existing sets.
 //
-// The package declares what it needs of the outside as small interfaces (ports.go) and
-// knows no SQL, no gRPC and no tss-lib. It never logs or returns a secret. It trusts its
-// store to be durable and atomic, and nothing in a request.
+// The package declares its dependencies as small interfaces (ports.go) and contains no SQL, gRPC or tss-lib. It never
+// logs a secret. It trusts its store to be durable and atomic, and trusts nothing in a request.
 package session

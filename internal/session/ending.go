@@ -7,38 +7,37 @@ import (
 	"slices"
 )
 
-// ending is how an attempt ended that did not succeed, as it is to be stored: with what it costs.
+// ending is the end of an attempt that did not succeed, as it is to be stored, with its charge.
 type ending struct {
 	rec    Session
 	entry  Entry
 	refund bool // see Budget
 }
 
-// failed ends an attempt that did not succeed, and returns what its callers are told.
-func (s *runner) failed(ctx context.Context, r *Run, rec *Session, err error) error {
-	// The state is stored under a context of its own: a shutdown must not keep a session
-	// from being closed properly.
+// recordFailure stores the end of an attempt that did not succeed, and returns the error for its callers.
+func (s *runner) recordFailure(ctx context.Context, r *Run, rec *Session, err error) error {
+	// A shutdown must not prevent the end from being stored.
 	ctx = context.WithoutCancel(ctx)
 	log := s.ports.Log.With("session_id", rec.ID, "operation", rec.Operation, "wallet_id", rec.WalletID,
 		"reason", Reason(err), "error", err)
-	if s.forget(r) {
+	if s.dropDraft(r) {
 		log.Warn("session failed before it was recorded")
-		s.turnedAway(ctx, rec, err)
+		s.noteRefusal(ctx, rec, err)
 		return err
 	}
 	rec.State, rec.Failure = Failed, failure(err)
-	if p := r.last(); p.Sequence > 0 { // else what is stored stays, so that sequences rise over all attempts
+	if p := r.lastProgress(); p.Sequence > 0 { // otherwise keep the stored one: sequences rise over all attempts
 		rec.Progress = p
 	}
 	switch {
 	case errors.Is(err, ErrSessionCancelled): // while it was being recorded
 		rec.State = Cancelled
-	case mayPass(err), r.device != nil && !r.entitled: // the next attempt may do better, or another device
+	case isTemporary(err), r.device != nil && !r.authorised: // the next attempt, or the next device, may succeed
 		rec.State = Interrupted
 	}
-	end := &ending{rec: *rec, entry: s.ended(rec, "session.end", err), refund: errors.Is(err, errClosing)}
+	end := &ending{rec: *rec, entry: s.failureEntry(rec, "session.end", err), refund: errors.Is(err, errClosing)}
 	superseded, uerr := s.storeEnd(ctx, end)
-	if superseded { // somebody cancelled it, and may not have told everybody yet
+	if superseded { // by a cancellation, whose callers may not have been told yet
 		if rec.Broken() {
 			log.Warn("a client broke a session that had already been ended")
 		}
@@ -52,7 +51,7 @@ func (s *runner) failed(ctx context.Context, r *Run, rec *Session, err error) er
 		return err
 	}
 	if !superseded {
-		// Nobody hears of a final end that is not durable: the same request may come again.
+		// A final end is not reported before it is durable: until then the request may be repeated.
 		end.rec.State = Interrupted
 		err = fmt.Errorf("%w: its end could not be stored: %w", ErrInterrupted, uerr)
 	}
@@ -63,8 +62,8 @@ func (s *runner) failed(ctx context.Context, r *Run, rec *Session, err error) er
 	return err
 }
 
-// storeEnd stores an attempt's end and charges it. Where somebody else has ended the attempt, it
-// charges the client that broke it all the same. To store it again changes nothing.
+// storeEnd stores the end of an attempt and charges it. If the attempt had already ended, it still charges a client
+// that broke it. It is idempotent.
 func (s *runner) storeEnd(ctx context.Context, end *ending) (superseded bool, err error) {
 	b := s.budget()
 	b.Refund = end.refund
@@ -80,8 +79,8 @@ func (s *runner) storeEnd(ctx context.Context, end *ending) (superseded bool, er
 	return true, s.ports.Budgets.Blame(ctx, &end.rec, b, e)
 }
 
-// endOf returns the end of an attempt that could not be stored, or nil.
-func (s *runner) endOf(rec *Session) *ending {
+// unstoredEnd returns the end of an attempt that could not be stored yet, or nil.
+func (s *runner) unstoredEnd(rec *Session) *ending {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, end := range s.unstored {
@@ -92,15 +91,14 @@ func (s *runner) endOf(rec *Session) *ending {
 	return nil
 }
 
-// stored ends the memory of an end.
-func (s *runner) stored(end *ending) {
+func (s *runner) dropUnstored(end *ending) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.unstored = slices.DeleteFunc(s.unstored, func(x *ending) bool { return x == end })
 }
 
-// storeEnds stores what could not be stored when it ended: until then the session stands as
-// running, and as armed, and its client is not charged.
+// storeEnds retries the ends that could not be stored. Until one is stored, its session is shown as running or armed,
+// and its client is not charged.
 func (s *runner) storeEnds(ctx context.Context) {
 	s.mu.Lock()
 	all := slices.Clone(s.unstored)
@@ -108,8 +106,8 @@ func (s *runner) storeEnds(ctx context.Context) {
 	for _, end := range all {
 		_, err := s.storeEnd(ctx, end)
 		switch {
-		case err == nil || errors.Is(err, ErrSessionNotFound): // there is nothing to end
-			s.stored(end)
+		case err == nil || errors.Is(err, ErrSessionNotFound): // the session was swept
+			s.dropUnstored(end)
 			s.ports.Log.Info("the end of a session was stored late", "session_id", end.rec.ID)
 		case ctx.Err() != nil:
 			return

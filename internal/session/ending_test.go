@@ -10,22 +10,22 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What leaves a next attempt is INTERRUPTED: what may pass, and whatever a device is told that
-// has not shown its share. Only a shutdown refunds.
-func TestHowAFailedAttemptIsStored(t *testing.T) {
+// Temporary errors, and all errors before a device has proved its share, leave the session INTERRUPTED, so that
+// another attempt is possible. Only a shutdown refunds.
+func TestRecordFailure(t *testing.T) {
 	t.Parallel()
 	for name, x := range map[string]struct {
-		err              error
-		device, entitled bool
-		want             State
-		refund           bool
+		err                error
+		device, authorised bool
+		want               State
+		refund             bool
 	}{
-		"a fault":                           {err: errStub, want: Failed},
-		"it may pass":                       {err: ErrOverloaded, want: Interrupted},
-		"cancelled while it was recorded":   {err: ErrSessionCancelled, want: Cancelled},
-		"a shutdown":                        {err: errors.Join(ErrInterrupted, errClosing), want: Interrupted, refund: true},
-		"a device that has shown its share": {err: ErrShareSetLocked, device: true, entitled: true, want: Failed},
-		"a device that has not":             {err: ErrShareSetMismatch, device: true, want: Interrupted},
+		"a fault":                         {err: errStub, want: Failed},
+		"temporary":                       {err: ErrOverloaded, want: Interrupted},
+		"cancelled while it was recorded": {err: ErrSessionCancelled, want: Cancelled},
+		"a shutdown":                      {err: errors.Join(ErrInterrupted, errClosing), want: Interrupted, refund: true},
+		"a device that proved its share":  {err: ErrShareSetLocked, device: true, authorised: true, want: Failed},
+		"a device that did not":           {err: ErrShareSetMismatch, device: true, want: Interrupted},
 	} {
 		var got Session
 		st := &stub{onUpdate: func(rec *Session, b Budget) error {
@@ -37,25 +37,24 @@ func TestHowAFailedAttemptIsStored(t *testing.T) {
 		r := newRun(runKey{"alice", "request"}, nil)
 		if x.device {
 			r = onDevice(s, Device{})
-			r.entitled = x.entitled
+			r.authorised = x.authorised
 		}
 		rec := signing(r)
 		rec.Progress = Progress{Sequence: 7}
-		require.Equal(t, x.err, s.failed(t.Context(), r, rec, x.err), name)
+		require.Equal(t, x.err, s.recordFailure(t.Context(), r, rec, x.err), name)
 		require.Equal(t, x.want, got.State, name)
 		require.Equal(t, failure(x.err), got.Failure, name)
 		require.Equal(t, uint32(7), got.Progress.Sequence, "%s: it has reported nothing", name)
 		r.first = 8
 		r.report(Progress{})
-		require.Equal(t, x.err, s.failed(t.Context(), r, rec, x.err), name)
+		require.Equal(t, x.err, s.recordFailure(t.Context(), r, rec, x.err), name)
 		require.Equal(t, uint32(9), got.Progress.Sequence, name)
 		require.Empty(t, s.unstored, name)
 	}
 }
 
-// A session that stands in no database leaves an entry where it was a decision against its
-// caller, and else nothing.
-func TestFailedBeforeItWasRecorded(t *testing.T) {
+// A session that is not recorded leaves an audit entry if it was a decision against its caller, and otherwise nothing.
+func TestFailureBeforeRecording(t *testing.T) {
 	t.Parallel()
 	for name, x := range map[string]struct {
 		err  error
@@ -63,25 +62,25 @@ func TestFailedBeforeItWasRecorded(t *testing.T) {
 		want []string
 	}{
 		"no proof":     {ErrShareSetMismatch, "set", []string{"session.begin SHARE_SET_MISMATCH"}},
-		"no room":      {&OverloadedError{}, "set", nil},
+		"queue full":   {&OverloadedError{}, "set", nil},
 		"cancelled":    {ErrSessionCancelled, "set", nil},
 		"a new wallet": {ErrRateLimited, "", nil},
 	} {
-		st := new(stub) // it has no method to store anything
+		st := new(stub) // any call of the store panics
 		s := st.runner(t, Config{})
 		r := onDevice(s, Device{})
 		rec := signing(r)
 		rec.Used = x.used
-		s.remember(r, rec)
-		require.Equal(t, x.err, s.failed(t.Context(), r, rec, x.err), name)
+		s.keepDraft(r, rec)
+		require.Equal(t, x.err, s.recordFailure(t.Context(), r, rec, x.err), name)
 		require.Equal(t, x.want, st.noted(), name)
 		require.Empty(t, s.unrecorded, name)
 	}
 }
 
-// Of an attempt that somebody else has ended the client that broke it is charged all the same;
-// its callers hear of a cancellation, and else how it ended for them.
-func TestFailedAfterItsEnd(t *testing.T) {
+// If an attempt had already ended, the client that broke it is still charged. Its callers are told of a cancellation,
+// and otherwise their own error.
+func TestFailureAfterTheEnd(t *testing.T) {
 	t.Parallel()
 	broken := &AbortedError{Culprit: "CLIENT", Round: 3}
 	interrupted := &Session{State: Interrupted}
@@ -92,14 +91,14 @@ func TestFailedAfterItsEnd(t *testing.T) {
 		blame   error
 		blamed  int
 		want    error
-		unheard int // ends that are stored later
+		unheard int // ends to store later
 	}{
-		"a fault":             {err: errStub, there: interrupted, want: errStub},
-		"cancelled":           {err: errStub, there: cancelled, want: ErrSessionCancelled},
-		"nobody knows why":    {err: errStub, want: errStub},
-		"broken":              {err: broken, there: interrupted, blamed: 1, want: broken},
-		"broken by us":        {err: &AbortedError{Culprit: "SERVER"}, there: interrupted, want: ErrProtocolAborted},
-		"broken, not charged": {err: broken, there: interrupted, blame: errStub, blamed: 1, want: broken, unheard: 1},
+		"a fault":              {err: errStub, there: interrupted, want: errStub},
+		"cancelled":            {err: errStub, there: cancelled, want: ErrSessionCancelled},
+		"unknown reason":       {err: errStub, want: errStub},
+		"broken":               {err: broken, there: interrupted, blamed: 1, want: broken},
+		"broken by the server": {err: &AbortedError{Culprit: "SERVER"}, there: interrupted, want: ErrProtocolAborted},
+		"broken, not charged":  {err: broken, there: interrupted, blame: errStub, blamed: 1, want: broken, unheard: 1},
 	} {
 		var blamed []Entry
 		st := &stub{
@@ -117,7 +116,7 @@ func TestFailedAfterItsEnd(t *testing.T) {
 		}
 		s := st.runner(t, Config{})
 		r := newRun(runKey{}, nil)
-		err := s.failed(t.Context(), r, signing(r), x.err)
+		err := s.recordFailure(t.Context(), r, signing(r), x.err)
 		require.ErrorIs(t, err, x.want, name)
 		require.NotErrorIs(t, err, ErrInterrupted, name)
 		require.Len(t, blamed, x.blamed, name)
@@ -133,8 +132,8 @@ func TestFailedAfterItsEnd(t *testing.T) {
 	}
 }
 
-// An end that could not be stored is remembered by session and attempt, until it is stored.
-func TestEndsThatAreStoredLater(t *testing.T) {
+// An end that could not be stored is kept by session and attempt until it is stored.
+func TestUnstoredEnds(t *testing.T) {
 	t.Parallel()
 	fault, updates := errStub, 0
 	st := &stub{onUpdate: func(*Session, Budget) error {
@@ -149,8 +148,8 @@ func TestEndsThatAreStoredLater(t *testing.T) {
 			rec := signing(r)
 			rec.ID, rec.Attempt = id, attempt+1
 			recs = append(recs, rec)
-			err := s.failed(t.Context(), r, rec, ErrShareSetLocked)
-			require.ErrorIs(t, err, ErrInterrupted, "nobody hears of a final end that is not durable")
+			err := s.recordFailure(t.Context(), r, rec, ErrShareSetLocked)
+			require.ErrorIs(t, err, ErrInterrupted, "a final end that is not durable is not reported")
 			require.ErrorIs(t, err, errStub)
 		}
 	}
@@ -163,12 +162,12 @@ func TestEndsThatAreStoredLater(t *testing.T) {
 	}
 	require.Equal(t, []string{"one", "one", "two", "two"}, ids())
 	for _, rec := range recs {
-		end := s.endOf(rec)
+		end := s.unstoredEnd(rec)
 		require.Equal(t, rec.ID, end.rec.ID)
 		require.Equal(t, rec.Attempt, end.rec.Attempt)
 	}
-	require.Nil(t, s.endOf(&Session{ID: "three", Attempt: 1}))
-	require.Nil(t, s.endOf(&Session{ID: "one", Attempt: 3}))
+	require.Nil(t, s.unstoredEnd(&Session{ID: "three", Attempt: 1}))
+	require.Nil(t, s.unstoredEnd(&Session{ID: "one", Attempt: 3}))
 
 	updates = 0
 	s.storeEnds(t.Context())
@@ -177,10 +176,10 @@ func TestEndsThatAreStoredLater(t *testing.T) {
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	s.storeEnds(over)
-	require.Equal(t, 5, updates, "nobody goes on when the time is over")
+	require.Equal(t, 5, updates, "it stops when ctx is done")
 	require.Len(t, ids(), 4)
 
-	s.stored(s.endOf(recs[0]))
+	s.dropUnstored(s.unstoredEnd(recs[0]))
 	require.Equal(t, []string{"one", "two", "two"}, ids())
 	fault = ErrSessionNotFound // it was swept
 	s.storeEnds(t.Context())
@@ -191,8 +190,8 @@ func TestEndsThatAreStoredLater(t *testing.T) {
 	require.Empty(t, ids())
 }
 
-// A session that nobody runs is ended when its request comes again: with the end that could not be
-// stored, where there is one.
+// An unfinished session without a run is ended when its request is repeated: with the end that could not be stored, if
+// there is one.
 func TestSettle(t *testing.T) {
 	t.Parallel()
 	var fault error

@@ -9,15 +9,14 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// Error is a sentinel with the reason that callers see (google.rpc.ErrorInfo.reason).
-// The table in package server gives each its status code and public sentence.
+// Error is a sentinel with the reason that callers see (google.rpc.ErrorInfo.reason). Package server maps each to a
+// status code and a public message.
 type Error struct{ Reason string }
 
 // Error implements error.
 func (e *Error) Error() string { return "session: " + e.Reason }
 
-// The ways in which a call can fail. They are wrapped with %w on their way up; what is
-// wrapped around them is for the log, never for the caller.
+// The ways in which a call can fail. Text that wraps them is for the log, and never reaches the caller.
 var (
 	ErrInvalidArgument  = &Error{"INVALID_ARGUMENT"}
 	ErrShareMalformed   = &Error{"SHARE_MALFORMED"}
@@ -50,24 +49,24 @@ var (
 	ErrInternal         = &Error{"INTERNAL"}
 )
 
-// ErrSuperseded is the store's word for a session that has ended, or has begun another
-// attempt, since it was read. It never reaches a caller.
+// ErrSuperseded is returned by the store for a session that has ended, or begun another attempt, since it was read. It
+// never reaches a caller.
 var ErrSuperseded = errors.New("session ended or at another attempt")
 
-// ErrModulusUsed is what the store returns for a modulus that was used before (see
-// Wallets.ReserveModuli). It never reaches a caller.
+// ErrModulusUsed is returned by the store for a modulus that was used before (see Wallets.ReserveModuli). It never
+// reaches a caller.
 var ErrModulusUsed = errors.New("this modulus was used before")
 
-// LaterError is an error that may pass, and says when to try again; 0 where it does not know.
+// LaterError is a temporary error. Later returns when to try again; 0: unknown.
 type LaterError interface {
 	error
 	Later() time.Duration
 }
 
-// FieldError is an INVALID_ARGUMENT that names the field and what it wants.
+// FieldError is an INVALID_ARGUMENT for one field.
 type FieldError struct {
 	Field string // as in the API, e.g. "wallet_id"
-	Want  string // a sentence part for the caller, without the value: "must be a UUID"
+	Want  string // for the caller, without the value, e.g. "must be a UUID"
 }
 
 // Error implements error.
@@ -89,8 +88,8 @@ func (e *DeniedError) Is(target error) bool { return target == ErrPolicyDenied }
 
 // WebhookError is a WEBHOOK_FAILED that says whether the same call may succeed later.
 type WebhookError struct {
-	Permanent  bool          // the receiver refused the message: repeating it changes nothing until its operator acts
-	RetryAfter time.Duration // from the receiver, until which trying again is pointless; 0 where it did not say
+	Permanent  bool          // the receiver refused the message: a retry fails until its operator acts
+	RetryAfter time.Duration // from the receiver: a retry before is pointless; 0: not given
 	Err        error         // for the log
 }
 
@@ -111,15 +110,15 @@ func (e *WebhookError) Later() time.Duration { return e.RetryAfter }
 // Unwrap returns the cause.
 func (e *WebhookError) Unwrap() error { return e.Err }
 
-// PendingError says that a wallet has as many unconfirmed sets as it may have.
+// PendingError is a TOO_MANY_PENDING: the wallet has its maximum of unconfirmed sets.
 type PendingError struct {
-	Count, Limit int           // sets that wait for their confirmation or are being made; how many a wallet has at most
+	Count, Limit int           // unconfirmed sets, including those being made; the maximum per wallet
 	RetryAfter   time.Duration // when the first of them is erased
 }
 
 // Error implements error.
 func (e *PendingError) Error() string {
-	return fmt.Sprintf("%v: %d sets were never confirmed, or are being made, of at most %d", ErrTooManyPending, e.Count, e.Limit)
+	return fmt.Sprintf("%v: %d sets are unconfirmed or being made, the limit is %d", ErrTooManyPending, e.Count, e.Limit)
 }
 
 // Is makes a PendingError an ErrTooManyPending.
@@ -128,15 +127,16 @@ func (e *PendingError) Is(target error) bool { return target == ErrTooManyPendin
 // Later implements LaterError.
 func (e *PendingError) Later() time.Duration { return e.RetryAfter }
 
-// BusyError says that as many device-held runs of a set are under way as may be.
+// BusyError is a SHARE_SET_BUSY: the maximum of device-held runs of a set, or of its wallet, is running.
 type BusyError struct {
 	ShareSetID string
-	RetryAfter time.Duration // when one of them may be over
+	RetryAfter time.Duration // an estimate of when one of them ends
 }
 
 // Error implements error.
 func (e *BusyError) Error() string {
-	return fmt.Sprintf("%v: as many device-held runs of set %s, or of its wallet, are under way as there are aborts left", ErrShareSetBusy, e.ShareSetID)
+	return fmt.Sprintf("%v: set %s, or its wallet, has as many device-held runs as aborts left",
+		ErrShareSetBusy, e.ShareSetID)
 }
 
 // Is makes a BusyError an ErrShareSetBusy.
@@ -145,11 +145,11 @@ func (e *BusyError) Is(target error) bool { return target == ErrShareSetBusy }
 // Later implements LaterError.
 func (e *BusyError) Later() time.Duration { return e.RetryAfter }
 
-// LimitedError is a RATE_LIMITED of one caller's runs.
+// LimitedError is a RATE_LIMITED of a caller's or an owner's runs.
 type LimitedError struct {
-	Proofs     bool          // too many hellos of its devices proved nothing
-	Waste      bool          // too many runs of the owner's took pre-params for nothing; neither: too many new wallets
-	RetryAfter time.Duration // when the next one may come
+	Proofs     bool          // too many hellos without a valid proof
+	Waste      bool          // too many runs took pre-params without success; neither: too many new wallets
+	RetryAfter time.Duration // when the next one is allowed
 }
 
 // Error implements error.
@@ -157,9 +157,9 @@ func (e *LimitedError) Error() string {
 	what := "new device-held wallets"
 	switch {
 	case e.Proofs:
-		what = "hellos without the share of their set"
+		what = "hellos without a valid proof of their share"
 	case e.Waste:
-		what = "runs of the owner's that took pre-params and did not succeed"
+		what = "runs of the owner that took pre-params without success"
 	}
 	return fmt.Sprintf("%v: too many %s, retry after %v", ErrRateLimited, what, e.RetryAfter)
 }
@@ -170,15 +170,16 @@ func (e *LimitedError) Is(target error) bool { return target == ErrRateLimited }
 // Later implements LaterError.
 func (e *LimitedError) Later() time.Duration { return e.RetryAfter }
 
-// BudgetError says that a set's soft budget is empty.
+// BudgetError is a SHARE_SET_LIMITED: the set's soft budget is used up.
 type BudgetError struct {
 	ShareSetID string
-	RetryAfter time.Duration // when time has paid one back
+	RetryAfter time.Duration // when a soft abort is refunded
 }
 
 // Error implements error.
 func (e *BudgetError) Error() string {
-	return fmt.Sprintf("%v: too many armed runs of set %s were not disarmed; there is room in %v", ErrShareSetLimited, e.ShareSetID, e.RetryAfter)
+	return fmt.Sprintf("%v: too many armed runs of set %s ended without success, retry after %v",
+		ErrShareSetLimited, e.ShareSetID, e.RetryAfter)
 }
 
 // Is makes a BudgetError an ErrShareSetLimited.
@@ -187,8 +188,8 @@ func (e *BudgetError) Is(target error) bool { return target == ErrShareSetLimite
 // Later implements LaterError.
 func (e *BudgetError) Later() time.Duration { return e.RetryAfter }
 
-// NoPreParamsError says that none of the pre-params that are made ahead are left.
-type NoPreParamsError struct{ RetryAfter time.Duration } // when the next set may be there
+// NoPreParamsError is an OVERLOADED: the pool of pre-params is empty.
+type NoPreParamsError struct{ RetryAfter time.Duration } // when the next set may be ready
 
 // Error implements error.
 func (e *NoPreParamsError) Error() string {
@@ -201,20 +202,22 @@ func (e *NoPreParamsError) Is(target error) bool { return target == ErrOverloade
 // Later implements LaterError.
 func (e *NoPreParamsError) Later() time.Duration { return e.RetryAfter }
 
-// mayPass reports whether a run that ended with err leaves a next attempt to the same request.
-func mayPass(err error) bool {
+// isTemporary reports whether the same request may start another attempt after a run that ended with err.
+func isTemporary(err error) bool {
 	if w := new(WebhookError); errors.As(err, &w) {
 		return !w.Permanent
 	}
-	for _, passes := range []error{ErrInterrupted, ErrWebhookFailed, ErrOverloaded, ErrRateLimited, ErrShareSetBusy, ErrShareSetLimited} {
-		if errors.Is(err, passes) {
+	for _, temporary := range []error{
+		ErrInterrupted, ErrWebhookFailed, ErrOverloaded, ErrRateLimited, ErrShareSetBusy, ErrShareSetLimited,
+	} {
+		if errors.Is(err, temporary) {
 			return true
 		}
 	}
 	return errors.As(err, new(*PendingError))
 }
 
-// AbortedError is a PROTOCOL_ABORTED with what is known of its cause.
+// AbortedError is a PROTOCOL_ABORTED with the party at fault.
 type AbortedError struct {
 	Culprit string // CLIENT or SERVER
 	Round   int
@@ -232,7 +235,7 @@ func (e *AbortedError) Is(target error) bool { return target == ErrProtocolAbort
 // Unwrap returns the cause.
 func (e *AbortedError) Unwrap() error { return e.Err }
 
-// Reason returns the reason that err carries, or INTERNAL.
+// Reason returns the reason of err, or INTERNAL.
 func Reason(err error) string {
 	var e *Error
 	var f *FieldError
@@ -270,7 +273,7 @@ func Reason(err error) string {
 	return ErrInternal.Reason
 }
 
-// fromTSS puts the session's sentinel around an error of package tss.
+// fromTSS wraps an error of package tss in this package's sentinel.
 func fromTSS(err error) error {
 	var p *tss.ProtocolError
 	switch {
@@ -292,22 +295,23 @@ func fromTSS(err error) error {
 	return err
 }
 
-// byReason finds the sentinel of a stored reason again.
+// byReason maps a stored reason to its sentinel.
 var byReason = func() map[string]*Error {
 	m := make(map[string]*Error)
 	for _, e := range []*Error{
 		ErrInvalidArgument, ErrShareMalformed, ErrShareSetMismatch, ErrRequestIDReused, ErrWalletNotFound,
 		ErrShareSetNotFound, ErrSessionNotFound, ErrBackupNotFound, ErrShareSetPending, ErrShareSetRevoked,
-		ErrShareSetLocked, ErrLastShareSet, ErrSessionExpired, ErrOverloaded, ErrTooManyPending, ErrShareSetBusy, ErrShareSetLimited,
-		ErrShuttingDown, ErrProtocolAborted, ErrSessionCancelled, ErrInterrupted,
-		ErrPermissionDenied, ErrDeviceHeldWallet, ErrPolicyDenied, ErrWebhookFailed, ErrUnauthenticated, ErrRateLimited, ErrDataCorrupted, ErrInternal,
+		ErrShareSetLocked, ErrLastShareSet, ErrSessionExpired, ErrOverloaded, ErrTooManyPending, ErrShareSetBusy,
+		ErrShareSetLimited, ErrShuttingDown, ErrProtocolAborted, ErrSessionCancelled, ErrInterrupted, ErrPermissionDenied,
+		ErrDeviceHeldWallet, ErrPolicyDenied, ErrWebhookFailed, ErrUnauthenticated, ErrRateLimited, ErrDataCorrupted,
+		ErrInternal,
 	} {
 		m[e.Reason] = e
 	}
 	return m
 }()
 
-// failure is what the store keeps of err.
+// failure returns what the store keeps of err.
 func failure(err error) *Failure {
 	f := &Failure{Reason: Reason(err)}
 	var a *AbortedError
@@ -317,7 +321,7 @@ func failure(err error) *Failure {
 	return f
 }
 
-// err is the error that a stored failure stands for.
+// err returns the error of a stored failure.
 func (f *Failure) err() error {
 	if f == nil {
 		return ErrInternal

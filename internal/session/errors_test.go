@@ -15,7 +15,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// What is stored of a failure and read back is the same to a caller.
+// A failure that is stored and read back looks the same to a caller.
 func TestFailuresSurviveTheStore(t *testing.T) {
 	t.Parallel()
 	for reason, e := range byReason {
@@ -37,30 +37,30 @@ func TestFailuresSurviveTheStore(t *testing.T) {
 	require.ErrorIs(t, (&Session{Failure: &Failure{Reason: "INTERRUPTED"}}).Err(), ErrInterrupted)
 }
 
-// A run that a webhook's receiver refused is final, and says so from the store too; one that it
-// failed leaves the next attempt.
+// A run that a webhook receiver refused permanently is final, also after reading it back; other webhook errors leave
+// the next attempt possible.
 func TestWebhookErrorsSurviveTheStore(t *testing.T) {
 	t.Parallel()
 	for _, w := range []*WebhookError{{}, {Permanent: true, Err: errors.New("answered 403")}, {RetryAfter: time.Hour, Err: context.DeadlineExceeded}} {
 		err := fromTSS(fmt.Errorf("deposit: %w", w))
 		rec := &Session{State: Failed, Failure: failure(err)}
-		if mayPass(err) {
+		if isTemporary(err) {
 			rec.State = Interrupted
 		}
 		require.ErrorIs(t, rec.Err(), ErrWebhookFailed)
 		require.Equal(t, "WEBHOOK_FAILED", Reason(rec.Err()))
-		require.Equal(t, w.Permanent, !mayPass(rec.Err()))
+		require.Equal(t, w.Permanent, !isTemporary(rec.Err()))
 		require.NotContains(t, w.Error(), "nil")
 	}
-	require.True(t, mayPass(ErrWebhookFailed))
-	require.True(t, mayPass(&BusyError{}))
-	require.True(t, mayPass(&BudgetError{}))
-	require.False(t, mayPass(&AbortedError{}))
-	require.False(t, mayPass(ErrTooManyPending), "it ends no run")
+	require.True(t, isTemporary(ErrWebhookFailed))
+	require.True(t, isTemporary(&BusyError{}))
+	require.True(t, isTemporary(&BudgetError{}))
+	require.False(t, isTemporary(&AbortedError{}))
+	require.False(t, isTemporary(ErrTooManyPending), "it ends no run")
 }
 
-// Sets that nobody can confirm any more take no place, whether they were swept already or not.
-func TestExpiredSetsTakeNoPlace(t *testing.T) {
+// Sets that can no longer be confirmed are not counted as pending, whether already swept or not.
+func TestExpiredSetsAreNotPending(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	w := &Wallet{Sets: []ShareSet{
@@ -75,28 +75,27 @@ func TestExpiredSetsTakeNoPlace(t *testing.T) {
 	require.True(t, first.IsZero())
 }
 
-// A set is busy for as long as its silent runs have left, and for a moment while their devices
-// answer.
-func TestPlaceIn(t *testing.T) {
+// A busy set is retried when the first silent run must have ended, or soon if a device is active.
+func TestEstimateFree(t *testing.T) {
 	t.Parallel()
 	run := func(quiet time.Duration) *Run {
 		r := newRun(runKey{}, nil)
 		r.device = newDevice("", 1, 2*time.Minute, func() {})
 		if quiet > 0 {
-			r.device.waits = time.Now().Add(-quiet)
+			r.device.waitingSince = time.Now().Add(-quiet)
 		}
 		return r
 	}
 	silent, ending, dead, answers, computes := run(time.Minute), run(110*time.Second), run(time.Hour), run(time.Second), run(0)
-	require.Equal(t, atMost, placeIn([]*Run{silent, silent}))
-	require.InDelta(t, 10*time.Second, placeIn([]*Run{silent, ending}), float64(5*time.Second))
-	require.Equal(t, time.Second, placeIn([]*Run{dead, silent}))
-	require.Equal(t, soon, placeIn([]*Run{silent, answers}))
-	require.Equal(t, soon, placeIn([]*Run{silent, computes}))
-	require.Equal(t, atMost, placeIn(nil))
+	require.Equal(t, maxBusyRetry, estimateFree([]*Run{silent, silent}))
+	require.InDelta(t, 10*time.Second, estimateFree([]*Run{silent, ending}), float64(5*time.Second))
+	require.Equal(t, time.Second, estimateFree([]*Run{dead, silent}))
+	require.Equal(t, minBusyRetry, estimateFree([]*Run{silent, answers}))
+	require.Equal(t, minBusyRetry, estimateFree([]*Run{silent, computes}))
+	require.Equal(t, maxBusyRetry, estimateFree(nil))
 }
 
-// Every sentinel that is declared can be read back.
+// Every declared sentinel can be read back.
 func TestByReasonIsComplete(t *testing.T) {
 	t.Parallel()
 	file, err := parser.ParseFile(token.NewFileSet(), "errors.go", nil, 0)

@@ -17,7 +17,7 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// swept runs the sweeper as if so much time had gone by.
+// swept runs the sweeper as if the given time had passed.
 func swept(t testing.TB, p *servertest.Parts, later time.Duration) session.Swept {
 	t.Helper()
 	s, err := p.Store.Sweep(t.Context(), time.Now().Add(later), 30*24*time.Hour)
@@ -25,8 +25,8 @@ func swept(t testing.TB, p *servertest.Parts, later time.Duration) session.Swept
 	return s
 }
 
-// After the sweep, whoever made the set hears that it came too late, and everybody else
-// that there is nothing. The same request never makes a second run.
+// After the sweep, the caller who made the set is told that it has expired, and others that it does not exist. The
+// same request never starts a second run.
 func TestAfterTheSweep(t *testing.T) {
 	t.Parallel()
 	p := servertest.Open(t, servertest.Config{})
@@ -62,7 +62,7 @@ func TestAfterTheSweep(t *testing.T) {
 	require.Equal(t, "REQUEST_ID_REUSED", session.Reason(follow(t, p, other, err)))
 }
 
-// follow takes a request that was not refused to its end.
+// follow follows an accepted request to its end.
 func follow(t testing.TB, p *servertest.Parts, req session.CreateRequest, err error) error {
 	t.Helper()
 	if err != nil {
@@ -76,7 +76,7 @@ func follow(t testing.TB, p *servertest.Parts, req session.CreateRequest, err er
 	return err
 }
 
-// A set that was swept beside others leaves the wallet as it is.
+// Sweeping a set does not affect the other sets of the wallet.
 func TestSweptBackup(t *testing.T) {
 	t.Parallel()
 	p, first, backup := open(t, servertest.Config{})
@@ -92,7 +92,7 @@ func TestSweptBackup(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// The set is swept, confirmed by another, or revoked, between the look and the change.
+// The set is swept, confirmed by another call, or revoked between the check and the change.
 func TestConfirmLosesARace(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -124,7 +124,7 @@ func TestConfirmLosesARace(t *testing.T) {
 	}
 }
 
-// wallets does something before a confirmation.
+// wallets runs a function before a confirmation.
 type wallets struct {
 	session.Wallets
 	beforeConfirm func()
@@ -135,7 +135,7 @@ func (w *wallets) Confirm(ctx context.Context, walletID, setID string, e session
 	return w.Wallets.Confirm(ctx, walletID, setID, e)
 }
 
-// The sweeper goes on by itself, and ends with its context.
+// The sweeper runs by itself, and ends with its context.
 func TestSweep(t *testing.T) {
 	t.Parallel()
 	p, _, backup := open(t, servertest.Config{Sessions: session.Config{ResultTTL: time.Nanosecond}})
@@ -154,8 +154,8 @@ func TestSweep(t *testing.T) {
 	require.ErrorIs(t, err, session.ErrShareSetNotFound)
 }
 
-// Twenty signings are under way when their set is revoked: once the revocation has
-// returned, no signature comes any more, and what was in flight says why.
+// Twenty signings are active when their set is revoked: after the revocation has returned no signature is made, and
+// the signings fail with the reason.
 func TestRevokeInFlight(t *testing.T) {
 	t.Parallel()
 	const flights = 20
@@ -178,7 +178,7 @@ func TestRevokeInFlight(t *testing.T) {
 	root := session.Caller{Name: "root", Scopes: servertest.Dev.Scopes}
 	_, err := p.Sessions.Revoke(t.Context(), root, first.wallet, first.set, true, true)
 	require.NoError(t, err)
-	gate.Open() // each has read the half that is erased by now
+	gate.Open() // each has read the server share, which is erased by now
 	for i, r := range runs {
 		_, out, err := ended(t, r, nil)
 		require.ErrorIs(t, err, session.ErrShareSetRevoked)
@@ -194,7 +194,7 @@ func TestRevokeInFlight(t *testing.T) {
 	require.ErrorIs(t, err, session.ErrShareSetRevoked)
 }
 
-// What happened stands in the log: who, what, which, and how it ended.
+// The audit log says who did what to which set, and with what outcome.
 func TestAuditLog(t *testing.T) {
 	t.Parallel()
 	p := servertest.Open(t, servertest.Config{})
@@ -215,7 +215,7 @@ func TestAuditLog(t *testing.T) {
 	signed := r.SessionID()
 	r, err = p.Sessions.Sign(ctx, alice, sign)
 	_, _, err = ended(t, r, err)
-	require.NoError(t, err, "it attaches, which is no event")
+	require.NoError(t, err, "attaching is not audited")
 	mallory := session.Caller{Name: "mallory"}
 	_, err = p.Sessions.Sign(ctx, mallory, signWith(first))
 	require.ErrorIs(t, err, session.ErrWalletNotFound)
@@ -224,7 +224,7 @@ func TestAuditLog(t *testing.T) {
 	_, err = p.Sessions.Revoke(ctx, alice, first.wallet, first.set, false, false)
 	require.ErrorIs(t, err, session.ErrLastShareSet)
 	_, err = p.Sessions.Sign(ctx, alice, session.SignRequest{RequestID: uuid.NewString(), WalletID: first.wallet, SigningShare: secret.New([]byte("x")), Curve: session.Ed25519})
-	require.ErrorIs(t, err, session.ErrShareMalformed, "which is no decision")
+	require.ErrorIs(t, err, session.ErrShareMalformed, "which is not a decision")
 	_, err = p.Sessions.Revoke(ctx, servertest.Dev, first.wallet, first.set, false, true)
 	require.NoError(t, err)
 
@@ -276,8 +276,8 @@ func TestAuditLog(t *testing.T) {
 	}
 }
 
-// A cancellation, an interruption and a failure stand in it with their reasons.
-func TestAuditOfBadEnds(t *testing.T) {
+// Cancellations, interruptions and failures are audited with their reasons.
+func TestAuditOfFailures(t *testing.T) {
 	t.Parallel()
 	p, gate, first, _ := atGate(t, session.Config{})
 	r, err := p.Sessions.Sign(t.Context(), alice, signWith(first))

@@ -13,7 +13,7 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// fingerprints notes what requests are told apart by, and lets none of them begin.
+// fingerprints records the fingerprints of requests, and lets none of them begin.
 type fingerprints struct {
 	session.Sealer
 	last []byte
@@ -29,8 +29,7 @@ type nothingUnfinished struct{ session.Housekeeper }
 
 func (nothingUnfinished) InterruptAll(context.Context, session.Budget) (int, error) { return 0, nil }
 
-// A repeated call is the same request where it says the same, in each of its fields; which
-// instance of a device calls is none of them.
+// Requests have the same fingerprint if all of their fields are equal, except the instance of the device.
 func TestFingerprintHasEveryField(t *testing.T) {
 	t.Parallel()
 	sealer := &fingerprints{}

@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A silent stream says its last word again after twenty seconds, with the same sequence,
-// and not before; a stream that speaks needs none.
+// A silent stream repeats its last progress after twenty seconds, with the same sequence number; an active stream does
+// not.
 func TestHeartbeat(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -40,7 +40,7 @@ func TestHeartbeat(t *testing.T) {
 		r.report(Progress{}) // at 44 s: one second before a beat
 		late, lateEnded := follow(2)
 		time.Sleep(45 * time.Second)
-		for range 3 { // it speaks more often than a heart beats
+		for range 3 { // more often than the heartbeat
 			r.report(Progress{})
 			time.Sleep(15 * time.Second)
 		}
@@ -49,11 +49,12 @@ func TestHeartbeat(t *testing.T) {
 		require.NoError(t, <-lateEnded)
 		const s = time.Second
 		require.Equal(t, []beat{{25 * s, 1}, {44 * s, 2}, {64 * s, 2}, {84 * s, 2}, {89 * s, 3}, {104 * s, 4}, {119 * s, 5}}, *seen)
-		require.Equal(t, []beat{{64 * s, 2}, {84 * s, 2}, {89 * s, 3}, {104 * s, 4}, {119 * s, 5}}, *late, "who attaches to a silent run hears from it too")
+		require.Equal(t, []beat{{64 * s, 2}, {84 * s, 2}, {89 * s, 3}, {104 * s, 4}, {119 * s, 5}}, *late,
+			"a caller that attaches to a silent run gets heartbeats too")
 	})
 }
 
-// A beat never overtakes what has not been sent yet.
+// A heartbeat never overtakes progress that has not been sent yet.
 func TestHeartbeatKeepsOrder(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -68,7 +69,7 @@ func TestHeartbeatKeepsOrder(t *testing.T) {
 				return nil
 			})
 		}()
-		for range 40 { // reports and beats fall together
+		for range 40 { // reports and heartbeats coincide
 			r.report(Progress{})
 			r.report(Progress{})
 			time.Sleep(heartbeat)

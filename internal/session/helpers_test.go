@@ -17,7 +17,7 @@ import (
 
 var alice = session.Caller{Name: "alice"}
 
-// held is a client's share of one set.
+// held is the client share of one set.
 type held struct {
 	wallet, set string
 	share       []byte
@@ -41,7 +41,7 @@ func ended(t testing.TB, r *session.Run, err error) (progress []session.Progress
 	return progress, out, err
 }
 
-// made is the set that a good run made.
+// made returns the set that a successful run made.
 func made(t testing.TB, r *session.Run, err error) held {
 	t.Helper()
 	_, out, err := ended(t, r, err)
@@ -67,7 +67,7 @@ func signWith(h held) session.SignRequest {
 	}
 }
 
-// A wallet of ED25519 with a backup, made once by two runs: every test begins with a copy.
+// An ED25519 wallet with a backup, made once; each test starts with a copy of its database.
 var stock struct {
 	sync.Mutex    // guards what follows
 	first, backup held
@@ -105,12 +105,12 @@ func stocked(t testing.TB) {
 	stock.database = p.Dump(t)
 }
 
-// idle is a request for a wallet that computes nothing where pre-params wait or fail.
+// idle returns a request for a wallet that computes nothing while pre-params are blocked or fail.
 func idle() session.CreateRequest {
 	return session.CreateRequest{Start: start(), Curves: []session.Curve{session.Secp256k1}}
 }
 
-// withPreParams makes pre-params do something first.
+// withPreParams calls a function before pre-params are claimed.
 func withPreParams(before func(context.Context) error) func(*session.Ports) {
 	return func(p *session.Ports) { p.PreParams = &servertest.PreParams{Source: p.PreParams, Before: before} }
 }

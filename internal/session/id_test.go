@@ -10,8 +10,8 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// The ids of wallets, share sets and sessions rise, and wallets are listed as they were made.
-func TestIDsRise(t *testing.T) {
+// The ids of wallets, share sets and sessions increase, and wallets are listed in order of creation.
+func TestIDsIncrease(t *testing.T) {
 	t.Parallel()
 	p := servertest.Open(t, servertest.Config{})
 	var wallets, sets, sessions []string

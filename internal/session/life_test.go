@@ -16,7 +16,7 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// atGate opens the stock with runs that wait in the custodian, at the gate, in one slot.
+// atGate opens the stock with one slot and runs that block in the custodian, at the gate.
 func atGate(t testing.TB, cfg session.Config) (p *servertest.Parts, gate *servertest.Gate, first, backup held) {
 	t.Helper()
 	gate = servertest.NewGate()
@@ -27,7 +27,7 @@ func atGate(t testing.TB, cfg session.Config) (p *servertest.Parts, gate *server
 	return p, gate, first, backup
 }
 
-// watch follows a run in the background. The channel gets its end.
+// watch follows a run in the background. The channel receives its end.
 func watch(t testing.TB, r *session.Run) chan error {
 	t.Helper()
 	end := make(chan error, 1)
@@ -42,8 +42,8 @@ func stateOf(t testing.TB, p *servertest.Parts, id string) *session.Session {
 	return rec
 }
 
-// A cancellation ends a run at once for everybody attached, wherever it stands, and is the
-// answer to the same request from then on.
+// A cancellation ends a run at once for all attached callers, in any state, and is from then on the answer to the same
+// request.
 func TestCancel(t *testing.T) {
 	t.Parallel()
 	p, gate, first, _ := atGate(t, session.Config{})
@@ -64,7 +64,7 @@ func TestCancel(t *testing.T) {
 		require.Equal(t, x.run.SessionID(), again.SessionID())
 		ends := []chan error{watch(t, x.run), watch(t, again), watch(t, x.run)}
 		_, err = p.Sessions.Cancel(t.Context(), session.Caller{Name: "stranger", Scopes: servertest.Dev.Scopes}, x.run.SessionID())
-		require.ErrorIs(t, err, session.ErrSessionNotFound, "it is not theirs, whatever they may do to wallets")
+		require.ErrorIs(t, err, session.ErrSessionNotFound, "scopes do not permit other callers to use a session")
 		rec, err := p.Sessions.Cancel(t.Context(), alice, x.run.SessionID())
 		require.NoError(t, err)
 		require.Equal(t, session.Cancelled, rec.State)
@@ -82,7 +82,7 @@ func TestCancel(t *testing.T) {
 		require.ErrorIs(t, err, session.ErrSessionCancelled, "it is final")
 	}
 	gate.Open()
-	r, err := p.Sessions.Sign(t.Context(), alice, signWith(first)) // the slot came back
+	r, err := p.Sessions.Sign(t.Context(), alice, signWith(first)) // the slot was released
 	_, out, err := ended(t, r, err)
 	require.NoError(t, err)
 	require.NotNil(t, out.Signature)
@@ -92,13 +92,12 @@ func TestCancel(t *testing.T) {
 
 	rec, err := p.Sessions.Cancel(t.Context(), alice, r.SessionID())
 	require.NoError(t, err)
-	require.Equal(t, session.Succeeded, rec.State, "what has ended stays as it was")
+	require.Equal(t, session.Succeeded, rec.State, "an ended session is not changed")
 	_, err = p.Sessions.Cancel(t.Context(), alice, uuid.NewString())
 	require.ErrorIs(t, err, session.ErrSessionNotFound)
 }
 
-// Of a cancellation and a commit exactly one wins, and everybody hears the one that is in
-// the store.
+// Of a cancellation and a commit exactly one wins, and all callers are told the one that is stored.
 func TestCancelWhileCommitting(t *testing.T) {
 	t.Parallel()
 	won := map[session.State]int{}
@@ -148,9 +147,8 @@ func TestCancelWhileCommitting(t *testing.T) {
 	require.Len(t, won, 2, "both happen")
 }
 
-// The run may find out that it was cancelled before its followers were told: they hear of
-// the cancellation all the same.
-func TestRunFindsOutThatItWasCancelled(t *testing.T) {
+// The run may notice that it was cancelled before its followers were told: they are still told of the cancellation.
+func TestRunNoticesItsCancellation(t *testing.T) {
 	t.Parallel()
 	gate, told := servertest.NewGate(), make(chan struct{})
 	p, first, _ := open(t, servertest.Config{Wrap: func(p *session.Ports) {
@@ -171,7 +169,7 @@ func TestRunFindsOutThatItWasCancelled(t *testing.T) {
 	require.NoError(t, <-done)
 }
 
-// slowCancel does something between the end of a cancellation in the store and its return.
+// slowCancel calls a function between the store's change for a cancellation and its return.
 type slowCancel struct {
 	session.Sessions
 	then func()
@@ -185,8 +183,7 @@ func (s *slowCancel) Update(ctx context.Context, n *session.Session, b session.B
 	return err
 }
 
-// interruptedRun is a request whose first attempt a shutdown ended, in a service that
-// stands where it was left.
+// interruptedRun returns a request whose first attempt was ended by a shutdown, and a restarted service.
 func interruptedRun(t testing.TB, wrap func(*session.Ports)) (p *servertest.Parts, req session.SignRequest, first *session.Session, last uint32) {
 	t.Helper()
 	p, gate, f, _ := atGate(t, session.Config{})
@@ -205,7 +202,7 @@ func interruptedRun(t testing.TB, wrap func(*session.Ports)) (p *servertest.Part
 	return servertest.Open(t, servertest.Config{Dir: p.Dir, Keyset: p.Keyset, Wrap: wrap}), req, first, first.Progress.Sequence
 }
 
-// The same call begins the next attempt of a run that was interrupted, in the same session.
+// The same call starts the next attempt of an interrupted run, in the same session.
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	p, req, before, last := interruptedRun(t, nil)
@@ -236,7 +233,7 @@ func TestRestart(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	require.Len(t, signatures, callers, "each of them got it, with sequences that go on rising")
+	require.Len(t, signatures, callers, "each of them received it, with increasing sequence numbers")
 	require.Len(t, slices.CompactFunc(signatures, slices.Equal), 1, "from one run")
 	after := stateOf(t, p, before.ID)
 	require.Equal(t, session.Succeeded, after.State)
@@ -254,9 +251,9 @@ func TestRestart(t *testing.T) {
 	require.Equal(t, 1, n)
 }
 
-// A process that was killed has stored nothing of how far it came: the next attempts'
-// sequences lie beyond all the same, so that nobody who attaches from there misses a step.
-func TestSequencesRiseOverKills(t *testing.T) {
+// A process that was killed has not stored its last progress: the next attempts' sequence numbers are beyond it
+// anyway, so that a caller that attaches from there misses no step.
+func TestSequencesIncreaseOverKills(t *testing.T) {
 	t.Parallel()
 	var last uint32
 	dir, req := "", idle()
@@ -291,8 +288,7 @@ func TestSequencesRiseOverKills(t *testing.T) {
 	}
 }
 
-// A run whose end could not be stored is not stuck: the same call begins its next attempt
-// in the same process.
+// A run whose end could not be stored is not stuck: the same call starts its next attempt in the same process.
 func TestEndThatCouldNotBeStored(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex // guards full
@@ -311,11 +307,11 @@ func TestEndThatCouldNotBeStored(t *testing.T) {
 	r, err := p.Sessions.Sign(t.Context(), alice, req)
 	_, _, err = ended(t, r, err)
 	require.ErrorIs(t, err, errFault)
-	require.Equal(t, session.ErrInterrupted.Reason, session.Reason(err), "what is not durable is not final")
+	require.Equal(t, session.ErrInterrupted.Reason, session.Reason(err), "an end that is not durable is not final")
 	stored, err := p.Store.Session(t.Context(), r.SessionID())
 	require.NoError(t, err)
 	require.Equal(t, session.Running, stored.State)
-	require.Equal(t, session.Interrupted, stateOf(t, p, r.SessionID()).State, "nobody runs it")
+	require.Equal(t, session.Interrupted, stateOf(t, p, r.SessionID()).State, "no run has it")
 	_, err = p.Sessions.Sign(t.Context(), alice, req)
 	require.ErrorIs(t, err, errFault, "it is still full")
 	mu.Lock()
@@ -332,7 +328,7 @@ func TestEndThatCouldNotBeStored(t *testing.T) {
 	require.Equal(t, uint32(2), progress[0].Attempt)
 }
 
-// The second attempt at a wallet makes the wallet that was promised.
+// The second attempt at a new wallet makes the wallet with the announced id.
 func TestRestartKeepsTheWallet(t *testing.T) {
 	t.Parallel()
 	gate := servertest.NewGate()
@@ -357,7 +353,7 @@ func TestRestartKeepsTheWallet(t *testing.T) {
 	require.Len(t, list, 1)
 }
 
-// A failure is final, over a restart too.
+// A failure is final, also after a restart.
 func TestFailedIsFinal(t *testing.T) {
 	t.Parallel()
 	p, first, _ := open(t, servertest.Config{Wrap: func(p *session.Ports) {
@@ -375,7 +371,7 @@ func TestFailedIsFinal(t *testing.T) {
 	require.Equal(t, uint32(1), stateOf(t, again, r.SessionID()).Attempt)
 }
 
-// Draining: what runs may end, what is new is refused, and who asks is answered.
+// While draining, active runs may end, new ones are refused, and sessions can be read.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	p, gate, first, backup := atGate(t, session.Config{})
@@ -410,8 +406,8 @@ func TestDrain(t *testing.T) {
 	require.Equal(t, session.Succeeded, stateOf(t, p, r.SessionID()).State)
 }
 
-// What still runs when the patience is over is INTERRUPTED, and goes on another day.
-func TestDrainLosesItsPatience(t *testing.T) {
+// Runs that are active when the grace time ends are INTERRUPTED, and continue after a restart.
+func TestDrainTimesOut(t *testing.T) {
 	t.Parallel()
 	p, gate, first, _ := atGate(t, session.Config{})
 	r, err := p.Sessions.Sign(t.Context(), alice, signWith(first))
@@ -429,7 +425,7 @@ func TestDrainLosesItsPatience(t *testing.T) {
 	}
 }
 
-// Sets that nobody confirms pile up to so many and no further.
+// The number of unconfirmed sets is limited.
 func TestPendingSetsAreCapped(t *testing.T) {
 	t.Parallel()
 	p, first, backup := open(t, servertest.Config{Sessions: session.Config{PendingSets: 2}})
@@ -457,8 +453,8 @@ func TestPendingSetsAreCapped(t *testing.T) {
 	made(t, r, err)
 }
 
-// A full queue refuses and records nothing: the same request works when there is room.
-// Those who wait see how they come forward.
+// A full queue refuses and records nothing: the same request succeeds later. Waiting callers see their position
+// decrease.
 func TestOverloaded(t *testing.T) {
 	t.Parallel()
 	p, gate, first, _ := atGate(t, session.Config{Queue: 2})
@@ -488,7 +484,7 @@ func TestOverloaded(t *testing.T) {
 				positions = append(positions, x.QueuePosition)
 			}
 		}
-		// How many of the steps forward a run gets to see before its slot is a race.
+		// How many positions a run reports before it gets its slot depends on timing.
 		require.LessOrEqual(t, len(positions), i)
 		for j, at := range positions {
 			require.LessOrEqual(t, at, uint32(i))

@@ -12,44 +12,44 @@ import (
 	"github.com/mpcd/mpcd/internal/bucket"
 )
 
-// maxBuckets bounds the memory of one kind of buckets, to about 1 MiB.
+// maxBuckets bounds the memory of each kind of buckets to about 1 MiB.
 const maxBuckets = 1 << 12
 
-// newBuckets returns a token bucket for each caller, which gets a token after each time.
+// newBuckets returns token buckets by caller or owner that regain one token per interval.
 func newBuckets(burst int, every time.Duration) *bucket.Set[string] {
 	return bucket.New[string](rate.Every(every), burst, maxBuckets)
 }
 
-// mayWaste refuses a run that takes pre-params where too many of its owner's took some and did
-// not succeed: to begin one and to cancel it costs nothing, and a set is used once. New wallets,
-// which need no share, are counted apart.
-func (s *runner) mayWaste(p *plan) error {
+// checkWaste refuses a run that takes pre-params if too many runs of the same owner took some without success:
+// starting and cancelling a run is free, and pre-params can be used only once. New wallets, which need no share, are
+// counted separately.
+func (s *runner) checkWaste(p *plan) error {
 	if usesPreParams(p.curves) {
-		if wait := s.waste.Left(p.payer()); wait > 0 {
+		if wait := s.waste.Left(p.wasteKey()); wait > 0 {
 			return &LimitedError{Waste: true, RetryAfter: wait}
 		}
 	}
 	return nil
 }
 
-// wasted counts such a run that ends with err.
-func (s *runner) wasted(p *plan, err error) {
-	none := new(NoPreParamsError) // it found the pool empty, and took nothing
+// countWaste counts a run that took pre-params and ended with err.
+func (s *runner) countWaste(p *plan, err error) {
+	none := new(NoPreParamsError) // the pool was empty: the run took none
 	if err != nil && usesPreParams(p.curves) && !errors.As(err, &none) {
-		s.waste.Spend(p.payer())
+		s.waste.Spend(p.wasteKey())
 	}
 }
 
-func (p *plan) payer() string {
+func (p *plan) wasteKey() string {
 	if p.source == nil {
 		return "new " + p.owner
 	}
 	return "old " + p.owner
 }
 
-// unproven are the runs of each caller whose device has not shown its share yet. No caller has
-// more than maxUnproven: one more ends the oldest, and is not refused. A device shows its share
-// within a round trip, so that whoever has a token alone keeps nobody out.
+// unproven holds each caller's runs whose device has not proved its share yet. One more than maxUnproven is not
+// refused, but ends the caller's oldest. A device sends its proof within a round trip, so that a stolen token cannot
+// lock out the real devices.
 type unproven struct {
 	mu sync.Mutex // guards what follows
 	of map[string][]*Run
@@ -80,30 +80,30 @@ func (u *unproven) remove(r *Run) {
 	}
 }
 
-// maxRecording is how many requests of one caller are being recorded at once.
+// maxRecording is how many requests of one caller are recorded at the same time.
 const maxRecording = 4
 
-// turns lets so many requests of each caller be recorded at once. The store makes one change at
-// a time: whoever sends a thousand requests must not have them all stand before another's.
-type turns struct {
+// recordingLimits bounds how many requests of each caller are recorded at the same time. The store makes one change at
+// a time: a caller with a thousand requests must not delay those of others behind all of them.
+type recordingLimits struct {
 	mu sync.Mutex // guards what follows
-	of map[string]*turn
+	of map[string]*recordingLimit
 }
 
-type turn struct {
-	users int           // who have it, or wait for it; guarded by turns.mu
-	taken chan struct{} // one value for each who has it
+type recordingLimit struct {
+	users int           // goroutines that record, or wait to; guarded by recordingLimits.mu
+	taken chan struct{} // one value for each request that is being recorded
 }
 
-// take waits for the caller's turn, and returns what ends it.
-func (t *turns) take(caller string) (done func()) {
+// acquire waits until one more request of the caller may be recorded. The caller must call done afterwards.
+func (t *recordingLimits) acquire(caller string) (done func()) {
 	t.mu.Lock()
 	if t.of == nil {
-		t.of = make(map[string]*turn)
+		t.of = make(map[string]*recordingLimit)
 	}
 	x := t.of[caller]
 	if x == nil {
-		x = &turn{taken: make(chan struct{}, maxRecording)}
+		x = &recordingLimit{taken: make(chan struct{}, maxRecording)}
 		t.of[caller] = x
 	}
 	x.users++
@@ -119,14 +119,14 @@ func (t *turns) take(caller string) (done func()) {
 	}
 }
 
-// buffer bounds the bytes of what devices sent and no run has taken yet, over all runs.
+// buffer bounds the bytes that devices sent and no run has processed yet, over all runs.
 type buffer struct {
 	mu   sync.Mutex // guards what follows
 	held int
 }
 
-// add notes n bytes more, where there is room or they are wanted always.
-func (b *buffer) add(n int, always bool) bool {
+// reserve adds n bytes and returns true, or returns false if that exceeds maxWaiting and always is not set.
+func (b *buffer) reserve(n int, always bool) bool {
 	if b == nil {
 		return true
 	}
@@ -139,7 +139,7 @@ func (b *buffer) add(n int, always bool) bool {
 	return true
 }
 
-func (b *buffer) free(n int) {
+func (b *buffer) release(n int) {
 	if b == nil {
 		return
 	}
@@ -148,10 +148,10 @@ func (b *buffer) free(n int) {
 	b.held -= n
 }
 
-// partOverhead is what a part takes besides what it says, about.
+// partOverhead is roughly the memory of a part without its contents, in bytes.
 const partOverhead = 256
 
-// sizeOf is how much memory a part takes, about.
+// sizeOf returns roughly the memory of a part, in bytes.
 func sizeOf(p Part) int {
 	n := partOverhead + len(p.MAC)
 	if h := p.Hello; h != nil {

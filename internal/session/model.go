@@ -10,15 +10,15 @@ import (
 )
 
 type (
-	// Curve is package tss's, which callers of this one need too.
+	// Curve identifies a curve.
 	Curve = tss.Curve
-	// Purpose is package tss's as well.
+	// Purpose is what a share set is for.
 	Purpose = tss.Purpose
-	// Party is package tss's as well.
+	// Party is CLIENT or SERVER.
 	Party = tss.Party
 )
 
-// The values of those types.
+// The curves and purposes.
 const (
 	Secp256k1 = tss.Secp256k1
 	Ed25519   = tss.Ed25519
@@ -26,8 +26,7 @@ const (
 	Backup    = tss.Backup
 )
 
-// BackupMethod labels a BACKUP set with how its client share is kept. The numbers are
-// those of the API's enum.
+// BackupMethod says how a BACKUP set's client share is kept. The numbers are those of the API's enum.
 type BackupMethod uint8
 
 // The backup methods.
@@ -41,12 +40,14 @@ const (
 	Custom
 )
 
-// Valid reports whether m is a method that a backup can have.
+// Valid reports whether m is a method for a backup.
 func (m BackupMethod) Valid() bool { return m >= Password && m <= Custom }
 
-var methodNames = [...]string{Password: "PASSWORD", ICloud: "ICLOUD", GDrive: "GDRIVE", Passkey: "PASSKEY", Firebase: "FIREBASE", Custom: "CUSTOM"}
+var methodNames = [...]string{
+	Password: "PASSWORD", ICloud: "ICLOUD", GDrive: "GDRIVE", Passkey: "PASSKEY", Firebase: "FIREBASE", Custom: "CUSTOM",
+}
 
-// String returns the method's name, as in the API without its prefix.
+// String returns the name in the API, without its prefix; empty for an invalid method.
 func (m BackupMethod) String() string {
 	if !m.Valid() {
 		return ""
@@ -54,14 +55,14 @@ func (m BackupMethod) String() string {
 	return methodNames[m]
 }
 
-// SetState is where a share set is in its life. The numbers are those of the API's enum.
+// SetState is the state of a share set. The numbers are those of the API's enum.
 type SetState uint8
 
 // The states of a share set.
 const (
-	SetPending SetState = iota + 1 // made, not yet confirmed: it cannot be used
-	SetActive                      // confirmed: it can sign or be reshared
-	SetRevoked                     // the server's share is erased
+	SetPending SetState = iota + 1 // made, not confirmed yet: cannot be used
+	SetActive                      // confirmed: can sign or be reshared
+	SetRevoked                     // the server share is erased
 )
 
 // Operation is what a session does. The numbers are those of the API's enum.
@@ -75,7 +76,7 @@ const (
 	OpSign
 )
 
-// State is where a session is in its life. The numbers are those of the API's enum.
+// State is the state of a session. The numbers are those of the API's enum.
 type State uint8
 
 // The states of a session.
@@ -89,11 +90,11 @@ const (
 	Expired
 )
 
-// Ended reports whether nothing more will happen in this attempt.
+// Ended reports whether the attempt is over.
 func (s State) Ended() bool { return s >= Succeeded }
 
-// Status is what a run is doing. The numbers are those of the API's enum; the SDK's own
-// steps (decrypting and encrypting a share) never come from the service.
+// Status is what a run is doing. The numbers are those of the API's enum; the SDK's own steps (decrypting and
+// encrypting a share) are not among them.
 type Status uint8
 
 // The statuses that the service reports.
@@ -110,38 +111,38 @@ const (
 type Wallet struct {
 	ID          string // UUID
 	Owner       string
-	Keys        []PublicKey // one for each curve; known from the first run's commit on
+	Keys        []PublicKey // one per curve; set by the first run's commit
 	Sets        []ShareSet  // in order of creation
 	CreateTime  time.Time
-	HostedSince time.Time // when both halves first met in the service; zero: never
-	LockTime    time.Time // zero unless locked: then all its sets are
-	HardAborts  uint32    // those of all its sets
-	SoftAborts  uint32    // those of all its sets, in its life or since it was unlocked
+	HostedSince time.Time // when both shares were first in the service together; zero: never
+	LockTime    time.Time // zero unless locked, with all its sets
+	HardAborts  uint32    // of all its sets
+	SoftAborts  uint32    // of all its sets, since it was created or unlocked
 }
 
-// Position is a wallet's place in a list: by creation, then by id. The zero value is before the first.
+// Position is a wallet's position in a list: by creation time, then by id. The zero value is before the first.
 type Position struct {
 	CreateTime time.Time
 	ID         string
 }
 
-// Position returns the wallet's own.
+// Position returns the wallet's position.
 func (w *Wallet) Position() Position { return Position{w.CreateTime, w.ID} }
 
-// PublicKey is a wallet's key on one curve, in the form of tss.KeyRecord.
+// PublicKey is a wallet's key on one curve, encoded as in tss.KeyRecord.
 type PublicKey struct {
 	Curve Curve
 	Key   []byte
 }
 
-// Confirmed reports whether any set of the wallet was ever confirmed: only then are its
-// public keys shown, so that nobody funds an address whose share was never stored.
+// Confirmed reports whether any set of the wallet was ever confirmed. Public keys are shown only then, so that no
+// address is funded before its share is stored.
 func (w *Wallet) Confirmed() bool {
 	return slices.ContainsFunc(w.Sets, func(s ShareSet) bool { return s.State != SetPending })
 }
 
-// pending counts the wallet's sets that nobody has confirmed yet and may still confirm, and says
-// when the first of them expires.
+// pending returns how many of the wallet's unconfirmed sets can still be confirmed, and when the first of them
+// expires.
 func (w *Wallet) pending(now time.Time) (n int, first time.Time) {
 	for _, s := range w.Sets {
 		if s.State != SetPending || now.After(s.ExpireTime) {
@@ -154,9 +155,11 @@ func (w *Wallet) pending(now time.Time) (n int, first time.Time) {
 	return n, first
 }
 
-// Active returns the wallet's usable sets of one purpose.
+// Active returns the wallet's ACTIVE sets of one purpose.
 func (w *Wallet) Active(p Purpose) []ShareSet {
-	return slices.DeleteFunc(slices.Clone(w.Sets), func(s ShareSet) bool { return s.Purpose != p || s.State != SetActive })
+	return slices.DeleteFunc(slices.Clone(w.Sets), func(s ShareSet) bool {
+		return s.Purpose != p || s.State != SetActive
+	})
 }
 
 // ShareSet is one 2-of-2 sharing of a wallet's keys, without its shares.
@@ -171,20 +174,20 @@ type ShareSet struct {
 	CreateTime  time.Time
 	ExpireTime  time.Time // when a PENDING set is erased; zero once confirmed
 	RevokeTime  time.Time // zero unless revoked
-	LockTime    time.Time // zero unless it is locked, or its wallet
-	Aborts      uint32    // hard: runs that its client broke, since it was made or released
-	// SoftFullTime is when its soft budget is whole again; zero or past: it is.
+	LockTime    time.Time // zero unless it or its wallet is locked
+	Aborts      uint32    // hard aborts since it was made or released
+	// SoftFullTime is when all soft aborts will have been refunded; zero or past: they are.
 	SoftFullTime time.Time
-	// What a caller sees of that; the store does not know it.
-	SoftAborts   uint32    // that time has not paid back
+	// Derived from it for callers; not stored.
+	SoftAborts   uint32    // not refunded yet
 	LimitedUntil time.Time // when it can make ECDSA signatures with a device again; zero: now
 }
 
-// Locked reports whether clients of the set, or of its wallet, cost so much that it may not be used.
+// Locked reports whether the set was locked because its clients, or its wallet's, reached a limit of aborts.
 func (s *ShareSet) Locked() bool { return !s.LockTime.IsZero() }
 
-// usable returns nil for a set that may sign or be reshared.
-func (s *ShareSet) usable() error {
+// checkUsable returns nil if the set may sign or be reshared.
+func (s *ShareSet) checkUsable() error {
 	switch {
 	case s.State == SetPending:
 		return fmt.Errorf("%w: set %s", ErrShareSetPending, s.ID)
@@ -196,43 +199,42 @@ func (s *ShareSet) usable() error {
 	return nil
 }
 
-// StoredSet is a share set with what the store keeps for it.
+// StoredSet is a share set with its stored data.
 type StoredSet struct {
 	ShareSet
 	Record      []byte   // encoded tss.Record, public
-	ServerShare []Sealed // the server's share as its Custodian wants it kept; nil once revoked
+	ServerShare []Sealed // as returned by Custodian.Deposit; nil once revoked
 	ClientShare [32]byte // SHA-256 of the plaintext client share
 	SessionID   string   // the session that made it
 
-	// Of its wallet, all sets together.
-	WalletHard, WalletSoft uint32
+	WalletHard, WalletSoft uint32 // aborts of all sets of its wallet
 }
 
-// Sealed is one ciphertext of the server's share, for one curve.
+// Sealed is the ciphertext of the server share on one curve.
 type Sealed struct {
 	Curve      Curve
 	Ciphertext []byte
 }
 
-// Progress is one entry of a session's ordered log.
+// Progress is one entry of a session's progress log.
 type Progress struct {
 	Status        Status
 	Done          bool
-	Percent       uint32 // 0 to 100, never falls within an attempt
+	Percent       uint32 // 0 to 100, never decreases within an attempt
 	Curve         Curve
 	Round, Rounds uint32        // Rounds is 0 while pre-params are being made
 	Elapsed       time.Duration // since the attempt began
-	Sequence      uint32        // rises over all attempts
+	Sequence      uint32        // increases over all attempts
 	QueuePosition uint32
 	Attempt       uint32
 }
 
-// Session is what the store keeps of one run.
+// Session is the stored state of a session.
 type Session struct {
 	ID          string // UUID
 	Caller      string
 	RequestID   string // UUID, unique for each caller
-	Fingerprint []byte // keyed MAC over the request: tells a repeated call from a reused id
+	Fingerprint []byte // keyed MAC over the request: distinguishes a repeated call from a reused id
 	WalletID    string
 	Operation   Operation
 	State       State
@@ -246,34 +248,34 @@ type Session struct {
 	ExpireTime  time.Time // when the result is erased
 }
 
-// byClient reports whether it was the client that broke the run.
+// byClient reports whether the client broke the run.
 func (f *Failure) byClient() bool {
 	return f != nil && f.Reason == ErrProtocolAborted.Reason && f.Culprit == tss.Client.String()
 }
 
-// Broken reports whether the attempt ended because its client broke it.
+// Broken reports whether the client broke the attempt.
 func (rec *Session) Broken() bool { return rec.Failure.byClient() }
 
-// Failure is how a session ended when it did not succeed. It holds no secret.
+// Failure says why a session did not succeed. It holds no secrets.
 type Failure struct {
 	Reason  string // one of the reasons in errors.go
 	Culprit string // CLIENT or SERVER for PROTOCOL_ABORTED
 	Round   int
 }
 
-// Result is the part of an outcome that waits for its caller.
+// Result is the part of an outcome that is kept until its client confirms it.
 type Result struct {
-	// SealedTo says what Data is: an age file to the caller's recipient, or bytes under
-	// the service's own keyset.
+	// SealedTo says that Data is an age file for the caller's recipient, or the last part of a device-held run.
+	// Otherwise Data is sealed under the service's keyset.
 	SealedTo bool
 	Data     []byte
 }
 
-// Outcome is what a good run gives its caller.
+// Outcome is the result of a successful run.
 type Outcome struct {
 	WalletID    string
 	Set         ShareSet     // not for signing
-	ClientShare secret.Bytes // an age file where the caller gave a recipient
+	ClientShare secret.Bytes // an age file if the caller gave a recipient
 	Signature   *tss.Signature
 	SignedBy    string    // the share set that signed
 	Last        *Numbered // device-held: the service's last part

@@ -12,35 +12,35 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// target says what set is to be made.
+// target describes a share set that is to be made.
 type target struct {
 	Start
 	purpose Purpose
 	method  BackupMethod
 }
 
-// makeSet makes a new share set: by key generation where the plan has no source, by resharing it
-// otherwise. It stores nothing but what a custodian takes into its own keeping.
+// makeSet makes a new share set: by key generation if the plan has no source, otherwise by resharing it. It stores
+// nothing except what goes to a custodian.
 func (s *runner) makeSet(ctx context.Context, w *work, p *plan, t target) (m *made, public []PublicKey, err error) {
 	claim := s.ports.PreParams.Claim
 	if t.Device != nil {
 		claim = s.ports.PreParams.ClaimReady
-		if usesPreParams(p.curves) { // before a custodian is asked, and a worker is used
+		if usesPreParams(p.curves) { // fail before asking a custodian or using a worker
 			if _, err := s.ports.PreParams.Ready(ctx, tss.Server); err != nil {
 				return nil, nil, fmt.Errorf("pre-params: %w", err)
 			}
 		}
 	}
-	if t.Device == nil || p.source != nil { // a device's new wallet is counted when its hello is there
-		if err := s.mayWaste(p); err != nil {
+	if t.Device == nil || p.source != nil { // a device's new wallet was counted after its hello
+		if err := s.checkWaste(p); err != nil {
 			return nil, nil, err
 		}
-		defer func() { s.wasted(p, err) }()
+		defer func() { s.countWaste(p, err) }()
 	}
-	op := s.serverSide(w, p.curves)
+	op := s.serverOperation(w, p.curves)
 	op.Purpose, op.ShareSetID, op.PreParams = t.purpose, newID(), s.preParams(w, claim, tss.Server)
-	if t.Device != nil { // a hosted client's moduli are reserved when its pre-params are claimed
-		op.CheckModuli = func(n, nTilde *big.Int) error { return s.fresh(ctx, w.rec.WalletID, n, nTilde) }
+	if t.Device != nil { // for hosted clients s.preParams reserves them
+		op.CheckModuli = func(n, nTilde *big.Int) error { return s.reserveDeviceModuli(ctx, w.rec.WalletID, n, nTilde) }
 	}
 	out, hosted, err := s.compute(ctx, w, p, op)
 	if err != nil {
@@ -48,8 +48,8 @@ func (s *runner) makeSet(ctx context.Context, w *work, p *plan, t target) (m *ma
 	}
 	defer out.Share.Wipe()
 	w.run.report(Progress{Status: StatusStoringShare, Percent: percentStoring})
-	if m, err = s.store(ctx, w, p, t, out); err == nil {
-		err = s.handOut(w, t, m, hosted)
+	if m, err = s.depositShare(ctx, w, p, t, out); err == nil {
+		err = s.prepareResult(w, t, m, hosted)
 	}
 	if err != nil {
 		hosted.Wipe()
@@ -61,12 +61,12 @@ func (s *runner) makeSet(ctx context.Context, w *work, p *plan, t target) (m *ma
 	return m, public, nil
 }
 
-// handOut brings what the client gets into the form in which it waits for it.
-func (s *runner) handOut(w *work, t target, m *made, hosted *tss.Output) (err error) {
+// prepareResult sets the client's part of the outcome, and the result that is stored until it is confirmed. hosted is
+// the client's output of a hosted run; nil: the client is a device.
+func (s *runner) prepareResult(w *work, t target, m *made, hosted *tss.Output) (err error) {
 	if hosted == nil {
-		// The device has its share. What it may still lack is our last part: the word that we saw
-		// what it saw.
-		m.outcome.Last = w.run.device.last()
+		// The device has its share, but may not have received the service's last part: the MAC over the transcript.
+		m.outcome.Last = w.run.device.lastSent()
 		w.rec.Result = &Result{SealedTo: true, Data: encodeLast(m.outcome.Last)}
 		return nil
 	}
@@ -79,9 +79,8 @@ func (s *runner) handOut(w *work, t target, m *made, hosted *tss.Output) (err er
 	return err
 }
 
-// store brings a new set into the form in which it is committed, and its server's share to
-// its keeper.
-func (s *runner) store(ctx context.Context, w *work, p *plan, t target, out *tss.Output) (*made, error) {
+// depositShare passes the server share to its custodian, and returns the new set as it is to be committed.
+func (s *runner) depositShare(ctx context.Context, w *work, p *plan, t target, out *tss.Output) (*made, error) {
 	now := s.clock.wallNow()
 	set := &StoredSet{
 		ShareSet: ShareSet{
@@ -94,15 +93,18 @@ func (s *runner) store(ctx context.Context, w *work, p *plan, t target, out *tss
 		set.ParentID = p.source.set.ID
 	}
 	var err error
-	if set.ServerShare, err = s.keeper(t.purpose).Deposit(ctx, p.owner, &set.ShareSet, out.Share); err != nil {
+	if set.ServerShare, err = s.custodianFor(t.purpose).Deposit(ctx, p.owner, &set.ShareSet, out.Share); err != nil {
 		return nil, fmt.Errorf("deposit the server share: %w", err)
 	}
 	w.rec.ShareSetID, w.rec.ExpireTime = set.ID, set.ExpireTime
-	return &made{Made: Made{Set: set, Used: set.ParentID}, outcome: &Outcome{WalletID: w.rec.WalletID, Set: set.ShareSet}}, nil
+	return &made{
+		Made:    Made{Set: set, Used: set.ParentID},
+		outcome: &Outcome{WalletID: w.rec.WalletID, Set: set.ShareSet},
+	}, nil
 }
 
-// sealResult encrypts what waits for the caller: to the caller's own recipient, which
-// nothing on our side can open, or under the service's keyset.
+// sealResult encrypts a result that waits for its caller: to the caller's age recipient, which the service cannot
+// decrypt, or, if to is nil, under the service's keyset.
 func (s *runner) sealResult(rec *Session, plain secret.Bytes, to *age.X25519Recipient) (*Result, error) {
 	if to == nil {
 		data, err := s.ports.Sealer.Seal(plain, ResultLabel(rec.WalletID, rec.ID))

@@ -8,39 +8,34 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// Wallets is the store's side for wallets and their sets. What a method changed is
-// durable when it returns nil, and not there at all when it returns an error. While the
-// store cannot be used (a full disk, another process's lock) that is ErrInterrupted: the
-// same call may work later.
+// Wallets is the store of wallets and their sets. A change is durable when its method returns nil, and not made when
+// it returns an error. While the store cannot be used (a full disk, another process's lock) that is ErrInterrupted:
+// the same call may succeed later.
 type Wallets interface {
 	// Wallet returns a wallet with all its sets, or ErrWalletNotFound.
 	Wallet(ctx context.Context, walletID string) (*Wallet, error)
-	// List returns up to limit wallets in order of creation, those after a position, of one
-	// owner (empty: of all). None is an empty list, no error.
+	// List returns up to limit wallets after a position, in order of creation, of one owner (empty: of all). If there
+	// are none, the list is empty.
 	List(ctx context.Context, owner string, after Position, limit int) ([]Wallet, error)
 	// Set returns one set of a wallet, or ErrShareSetNotFound.
 	Set(ctx context.Context, walletID, shareSetID string) (*StoredSet, error)
-	// Confirm turns a PENDING set ACTIVE and erases the waiting result of the session
-	// that made it, in one transaction. It returns ErrShareSetNotFound where the set is
-	// not there, and changed = false where it is not PENDING any more (two callers: one
-	// of them gets true).
+	// Confirm turns a PENDING set ACTIVE and erases the stored result of the session that made it, in one transaction.
+	// It returns ErrShareSetNotFound if there is no such set, and changed = false if it is not PENDING any more: of two
+	// concurrent callers, one gets true.
 	Confirm(ctx context.Context, walletID, shareSetID string, e Entry) (changed bool, err error)
-	// Revoke asks pick which of the wallet's sets go, and erases their halves, all in one
-	// transaction that excludes other changes of the wallet. An error of pick comes back
-	// as it is. Sets that are revoked already stay as they are. Each set that goes gets an
-	// entry like e with its own id.
+	// Revoke revokes the sets that pick chooses from the wallet's sets, and erases their server shares, in one
+	// transaction that excludes other changes of the wallet. An error of pick is returned as it is. Sets that are
+	// already revoked are not changed. Each set that is revoked gets an entry like e with its own id.
 	Revoke(ctx context.Context, walletID string, at time.Time, pick func([]ShareSet) ([]string, error), e Entry) error
-	// Release unlocks a set, sets its hard aborts to 0, which its wallet has no more either, and
-	// makes its soft budget whole. A wallet that is locked is unlocked, and counts anew. Where
-	// there is nothing of all this, it changes nothing and writes no entry; else e, with the
-	// counts that there were in its detail. It returns ErrShareSetNotFound where the set is not
-	// there, and ErrShareSetRevoked where it is REVOKED.
+	// Release unlocks a set, sets its hard aborts to 0 (its wallet's are reduced by as many), and refunds its soft
+	// aborts. A wallet that is locked is unlocked, and its counts restart. If there is nothing to release, nothing is
+	// changed or written; otherwise e is written, with the previous counts in its detail. It returns ErrShareSetNotFound
+	// if there is no such set, and ErrShareSetRevoked if it is REVOKED.
 	Release(ctx context.Context, walletID, shareSetID string, b Budget, e Entry) error
-	// ReserveModuli notes, by their SHA-256, moduli that a run of the wallet is about to
-	// use. It returns ErrModulusUsed, and notes none, where any was noted before: one that was
-	// made here for any wallet, by whomever; a device's for this wallet, or for any as made
-	// here. That one made here comes again shows that the pool that it came from is an older
-	// state: the sets that are there are dropped.
+	// ReserveModuli records moduli, by their SHA-256, that a run of the wallet is about to use. It returns
+	// ErrModulusUsed, and records none, if any was recorded before: the service's own for any wallet and maker; a
+	// device's for this wallet, or for any as the service's. A modulus of the service that appears twice shows that its
+	// pool is from an older state of the database: all sets in the pool are then dropped.
 	ReserveModuli(ctx context.Context, walletID string, maker Maker, sums ...[32]byte) error
 }
 
@@ -53,16 +48,15 @@ const (
 	MadeHere     Maker = 2 // by the service, for either party
 )
 
-// Sessions is the store's side for sessions, with the same promise of durability. An
-// audit entry is written in the transaction of the change that it speaks of.
+// Sessions is the store of sessions, with the same guarantees as Wallets. An audit entry is written in the transaction
+// of its change.
 type Sessions interface {
-	// Begin records a new session. Where the caller used the request id before, it
-	// records nothing and returns the session that is there, with created = false; of two
-	// callers that race, one gets true.
+	// Begin records a new session. If the caller used the request id before, it records nothing and returns the existing
+	// session, with created = false; of two concurrent callers, one gets true.
 	Begin(ctx context.Context, s *Session, e Entry) (there *Session, created bool, err error)
-	// Restart records the next attempt of a session that was INTERRUPTED: attempt, state,
-	// progress and expire time of s. It returns ErrSuperseded where the stored session is
-	// not INTERRUPTED at the attempt before: of two callers that race, one gets nil.
+	// Restart records the next attempt of an INTERRUPTED session: attempt, state, progress and expire time of s. It
+	// returns ErrSuperseded if the stored session is not INTERRUPTED at the attempt before: of two concurrent callers,
+	// one gets nil.
 	Restart(ctx context.Context, s *Session, e Entry) error
 	// ByRequest returns a caller's session with that request id, or ErrSessionNotFound.
 	ByRequest(ctx context.Context, caller, requestID string) (*Session, error)
@@ -70,18 +64,15 @@ type Sessions interface {
 	ByShareSet(ctx context.Context, shareSetID string) (*Session, error)
 	// Session returns a session by its id, or ErrSessionNotFound.
 	Session(ctx context.Context, sessionID string) (*Session, error)
-	// Update stores state, progress and failure of the attempt that s names. Where that ends
-	// it, the set that it used is charged in the same transaction: a hard abort where its
-	// client broke the run, a soft one where it did not and the run was armed. What reaches a
-	// limit of b is locked, from e's time on, and entries like e say so. It returns
-	// ErrSuperseded where the stored session has ended, or is at another attempt: then nothing
-	// is charged either.
+	// Update stores state, progress and failure of the attempt of s. If that ends the attempt, the set that it used is
+	// charged in the same transaction: a hard abort if its client broke the run, otherwise a soft one if the run was
+	// armed. A set or wallet that reaches a limit of b is locked as of e.Time, with entries like e. It returns
+	// ErrSuperseded if the stored session has ended, or is at another attempt; then nothing is charged.
 	Update(ctx context.Context, s *Session, b Budget, e Entry) error
-	// Commit ends a session with success: state, progress, result and share set id, and in
-	// the same transaction what it made. It returns ErrSuperseded like Update,
-	// ErrShareSetRevoked where the set that it used is not ACTIVE any more,
-	// ErrShareSetLocked where it was locked, and ErrInterrupted where the deletion of the
-	// new set has begun (see Deletions). A session that is armed cannot succeed.
+	// Commit ends a session with success: it stores state, progress, result and share set id, and in the same
+	// transaction what the session made. It returns ErrSuperseded like Update, ErrShareSetRevoked if the set that it
+	// used is no longer ACTIVE, ErrShareSetLocked if it is locked, and ErrInterrupted if the deletion of the new set has
+	// begun (see Deletions). A session that is armed cannot succeed.
 	Commit(ctx context.Context, s *Session, m Made, e Entry) error
 }
 
@@ -89,79 +80,77 @@ type Sessions interface {
 type Made struct {
 	Set    *StoredSet // nil for signing
 	Wallet *Wallet    // nil unless new
-	Used   string     // the set that was reshared or signed with; "" for a new wallet
+	Used   string     // the set that was reshared or signed with; empty for a new wallet
 }
 
-// Budgets is the store's side of what clients may cost, with the promise of Sessions.
+// Budgets is the store of what clients have cost, with the same guarantees as Sessions.
 type Budgets interface {
-	// Arm marks an attempt as armed: whoever ends it charges a soft abort, unless it is disarmed
-	// before. It returns ErrSuperseded like Update, ErrShareSetRevoked or ErrShareSetLocked where
-	// the set may not be used any more, and what Budget.Room returns: of sessions that race for
-	// the last place, one gets nil. To arm twice is fine.
+	// Arm marks an attempt as armed: whichever call ends it charges a soft abort, unless it is disarmed before. It
+	// returns ErrSuperseded like Update, ErrShareSetRevoked or ErrShareSetLocked if the set may no longer be used, and
+	// the errors of Budget.CheckArmed: of sessions that compete for the last armed run, one gets nil. Arming twice is
+	// harmless.
 	Arm(ctx context.Context, s *Session, b Budget) error
-	// Disarm takes that back and writes e, that a signature leaves; also of an attempt that was
-	// never armed. It returns ErrSuperseded, ErrShareSetRevoked and ErrShareSetLocked like Arm.
+	// Disarm reverses Arm and writes e, before a signature is released; also for an attempt that was never armed. It
+	// returns ErrSuperseded, ErrShareSetRevoked and ErrShareSetLocked like Arm.
 	Disarm(ctx context.Context, s *Session, e Entry) error
-	// Blame charges a hard abort for an attempt that its client broke and somebody else ended,
-	// in place of a soft one, and writes e. Of one that was charged so already it does nothing.
+	// Blame charges a hard abort for an attempt that its client broke, but that had ended otherwise, in place of a soft
+	// one, and writes e. If the attempt was already charged a hard abort, it does nothing.
 	Blame(ctx context.Context, s *Session, b Budget, e Entry) error
 }
 
-// Housekeeper is the store's side of what happens by the clock, and of the audit log.
+// Housekeeper is the store's periodic maintenance, and its audit log.
 type Housekeeper interface {
-	// Sweep erases what nobody confirmed in time: PENDING sets with their halves, results
-	// that wait, and wallets whose only set went. Their sessions become EXPIRED and stay,
-	// without secrets, until they are older than keep, and then go too.
+	// Sweep erases what was not confirmed in time: PENDING sets with their server shares, stored results, and wallets
+	// whose only set was erased. Their sessions become EXPIRED and are kept without secrets until they are older than
+	// keep.
 	Sweep(ctx context.Context, now time.Time, keep time.Duration) (Swept, error)
-	// Record writes an audit entry that goes with no change, such as a refusal.
+	// Record writes an audit entry that accompanies no change, such as a refusal.
 	Record(ctx context.Context, e Entry) error
-	// InterruptAll marks every session that has not ended as INTERRUPTED, with a Failure,
-	// charges those that are armed, like Update, and says how many there were. Called once,
-	// before a service that owns its store starts to serve.
+	// InterruptAll marks every session that has not ended as INTERRUPTED, with a Failure, charges those that are armed,
+	// like Update, and returns how many there were. It is called once, before the service starts.
 	InterruptAll(ctx context.Context, b Budget) (int, error)
 }
 
 // Swept counts what a sweep erased.
 type Swept struct{ Sets, Results, Wallets, Sessions int }
 
-// Sealer encrypts what is kept at rest. Open fails with ErrDataCorrupted where the
-// ciphertext was altered, or was sealed under another label or keyset.
+// Sealer encrypts data at rest. Open fails with ErrDataCorrupted if the ciphertext was altered, or was sealed under
+// another label or keyset.
 type Sealer interface {
 	Seal(plaintext secret.Bytes, label Label) ([]byte, error)
 	Open(ciphertext []byte, label Label) (secret.Bytes, error)
-	// MAC returns a keyed hash, the same for the same data over restarts.
+	// MAC returns a keyed hash that is stable over restarts.
 	MAC(data []byte) ([]byte, error)
 }
 
-// Label is the associated data of a sealed value: it binds a ciphertext to its place, so
-// that no row can stand in for another.
+// Label is the associated data of a sealed value: it binds a ciphertext to its row, so that rows cannot be exchanged.
 type Label struct {
 	Kind       string // one of SealedKinds
 	WalletID   string
 	ShareSetID string
-	Curve      tss.Curve // 0 where the value is not of one curve
+	Curve      tss.Curve // 0 if the value is not for one curve
 	Party      tss.Party
 }
 
-// Custodian keeps the server's share of a share set.
+// Custodian keeps the server shares of share sets.
 type Custodian interface {
-	// Deposit takes a new half in. It returns what must stand in the set's own row, which
-	// is committed afterwards: the sealed half itself where mpcd keeps it, nothing where
-	// somebody else does. When it returns nil, Fetch with that row will find the half.
-	Deposit(ctx context.Context, owner string, set *ShareSet, half *tss.Share) ([]Sealed, error)
-	// Fetch returns the half of a set as it was deposited. The caller wipes it. It fails
-	// with ErrDataCorrupted where what is kept was altered.
+	// Deposit stores a new server share. It returns what to keep in the set's row, which is committed afterwards: the
+	// sealed share if mpcd keeps it, nothing if an external custodian does. After it returned nil, Fetch with that row
+	// finds the share.
+	Deposit(ctx context.Context, owner string, set *ShareSet, share *tss.Share) ([]Sealed, error)
+	// Fetch returns the server share of a set as it was deposited. The caller wipes it. It fails with ErrDataCorrupted
+	// if it was altered.
 	Fetch(ctx context.Context, owner string, set *StoredSet) (*tss.Share, error)
 }
 
-// Policy is somebody else's word on what callers may do, besides scopes and ownership.
+// Policy is an external decision on what callers may do, in addition to scopes and ownership.
 type Policy interface {
-	// Allow returns nil for yes, a DeniedError for no, and ErrWebhookFailed where there is
-	// no answer, which is not yes. It returns after a bounded time.
+	// Allow returns nil for yes, a DeniedError for no, and ErrWebhookFailed if there is no answer, which counts as no.
+	// It returns after a bounded time.
 	Allow(ctx context.Context, q Question) error
 }
 
-// Question is what a Policy is asked: who wants to do what. It holds no secret.
+// Question is what a Policy decides on. It holds no secrets.
 type Question struct {
 	Caller     string
 	Operation  string // BACKUP, PROVISION, SIGN or REVOKE
@@ -170,24 +159,23 @@ type Question struct {
 	ShareSetID string // the set that is reshared, signs, or is revoked
 	RequestID  string // empty for REVOKE
 	Curve      Curve  // SIGN only
-	Digest     []byte // SIGN only: what is signed on SECP256K1, and its SHA-256 on ED25519
+	Digest     []byte // SIGN only: the digest that is signed (SECP256K1), or the SHA-256 of the message (ED25519)
 }
 
-// PreParams hands out sets of pre-params, each to one taker only, and for one party: whoever
-// knows the primes of a client's set must never meet it as a server's.
+// PreParams provides sets of pre-params. Each is used once and for one party: a party that knows the primes of a
+// client's set must never meet it as a server's.
 type PreParams interface {
-	// Claim returns a validated set of a party's that nobody else got. It may have to make
-	// one, which takes seconds; it returns ctx's error once ctx is done.
+	// Claim returns a validated, unused set for a party. It may have to make one, which takes seconds; it returns ctx's
+	// error once ctx is done.
 	Claim(ctx context.Context, p Party) (*tss.PreParams, error)
-	// ClaimReady is Claim for a device-held run, for which no primes are searched, since a slow
-	// device would keep what was searched for it: where sets are made ahead and there is none,
-	// it fails with a NoPreParamsError.
+	// ClaimReady is Claim for device-held runs, for which no primes are searched, since a slow device would hold the
+	// result of that work. If there is a pool and it is empty, it fails with a NoPreParamsError.
 	ClaimReady(ctx context.Context, p Party) (*tss.PreParams, error)
-	// Ready returns the error that ClaimReady would now return for want of a set, and whether
-	// there are plenty: more than three quarters of what is kept.
+	// Ready returns the error that ClaimReady would return now for lack of a set, and whether more than three quarters
+	// of the pool are left.
 	Ready(ctx context.Context, p Party) (plenty bool, err error)
-	// Pause tells that a run begins to compute, and Resume that it has ended: what is made
-	// ahead in the background steps aside in between. Calls nest.
+	// Pause says that a run begins to compute, and Resume that it has ended: the pool is not filled in between. Calls
+	// nest.
 	Pause()
 	Resume()
 }

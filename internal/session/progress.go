@@ -2,8 +2,7 @@ package session
 
 import "slices"
 
-// Percent of a whole run at which its steps begin. Generating takes all but a few
-// milliseconds; within it a curve has its share by the time it takes.
+// The percentage at which each step of a run begins. Generating takes all but a few milliseconds.
 const (
 	percentReading    = 1
 	percentParsing    = 2
@@ -11,14 +10,14 @@ const (
 	percentStoring    = 96
 )
 
-// span is the part of the generating step that belongs to one curve.
+// span is the range of the generating step that belongs to one curve.
 type span struct {
 	curve  Curve
 	lo, hi uint32 // percent
 }
 
-// weight is a curve's part of a run, measured: an ECDSA resharing takes about fifty
-// times as long as an EdDSA one, which still wants to be seen moving.
+// weight returns a curve's relative part of the generating step. Measured, an ECDSA resharing takes fifty times as
+// long as an EdDSA one; 9 to 1 keeps the progress of the latter visible.
 func weight(c Curve) uint32 {
 	if c == Secp256k1 {
 		return 9
@@ -26,7 +25,7 @@ func weight(c Curve) uint32 {
 	return 1
 }
 
-// newSpan returns the part of c among curves, in their order.
+// newSpan returns the span of c among curves.
 func newSpan(c Curve, curves []Curve) span {
 	var before, total uint32
 	for _, x := range curves {
@@ -39,7 +38,7 @@ func newSpan(c Curve, curves []Curve) span {
 	return span{c, percentGenerating + width*before/total, percentGenerating + width*(before+weight(c))/total}
 }
 
-// progress reports round k of n; n = 0 means that pre-params are being made.
+// progress returns the progress of round k of n; n = 0: pre-params are being made.
 func (s span) progress(k, n int) Progress {
 	p := Progress{Status: StatusGeneratingShare, Curve: s.curve, Percent: s.lo}
 	if n > 0 {

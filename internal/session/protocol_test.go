@@ -15,8 +15,8 @@ import (
 	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
 
-// joint is what a runner runs with devices, noted.
-func joint(s *runner) *tss.Operation {
+// recordOperation returns the operation that the runner will run with a device.
+func recordOperation(s *runner) *tss.Operation {
 	op := new(tss.Operation)
 	s.ports.ServerSide = func(_ context.Context, j *tss.Operation, _ tss.Link) (*tss.Output, error) {
 		*op = *j
@@ -25,12 +25,12 @@ func joint(s *runner) *tss.Operation {
 	return op
 }
 
-// A device-held run has its client's side on the device; what does not say so itself is said to
-// have begun.
+// The client's side of a device-held run is on the device. compute reports the start of operations that do not report
+// it themselves.
 func TestComputeWithADevice(t *testing.T) {
 	t.Parallel()
 	s := new(stub).runner(t, Config{})
-	op := joint(s)
+	op := recordOperation(s)
 	pre := func(context.Context) (*tss.PreParams, error) { return nil, errStub }
 	for _, x := range []struct {
 		curve Curve
@@ -39,7 +39,7 @@ func TestComputeWithADevice(t *testing.T) {
 	}{{Secp256k1, pre, 0}, {Secp256k1, nil, 1}, {Ed25519, pre, 1}, {Ed25519, nil, 1}} {
 		r := onDevice(s, Device{})
 		w := &work{run: r, rec: signing(r)}
-		side := s.serverSide(w, []Curve{x.curve})
+		side := s.serverOperation(w, []Curve{x.curve})
 		side.PreParams = x.pre
 		server, hosted, err := s.compute(t.Context(), w, new(plan), side)
 		require.NoError(t, err)
@@ -50,14 +50,14 @@ func TestComputeWithADevice(t *testing.T) {
 	}
 }
 
-// A signing with a device passes its gates, and has no result that is not sealed.
+// A signing with a device calls beforeRelease, and its result is always sealed.
 func TestSignWithADevice(t *testing.T) {
 	t.Parallel()
 	set := newPair(t)
 	st := &stub{onArm: func() error { return errStub }, onSeal: func() ([]byte, error) { return []byte("sealed"), nil }}
 	s := st.runner(t, Config{})
-	s.ports.ServerShares = half{share: set.shares[tss.Server]}
-	op := joint(s)
+	s.ports.ServerShares = oneShare{share: set.shares[tss.Server]}
+	op := recordOperation(s)
 	r := onDevice(s, Device{})
 	w := &work{run: r, rec: signing(r)}
 	o := &sign{SignRequest: SignRequest{Device: &Device{}, Curve: Ed25519, Payload: []byte("hello")}}
@@ -73,15 +73,15 @@ func TestSignWithADevice(t *testing.T) {
 	require.ErrorIs(t, err, errStub)
 }
 
-// half keeps one server's share.
-type half struct {
+// oneShare is a custodian with one server share.
+type oneShare struct {
 	Custodian
 	share *tss.Share
 }
 
-func (h half) Fetch(context.Context, string, *StoredSet) (*tss.Share, error) { return h.share, nil }
+func (h oneShare) Fetch(context.Context, string, *StoredSet) (*tss.Share, error) { return h.share, nil }
 
-// What may not be signed is said by its curve; an audit entry has a digest.
+// Invalid payloads are explained by curve; audit entries contain a digest.
 func TestPayloads(t *testing.T) {
 	t.Parallel()
 	want := new(FieldError)
@@ -97,9 +97,9 @@ func TestPayloads(t *testing.T) {
 	require.Equal(t, sum[:], payloadDigest(Ed25519, digest))
 }
 
-// Pre-params whose moduli were used are not, nor any where the store cannot say; a device's are its
-// fault.
-func TestModuliThatWereUsed(t *testing.T) {
+// Pre-params whose moduli were used before are not used again, nor any that the store cannot check. If a device's are,
+// it is at fault.
+func TestUsedModuli(t *testing.T) {
 	t.Parallel()
 	var faults []error
 	st := &stub{onModuli: func() error {
@@ -130,7 +130,7 @@ func TestModuliThatWereUsed(t *testing.T) {
 	_, err = s.preParams(&work{rec: new(Session)}, none, tss.Server)(t.Context())
 	require.ErrorIs(t, err, errStub)
 
-	fresh := func() error { return s.fresh(t.Context(), "wallet", big.NewInt(1), big.NewInt(2)) }
+	fresh := func() error { return s.reserveDeviceModuli(t.Context(), "wallet", big.NewInt(1), big.NewInt(2)) }
 	require.NoError(t, fresh())
 	faults = []error{ErrModulusUsed, errStub}
 	blamed := new(tss.ProtocolError)
@@ -139,9 +139,8 @@ func TestModuliThatWereUsed(t *testing.T) {
 	require.Equal(t, errStub, fresh())
 }
 
-// A message that arms leaves when that is stored, and so does the last one; neither does once
-// the run has ended.
-func TestGates(t *testing.T) {
+// A message that arms, and the last one, are sent only after that is stored, and not after the run has ended.
+func TestBeforeRelease(t *testing.T) {
 	t.Parallel()
 	var arm, disarm error
 	var entries []Entry
@@ -153,7 +152,9 @@ func TestGates(t *testing.T) {
 	r := onDevice(s, Device{})
 	w := &work{run: r, rec: signing(r), busy: new(sync.WaitGroup)}
 	digest := []byte("digest")
-	pass := func(ctx context.Context, g tss.ReleasePoint) error { return s.pass(ctx, w, g, Secp256k1, digest) }
+	pass := func(ctx context.Context, g tss.ReleasePoint) error {
+		return s.beforeRelease(ctx, w, g, Secp256k1, digest)
+	}
 
 	over, cancel := context.WithCancelCause(t.Context())
 	cancel(ErrSessionCancelled)
@@ -168,7 +169,7 @@ func TestGates(t *testing.T) {
 	arm = new(BusyError)
 	busy := new(BusyError)
 	require.ErrorAs(t, pass(t.Context(), tss.Arm), &busy)
-	require.Equal(t, atMost, busy.RetryAfter)
+	require.Equal(t, maxBusyRetry, busy.RetryAfter)
 	require.False(t, r.device.armed)
 	arm = ErrShareSetRevoked
 	require.ErrorIs(t, pass(t.Context(), tss.Arm), ErrShareSetRevoked)
@@ -189,8 +190,8 @@ func TestGates(t *testing.T) {
 	require.Contains(t, entries[1].Detail, hex.EncodeToString(digest))
 }
 
-// Whoever breaks a hosted run, it is not the client; in a device-held one it is who did it.
-func TestWhoIsBlamed(t *testing.T) {
+// The client is never at fault in a hosted run; in a device-held run the culprit is.
+func TestClassify(t *testing.T) {
 	t.Parallel()
 	s := new(stub).runner(t, Config{})
 	broken := &tss.ProtocolError{Culprit: tss.Client, Round: 2, Err: errStub}

@@ -14,12 +14,12 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// closedPolicy says no to all.
+// closedPolicy denies every request.
 type closedPolicy struct{}
 
 func (closedPolicy) Allow(context.Context, session.Question) error { return errFault }
 
-// altered returns a client's share with something changed.
+// altered returns a modified client share.
 func altered(t *testing.T, h held, change func(*tss.Share)) secret.Bytes {
 	t.Helper()
 	share, err := tss.ParseShare(h.share)
@@ -30,8 +30,8 @@ func altered(t *testing.T, h held, change func(*tss.Share)) secret.Bytes {
 	return b
 }
 
-// What is refused before a session begins: each check of a request against its caller, its
-// wallet and its set, hosted and device-held.
+// Each check of a request against its caller, wallet and set, hosted and device-held, that refuses it before a session
+// begins.
 func TestRefusedBeforeASessionBegins(t *testing.T) {
 	t.Parallel()
 	p, first, backup := open(t, servertest.Config{})
@@ -120,7 +120,7 @@ func TestRefusedBeforeASessionBegins(t *testing.T) {
 		r.SigningShare = altered(t, first, func(s *tss.Share) { s.RecordHash[0] ^= 1 })
 	})
 	refused(session.ErrShareSetMismatch, run, err)
-	// The backup is not confirmed: there is none.
+	// The backup is not confirmed, so there is no ACTIVE one.
 	run, err = s.Provision(t.Context(), alice, provisionOf(backup))
 	refused(session.ErrBackupNotFound, run, err)
 	again := start()
@@ -128,7 +128,7 @@ func TestRefusedBeforeASessionBegins(t *testing.T) {
 	run, err = s.Provision(t.Context(), alice, session.ProvisionRequest{Start: again, WalletID: backup.wallet})
 	refused(session.ErrBackupNotFound, run, err)
 
-	// Who is asked, and says no.
+	// The policy denies it.
 	closed, _, _ := open(t, servertest.Config{Wrap: func(p *session.Ports) { p.Policy = closedPolicy{} }})
 	run, err = sign(closed.Sessions, alice, func(*session.SignRequest) {})
 	refused(errFault, run, err)
@@ -136,7 +136,7 @@ func TestRefusedBeforeASessionBegins(t *testing.T) {
 		Start: start(), WalletID: first.wallet, SigningShare: secret.New(first.share), Method: session.Custom,
 	})
 	refused(errFault, run, err)
-	// Not about a device that has not shown its share. Its session is in memory alone.
+	// The policy is not asked before the device has proved its share. Until then the session is only in memory.
 	beginning := start()
 	beginning.Device = device(first)
 	for _, begin := range []func() (*session.Run, error){

@@ -10,7 +10,7 @@ import (
 
 // replay fills r with the end of a session that is not live.
 func (s *runner) replay(ctx context.Context, r *Run, there *Session) error {
-	if err := (&Run{fingerprint: there.Fingerprint}).sameRequest(r.fingerprint); err != nil {
+	if err := (&Run{fingerprint: there.Fingerprint}).checkFingerprint(r.fingerprint); err != nil {
 		return err
 	}
 	r.mu.Lock()
@@ -22,7 +22,7 @@ func (s *runner) replay(ctx context.Context, r *Run, there *Session) error {
 	return nil
 }
 
-// outcome is what a session that ended gives a caller who attaches to it.
+// outcome returns what a caller who attaches to an ended session gets.
 func (s *runner) outcome(ctx context.Context, rec *Session) (*Outcome, error) {
 	switch {
 	case !rec.State.Ended():

@@ -8,12 +8,12 @@ import (
 	"github.com/mpcd/mpcd/internal/secret"
 )
 
-// Start holds what every request that starts a stream has.
+// Start is the common part of the requests that make a share set.
 type Start struct {
 	RequestID   string               // UUID, unique for each caller
-	SealTo      *age.X25519Recipient // nil: the outcome's share comes back in plaintext
-	DisplayName string               // of the device, shown in the set
-	Device      *Device              // runs the client's side; nil: the service does (hosted)
+	SealTo      *age.X25519Recipient // nil: the share in the outcome is in plaintext
+	DisplayName string               // of the device; shown with the set
+	Device      *Device              // runs the client's side; nil: hosted
 }
 
 // CreateRequest asks for a wallet and its first SIGNING set.
@@ -23,7 +23,7 @@ type CreateRequest struct {
 	Curves []Curve // distinct; empty: all
 }
 
-// BackupRequest asks for a BACKUP set made from a SIGNING set.
+// BackupRequest asks for a BACKUP set reshared from a SIGNING set.
 type BackupRequest struct {
 	Start
 	WalletID     string
@@ -31,7 +31,7 @@ type BackupRequest struct {
 	Method       BackupMethod
 }
 
-// ProvisionRequest asks for one more SIGNING set made from a BACKUP set.
+// ProvisionRequest asks for a SIGNING set reshared from a BACKUP set.
 type ProvisionRequest struct {
 	Start
 	WalletID    string
@@ -43,7 +43,7 @@ type SignRequest struct {
 	RequestID    string
 	WalletID     string
 	SigningShare secret.Bytes // hosted only
-	Device       *Device      // runs the client's side, and names the set; nil: hosted
+	Device       *Device      // runs the client's side and names the set; nil: hosted
 	Curve        Curve
 	Payload      []byte // Secp256k1: a 32-byte digest; Ed25519: the message
 }
@@ -55,8 +55,8 @@ func (r *SignRequest) fields() [][]byte {
 	return [][]byte{[]byte(r.WalletID), r.SigningShare.Reveal(), {byte(r.Curve)}, r.Payload}
 }
 
-// fingerprint is a keyed MAC over all that a request says, by which a repeated call is
-// told from another call with the same request id, without keeping the share in it.
+// fingerprint returns a keyed MAC over all fields of a request. It distinguishes a repeated call from another call
+// with the same request id, without storing the share.
 func (s *runner) fingerprint(op Operation, fields ...[]byte) ([]byte, error) {
 	all := []byte{byte(op)}
 	for _, f := range fields {
@@ -72,7 +72,7 @@ func (st *Start) fields() [][]byte {
 	if st.SealTo != nil {
 		to = st.SealTo.String()
 	}
-	if st.Device != nil { // which of its instances calls is no part of what it asks for
+	if st.Device != nil { // without the instance: another one may repeat the request
 		return [][]byte{[]byte("device"), []byte(st.Device.ShareSetID), []byte(st.DisplayName)}
 	}
 	return [][]byte{[]byte(to), []byte(st.DisplayName)}

@@ -6,9 +6,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A device that attaches again asks for the same thing, whichever of its instances calls and
-// however far it is; another set or another name is another request.
-func TestWhatADeviceAsksFor(t *testing.T) {
+// A device that attaches again makes the same request, whatever its instance, attempt and acknowledgement; a request
+// with another set or name differs.
+func TestDeviceRequestsAreRecognised(t *testing.T) {
 	t.Parallel()
 	of := func(name string, d Device) [][]byte { return (&Start{DisplayName: name, Device: &d}).fields() }
 	want := of("phone", Device{ShareSetID: "set", Instance: "one"})

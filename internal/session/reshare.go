@@ -17,8 +17,8 @@ func (s *Service) Backup(ctx context.Context, c Caller, req BackupRequest) (*Run
 	return s.reshare(ctx, o, []byte{byte(req.Method)})
 }
 
-// Provision starts, or attaches to, the resharing of a BACKUP set into one more
-// SIGNING set. The backup and every older set stay as they are.
+// Provision starts, or attaches to, the resharing of a BACKUP set into a new SIGNING set. Existing sets are not
+// changed.
 func (s *Service) Provision(ctx context.Context, c Caller, req ProvisionRequest) (*Run, error) {
 	o := &reshare{
 		target: target{Start: req.Start, purpose: Signing},
@@ -27,7 +27,7 @@ func (s *Service) Provision(ctx context.Context, c Caller, req ProvisionRequest)
 	return s.reshare(ctx, o)
 }
 
-// reshare makes a new set from one that there is.
+// reshare makes a new set from an existing one.
 type reshare struct {
 	target
 	op       Operation
@@ -47,13 +47,15 @@ func (s *runner) reshare(ctx context.Context, o *reshare, more ...[]byte) (*Run,
 	if err != nil {
 		return nil, err
 	}
-	return s.start(ctx, job{
-		operation: o, op: o.op, caller: o.caller, requestID: o.RequestID, walletID: o.walletID, fingerprint: fp, device: o.Device,
+	return s.attachOrStart(ctx, job{
+		operation: o, op: o.op, caller: o.caller, requestID: o.RequestID, walletID: o.walletID, fingerprint: fp,
+		device: o.Device,
 	})
 }
 
 func (o *reshare) prepare(ctx context.Context, s *runner) (*plan, error) {
-	wallet, src, err := s.source(ctx, o.caller, o.action, o.walletID, o.from, clientSide{share: o.share, device: o.Device})
+	from := clientSide{share: o.share, device: o.Device}
+	wallet, src, err := s.findSource(ctx, o.caller, o.action, o.walletID, o.from, from)
 	if err != nil {
 		return nil, err
 	}
@@ -62,14 +64,15 @@ func (o *reshare) prepare(ctx context.Context, s *runner) (*plan, error) {
 		p.curves = append(p.curves, k.Curve)
 	}
 	p.question = &Question{
-		Caller: o.caller.Name, Operation: o.op.String(), WalletID: wallet.ID, Owner: wallet.Owner, ShareSetID: src.set.ID, RequestID: o.RequestID,
+		Caller: o.caller.Name, Operation: o.op.String(), WalletID: wallet.ID, Owner: wallet.Owner, ShareSetID: src.set.ID,
+		RequestID: o.RequestID,
 	}
-	err = s.mayPend(wallet, runKey{o.caller.Name, o.RequestID})
-	if err == nil && o.Device == nil { // of a device-held run it is asked when the device has shown its share
-		err = s.allowed(ctx, *p.question)
+	err = s.checkPending(wallet, runKey{o.caller.Name, o.RequestID})
+	if err == nil && o.Device == nil { // for a device see authoriseDevice
+		err = s.askPolicy(ctx, *p.question)
 	}
 	if err != nil {
-		p.end()
+		p.wipe()
 		return nil, err
 	}
 	return p, nil
@@ -80,16 +83,16 @@ func (o *reshare) execute(ctx context.Context, s *runner, w *work, p *plan) (*ma
 	return m, err
 }
 
-// mayPend refuses one more set while a wallet has as many as it may that nobody has confirmed.
-// Runs that are on their way count too: all of them may end before one is confirmed.
-func (s *runner) mayPend(wallet *Wallet, mine runKey) error {
+// checkPending returns a PendingError if a wallet has its maximum of unconfirmed sets. Live runs count too: all of
+// them may end before one set is confirmed.
+func (s *runner) checkPending(wallet *Wallet, mine runKey) error {
 	now := s.clock.now()
 	pending, first := wallet.pending(now)
-	n := pending + s.making(wallet.ID, mine)
+	n := pending + s.countMaking(wallet.ID, mine)
 	if n < s.cfg.PendingSets {
 		return nil
 	}
-	err := &PendingError{Count: n, Limit: s.cfg.PendingSets, RetryAfter: soon} // what the runs make is confirmed soon
+	err := &PendingError{Count: n, Limit: s.cfg.PendingSets, RetryAfter: minBusyRetry} // their sets are confirmed soon
 	if pending > 0 {
 		err.RetryAfter = max(first.Sub(now), time.Second)
 	}

@@ -7,46 +7,49 @@ import (
 	"time"
 )
 
-// Run is one session as its callers see it: an ordered log of progress, and at its end
-// an outcome or an error. Any number of callers may follow it, from any place.
+// Run is one session as its callers see it: an ordered log of progress, followed by an outcome or an error. Any number
+// of callers may follow it, each from any position in the log.
 type Run struct {
 	key runKey
 
-	// ready is closed when id and the error of starting are known.
+	// ready is closed when id and the error of the start are known.
 	ready       chan struct{}
 	fingerprint []byte // set before the run is shared, never changed
 	created     time.Time
 	attempt     uint32
 
-	entitled bool // the device has shown that it has its share, and the policy has agreed; of the run's own goroutine
+	authorised bool // the device has proved its share and the policy has agreed; used only by the run's goroutine
 
 	// Guarded by Service.mu:
-	walletID  string   // of the set that it makes, where the wallet is there already, and its client has shown its share
+	walletID  string   // the wallet that it makes a set for, once countMaking may count it
 	uses      string   // the set that a device-held run computes with
-	ofWallet  string   // the wallet of that set
-	draft     *Session // as it will be recorded; nil: it is, or never will be
-	successor *Run     // of another instance of the device, which is live when this one is over; nil: there is none
+	ofWallet  string   // that set's wallet
+	draft     *Session // the session before it is recorded; nil: it is recorded, or was discarded
+	successor *Run     // the run of another instance of the device, which becomes live when this one is over; nil: none
 
 	// released is closed when the run is over and another attempt may begin.
 	released chan struct{}
 
 	mu      sync.Mutex // guards what follows
 	id      string
-	device  *device                 // the other end of a device-held run; nil: there is none
-	first   uint32                  // the last sequence of earlier attempts
+	device  *device                 // the other end of a device-held run; nil: hosted
+	first   uint32                  // the last sequence number of earlier attempts
 	stop    context.CancelCauseFunc // ends the attempt; nil before it runs
-	log     []Progress              // ordered by sequence; bounded, since every run has some dozens of steps
+	log     []Progress              // by sequence number; some dozens of entries
 	outcome *Outcome
 	err     error
 	ended   bool
-	changed chan struct{} // closed and replaced whenever log or ended changes
+	changed chan struct{} // closed and replaced when log, ended or the parts to send change
 }
 
-// runKey is what makes a request the same request.
+// runKey identifies a request.
 type runKey struct{ caller, requestID string }
 
 func newRun(key runKey, fingerprint []byte) *Run {
-	return &Run{key: key, fingerprint: fingerprint, ready: make(chan struct{}), released: make(chan struct{}), changed: make(chan struct{}), attempt: 1}
+	return &Run{
+		key: key, fingerprint: fingerprint, attempt: 1,
+		ready: make(chan struct{}), released: make(chan struct{}), changed: make(chan struct{}),
+	}
 }
 
 // SessionID returns the session's id.
@@ -56,8 +59,8 @@ func (r *Run) SessionID() string {
 	return r.id
 }
 
-// sameRequest tells a repeated call from another one with the same id.
-func (r *Run) sameRequest(fingerprint []byte) error {
+// checkFingerprint returns ErrRequestIDReused if another request has the same id.
+func (r *Run) checkFingerprint(fingerprint []byte) error {
 	if !hmac.Equal(r.fingerprint, fingerprint) {
 		return ErrRequestIDReused
 	}
@@ -67,16 +70,17 @@ func (r *Run) sameRequest(fingerprint []byte) error {
 // report adds p to the log.
 func (r *Run) report(p Progress) { r.append(r.stamp(p)) }
 
-func (r *Run) queued(position uint32) {
+func (r *Run) reportQueued(position uint32) {
 	r.report(Progress{Status: StatusQueued, QueuePosition: position})
 }
 
-// stamp gives p its sequence, attempt and elapsed time, and keeps the promise that
-// percent never falls. Only one goroutine at a time stamps and appends.
+// stamp sets the sequence number, attempt and elapsed time of p, and keeps its percentage from decreasing. Only one
+// goroutine at a time calls stamp and append.
 func (r *Run) stamp(p Progress) Progress {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p.Sequence, p.Attempt, p.Elapsed = r.first+1, r.attempt, time.Since(r.created).Truncate(time.Microsecond) // as the store keeps it
+	p.Sequence, p.Attempt = r.first+1, r.attempt
+	p.Elapsed = time.Since(r.created).Truncate(time.Microsecond) // the store's precision
 	if n := len(r.log); n > 0 {
 		p.Sequence = max(r.first, r.log[n-1].Sequence) + 1
 		p.Percent = max(p.Percent, r.log[n-1].Percent)
@@ -88,15 +92,15 @@ func (r *Run) append(p Progress) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if n := len(r.log); n > 0 && p.Status == StatusQueued && r.log[n-1].Status == StatusQueued {
-		r.log[n-1] = p // where it stood before is of no use to anybody
+		r.log[n-1] = p // only the latest position is kept
 	} else {
 		r.log = append(r.log, p)
 	}
 	r.wake()
 }
 
-// last returns the latest progress, or a zero one.
-func (r *Run) last() Progress {
+// lastProgress returns the latest progress, or a zero one.
+func (r *Run) lastProgress() Progress {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.log) == 0 {
@@ -105,7 +109,7 @@ func (r *Run) last() Progress {
 	return r.log[len(r.log)-1]
 }
 
-// end closes the log with an outcome or an error. Only the first call counts.
+// end closes the log with an outcome or an error. Later calls do nothing.
 func (r *Run) end(out *Outcome, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -123,14 +127,14 @@ func (r *Run) failed() bool {
 	return r.ended && r.err != nil
 }
 
-// wake must be called with mu held.
+// wake tells all followers to look again. It must be called with mu held.
 func (r *Run) wake() {
 	close(r.changed)
 	r.changed = make(chan struct{})
 }
 
-// stopWith says what ends the attempt. Where it was cancelled already, that is done at once.
-func (r *Run) stopWith(stop context.CancelCauseFunc) {
+// setStop sets the function that ends the attempt, and calls it if the run was already cancelled.
+func (r *Run) setStop(stop context.CancelCauseFunc) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stop = stop
@@ -139,7 +143,7 @@ func (r *Run) stopWith(stop context.CancelCauseFunc) {
 	}
 }
 
-// cancel ends the run for everybody attached, with the given error.
+// cancel ends the run with err, for all of its callers.
 func (r *Run) cancel(err error) {
 	r.end(nil, err)
 	r.mu.Lock()
@@ -150,24 +154,24 @@ func (r *Run) cancel(err error) {
 	}
 }
 
-// heartbeat is how long a stream is silent at most: the last progress is sent again, with
-// the same sequence, so that proxies keep the connection.
+// heartbeat is the maximum silence of a stream: the last progress is then repeated, with the same sequence number, so
+// that proxies keep the connection.
 const heartbeat = 20 * time.Second
 
-// Follow sends every progress after the given sequence number, and a device the parts of
-// the protocol after ack, then the outcome, and returns nil; or it returns the run's error. It returns ctx's error once ctx is done,
-// and send's error as it is; neither touches the run.
+// Follow sends every progress after a sequence number, for a device also the parts after ack, and then the outcome,
+// and returns nil; or it returns the run's error. It returns ctx's cause once ctx is done, and an error of send as it
+// is; neither affects the run.
 func (r *Run) Follow(ctx context.Context, after, ack uint32, send func(Event) error) error {
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	for {
-		news, out, ended, changed, err := r.since(after)
-		parts := r.parts(ack) // after changed was read: what comes later wakes this loop
+		news, out, ended, changed, err := r.eventsSince(after)
+		parts := r.unsentParts(ack) // after reading changed, so that later parts wake this loop
 		switch {
 		case ended && err != nil:
-			parts = nil // a device that calls for the next attempt has no use for what this one said
-		case len(parts) > 0: // what was reported before a part comes before it
-			news, _, _, _, _ = r.since(after)
+			parts = nil // of no use for the next attempt
+		case len(parts) > 0: // progress reported before a part is sent before it
+			news, _, _, _, _ = r.eventsSince(after)
 		}
 		for _, p := range news {
 			if err := send(Event{Progress: &p}); err != nil {
@@ -197,8 +201,8 @@ func (r *Run) Follow(ctx context.Context, after, ack uint32, send func(Event) er
 		select {
 		case <-changed:
 		case <-beat.C:
-			// What is newer than the last that was sent comes in its turn, with changed.
-			if p := r.last(); p.Sequence > 0 && p.Sequence <= after {
+			// Newer progress is sent in order, when changed is closed.
+			if p := r.lastProgress(); p.Sequence > 0 && p.Sequence <= after {
 				if err := send(Event{Progress: &p}); err != nil {
 					return err
 				}
@@ -209,7 +213,9 @@ func (r *Run) Follow(ctx context.Context, after, ack uint32, send func(Event) er
 	}
 }
 
-func (r *Run) since(after uint32) (news []Progress, out *Outcome, ended bool, changed <-chan struct{}, err error) {
+func (r *Run) eventsSince(after uint32) (
+	news []Progress, out *Outcome, ended bool, changed <-chan struct{}, err error,
+) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i, p := range r.log {
@@ -221,20 +227,19 @@ func (r *Run) since(after uint32) (news []Progress, out *Outcome, ended bool, ch
 	return news, r.outcome, r.ended, r.changed, r.err
 }
 
-// parts returns what a device has not got yet.
-func (r *Run) parts(ack uint32) []Numbered {
+// unsentParts returns the parts that the device has not received.
+func (r *Run) unsentParts(ack uint32) []Numbered {
 	r.mu.Lock()
 	d := r.device
 	r.mu.Unlock()
 	if d == nil {
 		return nil
 	}
-	return d.after(ack)
+	return d.unacknowledged(ack)
 }
 
-// join gives the run a device at its other end, and room for what that sends; nil: without a
-// bound.
-func (r *Run) join(d *Device, silence time.Duration, room *buffer) {
+// connectDevice sets the run's device, and the buffer that counts its parts; nil: unlimited.
+func (r *Run) connectDevice(d *Device, silence time.Duration, buffered *buffer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.device = newDevice(d.Instance, r.attempt, silence, func() {
@@ -242,5 +247,5 @@ func (r *Run) join(d *Device, silence time.Duration, room *buffer) {
 		defer r.mu.Unlock()
 		r.wake()
 	})
-	r.device.room = room
+	r.device.buffered = buffered
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// collect follows r from after on, to its end.
+// collect follows r from a sequence number to its end.
 func collect(ctx context.Context, r *Run, after uint32) (all []Event, err error) {
 	err = r.Follow(ctx, after, 0, func(e Event) error {
 		all = append(all, e)
@@ -55,14 +55,14 @@ func TestFollowFromAnywhere(t *testing.T) {
 	}
 }
 
-// What a device gets first of a run is the progress that was reported first, also where
-// both come while it attaches: a part before it belongs to no run that the device knows.
+// A device receives progress before the parts that follow it, also if both arrive while it attaches: it could not
+// assign a part to a run before.
 func TestPartsComeAfterTheirProgress(t *testing.T) {
 	t.Parallel()
 	r := startedRun()
-	r.join(&Device{Instance: "i"}, time.Hour, nil)
+	r.connectDevice(&Device{Instance: "i"}, time.Hour, nil)
 	d := r.device
-	d.mu.Lock() // who follows has looked for progress, and waits here to look for parts
+	d.mu.Lock() // the follower has read the progress, and blocks here before reading parts
 	first, seen := make(chan Event, 1), errors.New("seen")
 	ended := make(chan error, 1)
 	go func() { // ends with the first event
@@ -71,7 +71,7 @@ func TestPartsComeAfterTheirProgress(t *testing.T) {
 			return seen
 		})
 	}()
-	time.Sleep(100 * time.Millisecond) // it has come so far, or sees both at once
+	time.Sleep(100 * time.Millisecond) // it blocks by now, or will read both at once
 	r.report(Progress{})
 	require.NoError(t, d.end.Send(Part{MAC: []byte("x")}))
 	d.mu.Unlock()
@@ -79,16 +79,15 @@ func TestPartsComeAfterTheirProgress(t *testing.T) {
 	require.ErrorIs(t, <-ended, seen)
 }
 
-// A device that has heard that its run failed, and calls for the next attempt, may meet that
-// run once more: it gets its error, and no part of it.
+// A device that starts the next attempt may still attach to the failed run: it gets its error, and none of its parts.
 func TestARunThatFailedHasNoParts(t *testing.T) {
 	t.Parallel()
 	r := startedRun()
-	r.join(&Device{Instance: "i"}, time.Hour, nil)
+	r.connectDevice(&Device{Instance: "i"}, time.Hour, nil)
 	r.report(Progress{})
 	require.NoError(t, r.device.Send(t.Context(), Part{MAC: []byte("x")}))
 	r.end(nil, ErrWebhookFailed)
-	err := r.Follow(t.Context(), r.last().Sequence, 0, func(e Event) error {
+	err := r.Follow(t.Context(), r.lastProgress().Sequence, 0, func(e Event) error {
 		return fmt.Errorf("an event came: %v", e)
 	})
 	require.ErrorIs(t, err, ErrWebhookFailed)
@@ -116,7 +115,7 @@ func TestFollowersSeeTheSame(t *testing.T) {
 		}
 		for range 50 {
 			r.report(Progress{})
-			synctest.Wait() // nobody who is slow holds the run up
+			synctest.Wait() // slow followers do not delay the run
 		}
 		r.end(&Outcome{}, nil)
 		first := <-results
@@ -139,7 +138,8 @@ func TestFollowEnds(t *testing.T) {
 		return nil
 	})
 	require.ErrorIs(t, err, cause)
-	require.ErrorIs(t, r.Follow(t.Context(), 0, 0, func(Event) error { return cause }), cause, "send's error comes back as it is")
+	err = r.Follow(t.Context(), 0, 0, func(Event) error { return cause })
+	require.ErrorIs(t, err, cause, "an error of send is returned as it is")
 
 	r.end(nil, ErrProtocolAborted)
 	all, err := collect(t.Context(), r, 0)
@@ -154,7 +154,7 @@ func TestStampKeepsOrder(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := startedRun()
-		require.Equal(t, Progress{}, r.last())
+		require.Equal(t, Progress{}, r.lastProgress())
 		for _, percent := range []uint32{0, 5, 3, 4, 90, 1, 100} {
 			r.report(Progress{Percent: percent})
 			time.Sleep(time.Second + time.Nanosecond)
@@ -166,8 +166,8 @@ func TestStampKeepsOrder(t *testing.T) {
 			require.Equal(t, time.Duration(i)*time.Second, p.Elapsed, "in microseconds, as it is stored")
 			got = append(got, p.Percent)
 		}
-		require.Equal(t, []uint32{0, 5, 5, 5, 90, 90, 100}, got, "percent never falls")
-		require.Equal(t, r.log[6], r.last())
+		require.Equal(t, []uint32{0, 5, 5, 5, 90, 90, 100}, got, "the percentage never decreases")
+		require.Equal(t, r.log[6], r.lastProgress())
 	})
 }
 

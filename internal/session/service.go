@@ -14,26 +14,25 @@ import (
 
 // Config holds the settings of a Service. Zero values mean those of DefaultConfig.
 type Config struct {
-	RunTimeout time.Duration // a run's deadline, waiting for a slot included
-	ResultTTL  time.Duration // how long a set waits for its confirmation
-	SessionTTL time.Duration // how long an ended session is remembered
-	Slots      int           // how many runs compute at once; 0: one for each core
-	DeviceRuns int           // how many device-held runs are under way at once; 0: 8 for each core, since they mostly wait
+	RunTimeout time.Duration // a run's deadline, including its wait for a slot
+	ResultTTL  time.Duration // how long a set may wait for its confirmation
+	SessionTTL time.Duration // how long an ended session is kept
+	Slots      int           // how many hosted runs compute at once; 0: one per core
+	DeviceRuns int           // how many device-held runs are active at once; 0: 8 per core, since they mostly wait
 	Queue      int           // how many runs wait for a slot at most, hosted and device-held
-	QueueShare int           // how many of them may be one caller's; 0: a quarter of Queue, at least 2
-	// Creates is how many device-held wallets of SECP256K1 one caller may begin where pre-params are
-	// not plenty (see refillCreates), and how many of an owner's runs may waste some.
+	QueueShare int           // how many of them may be from one caller; 0: a quarter of Queue, at least 2
+	// Creates is how many device-held SECP256K1 wallets one caller may start while pre-params are scarce (see
+	// refillCreates), and how many of an owner's runs may take pre-params without success.
 	Creates       int
-	PendingSets   int           // how many unconfirmed sets a wallet has at most
-	Aborts        int           // what a set may cost, see Budget
-	DeviceSilence time.Duration // how long a device may say nothing while its run waits for it
-	RequireSealTo bool          // refuse requests whose result would come back in plaintext
-	// Wall is the clock on the wall; time.Now. Tests make it jump.
+	PendingSets   int           // how many unconfirmed sets a wallet may have
+	Aborts        int           // how many hard aborts lock a set, see Budget
+	DeviceSilence time.Duration // how long a device may be silent while its run waits for it
+	RequireSealTo bool          // refuse requests whose result would be returned in plaintext
+	// Wall returns the wall-clock time; nil: time.Now. Tests replace it.
 	Wall func() time.Time
 }
 
-// DefaultConfig returns the settings of a Service for which nothing else is said. What is 0 in it
-// follows from others, or from the machine.
+// DefaultConfig returns the default settings. A setting that is 0 in it is derived from others, or from the machine.
 func DefaultConfig() Config {
 	return Config{
 		RunTimeout:    10 * time.Minute,
@@ -55,7 +54,7 @@ func (c Config) withDefaults() Config {
 	c.Slots = cmp.Or(c.Slots, runtime.GOMAXPROCS(0))
 	c.DeviceRuns = cmp.Or(c.DeviceRuns, 8*runtime.GOMAXPROCS(0))
 	c.Queue = cmp.Or(c.Queue, def.Queue)
-	c.QueueShare = cmp.Or(c.QueueShare, quarter(c.Queue))
+	c.QueueShare = cmp.Or(c.QueueShare, defaultShare(c.Queue))
 	c.Creates = cmp.Or(c.Creates, def.Creates)
 	c.PendingSets = cmp.Or(c.PendingSets, def.PendingSets)
 	c.Aborts = cmp.Or(c.Aborts, def.Aborts)
@@ -66,7 +65,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Ports are the parts that a Service works with. All but Policy are needed.
+// Ports are the dependencies of a Service. Policy and ServerSide may be nil.
 type Ports struct {
 	Wallets      Wallets
 	Sessions     Sessions
@@ -77,19 +76,19 @@ type Ports struct {
 	Custodian    Custodian // keeps the server's share of BACKUP sets
 	PreParams    PreParams
 	Log          *slog.Logger
-	Policy       Policy // nil: scopes and ownership are all
-	// ServerSide runs the service's side of a device-held run, as (*tss.ServerSide).Run does, but
-	// better in a process of its own; nil: here.
+	Policy       Policy // nil: scopes and ownership decide
+	// ServerSide runs the server's side of a device-held run like (*tss.Operation).Run, preferably in a separate
+	// process; nil: in this one.
 	ServerSide func(context.Context, *tss.Operation, tss.Link) (*tss.Output, error)
 }
 
-// Service runs sessions. Its methods may be called by any number of goroutines.
+// Service runs sessions. It is safe for concurrent use.
 type Service struct{ *runner }
 
 var errClosing = errors.New("the service is shutting down")
 
-// New returns a service that is ready to run. The caller must Close it. Sessions that
-// an earlier process left unfinished are marked INTERRUPTED first.
+// New returns a running service. The caller must Close it. Sessions that an earlier process left unfinished are first
+// marked INTERRUPTED.
 func New(ctx context.Context, ports Ports, cfg Config) (*Service, error) {
 	cfg = cfg.withDefaults()
 	steady := newClock(cfg.Wall)
@@ -108,15 +107,14 @@ func New(ctx context.Context, ports Ports, cfg Config) (*Service, error) {
 	return &Service{newRunner(ctx, ports, cfg, steady)}, nil
 }
 
-// Drain refuses new runs and lets the running ones end, until ctx is done; then it ends
-// them as INTERRUPTED. It returns when nothing computes any more. Calls that look at
-// sessions or confirm sets go on working.
+// Drain refuses new runs and lets the current ones finish until ctx is done; then it ends them as INTERRUPTED. It
+// returns when no computation is left. Sessions can still be read, and sets confirmed.
 func (s *Service) Drain(ctx context.Context) {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
 	idle := make(chan struct{})
-	go func() { // ends with the last run, at the latest after the cancel below
+	go func() { // ends with the last run, at the latest after the cancellation below
 		defer close(idle)
 		s.wg.Wait()
 	}()
@@ -126,13 +124,14 @@ func (s *Service) Drain(ctx context.Context) {
 	}
 	s.cancel(errClosing)
 	<-idle
-	// Whom an end blames would be forgotten. A database that cannot be used must not hold up the shutdown.
+	// An end that is not stored now is lost, and its client not charged. But a database that fails must not block the
+	// shutdown.
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	s.storeEnds(last)
 }
 
-// Close is Drain without patience.
+// Close is Drain without waiting for current runs.
 func (s *Service) Close() {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()

@@ -25,7 +25,7 @@ func sum(share []byte) []byte {
 	return s[:]
 }
 
-// Close ends what runs and what waits, and returns.
+// Close ends active and waiting runs, and returns.
 func TestCloseInterrupts(t *testing.T) {
 	t.Parallel()
 	gate := servertest.NewGate()
@@ -55,7 +55,7 @@ func TestCloseInterrupts(t *testing.T) {
 	require.Empty(t, list, "nothing was made")
 }
 
-// A process that died leaves sessions that the next one finds INTERRUPTED.
+// Sessions that a killed process left unfinished are INTERRUPTED at the next start.
 func TestUnfinishedSessionsAreInterruptedAtTheStart(t *testing.T) {
 	t.Parallel()
 	gate := servertest.NewGate()
@@ -83,11 +83,10 @@ func TestUnfinishedSessionsAreInterruptedAtTheStart(t *testing.T) {
 	require.ErrorIs(t, rec.Err(), session.ErrInterrupted)
 }
 
-// A panic in a run is an INTERNAL that says nothing, wherever it comes from, and gives
-// its slot back.
+// A panic in a run is an INTERNAL error without details, wherever it happens, and releases the slot.
 func TestPanicInARun(t *testing.T) {
 	t.Parallel()
-	const confidential = "a-share-that-nobody-may-see"
+	const confidential = "a-share-that-must-not-be-shown"
 	type carrier struct{ share string }
 	boom := func(context.Context) error { panic(carrier{confidential}) }
 	p, first, backup := open(t, servertest.Config{Sessions: session.Config{Slots: 1}, Wrap: func(p *session.Ports) {
@@ -98,9 +97,9 @@ func TestPanicInARun(t *testing.T) {
 	confirmed(t, p, backup)
 	for range 2 { // with one slot
 		for name, begin := range map[string]func() (*session.Run, error){
-			"pre-params": func() (*session.Run, error) { return p.Sessions.Create(t.Context(), alice, idle()) },
-			"custodian":  func() (*session.Run, error) { return p.Sessions.Provision(t.Context(), alice, provisionOf(backup)) },
-			"half":       func() (*session.Run, error) { return p.Sessions.Sign(t.Context(), alice, signWith(first)) },
+			"pre-params":   func() (*session.Run, error) { return p.Sessions.Create(t.Context(), alice, idle()) },
+			"custodian":    func() (*session.Run, error) { return p.Sessions.Provision(t.Context(), alice, provisionOf(backup)) },
+			"server share": func() (*session.Run, error) { return p.Sessions.Sign(t.Context(), alice, signWith(first)) },
 		} {
 			r, err := begin()
 			_, _, err = ended(t, r, err)
@@ -115,7 +114,7 @@ func TestPanicInARun(t *testing.T) {
 	require.NotContains(t, p.Log.String(), confidential)
 }
 
-// sessions puts faults in front of a real store.
+// sessions injects faults in front of a real store.
 type sessions struct {
 	session.Sessions
 	byRequest func() error
@@ -160,7 +159,7 @@ func (s *sessions) Commit(ctx context.Context, n *session.Session, m session.Mad
 	return s.Sessions.Commit(ctx, n, m, e)
 }
 
-// once is a fault that happens the first time.
+// once returns a fault that happens the first time.
 func once(err error) func() error {
 	return func() error {
 		defer func() { err = nil }()
@@ -168,8 +167,7 @@ func once(err error) func() error {
 	}
 }
 
-// Where the store fails at the beginning there is no session, and the same request works
-// when it comes again.
+// If the store fails at the start there is no session, and the same request succeeds when repeated.
 func TestStoreFailsAtTheBeginning(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]sessions{"when it looks": {byRequest: once(errFault)}, "when it records": {begin: once(errFault)}} {
@@ -192,7 +190,7 @@ func TestStoreFailsAtTheBeginning(t *testing.T) {
 	}
 }
 
-// Not even a panic at the beginning leaves a request behind on which others wait for ever.
+// Even a panic at the start leaves no request behind that other calls wait for forever.
 func TestPanicAtTheBeginning(t *testing.T) {
 	t.Parallel()
 	came, through := make(chan struct{}), make(chan struct{})
@@ -232,9 +230,8 @@ func TestPanicAtTheBeginning(t *testing.T) {
 	require.NoError(t, err, "it ran")
 }
 
-// The caller who happened to come first goes away while the session begins: that is
-// nothing to those who came after.
-func TestFirstCallerGoesAwayAtTheBeginning(t *testing.T) {
+// If the first caller disconnects while the session starts, later callers are not affected.
+func TestFirstCallerDisconnectsAtTheStart(t *testing.T) {
 	t.Parallel()
 	came, through := make(chan struct{}), make(chan struct{})
 	p := servertest.Open(t, servertest.Config{Wrap: func(p *session.Ports) {
@@ -254,7 +251,7 @@ func TestFirstCallerGoesAwayAtTheBeginning(t *testing.T) {
 	}()
 	<-came
 	goAway()
-	// Another one attaches, and a third one does not want to wait.
+	// A second caller attaches; a third one gives up at once.
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := p.Sessions.Create(gone, alice, req)
@@ -263,11 +260,10 @@ func TestFirstCallerGoesAwayAtTheBeginning(t *testing.T) {
 	require.NoError(t, <-firstEnded)
 	r, err := p.Sessions.Create(t.Context(), alice, req)
 	_, _, err = ended(t, r, err)
-	require.ErrorIs(t, err, session.ErrDataCorrupted, "it ran, with the fault that was meant for it")
+	require.ErrorIs(t, err, session.ErrDataCorrupted, "it ran, with the injected fault")
 }
 
-// Where the store fails in mid-run the run fails, nothing comes into being, and the slot
-// is free again.
+// If the store fails during a run, the run fails, nothing is made, and the slot is released.
 func TestStoreFailsInMidRun(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -293,7 +289,7 @@ func TestStoreFailsInMidRun(t *testing.T) {
 			progress, _, err := ended(t, r, err)
 			require.Equal(t, c.want.Reason, session.Reason(err))
 			for _, x := range progress {
-				require.False(t, x.Done, "nobody hears of an end that was not stored")
+				require.False(t, x.Done, "an end that was not stored is not reported")
 			}
 			after, err := p.Store.Wallet(t.Context(), f.wallet)
 			require.NoError(t, err)
@@ -323,7 +319,7 @@ func first(err error) func(*session.Session) error {
 }
 
 // With one slot the second run waits, and gets it when the first one fails.
-func TestSlotsComeBack(t *testing.T) {
+func TestSlotsAreReleased(t *testing.T) {
 	t.Parallel()
 	came, answer := make(chan struct{}), make(chan error)
 	p, f, _ := open(t, servertest.Config{Sessions: session.Config{Slots: 1}, Wrap: func(p *session.Ports) {
@@ -342,7 +338,7 @@ func TestSlotsComeBack(t *testing.T) {
 	}
 	for i, r := range runs {
 		if i > 0 {
-			<-came // the one before gave its slot back
+			<-came // the previous run released its slot
 		}
 		select {
 		case <-came:
@@ -360,8 +356,7 @@ func TestSlotsComeBack(t *testing.T) {
 	}
 }
 
-// Pre-params that come a second time are thrown away: no modulus is used twice, by one wallet
-// or by two.
+// Pre-params that are handed out twice are dropped: no modulus is used twice, in one wallet or in two.
 func TestPreParamsAreUsedOnce(t *testing.T) {
 	t.Parallel()
 	one, err := tsstest.NewSource().PreParams(t.Context())
@@ -414,7 +409,7 @@ func (source) Ready(context.Context, tss.Party) (plenty bool, err error)       {
 func (source) Pause()                                                          {}
 func (source) Resume()                                                         {}
 
-// A custodian that fails, or gives back something else, is never the client's fault.
+// A custodian that fails, or returns something else, is never the client's fault.
 func TestCustodianFails(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -442,7 +437,7 @@ func TestCustodianFails(t *testing.T) {
 		_, _, err = ended(t, r, err)
 		require.ErrorIs(t, err, session.ErrDataCorrupted)
 	})
-	t.Run("does not take a half in", func(t *testing.T) {
+	t.Run("refuses a deposit", func(t *testing.T) {
 		p, f, _ := open(t, servertest.Config{Wrap: func(p *session.Ports) {
 			p.Custodian = &servertest.Custodian{Custodian: p.Custodian, BeforeDeposit: func(context.Context) error { return errFault }}
 		}})
@@ -459,15 +454,15 @@ func TestCustodianFails(t *testing.T) {
 	})
 }
 
-// wrong is a custodian that gives back the client's share.
+// wrong is a custodian that returns the client share.
 type wrong struct{ session.Custodian }
 
 func (wrong) Fetch(context.Context, string, *session.StoredSet) (*tss.Share, error) {
 	return tss.ParseShare(stock.first.share)
 }
 
-// One Service is in no way fooled by another caller's, or another wallet's, names.
-func TestConfirmAndRevokeAskWho(t *testing.T) {
+// Names of another caller or another wallet are refused.
+func TestConfirmAndRevokeCheckTheCaller(t *testing.T) {
 	t.Parallel()
 	p, f, backup := open(t, servertest.Config{})
 	stranger := session.Caller{Name: "stranger"}
@@ -488,8 +483,8 @@ func TestConfirmAndRevokeAskWho(t *testing.T) {
 	require.ErrorIs(t, err, session.ErrSessionExpired)
 }
 
-// Times: what waits for a confirmation waits so long and no longer, and a run has an end.
-func TestTimesAreUp(t *testing.T) {
+// Unconfirmed results and runs both have a time limit.
+func TestTimeouts(t *testing.T) {
 	t.Parallel()
 	stocked(t)
 	t.Run("result", func(t *testing.T) {

@@ -19,8 +19,9 @@ func (s *Service) Sign(ctx context.Context, c Caller, req SignRequest) (*Run, er
 	if err != nil {
 		return nil, err
 	}
-	return s.start(ctx, job{
-		operation: &sign{req, c}, op: OpSign, caller: c, requestID: req.RequestID, walletID: req.WalletID, fingerprint: fp, device: req.Device,
+	return s.attachOrStart(ctx, job{
+		operation: &sign{req, c}, op: OpSign, caller: c, requestID: req.RequestID, walletID: req.WalletID, fingerprint: fp,
+		device: req.Device,
 	})
 }
 
@@ -30,7 +31,8 @@ type sign struct {
 }
 
 func (o *sign) prepare(ctx context.Context, s *runner) (*plan, error) {
-	wallet, src, err := s.source(ctx, o.caller, actSign, o.WalletID, Signing, clientSide{share: o.SigningShare, device: o.Device})
+	from := clientSide{share: o.SigningShare, device: o.Device}
+	wallet, src, err := s.findSource(ctx, o.caller, actSign, o.WalletID, Signing, from)
 	if err != nil {
 		return nil, err
 	}
@@ -39,45 +41,51 @@ func (o *sign) prepare(ctx context.Context, s *runner) (*plan, error) {
 		curves: []Curve{o.Curve}, arms: o.Curve == Secp256k1,
 	}
 	p.question = &Question{
-		Caller: o.caller.Name, Operation: OpSign.String(), WalletID: wallet.ID, Owner: wallet.Owner, ShareSetID: src.set.ID, RequestID: o.RequestID,
-		Curve: o.Curve, Digest: payloadDigest(o.Curve, o.Payload),
+		Caller: o.caller.Name, Operation: OpSign.String(), WalletID: wallet.ID, Owner: wallet.Owner, ShareSetID: src.set.ID,
+		RequestID: o.RequestID, Curve: o.Curve, Digest: payloadDigest(o.Curve, o.Payload),
 	}
 	if _, ok := src.record.Key(o.Curve); !ok {
 		err = &FieldError{"curve", "must be one of the wallet's curves"}
-	} else if o.Device == nil { // of a device-held run it is asked when the device has shown its share
-		err = s.allowed(ctx, *p.question)
+	} else if o.Device == nil { // for a device see authoriseDevice
+		err = s.askPolicy(ctx, *p.question)
 	}
 	if err != nil {
-		p.end()
+		p.wipe()
 		return nil, err
 	}
 	return p, nil
 }
 
 func (o *sign) execute(ctx context.Context, s *runner, w *work, p *plan) (*made, error) {
-	side := s.serverSide(w, p.curves)
+	side := s.serverOperation(w, p.curves)
 	side.Payload = o.Payload
 	digest := payloadDigest(o.Curve, o.Payload)
 	if o.Device != nil {
-		// Once ctx has ended nothing leaves any more, although the run goes on to look at what came.
-		side.BeforeRelease = func(_ context.Context, g tss.ReleasePoint) error { return s.pass(ctx, w, g, o.Curve, digest) }
+		// With this ctx: once it has ended nothing more is sent, although accepted parts are still processed.
+		side.BeforeRelease = func(_ context.Context, g tss.ReleasePoint) error {
+			return s.beforeRelease(ctx, w, g, o.Curve, digest)
+		}
 	}
 	out, _, err := s.compute(ctx, w, p, side)
 	if err != nil {
 		return nil, err
 	}
-	return s.signed(w, p.source, o.Curve, digest, out.Signature)
+	return s.sealSignature(w, p.source, o.Curve, digest, out.Signature)
 }
 
-// signed brings a signature into the form in which it is committed and handed out.
-func (s *runner) signed(w *work, src *source, c Curve, digest []byte, sig *tss.Signature) (*made, error) {
+// sealSignature returns what a signing commits, and sets its result.
+func (s *runner) sealSignature(w *work, src *source, c Curve, digest []byte, sig *tss.Signature) (*made, error) {
 	result := secret.New(append(sig.Bytes[:], sig.RecoveryID))
 	w.rec.ShareSetID = src.set.ID
 	var err error
 	if w.rec.Result, err = s.sealResult(w.rec, result, nil); err != nil {
 		return nil, err
 	}
-	return &made{Made: Made{Used: src.set.ID}, audit: func(e Entry) Entry { return e.signed(c, digest) }, outcome: &Outcome{WalletID: w.rec.WalletID, Signature: sig, SignedBy: src.set.ID}}, nil
+	return &made{
+		Made:    Made{Used: src.set.ID},
+		audit:   func(e Entry) Entry { return e.withSignature(c, digest) },
+		outcome: &Outcome{WalletID: w.rec.WalletID, Signature: sig, SignedBy: src.set.ID},
+	}, nil
 }
 
 func checkPayload(c Curve, payload []byte) error {
@@ -90,10 +98,10 @@ func checkPayload(c Curve, payload []byte) error {
 	return &FieldError{"payload", fmt.Sprintf("must have at most %d bytes", tss.MaxMessageBytes)}
 }
 
-// payloadDigest is what the audit log keeps of a payload, and a policy is told of it.
+// payloadDigest returns what the audit log and a policy see of a payload.
 func payloadDigest(c Curve, payload []byte) []byte {
 	if c == Secp256k1 {
-		return bytes.Clone(payload) // it is one already
+		return bytes.Clone(payload) // it is a digest
 	}
 	digest := sha256.Sum256(payload)
 	return digest[:]

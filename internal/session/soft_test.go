@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The soft budget is one time. It is paid back by one a day, also in the midst of a day.
+// The soft budget is stored as one time. It regains one abort per day, gradually.
 func TestSoftBudget(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
@@ -30,12 +30,12 @@ func TestSoftBudget(t *testing.T) {
 		require.Equal(t, want < 5, later.LimitedUntil(set).IsZero(), passed)
 	}
 	later := NewBudget(5, now.Add(5*softRefill+time.Hour))
-	require.Equal(t, later.Now.Add(softRefill), later.Charged(set.SoftFullTime), "it is whole, and no more than that")
+	require.Equal(t, later.Now.Add(softRefill), later.Charged(set.SoftFullTime), "it is fully refunded, and not beyond")
 	require.Equal(t, set.SoftFullTime, b.Refunded(b.Charged(set.SoftFullTime)))
 }
 
 // Hard aborts, soft ones and armed runs share one budget.
-func TestBudgetRoom(t *testing.T) {
+func TestCheckArmed(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	b := NewBudget(5, now)
@@ -47,7 +47,7 @@ func TestBudgetRoom(t *testing.T) {
 		busy              bool
 	}{
 		"a new set":                      {armed: 1, armedOfWallet: 1},
-		"the last place":                 {hard: 2, soft: 2, armed: 1, armedOfWallet: 1},
+		"the last one":                   {hard: 2, soft: 2, armed: 1, armedOfWallet: 1},
 		"the last armed":                 {armed: 5, armedOfWallet: 5},
 		"one armed too many":             {armed: 6, armedOfWallet: 6, busy: true},
 		"one armed too many beside hard": {hard: 4, armed: 2, armedOfWallet: 2, busy: true},
@@ -62,7 +62,7 @@ func TestBudgetRoom(t *testing.T) {
 		for range c.soft {
 			set.SoftFullTime = b.Charged(set.SoftFullTime)
 		}
-		err := b.Room(set, c.armed, c.ofWallet, c.armedOfWallet)
+		err := b.CheckArmed(set, c.armed, c.ofWallet, c.armedOfWallet)
 		switch {
 		case c.limited > 0:
 			require.Equal(t, &BudgetError{ShareSetID: "s", RetryAfter: c.limited}, err, name)
@@ -75,7 +75,7 @@ func TestBudgetRoom(t *testing.T) {
 	}
 }
 
-// Callers see the soft budget of sets that can be used.
+// Callers see the soft budget of usable sets.
 func TestBudgetIsShown(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
@@ -86,7 +86,7 @@ func TestBudgetIsShown(t *testing.T) {
 		{State: SetRevoked, SoftFullTime: full},
 		{State: SetActive, SoftFullTime: full, LockTime: now},
 	}}
-	b.count(w)
+	b.fillIn(w)
 	for i, want := range []struct {
 		soft    uint32
 		limited time.Time

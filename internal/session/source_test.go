@@ -9,8 +9,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// Both shares of a wallet that was never hosted never meet; its device says nothing of its share
-// here.
+// A wallet that was never hosted cannot be used by hosted runs, and a device does not send its share.
 func TestSourceOfADeviceHeldWallet(t *testing.T) {
 	t.Parallel()
 	set := newPair(t)
@@ -22,7 +21,7 @@ func TestSourceOfADeviceHeldWallet(t *testing.T) {
 	s := st.runner(t, Config{})
 	hosted, device := clientSide{share: set.encoded}, clientSide{device: &Device{ShareSetID: set.set.ID}}
 	find := func(from clientSide) (*source, error) {
-		_, src, err := s.source(t.Context(), Caller{Name: "alice"}, actSign, wallet.ID, Signing, from)
+		_, src, err := s.findSource(t.Context(), Caller{Name: "alice"}, actSign, wallet.ID, Signing, from)
 		return src, err
 	}
 	for _, from := range []clientSide{hosted, device} {
@@ -41,53 +40,53 @@ func TestSourceOfADeviceHeldWallet(t *testing.T) {
 	_, err = find(hosted)
 	require.ErrorIs(t, err, ErrShareSetLocked)
 	_, err = find(device)
-	require.NoError(t, err, "it is told when it has shown its share")
+	require.NoError(t, err, "it is told after it has proved its share")
 }
 
-// A client's share is of the wallet and the purpose that are asked for.
-func TestReadingAShare(t *testing.T) {
+// A client share must be for the requested wallet and purpose.
+func TestParseShare(t *testing.T) {
 	t.Parallel()
 	set := newPair(t)
 	src := new(source)
-	id, err := src.read(set.wallet(), Signing, set.encoded)
+	id, err := src.parseShare(set.wallet(), Signing, set.encoded)
 	require.NoError(t, err)
 	require.Equal(t, set.set.ID, id)
 	for _, x := range []struct {
 		wallet string
 		want   Purpose
 	}{{"other", Signing}, {set.set.WalletID, Backup}} {
-		_, err = src.read(&Wallet{ID: x.wallet}, x.want, set.encoded)
+		_, err = src.parseShare(&Wallet{ID: x.wallet}, x.want, set.encoded)
 		require.ErrorIs(t, err, ErrShareSetMismatch)
 	}
 }
 
-// A client's share has a key for each of its set's.
-func TestCheckingAShare(t *testing.T) {
+// A client share must have a key on each of its set's curves.
+func TestCheckShare(t *testing.T) {
 	t.Parallel()
 	set := newPair(t)
 	src := &source{set: set.set, record: set.record, client: set.shares[tss.Client]}
-	require.NoError(t, src.check(set.encoded))
+	require.NoError(t, src.checkShare(set.encoded))
 	src.client.Keys = nil
-	require.ErrorIs(t, src.check(set.encoded), ErrShareMalformed)
+	require.ErrorIs(t, src.checkShare(set.encoded), ErrShareMalformed)
 }
 
-// A set's record names its wallet's keys, each on its curve.
+// A set's record must contain its wallet's keys, each on its curve.
 func TestRecordOfAnotherKey(t *testing.T) {
 	t.Parallel()
 	set := newPair(t)
 	wallet := set.wallet()
-	require.NoError(t, wallet.has("set", set.record))
+	require.NoError(t, wallet.checkRecord("set", set.record))
 	key := wallet.Keys[0]
 	for name, keys := range map[string][]PublicKey{
 		"none": nil, "another curve's": {{Curve: Secp256k1, Key: key.Key}}, "another": {{Curve: Ed25519, Key: key.Key[1:]}},
 	} {
 		wallet.Keys = keys
-		require.ErrorIs(t, wallet.has("set", set.record), ErrDataCorrupted, name)
+		require.ErrorIs(t, wallet.checkRecord("set", set.record), ErrDataCorrupted, name)
 	}
 }
 
-// The policy is asked of a device-held run when its device has shown its share, and of a hosted
-// one before it begins.
+// The policy is asked about a device-held run after its device has proved its share, and about a hosted one before it
+// begins.
 func TestWhenThePolicyIsAsked(t *testing.T) {
 	t.Parallel()
 	set := newPair(t)

@@ -17,10 +17,9 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-var errStub = errors.New("a fault that the test made")
+var errStub = errors.New("injected fault")
 
-// stub stands in for the ports of a runner that is tested alone. A test gives it the methods that
-// it needs.
+// stub implements the ports of a runner under test. A test sets the methods that it needs; others panic.
 type stub struct {
 	Wallets
 	Sessions
@@ -99,7 +98,7 @@ func (st *stub) ByShareSet(context.Context, string) (*Session, error) { return n
 
 func (st *stub) Seal(secret.Bytes, Label) ([]byte, error) { return st.onSeal() }
 
-// Write takes the log.
+// Write receives the log.
 func (st *stub) Write(b []byte) (int, error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -112,7 +111,7 @@ func (st *stub) logged() string {
 	return st.said.String()
 }
 
-// noted returns the actions of the audit entries that go with no change.
+// noted returns the actions and reasons of the audit entries that accompany no change.
 func (st *stub) noted() (all []string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -122,7 +121,7 @@ func (st *stub) noted() (all []string) {
 	return all
 }
 
-// runner returns one that works with the stub.
+// runner returns a runner that uses the stub.
 func (st *stub) runner(t *testing.T, cfg Config) *runner {
 	t.Helper()
 	ports := Ports{Wallets: st, Sessions: st, Budgets: st, Housekeeper: st, PreParams: st, Sealer: st}
@@ -130,12 +129,12 @@ func (st *stub) runner(t *testing.T, cfg Config) *runner {
 	return newRunner(t.Context(), ports, cfg.withDefaults(), newClock(time.Now))
 }
 
-// policy is what the Policy of a test says.
+// policy is a Policy that calls a function.
 type policy func() error
 
 func (p policy) Allow(context.Context, Question) error { return p() }
 
-// asked is an operation of a test.
+// asked is an operation with test functions.
 type asked struct {
 	onPrepare func() (*plan, error)
 	onExecute func(*work) (*made, error)
@@ -151,19 +150,19 @@ func (a *asked) execute(_ context.Context, _ *runner, w *work, _ *plan) (*made, 
 func onDevice(s *runner, d Device) *Run {
 	r := newRun(runKey{"alice", "request"}, []byte("fingerprint"))
 	r.id, r.created = "session", time.Now()
-	r.join(&d, s.cfg.DeviceSilence, &s.parts)
+	r.connectDevice(&d, s.cfg.DeviceSilence, &s.parts)
 	return r
 }
 
-// says has the run's device send its first part.
+// says makes the run's device send its first part.
 func says(t *testing.T, r *Run, p Part) {
 	t.Helper()
-	ack, err := r.device.take([]Numbered{{Sequence: 1, Part: p}})
+	ack, err := r.device.receive([]Numbered{{Sequence: 1, Part: p}})
 	require.NoError(t, err)
 	require.Equal(t, uint32(1), ack)
 }
 
-// pair is a set of ED25519 with both its shares.
+// pair is an ED25519 set with both shares.
 type pair struct {
 	set     *StoredSet
 	record  *tss.Record
@@ -192,7 +191,7 @@ func newPair(t *testing.T) *pair {
 	return p
 }
 
-// wallet is the pair's.
+// wallet returns the pair's wallet.
 func (p *pair) wallet() *Wallet {
 	return &Wallet{
 		ID: p.set.WalletID, Owner: "alice", HostedSince: time.Now(), Sets: []ShareSet{p.set.ShareSet},
@@ -200,7 +199,7 @@ func (p *pair) wallet() *Wallet {
 	}
 }
 
-// plan signs with the pair's set.
+// plan returns the plan of a signing with the pair's set.
 func (p *pair) plan() *plan {
 	return &plan{
 		walletID: p.set.WalletID, owner: "alice", uses: p.set.ID, source: &source{set: p.set, record: p.record},
@@ -208,7 +207,7 @@ func (p *pair) plan() *plan {
 	}
 }
 
-// hello is that of a device that has the pair's share, and is asked to sign.
+// hello returns the hello of a device with the pair's share, for a signing.
 func (p *pair) hello(t *testing.T, sessionID string, attempt uint32, instance string) *tss.Hello {
 	t.Helper()
 	h := &tss.Hello{Nonce: make([]byte, 32), SessionKey: make([]byte, 32)}
@@ -219,7 +218,7 @@ func (p *pair) hello(t *testing.T, sessionID string, attempt uint32, instance st
 	return h
 }
 
-// signing is the session of a run.
+// signing returns the session of a signing run.
 func signing(r *Run) *Session {
 	return &Session{
 		ID: r.id, Caller: r.key.caller, RequestID: r.key.requestID, Fingerprint: r.fingerprint,

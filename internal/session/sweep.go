@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// sweepEvery is how often the service looks for what nobody confirmed in time.
+// sweepEvery is the interval between sweeps.
 const sweepEvery = 30 * time.Second
 
-// Sweep erases what nobody confirmed in time, and stores the ends that could not be stored, again
-// and again until ctx is done.
+// Sweep periodically erases what was not confirmed in time, and retries ends that could not be stored, until ctx is
+// done.
 func (s *Service) Sweep(ctx context.Context) {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
@@ -20,9 +20,10 @@ func (s *Service) Sweep(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			s.ports.Log.Error("what was not confirmed in time could not be erased; it is tried again", "error", err)
+			s.ports.Log.Error("what was not confirmed in time could not be erased; will retry", "error", err)
 		case swept != Swept{}:
-			s.ports.Log.Info("erased what was not confirmed in time", "sets", swept.Sets, "results", swept.Results, "wallets", swept.Wallets, "sessions", swept.Sessions)
+			s.ports.Log.Info("erased what was not confirmed in time", "sets", swept.Sets, "results", swept.Results,
+				"wallets", swept.Wallets, "sessions", swept.Sessions)
 		}
 		select {
 		case <-tick.C:

@@ -6,26 +6,25 @@ import (
 	"time"
 )
 
-// errTakenOver ends an attempt whose device came back as another instance of itself.
+// errTakenOver ends an attempt whose device restarted as another instance.
 var errTakenOver = fmt.Errorf("%w: another instance of the device has taken over", ErrInterrupted)
 
-// instanceKey names another instance of a live session's device.
+// instanceKey identifies another instance of a live session's device.
 type instanceKey struct{ sessionID, instance string }
 
-// isOfInstance reports whether a call comes from the parties that a live run has at its other end,
-// or from somebody who has none.
+// isOfInstance reports whether a call may attach to the run: it is from the instance at the run's other end, or the
+// run has no device.
 func (r *Run) isOfInstance(d *Device) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if d == nil || r.ended || r.device == nil { // its end, or its error, is for everybody
+	if d == nil || r.ended || r.device == nil { // an end is sent to every instance
 		return true
 	}
 	return r.device.instance == d.Instance && (d.Attempt == 0 || d.Attempt == r.attempt)
 }
 
-// otherInstance returns the run of another instance of a live run's device. It is told the next
-// attempt, and takes over when its hello has shown that it has the share: until then the run
-// that is live goes on.
+// otherInstance returns the run of another instance of a live run's device. The instance is told the next attempt, and
+// takes over when its hello has proved its share: until then the live run continues.
 func (s *runner) otherInstance(ctx context.Context, r *Run, j job) (*Run, error) {
 	key := instanceKey{r.SessionID(), j.device.Instance}
 	s.mu.Lock()
@@ -34,35 +33,35 @@ func (s *runner) otherInstance(ctx context.Context, r *Run, j job) (*Run, error)
 	if attempt := j.device.Attempt; attempt != 0 && (there == nil || attempt != there.attempt) {
 		return nil, fmt.Errorf("%w: attempt %d is over", ErrInterrupted, attempt)
 	}
-	if there != nil { // it calls again
+	if there != nil { // it attaches again
 		return there, nil
 	}
-	p, err := s.prepared(context.WithoutCancel(ctx), j)
+	p, err := s.prepareJob(context.WithoutCancel(ctx), j)
 	if err != nil {
 		return nil, err
 	}
 	n := newRun(r.key, r.fingerprint)
 	n.id, n.created, n.attempt = key.sessionID, time.Now(), r.attempt+1
-	n.first = s.beyond(r.last().Sequence)
-	n.join(j.device, s.cfg.DeviceSilence, &s.parts)
-	n.queued(0)
+	n.first = s.sequenceBeyond(r.lastProgress().Sequence)
+	n.connectDevice(j.device, s.cfg.DeviceSilence, &s.parts)
+	n.reportQueued(0)
 	close(n.ready)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		p.end()
+		p.wipe()
 		return nil, ErrShuttingDown
 	}
-	if there = s.takeovers[key]; there != nil { // by a call at the same time
-		p.end()
+	if there = s.takeovers[key]; there != nil { // from a concurrent call
+		p.wipe()
 		return there, nil
 	}
 	s.takeovers[key] = n
-	s.wg.Go(func() { s.runTakeover(n, r, j, p) }) // ends with its time for the hello, or as a run does
+	s.wg.Go(func() { s.runTakeover(n, r, j, p) }) // ends with proofTime, or as a run does
 	return n, nil
 }
 
-// runTakeover takes the run of another instance to its end.
+// runTakeover runs n, from its takeover of r to its end.
 func (s *runner) runTakeover(n, r *Run, j job, p *plan) {
 	rec, err := s.takeOver(n, r, j, p)
 	s.mu.Lock()
@@ -75,20 +74,21 @@ func (s *runner) runTakeover(n, r *Run, j job, p *plan) {
 		return
 	case err != nil:
 		err = s.classify(err, false)
-		s.refused(s.ctx, Entry{
-			Caller: j.caller.Name, Action: "session.takeover", WalletID: p.walletID, ShareSetID: p.uses, SessionID: n.id, Detail: j.op.String(),
+		s.auditRefusal(s.ctx, Entry{
+			Caller: j.caller.Name, Action: "session.takeover", WalletID: p.walletID, ShareSetID: p.uses, SessionID: n.id,
+			Detail: j.op.String(),
 		}, err)
 		n.end(nil, err)
 	}
 	n.device.close()
-	p.end()
+	p.wipe()
 	if mine {
-		s.release(n)
+		s.releaseRun(n)
 	}
 }
 
-// takeOver waits for the proof of n's device, ends the run that is live, and records the next
-// attempt. Without an error rec is nil where the session has ended for good: n has its end.
+// takeOver waits for the proof of n's device, ends the live run r, and records the next attempt. If the session has
+// ended for good, it sets the end of n and returns nil without an error.
 func (s *runner) takeOver(n, r *Run, j job, p *plan) (rec *Session, err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -98,19 +98,19 @@ func (s *runner) takeOver(n, r *Run, j job, p *plan) (rec *Session, err error) {
 	}()
 	ctx, stop := context.WithCancelCause(s.ctx)
 	defer stop(nil)
-	n.stopWith(stop)
+	n.setStop(stop)
 	over := make(chan struct{})
 	go func() { // ends with the hello, or with the run
 		select {
 		case <-r.released:
-			stop(fmt.Errorf("%w: the attempt before has ended", ErrInterrupted))
+			stop(fmt.Errorf("%w: the previous attempt has ended", ErrInterrupted))
 		case <-over:
 		}
 	}()
 	draft := s.newSession(j, p)
 	draft.ID, draft.Attempt = n.id, n.attempt
 	draft.Progress = Progress{Status: StatusQueued, Sequence: n.first, Attempt: n.attempt}
-	err = s.entitle(ctx, n, draft, p)
+	err = s.authoriseDevice(ctx, n, draft, p)
 	close(over)
 	if err == nil {
 		err = s.setSuccessor(n, r, draft)
@@ -119,14 +119,14 @@ func (s *runner) takeOver(n, r *Run, j job, p *plan) (rec *Session, err error) {
 		return nil, err
 	}
 	r.cancel(errTakenOver)
-	<-r.released // soon: what it computes is killed, or left behind
+	<-r.released // soon: its computation is killed or abandoned
 	ctx = context.WithoutCancel(ctx)
-	there, err := s.find(ctx, j, n)
-	if err == nil && there == nil { // the attempt before was not recorded
-		s.remember(n, draft)
+	there, err := s.findSettled(ctx, j, n)
+	if err == nil && there == nil { // the previous attempt was not recorded
+		s.keepDraft(n, draft)
 		return draft, nil
 	}
-	s.forget(n)
+	s.dropDraft(n)
 	switch {
 	case err != nil:
 		return nil, err
@@ -144,8 +144,8 @@ func (s *runner) takeOver(n, r *Run, j job, p *plan) (rec *Session, err error) {
 	return rec, err
 }
 
-// setSuccessor makes n live as soon as r is over. The first that has shown its share
-// is the one. Where r's session is not recorded yet, n's is found in its place.
+// setSuccessor makes n the live run once r is over. Only the first instance that proved its share succeeds. If the
+// session of r is not recorded yet, that of n is found in its place.
 func (s *runner) setSuccessor(n, r *Run, draft *Session) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -10,8 +10,8 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// A call belongs to a live run where it comes from the same parties, or from nobody's.
-func TestBelongsTo(t *testing.T) {
+// A call may attach to a live run if it is from the same instance, or has no device.
+func TestIsOfInstance(t *testing.T) {
 	t.Parallel()
 	s := new(stub).runner(t, Config{})
 	live, ended := onDevice(s, Device{Instance: "one"}), onDevice(s, Device{Instance: "one"})
@@ -36,7 +36,7 @@ func TestBelongsTo(t *testing.T) {
 	}
 }
 
-// takenOver is a live run of a device's first instance, and what another instance asks for.
+// takenOver is a live run of a device's first instance, and the request of another instance.
 type takenOver struct {
 	*runner
 	st  *stub
@@ -64,8 +64,7 @@ func newTakenOver(t *testing.T) *takenOver {
 	return x
 }
 
-// Another instance of a live run's device is told the next attempt; one that calls again finds
-// its own.
+// Another instance of a live run's device is told the next attempt; if it calls again, it attaches to its own run.
 func TestOtherInstance(t *testing.T) {
 	t.Parallel()
 	x := newTakenOver(t)
@@ -73,14 +72,14 @@ func TestOtherInstance(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "session", n.id)
 	require.Equal(t, uint32(2), n.attempt)
-	require.Greater(t, n.last().Sequence, x.run.last().Sequence)
+	require.Greater(t, n.lastProgress().Sequence, x.run.lastProgress().Sequence)
 	require.Same(t, x.run, x.live[x.run.key], "the run goes on")
 	calls := func(d Device) (*Run, error) {
 		j := x.job
 		j.device = &d
 		return x.otherInstance(t.Context(), x.run, j)
 	}
-	x.op.onPrepare = func() (*plan, error) { return nil, errStub } // what calls again is not prepared again
+	x.op.onPrepare = func() (*plan, error) { return nil, errStub } // must not be called again
 	for _, attempt := range []uint32{0, 2} {
 		again, err := calls(Device{Instance: "two", Attempt: attempt})
 		require.NoError(t, err)
@@ -118,8 +117,8 @@ func TestOtherInstance(t *testing.T) {
 	require.NotContains(t, x.takeovers, instanceKey{"session", "five"})
 }
 
-// The first that has shown its share is the successor of a live run. Where that stands in no
-// database, neither does its successor.
+// The first instance that has proved its share becomes the live run's successor. If the live run is not recorded,
+// neither is its successor.
 func TestSetSuccessor(t *testing.T) {
 	t.Parallel()
 	x := newTakenOver(t)
@@ -141,14 +140,13 @@ func TestSetSuccessor(t *testing.T) {
 	require.Same(t, n, x.run.successor)
 
 	x.run.successor = nil
-	x.remember(x.run, signing(x.run))
+	x.keepDraft(x.run, signing(x.run))
 	require.NoError(t, x.setSuccessor(third, x.run, draft))
 	require.Equal(t, draft, third.draft)
 	require.Same(t, third, x.unrecorded["session"])
 }
 
-// How the attempt that a takeover ended stands then is how the next one begins, or that there is
-// none.
+// How the next attempt begins depends on how the one that the takeover ended is stored.
 func TestTakeOver(t *testing.T) {
 	t.Parallel()
 	stored := func(state State, attempt uint32) *Session {
@@ -161,11 +159,11 @@ func TestTakeOver(t *testing.T) {
 		noHello bool
 		policy  error
 		panics  bool
-		late    bool // another instance was faster
+		late    bool // another instance was first
 		there   *Session
 		find    error
 		restart error
-		says    string // the fingerprint of the session that is there when it was not restarted
+		says    string // the fingerprint of the stored session if it was not restarted
 		begins  bool
 		drafted bool
 		ends    error // of the new run
@@ -222,7 +220,7 @@ func TestTakeOver(t *testing.T) {
 		}
 		go func() { // ends with the test
 			ctx, stop := context.WithCancelCause(x.ctx)
-			x.run.stopWith(stop)
+			x.run.setStop(stop)
 			<-ctx.Done()
 			close(x.run.released)
 		}()
@@ -247,7 +245,7 @@ func TestTakeOver(t *testing.T) {
 	}
 }
 
-// A takeover that begins runs to its end; one that does not gives back what it has.
+// A takeover that begins runs to its end; one that does not releases what it has.
 func TestRunTakeover(t *testing.T) {
 	t.Parallel()
 	begin := func(find error) (*takenOver, *Run) {
@@ -258,12 +256,12 @@ func TestRunTakeover(t *testing.T) {
 		x.takeovers[instanceKey{"session", "two"}] = n
 		return x, n
 	}
-	over := func(x *takenOver) { // as a run does that was ended
+	over := func(x *takenOver) { // as the end of a run does
 		ctx, stop := context.WithCancelCause(x.ctx)
-		x.run.stopWith(stop)
+		x.run.setStop(stop)
 		x.wg.Go(func() {
 			<-ctx.Done()
-			x.release(x.run)
+			x.releaseRun(x.run)
 		})
 	}
 	x, n := begin(ErrSessionNotFound)
@@ -286,7 +284,7 @@ func TestRunTakeover(t *testing.T) {
 	says(t, n, Part{Hello: &tss.Hello{}})
 	x.runTakeover(n, x.run, x.job, new(plan))
 	require.ErrorIs(t, n.err, errStub)
-	require.ErrorIs(t, n.device.over, ErrInterrupted)
+	require.ErrorIs(t, n.device.stopErr, ErrInterrupted)
 	require.Empty(t, x.takeovers)
 	require.Empty(t, x.live)
 

@@ -6,16 +6,16 @@ import (
 	"fmt"
 )
 
-// remember notes a run whose session stands in no database. Its callers find it here.
-func (s *runner) remember(r *Run, rec *Session) {
+// keepDraft keeps the session of a run that is not in the store yet, so that it is found by its id.
+func (s *runner) keepDraft(r *Run, rec *Session) {
 	draft := *rec
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r.draft, s.unrecorded[rec.ID] = &draft, r
 }
 
-// forget ends that, and reports whether it was so.
-func (s *runner) forget(r *Run) bool {
+// dropDraft reverses keepDraft, and reports whether there was a draft.
+func (s *runner) dropDraft(r *Run) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	was := r.draft != nil
@@ -25,17 +25,17 @@ func (s *runner) forget(r *Run) bool {
 	return was
 }
 
-// session finds a session by its id, recorded or not.
-func (s *runner) session(ctx context.Context, sessionID string) (*Session, error) {
-	if rec := s.draft(sessionID); rec != nil {
+// findSession returns a session by its id, recorded or not.
+func (s *runner) findSession(ctx context.Context, sessionID string) (*Session, error) {
+	if rec := s.draftOf(sessionID); rec != nil {
 		return rec, nil
 	}
-	// It is in memory until it is in the store.
+	// In this order: a draft is dropped only after it was recorded.
 	return s.ports.Sessions.Session(ctx, sessionID)
 }
 
-// draft returns a session that is not recorded, or nil.
-func (s *runner) draft(sessionID string) *Session {
+// draftOf returns a copy of a session that is not recorded, or nil.
+func (s *runner) draftOf(sessionID string) *Session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.unrecorded[sessionID]
@@ -54,46 +54,45 @@ func (s *runner) cancelUnrecorded(sessionID string) bool {
 	if r == nil {
 		return false
 	}
-	r.cancel(ErrSessionCancelled) // under mu: enrol sees it when it has recorded the session after all
+	r.cancel(ErrSessionCancelled) // under mu: recordDraft sees it after recording the session
 	return true
 }
 
-// enrol records a run's session where it is not: the device has shown its share, and what it asks
-// for is allowed.
-func (s *runner) enrol(ctx context.Context, r *Run, rec *Session) error {
+// recordDraft records a run's session unless it is already recorded. Its device has proved its share, and the policy
+// has agreed.
+func (s *runner) recordDraft(ctx context.Context, r *Run, rec *Session) error {
 	s.mu.Lock()
 	recorded := r.draft == nil
 	s.mu.Unlock()
 	if recorded {
 		return nil
 	}
-	defer s.recording.take(rec.Caller)()
+	defer s.recording.acquire(rec.Caller)()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	rec.ExpireTime = s.expiry()
-	_, created, err := s.ports.Sessions.Begin(context.WithoutCancel(ctx), rec, s.entry(rec, "session.begin"))
+	_, created, err := s.ports.Sessions.Begin(context.WithoutCancel(ctx), rec, s.auditEntry(rec, "session.begin"))
 	switch {
 	case err != nil:
 		return err
 	case !created:
 		return fmt.Errorf("%w: another process has recorded the request", ErrInterrupted)
 	}
-	s.forget(r)
-	if ctx.Err() != nil { // cancelled in the meantime
+	s.dropDraft(r)
+	if ctx.Err() != nil { // cancelled meanwhile
 		return context.Cause(ctx)
 	}
 	return nil
 }
 
-// turnedAway notes why a session was not recorded, where that was a decision against the caller:
-// that there is no room is none.
-func (s *runner) turnedAway(ctx context.Context, rec *Session, err error) {
+// noteRefusal audits why a session was not recorded, if that was a decision against the caller, unlike an overload.
+func (s *runner) noteRefusal(ctx context.Context, rec *Session, err error) {
 	if rec.Used == "" || errors.Is(err, ErrOverloaded) || errors.Is(err, ErrSessionCancelled) {
 		return
 	}
-	defer s.recording.take(rec.Caller)()
-	s.refused(ctx, Entry{
+	defer s.recording.acquire(rec.Caller)()
+	s.auditRefusal(ctx, Entry{
 		Caller: rec.Caller, Action: "session.begin", WalletID: rec.WalletID, ShareSetID: rec.Used, SessionID: rec.ID,
 		Detail: rec.Operation.String(),
 	}, err)

@@ -7,44 +7,43 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A run that is not recorded is found by its session's id, unless it has failed, and as long as
-// no other run has taken its place.
+// A run that is not recorded is found by its session id, unless it has failed, and until another run replaces it.
 func TestUnrecorded(t *testing.T) {
 	t.Parallel()
 	st := new(stub)
 	s := st.runner(t, Config{})
 	r, next := onDevice(s, Device{}), onDevice(s, Device{})
 	rec := signing(r)
-	require.Nil(t, s.draft("session"))
+	require.Nil(t, s.draftOf("session"))
 	require.False(t, s.cancelUnrecorded("session"))
-	require.False(t, s.forget(r), "it never was")
-	s.remember(r, rec)
-	rec.State = Running // what is kept is a copy
-	found, err := s.session(t.Context(), "session")
+	require.False(t, s.dropDraft(r), "it never was")
+	s.keepDraft(r, rec)
+	rec.State = Running // the draft is a copy
+	found, err := s.findSession(t.Context(), "session")
 	require.NoError(t, err)
 	require.Equal(t, Queued, found.State)
 
 	require.True(t, s.cancelUnrecorded("session"))
 	require.ErrorIs(t, r.err, ErrSessionCancelled)
-	require.Nil(t, s.draft("session"), "it has failed")
+	require.Nil(t, s.draftOf("session"), "it has failed")
 	st.onSession = func() (*Session, error) { return nil, ErrSessionNotFound }
-	_, err = s.session(t.Context(), "session")
+	_, err = s.findSession(t.Context(), "session")
 	require.ErrorIs(t, err, ErrSessionNotFound)
 
-	s.remember(next, rec)
-	require.True(t, s.forget(r))
-	require.Same(t, next, s.unrecorded["session"], "its place is another's")
-	require.False(t, s.forget(r))
-	require.True(t, s.forget(next))
+	s.keepDraft(next, rec)
+	require.True(t, s.dropDraft(r))
+	require.Same(t, next, s.unrecorded["session"], "another run has replaced it")
+	require.False(t, s.dropDraft(r))
+	require.True(t, s.dropDraft(next))
 	require.Empty(t, s.unrecorded)
 	s.unrecorded["session"] = next
-	require.False(t, s.forget(next), "its session is recorded")
+	require.False(t, s.dropDraft(next), "its session is recorded")
 	require.Len(t, s.unrecorded, 1)
 }
 
-// A session is recorded once, unless it was cancelled before; where it was cancelled meanwhile, it
-// is recorded and goes no further.
-func TestEnrol(t *testing.T) {
+// A session is recorded once, unless it was cancelled before. If it is cancelled meanwhile, it is recorded, and its
+// run ends.
+func TestRecordDraft(t *testing.T) {
 	t.Parallel()
 	for name, x := range map[string]struct {
 		recorded, cancelled bool // before
@@ -75,12 +74,12 @@ func TestEnrol(t *testing.T) {
 		r := onDevice(s, Device{})
 		rec := signing(r)
 		if !x.recorded {
-			s.remember(r, rec)
+			s.keepDraft(r, rec)
 		}
 		if x.cancelled {
 			cancel(ErrSessionCancelled)
 		}
-		err := s.enrol(ctx, r, rec)
+		err := s.recordDraft(ctx, r, rec)
 		if x.want == nil {
 			require.NoError(t, err, name)
 		} else {

@@ -27,12 +27,12 @@ func (s *runner) wallet(ctx context.Context, c Caller, a action, walletID string
 		return nil, err
 	}
 	b := s.budget()
-	b.count(w)
+	b.fillIn(w)
 	return w, nil
 }
 
-// List returns up to limit wallets of one owner (empty: the caller), oldest first, and the
-// position after which the next page starts, or the zero value.
+// List returns up to limit wallets of one owner (empty: the caller), oldest first, and the position after which the
+// next page starts, or the zero value if there is none.
 func (s *Service) List(ctx context.Context, c Caller, owner string, after Position, limit int) (
 	page []Wallet, next Position, err error,
 ) {
@@ -52,14 +52,14 @@ func (s *Service) List(ctx context.Context, c Caller, owner string, after Positi
 	}
 	b := s.budget()
 	for i := range page {
-		b.count(&page[i])
+		b.fillIn(&page[i])
 	}
 	return page, next, nil
 }
 
-// Session returns a session of the caller, with the latest progress where it is live.
+// Session returns a session of the caller, with the latest progress if it is live.
 func (s *Service) Session(ctx context.Context, c Caller, sessionID string) (*Session, error) {
-	rec, err := s.session(ctx, sessionID)
+	rec, err := s.findSession(ctx, sessionID)
 	if err != nil {
 		return nil, err
 	}
@@ -69,27 +69,26 @@ func (s *Service) Session(ctx context.Context, c Caller, sessionID string) (*Ses
 	if rec.State.Ended() {
 		return rec, nil
 	}
-	if r := s.running(rec); r != nil {
-		rec.Progress = r.last()
+	if r := s.liveRun(rec); r != nil {
+		rec.Progress = r.lastProgress()
 		return rec, nil
 	}
-	// It ended a moment ago; or its end could not be stored, and the next call of the same
-	// request will find that nobody runs it.
-	if rec, err = s.ports.Sessions.Session(ctx, sessionID); err == nil && !rec.State.Ended() && s.running(rec) == nil {
+	// It has just ended; or its end could not be stored, and the next call with the same request settles it.
+	if rec, err = s.ports.Sessions.Session(ctx, sessionID); err == nil && !rec.State.Ended() && s.liveRun(rec) == nil {
 		rec.State, rec.Failure = Interrupted, failure(ErrInterrupted)
 	}
 	return rec, err
 }
 
-// running returns the live run of a session's request, or nil.
-func (s *runner) running(rec *Session) *Run {
+// liveRun returns the live run of a session's request, or nil.
+func (s *runner) liveRun(rec *Session) *Run {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.live[runKey{rec.Caller, rec.RequestID}]
 }
 
-// Cancel ends a session of the caller at once, for everybody attached to it. It answers
-// the session as it stands then: one that had ended already stays as it was.
+// Cancel ends a session of the caller at once, for all attached callers, and returns it. A session that had already
+// ended is not changed.
 func (s *Service) Cancel(ctx context.Context, c Caller, sessionID string) (*Session, error) {
 	rec, err := s.Session(ctx, c, sessionID)
 	if err != nil || rec.State.Ended() {
@@ -99,83 +98,90 @@ func (s *Service) Cancel(ctx context.Context, c Caller, sessionID string) (*Sess
 	if s.cancelUnrecorded(sessionID) {
 		return rec, nil
 	}
-	err = s.ports.Sessions.Update(ctx, rec, s.budget(), s.ended(rec, "session.cancel", ErrSessionCancelled))
-	if errors.Is(err, ErrSuperseded) { // it ended in the meantime, or began another attempt
+	err = s.ports.Sessions.Update(ctx, rec, s.budget(), s.failureEntry(rec, "session.cancel", ErrSessionCancelled))
+	if errors.Is(err, ErrSuperseded) { // it has ended meanwhile, or begun another attempt
 		return s.Cancel(ctx, c, sessionID)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if r := s.running(rec); r != nil {
+	if r := s.liveRun(rec); r != nil {
 		r.cancel(ErrSessionCancelled)
 	}
 	return rec, nil
 }
 
-// Err returns the error that a failed session stands for, or nil.
+// Err returns the error of a session that did not succeed, or nil.
 func (rec *Session) Err() error {
 	if rec.Failure == nil {
 		return nil
 	}
-	if rec.State == Failed && rec.Failure.Reason == ErrWebhookFailed.Reason { // else it is INTERRUPTED
+	if rec.State == Failed && rec.Failure.Reason == ErrWebhookFailed.Reason { // a temporary one is INTERRUPTED
 		return &WebhookError{Permanent: true}
 	}
 	return rec.Failure.err()
 }
 
-// Confirm turns a PENDING set ACTIVE for a caller who shows, by its SHA-256, that it
-// holds the set's client share. Confirming twice is fine.
-func (s *Service) Confirm(ctx context.Context, c Caller, walletID, shareSetID string, shareSHA256 []byte) (*Wallet, error) {
+// Confirm turns a PENDING set ACTIVE for a caller that proves, by its SHA-256, that it has the client share.
+// Confirming again has no effect.
+func (s *Service) Confirm(
+	ctx context.Context, c Caller, walletID, shareSetID string, shareSHA256 []byte,
+) (*Wallet, error) {
 	w, err := s.confirm(ctx, c, walletID, shareSetID, shareSHA256)
 	if err != nil {
-		s.refused(ctx, Entry{Caller: c.Name, Action: "share_set.confirm", WalletID: walletID, ShareSetID: shareSetID}, err)
+		e := Entry{Caller: c.Name, Action: "share_set.confirm", WalletID: walletID, ShareSetID: shareSetID}
+		s.auditRefusal(ctx, e, err)
 	}
 	return w, err
 }
 
-func (s *runner) confirm(ctx context.Context, c Caller, walletID, shareSetID string, shareSHA256 []byte) (*Wallet, error) {
+func (s *runner) confirm(
+	ctx context.Context, c Caller, walletID, shareSetID string, shareSHA256 []byte,
+) (*Wallet, error) {
 	wallet, err := s.wallet(ctx, c, actConfirm, walletID)
 	if err != nil {
-		return nil, s.orSwept(ctx, c, shareSetID, err)
+		return nil, s.explainMissing(ctx, c, shareSetID, err)
 	}
 	set, err := s.ports.Wallets.Set(ctx, walletID, shareSetID)
 	if err != nil {
-		return nil, s.orSwept(ctx, c, shareSetID, err)
+		return nil, s.explainMissing(ctx, c, shareSetID, err)
 	}
-	// Of a wallet that was never hosted, the transcript has shown that the device has the share.
+	// In a wallet that was never hosted, the transcript has proved that the device has its share.
 	shown := len(shareSHA256) == 0 && wallet.HostedSince.IsZero()
 	switch {
 	case len(shareSHA256) == 0 && !shown:
 		return nil, &FieldError{"share_sha256", "must be the 32-byte SHA-256 of the plaintext client share"}
 	case !shown && subtle.ConstantTimeCompare(set.ClientShare[:], shareSHA256) != 1:
-		return nil, fmt.Errorf("%w: set %s: %w", ErrShareSetMismatch, shareSetID, s.wrongHash(ctx, shareSetID, shareSHA256))
+		return nil, fmt.Errorf("%w: set %s: %w", ErrShareSetMismatch, shareSetID, s.explainHash(ctx, shareSetID, shareSHA256))
 	case set.State == SetRevoked:
 		return nil, fmt.Errorf("%w: set %s", ErrShareSetRevoked, shareSetID)
 	case set.State == SetPending && s.clock.now().After(set.ExpireTime):
 		return nil, fmt.Errorf("%w: set %s was not confirmed in time", ErrSessionExpired, shareSetID)
 	case set.State == SetPending:
-		e := Entry{Time: s.clock.wallNow(), Caller: c.Name, Action: "share_set.confirm", WalletID: walletID, ShareSetID: shareSetID, SessionID: set.SessionID, Outcome: outcomeOK}
+		e := Entry{
+			Time: s.clock.wallNow(), Caller: c.Name, Action: "share_set.confirm", WalletID: walletID, ShareSetID: shareSetID,
+			SessionID: set.SessionID, Outcome: outcomeOK,
+		}
 		changed, err := s.ports.Wallets.Confirm(ctx, walletID, shareSetID, e)
 		if err != nil {
-			return nil, s.orSwept(ctx, c, shareSetID, err)
+			return nil, s.explainMissing(ctx, c, shareSetID, err)
 		}
-		if !changed { // somebody else confirmed it, or revoked it, a moment ago
+		if !changed { // it was confirmed or revoked concurrently
 			return s.confirm(ctx, c, walletID, shareSetID, shareSHA256)
 		}
 	}
 	return s.wallet(ctx, c, actConfirm, walletID)
 }
 
-// What is wrong with the hash of a Confirm that fails with ErrShareSetMismatch.
+// Causes of an ErrShareSetMismatch from Confirm.
 var (
 	ErrHashMismatch = errors.New("the hash is not that of the set's client share")
 	ErrHashOfSealed = errors.New("the hash is that of the sealed client share, as it was handed out")
 	ErrHashOfText   = errors.New("the hash is that of the base64 text in which the client share was handed out")
 )
 
-// wrongHash says what a hash is of, as long as the session that made the set holds what it
-// handed out.
-func (s *runner) wrongHash(ctx context.Context, shareSetID string, sum []byte) error {
+// explainHash returns the cause of a wrong hash, as far as the session that made the set still has its result.
+func (s *runner) explainHash(ctx context.Context, shareSetID string, sum []byte) error {
 	rec, err := s.ports.Sessions.ByShareSet(ctx, shareSetID)
 	if err != nil || rec.Result == nil {
 		return ErrHashMismatch
@@ -199,9 +205,9 @@ func (s *runner) wrongHash(ctx context.Context, shareSetID string, sum []byte) e
 	return ErrHashMismatch
 }
 
-// orSwept tells a set that was erased because nobody confirmed it in time from one that
-// never was, for the caller who made it.
-func (s *runner) orSwept(ctx context.Context, c Caller, shareSetID string, err error) error {
+// explainMissing returns ErrSessionExpired, to the caller who made it, for a set that was erased because it was not
+// confirmed in time, and otherwise err.
+func (s *runner) explainMissing(ctx context.Context, c Caller, shareSetID string, err error) error {
 	if !errors.Is(err, ErrWalletNotFound) && !errors.Is(err, ErrShareSetNotFound) {
 		return err
 	}
@@ -212,29 +218,34 @@ func (s *runner) orSwept(ctx context.Context, c Caller, shareSetID string, err e
 	return err
 }
 
-// Revoke erases the server's share of a set and, unless keepDescendants, of every set
-// that was reshared from it. It refuses to take a wallet's last ACTIVE set of a purpose
-// unless an admin allows it. Revoking what is revoked is fine.
-func (s *Service) Revoke(ctx context.Context, c Caller, walletID, shareSetID string, keepDescendants, allowLast bool) (*Wallet, error) {
+// Revoke erases the server share of a set and, unless keepDescendants, of all its descendants. It refuses to revoke a
+// wallet's last ACTIVE set of a purpose, unless an admin sets allowLast. Revoking again has no effect.
+func (s *Service) Revoke(
+	ctx context.Context, c Caller, walletID, shareSetID string, keepDescendants, allowLast bool,
+) (*Wallet, error) {
 	w, err := s.revoke(ctx, c, walletID, shareSetID, keepDescendants, allowLast)
 	if err != nil {
-		s.refused(ctx, Entry{Caller: c.Name, Action: "share_set.revoke", WalletID: walletID, ShareSetID: shareSetID}, err)
+		e := Entry{Caller: c.Name, Action: "share_set.revoke", WalletID: walletID, ShareSetID: shareSetID}
+		s.auditRefusal(ctx, e, err)
 	}
 	return w, err
 }
 
-func (s *runner) revoke(ctx context.Context, c Caller, walletID, shareSetID string, keepDescendants, allowLast bool) (*Wallet, error) {
+func (s *runner) revoke(
+	ctx context.Context, c Caller, walletID, shareSetID string, keepDescendants, allowLast bool,
+) (*Wallet, error) {
 	w, err := s.wallet(ctx, c, actRevoke, walletID)
 	if err != nil {
 		return nil, err
 	}
-	if allowLast && !c.has(ScopeAdmin) {
+	if allowLast && !c.hasScope(ScopeAdmin) {
 		return nil, fmt.Errorf("%w: allow_last needs scope %s", ErrPermissionDenied, ScopeAdmin)
 	}
-	if _, err := pickRevoked(w.Sets, shareSetID, keepDescendants, allowLast); err != nil { // nobody is asked about what cannot be
+	if _, err := pickRevoked(w.Sets, shareSetID, keepDescendants, allowLast); err != nil { // before asking the policy
 		return nil, err
 	}
-	if err := s.allowed(ctx, Question{Caller: c.Name, Operation: "REVOKE", WalletID: walletID, Owner: w.Owner, ShareSetID: shareSetID}); err != nil {
+	q := Question{Caller: c.Name, Operation: "REVOKE", WalletID: walletID, Owner: w.Owner, ShareSetID: shareSetID}
+	if err := s.askPolicy(ctx, q); err != nil {
 		return nil, err
 	}
 	now := s.clock.wallNow()
@@ -247,13 +258,13 @@ func (s *runner) revoke(ctx context.Context, c Caller, walletID, shareSetID stri
 	return s.wallet(ctx, c, actRevoke, walletID)
 }
 
-// Release gives a set its whole budget back, and unlocks it and its wallet. It is an admin's
-// alone: a thief with the owner's token would release what it has locked. Releasing a set that
-// is not locked is fine.
+// Release refunds all aborts of a set, and unlocks it and its wallet. It needs an admin: a thief with the owner's
+// token could release what it has locked. Releasing a set that is not locked has no effect.
 func (s *Service) Release(ctx context.Context, c Caller, walletID, shareSetID string) (*Wallet, error) {
 	w, err := s.unlock(ctx, c, walletID, shareSetID)
 	if err != nil {
-		s.refused(ctx, Entry{Caller: c.Name, Action: "share_set.release", WalletID: walletID, ShareSetID: shareSetID}, err)
+		e := Entry{Caller: c.Name, Action: "share_set.release", WalletID: walletID, ShareSetID: shareSetID}
+		s.auditRefusal(ctx, e, err)
 	}
 	return w, err
 }
@@ -262,10 +273,13 @@ func (s *runner) unlock(ctx context.Context, c Caller, walletID, shareSetID stri
 	if _, err := s.wallet(ctx, c, actRelease, walletID); err != nil {
 		return nil, err
 	}
-	if !c.has(ScopeAdmin) {
+	if !c.hasScope(ScopeAdmin) {
 		return nil, fmt.Errorf("%w: to release a set needs scope %s, for its owner too", ErrPermissionDenied, ScopeAdmin)
 	}
-	e := Entry{Time: s.clock.wallNow(), Caller: c.Name, Action: "share_set.release", WalletID: walletID, ShareSetID: shareSetID, Outcome: outcomeOK}
+	e := Entry{
+		Time: s.clock.wallNow(), Caller: c.Name, Action: "share_set.release", WalletID: walletID, ShareSetID: shareSetID,
+		Outcome: outcomeOK,
+	}
 	if err := s.ports.Wallets.Release(ctx, walletID, shareSetID, s.budget(), e); err != nil {
 		return nil, err
 	}
@@ -277,7 +291,7 @@ func pickRevoked(sets []ShareSet, id string, keepDescendants, allowLast bool) ([
 		return nil, fmt.Errorf("%w: set %s", ErrShareSetNotFound, id)
 	}
 	gone := map[string]bool{id: true}
-	// Sets come in order of creation, so that a parent stands before its children.
+	// Sets are in order of creation, so a parent comes before its children.
 	for _, set := range sets {
 		if !keepDescendants && gone[set.ParentID] {
 			gone[set.ID] = true

@@ -64,9 +64,8 @@ func TestConfirmedAndActive(t *testing.T) {
 	require.Len(t, w.Sets, 3, "asking changes nothing")
 }
 
-// A set is confirmed by the hash of its client's share; one whose client's share is on a device,
-// in a wallet that was never hosted, also without.
-func TestWhatConfirms(t *testing.T) {
+// A set is confirmed by the hash of its client share. In a wallet that was never hosted, no hash is needed.
+func TestConfirmHashes(t *testing.T) {
 	t.Parallel()
 	right := sha256.Sum256([]byte("share"))
 	for name, x := range map[string]struct {
@@ -113,8 +112,8 @@ func TestWhatConfirms(t *testing.T) {
 	}
 }
 
-// Nobody is asked about a revocation that cannot be, and nothing is revoked where the answer is no.
-func TestWhoIsAskedToRevoke(t *testing.T) {
+// The policy is not asked about an impossible revocation, and nothing is revoked if it denies one.
+func TestRevokeAsksThePolicy(t *testing.T) {
 	t.Parallel()
 	asked, revoked, answer, fault := 0, 0, error(nil), error(nil)
 	st := &stub{

@@ -8,32 +8,30 @@ import (
 	"time"
 )
 
-// work is what an operation works with: the session that they belong to, and a way
-// to say how far they are.
+// work is the context of an operation: its run, its session, and what still computes for it.
 type work struct {
 	run  *Run
 	rec  *Session
-	busy *sync.WaitGroup // counts what tss-lib still computes, after a cancellation too
+	busy *sync.WaitGroup // counts computations of tss-lib, also after a cancellation
 }
 
-// made is what an operation made: what the store commits, what the audit log says of
-// it, and what the caller gets.
+// made is the result of an operation: what the store commits, the audit log records, and the caller gets.
 type made struct {
 	Made
 	audit   func(Entry) Entry // may be nil
 	outcome *Outcome
 }
 
-// run takes a session to its end. With what it calls, it is the one place where a session
-// changes state after it began.
+// run runs a session to its end. Only it and the functions that it calls change the state of a session that has begun,
+// except for Cancel and settle.
 func (s *runner) run(r *Run, rec *Session, p *plan, t *ticket) {
 	ctx, stop := context.WithCancelCause(s.ctx)
 	defer stop(nil)
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.RunTimeout)
 	defer cancel()
-	defer s.release(r)
+	defer s.releaseRun(r)
 	defer r.device.close()
-	r.stopWith(stop)
+	r.setStop(stop)
 	var busy sync.WaitGroup
 	w := &work{run: r, rec: rec, busy: &busy}
 
@@ -42,24 +40,23 @@ func (s *runner) run(r *Run, rec *Session, p *plan, t *ticket) {
 		r.end(out, nil)
 		return
 	}
-	r.end(nil, s.failed(ctx, r, rec, s.classify(err, r.device == nil)))
+	r.end(nil, s.recordFailure(ctx, r, rec, s.classify(err, r.device == nil)))
 }
 
-// attempt waits for a place, executes the operation, and commits what it made.
+// attempt waits for a slot, executes the operation, and commits the result.
 func (s *runner) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out *Outcome, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			// The value may hold a secret; its type and the log's stack are enough.
+			// Only the type: the value may contain a secret.
 			err = fmt.Errorf("%w: a session panicked with a %T", ErrInternal, v)
 		}
 	}()
-	defer p.end()
-	if t, err = s.place(ctx, w, p, t); err != nil {
+	defer p.wipe()
+	if t, err = s.awaitSlot(ctx, w, p, t); err != nil {
 		return nil, err
 	}
-	// tss-lib cannot be stopped: after a cancellation the slot stays taken until what it
-	// computes has ended.
-	hosted := w.run.device == nil // a device must not keep the pool from being filled by being slow
+	// tss-lib cannot be stopped: after a cancellation the slot stays occupied until the computation has ended.
+	hosted := w.run.device == nil // a slow device must not keep the pool from being filled
 	if hosted {
 		s.ports.PreParams.Pause()
 	}
@@ -70,14 +67,14 @@ func (s *runner) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out 
 			s.ports.PreParams.Resume()
 		}
 	})
-	// While it waited, the runs before it may have locked the set.
+	// Other runs may have locked the set meanwhile.
 	if p.uses != "" {
 		if err := s.reserveSet(ctx, w.run, p); err != nil {
 			return nil, err
 		}
 	}
 	w.rec.State = Running
-	if err := s.ports.Sessions.Update(ctx, w.rec, s.budget(), s.entry(w.rec, "session.run")); err != nil {
+	if err := s.ports.Sessions.Update(ctx, w.rec, s.budget(), s.auditEntry(w.rec, "session.run")); err != nil {
 		return nil, err
 	}
 	m, err := p.execute(ctx, s, w, p)
@@ -87,43 +84,44 @@ func (s *runner) attempt(ctx context.Context, w *work, p *plan, t *ticket) (out 
 	return s.commit(ctx, w, m)
 }
 
-// reserveSet wants the set that a run uses to be usable even now. No more device-held runs of a
-// set, and of its wallet, are under way than it has hard aborts left: else many at once would
-// get around the limit. What will be armed needs room for that as well, before it computes.
+// reserveSet checks that the set that a run uses is still usable. A set, and its wallet, may have no more device-held
+// runs at once than hard aborts left, so that parallel runs cannot exceed the limit. A run that will be armed needs
+// capacity for that too, before it computes.
 func (s *runner) reserveSet(ctx context.Context, r *Run, p *plan) error {
 	var ofSet, ofWallet []*Run
 	if r.device != nil {
-		ofSet, ofWallet = s.noteSet(r, p.walletID, p.uses) // before the set is read: an abort is stored before its run leaves
+		// Before reading the set: an abort is stored before its run is removed.
+		ofSet, ofWallet = s.setInUse(r, p.walletID, p.uses)
 	}
-	set, err := s.usable(ctx, p.walletID, p.uses)
+	set, err := s.usableSet(ctx, p.walletID, p.uses)
 	b := s.budget()
 	switch {
 	case err != nil || r.device == nil:
 	case int(set.Aborts)+len(ofSet)+1 > b.Set:
-		err = &BusyError{ShareSetID: set.ID, RetryAfter: placeIn(ofSet)}
+		err = &BusyError{ShareSetID: set.ID, RetryAfter: estimateFree(ofSet)}
 	case int(set.WalletHard)+len(ofWallet)+1 > b.Wallet:
-		err = &BusyError{ShareSetID: set.ID, RetryAfter: placeIn(ofWallet)}
+		err = &BusyError{ShareSetID: set.ID, RetryAfter: estimateFree(ofWallet)}
 	case p.arms:
-		err = b.Room(&set.ShareSet, 1, set.WalletSoft, 1)
+		err = b.CheckArmed(&set.ShareSet, 1, set.WalletSoft, 1)
 	}
 	if err != nil {
-		s.noteSet(r, "", "")
+		s.setInUse(r, "", "")
 	}
 	return err
 }
 
-// usable returns a set that may be used.
-func (s *runner) usable(ctx context.Context, walletID, setID string) (*StoredSet, error) {
+// usableSet returns a set if it may be used.
+func (s *runner) usableSet(ctx context.Context, walletID, setID string) (*StoredSet, error) {
 	set, err := s.ports.Wallets.Set(ctx, walletID, setID)
 	if err != nil {
 		return nil, err
 	}
-	return set, set.usable()
+	return set, set.checkUsable()
 }
 
-// noteSet notes the set that a run computes with, and returns the others that do with the same,
-// and with one of the same wallet.
-func (s *runner) noteSet(r *Run, walletID, uses string) (ofSet, ofWallet []*Run) {
+// setInUse records the set that a run uses, and returns the other runs that use the same set, and those that use one
+// of the same wallet.
+func (s *runner) setInUse(r *Run, walletID, uses string) (ofSet, ofWallet []*Run) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r.uses, r.ofWallet = uses, walletID
@@ -139,16 +137,16 @@ func (s *runner) noteSet(r *Run, walletID, uses string) (ofSet, ofWallet []*Run)
 	return ofSet, ofWallet
 }
 
-// When a run that found its set busy may try again.
+// When a run may retry whose set was busy.
 const (
-	answering = 5 * time.Second  // a device that was heard so lately goes on
-	soon      = 2 * time.Second  // a run whose device answers takes some seconds
-	atMost    = 30 * time.Second // a silent run may end before its time: it is cancelled, or its device comes back
+	recentlyHeard = 5 * time.Second  // a device that sent something within this time is active
+	minBusyRetry  = 2 * time.Second  // a run with an active device takes some seconds
+	maxBusyRetry  = 30 * time.Second // a run with a silent device may end early: cancelled, or its device reconnects
 )
 
-// placeIn estimates when the first of device-held runs is over.
-func placeIn(runs []*Run) time.Duration {
-	wait := atMost
+// estimateFree estimates when the first of device-held runs ends.
+func estimateFree(runs []*Run) time.Duration {
+	wait := maxBusyRetry
 	for _, r := range runs {
 		r.mu.Lock()
 		d := r.device
@@ -156,8 +154,8 @@ func placeIn(runs []*Run) time.Duration {
 		if d == nil {
 			continue
 		}
-		if quiet := d.quiet(); quiet < answering {
-			wait = min(wait, soon)
+		if quiet := d.silentFor(); quiet < recentlyHeard {
+			wait = min(wait, minBusyRetry)
 		} else {
 			wait = min(wait, max(d.silence-quiet, time.Second))
 		}
@@ -165,12 +163,12 @@ func placeIn(runs []*Run) time.Duration {
 	return wait
 }
 
-// commit ends the session with success: its end, the new set and the wallet, where one
-// is new, are stored in one transaction, and only then does anybody hear of it.
+// commit ends the session with success: its end, the new set, and the wallet if it is new are stored in one
+// transaction before any caller is told.
 func (s *runner) commit(ctx context.Context, w *work, m *made) (*Outcome, error) {
 	done := w.run.stamp(Progress{Status: StatusDone, Done: true, Percent: 100})
 	w.rec.State, w.rec.Progress = Succeeded, done
-	e := s.entry(w.rec, "session.commit")
+	e := s.auditEntry(w.rec, "session.commit")
 	if m.audit != nil {
 		e = m.audit(e)
 	}
@@ -181,12 +179,12 @@ func (s *runner) commit(ctx context.Context, w *work, m *made) (*Outcome, error)
 	return m.outcome, nil
 }
 
-// classify gives every error of a run its sentinel. In a hosted run both sides are ours, and
-// each share was held against its set's record before: whatever breaks it, it is not the client.
+// classify wraps an error of a run in its sentinel. In a hosted run both sides are the service's, and both shares were
+// checked against the set's record: a protocol error is never the client's fault.
 func (s *runner) classify(err error, hosted bool) error {
 	err = fromTSS(err)
 	if a := new(AbortedError); hosted && errors.As(err, &a) {
-		return fmt.Errorf("%w: %v", ErrInternal, err) //nolint:errorlint // not with %w: nobody is to be blamed
+		return fmt.Errorf("%w: %v", ErrInternal, err) //nolint:errorlint // not wrapped: no party is blamed
 	}
 	if errors.Is(err, errClosing) || errors.Is(err, ErrSuperseded) {
 		return fmt.Errorf("%w: %w", ErrInterrupted, err)

@@ -34,7 +34,7 @@ func (s *Store) Arm(ctx context.Context, n *session.Session, b session.Budget) e
 			FROM sessions WHERE wallet_id = ?1 AND armed = 1`, n.WalletID, n.Used).Scan(&ofSet, &ofWallet, &soft); err != nil {
 			return err
 		}
-		return b.Room(&set, ofSet, soft, ofWallet)
+		return b.CheckArmed(&set, ofSet, soft, ofWallet)
 	})
 }
 

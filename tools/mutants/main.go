@@ -44,11 +44,12 @@ var targets = []target{
 	{dir: "internal/store", files: []string{"budgets.go"}},
 	// Authorisation, whether a set may be used, fingerprints, budgets, commit.
 	{dir: "internal/session", files: []string{
-		"budget.go", "caller.go", "create.go", "ending.go", "limits.go", "model.go", "newset.go", "place.go", "protocol.go",
+		"budget.go", "caller.go", "create.go", "ending.go", "limits.go", "model.go", "newset.go", "slot.go", "protocol.go",
 		"request.go", "reshare.go", "sign.go", "source.go", "takeover.go", "unrecorded.go", "wallets.go", "work.go",
-	}, parts: regexp.MustCompile(`budget.go|caller.go|create.go|ending.go|limits.go|place.go|request.go|reshare.go|sign.go|` +
-		`source.go|takeover.go|unrecorded.go|runner\.(fresh|pass|preParams|compute|still|usable|commit|classify|confirm|revoke|unlock)$|` +
-		`usable|has$|pickRevoked`)},
+	}, parts: regexp.MustCompile(`budget.go|caller.go|create.go|ending.go|limits.go|slot.go|request.go|reshare.go|sign.go|` +
+		`source.go|takeover.go|unrecorded.go|` +
+		`runner\.(reserveDeviceModuli|beforeRelease|preParams|compute|usableSet|commit|classify|confirm|revoke|unlock)$|` +
+		`checkUsable|pickRevoked`)},
 }
 
 var (

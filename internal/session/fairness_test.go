@@ -13,10 +13,10 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// One caller with a hundred runs is there first; then come two hundred with one each. Each of
-// them waits for those who came before it with their first run, and not for the hundred; what
-// the queue cannot hold is told when to come again; and waiting costs next to no memory.
-func TestCrowd(t *testing.T) {
+// One caller starts a hundred runs, then two hundred callers one each. Each of these waits for the earlier callers'
+// first runs, not for the hundred. A caller that does not fit in the queue is told when to retry, and a waiting run
+// needs little memory.
+func TestQueueIsFair(t *testing.T) {
 	const greedy, callers = 100, 200
 	gate := servertest.NewGate()
 	p := servertest.Open(t, servertest.Config{
@@ -25,11 +25,11 @@ func TestCrowd(t *testing.T) {
 			if err := gate.Wait(ctx); err != nil {
 				return err
 			}
-			return errFault // nobody has to compute
+			return errFault // so that nothing is computed
 		}),
 	})
 	var runs []*session.Run
-	enter := func(name string) (position uint32) {
+	enqueue := func(name string) (position uint32) {
 		r, err := p.Sessions.Create(t.Context(), session.Caller{Name: name}, idle())
 		require.NoError(t, err)
 		runs = append(runs, r)
@@ -37,20 +37,20 @@ func TestCrowd(t *testing.T) {
 		require.NoError(t, err)
 		return rec.Progress.QueuePosition
 	}
-	enter("greedy")
+	enqueue("greedy")
 	<-gate.Came
 	for i := range greedy - 1 {
-		require.EqualValues(t, i+1, enter("greedy"))
+		require.EqualValues(t, i+1, enqueue("greedy"))
 	}
 	before := heap()
 	for i := range callers {
-		// The greedy caller's next run stands before them, and all its others behind.
-		require.EqualValues(t, i+2, enter(fmt.Sprintf("caller %d", i)))
+		// The greedy caller's next run is before them, and all its others behind.
+		require.EqualValues(t, i+2, enqueue(fmt.Sprintf("caller %d", i)))
 	}
 	t.Logf("%d bytes of heap for each run that waits", (heap()-before)/callers)
 	require.Less(t, heap()-before, int64(callers*64<<10))
-	// The queue is full: the greedy caller's last run gives way.
-	require.EqualValues(t, callers+2, enter("late"))
+	// The queue is full: the greedy caller's last run is displaced.
+	require.EqualValues(t, callers+2, enqueue("late"))
 	_, _, err := ended(t, runs[greedy-1], nil)
 	var o *session.OverloadedError
 	require.ErrorAs(t, err, &o)

@@ -18,23 +18,23 @@ type oneSet struct {
 
 func (w oneSet) Set(context.Context, string, string) (*StoredSet, error) { return w.set, w.err }
 
-// Which sets sign and are reshared.
-func TestSetsThatAreUsable(t *testing.T) {
+func TestCheckUsable(t *testing.T) {
 	t.Parallel()
-	require.NoError(t, (&ShareSet{State: SetActive}).usable())
-	require.ErrorIs(t, (&ShareSet{State: SetPending}).usable(), ErrShareSetPending)
-	require.ErrorIs(t, (&ShareSet{State: SetRevoked}).usable(), ErrShareSetRevoked)
-	require.ErrorIs(t, (&ShareSet{State: SetRevoked, LockTime: time.Now()}).usable(), ErrShareSetRevoked)
-	require.ErrorIs(t, (&ShareSet{State: SetActive, LockTime: time.Now()}).usable(), ErrShareSetLocked)
+	require.NoError(t, (&ShareSet{State: SetActive}).checkUsable())
+	require.ErrorIs(t, (&ShareSet{State: SetPending}).checkUsable(), ErrShareSetPending)
+	require.ErrorIs(t, (&ShareSet{State: SetRevoked}).checkUsable(), ErrShareSetRevoked)
+	require.ErrorIs(t, (&ShareSet{State: SetRevoked, LockTime: time.Now()}).checkUsable(), ErrShareSetRevoked)
+	require.ErrorIs(t, (&ShareSet{State: SetActive, LockTime: time.Now()}).checkUsable(), ErrShareSetLocked)
 }
 
-// No more device-held runs of a set, and of its wallet, are under way than it has aborts left;
-// a hosted run, in which nobody is to blame, takes none. Who does not get a place leaves none.
+// A set, and its wallet, have no more device-held runs than aborts left. Hosted runs, which blame no client, are not
+// limited. A refused run is not counted.
 func TestNoMoreRunsThanAbortsLeft(t *testing.T) {
 	t.Parallel()
 	begin := func(aborts, wallet, soft uint32, others ...string) (*runner, *Run) {
 		s := &runner{cfg: Config{Aborts: 3}.withDefaults(), live: map[runKey]*Run{}, clock: newClock(time.Now)}
-		s.ports.Wallets = oneSet{set: &StoredSet{ShareSet: ShareSet{ID: "set", State: SetActive, Aborts: aborts}, WalletHard: wallet, WalletSoft: soft}}
+		set := ShareSet{ID: "set", State: SetActive, Aborts: aborts}
+		s.ports.Wallets = oneSet{set: &StoredSet{ShareSet: set, WalletHard: wallet, WalletSoft: soft}}
 		for i, uses := range others {
 			key := runKey{"alice", string(rune('a' + i))}
 			s.live[key] = &Run{key: key, device: &device{}, ofWallet: "wallet", uses: uses}

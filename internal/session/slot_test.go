@@ -12,9 +12,9 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// A device-held run gets its place when its device has said its hello, and not before all else is
-// decided: whoever is refused has taken none. A hosted run has its ticket already.
-func TestPlace(t *testing.T) {
+// A device-held run gets a slot after its device has proved its share and all other checks have passed: a refused run
+// has taken none. A hosted run has its ticket already.
+func TestAwaitSlot(t *testing.T) {
 	type started struct {
 		*runner
 		st  *stub
@@ -22,7 +22,7 @@ func TestPlace(t *testing.T) {
 		rec *Session
 		p   *plan
 	}
-	// fill takes every place of device-held runs.
+	// fill occupies every slot of device-held runs.
 	fill := func(x *started, others ...string) {
 		for _, caller := range others {
 			_, err := x.devices.enqueue(caller, OpSign)
@@ -57,7 +57,7 @@ func TestPlace(t *testing.T) {
 			x := &started{s, st, onDevice(s, Device{}), nil, &plan{curves: []Curve{Ed25519}}}
 			x.rec = signing(x.run)
 			x.rec.Operation = OpCreate
-			s.remember(x.run, x.rec)
+			s.keepDraft(x.run, x.rec)
 			says(t, x.run, Part{Hello: &tss.Hello{}})
 			if c.change != nil {
 				c.change(x)
@@ -65,19 +65,19 @@ func TestPlace(t *testing.T) {
 			held, waiting := s.devices.busy, s.devices.waiting
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
-			ticket, err := s.place(ctx, &work{run: x.run, rec: x.rec}, x.p, nil)
-			require.Equal(t, c.waits, x.run.last().QueuePosition, name)
+			ticket, err := s.awaitSlot(ctx, &work{run: x.run, rec: x.rec}, x.p, nil)
+			require.Equal(t, c.waits, x.run.lastProgress().QueuePosition, name)
 			if c.want == nil {
 				require.NoError(t, err, name)
 				require.NotNil(t, ticket)
-				require.Same(t, ticket, x.run.device.place)
+				require.Same(t, ticket, x.run.device.ticket)
 				require.Equal(t, 1, s.devices.busy)
 				require.Empty(t, s.unrecorded, "it is recorded")
 				return
 			}
 			require.ErrorIs(t, err, c.want, name)
 			require.Nil(t, ticket, name)
-			require.Nil(t, x.run.device.place, name)
+			require.Nil(t, x.run.device.ticket, name)
 			if name != "filled meantime" {
 				require.Equal(t, []int{held, waiting}, []int{s.devices.busy, s.devices.waiting}, name)
 			}
@@ -89,21 +89,21 @@ func TestPlace(t *testing.T) {
 		r := newRun(runKey{"alice", "request"}, nil)
 		first, err := s.admission.enqueue("alice", OpSign)
 		require.NoError(t, err)
-		got, err := s.place(t.Context(), &work{run: r, rec: signing(r)}, &plan{}, first)
+		got, err := s.awaitSlot(t.Context(), &work{run: r, rec: signing(r)}, &plan{}, first)
 		require.NoError(t, err)
 		require.Same(t, first, got)
 		second, err := s.admission.enqueue("alice", OpSign)
 		require.NoError(t, err)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, err = s.place(ctx, &work{run: r, rec: signing(r)}, &plan{}, second)
+		_, err = s.awaitSlot(ctx, &work{run: r, rec: signing(r)}, &plan{}, second)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Zero(t, s.admission.waiting)
 	})
 }
 
-// A device is asked for its hello once, and the policy when it is there.
-func TestEntitle(t *testing.T) {
+// The device is asked for its hello once, and then the policy.
+func TestAuthoriseDevice(t *testing.T) {
 	t.Parallel()
 	s := new(stub).runner(t, Config{})
 	asked, answer := 0, error(nil)
@@ -112,29 +112,29 @@ func TestEntitle(t *testing.T) {
 	cancel(errStub)
 	r := onDevice(s, Device{})
 	rec := signing(r)
-	require.ErrorIs(t, s.entitle(over, r, rec, &plan{question: new(Question)}), errStub, "no hello")
-	require.False(t, r.entitled)
+	require.ErrorIs(t, s.authoriseDevice(over, r, rec, &plan{question: new(Question)}), errStub, "no hello")
+	require.False(t, r.authorised)
 	require.Zero(t, asked)
 
 	says(t, r, Part{Hello: &tss.Hello{}})
 	answer = new(DeniedError)
-	require.ErrorIs(t, s.entitle(t.Context(), r, rec, &plan{question: new(Question)}), ErrPolicyDenied)
-	require.False(t, r.entitled)
-	require.NoError(t, s.entitle(t.Context(), r, rec, &plan{}), "there is nothing to ask")
-	require.True(t, r.entitled)
+	require.ErrorIs(t, s.authoriseDevice(t.Context(), r, rec, &plan{question: new(Question)}), ErrPolicyDenied)
+	require.False(t, r.authorised)
+	require.NoError(t, s.authoriseDevice(t.Context(), r, rec, &plan{}), "there is no question")
+	require.True(t, r.authorised)
 	require.Equal(t, 1, asked)
-	require.NoError(t, s.entitle(over, r, rec, &plan{question: new(Question)}), "it has taken over")
+	require.NoError(t, s.authoriseDevice(over, r, rec, &plan{question: new(Question)}), "it has taken over")
 	require.Equal(t, 1, asked)
 
 	r, answer = onDevice(s, Device{}), nil
 	says(t, r, Part{Hello: &tss.Hello{}})
-	require.NoError(t, s.entitle(t.Context(), r, rec, &plan{question: new(Question)}))
-	require.True(t, r.entitled)
+	require.NoError(t, s.authoriseDevice(t.Context(), r, rec, &plan{question: new(Question)}))
+	require.True(t, r.authorised)
 	require.Equal(t, 2, asked)
 }
 
-// Only the hello of who has the share, for this attempt of this session, proves it. Who often
-// proves nothing is told to wait, and who has the share is let in all the same.
+// Only a hello of a device with the share, for this attempt of this session, is a valid proof. A caller with many
+// failed proofs is refused, but a device with the share is still accepted.
 func TestProofOfTheShare(t *testing.T) {
 	t.Parallel()
 	set, other := newPair(t), newPair(t)
@@ -167,14 +167,14 @@ func TestProofOfTheShare(t *testing.T) {
 	}
 	require.NoError(t, proves(set.plan(), right))
 
-	// A new wallet has no share: a hello is enough, but it takes one.
+	// A new wallet has no share to prove, but needs a hello.
 	aborted := new(AbortedError)
 	require.ErrorAs(t, proves(&plan{}, func(*Run) Part { return message(1) }), &aborted)
 	require.Equal(t, "CLIENT", aborted.Culprit)
 	require.NoError(t, proves(&plan{}, func(*Run) Part { return Part{Hello: &tss.Hello{}} }))
 }
 
-// A device that says nothing is not waited for beyond its time.
+// A silent device is waited for no longer than proofTime.
 func TestNoHello(t *testing.T) {
 	for silence, want := range map[time.Duration]time.Duration{time.Second: time.Second, time.Hour: proofTime} {
 		synctest.Test(t, func(t *testing.T) {
@@ -187,7 +187,7 @@ func TestNoHello(t *testing.T) {
 	}
 }
 
-// What only who has the share is told.
+// The checks whose result only a client with the share may learn.
 func TestCheckSet(t *testing.T) {
 	t.Parallel()
 	type started struct {
@@ -199,7 +199,7 @@ func TestCheckSet(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*started)
 		want   error
-		counts bool // among the runs that make a set of the wallet
+		counts bool // as one of the runs that make a set of the wallet
 	}{
 		"provision": {counts: true},
 		"sign": {change: func(x *started) {
@@ -256,29 +256,28 @@ func TestCheckSet(t *testing.T) {
 }
 
 // A caller's new wallets leave half of the pool to others.
-func TestMayTakeForNew(t *testing.T) {
+func TestCheckPoolForCreate(t *testing.T) {
 	t.Parallel()
 	plenty, fault := true, error(nil)
 	st := &stub{onReady: func() (bool, error) { return plenty, fault }}
 	s := st.runner(t, Config{Creates: 1})
 	for range 3 {
-		require.NoError(t, s.mayTakeForNew(t.Context(), "alice"), "there are plenty")
+		require.NoError(t, s.checkPoolForCreate(t.Context(), "alice"), "the pool is nearly full")
 	}
 	plenty, fault = false, new(NoPreParamsError)
 	for range 3 {
-		require.ErrorIs(t, s.mayTakeForNew(t.Context(), "alice"), ErrOverloaded, "it is not counted")
+		require.ErrorIs(t, s.checkPoolForCreate(t.Context(), "alice"), ErrOverloaded, "it is not counted")
 	}
 	fault = nil
-	require.NoError(t, s.mayTakeForNew(t.Context(), "alice"))
+	require.NoError(t, s.checkPoolForCreate(t.Context(), "alice"))
 	limited := new(LimitedError)
-	require.ErrorAs(t, s.mayTakeForNew(t.Context(), "alice"), &limited)
+	require.ErrorAs(t, s.checkPoolForCreate(t.Context(), "alice"), &limited)
 	require.Positive(t, limited.RetryAfter)
 	require.False(t, limited.Proofs || limited.Waste)
-	require.NoError(t, s.mayTakeForNew(t.Context(), "bob"))
+	require.NoError(t, s.checkPoolForCreate(t.Context(), "bob"))
 }
 
-// What a device sends is for the attempt of its instance alone; who is too late hears how the
-// session ended.
+// Parts are accepted only for the attempt of their instance; a late device is told how the session ended.
 func TestSendMessages(t *testing.T) {
 	t.Parallel()
 	parts := []Numbered{{Sequence: 1, Part: Part{Hello: &tss.Hello{}}}, {Sequence: 2, Part: message(1)}}
@@ -321,7 +320,7 @@ func TestSendMessages(t *testing.T) {
 		"failed, now another's": {
 			runs: runs{live("two")}, state: Failed, failed: ErrShareSetLocked, want: ErrInterrupted,
 		},
-		"nobody runs it": {state: Running, want: ErrInterrupted},
+		"without a run": {state: Running, want: ErrInterrupted},
 	} {
 		st := &stub{onSession: func() (*Session, error) {
 			rec := &Session{ID: "session", Caller: "alice", RequestID: "request", State: x.state}
