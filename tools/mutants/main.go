@@ -48,7 +48,7 @@ var targets = []target{
 		"request.go", "reshare.go", "sign.go", "source.go", "takeover.go", "unrecorded.go", "wallets.go", "work.go",
 	}, parts: regexp.MustCompile(`budget.go|caller.go|create.go|ending.go|limits.go|slot.go|request.go|reshare.go|sign.go|` +
 		`source.go|takeover.go|unrecorded.go|` +
-		`runner\.(reserveDeviceModuli|beforeRelease|preParams|compute|usableSet|commit|classify|confirm|revoke|unlock)$|` +
+		`runner\.(reserveDeviceModuli|beforeRelease|preParams|compute|reserveSet|usableSet|commit|classify|confirm|revoke|unlock)$|` +
 		`checkUsable|pickRevoked`)},
 }
 
