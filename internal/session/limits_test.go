@@ -264,7 +264,7 @@ func TestTurns(t *testing.T) {
 }
 
 func message(n int) Part {
-	return Part{Message: &tss.SealedMessage{Curve: Ed25519, Payload: make([]byte, n)}}
+	return Part{Message: &tss.Message{Curve: Ed25519, Payload: make([]byte, n)}}
 }
 
 // What devices have sent and no run has taken is bounded over all runs. A run of which nothing
