@@ -34,7 +34,7 @@ func requireNothing(t *testing.T, d *device, why string) {
 // different sessions have no result, although every message was valid.
 func TestRow17Session(t *testing.T) {
 	t.Parallel()
-	s := newDevice("CREATE", nil, tss.Ed25519).made(t)
+	s := newDevice("CREATE", nil, tss.Ed25519).makeSet(t)
 	for what, x := range map[string]struct {
 		operation string
 		change    func(*tss.Operation)
@@ -61,7 +61,7 @@ func TestRow17Session(t *testing.T) {
 // The two sides' MACs differ: a peer without a share of the set cannot send back the MAC that it received.
 func TestRow17ReflectedMAC(t *testing.T) {
 	t.Parallel()
-	s := newDevice("CREATE", nil, tss.Ed25519).made(t)
+	s := newDevice("CREATE", nil, tss.Ed25519).makeSet(t)
 	for p := range 2 {
 		d := newDevice("PROVISION", s, tss.Ed25519)
 		theirs := make(chan []byte, 1)

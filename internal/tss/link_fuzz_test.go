@@ -60,7 +60,7 @@ func FuzzHello(f *testing.F) {
 			Nonce: nonce, SessionKey: key, PartyKeys: partyKeys,
 			WalletID: wallet, ShareSetID: set, Record: record, Proof: proof,
 		}
-		if h.VerifyProof(&honest.about, s.Record) == nil {
+		if h.VerifyProof(&honest.context, s.Record) == nil {
 			want := [4][]byte{honest.hello.Nonce, honest.hello.SessionKey, none, honest.hello.Proof}
 			require.Equal(t, want, [4][]byte{nonce, key, append(none, partyKeys...), proof})
 		}

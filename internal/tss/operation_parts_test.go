@@ -188,7 +188,7 @@ func TestPartsMustBeInOrder(t *testing.T) {
 	const another = "a message for a curve that is not part of the run"
 	for name, x := range map[string]struct {
 		parts []Part
-		says  string // the error for the last part; empty: it is accepted
+		want  string // the error for the last part; empty: it is accepted
 	}{
 		"a hello":                {[]Part{hello}, ""},
 		"an end":                 {[]Part{hello, end}, ""},
@@ -215,12 +215,12 @@ func TestPartsMustBeInOrder(t *testing.T) {
 			case <-c.mac:
 			default:
 			}
-			if i < len(x.parts)-1 || x.says == "" {
+			if i < len(x.parts)-1 || x.want == "" {
 				require.NoError(t, err, name)
 				continue
 			}
 			requireBlame(t, err, Client)
-			require.ErrorContains(t, err, x.says, name)
+			require.ErrorContains(t, err, x.want, name)
 		}
 	}
 	// Nothing else from the other side is processed before its hello has been checked.

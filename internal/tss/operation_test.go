@@ -104,7 +104,8 @@ func (d *device) run(ctx context.Context) (out [2]*tss.Output, errs [2]error) {
 	return out, errs
 }
 
-func (d *device) made(t *testing.T) *set {
+// makeSet runs d, and returns the new set after checking both outputs.
+func (d *device) makeSet(t *testing.T) *set {
 	t.Helper()
 	out, errs := d.run(t.Context())
 	require.NoError(t, errors.Join(errs[:]...))
@@ -130,9 +131,9 @@ func TestOperation(t *testing.T) {
 
 func operationLife(t *testing.T, curves ...tss.Curve) {
 	t.Helper()
-	first := newDevice("CREATE", nil, curves...).made(t)
-	backup := newDevice("BACKUP", first, curves...).made(t)
-	second := newDevice("PROVISION", backup, curves...).made(t)
+	first := newDevice("CREATE", nil, curves...).makeSet(t)
+	backup := newDevice("BACKUP", first, curves...).makeSet(t)
+	second := newDevice("PROVISION", backup, curves...).makeSet(t)
 	for _, s := range []*set{first, second} {
 		for _, c := range curves {
 			d := newDevice("SIGN", s, c)
@@ -170,7 +171,7 @@ func operationLife(t *testing.T, curves ...tss.Curve) {
 // not valid in another attempt.
 func TestOperationProof(t *testing.T) {
 	t.Parallel()
-	s := newDevice("CREATE", nil, tss.Ed25519).made(t)
+	s := newDevice("CREATE", nil, tss.Ed25519).makeSet(t)
 	rec, err := tss.ParseRecord(s.record)
 	require.NoError(t, err)
 	for _, operation := range []string{"CREATE", "BACKUP", "PROVISION", "SIGN"} {
@@ -205,17 +206,17 @@ func TestOperationProof(t *testing.T) {
 			require.Empty(t, first.Proof)
 			continue
 		}
-		about := tss.HelloContext{
+		helloContext := tss.HelloContext{
 			Operation: operation, SessionID: client.SessionID, Attempt: 1,
 			WalletID: rec.WalletID, ShareSetID: rec.ShareSetID,
 			RecordHash: tss.Hash(s.record), Instance: client.Instance,
 		}
 		if operation == "SIGN" {
-			about.Payload = client.Payload
+			helloContext.Payload = client.Payload
 		}
-		require.NoError(t, first.VerifyProof(&about, rec), operation)
-		about.Attempt++
-		require.ErrorIs(t, first.VerifyProof(&about, rec), tss.ErrShareMismatch)
+		require.NoError(t, first.VerifyProof(&helloContext, rec), operation)
+		helloContext.Attempt++
+		require.ErrorIs(t, first.VerifyProof(&helloContext, rec), tss.ErrShareMismatch)
 	}
 }
 
@@ -230,7 +231,7 @@ func releasePointsOf(c tss.Curve) []tss.ReleasePoint {
 // If BeforeRelease fails, the other side gets no signature.
 func TestOperationBeforeRelease(t *testing.T) {
 	t.Parallel()
-	s := newDevice("CREATE", nil, tss.Ed25519).made(t)
+	s := newDevice("CREATE", nil, tss.Ed25519).makeSet(t)
 	for range 3 {
 		d := newDevice("SIGN", s, tss.Ed25519)
 		denied := errors.New("denied")
@@ -256,7 +257,7 @@ func TestOperationTampering(t *testing.T) {
 // of either side: it alters or repeats one, or sends a MAC before it.
 func operationTampering(t *testing.T, each int) {
 	t.Helper()
-	s := newDevice("CREATE", nil, tss.Ed25519).made(t)
+	s := newDevice("CREATE", nil, tss.Ed25519).makeSet(t)
 	alter := func(p tss.Part) tss.Part {
 		flip := func(b []byte) []byte {
 			b = append([]byte{}, b...)

@@ -16,9 +16,9 @@ import (
 
 // proven is a client's hello with its context.
 type proven struct {
-	hello Hello
-	about HelloContext
-	rec   *Record
+	hello   Hello
+	context HelloContext
+	rec     *Record
 }
 
 // newProven returns the hello of an operation that uses one of the committed sets, with c as the set's first curve. It
@@ -42,7 +42,7 @@ func newProven(t testing.TB, c Curve, purpose Purpose, operation byte) *proven {
 		require.NoError(t, err)
 	}
 	require.NoError(t, p.hello.Prove(j.helloContext(), j.Share))
-	p.about = HelloContext{
+	p.context = HelloContext{
 		Operation: j.Kind, SessionID: "d7a9c1f5-55a5-4a3e-9a65-2b4b2a0f3a11", Attempt: 1, WalletID: s.Record.WalletID,
 		ShareSetID: s.Record.ShareSetID, RecordHash: Hash(s.Encoded), Payload: j.Payload,
 		Instance: "5d3f4a1e-0a57-4d2c-8a7e-3f5b1c9d2e60",
@@ -50,13 +50,13 @@ func newProven(t testing.TB, c Curve, purpose Purpose, operation byte) *proven {
 	return p
 }
 
-func (p *proven) verify() error { return p.hello.VerifyProof(&p.about, p.rec) }
+func (p *proven) verify() error { return p.hello.VerifyProof(&p.context, p.rec) }
 
 // changed returns a changed copy of p.
 func (p *proven) changed(change func(*proven)) *proven {
 	q := *p
 	for _, f := range []*[]byte{
-		&q.hello.Nonce, &q.hello.SessionKey, &q.hello.PartyKeys, &q.hello.Proof, &q.about.Payload,
+		&q.hello.Nonce, &q.hello.SessionKey, &q.hello.PartyKeys, &q.hello.Proof, &q.context.Payload,
 	} {
 		*f = bytes.Clone(*f)
 	}
@@ -68,14 +68,14 @@ func (p *proven) changed(change func(*proven)) *proven {
 func TestProofIsOverEveryField(t *testing.T) {
 	t.Parallel()
 	of := map[string]func(*proven){ // by field of the context, and of a client's hello
-		"Operation":  func(p *proven) { p.about.Operation = "BACKUP" },
-		"SessionID":  func(p *proven) { p.about.SessionID = "d7a9c1f5-55a5-4a3e-9a65-2b4b2a0f3a12" },
-		"Attempt":    func(p *proven) { p.about.Attempt++ },
-		"WalletID":   func(p *proven) { p.about.WalletID = p.about.ShareSetID },
-		"ShareSetID": func(p *proven) { p.about.ShareSetID = p.about.WalletID },
-		"RecordHash": func(p *proven) { p.about.RecordHash[31] ^= 1 },
-		"Payload":    func(p *proven) { p.about.Payload[0] ^= 1 },
-		"Instance":   func(p *proven) { p.about.Instance = p.about.SessionID },
+		"Operation":  func(p *proven) { p.context.Operation = "BACKUP" },
+		"SessionID":  func(p *proven) { p.context.SessionID = "d7a9c1f5-55a5-4a3e-9a65-2b4b2a0f3a12" },
+		"Attempt":    func(p *proven) { p.context.Attempt++ },
+		"WalletID":   func(p *proven) { p.context.WalletID = p.context.ShareSetID },
+		"ShareSetID": func(p *proven) { p.context.ShareSetID = p.context.WalletID },
+		"RecordHash": func(p *proven) { p.context.RecordHash[31] ^= 1 },
+		"Payload":    func(p *proven) { p.context.Payload[0] ^= 1 },
+		"Instance":   func(p *proven) { p.context.Instance = p.context.SessionID },
 		"Nonce":      func(p *proven) { p.hello.Nonce[31] ^= 1 },
 		"SessionKey": func(p *proven) { p.hello.SessionKey[0] ^= 1 },
 		"PartyKeys":  func(p *proven) { p.hello.PartyKeys = append(p.hello.PartyKeys, 1) },
@@ -109,7 +109,7 @@ func TestProofIsOverEveryField(t *testing.T) {
 // A proof signs what ADR 5 specifies, computed here independently.
 func TestProofDigest(t *testing.T) {
 	t.Parallel()
-	about := HelloContext{
+	hc := HelloContext{
 		Operation: OperationSign, SessionID: "session", Attempt: 258,
 		WalletID: "wallet", ShareSetID: "set", Instance: "instance",
 		RecordHash: [32]byte{9}, Payload: []byte("payload"),
@@ -121,7 +121,7 @@ func TestProofDigest(t *testing.T) {
 	expected := func(signed []byte) []byte {
 		var all []byte
 		for _, f := range [][]byte{
-			[]byte("mpcd hello 1"), []byte(about.Operation), []byte("session"), {0, 0, 1, 2},
+			[]byte("mpcd hello 1"), []byte(hc.Operation), []byte("session"), {0, 0, 1, 2},
 			[]byte("wallet"), []byte("set"), append([]byte{9}, make([]byte, 31)...), signed,
 			[]byte("CLIENT"), []byte("instance"), []byte("nonce"), []byte("key"), []byte("keys"),
 		} {
@@ -131,9 +131,9 @@ func TestProofDigest(t *testing.T) {
 		return sum[:]
 	}
 	signed := sha256.Sum256([]byte("payload"))
-	require.Equal(t, expected(signed[:]), about.digest(x))
-	about.Operation = "PROVISION"
-	require.Equal(t, expected(nil), about.digest(x))
+	require.Equal(t, expected(signed[:]), hc.digest(x))
+	hc.Operation = "PROVISION"
+	require.Equal(t, expected(nil), hc.digest(x))
 }
 
 // The hash of a direction covers every field of a hello, so that both sides confirm them.
@@ -168,7 +168,7 @@ func TestProofOfAnotherShare(t *testing.T) {
 		} {
 			only, err := share.Only(c)
 			require.NoError(t, err)
-			q := p.changed(func(q *proven) { require.NoError(t, q.hello.Prove(&q.about, only)) })
+			q := p.changed(func(q *proven) { require.NoError(t, q.hello.Prove(&q.context, only)) })
 			require.ErrorIs(t, q.verify(), ErrShareMismatch, "%v %s", c, what)
 		}
 	}
@@ -176,11 +176,11 @@ func TestProofOfAnotherShare(t *testing.T) {
 	only, err := s.Shares[Client].Only(Ed25519)
 	require.NoError(t, err)
 	prove := func(share *Share) *proven {
-		return p.changed(func(q *proven) { require.NoError(t, q.hello.Prove(&q.about, share)) })
+		return p.changed(func(q *proven) { require.NoError(t, q.hello.Prove(&q.context, share)) })
 	}
 	require.ErrorIs(t, prove(only).verify(), ErrShareMismatch, "the right share's second key")
 	require.NoError(t, prove(s.Shares[Client]).verify())
-	require.ErrorIs(t, new(Hello).Prove(&p.about, new(Share)), ErrShareMismatch)
+	require.ErrorIs(t, new(Hello).Prove(&p.context, new(Share)), ErrShareMismatch)
 }
 
 // A proof has one valid form: another one cannot be derived from it.

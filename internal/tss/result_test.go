@@ -11,8 +11,8 @@ import (
 	eckeygen "github.com/bnb-chain/tss-lib/v2/ecdsa/keygen"
 )
 
-// made returns valid save data of a party, as from tss-lib, with the values of the committed vectors.
-func made(t *testing.T, c Curve, party Party) (d save, keys committee, rec *KeyRecord) {
+// validSave returns valid save data of a party, as from tss-lib, with the values of the committed vectors.
+func validSave(t *testing.T, c Curve, party Party) (d save, keys committee, rec *KeyRecord) {
 	t.Helper()
 	rec, both := Vector(t, Signing).Key(t, c)
 	keys = committee{rec.Parties[Client].PartyKey, rec.Parties[Server].PartyKey}
@@ -25,8 +25,8 @@ func made(t *testing.T, c Curve, party Party) (d save, keys committee, rec *KeyR
 	return edSave(&ed), keys, rec
 }
 
-// mine returns the index of me's entries.
-func (d *save) mine(t *testing.T, keys committee, me Party) int {
+// ownIndex returns the index of me's entries.
+func (d *save) ownIndex(t *testing.T, keys committee, me Party) int {
 	t.Helper()
 	for i, k := range d.ks {
 		if k.Cmp(keys[me]) == 0 {
@@ -107,14 +107,14 @@ func TestRow9NewKey(t *testing.T) {
 	}
 	for _, c := range Curves() {
 		for _, me := range []Party{Client, Server} {
-			d, keys, rec := made(t, c, me)
+			d, keys, rec := validSave(t, c, me)
 			want, err := newKey(c, me, keys, d, rec.PublicKey)
 			require.NoError(t, err)
 			require.Equal(t, encoding(t, rec), encoding(t, &want.Record))
 
 			// An honest Xi is a sum that is not reduced; a hostile one can be any number.
 			for _, k := range []uint{0, 1, 4000} {
-				long, _, _ := made(t, c, me)
+				long, _, _ := validSave(t, c, me)
 				long.xi = plus(long.xi, new(big.Int).Lsh(c.order(), k))
 				got, err := newKey(c, me, keys, long, rec.PublicKey)
 				require.NoError(t, err)
@@ -127,8 +127,8 @@ func TestRow9NewKey(t *testing.T) {
 			}
 			for _, cases := range all {
 				for name, f := range cases {
-					d, keys, _ := made(t, c, me)
-					f(&d, d.mine(t, keys, me))
+					d, keys, _ := validSave(t, c, me)
+					f(&d, d.ownIndex(t, keys, me))
 					_, err := newKey(c, me, keys, d, rec.PublicKey)
 					require.ErrorIs(t, err, errSave, "%v %v %s", c, me, name)
 				}

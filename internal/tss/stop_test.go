@@ -54,7 +54,7 @@ func (d *device) stopped(t *testing.T, after int, alter func(tss.Part) tss.Part)
 // arrived. For a wrong part among it the side still blames the other one.
 func TestStopped(t *testing.T) {
 	t.Parallel()
-	first := newDevice("CREATE", nil, tss.Ed25519).made(t)
+	first := newDevice("CREATE", nil, tss.Ed25519).makeSet(t)
 	for _, op := range []string{"CREATE", "BACKUP", tss.OperationSign} {
 		newRun := func() *device {
 			from := first
@@ -111,7 +111,7 @@ func altered(p tss.Part) tss.Part {
 // If BeforeRelease returns ErrStopped, nothing is sent any more, and the parts that arrived are processed.
 func TestStoppedBeforeRelease(t *testing.T) {
 	t.Parallel()
-	s := newDevice("CREATE", nil, tss.Ed25519).made(t)
+	s := newDevice("CREATE", nil, tss.Ed25519).makeSet(t)
 	for wrong, alter := range map[bool]func(tss.Part) tss.Part{false: nil, true: altered} {
 		d := newDevice(tss.OperationSign, s, tss.Ed25519)
 		for _, j := range d.operations {
