@@ -149,7 +149,7 @@ func TestRow18BareForgedProof(t *testing.T) {
 	stack, err := b.run(t)
 	require.NoError(t, err)
 	require.Empty(t, stack)
-	require.Equal(t, n, (<-ends[victim]).PaillierPKs[0].N, "it is in the new share")
+	require.Equal(t, n, (<-ends[victim]).PaillierPKs[0].N, "the new share has the forged N")
 	require.EqualError(t, verdict, "DGRound2Message1: N has a small factor")
 }
 

@@ -10,7 +10,8 @@ import (
 	"math/big"
 )
 
-// channel is the parts of one run over a Link: it checks their order, decrypts messages and hashes both directions.
+// channel sends and receives the parts of one run over a Link. It checks their order, encrypts and decrypts private
+// messages, and hashes both directions.
 type channel struct {
 	operation *Operation
 	link      Link
