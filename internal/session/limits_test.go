@@ -262,7 +262,7 @@ func TestRecordingLimits(t *testing.T) {
 }
 
 func message(n int) Part {
-	return Part{Message: &tss.SealedMessage{Curve: Ed25519, Payload: make([]byte, n)}}
+	return Part{Message: &tss.Message{Curve: Ed25519, Payload: make([]byte, n)}}
 }
 
 // The size of received but unprocessed parts is bounded over all runs. A run without any may always add one part, and

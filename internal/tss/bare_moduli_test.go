@@ -22,22 +22,19 @@ import (
 	lib "github.com/bnb-chain/tss-lib/v2/tss"
 )
 
-// forgeModProof makes a modulus proof that tss-lib takes for the product of factors, which
-// must be distinct primes, the last one 3 mod 4, none a divisor of another one less one.
+// forgeModProof makes a modulus proof that tss-lib accepts for the product of factors. These must be distinct primes,
+// the last one 3 mod 4, and none may divide another one minus 1.
 //
-// The verifier wants, for each Y that it draws, an N-th root of Y, and a fourth root of one
-// of Y, -Y, WY and -WY. The first is there for every squarefree N that is prime to phi(N),
-// however many factors it has. The second is what shows that there are two: each new prime
-// halves the Ys for which one of the four will do. But tss-lib only refuses a W with the
-// Jacobi symbol 1. This W is zero mod all factors but the last, p, so that its symbol is 0,
-// and then 0 is a fourth root of WY and -WY mod all of these, and one of the two has one
-// mod p.
+// For each Y that it draws, the verifier requires an N-th root of Y, and a fourth root of one of Y, -Y, WY and -WY. The
+// first exists for every squarefree N that is coprime to phi(N), with any number of factors. The second shows that
+// there are only two factors: each further prime halves the fraction of Ys for which one of the four has a root. But
+// tss-lib only rejects a W with Jacobi symbol 1. This W is zero mod all factors but the last, p, so that its symbol is
+// 0. Then 0 is a fourth root of WY and -WY mod all of those factors, and one of the two has a root mod p.
 //
-// A W with the symbol -1 shares no factor with N. That alone leaves N = 3pq: mod 3 a third
-// of the Ys is zero, which has its root, and of the others one half is within reach, so that
-// a proof comes about with probability (1/3 + 2/3 * 1/2)^80 = 2^-46.8, which a forger who
-// tries 2^47 Ws has. Hence no small factors either: with the smallest prime that is left the
-// probability is 2^-80.
+// A W with symbol -1 shares no factor with N. This alone still allows N = 3pq: mod 3 a third of the Ys is zero, which
+// has a root, and half of the others can be answered, so that a proof succeeds with probability (1/3 + 2/3 * 1/2)^80 =
+// 2^-46.8, and a forger needs about 2^47 Ws. So small factors are rejected, too: with the smallest prime that is left
+// the probability is 2^-80.
 func forgeModProof(t *testing.T, session []byte, factors ...*big.Int) (*big.Int, *modproof.ProofMod) {
 	t.Helper()
 	one := big.NewInt(1)
@@ -57,7 +54,8 @@ func forgeModProof(t *testing.T, session []byte, factors ...*big.Int) (*big.Int,
 	inverse := new(big.Int).ModInverse(rest, p)
 	require.NotNil(t, inverse)
 
-	pf := &modproof.ProofMod{W: rest, A: new(big.Int).Lsh(one, modproof.Iterations), B: new(big.Int).Lsh(one, modproof.Iterations)}
+	bits := func() *big.Int { return new(big.Int).Lsh(one, modproof.Iterations) }
+	pf := &modproof.ProofMod{W: rest, A: bits(), B: bits()}
 	var ys []*big.Int
 	for i := range modproof.Iterations {
 		y := common.RejectionSample(n, common.SHA512_256i_TAGGED(session, append([]*big.Int{pf.W, n}, ys...)...))
@@ -76,8 +74,8 @@ func forgeModProof(t *testing.T, session []byte, factors ...*big.Int) (*big.Int,
 	return n, pf
 }
 
-// plantedFactors are those of an N of 2048 bits: five Fermat primes, of which none divides
-// another less one, and two large ones.
+// plantedFactors returns the factors of an N of 2048 bits: five Fermat primes, of which none divides another one minus
+// 1, and two large primes.
 func plantedFactors(t *testing.T) []*big.Int {
 	t.Helper()
 	var factors []*big.Int
@@ -97,8 +95,8 @@ func plantedFactors(t *testing.T) []*big.Int {
 	}
 }
 
-// tss-lib.md, row 18: real parties reshare to a Paillier N of 512 bits and an NTilde of
-// 64. Nothing of tss-lib's looks at a size there; in a key generation it does.
+// tss-lib.md, row 18: real parties reshare to a Paillier N of 512 bits and an NTilde of 64. tss-lib checks their sizes
+// in a key generation, but not in a resharing.
 func TestRow18BareSmallKeys(t *testing.T) {
 	t.Parallel()
 	pre := small(t)
@@ -120,9 +118,8 @@ func TestRow18BareSmallKeys(t *testing.T) {
 	require.EqualError(t, verdict, "DGRound2Message1: N is not odd with 2048 bits")
 }
 
-// tss-lib.md, row 18: real parties reshare, and the victim takes 3*5*17*257*65537*p*q for a
-// Paillier N of its new set, with a modulus proof and a factor proof. The other keys are
-// small, so that it is cheap.
+// tss-lib.md, row 18: real parties reshare, and the victim accepts 3*5*17*257*65537*p*q as a Paillier N of its new set,
+// with a modulus proof and a factor proof. The other keys are small, to save time.
 func TestRow18BareForgedProof(t *testing.T) {
 	t.Parallel()
 	factors := plantedFactors(t)
@@ -152,18 +149,18 @@ func TestRow18BareForgedProof(t *testing.T) {
 	stack, err := b.run(t)
 	require.NoError(t, err)
 	require.Empty(t, stack)
-	require.Equal(t, n, (<-ends[victim]).PaillierPKs[0].N, "it is in the new share")
+	require.Equal(t, n, (<-ends[victim]).PaillierPKs[0].N, "the new share has the forged N")
 	require.EqualError(t, verdict, "DGRound2Message1: N has a small factor")
 }
 
-// as returns the message of its type.
+// as returns the message of type M.
 func as[M proto.Message](all batch) M {
 	var none M
 	m, _ := all[typeOf(none)].(M)
 	return m
 }
 
-// fullKeys are public keys of full size, and proofs of theirs that have the right form.
+// fullKeys returns public keys of full size, and proofs for them that have the right form only.
 func fullKeys(t *testing.T) (n, nTilde, h1, h2 []byte, dln, mod [][]byte) {
 	t.Helper()
 	primes := allPrimes(t)
@@ -181,15 +178,17 @@ func fullKeys(t *testing.T) (n, nTilde, h1, h2 []byte, dln, mod [][]byte) {
 	return p.Bytes(), q.Bytes(), []byte{4}, []byte{9}, dln, mod
 }
 
-// The same in a key generation, where tss-lib wants 2048 bits of N and NTilde, and no more:
-// here of an N with two large factors, which only the W gives away. One of them is 1 mod 4,
-// which the proof is there to exclude. What is called here is what ecdsa/keygen/round_3.go:96 calls.
+// The same in a key generation, where tss-lib requires 2048 bits of N and NTilde, but nothing else. This N has two
+// large factors, so that only the W gives the forgery away; one of them is 1 mod 4, which the proof should exclude. The
+// test calls what ecdsa/keygen/round_3.go:96 calls.
 func TestRow18BareForgedProofInKeygen(t *testing.T) {
 	t.Parallel()
 	p := allPrimes(t)[0]
 	q, err := rand.Prime(rand.Reader, 1024)
-	for require.NoError(t, err); q.Bit(1) == 1 || new(big.Int).Mul(p, q).BitLen() != modulusBits; require.NoError(t, err) {
+	require.NoError(t, err)
+	for q.Bit(1) == 1 || new(big.Int).Mul(p, q).BitLen() != modulusBits {
 		q, err = rand.Prime(rand.Reader, 1024)
+		require.NoError(t, err)
 	}
 	session := []byte("ssid")
 	n, pf := forgeModProof(t, session, q, p)
@@ -202,7 +201,7 @@ func TestRow18BareForgedProofInKeygen(t *testing.T) {
 	received, err := r2.UnmarshalModProof()
 	require.NoError(t, err)
 	require.True(t, received.Verify(session, n))
-	require.False(t, received.Verify([]byte("another ssid"), n), "it is made for a session")
+	require.False(t, received.Verify([]byte("another ssid"), n), "the proof is bound to a session")
 
 	r1 := &eckeygen.KGRound1Message{Commitment: []byte{7}}
 	_, r1.NTilde, r1.H1, r1.H2, r1.Dlnproof_1, _ = fullKeys(t)
@@ -216,7 +215,7 @@ func TestRow18BareForgedProofInKeygen(t *testing.T) {
 	}
 	require.NoError(t, check(r1))
 	g.sent = map[protoreflect.FullName]bool{typeOf(r1): true}
-	require.EqualError(t, check(r2), "KGRound2Message2: the modulus proof's W is no non-residue mod N")
+	require.EqualError(t, check(r2), "KGRound2Message2: the modulus proof's W does not have Jacobi symbol -1 mod N")
 	r2.ModProof[0] = common.GetRandomQuadraticNonResidue(rand.Reader, n).Bytes()
 	require.NoError(t, check(r2))
 }
@@ -227,8 +226,8 @@ func b256k1(x *big.Int) [2][]byte {
 	return [2][]byte{p.X().Bytes(), p.Y().Bytes()}
 }
 
-// tss-lib.md, row 20: integers of any size are well-formed to tss-lib, and kept by a real
-// party to be computed with, for as long as that takes: a share of 64 KiB, and a W1 of 512.
+// tss-lib.md, row 20: tss-lib accepts integers of any size, which a real party stores and then computes with, however
+// long that takes: a share of 64 KiB, and a W1 of 512 KiB.
 func TestRow20Bare(t *testing.T) {
 	t.Parallel()
 	long := func(n int) []byte { return bytes.Repeat([]byte{0x5a}, n) }
@@ -253,7 +252,7 @@ func TestRow20Bare(t *testing.T) {
 		require.Nil(t, e)
 		require.True(t, ok)
 		x.b.sent = batch{}
-		for name := range x.b.proto.steps { // of all rounds: it is no matter of the time
+		for name := range x.b.proto.steps { // of all rounds, so that no message is too early
 			x.b.sent[name] = nil
 		}
 		require.ErrorContains(t, x.b.check(t, x.m), x.refused)

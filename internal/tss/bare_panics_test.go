@@ -30,20 +30,19 @@ import (
 
 // bareCase is one message of tss-lib.md, row 19.
 type bareCase struct {
-	// run gives the message to tss-lib, in a process of its own.
+	// run passes the message to tss-lib, in a separate process.
 	run func(*testing.T, *bareReport)
 	// at is where tss-lib panics.
 	at string
-	// called: not by a real party, but as a round calls it, in a goroutine of ours.
+	// called: the panic is not in a real party, but in a goroutine of ours that makes the same call as a round.
 	called bool
-	// recovered: in the goroutine that called it, and the party's mutex stays locked.
-	// Otherwise the process dies.
+	// recovered: the panic is in the calling goroutine, and the party's mutex stays locked. Otherwise the process dies.
 	recovered bool
-	// refused is what our ingress says of the message.
+	// refused is our ingress' error for the message.
 	refused string
 }
 
-// bareReport is what the process has to say before it dies.
+// bareReport writes the process' findings, before it dies.
 type bareReport struct {
 	t   *testing.T
 	out io.Writer
@@ -61,7 +60,7 @@ func (r *bareReport) judge(name protoreflect.Name, tampered, honest error) {
 	}
 }
 
-// party runs real parties, with a hostile client's messages tampered with.
+// party runs real parties, with a hostile client that tampers with its messages.
 func (r *bareReport) party(b *bare, tamper func(batch)) {
 	b.tamper, b.judge = tamper, r.judge
 	stack, err := b.run(r.t)
@@ -84,9 +83,8 @@ func TestBareChild(t *testing.T) {
 	c.run(t, &bareReport{t, os.Stdout})
 }
 
-// tss-lib.md, row 19: each message does to parties of tss-lib what the row says, and our
-// ingress refuses it, and takes the honest one in its place. The caller recovers in all of
-// the cases; where the panic is in a goroutine of tss-lib's own, the process dies of it.
+// tss-lib.md, row 19: each message does to tss-lib's parties what the row says; our ingress rejects it, and accepts the
+// honest one. The caller recovers in all cases, but a panic in one of tss-lib's own goroutines ends the process.
 func TestRow19Bare(t *testing.T) {
 	t.Parallel()
 	cases := bareCases()
@@ -120,7 +118,7 @@ func TestRow19Bare(t *testing.T) {
 	}
 }
 
-// commit opens to parts: the commitment and the decommitment of a hostile side.
+// commit returns a commitment to parts, and its decommitment.
 func commit(parts ...*big.Int) (c []byte, d [][]byte) {
 	cd := commitments.NewHashCommitmentWithRandomness(big.NewInt(7), parts...)
 	for _, x := range cd.D {
@@ -129,7 +127,7 @@ func commit(parts ...*big.Int) (c []byte, d [][]byte) {
 	return cd.C.Bytes(), d
 }
 
-// on returns a tampering with the messages of one type.
+// on returns a function that tampers with messages of type M.
 func on[M proto.Message](f func(M)) func(batch) {
 	return func(all batch) {
 		var none M
@@ -181,8 +179,7 @@ func bareEdDSA() map[string]bareCase {
 	}
 }
 
-// ECDSA key generation, of which a run takes seconds: what round 3 calls, with what it would
-// pass, in a goroutine as there.
+// ECDSA key generation: since a run takes seconds, the cases make the call of round 3, in a goroutine as it does.
 func bareKeygenCases() map[string]bareCase {
 	call := func(share *eckeygen.KGRound2Message1, vs vss.Vs) {
 		done := make(chan struct{})
@@ -226,7 +223,7 @@ func bareKeygenCases() map[string]bareCase {
 	}
 }
 
-// ECDSA resharing: real runs, with small keys but for the hostile side's message.
+// ECDSA resharing: real runs, with small keys except in the hostile side's message.
 func bareResharingCases() map[string]bareCase {
 	keys := func(change func(*ecresharing.DGRound2Message1)) func(*testing.T, *bareReport) {
 		return func(t *testing.T, r *bareReport) {
@@ -255,8 +252,8 @@ func bareResharingCases() map[string]bareCase {
 			},
 			at: "crypto/ecpoint.go:111", recovered: true, refused: "DGRound3Message1: share is not in (0, q)",
 		},
-		// The victim draws below q^3 * N * NTilde, of at most 5,000 bits, with an N of its own
-		// that has the usual 2048. Our ingress comes to the proofs first.
+		// The victim draws a number below q^3 * N * NTilde, of at most 5,000 bits, where its own N has the usual 2048 bits.
+		// Our ingress rejects the proofs before it gets to NTilde.
 		"ECDSA resharing: an NTilde of 2192 bits": {
 			run: func(t *testing.T, r *bareReport) {
 				pre, primes := small(t), allPrimes(t)
@@ -277,7 +274,7 @@ func bareResharingCases() map[string]bareCase {
 	}
 }
 
-// fullSize puts full keys into a message, with proofs that nobody made.
+// fullSize puts keys of full size into a message, with proofs of the right form only.
 func fullSize(t *testing.T) func(*ecresharing.DGRound2Message1) {
 	return func(m *ecresharing.DGRound2Message1) {
 		m.PaillierN, m.NTilde, m.H1, m.H2, m.Dlnproof_1, m.ModProof = fullKeys(t)
@@ -285,8 +282,8 @@ func fullSize(t *testing.T) func(*ecresharing.DGRound2Message1) {
 	}
 }
 
-// longNTilde puts an NTilde of 2192 bits into a message, with proofs that tss-lib makes and
-// takes: mod s^2*L, 1 + s*L has the order s, so that they cost next to nothing.
+// longNTilde puts an NTilde of 2192 bits into a message, with proofs that tss-lib makes and accepts. They are cheap:
+// mod s^2*L, 1 + s*L has order s.
 func longNTilde(t *testing.T, m *ecresharing.DGRound2Message1) {
 	t.Helper()
 	s, err := rand.Prime(rand.Reader, 64)
@@ -329,7 +326,7 @@ func bareSigningCases() map[string]bareCase {
 			}),
 			at: "crypto/mta/proofs.go:293", refused: "SignRound2Message: proof_bob_wc has an S1 that is zero mod q",
 		},
-		// round_4.go:43 finds no inverse, and round 5 computes with it.
+		// round_4.go:43 finds no inverse, and round 5 computes with the nil.
 		"ECDSA signing: a theta that cancels the victim's": {
 			run: signing(func(b *bare) func(batch) {
 				return on(func(m *ecsigning.SignRound3Message) {

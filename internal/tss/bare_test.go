@@ -25,33 +25,31 @@ import (
 	lib "github.com/bnb-chain/tss-lib/v2/tss"
 )
 
-// Runs of tss-lib's own parties without anything of ours around them: what a message of
-// a hostile side does to them, and that the same message does not pass our ingress. The
-// hostile side rushes: it says nothing until it has all that the victim sends without it.
+// Runs of tss-lib's parties without our guards, which show what a hostile side's message does to them, and that our
+// ingress rejects the same message. The hostile side rushes: it waits for everything that the victim sends without its
+// next message, and then sends that.
 
 // batch is what the hostile side is about to send to the victim, by type.
 type batch = map[protoreflect.FullName]proto.Message
 
-// bare is such a run: on each side one party, or in a resharing two. The client is
-// hostile, and the server its victim.
+// bare is such a run, with one party on each side, or two in a resharing. The client is hostile, and the server is the
+// victim.
 type bare struct {
 	curve   Curve
 	proto   *protocol
-	record  *KeyRecord       // as in ingress
-	n       *big.Int         // the hostile side's N, which came in a message before
+	record  *KeyRecord       // see ingress
+	n       *big.Int         // the hostile side's N, from an earlier message
 	parties [2][]*localParty // by Party
 
-	// full, if set, makes of what the hostile side has to say what a side with keys of the
-	// right size could say. tamper makes of that what is sent. Both change the messages in
-	// their places.
+	// full, if set, gives the hostile side's messages keys of the right size. tamper then changes them into what is sent.
+	// Both change the messages in place.
 	full, tamper func(batch)
-	// judge hears what our ingress says of a message that was tampered with, and of the
-	// honest one in its place.
+	// judge is called with our ingress' verdicts on a tampered message and on the honest one.
 	judge func(name protoreflect.Name, tampered, honest error)
 
 	sent  batch  // what the victim has sent
-	queue []mail // on its way
-	held  []mail // what the hostile side has yet to say
+	queue []mail // to deliver
+	held  []mail // from the hostile side, until release
 }
 
 const (
@@ -59,7 +57,7 @@ const (
 	victim  = Server
 )
 
-// mail is a message to one party, of a type that says all the rest.
+// mail is a message to one party.
 type mail struct {
 	from    Party
 	to      *localParty
@@ -67,8 +65,7 @@ type mail struct {
 	payload []byte
 }
 
-// run drives the parties until nobody has anything to say. It returns the first error, or
-// the stack of the first panic.
+// run runs the parties until no messages are left. It returns the first error, or the stack of the first panic.
 func (b *bare) run(t *testing.T) (stack string, err error) {
 	b.sent = batch{}
 	for p, side := range b.parties {
@@ -98,7 +95,7 @@ func (b *bare) run(t *testing.T) (stack string, err error) {
 	return "", nil
 }
 
-// update gives a message to a party, and recovers as side.call does.
+// update passes a message to a party, and recovers from panics as side.call does.
 func update(p lib.Party, m lib.ParsedMessage) (stack string, err error) {
 	defer func() {
 		if recover() != nil {
@@ -111,7 +108,7 @@ func update(p lib.Party, m lib.ParsedMessage) (stack string, err error) {
 	return "", nil
 }
 
-// collect takes what s has emitted.
+// collect takes the messages that s has sent.
 func (b *bare) collect(t *testing.T, from Party, s *localParty) {
 	for len(s.out) > 0 {
 		m := <-s.out
@@ -148,7 +145,7 @@ func content(t *testing.T, payload []byte) proto.Message {
 	return m
 }
 
-// release tampers with what the hostile side has to say, and sends it.
+// release tampers with the held messages of the hostile side, and sends them.
 func (b *bare) release(t *testing.T) {
 	all, honest := batch{}, batch{}
 	for _, h := range b.held {
@@ -175,9 +172,10 @@ func (b *bare) release(t *testing.T) {
 	}
 }
 
-// check asks our ingress, in the state in which the victim is, about a message.
+// check returns the verdict on a message of our ingress in the victim's state.
 func (b *bare) check(t *testing.T, m proto.Message) error {
-	g := &ingress{curve: b.curve, me: victim, proto: b.proto, record: b.record, n: b.n, sent: map[protoreflect.FullName]bool{}}
+	g := &ingress{curve: b.curve, me: victim, proto: b.proto, record: b.record, n: b.n}
+	g.sent = map[protoreflect.FullName]bool{}
 	for name, m := range b.sent {
 		g.sent[name] = true
 		if r3, ok := m.(*ecsigning.SignRound3Message); ok {
@@ -190,8 +188,7 @@ func (b *bare) check(t *testing.T, m proto.Message) error {
 	return g.check(&a, b.proto.steps[typeOf(m)], p)
 }
 
-// locked reports whether a party's mutex is held: who calls WaitingFor, or Update, then
-// waits for ever.
+// locked reports whether a party's mutex is held, so that a call of WaitingFor or Update would block forever.
 func locked(p lib.Party) bool {
 	base := reflect.ValueOf(p).Elem().FieldByName("BaseParty").Elem()
 	m := (*sync.Mutex)(unsafe.Pointer(base.FieldByName("mtx").UnsafeAddr()))
@@ -202,8 +199,8 @@ func locked(p lib.Party) bool {
 	return true
 }
 
-// place adds a tss-lib party to a side, and returns its parameters.
-func (b *bare) place(p Party, keys committee) (*localParty, *lib.Parameters) {
+// addParty adds a tss-lib party to a side, and returns it with its parameters.
+func (b *bare) addParty(p Party, keys committee) (*localParty, *lib.Parameters) {
 	s := newLocalParty(onlyRole, keys[p])
 	ids := keys.ids("party")
 	s.senders[onlyRole] = ids
@@ -216,9 +213,10 @@ var bareKeys = committee{big.NewInt(3), big.NewInt(4)}
 func bareEdKeygen() *bare {
 	b := &bare{curve: Ed25519, proto: keygens[Ed25519]}
 	for p := range b.parties {
-		s, params := b.place(Party(p), bareKeys)
+		s, params := b.addParty(Party(p), bareKeys)
 		end := make(chan *edkeygen.LocalPartySaveData, 1)
-		s.party, s.ended = edkeygen.NewLocalParty(params, s.out, end), take(end, new(*edkeygen.LocalPartySaveData))
+		s.party = edkeygen.NewLocalParty(params, s.out, end)
+		s.ended = pollInto(end, new(*edkeygen.LocalPartySaveData))
 	}
 	return b
 }
@@ -230,9 +228,9 @@ func bareSigning(t *testing.T, c Curve) *bare {
 	keys := committee{rec.Parties[Client].PartyKey, rec.Parties[Server].PartyKey}
 	m := big.NewInt(7)
 	for p := range b.parties {
-		s, params := b.place(Party(p), keys)
+		s, params := b.addParty(Party(p), keys)
 		end := make(chan *common.SignatureData, 1)
-		s.ended = take(end, new(*common.SignatureData))
+		s.ended = pollInto(end, new(*common.SignatureData))
 		if c == Secp256k1 {
 			s.party = ecsigning.NewLocalParty(m, params, ecSaveData(rec, both[p], Party(p)), s.out, end, 32)
 		} else {
@@ -242,8 +240,8 @@ func bareSigning(t *testing.T, c Curve) *bare {
 	return b
 }
 
-// bareResharing reshares the committed vectors, to new parties with the keys of pre. As
-// tss-lib's new parties look at no size (tss-lib.md, row 18), small ones make it cheap.
+// bareResharing reshares the committed vectors, to new parties with the keys of pre. These can be small, to save time,
+// since tss-lib's new parties do not check their sizes (tss-lib.md, row 18).
 func bareResharing(t *testing.T, pre [2]*eckeygen.LocalPreParams) (*bare, [2]<-chan *eckeygen.LocalPartySaveData) {
 	rec, both := Vector(t, Signing).Key(t, Secp256k1)
 	b := &bare{curve: Secp256k1, proto: resharings[Secp256k1]}
@@ -254,7 +252,8 @@ func bareResharing(t *testing.T, pre [2]*eckeygen.LocalPreParams) (*bare, [2]<-c
 		for r, key := range []*big.Int{old[p], bareKeys[p]} {
 			s := newLocalParty(role(r), key)
 			s.senders = [2][2]*lib.PartyID{oldRole: old.ids("old"), newRole: bareKeys.ids("new")}
-			params := lib.NewReSharingParameters(b.curve.ec(), sorted(s.senders[0]), sorted(s.senders[1]), s.senders[r][p], 2, 1, 2, 1)
+			ids := s.senders
+			params := lib.NewReSharingParameters(b.curve.ec(), sorted(ids[0]), sorted(ids[1]), ids[r][p], 2, 1, 2, 1)
 			save := eckeygen.NewLocalPartySaveData(2)
 			save.LocalPreParams = *pre[p]
 			if role(r) == oldRole {
@@ -263,16 +262,15 @@ func bareResharing(t *testing.T, pre [2]*eckeygen.LocalPreParams) (*bare, [2]<-c
 			end := make(chan *eckeygen.LocalPartySaveData, 1)
 			s.party = ecresharing.NewLocalParty(params, save, s.out, end)
 			b.parties[p] = append(b.parties[p], s)
-			ends[p] = end // the new party's, which comes last
+			ends[p] = end // the last one is the new party's
 		}
 	}
 	return b, ends
 }
 
-// smallPreParams has a Paillier N of 512 bits and an NTilde of 64, each the product of two
-// safe primes.
+// smallPreParams returns pre-params with a Paillier N of 512 bits and an NTilde of 64.
 func smallPreParams(t *testing.T) *eckeygen.LocalPreParams {
-	safe := func(bits int) *big.Int { // a prime, and twice it and one more is too
+	safe := func(bits int) *big.Int { // a prime x for which 2x+1 is prime
 		for {
 			x, err := rand.Prime(rand.Reader, bits)
 			require.NoError(t, err)
@@ -310,12 +308,14 @@ func small(t *testing.T) [2]*eckeygen.LocalPreParams {
 	return [2]*eckeygen.LocalPreParams{smallPreParams(t), smallPreParams(t)}
 }
 
-// The harness is honest where nobody tampers: every run ends, and our ingress takes every
-// message of the hostile side but those with small keys.
+// Without tampering every run finishes, and our ingress accepts every message of the hostile side. A resharing is not
+// included, since the ingress rejects its small keys.
 func TestBareHonest(t *testing.T) {
 	t.Parallel()
 	for name, b := range map[string]*bare{
-		"Ed25519 keygen": bareEdKeygen(), "Ed25519 signing": bareSigning(t, Ed25519), "ECDSA signing": bareSigning(t, Secp256k1),
+		"Ed25519 keygen":  bareEdKeygen(),
+		"Ed25519 signing": bareSigning(t, Ed25519),
+		"ECDSA signing":   bareSigning(t, Secp256k1),
 	} {
 		b.tamper = func(all batch) {
 			for _, m := range all {

@@ -10,10 +10,10 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-const sawOther = "the two sides did not see the same run"
+const errTranscript = "the two sides did not see the same run"
 
-// requireNothing wants both sides of a run to end with nothing, the first to notice with an
-// error that says why.
+// requireNothing runs d and checks that neither side has a result, and that the errors that blame the other side
+// contain why.
 func requireNothing(t *testing.T, d *device, why string) {
 	t.Helper()
 	out, errs := d.run(t.Context())
@@ -30,12 +30,11 @@ func requireNothing(t *testing.T, d *device, why string) {
 	require.NotZero(t, noticed, "%v", errs)
 }
 
-// tss-lib.md, row 17: nothing of tss-lib's binds an Ed25519 run to the session, and little
-// an ECDSA run. Two sides that are in different ones have nothing in the end, although
-// every message was good.
+// tss-lib.md, row 17: tss-lib binds an Ed25519 run to no session, and an ECDSA run only partly. Two sides that are in
+// different sessions have no result, although every message was valid.
 func TestRow17Session(t *testing.T) {
 	t.Parallel()
-	s := newDevice("CREATE", nil, tss.Ed25519).made(t)
+	s := newDevice("CREATE", nil, tss.Ed25519).makeSet(t)
 	for what, x := range map[string]struct {
 		operation string
 		change    func(*tss.Operation)
@@ -47,33 +46,32 @@ func TestRow17Session(t *testing.T) {
 	} {
 		for p := range 2 {
 			d := newDevice(x.operation, s, tss.Ed25519)
-			for _, j := range d.joints {
+			for _, j := range d.operations {
 				j.Payload = []byte("x")
 			}
 			if x.operation == tss.OperationSign {
-				d.joints[tss.Server].ShareSetID = ""
+				d.operations[tss.Server].ShareSetID = ""
 			}
-			x.change(d.joints[p])
-			t.Run(fmt.Sprint(what, " ", tss.Party(p)), func(t *testing.T) { requireNothing(t, d, sawOther) })
+			x.change(d.operations[p])
+			t.Run(fmt.Sprint(what, " ", tss.Party(p)), func(t *testing.T) { requireNothing(t, d, errTranscript) })
 		}
 	}
 }
 
-// Each side's word on the run is its own: a peer without the key of the set, which sends
-// back what it got, does not pass for the other side.
+// The two sides' MACs differ: a peer without a share of the set cannot send back the MAC that it received.
 func TestRow17ReflectedMAC(t *testing.T) {
 	t.Parallel()
-	s := newDevice("CREATE", nil, tss.Ed25519).made(t)
+	s := newDevice("CREATE", nil, tss.Ed25519).makeSet(t)
 	for p := range 2 {
 		d := newDevice("PROVISION", s, tss.Ed25519)
 		theirs := make(chan []byte, 1)
-		d.meddle[1-p] = func(x tss.Part) []tss.Part {
+		d.tamper[1-p] = func(x tss.Part) []tss.Part {
 			if x.MAC != nil {
 				theirs <- x.MAC
 			}
 			return []tss.Part{x}
 		}
-		d.meddle[p] = func(x tss.Part) []tss.Part {
+		d.tamper[p] = func(x tss.Part) []tss.Part {
 			if x.MAC != nil {
 				x.MAC = <-theirs
 			}
@@ -81,6 +79,6 @@ func TestRow17ReflectedMAC(t *testing.T) {
 		}
 		out, errs := d.run(t.Context())
 		require.Nil(t, out[1-p])
-		require.ErrorContains(t, errs[1-p], sawOther, tss.Party(p))
+		require.ErrorContains(t, errs[1-p], errTranscript, tss.Party(p))
 	}
 }

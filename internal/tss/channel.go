@@ -10,7 +10,8 @@ import (
 	"math/big"
 )
 
-// channel is one run's use of a Link.
+// channel sends and receives the parts of one run over a Link. It checks their order, encrypts and decrypts private
+// messages, and hashes both directions.
 type channel struct {
 	operation *Operation
 	link      Link
@@ -18,36 +19,37 @@ type channel struct {
 	key       sessionKey
 	own       *Hello
 
-	hello chan *Hello            // the other side's, once
-	parts map[Curve]chan Message // the other side's messages
-	ended chan endSeen           // the other side's End, once
-	mac   chan []byte            // the other side's MAC, once
-	over  chan struct{}          // closed when none of all this comes any more
-	why   error                  // set before that: an ErrStopped
+	hello   chan *Hello            // the other side's, once
+	parts   map[Curve]chan Message // the other side's messages, decrypted
+	ended   chan receivedEnd       // the other side's End, once
+	mac     chan []byte            // the other side's MAC, once
+	stopped chan struct{}          // closed when the link is stopped: none of these will arrive any more
+	stopErr error                  // set before stopped is closed; an ErrStopped
 
-	// Of read alone: how far the other side is, the hash over its parts, and how many
-	// messages each curve's protocol may still get.
+	// Owned by the goroutine of read: the other side's progress, the hash of its parts, and how many more messages
+	// each curve's protocol may receive.
 	state int
 	in    hash.Hash
 	left  map[Curve]int
 
-	out chan hash.Hash // over our parts; whoever sends holds it
+	out chan hash.Hash // of our parts; the sender takes it out and puts it back
 
 	helloKnown  chan struct{} // closed when peer, wallet and set are known
 	peer        *Hello
-	wallet, set string // as the server said
+	wallet, set string // from the server's hello
 
-	sent, received []byte // both directions' hashes, when both have ended
+	sent, received []byte // both directions' hashes, once both Ends have passed
 }
 
-// The states of the other side.
+// The other side's states.
 const (
-	silent = iota
+	beforeHello = iota
 	afterHello
-	finished
+	afterEnd
 )
 
-type endSeen struct {
+// receivedEnd is an End with the hash of the other side's parts up to and including it.
+type receivedEnd struct {
 	end *End
 	sum []byte
 }
@@ -59,7 +61,8 @@ func newChannel(j *Operation, link Link, fail context.CancelCauseFunc) (*channel
 	}
 	c := &channel{
 		operation: j, link: link, fail: fail, key: key,
-		hello: make(chan *Hello, 1), parts: map[Curve]chan Message{}, ended: make(chan endSeen, 1), mac: make(chan []byte, 1), over: make(chan struct{}),
+		hello: make(chan *Hello, 1), parts: map[Curve]chan Message{}, ended: make(chan receivedEnd, 1),
+		mac: make(chan []byte, 1), stopped: make(chan struct{}),
 		in: sha256.New(), left: map[Curve]int{}, out: make(chan hash.Hash, 1), helloKnown: make(chan struct{}),
 	}
 	for _, curve := range j.Curves {
@@ -73,17 +76,17 @@ func (c *channel) blame(err error) error {
 	return &ProtocolError{Culprit: c.operation.Party.Other(), Err: err}
 }
 
-// read takes the other side's parts, in their order, until its MAC.
+// read receives the other side's parts until its MAC, and fails the run on an error.
 func (c *channel) read(ctx context.Context) {
 	for {
 		p, err := c.link.Recv(ctx)
 		if errors.Is(err, ErrStopped) {
-			c.why = err
-			close(c.over)
+			c.stopErr = err
+			close(c.stopped)
 			return
 		}
 		if err == nil {
-			err = c.take(ctx, p)
+			err = c.dispatch(ctx, p)
 		}
 		if err != nil {
 			c.fail(err)
@@ -95,58 +98,58 @@ func (c *channel) read(ctx context.Context) {
 	}
 }
 
-// take puts a part where it is waited for. Its place in the order is checked: a hello, the
-// messages, an end, a MAC.
-func (c *channel) take(ctx context.Context, p Part) error {
-	p.put(c.in)
+// dispatch passes a part to its receiver. It accepts a hello, then messages, then an end, then a MAC, in this order.
+func (c *channel) dispatch(ctx context.Context, p Part) error {
+	p.addTo(c.in)
 	switch {
-	case p.Hello != nil && c.state == silent:
+	case p.Hello != nil && c.state == beforeHello:
 		c.state = afterHello
 		c.hello <- p.Hello
-		select { // before its hello is found good, nothing else of it is looked at
+		select { // nothing else is processed before the hello has been checked
 		case <-c.helloKnown:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	case p.Message != nil && c.state == afterHello:
-		return c.message(p.Message)
+		return c.receive(p.Message)
 	case p.End != nil && c.state == afterHello:
-		c.state = finished
-		c.ended <- endSeen{p.End, c.in.Sum(nil)}
-	case p.MAC != nil && c.state == finished:
+		c.state = afterEnd
+		c.ended <- receivedEnd{p.End, c.in.Sum(nil)}
+	case p.MAC != nil && c.state == afterEnd:
 		c.mac <- p.MAC
 	default:
-		return c.blame(errors.New("a part out of its order"))
+		return c.blame(errors.New("a part out of order"))
 	}
 	return nil
 }
 
-func (c *channel) message(sealed *SealedMessage) error {
-	to, ok := c.parts[sealed.Curve]
+// receive decrypts a message and passes it to its curve's protocol.
+func (c *channel) receive(m *Message) error {
+	to, ok := c.parts[m.Curve]
 	if !ok {
-		return c.blame(errors.New("a message for a curve that the run has not"))
+		return c.blame(errors.New("a message for a curve that is not part of the run"))
 	}
-	// The same message again is a no-op to the protocol, but each costs an opening.
-	if c.left[sealed.Curve] == 0 {
+	// The protocol ignores a repeated message, but decrypting it costs time.
+	if c.left[m.Curve] == 0 {
 		return c.blame(errors.New("more messages than the protocol has"))
 	}
-	c.left[sealed.Curve]--
-	m, err := c.open(sealed)
+	c.left[m.Curve]--
+	opened, err := c.open(m)
 	if err == nil {
-		to <- m // it has room for all of them
+		to <- opened // never blocks: the buffer has space for MaxParts
 	}
 	return err
 }
 
-// send sends a part, and adds it to our direction's hash in the same order.
+// send sends a part and adds it to our direction's hash, both in the same order.
 func (c *channel) send(ctx context.Context, p Part) error {
 	h := <-c.out
 	defer func() { c.out <- h }()
-	p.put(h)
+	p.addTo(h)
 	return c.link.Send(ctx, p)
 }
 
-// curveConn is a channel as one curve's protocol sees it.
+// curveConn is the Conn of one curve's protocol.
 type curveConn struct {
 	*channel
 	curve Curve
@@ -160,7 +163,7 @@ func (c curveConn) Send(ctx context.Context, m Message) error {
 	if err != nil {
 		return err
 	}
-	return c.send(ctx, Part{Message: sealed})
+	return c.send(ctx, Part{Message: &sealed})
 }
 
 // Recv implements Conn.
@@ -168,8 +171,8 @@ func (c curveConn) Recv(ctx context.Context) (Message, error) {
 	return next(ctx, c.channel, c.parts[c.curve])
 }
 
-// confirm ends the run: both sides say that they have done their part, and then, under a
-// key that only the two sides of the set have, what they saw.
+// confirm ends the run. The sides exchange Ends, then MACs of the transcript under a key that only the two parties of
+// the set can compute. used is the set that was used, or nil.
 func (c *channel) confirm(ctx context.Context, used *Record, out *Output) error {
 	j := c.operation
 	mine := &End{}
@@ -190,7 +193,7 @@ func (c *channel) confirm(ctx context.Context, used *Record, out *Output) error 
 	case j.Party == Server && out.Share != nil && len(theirs.end.ShareHash) == sha256.Size:
 		copy(out.ShareHash[:], theirs.end.ShareHash)
 	case len(theirs.end.ShareHash) != 0 || j.Party == Server && out.Share != nil:
-		return c.blame(errors.New("an end of another form"))
+		return c.blame(errors.New("an end with an unexpected share hash, or without one"))
 	}
 	key, share := c.macKey(used, out)
 	transcript := c.transcript(out.Record)
@@ -210,7 +213,8 @@ func (c *channel) confirm(ctx context.Context, used *Record, out *Output) error 
 	return err
 }
 
-// macKey returns the keys of the set that is used, or of the new one where none is.
+// macKey returns the key whose shares the MACs are derived from: the first one of the set that is used, or of the new
+// set if none is.
 func (c *channel) macKey(used *Record, out *Output) (*KeyRecord, *KeyShare) {
 	if used != nil {
 		return &used.Keys[0], c.operation.Share.Key(used.Keys[0].Curve)
@@ -218,10 +222,10 @@ func (c *channel) macKey(used *Record, out *Output) (*KeyRecord, *KeyShare) {
 	return &out.Keys[0], &out.Share.Keys[0]
 }
 
-// shared returns x*Y in its encoding: what both sides of a set can compute, and nobody
-// else.
-func (c Curve) shared(x *big.Int, of *Public) ([]byte, error) {
-	p, err := c.mult(x, of.BigX)
+// sharedPoint returns the encoding of x*Y, for one party's secret x and the other one's public Y: a Diffie-Hellman
+// secret of the two parties.
+func (c Curve) sharedPoint(x *big.Int, peer *Public) ([]byte, error) {
+	p, err := c.mult(x, peer.BigX)
 	if err != nil {
 		return nil, err
 	}

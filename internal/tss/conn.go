@@ -2,18 +2,22 @@ package tss
 
 import "context"
 
-// Message is one tss-lib message on its way from one side to the other.
+// Message is one tss-lib message from one side to the other.
 type Message struct {
-	Curve   Curve
-	Payload []byte // a google.protobuf.Any with tss-lib's own message
+	Curve Curve
+	// Private: Payload is encrypted to the receiver's session key. A Link carries messages to one party, which may
+	// contain a share, in this form. Messages on a Conn are never encrypted.
+	Private bool
+	// Payload is a google.protobuf.Any with tss-lib's message, or the encapsulated key and the ciphertext of HPKE.
+	Payload []byte
 }
 
-// Conn joins a side to the other one. It says by itself who is at the other end:
-// nothing in a payload names a sender. Both methods are used by several goroutines.
+// Conn connects the two sides of one curve's protocol. The sender of a message is known from the Conn: nothing in a
+// payload names it. Both methods are safe for concurrent use.
 type Conn interface {
-	// Send hands m over. It may return before the other side has it; order is kept for
-	// messages sent by one goroutine. It returns ctx's error once ctx is done.
+	// Send sends m. It may return before the other side has received it; messages from one goroutine stay in order. It
+	// returns ctx's error once ctx is done.
 	Send(ctx context.Context, m Message) error
-	// Recv waits for the next message, or returns ctx's error once ctx is done.
+	// Recv returns the next message, or ctx's error once ctx is done.
 	Recv(ctx context.Context) (Message, error)
 }

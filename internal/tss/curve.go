@@ -17,8 +17,8 @@ import (
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
 )
 
-// Curve names a key's curve and with it the signature scheme. The numbers are those
-// of the API's enum and of the share format: they never change.
+// Curve is a key's curve, which determines the signature scheme. The numbers are those of the API's enum and of the
+// share format: they never change.
 type Curve uint8
 
 // The curves of a wallet.
@@ -27,7 +27,7 @@ const (
 	Ed25519   Curve = 2 // EdDSA as in RFC 8032
 )
 
-// Curves lists every curve, in the order in which a run works through them.
+// Curves returns all curves, in the order in which a run processes them.
 func Curves() []Curve { return []Curve{Secp256k1, Ed25519} }
 
 // Valid reports whether c is one of the curves above.
@@ -44,7 +44,7 @@ func (c Curve) String() string {
 	return fmt.Sprintf("Curve(%d)", uint8(c))
 }
 
-// Party says whose part of a share set a share is.
+// Party is one of the two owners of shares in a share set.
 type Party uint8
 
 // The two parties of every share set.
@@ -53,7 +53,7 @@ const (
 	Server Party = 1
 )
 
-// Other returns the party at the other end.
+// Other returns the other party.
 func (p Party) Other() Party { return 1 - p }
 
 // Valid reports whether p is one of the two parties.
@@ -70,7 +70,7 @@ func (p Party) String() string {
 	return fmt.Sprintf("Party(%d)", uint8(p))
 }
 
-// Purpose says what a share set is for. The numbers are those of the API's enum.
+// Purpose is what a share set is for. The numbers are those of the API's enum.
 type Purpose uint8
 
 // The purposes of a share set.
@@ -101,8 +101,7 @@ func (c Curve) ec() elliptic.Curve {
 	return edwards()
 }
 
-// edwards is made once: tss-lib makes it anew each time, which costs more than what most
-// callers want it for.
+// edwards caches the curve: tss-lib builds a new one on each call, which costs more than most computations with it.
 var edwards = sync.OnceValue(lib.Edwards)
 
 // order returns the prime order of the group, q.
@@ -116,8 +115,8 @@ func (c Curve) isScalar(x *big.Int) bool {
 	return x != nil && x.Sign() > 0 && x.Cmp(c.order()) < 0
 }
 
-// baseMult returns x*G. x must satisfy isScalar: tss-lib panics on a multiple of q. For
-// Ed25519 it is not tss-lib's, which takes 15 ms, and a time that depends on the secret.
+// baseMult returns x*G. x must satisfy isScalar: tss-lib panics on a multiple of q. For Ed25519 it does not use
+// tss-lib, which takes 15 ms, and a time that depends on the secret.
 func (c Curve) baseMult(x *big.Int) *tsscrypto.ECPoint {
 	if c == Secp256k1 {
 		return tsscrypto.ScalarBaseMult(c.ec(), x)
@@ -128,7 +127,7 @@ func (c Curve) baseMult(x *big.Int) *tsscrypto.ECPoint {
 	return p
 }
 
-// combine returns x*p + y*q. The scalars must satisfy isScalar, and are public.
+// combine returns x*p + y*q. The scalars must satisfy isScalar. They are public: the time depends on them.
 func (c Curve) combine(x *big.Int, p *tsscrypto.ECPoint, y *big.Int, q *tsscrypto.ECPoint) (*tsscrypto.ECPoint, error) {
 	if c == Secp256k1 {
 		return p.ScalarMult(x).Add(q.ScalarMult(y))
@@ -159,8 +158,7 @@ func (c Curve) mult(x *big.Int, p *tsscrypto.ECPoint) (*tsscrypto.ECPoint, error
 	return fromEdwards(c.ec(), q), nil
 }
 
-// newPartyKey returns a uniform scalar in [1, q), the x coordinate at which a party's
-// share is the value of the sharing polynomial.
+// newPartyKey returns a uniform scalar in [1, q). The party's share is the value of the sharing polynomial at it.
 func newPartyKey(c Curve) (*big.Int, error) {
 	k, err := rand.Int(rand.Reader, new(big.Int).Sub(c.order(), big.NewInt(1)))
 	if err != nil {
@@ -171,8 +169,8 @@ func newPartyKey(c Curve) (*big.Int, error) {
 
 var errPoint = errors.New("not a point of the curve's prime-order group in canonical form")
 
-// encodePoint returns p as it stands in records and in the API: SEC1 uncompressed,
-// 65 bytes, or RFC 8032, 32 bytes. p must have passed checkPoint.
+// encodePoint returns p as records and the API have it: SEC1 uncompressed, 65 bytes, or RFC 8032, 32 bytes. p must have
+// passed checkPoint.
 func (c Curve) encodePoint(p *tsscrypto.ECPoint) []byte {
 	if c == Secp256k1 {
 		out := make([]byte, 65)
@@ -188,9 +186,9 @@ func (c Curve) encodePoint(p *tsscrypto.ECPoint) []byte {
 	return out
 }
 
-// decodePoint accepts only the canonical encoding of a point of the prime-order group
-// other than the neutral element. tss-lib accepts much more (negative coordinates,
-// small-order Edwards points, coordinates beyond p): tss-lib.md, row 12.
+// decodePoint accepts only the canonical encoding of a point of the prime-order group other than the neutral element.
+// tss-lib also accepts negative coordinates, coordinates of p or more, and Edwards points of small order (tss-lib.md,
+// row 12).
 func (c Curve) decodePoint(b []byte) (*tsscrypto.ECPoint, error) {
 	if c == Secp256k1 {
 		if len(b) != 65 || b[0] != 4 {
@@ -226,7 +224,7 @@ func edwardsScalar(x *big.Int) *edwards25519.Scalar {
 	return s
 }
 
-// fromEdwards converts a point to the form in which tss-lib has it.
+// fromEdwards converts a point to tss-lib's type.
 func fromEdwards(ec elliptic.Curve, p *edwards25519.Point) *tsscrypto.ECPoint {
 	px, py, pz, _ := p.ExtendedCoordinates()
 	inv := new(field.Element).Invert(pz)
@@ -237,8 +235,7 @@ func fromEdwards(ec elliptic.Curve, p *edwards25519.Point) *tsscrypto.ECPoint {
 	return tsscrypto.NewECPointNoCurveCheck(ec, new(big.Int).SetBytes(x), new(big.Int).SetBytes(y))
 }
 
-// primeOrder reports whether l*p is the neutral element, computed as (l-1)*p + p since
-// a Scalar cannot hold l itself.
+// primeOrder reports whether l*p is the neutral element. It computes (l-1)*p + p, since l itself is not a Scalar.
 func primeOrder(p *edwards25519.Point) bool {
 	minusOne := edwards25519.NewScalar().Negate(edwardsOne)
 	q := new(edwards25519.Point).ScalarMult(minusOne, p)
@@ -254,7 +251,7 @@ var edwardsOne = func() *edwards25519.Scalar {
 	return s
 }()
 
-// checkPoint accepts what decodePoint would, for a point that tss-lib produced.
+// checkPoint checks a point from tss-lib by the rules of decodePoint.
 func (c Curve) checkPoint(p *tsscrypto.ECPoint) error {
 	if p == nil || !lib.SameCurve(p.Curve(), c.ec()) || !p.ValidateBasic() {
 		return errPoint

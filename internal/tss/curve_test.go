@@ -14,8 +14,7 @@ import (
 	tsscrypto "github.com/bnb-chain/tss-lib/v2/crypto"
 )
 
-// torsion lists the canonical encodings of the eight points of small order of
-// edwards25519, the neutral element first.
+// torsion has the canonical encodings of the eight points of small order of edwards25519, the neutral element first.
 var torsion = []string{
 	"0100000000000000000000000000000000000000000000000000000000000000",
 	"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
@@ -34,11 +33,13 @@ func edwardsPoint(t *testing.T, s string) *edwards25519.Point {
 	return p
 }
 
-// What decodePoint accepts, it encodes again to the same bytes, and checkPoint accepts.
+// Encoding and decoding a point are inverse, and checkPoint accepts the same points.
 func TestPointRoundTrip(t *testing.T) {
 	for _, c := range Curves() {
 		q := c.order()
-		for _, x := range []*big.Int{big.NewInt(1), big.NewInt(2), big.NewInt(77), new(big.Int).Sub(q, big.NewInt(1)), new(big.Int).Rsh(q, 1)} {
+		for _, x := range []*big.Int{
+			big.NewInt(1), big.NewInt(2), big.NewInt(77), new(big.Int).Sub(q, big.NewInt(1)), new(big.Int).Rsh(q, 1),
+		} {
 			p := c.baseMult(x)
 			require.NoError(t, c.checkPoint(p))
 			b := c.encodePoint(p)
@@ -49,10 +50,11 @@ func TestPointRoundTrip(t *testing.T) {
 		}
 	}
 	// RFC 8032, 5.1: the encoding of the base point.
-	require.Equal(t, "5866666666666666666666666666666666666666666666666666666666666666", hex.EncodeToString(Ed25519.encodePoint(Ed25519.baseMult(big.NewInt(1)))))
+	base := Ed25519.encodePoint(Ed25519.baseMult(big.NewInt(1)))
+	require.Equal(t, "5866666666666666666666666666666666666666666666666666666666666666", hex.EncodeToString(base))
 }
 
-// tss-lib.md, row 12: the encodings that some library or other takes for a point.
+// tss-lib.md, row 12: variant encodings of points, each accepted by some library.
 func TestRow12PointEncodings(t *testing.T) {
 	good := Secp256k1.encodePoint(Secp256k1.baseMult(big.NewInt(5)))
 	p := Secp256k1.ec().Params().P
@@ -61,7 +63,7 @@ func TestRow12PointEncodings(t *testing.T) {
 		f(b)
 		return b
 	}
-	// A point whose x + p still has 32 bytes: x = 1 is on y^2 = x^3 + 7.
+	// A point for which x + p has 32 bytes: x = 1 is on y^2 = x^3 + 7.
 	small := make([]byte, 65)
 	small[0] = 4
 	small[32] = 1
@@ -112,7 +114,7 @@ func TestRow12PointEncodings(t *testing.T) {
 		"y = 2^255 - 1":    bytes.Repeat([]byte{0xff}, 32),
 		"y = 2^255 - 1, +": append(bytes.Repeat([]byte{0xff}, 31), 0x7f),
 	}
-	// Every y from p to 2^255 - 1 is y - p spelt otherwise: 19 of them, with both signs.
+	// Every y from p to 2^255 - 1 is another encoding of y - p: 19 of them, with both signs.
 	for y := byte(0xed); y != 0; y++ {
 		for _, top := range []byte{0x7f, 0xff} {
 			b := append([]byte{y}, append(bytes.Repeat([]byte{0xff}, 30), top)...)
@@ -134,7 +136,7 @@ func TestRow12PointEncodings(t *testing.T) {
 	}
 }
 
-// The same for points that tss-lib made, which takes each of these.
+// The same for points from tss-lib, which accepts each of these.
 func TestRow12Points(t *testing.T) {
 	for _, c := range Curves() {
 		p := c.baseMult(big.NewInt(5))

@@ -9,8 +9,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// tss-lib.md, row 15: whichever side is ours, and in every protocol, a message that needs one
-// of ours that has not left yet is refused whatever it holds; what needs none is looked at.
+// tss-lib.md, row 15: in every protocol and for both sides, a message that depends on one that we have not sent yet is
+// rejected, whatever its content; the content of the others is checked.
 func TestRow15EveryEarlyMessage(t *testing.T) {
 	t.Parallel()
 	forEachProtocol(t, func(t *testing.T, c Curve, p *protocol) {
@@ -23,7 +23,7 @@ func TestRow15EveryEarlyMessage(t *testing.T) {
 				for i := range g.record.Parties {
 					g.record.Parties[i].PaillierN = big.NewInt(15)
 				}
-				const early = "a message that comes before its time"
+				const early = "a message that comes too early"
 				err := g.check(&a, st, b)
 				if st.round > 1 {
 					require.EqualError(t, err, early, name)

@@ -9,10 +9,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// Shares, records and pre-params are CBOR maps with small integer keys in RFC 8949's
-// core deterministic encoding. A value has exactly one encoding: decoding encodes again
-// and compares, so that a hash of the bytes is a hash of the value, and nothing can be
-// hidden in a second spelling.
+// Shares, records and pre-params are CBOR maps with small integer keys in RFC 8949's core deterministic encoding. A
+// value has exactly one encoding: decode encodes the result again and compares. So a hash of the bytes identifies the
+// value, and a variant encoding cannot carry hidden data.
 var (
 	encMode = must(cbor.CoreDetEncOptions().EncMode())
 	decMode = must(cbor.DecOptions{
@@ -28,18 +27,18 @@ var (
 
 func must[T any](v T, err error) T {
 	if err != nil {
-		panic(err) // fixed options, known to be valid
+		panic(err) // only called where v comes from constants or was checked before
 	}
 	return v
 }
 
-// header starts every encoding: what it is and in which version of the format.
+// header starts every encoding, with the kind of value and the format version.
 type header struct {
 	Kind    string `cbor:"0,keyasint"`
 	Version uint   `cbor:"1,keyasint"`
 }
 
-// formatVersion is the one version that there is so far.
+// formatVersion is the only version so far.
 const formatVersion = 1
 
 func encode(v any) ([]byte, error) {
@@ -50,13 +49,14 @@ func encode(v any) ([]byte, error) {
 	return b, nil
 }
 
-// decode fills v from the canonical encoding of a value of the given kind.
+// decode fills v, whose header is got, from the canonical encoding of a value of the given kind, of at most limit
+// bytes.
 func decode(b []byte, kind string, limit int, v any, got *header) error {
 	if len(b) == 0 || len(b) > limit {
 		return fmt.Errorf("%d bytes, want 1 to %d", len(b), limit)
 	}
 	if err := decMode.Unmarshal(b, v); err != nil {
-		// cbor's messages may quote input, which may be secret.
+		// cbor's error texts may quote the input, which may be secret.
 		return fmt.Errorf("not a %s in version %d of its format", kind, formatVersion)
 	}
 	if got.Kind != kind || got.Version != formatVersion {
@@ -103,8 +103,8 @@ func unpackUUID(b []byte) (string, error) {
 	return u.String(), nil
 }
 
-// wipe overwrites the words of each x, and sets it to zero. Copies that math/big made
-// on the way are out of reach.
+// wipe overwrites the memory of each x, which may be nil, and sets it to zero. It cannot reach copies that math/big
+// made in computations.
 func wipe(xs ...*big.Int) {
 	for _, x := range xs {
 		if x == nil {

@@ -5,28 +5,27 @@ import (
 	"fmt"
 )
 
-// The ways in which input is refused before any party is built.
+// Errors for input that is rejected before tss-lib sees it.
 var (
-	// ErrShareMalformed: the bytes are no share, or its secrets are not those that its
-	// set's record commits to.
+	// ErrShareMalformed: the bytes are not a share, or its secrets do not match its set's record.
 	ErrShareMalformed = errors.New("share is malformed")
-	// ErrShareMismatch: a well-formed share, but of another wallet, set, purpose or party.
+	// ErrShareMismatch: a well-formed share of another wallet, set, purpose or party.
 	ErrShareMismatch = errors.New("share does not belong to this share set")
 	// ErrRecordMalformed: a stored public record cannot be decoded.
 	ErrRecordMalformed = errors.New("share set record is malformed")
-	// ErrPreParams: pre-params that fail validation.
+	// ErrPreParams: the pre-params fail validation, or were used before.
 	ErrPreParams = errors.New("pre-params are invalid")
-	// ErrPayload: a digest or message that cannot be signed.
+	// ErrPayload: the digest or message cannot be signed.
 	ErrPayload = errors.New("payload cannot be signed")
 )
 
-// ProtocolError is a run that failed because of what the other side did or sent. The
-// side that failed made nothing; its old share is as it was.
+// ProtocolError is returned when a run failed because of what the other side did or sent. No new share was made, and
+// the old one is unchanged.
 type ProtocolError struct {
 	Curve   Curve
-	Round   int   // of the protocol, from 1; 0 when none was reached
-	Culprit Party // who caused it, as this side sees it
-	Err     error // holds no secret and no message content
+	Round   int   // of the protocol, from 1; 0 if no round was reached
+	Culprit Party // the party at fault, as this side sees it
+	Err     error // contains no secret and no message content
 }
 
 // Error implements error.

@@ -9,8 +9,8 @@ import (
 	"github.com/mpcd/mpcd/internal/secret"
 )
 
-// Decoders of bytes from outside: they never panic, and what they take encodes again to
-// the same bytes, so that nothing hides in a second spelling.
+// Fuzz targets for the decoders: they never panic, and what they accept encodes to the same bytes again, so that a
+// variant encoding cannot carry hidden data.
 
 func FuzzParseShare(f *testing.F) {
 	s := Vector(f, Signing)
@@ -33,7 +33,7 @@ func FuzzParseShare(f *testing.F) {
 		again, err := share.Encode()
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(b, again.Reveal()))
-		// Whoever's it is: it is this set's, or refused.
+		// It passes the check only if it is a share of this set.
 		if err := s.Record.Check(share, share.Party, s.Encoded); err == nil {
 			require.True(t, bytes.Equal(b, s.Bytes[share.Party]) || len(share.Keys) == 1)
 		}

@@ -25,9 +25,9 @@ import (
 	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
 
-// One test for each row of docs/tss-lib.md that a guard answers and no other file names.
+// Tests of the guards in docs/tss-lib.md for rows that have no other file.
 
-// untouched is a Conn for runs that must be refused before any party is built.
+// untouched is a Conn for runs that must fail before any party is built.
 type untouched struct{ t *testing.T }
 
 func (u untouched) Send(context.Context, tss.Message) error {
@@ -44,15 +44,16 @@ func (u untouched) observer() tss.Observer {
 	return tss.Observer{Round: func(int, int) { u.t.Error("a round was entered") }}
 }
 
-// requireRefused runs a resharing and a signing that must both be refused with the same error,
-// before any party is built and without using pre-params up.
+// requireRefused runs a resharing and a signing that must both fail with the same error, before any party is built and
+// without using up pre-params.
 func requireRefused(t *testing.T, want error, rec *tss.KeyRecord, share *tss.KeyShare, party tss.Party) {
 	t.Helper()
 	u := untouched{t}
 	in := tss.ReshareInput{Party: party, Old: rec, Share: share, NewKeys: newKeys(t, share)}
 	_, err := tss.Reshare(t.Context(), u, in, u.observer())
 	require.ErrorIs(t, err, want)
-	_, err = tss.Sign(t.Context(), u, tss.SignInput{Party: party, Record: rec, Share: share, Payload: digest("x")}, u.observer())
+	sign := tss.SignInput{Party: party, Record: rec, Share: share, Payload: digest("x")}
+	_, err = tss.Sign(t.Context(), u, sign, u.observer())
 	require.ErrorIs(t, err, want)
 }
 
@@ -66,8 +67,8 @@ func newKeys(t *testing.T, share *tss.KeyShare) tss.PartyKeys {
 	return keys
 }
 
-// tss-lib takes a party with an old party's key for a member of both committees, and
-// panics on equal keys: four distinct ones, or nothing is built.
+// A resharing needs four distinct party keys: tss-lib treats a new party with an old one's key as a member of both
+// committees, and panics on equal keys.
 func TestRow1FourDistinctPartyKeys(t *testing.T) {
 	t.Parallel()
 	for _, c := range tss.Curves() {
@@ -89,25 +90,28 @@ func TestRow1FourDistinctPartyKeys(t *testing.T) {
 			t.Run(c.String()+" "+name, func(t *testing.T) {
 				u := untouched{t}
 				for _, keys := range []tss.PartyKeys{{bad, fresh[tss.Server]}, {fresh[tss.Server], bad}} {
-					in := tss.ReshareInput{Party: tss.Client, Old: rec, Share: both[tss.Client], NewKeys: keys, PreParams: pre}
+					in := tss.ReshareInput{
+						Party: tss.Client, Old: rec, Share: both[tss.Client], NewKeys: keys, PreParams: pre,
+					}
 					_, err := tss.Reshare(t.Context(), u, in, u.observer())
 					require.ErrorContains(t, err, "party key")
 					if strings.Contains(name, "old") {
 						continue
 					}
-					_, err = tss.Keygen(t.Context(), u, tss.KeygenInput{Curve: c, Party: tss.Client, Keys: keys, PreParams: pre}, u.observer())
+					create := tss.KeygenInput{Curve: c, Party: tss.Client, Keys: keys, PreParams: pre}
+					_, err = tss.Keygen(t.Context(), u, create, u.observer())
 					require.ErrorContains(t, err, "party key")
 				}
 			})
 		}
 		if c == tss.Secp256k1 {
 			_, err = pre.Encode()
-			require.NoError(t, err, "a refused run does not use pre-params up")
+			require.NoError(t, err, "a run that fails at once does not use up pre-params")
 		}
 	}
 }
 
-// tss-lib zeroes the old Xi through a shared pointer.
+// tss-lib sets the old Xi to zero through a shared pointer; the input shares are unchanged.
 func TestRow2InputIsUnchanged(t *testing.T) {
 	for _, c := range tss.Curves() {
 		t.Run(c.String(), func(t *testing.T) {
@@ -122,8 +126,8 @@ func TestRow2InputIsUnchanged(t *testing.T) {
 	}
 }
 
-// A new set gets Paillier and ring-Pedersen keys of its own, from pre-params that are
-// used once; without them nothing starts, least of all a search for primes.
+// A new set gets its own Paillier key and ring-Pedersen parameters, from pre-params that are used once. Without them a
+// run fails at once, and does not search for primes.
 func TestRow3FreshPreParams(t *testing.T) {
 	run := reshared(t, tss.Secp256k1)
 	seen := map[string]bool{}
@@ -142,17 +146,19 @@ func TestRow3FreshPreParams(t *testing.T) {
 	for name, pre := range map[string]*tss.PreParams{"used": run.pre[tss.Client], "none": nil, "empty": {}} {
 		t.Run(name, func(t *testing.T) {
 			u := untouched{t}
-			in := tss.ReshareInput{Party: tss.Client, Old: run.old, Share: run.shares[tss.Client], NewKeys: newKeys(t, nil), PreParams: pre}
+			in := tss.ReshareInput{
+				Party: tss.Client, Old: run.old, Share: run.shares[tss.Client], NewKeys: newKeys(t, nil), PreParams: pre,
+			}
 			_, err := tss.Reshare(t.Context(), u, in, u.observer())
 			require.ErrorIs(t, err, tss.ErrPreParams)
-			_, err = tss.Keygen(t.Context(), u, tss.KeygenInput{Curve: tss.Secp256k1, Keys: in.NewKeys, PreParams: pre}, u.observer())
+			create := tss.KeygenInput{Curve: tss.Secp256k1, Keys: in.NewKeys, PreParams: pre}
+			_, err = tss.Keygen(t.Context(), u, create, u.observer())
 			require.ErrorIs(t, err, tss.ErrPreParams)
 		})
 	}
 }
 
-// An old party's save carries the old Paillier key: what comes out of a resharing is
-// the new party's.
+// An old party's save data has the old Paillier key; the result of a resharing is the new party's.
 func TestRow5NoOldPrimes(t *testing.T) {
 	run := reshared(t, tss.Secp256k1)
 	old := map[string]bool{}
@@ -171,8 +177,8 @@ func TestRow5NoOldPrimes(t *testing.T) {
 	}
 }
 
-// tss-lib acknowledges in round 4 what it checks in round 5: the side whose last check
-// fails has no result, although the other one, to which all is well, ends with one.
+// tss-lib acknowledges in round 4 what it checks in round 5. The side whose last check fails has no result, although
+// the other one has.
 func TestRow7FirstErrorEnds(t *testing.T) {
 	t.Parallel()
 	alter := mutate(t, func(m protoreflect.Message) {
@@ -186,7 +192,7 @@ func TestRow7FirstErrorEnds(t *testing.T) {
 	require.False(t, e.made[tss.Client])
 }
 
-// tss-lib panics on a signer that its save data does not know, and on equal keys.
+// tss-lib panics on a signer that is not in its save data, and on equal keys.
 func TestRow8CommitteeMismatch(t *testing.T) {
 	for _, c := range tss.Curves() {
 		t.Run(c.String(), func(t *testing.T) {
@@ -216,8 +222,7 @@ func TestRow8CommitteeMismatch(t *testing.T) {
 	}
 }
 
-// tss-lib compares only the first message of index 0 with what it has: each side refuses
-// another public key, the one at index 0 and the one at index 1.
+// Both sides reject another public key in round 1: tss-lib only checks the message of index 0.
 func TestRow9PublicKeyInRound1(t *testing.T) {
 	t.Parallel()
 	rec, _ := tss.Vector(t, tss.Signing).Key(t, tss.Ed25519)
@@ -233,12 +238,12 @@ func TestRow9PublicKeyInRound1(t *testing.T) {
 		})
 		n := &network{from: from, target: "binance.tsslib.eddsa.resharing.DGRound1Message", apply: replace}
 		e := duel(t, n, subjects(tss.Ed25519)[1].start(t, tss.Vector(t, tss.Signing), nil))
-		e.requireBlamed(t, from, "names another public key")
+		e.requireBlamed(t, from, "a round 1 message with another public key")
 	}
 }
 
-// reflector is a peer that sends back, changed, what it gets of one type. It shows what
-// a side does about a message without the cost of a second side.
+// reflector is a peer that sends messages of one type back, changed. It tests how a side handles a message without the
+// cost of a second side.
 type reflector struct {
 	target msgName
 	change rule
@@ -261,8 +266,8 @@ func (r *reflector) Recv(ctx context.Context) (tss.Message, error) {
 	}
 }
 
-// The same for ECDSA, and row 17: a first message with another session id than ours, or
-// with none, is refused, which tss-lib's new party at index 1 never looks at.
+// The same for ECDSA, and row 17: a round 1 message with another session id than ours, or none, is rejected; tss-lib's
+// new party of index 1 never checks it.
 func TestRow17SessionIDInRound1(t *testing.T) {
 	rec, both := tss.Vector(t, tss.Signing).Key(t, tss.Secp256k1)
 	for name, x := range map[string]struct {
@@ -286,11 +291,15 @@ func TestRow17SessionIDInRound1(t *testing.T) {
 					require.True(t, ok)
 					x.change(msg)
 				})
-				in := tss.ReshareInput{Party: tss.Party(party), Old: rec, Share: share, NewKeys: newKeys(t, share), PreParams: pre}
+				in := tss.ReshareInput{
+					Party: tss.Party(party), Old: rec, Share: share, NewKeys: newKeys(t, share), PreParams: pre,
+				}
 				synctest.Test(t, func(t *testing.T) {
-					ctx, stop := context.WithTimeout(t.Context(), time.Hour) // jumped to if nobody objects
+					ctx, stop := context.WithTimeout(t.Context(), time.Hour) // reached at once if the message is accepted
 					defer stop()
-					conn := &reflector{target: "binance.tsslib.ecdsa.resharing.DGRound1Message", change: change, back: make(chan tss.Message, 1)}
+					conn := &reflector{
+						target: "binance.tsslib.ecdsa.resharing.DGRound1Message", change: change, back: make(chan tss.Message, 1),
+					}
 					_, err = tss.Reshare(ctx, conn, in, tss.Observer{})
 				})
 				var pe *tss.ProtocolError
@@ -302,7 +311,7 @@ func TestRow17SessionIDInRound1(t *testing.T) {
 	}
 }
 
-// What tss-lib would sign wrongly, crash on, or sign although it should not.
+// Payloads that tss-lib would sign wrongly, panic on, or sign although it should not.
 func TestRow11Payloads(t *testing.T) {
 	t.Parallel()
 	q := tss.Secp256k1.Order()
@@ -315,8 +324,11 @@ func TestRow11Payloads(t *testing.T) {
 		},
 	}
 	bad := map[tss.Curve][][]byte{
-		tss.Secp256k1: {nil, make([]byte, 32), one[:31], append(one, 0), append([]byte{0}, one...), q.Bytes(), bytes.Repeat([]byte{0xff}, 32)},
-		tss.Ed25519:   {make([]byte, tss.MaxMessageBytes+1)},
+		tss.Secp256k1: {
+			nil, make([]byte, 32), one[:31], append(one, 0), append([]byte{0}, one...), q.Bytes(),
+			bytes.Repeat([]byte{0xff}, 32),
+		},
+		tss.Ed25519: {make([]byte, tss.MaxMessageBytes+1)},
 	}
 	for _, c := range tss.Curves() {
 		rec, both := tss.Vector(t, tss.Signing).Key(t, c)
@@ -330,17 +342,18 @@ func TestRow11Payloads(t *testing.T) {
 		for i, payload := range bad[c] {
 			require.ErrorIs(t, tss.CheckPayload(c, payload), tss.ErrPayload, i)
 			u := untouched{t}
-			_, err := tss.Sign(t.Context(), u, tss.SignInput{Record: rec, Share: both[tss.Client], Payload: payload}, u.observer())
+			in := tss.SignInput{Record: rec, Share: both[tss.Client], Payload: payload}
+			_, err := tss.Sign(t.Context(), u, in, u.observer())
 			require.ErrorIs(t, err, tss.ErrPayload, i)
 		}
 	}
 }
 
-// No Go file of this repository, tests included, names the options that switch tss-lib's
-// proofs off; comments and strings may.
+// No Go code of this repository, tests included, uses the options that turn off tss-lib's proofs.
 func TestRow13ProofsStayOn(t *testing.T) {
 	forbidden := []string{"SetNoProofMod", "SetNoProofFac"}
-	require.Equal(t, forbidden, identifiers([]byte("package p\n// SetNoProofMod\nfunc f() { x.SetNoProofMod(); y := z.SetNoProofFac; _ = \"SetNoProofFac\" }"), forbidden))
+	sample := "package p\n// SetNoProofMod\nfunc f() { x.SetNoProofMod(); y := z.SetNoProofFac; _ = \"SetNoProofFac\" }"
+	require.Equal(t, forbidden, identifiers([]byte(sample), forbidden))
 	root, err := filepath.Abs("../..")
 	require.NoError(t, err)
 	require.FileExists(t, filepath.Join(root, "go.mod"))
@@ -381,8 +394,7 @@ func identifiers(src []byte, names []string) (found []string) {
 	}
 }
 
-// A share that names 6N as a Paillier key killed the process: nothing is built from one
-// whose secrets are not the record's.
+// A share with 6N as its Paillier key killed the process; shares whose secrets do not match the record are rejected.
 func TestRow14SecretsAreTheRecords(t *testing.T) {
 	t.Parallel()
 	rec, both := tss.Vector(t, tss.Signing).Key(t, tss.Secp256k1)
@@ -407,7 +419,8 @@ func TestRow14SecretsAreTheRecords(t *testing.T) {
 	for _, c := range tss.Curves() {
 		rec, both := tss.Vector(t, tss.Signing).Key(t, c)
 		xi := both[tss.Client].Xi()
-		for _, bad := range []*big.Int{new(big.Int).Add(xi, big.NewInt(1)), new(big.Int).Add(xi, c.Order()), times(xi, -1), new(big.Int), nil} {
+		plus := func(k *big.Int) *big.Int { return new(big.Int).Add(xi, k) }
+		for _, bad := range []*big.Int{plus(big.NewInt(1)), plus(c.Order()), times(xi, -1), new(big.Int), nil} {
 			requireRefused(t, tss.ErrShareMalformed, rec, both[tss.Client].SetXi(bad), tss.Client)
 		}
 	}

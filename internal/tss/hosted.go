@@ -7,14 +7,13 @@ import (
 	"sync"
 )
 
-// Hosted runs both sides of an operation in this process, over a link in memory. server is the
-// SERVER's side; the CLIENT's is the same operation with the client's share and pre-params.
-// Every share that enters was checked against its set's record, and every public value comes
-// from that record, so that no input from outside reaches tss-lib (tss-lib.md, row 14).
+// Hosted runs both sides of an operation in this process, over a link in memory. server is the SERVER's side; the
+// CLIENT's is the same operation with the client's share and pre-params. It returns both outputs, by Party, which the
+// caller wipes. Shares are checked against their set's record, which is the source of all public values: no input from
+// outside reaches tss-lib (tss-lib.md, row 14).
 //
-// It waits for both sides: one can finish although the other fails a last check (tss-lib.md,
-// row 7). The first failure ends the other side, and nothing is left of what a side made. The
-// caller wipes what it gets. Progress is the SERVER side's.
+// It waits for both sides, since one can finish although the other one's last check fails (tss-lib.md, row 7). The
+// first failure ends the other side and is returned, and the outputs are wiped. Progress is the SERVER side's.
 func Hosted(
 	ctx context.Context, server *Operation, share *Share, preParams func(context.Context) (*PreParams, error),
 ) (*[2]*Output, error) {
@@ -38,12 +37,12 @@ func Hosted(
 					panicked <- v
 				}
 			}()
-			made, err := side.Run(ctx, ends[p])
+			o, err := side.Run(ctx, ends[p])
 			if err != nil {
 				cancel(fmt.Errorf("%v side: %w", p, err))
 				return
 			}
-			out[p] = made
+			out[p] = o
 		})
 	}
 	wg.Wait()
@@ -53,8 +52,8 @@ func Hosted(
 	default:
 	}
 	if ctx.Err() != nil {
-		for _, made := range out {
-			made.Wipe()
+		for _, o := range out {
+			o.Wipe()
 		}
 		return nil, context.Cause(ctx)
 	}
@@ -63,14 +62,13 @@ func Hosted(
 
 var errPanicked = errors.New("a side panicked")
 
-// memoryEnd is one end of a Link in memory.
+// memoryEnd is one end of an in-memory Link.
 type memoryEnd struct {
 	in  <-chan Part
 	out chan<- Part
 }
 
-// memoryLink returns the two ends of a Link that holds all parts of a run, so that neither side
-// waits for the other one to read.
+// memoryLink returns the two ends of a Link that buffers all parts of a run, so that no Send waits for the other side.
 func memoryLink() (client, server Link) {
 	up, down := make(chan Part, MaxParts), make(chan Part, MaxParts)
 	return &memoryEnd{in: down, out: up}, &memoryEnd{in: up, out: down}

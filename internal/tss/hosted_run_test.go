@@ -11,7 +11,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// hostedCreate runs both sides of a new wallet on a curve.
+// hostedCreate creates a wallet on one curve in a hosted run.
 func hostedCreate(
 	t *testing.T, c tss.Curve, preParams func(context.Context) (*tss.PreParams, error),
 ) (*[2]*tss.Output, error) {
@@ -23,7 +23,7 @@ func hostedCreate(
 	}, nil, preParams)
 }
 
-// A hosted run has both sides' shares of one set, or an error, or a panic, and then nothing.
+// A hosted run returns both sides' shares of one set, or nothing: with an error, or with a panic.
 func TestHostedHasBothSidesOrNothing(t *testing.T) {
 	t.Parallel()
 	both, err := hostedCreate(t, tss.Ed25519, nil)

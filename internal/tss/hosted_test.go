@@ -21,12 +21,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// go-log, which tss-lib logs with, starts this goroutine when it is imported; it lives
-	// as long as the process.
+	// go-log, with which tss-lib logs, starts this goroutine when it is imported, and never ends it.
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/ipfs/go-log/writer.(*MirrorWriter).logRoutine"))
 }
 
-// pre returns what one hosted run on c needs of pre-params.
+// pre returns the pre-params for both sides of one run on c.
 func pre(t testing.TB, c tss.Curve, src *tsstest.Source) [2]*tss.PreParams {
 	if c == tss.Ed25519 {
 		return [2]*tss.PreParams{}
@@ -51,7 +50,7 @@ func shares(k *[2]tss.NewKey) [2]*tss.KeyShare {
 	return [2]*tss.KeyShare{&k[tss.Client].Share, &k[tss.Server].Share}
 }
 
-// sign signs with both sides here; Verify shares no code with tss-lib's signing.
+// sign runs both sides of a signing, and verifies the signature.
 func sign(t testing.TB, rec *tss.KeyRecord, both [2]*tss.KeyShare, payload []byte) *tss.Signature {
 	t.Helper()
 	sig, err := tsstest.Sign(t.Context(), rec, both, payload, tss.Observer{})
@@ -65,15 +64,15 @@ func digest(s string) []byte {
 	return d[:]
 }
 
-// TestLongLifeOfAKey has one on SECP256K1.
+// TestLongLifeOfAKey does it on SECP256K1.
 func TestLifeOfAKey(t *testing.T) {
 	t.Parallel()
 	lifeOfAKey(t, tss.Ed25519)
 }
 
-// lifeOfAKey is a wallet's life on a curve: create, back up, provision from the backup,
-// provision once more, and sign with every set, the oldest last. All sets hold the same key,
-// and every old one is as good as it was. Progress rises by one round at a time.
+// lifeOfAKey creates a wallet on one curve, backs it up, provisions twice from the backup, and signs with every set,
+// the oldest last. All sets have the same public key, and old ones stay valid. Progress increases by one round at a
+// time.
 func lifeOfAKey(t *testing.T, c tss.Curve) {
 	t.Helper()
 	src := tsstest.NewSource()
@@ -89,7 +88,7 @@ func lifeOfAKey(t *testing.T, c tss.Curve) {
 	}
 }
 
-// rounds notes what an Observer is told.
+// rounds records the calls of an Observer's Round.
 type rounds struct {
 	seen  []int
 	total int
@@ -99,7 +98,7 @@ func (r *rounds) observer() tss.Observer {
 	return tss.Observer{Round: func(k, n int) { r.seen, r.total = append(r.seen, k), n }}
 }
 
-// requireRising wants every round, from 1 to the protocol's last, once and in order.
+// requireRising requires every round, from 1 to the protocol's last, once and in order.
 func (r *rounds) requireRising(t *testing.T) {
 	t.Helper()
 	require.NotZero(t, r.total)
@@ -126,8 +125,7 @@ func TestRoundsRise(t *testing.T) {
 	}
 }
 
-// resharing is one honest resharing of the committed SIGNING set, made once for all the
-// tests that look at what a resharing leaves behind.
+// resharing is one honest resharing of the committed SIGNING set, run once for all tests of its results.
 type resharing struct {
 	before [2][]byte // the input shares, encoded before the run
 	old    *tss.KeyRecord
@@ -144,7 +142,7 @@ var resharings = map[tss.Curve]*struct {
 	run  resharing
 }{tss.Secp256k1: {}, tss.Ed25519: {}}
 
-// reshared returns that resharing on c. Callers read it and change nothing.
+// reshared returns that resharing on c. Callers must not change it.
 func reshared(t testing.TB, c tss.Curve) *resharing {
 	t.Helper()
 	one := resharings[c]
@@ -161,16 +159,15 @@ func reshared(t testing.TB, c tss.Curve) *resharing {
 				r.moduli[p] = [2]string{n.String(), nTilde.String()}
 			}
 		}
-		// Not t's context: the run may serve other tests than the one that started it.
+		// Not t's context, since other tests use the run, too.
 		r.keys, r.err = tsstest.Reshare(context.Background(), r.old, r.shares, r.pre, r.rounds.observer())
 	})
 	require.NoError(t, one.run.err)
 	return &one.run
 }
 
-// Cancellation is answered at once, with the caller's cause, and what tss-lib still
-// computes ends by itself: Busy falls to zero, and goleak finds nothing. TestLongCancel
-// cancels in more rounds.
+// A cancelled run returns at once with the caller's cause, and tss-lib's computations end by themselves: Busy drops to
+// zero, and goleak finds nothing. TestLongCancel cancels in more rounds.
 func TestCancel(t *testing.T) {
 	for c, at := range map[tss.Curve][]int{tss.Ed25519: {1, 3}, tss.Secp256k1: {2}} {
 		t.Run(c.String(), func(t *testing.T) {
@@ -217,8 +214,8 @@ func TestDeadline(t *testing.T) {
 
 var write = flag.Bool("write", false, "make new vectors and write them to "+tss.VectorsFile)
 
-// Today's code reads yesterday's shares: the committed ones parse, fit their records,
-// encode again to the same bytes, and sign.
+// The code reads shares of earlier versions: the committed ones parse, match their records, encode to the same bytes,
+// and sign.
 func TestVectors(t *testing.T) {
 	t.Parallel()
 	if *write {
@@ -254,7 +251,8 @@ func writeVectors(t *testing.T) {
 		require.NoError(t, err)
 	}
 	f := tss.VectorFile{
-		Comment:    "Public test data: a wallet's SIGNING set and its BACKUP set, format version 1. Made by: go test ./internal/tss -run TestVectors -write",
+		Comment: "Public test data: a wallet's SIGNING set and its BACKUP set, format version 1. " +
+			"Made by: go test ./internal/tss -run TestVectors -write",
 		WalletID:   uuid.NewString(),
 		PublicKeys: map[string]string{},
 	}
@@ -265,14 +263,15 @@ func writeVectors(t *testing.T) {
 		sets[0], sets[1] = append(sets[0], first), append(sets[1], reshare(t, first, src))
 	}
 	for i, purpose := range []tss.Purpose{tss.Signing, tss.Backup} {
-		f.Sets = append(f.Sets, makeVector(t, tss.SetID{WalletID: f.WalletID, ShareSetID: uuid.NewString(), Purpose: purpose}, sets[i]))
+		id := tss.SetID{WalletID: f.WalletID, ShareSetID: uuid.NewString(), Purpose: purpose}
+		f.Sets = append(f.Sets, makeVector(t, id, sets[i]))
 	}
 	b, err := json.MarshalIndent(&f, "", "  ")
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(tss.VectorsFile, append(b, '\n'), 0o600))
 }
 
-// makeVector makes the share set that pairs of new keys stand for.
+// makeVector returns the share set of pairs of new keys.
 func makeVector(t *testing.T, id tss.SetID, keys []*[2]tss.NewKey) tss.VectorSet {
 	rec := tss.Record{SetID: id}
 	for _, k := range keys {
@@ -281,7 +280,10 @@ func makeVector(t *testing.T, id tss.SetID, keys []*[2]tss.NewKey) tss.VectorSet
 	encoded, err := rec.Encode()
 	require.NoError(t, err)
 	sum := tss.Hash(encoded)
-	v := tss.VectorSet{ShareSetID: id.ShareSetID, Purpose: id.Purpose, RecordHash: hex.EncodeToString(sum[:]), Record: hex.EncodeToString(encoded)}
+	v := tss.VectorSet{
+		ShareSetID: id.ShareSetID, Purpose: id.Purpose,
+		RecordHash: hex.EncodeToString(sum[:]), Record: hex.EncodeToString(encoded),
+	}
 	for p := range v.Shares {
 		share := tss.Share{SetID: id, Party: tss.Party(p), RecordHash: sum}
 		for _, k := range keys {

@@ -13,10 +13,10 @@ import (
 	edsigning "github.com/bnb-chain/tss-lib/v2/eddsa/signing"
 )
 
-// What each message must hold, protocol by protocol. A type that is not of the protocol
-// was refused before; here it is refused again.
+// The checks of each message's fields, by protocol. side.accept rejects messages of other protocols before these run,
+// and they reject them again.
 
-func (r *reader) foreign() { r.fail("not of this protocol") }
+func (r *reader) failProtocol() { r.fail("not of this protocol") }
 
 func (g *ingress) ecKeygen(r *reader, m proto.Message) {
 	switch m := m.(type) {
@@ -24,25 +24,25 @@ func (g *ingress) ecKeygen(r *reader, m proto.Message) {
 		r.bytes("commitment", m.GetCommitment(), hashLen)
 		r.dln("dlnproof_1", m.GetDlnproof_1())
 		r.dln("dlnproof_2", m.GetDlnproof_2())
-		g.moduli(r, m)
+		g.checkNewKeys(r, m)
 	case *eckeygen.KGRound2Message1:
 		r.scalar("share", m.GetShare())
 		r.list("factor proof", m.GetFacProof(), facLimits)
 	case *eckeygen.KGRound2Message2:
 		r.decommitment(m.GetDeCommitment(), vssPoints)
 		r.list("modulus proof", m.GetModProof(), modLimits)
-		g.nonResidue(r, m.GetModProof())
+		g.checkNonResidue(r, m.GetModProof())
 	case *eckeygen.KGRound3Message:
 		r.list("Paillier proof", m.GetPaillierProof(), paillierLimits)
 	default:
-		r.foreign()
+		r.failProtocol()
 	}
 }
 
 func (g *ingress) ecResharing(r *reader, m proto.Message) {
 	switch m := m.(type) {
 	case *ecresharing.DGRound1Message:
-		// checkRound1 compares the point and the session id with our own.
+		// checkRound1 compares the public key and the session id with this side's.
 		r.bytes("public key", m.GetEcdsaPubX(), scalarLen)
 		r.bytes("public key", m.GetEcdsaPubY(), scalarLen)
 		r.bytes("commitment", m.GetVCommitment(), hashLen)
@@ -51,8 +51,8 @@ func (g *ingress) ecResharing(r *reader, m proto.Message) {
 		r.dln("dlnproof_1", m.GetDlnproof_1())
 		r.dln("dlnproof_2", m.GetDlnproof_2())
 		r.list("modulus proof", m.GetModProof(), modLimits)
-		g.moduli(r, m)
-		g.nonResidue(r, m.GetModProof())
+		g.checkNewKeys(r, m)
+		g.checkNonResidue(r, m.GetModProof())
 	case *ecresharing.DGRound3Message1:
 		r.scalar("share", m.GetShare())
 	case *ecresharing.DGRound3Message2:
@@ -61,7 +61,7 @@ func (g *ingress) ecResharing(r *reader, m proto.Message) {
 		r.list("factor proof", m.GetFacProof(), facLimits)
 	case *ecresharing.DGRound2Message2, *ecresharing.DGRound4Message2: // empty
 	default:
-		r.foreign()
+		r.failProtocol()
 	}
 }
 
@@ -79,7 +79,7 @@ func (g *ingress) ecSigning(r *reader, m proto.Message) {
 		r.list("proof_bob", m.GetProofBob(), bobLimits)
 		r.bobWC(m.GetProofBobWc())
 	case *ecsigning.SignRound3Message:
-		g.cancels(r, r.scalar("theta", m.GetTheta()))
+		g.checkTheta(r, r.scalar("theta", m.GetTheta()))
 	case *ecsigning.SignRound4Message:
 		r.decommitment(m.GetDeCommitment(), 1)
 		r.schnorr(m.GetProofAlphaX(), m.GetProofAlphaY(), m.GetProofT())
@@ -97,12 +97,12 @@ func (g *ingress) ecSigning(r *reader, m proto.Message) {
 	case *ecsigning.SignRound9Message:
 		r.scalar("s", m.GetS())
 	default:
-		r.foreign()
+		r.failProtocol()
 	}
 }
 
-// bobWC checks Bob's proof with check: its U is a point, and tss-lib panics where
-// S1 is a multiple of q.
+// bobWC checks the form of Bob's proof with check (GG18): its U must be a point, and tss-lib panics if S1 is a multiple
+// of q.
 func (r *reader) bobWC(parts [][]byte) {
 	const what = "proof_bob_wc"
 	if r.list(what, parts, bobWCLimits); r.err != nil {
@@ -115,10 +115,10 @@ func (r *reader) bobWC(parts [][]byte) {
 	}
 }
 
-// cancels refuses a theta that makes the sum of both zero, which has no inverse. Who
-// sends one has seen ours, which was noted before it left; before that, the sum is zero
-// with probability 1/q, and the worker process is there for it.
-func (g *ingress) cancels(r *reader, theta *big.Int) {
+// checkTheta rejects a theta whose sum with ours is zero: the sum has no inverse, and tss-lib panics. The other side
+// can choose such a theta only after it has seen ours, which noteSent stores before it is sent. Before that, the sum is
+// zero with probability 1/q, and the panic ends only a worker process.
+func (g *ingress) checkTheta(r *reader, theta *big.Int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.theta == nil {
@@ -130,10 +130,10 @@ func (g *ingress) cancels(r *reader, theta *big.Int) {
 	}
 }
 
-// edwards checks the messages of the three Ed25519 protocols, each in its own.
+// edwards checks a message of one of the three Ed25519 protocols.
 func (g *ingress) edwards(r *reader, m proto.Message) {
 	if _, ok := g.proto.steps[typeOf(m)]; !ok {
-		r.foreign()
+		r.failProtocol()
 		return
 	}
 	switch m := m.(type) {
@@ -161,6 +161,6 @@ func (g *ingress) edwards(r *reader, m proto.Message) {
 	case *edsigning.SignRound3Message:
 		r.scalar("s", m.GetS())
 	default:
-		r.foreign()
+		r.failProtocol()
 	}
 }

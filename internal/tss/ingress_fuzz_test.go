@@ -28,17 +28,15 @@ import (
 	edsigning "github.com/bnb-chain/tss-lib/v2/eddsa/signing"
 )
 
-// One fuzz target for each type of message that an other side sends: whatever it holds, a
-// side that waits for it does not panic, and what it takes is as tss-lib.md wants it, row
-// by row, which passed computes again with none of the reader's code.
+// One fuzz target for each type of message from the other side: a side that waits for it does not panic, and accepts
+// only what tss-lib.md allows, which passed checks again, independently of the reader.
 
-// MessagesFile holds one honest message of each type, sent by a client to a server with
-// the committed SIGNING set; TestMessages -write makes it.
+// MessagesFile has one honest message of each type, from a client to a server with the committed SIGNING set.
+// TestMessages -write makes it.
 const MessagesFile = "testdata/messages.json"
 
-// Cut returns payload with the long parts of its DLN and modulus proofs, but for W, cut
-// to two bytes: nothing looks at them before tss-lib computes with them, they are most of
-// what all messages weigh, and a fuzzer gets nowhere in them.
+// Cut returns payload with the long parts of its DLN and modulus proofs, except W, truncated to two bytes. They are
+// most of the size of all messages, and only tss-lib's computations check them, so that fuzzing them finds nothing.
 func Cut(t testing.TB, payload []byte) []byte {
 	var a anypb.Any
 	require.NoError(t, proto.Unmarshal(payload, &a))
@@ -59,7 +57,7 @@ func Cut(t testing.TB, payload []byte) []byte {
 	return payloadOf(m)
 }
 
-// ReadMessages returns the file, decoded: the payloads, by type.
+// ReadMessages returns the payloads in MessagesFile, by type.
 var ReadMessages = sync.OnceValues(func() (map[protoreflect.FullName][]byte, error) {
 	b, err := os.ReadFile(MessagesFile)
 	if err != nil {
@@ -78,7 +76,7 @@ var ReadMessages = sync.OnceValues(func() (map[protoreflect.FullName][]byte, err
 	return out, nil
 })
 
-// stage is what every execution needs, read once.
+// stage is the data that every execution needs, read once.
 type stage struct {
 	messages map[protoreflect.FullName][]byte
 	record   map[Curve]*KeyRecord // of the committed SIGNING set
@@ -117,7 +115,7 @@ func wrapped(url string, content []byte) []byte {
 	return must(proto.MarshalOptions{Deterministic: true}.Marshal(&anypb.Any{TypeUrl: url, Value: content}))
 }
 
-// protocolOf returns the protocol that has a type of message.
+// protocolOf returns the protocol with a type of message.
 func protocolOf(name protoreflect.FullName) (Curve, *protocol) {
 	for _, c := range Curves() {
 		for _, all := range []map[Curve]*protocol{keygens, resharings, signings} {
@@ -129,11 +127,11 @@ func protocolOf(name protoreflect.FullName) (Curve, *protocol) {
 	return 0, nil
 }
 
-// ourTheta is what the server sent in round 3 of an ECDSA signing.
+// ourTheta is the server's theta in round 3 of an ECDSA signing.
 const ourTheta = 5
 
-// server returns a server's side that has sent everything, and waits. Its parties are
-// never started: what it takes stays in their inboxes.
+// server returns a server's side that has sent all of its messages. Its parties are never started: accepted messages
+// stay in their inboxes.
 func (s *stage) server(c Curve, p *protocol) *side {
 	out := idle(c, p, Server)
 	g := &ingress{curve: c, me: Server, proto: p, sent: map[protoreflect.FullName]bool{}, theta: big.NewInt(ourTheta)}
@@ -148,7 +146,7 @@ func (s *stage) server(c Curve, p *protocol) *side {
 	}
 	if c == Secp256k1 {
 		ours := s.record[c].Parties[Server]
-		g.newModuli(ours.PaillierN, ours.NTilde, func(_, _ *big.Int) error { return nil })
+		g.setOwnModuli(ours.PaillierN, ours.NTilde, func(_, _ *big.Int) error { return nil })
 	}
 	if p == keygens[Secp256k1] {
 		g.n, g.nTilde = s.n, s.nTilde
@@ -157,8 +155,8 @@ func (s *stage) server(c Curve, p *protocol) *side {
 	return out
 }
 
-// fuzzMessage fuzzes the messages of m's type: the content's bytes, and one edit of one of
-// its values, which gets further than bytes do where lengths stand before values.
+// fuzzMessage fuzzes the messages of m's type: the bytes of the content, and one edit of one of its values, which gets
+// further than changed bytes where lengths precede values.
 func fuzzMessage(f *testing.F, m proto.Message) {
 	s := newStage(f)
 	name := typeOf(m)
@@ -166,7 +164,8 @@ func fuzzMessage(f *testing.F, m proto.Message) {
 	require.NotNil(f, p)
 	var a anypb.Any
 	require.NoError(f, proto.Unmarshal(s.messages[name], &a))
-	require.NoError(f, s.server(c, p).accept(f.Context(), Message{c, s.messages[name]}), "the honest message")
+	honest := Message{Curve: c, Payload: s.messages[name]}
+	require.NoError(f, s.server(c, p).accept(f.Context(), honest), "the honest message")
 	f.Add(a.GetValue(), []byte(nil))
 	if m.ProtoReflect().Descriptor().Fields().Len() > 0 {
 		for op := range byte(edits) {
@@ -180,7 +179,7 @@ func fuzzMessage(f *testing.F, m proto.Message) {
 	for i := range fields.Len() {
 		limits = append(limits, limitsOf(fields.Get(i))...)
 	}
-	for i, n := range limits { // a value with one byte too many; of long lists, only a few
+	for i, n := range limits { // a value with one byte too many; only some of long lists
 		if i > 0 && i < len(limits)-1 && i%50 != 2 && len(limits) > 50 {
 			continue
 		}
@@ -201,9 +200,9 @@ func fuzzMessage(f *testing.F, m proto.Message) {
 	})
 }
 
-// offer gives the side a payload, and holds what it takes against passed.
+// offer passes the side a payload, and checks an accepted one with passed.
 func (s *stage) offer(t *testing.T, to *side, payload []byte) {
-	if err := to.accept(context.Background(), Message{to.curve, payload}); err != nil {
+	if err := to.accept(context.Background(), Message{Curve: to.curve, Payload: payload}); err != nil {
 		requireBlame(t, err, Client)
 		for _, n := range to.inboxes() {
 			require.Zero(t, n)
@@ -216,13 +215,12 @@ func (s *stage) offer(t *testing.T, to *side, payload []byte) {
 	(&passed{s, t, to.curve, m}).check()
 }
 
-// The edits of one value. What is left of an edit after its number and the value's is its
-// argument.
+// The edits of one value. An edit has its number, the value's number, and an argument.
 const (
 	editReplace = iota
 	editAppend
 	editPrepend
-	editFill // with as many bytes as the argument says, mod editFillMod
+	editFill // with argument mod editFillMod bytes
 	editAdd
 	editMultiply
 	editDelete
@@ -237,7 +235,7 @@ const editFillMod = 1 << 10
 type value struct {
 	get  func() []byte
 	set  func([]byte)
-	list protoreflect.List // nil: not in one
+	list protoreflect.List // nil: not in a list
 	at   int
 }
 
@@ -306,7 +304,7 @@ func change(m protoreflect.Message, op byte, which int, arg []byte) {
 	}
 }
 
-// passed is a message that was taken.
+// passed is an accepted message.
 type passed struct {
 	*stage
 	t     *testing.T
@@ -340,8 +338,8 @@ func (x *passed) check() {
 	}
 }
 
-// longest has, of row 20, the most bytes of each value, where they are not 32; by list, its
-// values in their order.
+// longest has the maximum lengths of row 20 for values other than those of 32 bytes; for a list, those of its values,
+// in their order.
 var longest = map[string][]int{
 	"paillier_n": {256}, "n_tilde": {256}, "h1": {256}, "h2": {256},
 	"dlnproof_1": slices.Repeat([]int{256}, 258), "dlnproof_2": slices.Repeat([]int{256}, 258),
@@ -354,10 +352,13 @@ var longest = map[string][]int{
 	"c":                 {512}, "c1": {512}, "c2": {512},
 }
 
-// decommitted has the numbers of points that are opened, by message; 2, where none is given.
-var decommitted = map[protoreflect.FullName]int{typeOf(&ecsigning.SignRound4Message{}): 1, typeOf(&edsigning.SignRound2Message{}): 1}
+// decommitted has the number of points in a decommitment, by message, where it is not 2.
+var decommitted = map[protoreflect.FullName]int{
+	typeOf(&ecsigning.SignRound4Message{}): 1,
+	typeOf(&edsigning.SignRound2Message{}): 1,
+}
 
-// limitsOf returns how long a field's values may be.
+// limitsOf returns the maximum lengths of a field's values.
 func limitsOf(f protoreflect.FieldDescriptor) []int {
 	if limits, ok := longest[string(f.Name())]; ok {
 		return limits
@@ -372,8 +373,7 @@ func limitsOf(f protoreflect.FieldDescriptor) []int {
 	return slices.Repeat([]int{32}, 1+2*n)
 }
 
-// bounds wants of each value that it is there, no longer than an honest one, and written in
-// one way.
+// bounds requires that each value is present, no longer than an honest one, and without leading zeros.
 func (x *passed) bounds() {
 	m := x.m.ProtoReflect()
 	fields := m.Descriptor().Fields()
@@ -411,8 +411,7 @@ func (x *passed) order() *big.Int {
 	return q.Add(q, new(big.Int).Lsh(big.NewInt(1), 252))
 }
 
-// numbers wants 0 < x < q of the values with which tss-lib multiplies points, and points on
-// the curve.
+// numbers requires 0 < x < q for the values with which tss-lib multiplies points, and that points are on the curve.
 func (x *passed) numbers() {
 	m := x.m.ProtoReflect()
 	field := func(name protoreflect.Name) []byte {
@@ -436,7 +435,7 @@ func (x *passed) numbers() {
 	}
 }
 
-// point wants a point of the prime-order group, by the curves' equations.
+// point requires a point of the prime-order group, by the curves' equations.
 func (x *passed) point(bx, by []byte) {
 	px, py := new(big.Int).SetBytes(bx), new(big.Int).SetBytes(by)
 	if x.curve == Secp256k1 {
@@ -459,10 +458,11 @@ func (x *passed) point(bx, by []byte) {
 	require.True(x.t, end[0].Sign() == 0 && end[1].Cmp(end[2]) == 0, "it has a part of small order")
 }
 
-// Ed25519 in projective coordinates, by the textbook.
+// Ed25519 in projective coordinates, with the textbook formulas.
 var (
 	edwardsPrime = new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 255), big.NewInt(19))
-	edwardsD     = mulMod(new(big.Int).Sub(edwardsPrime, big.NewInt(121665)), new(big.Int).ModInverse(big.NewInt(121666), edwardsPrime))
+	edwardsD     = mulMod(minus121665, new(big.Int).ModInverse(big.NewInt(121666), edwardsPrime))
+	minus121665  = new(big.Int).Sub(edwardsPrime, big.NewInt(121665))
 )
 
 func mulMod(a, b *big.Int) *big.Int {
@@ -492,7 +492,7 @@ func edwardsTimes(k *big.Int, p [3]*big.Int) [3]*big.Int {
 	return out
 }
 
-// library wants tss-lib's own decoders, which its rounds call, to take it.
+// library requires that tss-lib's own decoders, which its rounds call, accept the message.
 func (x *passed) library() {
 	v := reflect.ValueOf(x.m)
 	for i := range v.NumMethod() {
@@ -517,7 +517,7 @@ func (x *passed) unit(b []byte, of Party) {
 	require.NotNil(x.t, new(big.Int).ModInverse(c, n))
 }
 
-// keys is row 18, with the small factors by trial division.
+// keys checks row 18, with trial division for the small factors.
 func (x *passed) keys(m newKeys) {
 	n, nTilde := new(big.Int).SetBytes(m.GetPaillierN()), new(big.Int).SetBytes(m.GetNTilde())
 	ours := x.record[x.curve].Parties[Server]
@@ -553,7 +553,7 @@ func (x *passed) forgeable(w []byte, n *big.Int) {
 	require.NotNil(x.t, new(big.Int).ModInverse(v, n))
 }
 
-// allTypes lists the types of all protocols.
+// allTypes returns the types of all protocols.
 func allTypes() (names []protoreflect.FullName) {
 	for _, all := range []map[Curve]*protocol{keygens, resharings, signings} {
 		for _, p := range all {
@@ -566,7 +566,7 @@ func allTypes() (names []protoreflect.FullName) {
 	return names
 }
 
-// Whatever an other side sends, at whatever time: any type, in any state of any protocol.
+// Messages of any type, in any state of any protocol.
 func FuzzIngress(f *testing.F) {
 	s := newStage(f)
 	all := allTypes()
@@ -575,7 +575,7 @@ func FuzzIngress(f *testing.F) {
 		typ, err := protoregistry.GlobalTypes.FindMessageByName(name)
 		require.NoError(f, err)
 		require.NotEmpty(f, typ.Descriptor().Name())
-		if len(s.messages[name]) < 1<<12 { // the others have targets of their own
+		if len(s.messages[name]) < 1<<12 { // the others have their own targets
 			var a anypb.Any
 			require.NoError(f, proto.Unmarshal(s.messages[name], &a))
 			f.Add(uint8(i), ^uint16(0), a.GetTypeUrl(), a.GetValue())
@@ -589,7 +589,7 @@ func FuzzIngress(f *testing.F) {
 			to.ingress.n, to.ingress.nTilde = nil, nil
 		}
 		i := 0
-		for _, name := range all { // of the protocol's types, those that sent says
+		for _, name := range all { // the bits of sent select the protocol's types
 			if _, ok := p.steps[name]; ok {
 				to.ingress.sent[name] = sent>>i&1 == 1
 				i++
@@ -599,7 +599,7 @@ func FuzzIngress(f *testing.F) {
 	})
 }
 
-// anyOf is an Any whose type is a fuzzer's: it may be no UTF-8, which protobuf refuses.
+// anyOf encodes an Any with a fuzzed type, which may be invalid UTF-8, which protobuf does not encode.
 type anyOf struct {
 	url     string
 	content []byte

@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// newKeys is a message with the public keys of a new party.
+// newKeys is a message with a new party's Paillier and ring-Pedersen parameters.
 type newKeys interface {
 	GetPaillierN() []byte
 	GetNTilde() []byte
@@ -15,10 +15,9 @@ type newKeys interface {
 	GetH2() []byte
 }
 
-// moduli checks the other side's new keys (tss-lib.md, row 18), and keeps the moduli.
-// tss-lib's proofs of them can be forged, or say nothing about sizes: a Paillier key
-// with planted factors leaks what is encrypted under it.
-func (g *ingress) moduli(r *reader, m newKeys) {
+// checkNewKeys checks the other side's new keys (tss-lib.md, row 18), and keeps the moduli. tss-lib's proofs can be
+// forged and do not cover sizes, and a Paillier key with planted factors leaks what is encrypted under it.
+func (g *ingress) checkNewKeys(r *reader, m newKeys) {
 	n, nTilde := r.integer("N", m.GetPaillierN(), modulusLen), r.integer("NTilde", m.GetNTilde(), modulusLen)
 	h1, h2 := r.integer("h1", m.GetH1(), modulusLen), r.integer("h2", m.GetH2(), modulusLen)
 	if r.err != nil {
@@ -57,9 +56,9 @@ func (g *ingress) moduli(r *reader, m newKeys) {
 	}
 }
 
-// nonResidue wants Jacobi(W, N) = -1 for the W of a modulus proof: tss-lib refuses only
-// 1, and a W that shares a factor with N, for which it is 0, makes the proof forgeable.
-func (g *ingress) nonResidue(r *reader, proof [][]byte) {
+// checkNonResidue checks that Jacobi(W, N) = -1 for the W of a modulus proof. tss-lib only rejects 1: a W that shares a
+// factor with N has the symbol 0, and with it the proof can be forged.
+func (g *ingress) checkNonResidue(r *reader, proof [][]byte) {
 	if r.err != nil {
 		return
 	}
@@ -69,14 +68,14 @@ func (g *ingress) nonResidue(r *reader, proof [][]byte) {
 	}
 	w := new(big.Int).SetBytes(proof[0])
 	if w.Cmp(g.n) >= 0 || big.Jacobi(w, g.n) != -1 {
-		r.fail("the modulus proof's W is no non-residue mod N")
+		r.fail("the modulus proof's W does not have Jacobi symbol -1 mod N")
 	}
 }
 
-// checkModulus wants an odd composite number of exactly 2048 bits that is no power and has
-// no small factors. With the modulus proof's W a forger of a Paillier N needs N = 3pq and
-// luck of 2^-46; without factors below 2^20 there is no chance left. Of NTilde nothing else
-// is proven, and nothing else need be: see docs/adr/0007-hostile-callers.md.
+// checkModulus checks that n is an odd composite number of exactly 2048 bits, not a power, and without small factors.
+// With the check of W, a forged proof for a Paillier N needs N = 3pq and succeeds with probability 2^-46; without
+// factors below 2^20 it is negligible. For NTilde nothing more needs to be proven: see
+// docs/adr/0007-hostile-callers.md.
 func checkModulus(n *big.Int) error {
 	if n.BitLen() != modulusBits || n.Bit(0) == 0 {
 		return errors.New("is not odd with 2048 bits")
@@ -84,7 +83,7 @@ func checkModulus(n *big.Int) error {
 	if hasSmallFactor(n) {
 		return errors.New("has a small factor")
 	}
-	// Fermat's test, to base 2: a prime passes always, a product of two large primes never.
+	// Fermat's test to base 2, which every prime passes, and the product of two large random primes does not.
 	one := big.NewInt(1)
 	if new(big.Int).Exp(big.NewInt(2), new(big.Int).Sub(n, one), n).Cmp(one) == 0 {
 		return errors.New("is not composite")
@@ -104,8 +103,8 @@ func hasSmallFactor(n *big.Int) bool {
 	return !coprime(product, n)
 }
 
-// smallPrimes returns the primes below smallFactors, multiplied together in portions of
-// about a modulus' length, which are the cheapest to divide by one.
+// smallPrimes returns products of the primes below smallFactors. Each is about as long as a modulus, which makes the
+// reduction in hasSmallFactor cheapest.
 var smallPrimes = sync.OnceValue(func() (portions []*big.Int) {
 	portion := big.NewInt(1)
 	for p := range primesBelow(smallFactors) {
@@ -147,7 +146,7 @@ func isPower(n *big.Int) bool {
 	return false
 }
 
-// root returns the k-th root of n, rounded down, by Newton's method from above it.
+// root returns the k-th root of n, rounded down, by Newton's method from above.
 func root(n *big.Int, k int64) *big.Int {
 	less, all := big.NewInt(k-1), big.NewInt(k)
 	x := new(big.Int).Lsh(big.NewInt(1), uint(n.BitLen())/uint(k)+1) //nolint:gosec // G115: k is a small prime
@@ -162,8 +161,8 @@ func root(n *big.Int, k int64) *big.Int {
 	}
 }
 
-// smallOrder reports whether h, modulo n or a factor of n, has an order that divides
-// smallOrders: every order below maxSmallOrder does. Modulo safe primes only 1 and -1 have one.
+// smallOrder reports whether h has, modulo n or a factor of n, an order that divides smallOrders, as every order below
+// maxSmallOrder does. Modulo safe primes only 1 and -1 have such an order.
 func smallOrder(h, n *big.Int) bool {
 	x := new(big.Int).Exp(h, smallOrders(), n)
 	return !coprime(x.Sub(x, big.NewInt(1)), n)

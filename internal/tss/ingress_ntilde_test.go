@@ -11,11 +11,11 @@ import (
 	eckeygen "github.com/bnb-chain/tss-lib/v2/ecdsa/keygen"
 )
 
-// weak are ring-Pedersen parameters that both DLN proofs are good for, and that are no
-// product of two safe primes with generators of its squares. order is a multiple of that of h1.
+// weak are ring-Pedersen parameters for which both DLN proofs can be made, although NTilde is not a product of two safe
+// primes, or h1 and h2 do not generate its squares. order is a multiple of the order of h1.
 type weak struct{ nTilde, h1, h2, order *big.Int }
 
-// generated returns parameters with h2 = h1^alpha for an alpha that has an inverse.
+// generated returns parameters with h2 = h1^alpha, for an alpha with an inverse.
 func generated(nTilde, h1, order *big.Int) weak {
 	for alpha := big.NewInt(3); ; alpha.Add(alpha, big.NewInt(2)) {
 		if coprime(alpha, order) {
@@ -31,7 +31,7 @@ func randomPrime(t testing.TB, bits int) *big.Int {
 	return p
 }
 
-// randomBits returns a number of exactly so many bits, the two highest of them 1.
+// randomBits returns a number of exactly the given number of bits, of which the two highest are 1.
 func randomBits(t testing.TB, bits int) *big.Int {
 	t.Helper()
 	x, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), uint(bits)))
@@ -49,7 +49,7 @@ func product(xs ...*big.Int) *big.Int {
 
 func minus1(x *big.Int) *big.Int { return new(big.Int).Sub(x, big.NewInt(1)) }
 
-// powerOf returns p^k with exactly 2048 bits, for the largest prime p, and phi of it.
+// powerOf returns p^k with exactly 2048 bits, for the largest such prime p, and its phi.
 func powerOf(t testing.TB, k int64) (n, phi *big.Int) {
 	t.Helper()
 	p := root(minus1(new(big.Int).Lsh(big.NewInt(1), modulusBits)), k)
@@ -62,7 +62,7 @@ func powerOf(t testing.TB, k int64) (n, phi *big.Int) {
 	return n, product(minus1(p), less)
 }
 
-// smooth returns a product of primes of some bits with exactly 2048, and phi of it.
+// smooth returns a product, of exactly 2048 bits, of primes of the given number of bits, and its phi.
 func smooth(t testing.TB, bits int) (n, phi *big.Int) {
 	t.Helper()
 	for {
@@ -113,16 +113,15 @@ func withOrder(t testing.TB, order int64) (n, h *big.Int) {
 	return n, h.Mod(h, n)
 }
 
-// An NTilde of another form than the product of two safe primes, for which both DLN proofs
-// can be made. What is cheap to find out is refused; the rest costs nobody but who sends it
-// (docs/adr/0007-hostile-callers.md).
+// NTildes that are not a product of two safe primes, but for which both DLN proofs can be made. Those that are cheap to
+// detect are rejected; the others harm only their sender (docs/adr/0007-hostile-callers.md).
 func TestRow18WeakNTilde(t *testing.T) {
 	t.Parallel()
 	n := semiprime(t)
 	check := func(w weak) error {
 		m := &eckeygen.KGRound1Message{PaillierN: n.Bytes(), NTilde: w.nTilde.Bytes(), H1: w.h1.Bytes(), H2: w.h2.Bytes()}
 		g, r := &ingress{curve: Secp256k1, proto: keygens[Secp256k1]}, &reader{curve: Secp256k1}
-		g.moduli(r, m)
+		g.checkNewKeys(r, m)
 		return r.err
 	}
 	require.NoError(t, check(generated(semiprime(t), big.NewInt(4), big.NewInt(1))))
@@ -137,20 +136,20 @@ func TestRow18WeakNTilde(t *testing.T) {
 	for _, order := range []int64{3, 2039} {
 		nTilde, h := withOrder(t, order)
 		require.ErrorContains(t, check(generated(nTilde, h, big.NewInt(order))), "a small order", "h1 of order %d", order)
-		// Each alone, where the other one's is large.
+		// One of the two alone, with a large order of the other one.
 		require.ErrorContains(t, check(weak{nTilde, h, big.NewInt(4), nil}), "a small order", "h1 of order %d", order)
 		require.ErrorContains(t, check(weak{nTilde, big.NewInt(4), h, nil}), "a small order", "h2 of order %d", order)
 	}
-	// Modulo one factor alone.
-	p, q := randomPrime(t, 1024), randomPrime(t, 1024) // their two highest bits are 1, and so is that of the product
+	// Modulo one of the factors.
+	p, q := randomPrime(t, 1024), randomPrime(t, 1024) // their two highest bits are 1, so that the product has 2048 bits
 	require.ErrorContains(t, check(weak{product(p, q), p, big.NewInt(4), nil}), "not a unit")
 	require.ErrorContains(t, check(weak{product(p, q), big.NewInt(4), q, nil}), "not a unit")
-	one := new(big.Int).Mul(p, big.NewInt(3)) // 1 mod p, and something mod q
+	one := new(big.Int).Mul(p, big.NewInt(3)) // 1 mod p, but not mod q
 	one.Add(one, big.NewInt(1))
 	require.ErrorContains(t, check(generated(product(p, q), one, product(minus1(p), minus1(q)))), "a small order")
 }
 
-// The bounds of what is looked for: the largest primes below them, and the smallest above.
+// The bounds of the searches: the largest primes below them, and the smallest above.
 func TestRow18SmallFactors(t *testing.T) {
 	t.Parallel()
 	cofactor := semiprime(t)
@@ -159,19 +158,19 @@ func TestRow18SmallFactors(t *testing.T) {
 		require.Equal(t, small, hasSmallFactor(product(cofactor, big.NewInt(p))), "%d", p)
 	}
 	require.False(t, hasSmallFactor(cofactor))
-	require.True(t, hasSmallFactor(big.NewInt(3*5*7)), "nothing but small factors")
+	require.True(t, hasSmallFactor(big.NewInt(3*5*7)), "only small factors")
 	require.False(t, isPower(cofactor))
 	require.Zero(t, root(big.NewInt(7*7*7*7*7), 5).Cmp(big.NewInt(7)))
 	require.Zero(t, root(big.NewInt(7*7*7*7*7-1), 5).Cmp(big.NewInt(6)))
 	require.Zero(t, root(big.NewInt(8*8*8*8*8-1), 5).Cmp(big.NewInt(7)))
-	for _, order := range []int64{1 << 10, 3 * 5 * 7, 1999, 2039, 2047} { // numbers below the bound, the last prime too
+	for _, order := range []int64{1 << 10, 3 * 5 * 7, 1999, 2039, 2047} { // below the bound, the last prime included
 		require.Zero(t, new(big.Int).Mod(smallOrders(), big.NewInt(order)).Sign(), "%d", order)
 	}
 	require.NotZero(t, new(big.Int).Mod(smallOrders(), big.NewInt(2053)).Sign(), "the next prime")
 }
 
-// tss-lib takes both proofs of such parameters: they show that h1 and h2 are powers of each
-// other, and nothing of NTilde. So do real parties, whose set then signs.
+// tss-lib accepts both proofs for such parameters, since they only show that h1 and h2 are powers of each other; real
+// parties finish a resharing with them.
 func TestRow18BareWeakNTilde(t *testing.T) {
 	t.Parallel()
 	p := randomPrime(t, 128)

@@ -9,8 +9,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// The most bytes that an honest value takes (tss-lib.md, row 20). Integers without a
-// bound cost tss-lib seconds to minutes.
+// The maximum lengths of honest values, in bytes, and of lists (tss-lib.md, row 20). Unbounded integers would cost
+// tss-lib seconds to minutes.
 const (
 	hashLen    = 32 // of commitments, their randomness, and session ids
 	fourNLen   = 2 * modulusLen
@@ -23,36 +23,37 @@ const (
 	vssPoints  = 2 // coefficients of a polynomial of degree 1
 )
 
-// What is looked for in a modulus, at the cost of some milliseconds.
+// The bounds of the searches in checkNewKeys, which take some milliseconds.
 const (
 	smallFactorBits = 20
-	smallFactors    = 1 << smallFactorBits // a modulus has none below
-	maxSmallOrder   = 1 << 11              // h1 and h2 have no order below
+	smallFactors    = 1 << smallFactorBits // a modulus must have no factor below this
+	maxSmallOrder   = 1 << 11              // h1 and h2 must have no order below this
 )
 
 var (
-	// A DLN proof is two lists, of alpha and of t, each after its length.
+	// A DLN proof is a list of alphas and a list of ts, each preceded by its length.
 	dlnLimits = slices.Concat([]int{1}, repeat(modulusLen, dlnParts), []int{1}, repeat(modulusLen, dlnParts))
 	// W, X, A, B, Z.
 	modLimits = slices.Concat(repeat(modulusLen, 1+modProofXs), []int{bitsLen, bitsLen}, repeat(modulusLen, modProofXs))
 	// P, Q, A, B, T, Sigma, Z1, Z2, W1, W2, V.
 	facLimits = append(repeat(modulusLen, 5), 544, 224, 224, blindedLen, blindedLen, 609)
-	// GG18's proof that N and phi(N) are coprime.
+	// The proof of GG18 that N and phi(N) are coprime.
 	paillierLimits = repeat(modulusLen, 13)
 	// Z, U, W, S, S1, S2.
 	aliceLimits = []int{modulusLen, fourNLen, modulusLen, modulusLen, rangeS1Len, blindedLen}
 	// Z, ZPrm, T, V, W, S, S1, S2, T1, T2; with check also U's coordinates.
-	bobLimits   = []int{modulusLen, modulusLen, modulusLen, fourNLen, modulusLen, modulusLen, rangeS1Len, blindedLen, rangeT1Len, blindedLen}
+	bobLimits = []int{
+		modulusLen, modulusLen, modulusLen, fourNLen, modulusLen, modulusLen, rangeS1Len, blindedLen, rangeT1Len, blindedLen,
+	}
 	bobWCLimits = append(slices.Clone(bobLimits), scalarLen, scalarLen)
 )
 
-// bobS1 is where S1 stands in a proof of Bob's.
+// bobS1 is the index of S1 in Bob's proofs.
 const bobS1 = 6
 
 func repeat(limit, n int) []int { return slices.Repeat([]int{limit}, n) }
 
-// reader checks the values of one message. It keeps the first fault; what it returns
-// after one is not to be used.
+// reader checks the values of one message. It keeps the first error; values that it returns after one are meaningless.
 type reader struct {
 	curve   Curve
 	message protoreflect.Name
@@ -65,8 +66,8 @@ func (r *reader) fail(format string, args ...any) {
 	}
 }
 
-// bytes wants a positive integer as tss-lib writes it, with no leading zero, of at most
-// limit bytes. That nothing is ever zero costs an honest run one chance in 2^250.
+// bytes checks a positive integer as tss-lib encodes it: at most limit bytes, no leading zero. An honest run has a
+// value of zero, which is rejected, with probability 2^-250.
 func (r *reader) bytes(what string, b []byte, limit int) {
 	switch {
 	case len(b) == 0 || len(b) > limit:
@@ -83,7 +84,7 @@ func (r *reader) integer(what string, b []byte, limit int) *big.Int {
 	return new(big.Int).SetBytes(b)
 }
 
-// list wants exactly as many parts as there are limits.
+// list checks a list of integers, with exactly one part for each limit.
 func (r *reader) list(what string, parts [][]byte, limits []int) {
 	if len(parts) != len(limits) {
 		r.fail("%s has %d parts, want %d", what, len(parts), len(limits))
@@ -96,7 +97,7 @@ func (r *reader) list(what string, parts [][]byte, limits []int) {
 	}
 }
 
-// scalar wants 0 < x < q: tss-lib panics on multiples of q, and takes any length.
+// scalar checks that 0 < x < q: tss-lib panics on multiples of q, and accepts any length.
 func (r *reader) scalar(what string, b []byte) *big.Int {
 	x := r.integer(what, b, scalarLen)
 	if r.err == nil && !r.curve.isScalar(x) {
@@ -105,8 +106,8 @@ func (r *reader) scalar(what string, b []byte) *big.Int {
 	return x
 }
 
-// point wants a point of the prime-order group, in canonical coordinates: tss-lib takes
-// more (tss-lib.md, row 12), and dereferences nil for an R that is off the curve.
+// point checks for a point of the prime-order group in canonical coordinates: tss-lib accepts others (tss-lib.md, row
+// 12), and dereferences nil for an R that is not on the curve.
 func (r *reader) point(what string, x, y []byte) {
 	px, py := r.integer(what, x, scalarLen), r.integer(what, y, scalarLen)
 	if r.err != nil {
@@ -117,8 +118,8 @@ func (r *reader) point(what string, x, y []byte) {
 	}
 }
 
-// decommitment wants the randomness and n points: tss-lib indexes what it opens without
-// looking at its length.
+// decommitment checks for the randomness and exactly n points: tss-lib indexes the opened list without checking its
+// length.
 func (r *reader) decommitment(parts [][]byte, n int) {
 	const what = "decommitment"
 	if r.list(what, parts, repeat(scalarLen, 1+2*n)); r.err != nil {
@@ -129,25 +130,23 @@ func (r *reader) decommitment(parts [][]byte, n int) {
 	}
 }
 
-// schnorr checks a proof of knowledge; tss-lib panics on a response of zero.
+// schnorr checks the form of a proof of knowledge: tss-lib panics on a response of zero.
 func (r *reader) schnorr(alphaX, alphaY, t []byte) {
 	r.point("alpha", alphaX, alphaY)
 	r.scalar("t", t)
 }
 
-// dln checks a DLN proof's shape. tss-lib slices by the lengths that are in it, and
-// panics on a negative one.
+// dln checks the form of a DLN proof: tss-lib slices by the lengths in it, and panics on a negative one.
 func (r *reader) dln(what string, parts [][]byte) {
 	if r.list(what, parts, dlnLimits); r.err != nil {
 		return
 	}
 	if parts[0][0] != dlnParts || parts[1+dlnParts][0] != dlnParts {
-		r.fail("%s has lists of another length", what)
+		r.fail("%s has lists of the wrong length", what)
 	}
 }
 
-// ciphertext wants a unit mod N^2: tss-lib inverts it, and computes with the nil that
-// comes of any other.
+// ciphertext checks for a unit mod N^2: tss-lib inverts it, and computes with the nil result for others.
 func (r *reader) ciphertext(what string, b []byte, n *big.Int) {
 	c := r.integer(what, b, fourNLen)
 	if r.err == nil && (c.Cmp(new(big.Int).Mul(n, n)) >= 0 || !coprime(c, n)) {

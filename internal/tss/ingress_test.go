@@ -31,8 +31,8 @@ func semiprime(t *testing.T) *big.Int {
 	}
 }
 
-// A Paillier N or NTilde that tss-lib takes, with its proof, and that leaks what is
-// encrypted under it, or makes tss-lib panic or compute for ever (tss-lib.md, rows 18 to 20).
+// A Paillier N or NTilde that tss-lib accepts, with its proof, but that leaks what is encrypted under it, or makes
+// tss-lib panic or compute forever (tss-lib.md, rows 18 to 20).
 func TestRow18Moduli(t *testing.T) {
 	t.Parallel()
 	good := semiprime(t)
@@ -40,39 +40,42 @@ func TestRow18Moduli(t *testing.T) {
 	one := big.NewInt(1)
 	prime, err := rand.Prime(rand.Reader, modulusBits)
 	require.NoError(t, err)
-	smooth := big.NewInt(3 * 5 * 17 * 257 * 65537) // the one that was accepted, but for its large factors
-	forged := new(big.Int).Div(good, smooth)       // and a cofactor that makes it as long as a good one
+	smooth := big.NewInt(3 * 5 * 17 * 257 * 65537) // the small factors of an N that tss-lib accepted
+	forged := new(big.Int).Div(good, smooth)       // with a cofactor that makes it 2048 bits long
 	forged.Mul(forged.SetBit(forged, 0, 1), smooth)
 	require.Equal(t, modulusBits, forged.BitLen())
-	for says, n := range map[string]*big.Int{
+	for want, n := range map[string]*big.Int{
 		"has a small factor":        forged,
 		"is not composite":          prime,
 		"is not odd with 2048 bits": new(big.Int).Sub(good, one),
 	} {
-		require.EqualError(t, checkModulus(n), says)
+		require.EqualError(t, checkModulus(n), want)
 	}
-	for _, n := range []*big.Int{new(big.Int), one, big.NewInt(-7), new(big.Int).Rsh(good, 1), new(big.Int).Lsh(good, 1536), new(big.Int).Rsh(good, 1536)} {
+	for _, n := range []*big.Int{
+		new(big.Int), one, big.NewInt(-7),
+		new(big.Int).Rsh(good, 1), new(big.Int).Lsh(good, 1536), new(big.Int).Rsh(good, 1536),
+	} {
 		require.Error(t, checkModulus(n))
 	}
 }
 
-// What a new party's keys must be besides: units, distinct, in range, and nobody else's.
+// A new party's other parameters must be units, distinct and in range, and share no factor with ours.
 func TestRow18Generators(t *testing.T) {
 	t.Parallel()
 	n, nTilde, own := semiprime(t), semiprime(t), semiprime(t)
-	fine := func() *eckeygen.KGRound1Message {
+	valid := func() *eckeygen.KGRound1Message {
 		return &eckeygen.KGRound1Message{PaillierN: n.Bytes(), NTilde: nTilde.Bytes(), H1: []byte{4}, H2: []byte{9}}
 	}
 	check := func(m *eckeygen.KGRound1Message) error {
 		g := &ingress{curve: Secp256k1, proto: keygens[Secp256k1], own: []*big.Int{own}}
 		r := &reader{curve: Secp256k1}
-		g.moduli(r, m)
+		g.checkNewKeys(r, m)
 		require.Equal(t, r.err == nil, g.n != nil)
 		return r.err
 	}
-	require.NoError(t, check(fine()))
+	require.NoError(t, check(valid()))
 	top := new(big.Int).Sub(nTilde, big.NewInt(1))
-	for says, change := range map[string]func(*eckeygen.KGRound1Message){
+	for want, change := range map[string]func(*eckeygen.KGRound1Message){
 		"N has a factor in common with our own":      func(m *eckeygen.KGRound1Message) { m.PaillierN = own.Bytes() },
 		"NTilde has a factor in common with our own": func(m *eckeygen.KGRound1Message) { m.NTilde = own.Bytes() },
 		"N and NTilde have a common factor":          func(m *eckeygen.KGRound1Message) { m.NTilde = n.Bytes() },
@@ -80,17 +83,20 @@ func TestRow18Generators(t *testing.T) {
 		"h1 or h2 is not a unit mod NTilde":          func(m *eckeygen.KGRound1Message) { m.H1 = []byte{1} },
 		"or trivial":                                 func(m *eckeygen.KGRound1Message) { m.H2 = top.Bytes() },
 		"h1 has 0 bytes":                             func(m *eckeygen.KGRound1Message) { m.H1 = nil },
-		"N has 257 bytes":                            func(m *eckeygen.KGRound1Message) { m.PaillierN = append([]byte{1}, n.Bytes()...) },
-		"NTilde has a leading zero":                  func(m *eckeygen.KGRound1Message) { m.NTilde = append([]byte{0}, nTilde.Bytes()[:255]...) },
+		"N has 257 bytes": func(m *eckeygen.KGRound1Message) {
+			m.PaillierN = append([]byte{1}, n.Bytes()...)
+		},
+		"NTilde has a leading zero": func(m *eckeygen.KGRound1Message) {
+			m.NTilde = append([]byte{0}, nTilde.Bytes()[:255]...)
+		},
 	} {
-		m := fine()
+		m := valid()
 		change(m)
-		require.ErrorContains(t, check(m), says)
+		require.ErrorContains(t, check(m), want)
 	}
 }
 
-// The modulus proof of a W that shares a factor with N can be forged: tss-lib refuses only
-// a Jacobi symbol of 1.
+// With a W that shares a factor with N, a modulus proof can be forged: tss-lib rejects only a Jacobi symbol of 1.
 func TestRow18NonResidue(t *testing.T) {
 	t.Parallel()
 	p, err := rand.Prime(rand.Reader, 1024)
@@ -104,18 +110,18 @@ func TestRow18NonResidue(t *testing.T) {
 	}
 	check := func(g *ingress, w *big.Int) error {
 		r := &reader{curve: Secp256k1}
-		g.nonResidue(r, [][]byte{w.Bytes()})
+		g.checkNonResidue(r, [][]byte{w.Bytes()})
 		return r.err
 	}
 	require.NoError(t, check(&ingress{n: n}, w))
-	require.ErrorContains(t, check(&ingress{n: n}, p), "non-residue", "gcd(W, N) > 1")
-	require.ErrorContains(t, check(&ingress{n: n}, big.NewInt(4)), "non-residue")
-	require.ErrorContains(t, check(&ingress{n: n}, new(big.Int).Add(w, n)), "non-residue", "not reduced")
+	require.ErrorContains(t, check(&ingress{n: n}, p), "Jacobi symbol", "gcd(W, N) > 1")
+	require.ErrorContains(t, check(&ingress{n: n}, big.NewInt(4)), "Jacobi symbol")
+	require.ErrorContains(t, check(&ingress{n: n}, new(big.Int).Add(w, n)), "Jacobi symbol", "not reduced")
 	require.ErrorContains(t, check(&ingress{}, w), "without a modulus")
 }
 
-// What makes tss-lib panic in a goroutine of its own, out of reach of recover (tss-lib.md,
-// row 19), is refused before it gets there.
+// Values that make tss-lib panic in its own goroutines, where we cannot recover, are rejected before tss-lib sees them
+// (tss-lib.md, row 19).
 func TestRow19Panics(t *testing.T) {
 	t.Parallel()
 	q, n := Secp256k1.order(), semiprime(t)
@@ -141,7 +147,7 @@ func TestRow19Panics(t *testing.T) {
 	}
 	for name, x := range map[string]struct {
 		check func(*reader)
-		fine  bool
+		valid bool
 	}{
 		"a scalar":                     {scalar(big.NewInt(7)), true},
 		"the largest scalar":           {scalar(new(big.Int).Sub(q, big.NewInt(1))), true},
@@ -157,33 +163,35 @@ func TestRow19Panics(t *testing.T) {
 		"an S1 of zero mod q":          {wc(new(big.Int).Lsh(q, 1)), false},
 		"a ciphertext":                 {func(r *reader) { r.ciphertext("c", []byte{7}, n) }, true},
 		"a ciphertext that is no unit": {func(r *reader) { r.ciphertext("c", n.Bytes(), n) }, false},
-		"one beyond N^2":               {func(r *reader) { r.ciphertext("c", new(big.Int).Add(new(big.Int).Mul(n, n), big.NewInt(1)).Bytes(), n) }, false},
-		"a short decommitment":         {func(r *reader) { r.decommitment([][]byte{{1}, {2}, {3}}, 2) }, false},
-		"an empty decommitment":        {func(r *reader) { r.decommitment(nil, 1) }, false},
-		"a point off the curve":        {func(r *reader) { r.point("p", []byte{1}, []byte{1}) }, false},
+		"a ciphertext above N^2": {func(r *reader) {
+			r.ciphertext("c", new(big.Int).Add(new(big.Int).Mul(n, n), big.NewInt(1)).Bytes(), n)
+		}, false},
+		"a short decommitment":  {func(r *reader) { r.decommitment([][]byte{{1}, {2}, {3}}, 2) }, false},
+		"an empty decommitment": {func(r *reader) { r.decommitment(nil, 1) }, false},
+		"a point off the curve": {func(r *reader) { r.point("p", []byte{1}, []byte{1}) }, false},
 	} {
 		r := &reader{curve: Secp256k1}
 		x.check(r)
-		require.Equal(t, x.fine, r.err == nil, "%s: %v", name, r.err)
+		require.Equal(t, x.valid, r.err == nil, "%s: %v", name, r.err)
 	}
-	// Small-order and other points that tss-lib's Ed25519 takes.
+	// A point of small order, which tss-lib's Ed25519 accepts.
 	r := &reader{curve: Ed25519}
 	r.point("R", []byte{0}, []byte{1})
 	require.Error(t, r.err)
 
 	g := &ingress{curve: Secp256k1, proto: signings[Secp256k1]}
 	r = &reader{curve: Secp256k1}
-	g.cancels(r, big.NewInt(5))
-	require.NoError(t, r.err, "ours is not known yet")
+	g.checkTheta(r, big.NewInt(5))
+	require.NoError(t, r.err, "our theta is not known yet")
 	g.theta = big.NewInt(5)
-	g.cancels(r, big.NewInt(6))
+	g.checkTheta(r, big.NewInt(6))
 	require.NoError(t, r.err)
-	g.cancels(r, new(big.Int).Sub(q, big.NewInt(5)))
+	g.checkTheta(r, new(big.Int).Sub(q, big.NewInt(5)))
 	require.ErrorContains(t, r.err, "theta cancels ours")
 }
 
-// No value of any message is longer than an honest one: for each field of each message of
-// all protocols, a value of 1 KiB more than tss-lib ever writes (tss-lib.md, row 20).
+// For each field of each message of all protocols, a value that is longer than any honest one is rejected (tss-lib.md,
+// row 20).
 func TestRow20Bounds(t *testing.T) {
 	t.Parallel()
 	fields := 0
@@ -207,7 +215,7 @@ func TestRow20Bounds(t *testing.T) {
 					g.record.Parties[i].PaillierN = big.NewInt(15)
 				}
 				r := &reader{curve: c, message: name.Name()}
-				g.read(r, other)
+				g.checkContent(r, other)
 				require.Error(t, r.err, "%s.%s", name, f.Name())
 				fields++
 			}
@@ -215,8 +223,8 @@ func TestRow20Bounds(t *testing.T) {
 	})
 }
 
-// What tss-lib would skip must not be there: two runs that differ in it look the same to
-// tss-lib, and not to a transcript.
+// Content that tss-lib would ignore is rejected: with it, two runs could be equal for tss-lib, but not for the
+// transcript.
 func TestRow15Canonical(t *testing.T) {
 	t.Parallel()
 	m := &edsigning.SignRound3Message{S: []byte{7}}
@@ -246,17 +254,19 @@ func TestRow15Canonical(t *testing.T) {
 	require.Error(t, err, "another prefix")
 	a, b = wrapped(url, content)
 	_, err = canonical(a, append(b, protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), 1)...))
-	require.Error(t, err, "something after it")
+	require.Error(t, err, "trailing data")
 }
 
-// A message of a later round than the other side can have reached is refused.
+// A message of a later round than the other side can have reached is rejected.
 func TestRow15Early(t *testing.T) {
 	t.Parallel()
 	g := &ingress{curve: Secp256k1, proto: signings[Secp256k1]}
 	steps := g.proto.steps
 	require.True(t, g.due(steps[typeOf(&ecsigning.SignRound1Message2{})]))
-	require.False(t, g.due(steps[typeOf(&ecsigning.SignRound2Message{})]), "it answers what we have not sent")
-	g.sent = map[protoreflect.FullName]bool{typeOf(&ecsigning.SignRound1Message1{}): true, typeOf(&ecsigning.SignRound1Message2{}): true}
+	require.False(t, g.due(steps[typeOf(&ecsigning.SignRound2Message{})]), "it answers a message that we have not sent")
+	g.sent = map[protoreflect.FullName]bool{
+		typeOf(&ecsigning.SignRound1Message1{}): true, typeOf(&ecsigning.SignRound1Message2{}): true,
+	}
 	require.True(t, g.due(steps[typeOf(&ecsigning.SignRound2Message{})]))
 	require.False(t, g.due(steps[typeOf(&ecsigning.SignRound9Message{})]))
 }

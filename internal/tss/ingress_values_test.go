@@ -14,15 +14,15 @@ import (
 	ecsigning "github.com/bnb-chain/tss-lib/v2/ecdsa/signing"
 )
 
-// refuses requires that a server's side which waits for a message of name's type does not
-// take the honest one when it is changed, and says why.
+// refuses requires that a server's side rejects the honest message of a type when it is changed, with an error that
+// contains why.
 func (s *stage) refuses(t *testing.T, name protoreflect.FullName, why string, change func(m proto.Message)) {
 	t.Helper()
 	c, p := protocolOf(name)
 	m := decoded(t, s.messages[name])
 	change(m)
 	to := s.server(c, p)
-	err := to.accept(t.Context(), Message{c, payloadOf(m)})
+	err := to.accept(t.Context(), Message{Curve: c, Payload: payloadOf(m)})
 	requireBlame(t, err, Client)
 	require.ErrorContains(t, err, why, "%s", name)
 	for _, n := range to.inboxes() {
@@ -30,14 +30,14 @@ func (s *stage) refuses(t *testing.T, name protoreflect.FullName, why string, ch
 	}
 }
 
-// Each value of each message is there, starts with no zero, and is no longer than an honest
-// one; each list has as many as an honest one (tss-lib.md, row 20). The honest message is taken.
+// Each value of each message must be present, without a leading zero, and no longer than an honest one; each list must
+// have the length of an honest one (tss-lib.md, row 20). The honest message is accepted.
 func TestRow20EveryValue(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	for _, name := range allTypes() {
 		c, p := protocolOf(name)
-		require.NoError(t, s.server(c, p).accept(t.Context(), Message{c, s.messages[name]}), "%s", name)
+		require.NoError(t, s.server(c, p).accept(t.Context(), Message{Curve: c, Payload: s.messages[name]}), "%s", name)
 		m := decoded(t, s.messages[name]).ProtoReflect()
 		var limits []int
 		for i := range m.Descriptor().Fields().Len() {
@@ -57,7 +57,7 @@ func TestRow20EveryValue(t *testing.T) {
 		}
 		require.Len(t, values(m), len(limits), "%s", name)
 		for i, limit := range limits {
-			if i > 1 && len(limits)-i > 1 && len(limits) > 50 && i%29 != 0 { // of long lists, only a few
+			if i > 1 && len(limits)-i > 1 && len(limits) > 50 && i%29 != 0 { // only some values of long lists
 				continue
 			}
 			for why, value := range map[string][]byte{
@@ -80,11 +80,13 @@ func set[M proto.Message](f func(m M)) func(proto.Message) {
 	}
 }
 
-// Each scalar is in (0, q), and each point one of the group.
+// Each scalar must be in (0, q), and each point in the group.
 func TestRow19EveryScalarAndPoint(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	scalars := map[protoreflect.Name]string{"share": "share", "theta": "theta", "proof_t": "t", "v_proof_t": "t", "v_proof_u": "u", "s": "s"}
+	scalars := map[protoreflect.Name]string{
+		"share": "share", "theta": "theta", "proof_t": "t", "v_proof_t": "t", "v_proof_u": "u", "s": "s",
+	}
 	seen, points := 0, 0
 	for _, name := range allTypes() {
 		c, _ := protocolOf(name)
@@ -101,7 +103,9 @@ func TestRow19EveryScalarAndPoint(t *testing.T) {
 			}
 			if f.Name() == "proof_alpha_y" || f.Name() == "v_proof_alpha_y" {
 				points++
-				s.refuses(t, name, "alpha is not a point", func(m proto.Message) { m.ProtoReflect().Set(f, protoreflect.ValueOfBytes([]byte{7})) })
+				s.refuses(t, name, "alpha is not a point", func(m proto.Message) {
+					m.ProtoReflect().Set(f, protoreflect.ValueOfBytes([]byte{7}))
+				})
 			}
 			if limits := limitsOf(f); f.IsList() && limits[0] == 32 {
 				for y := 2; y < len(limits); y += 2 {
@@ -117,8 +121,8 @@ func TestRow19EveryScalarAndPoint(t *testing.T) {
 	require.Equal(t, 19, points)
 }
 
-// Every ciphertext is a unit modulo the square of its own key, and U of Bob's proof with
-// check is a point: tss-lib panics on others, in goroutines of its own.
+// Every ciphertext must be a unit modulo N^2 for its own key's N, and U of Bob's proof with check a point: tss-lib
+// panics on others in its own goroutines.
 func TestRow19Ciphertexts(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
@@ -133,7 +137,8 @@ func TestRow19Ciphertexts(t *testing.T) {
 		s.refuses(t, r2, "c2 is not a unit mod N^2", set(func(m *ecsigning.SignRound2Message) { m.C2 = x }))
 	}
 	for i := len(bobLimits); i < len(bobWCLimits); i++ {
-		s.refuses(t, r2, "proof_bob_wc is not a point", set(func(m *ecsigning.SignRound2Message) { m.ProofBobWc[i] = []byte{7} }))
+		change := set(func(m *ecsigning.SignRound2Message) { m.ProofBobWc[i] = []byte{7} })
+		s.refuses(t, r2, "proof_bob_wc is not a point", change)
 	}
 	s.refuses(t, r2, "S1 that is zero mod q", set(func(m *ecsigning.SignRound2Message) {
 		m.ProofBobWc[bobS1] = new(big.Int).Mul(Secp256k1.order(), big.NewInt(3)).Bytes()
@@ -143,18 +148,20 @@ func TestRow19Ciphertexts(t *testing.T) {
 	}))
 }
 
-// The lengths that stand in a DLN proof, and the W of a modulus proof, in each message that
-// has one; and the keys of a new party, in both.
+// The lengths in DLN proofs, the W of modulus proofs and a new party's moduli are checked in each message that has
+// them.
 func TestRow18EveryKeyAndProof(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	for _, name := range []protoreflect.FullName{typeOf(&eckeygen.KGRound1Message{}), typeOf(&ecresharing.DGRound2Message1{})} {
+	for _, name := range []protoreflect.FullName{
+		typeOf(&eckeygen.KGRound1Message{}), typeOf(&ecresharing.DGRound2Message1{}),
+	} {
 		field := func(m proto.Message, name protoreflect.Name) protoreflect.List {
 			return m.ProtoReflect().Mutable(m.ProtoReflect().Descriptor().Fields().ByName(name)).List()
 		}
 		for _, proof := range []protoreflect.Name{"dlnproof_1", "dlnproof_2"} {
 			for _, at := range []int{0, 1 + dlnParts} {
-				s.refuses(t, name, string(proof)+" has lists of another length", func(m proto.Message) {
+				s.refuses(t, name, string(proof)+" has lists of the wrong length", func(m proto.Message) {
 					field(m, proof).Set(at, protoreflect.ValueOfBytes([]byte{dlnParts - 1}))
 				})
 			}
@@ -166,11 +173,13 @@ func TestRow18EveryKeyAndProof(t *testing.T) {
 		}
 	}
 	residue := []byte{4}
-	s.refuses(t, typeOf(&eckeygen.KGRound2Message2{}), "non-residue", set(func(m *eckeygen.KGRound2Message2) { m.ModProof[0] = residue }))
-	s.refuses(t, typeOf(&ecresharing.DGRound2Message1{}), "non-residue", set(func(m *ecresharing.DGRound2Message1) { m.ModProof[0] = residue }))
+	keygen := set(func(m *eckeygen.KGRound2Message2) { m.ModProof[0] = residue })
+	s.refuses(t, typeOf(&eckeygen.KGRound2Message2{}), "Jacobi symbol", keygen)
+	reshare := set(func(m *ecresharing.DGRound2Message1) { m.ModProof[0] = residue })
+	s.refuses(t, typeOf(&ecresharing.DGRound2Message1{}), "Jacobi symbol", reshare)
 }
 
-// What a protocol has no type for is refused by its content too, whatever the table says.
+// The checks of content reject messages of other protocols, too, independently of the protocol's table.
 func TestRow15ForeignContent(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
@@ -185,22 +194,22 @@ func TestRow15ForeignContent(t *testing.T) {
 				g.record = s.record[c]
 			}
 			r := &reader{curve: c, message: name.Name()}
-			g.read(r, decoded(t, s.messages[name]))
+			g.checkContent(r, decoded(t, s.messages[name]))
 			require.ErrorContains(t, r.err, "not of this protocol", "%s in that of %s", name, other)
 		}
 	}
 }
 
-// In a resharing the old parties overtake the new ones: what one sends needs what is for it, and
-// nothing that is for the other.
+// In a resharing the old parties can overtake the new ones: a message depends only on those that are addressed to its
+// sender.
 func TestRow15OldPartiesOvertake(t *testing.T) {
 	t.Parallel()
 	p := resharings[Secp256k1]
 	share := p.steps[typeOf(&ecresharing.DGRound3Message1{})]
 	g := &ingress{proto: p}
-	require.False(t, g.due(share), "the old party has not heard of the new keys")
+	require.False(t, g.due(share), "the old party has not got round 2")
 	g.sent = map[protoreflect.FullName]bool{typeOf(&ecresharing.DGRound2Message1{}): true}
-	require.False(t, g.due(share), "these are for the new party")
+	require.False(t, g.due(share), "this one is for the new party")
 	g.sent = map[protoreflect.FullName]bool{typeOf(&ecresharing.DGRound2Message2{}): true}
 	require.True(t, g.due(share))
 }

@@ -10,7 +10,7 @@ import (
 	lib "github.com/bnb-chain/tss-lib/v2/tss"
 )
 
-// PartyKeys are the party keys of one committee, by Party: public, in [1, q), distinct.
+// PartyKeys are the party keys of one committee, by Party. They are public, in [1, q) and distinct.
 type PartyKeys [2]*big.Int
 
 // NewPartyKeys draws the keys of a new committee.
@@ -26,9 +26,9 @@ func NewPartyKeys(c Curve) (PartyKeys, error) {
 	return keys, nil
 }
 
-// check wants scalars that differ from each other and from those of old, which may be
-// nil: tss-lib panics on equal keys, and takes a party with the key of an old one for
-// a member of both committees (tss-lib.md, rows 1 and 8).
+// check returns an error unless the keys are scalars that differ from each other and from those of old, which may be
+// nil. tss-lib panics on equal keys, and treats a new party with an old one's key as a member of both committees
+// (tss-lib.md, rows 1 and 8).
 func (k PartyKeys) check(c Curve, old *KeyRecord) error {
 	all := []*big.Int{k[Client], k[Server]}
 	if old != nil {
@@ -53,15 +53,14 @@ type KeygenInput struct {
 	Party     Party
 	Keys      PartyKeys
 	PreParams *PreParams // Secp256k1 only; used up by the run
-	// CheckModuli is asked once for the other side's Paillier N and NTilde, which passed every
-	// check, before tss-lib sees them: whether this wallet never had them. Its error ends
-	// the run and is returned as it is. nil: not asked; never called for Ed25519.
+	// CheckModuli checks that the wallet never used the other side's Paillier N and NTilde before. It is called once,
+	// after all other checks and before tss-lib sees them; its error ends the run and is returned unchanged. nil: no
+	// check. Not called for Ed25519.
 	CheckModuli func(n, nTilde *big.Int) error `json:"-"`
 }
 
-// Keygen runs one side of a key generation. It returns a new share and the public
-// values, a *ProtocolError that names the other side, in.CheckModuli's error, or ctx's cause
-// at once when ctx ends. Nothing is durable when it returns.
+// Keygen runs one side of a key generation and returns its new share and the public values. It fails with a
+// *ProtocolError if the other side is at fault, with in.CheckModuli's error, or with ctx's cause as soon as ctx ends.
 func Keygen(ctx context.Context, conn Conn, in KeygenInput, obs Observer) (*NewKey, error) {
 	if !in.Curve.Valid() || !in.Party.Valid() {
 		return nil, fmt.Errorf("unknown curve or party")
@@ -79,27 +78,27 @@ func Keygen(ctx context.Context, conn Conn, in KeygenInput, obs Observer) (*NewK
 
 	var result func() save
 	if in.Curve == Secp256k1 {
-		pre, err := in.PreParams.take()
+		pre, err := in.PreParams.consume()
 		if err != nil {
 			return nil, err
 		}
-		s.ingress.newModuli(pre.PaillierSK.N, pre.NTildei, in.CheckModuli)
+		s.ingress.setOwnModuli(pre.PaillierSK.N, pre.NTildei, in.CheckModuli)
 		s.secrets = func() { wipePreParams(pre) }
 		end := make(chan *eckeygen.LocalPartySaveData, 1)
 		var d *eckeygen.LocalPartySaveData
-		t.party, t.ended = eckeygen.NewLocalParty(params, t.out, end, *pre), take(end, &d)
+		t.party, t.ended = eckeygen.NewLocalParty(params, t.out, end, *pre), pollInto(end, &d)
 		result = func() save { return ecSave(d) }
 	} else {
 		end := make(chan *edkeygen.LocalPartySaveData, 1)
 		var d *edkeygen.LocalPartySaveData
-		t.party, t.ended = edkeygen.NewLocalParty(params, t.out, end), take(end, &d)
+		t.party, t.ended = edkeygen.NewLocalParty(params, t.out, end), pollInto(end, &d)
 		result = func() save { return edSave(d) }
 	}
 	return s.newKey(ctx, keys, result, nil)
 }
 
-// newKey runs the side and checks what it made. Secrets are wiped only after the
-// check has copied what is kept.
+// newKey runs the side and checks its result, which must have the public key want if that is not nil. The secrets of
+// the run are wiped only after the ones to keep have been copied.
 func (s *side) newKey(ctx context.Context, keys committee, result func() save, want []byte) (*NewKey, error) {
 	inputs := s.secrets
 	kept := make(chan struct{})

@@ -16,8 +16,8 @@ import (
 	edresharing "github.com/bnb-chain/tss-lib/v2/eddsa/resharing"
 )
 
-// fuzzJoint returns a joint of one of the operations, with the committed set where it uses one.
-func fuzzJoint(s *Set, operation byte, party Party) *Operation {
+// fuzzOperation returns an operation of one of the four kinds, with the committed set if it uses one.
+func fuzzOperation(s *Set, operation byte, party Party) *Operation {
 	j := &Operation{
 		Party: party, Kind: []string{"CREATE", "BACKUP", "PROVISION", OperationSign}[operation%4],
 		SessionID: "d7a9c1f5-55a5-4a3e-9a65-2b4b2a0f3a11", Attempt: 1, Curves: Curves(),
@@ -28,7 +28,7 @@ func fuzzJoint(s *Set, operation byte, party Party) *Operation {
 	return j
 }
 
-// newCurves are those for which a hello has party keys.
+// newCurves returns the curves for which a hello has party keys.
 func (j *Operation) newCurves() []Curve {
 	if j.Kind == OperationSign {
 		return nil
@@ -36,9 +36,8 @@ func (j *Operation) newCurves() []Curve {
 	return j.Curves
 }
 
-// Whatever a hello says, a side that takes it has a session key, party keys that are
-// scalars, and only of the server's, ids and the very record that its share commits to; and only
-// a client's that was signed with the share has a proof that is one.
+// Every hello that a side accepts has a session key and party keys that are scalars. Only a server's has ids, and the
+// record that the share commits to. Only a client's that was signed with the share has a valid proof.
 func FuzzHello(f *testing.F) {
 	s := Vector(f, Signing)
 	scalars := bytes.Repeat([]byte{7}, 2*scalarLen)
@@ -48,19 +47,24 @@ func FuzzHello(f *testing.F) {
 	f.Add(byte(1), byte(Client), nonce, nonce, scalars, s.Record.WalletID, id, s.Encoded, none)
 	f.Add(byte(2), byte(Client), nonce, nonce, scalars, s.Record.WalletID, s.Record.ShareSetID, s.Encoded, none)
 	f.Add(byte(3), byte(Client), nonce, nonce, none, s.Record.WalletID, "", s.Encoded, none)
-	f.Add(byte(2), byte(Client), nonce, nonce, scalars, s.Record.WalletID, strings.ToUpper(s.Record.ShareSetID), s.Encoded, none)
+	upper := strings.ToUpper(s.Record.ShareSetID)
+	f.Add(byte(2), byte(Client), nonce, nonce, scalars, s.Record.WalletID, upper, s.Encoded, none)
 	f.Add(byte(0), byte(Server), nonce, nonce, scalars, "", "", none, none)
 	f.Add(byte(2), byte(Server), nonce, nonce, scalars, "", "", none, make([]byte, proofLen))
 	f.Add(byte(3), byte(Server), nonce, nonce, none, "", "", none, make([]byte, proofLen))
 	honest := newProven(f, Secp256k1, Signing, 3)
 	f.Add(byte(3), byte(Server), honest.hello.Nonce, honest.hello.SessionKey, none, "", "", none, honest.hello.Proof)
 	f.Fuzz(func(t *testing.T, operation, me byte, nonce, key, partyKeys []byte, wallet, set string, record, proof []byte) {
-		j := fuzzJoint(s, operation, Party(me%2))
-		h := &Hello{Nonce: nonce, SessionKey: key, PartyKeys: partyKeys, WalletID: wallet, ShareSetID: set, Record: record, Proof: proof}
-		if h.VerifyProof(&honest.about, s.Record) == nil {
-			require.Equal(t, [4][]byte{honest.hello.Nonce, honest.hello.SessionKey, none, honest.hello.Proof}, [4][]byte{nonce, key, append(none, partyKeys...), proof})
+		j := fuzzOperation(s, operation, Party(me%2))
+		h := &Hello{
+			Nonce: nonce, SessionKey: key, PartyKeys: partyKeys,
+			WalletID: wallet, ShareSetID: set, Record: record, Proof: proof,
 		}
-		if h.check(j.Party.Other(), j.newCurves(), j.Share != nil) != nil {
+		if h.VerifyProof(&honest.context, s.Record) == nil {
+			want := [4][]byte{honest.hello.Nonce, honest.hello.SessionKey, none, honest.hello.Proof}
+			require.Equal(t, want, [4][]byte{nonce, key, append(none, partyKeys...), proof})
+		}
+		if h.checkForm(j.Party.Other(), j.newCurves(), j.Share != nil) != nil {
 			return
 		}
 		require.Len(t, nonce, 32)
@@ -77,7 +81,7 @@ func FuzzHello(f *testing.F) {
 			return
 		}
 		require.Empty(t, proof)
-		rec, err := j.about(h)
+		rec, err := j.checkServerHello(h)
 		if err != nil {
 			require.Nil(t, rec)
 			return
@@ -102,18 +106,18 @@ func fuzzChannel(t testing.TB, s *Set) *channel {
 	require.NoError(t, err)
 	key, err := hpke.NewDHKEMPrivateKey(raw)
 	require.NoError(t, err)
-	return &channel{operation: fuzzJoint(s, 2, Client), key: sessionKey{key}}
+	return &channel{operation: fuzzOperation(s, 2, Client), key: sessionKey{key}}
 }
 
-// Whatever comes as a sealed message, what opens is what the other side sealed, and
-// nothing that is private came in the clear.
+// Only messages that the other side encrypted decrypt without an error, and private messages are not accepted in the
+// clear.
 func FuzzOpen(f *testing.F) {
 	s := Vector(f, Signing)
 	messages, err := ReadMessages()
 	require.NoError(f, err)
 	ours := fuzzChannel(f, s)
-	theirs := &channel{operation: fuzzJoint(s, 2, Server), peer: &Hello{SessionKey: ours.key.PublicKey().Bytes()}}
-	var sealed [][]byte // what the other side sealed, opened
+	theirs := &channel{operation: fuzzOperation(s, 2, Server), peer: &Hello{SessionKey: ours.key.PublicKey().Bytes()}}
+	var sealed [][]byte // the plaintexts that the other side encrypted
 	add := func(m Message) {
 		out, err := theirs.seal(m)
 		require.NoError(f, err)
@@ -125,12 +129,12 @@ func FuzzOpen(f *testing.F) {
 		f.Add(byte(out.Curve), !out.Private, out.Payload)
 		f.Add(byte(out.Curve), false, m.Payload)
 	}
-	add(Message{Ed25519, messages[typeOf(&edresharing.DGRound3Message1{})]})
-	add(Message{Ed25519, messages[typeOf(&edkeygen.KGRound2Message1{})]})
-	add(Message{Ed25519, messages[typeOf(&edresharing.DGRound3Message2{})]})
+	add(Message{Curve: Ed25519, Payload: messages[typeOf(&edresharing.DGRound3Message1{})]})
+	add(Message{Curve: Ed25519, Payload: messages[typeOf(&edkeygen.KGRound2Message1{})]})
+	add(Message{Curve: Ed25519, Payload: messages[typeOf(&edresharing.DGRound3Message2{})]})
 	require.Len(f, sealed, 2)
 	f.Fuzz(func(t *testing.T, curve byte, private bool, payload []byte) {
-		m, err := ours.open(&SealedMessage{Curve: Curve(curve), Private: private, Payload: payload})
+		m, err := ours.open(&Message{Curve: Curve(curve), Private: private, Payload: payload})
 		if err != nil {
 			requireBlame(t, err, Server)
 			return

@@ -10,8 +10,8 @@ import (
 	edresharing "github.com/bnb-chain/tss-lib/v2/eddsa/resharing"
 )
 
-// A sealed message opens in its own session, attempt and direction, even to the key that it
-// was sealed to, and on no other curve (tss-lib.md, row 17).
+// An encrypted message can be decrypted only in its own session, attempt and direction, and for its own curve, even
+// with the right key (tss-lib.md, row 17).
 func TestRow17Sealed(t *testing.T) {
 	t.Parallel()
 	s := Vector(t, Signing)
@@ -19,33 +19,33 @@ func TestRow17Sealed(t *testing.T) {
 	require.NoError(t, err)
 	ours := fuzzChannel(t, s)
 	theirs := func() *channel {
-		return &channel{operation: fuzzJoint(s, 2, Server), peer: &Hello{SessionKey: ours.key.PublicKey().Bytes()}}
+		return &channel{operation: fuzzOperation(s, 2, Server), peer: &Hello{SessionKey: ours.key.PublicKey().Bytes()}}
 	}
 	payload := messages[typeOf(&edresharing.DGRound3Message1{})]
 	for what, x := range map[string]struct {
 		before func(*channel)
-		after  func(*SealedMessage)
+		after  func(*Message)
 	}{
 		"nothing":         {},
 		"another session": {before: func(c *channel) { c.operation.SessionID = "6bd1f9c9-3d3f-4f5b-9a55-0d4d3b8c2b44" }},
 		"another attempt": {before: func(c *channel) { c.operation.Attempt++ }},
 		"our own":         {before: func(c *channel) { c.operation.Party = Client }},
-		"another curve":   {after: func(m *SealedMessage) { m.Curve = Secp256k1 }},
-		"no curve":        {after: func(m *SealedMessage) { m.Curve = 0 }},
-		"cut":             {after: func(m *SealedMessage) { m.Payload = m.Payload[:len(m.Payload)-1] }},
-		"empty":           {after: func(m *SealedMessage) { m.Payload = nil }},
+		"another curve":   {after: func(m *Message) { m.Curve = Secp256k1 }},
+		"no curve":        {after: func(m *Message) { m.Curve = 0 }},
+		"truncated":       {after: func(m *Message) { m.Payload = m.Payload[:len(m.Payload)-1] }},
+		"empty":           {after: func(m *Message) { m.Payload = nil }},
 	} {
 		from := theirs()
 		if x.before != nil {
 			x.before(from)
 		}
-		sealed, err := from.seal(Message{Ed25519, payload})
+		sealed, err := from.seal(Message{Curve: Ed25519, Payload: payload})
 		require.NoError(t, err)
 		require.True(t, sealed.Private)
 		if x.after != nil {
-			x.after(sealed)
+			x.after(&sealed)
 		}
-		got, err := ours.open(sealed)
+		got, err := ours.open(&sealed)
 		if what == "nothing" {
 			require.NoError(t, err)
 			require.True(t, bytes.Equal(payload, got.Payload))
@@ -55,8 +55,7 @@ func TestRow17Sealed(t *testing.T) {
 	}
 }
 
-// Keys with which an exchange has the same secret for everybody are refused, whoever uses
-// them.
+// Session keys of small order, with which the shared secret is a constant, are rejected by both sides.
 func TestSmallOrderSessionKey(t *testing.T) {
 	t.Parallel()
 	s := Vector(t, Signing)
@@ -69,16 +68,16 @@ func TestSmallOrderSessionKey(t *testing.T) {
 	p[0] = 0xed
 	for _, key := range [][]byte{make([]byte, 32), append([]byte{1}, make([]byte, 31)...), top, p} {
 		ours.peer = &Hello{SessionKey: key}
-		_, err := ours.seal(Message{Ed25519, messages[typeOf(&edresharing.DGRound3Message1{})]})
+		_, err := ours.seal(Message{Curve: Ed25519, Payload: messages[typeOf(&edresharing.DGRound3Message1{})]})
 		requireBlame(t, err, Server)
-		_, err = ours.open(&SealedMessage{Curve: Ed25519, Private: true, Payload: append(bytes.Clone(key), make([]byte, 64)...)})
+		sealed := append(bytes.Clone(key), make([]byte, 64)...)
+		_, err = ours.open(&Message{Curve: Ed25519, Private: true, Payload: sealed})
 		requireBlame(t, err, Server)
 	}
 }
 
-// What a hostile server says of wallet and sets, in the place of what is true: the client,
-// which may have nothing else to go by, refuses it. The id of the set that is used, spelled
-// otherwise, would pass for a new one, and a share of that one for the other.
+// A client rejects false ids and records in a hostile server's hello, which may be its only source for them. If it
+// accepted another spelling of the used set's id for the new set, the new share could pass for one of the used set.
 func TestHelloOfServer(t *testing.T) {
 	t.Parallel()
 	s, other := Vector(t, Signing), Vector(t, Backup)
@@ -86,13 +85,21 @@ func TestHelloOfServer(t *testing.T) {
 	const provision, sign = 2, 3
 	for what, x := range map[string]struct {
 		operation byte
-		said      Hello
+		hello     Hello
 	}{
-		"the used set's id":                  {provision, Hello{WalletID: wallet, ShareSetID: used, Record: s.Encoded}},
-		"the used set's id in capitals":      {provision, Hello{WalletID: wallet, ShareSetID: strings.ToUpper(used), Record: s.Encoded}},
-		"the used set's id in braces":        {provision, Hello{WalletID: wallet, ShareSetID: "{" + used + "}", Record: s.Encoded}},
-		"the used set's id as a URN":         {provision, Hello{WalletID: wallet, ShareSetID: "urn:uuid:" + used, Record: s.Encoded}},
-		"the used set's id without dashes":   {provision, Hello{WalletID: wallet, ShareSetID: strings.ReplaceAll(used, "-", ""), Record: s.Encoded}},
+		"the used set's id": {provision, Hello{WalletID: wallet, ShareSetID: used, Record: s.Encoded}},
+		"the used set's id in capitals": {provision, Hello{
+			WalletID: wallet, ShareSetID: strings.ToUpper(used), Record: s.Encoded,
+		}},
+		"the used set's id in braces": {provision, Hello{
+			WalletID: wallet, ShareSetID: "{" + used + "}", Record: s.Encoded,
+		}},
+		"the used set's id as a URN": {provision, Hello{
+			WalletID: wallet, ShareSetID: "urn:uuid:" + used, Record: s.Encoded,
+		}},
+		"the used set's id without dashes": {provision, Hello{
+			WalletID: wallet, ShareSetID: strings.ReplaceAll(used, "-", ""), Record: s.Encoded,
+		}},
 		"no new set":                         {provision, Hello{WalletID: wallet, Record: s.Encoded}},
 		"another wallet":                     {provision, Hello{WalletID: fresh, ShareSetID: fresh, Record: s.Encoded}},
 		"another set's record":               {provision, Hello{WalletID: wallet, ShareSetID: fresh, Record: other.Encoded}},
@@ -100,58 +107,57 @@ func TestHelloOfServer(t *testing.T) {
 		"a new set when signing":             {sign, Hello{WalletID: wallet, ShareSetID: fresh, Record: s.Encoded}},
 		"no wallet":                          {sign, Hello{Record: s.Encoded}},
 		"a record for a new wallet":          {0, Hello{WalletID: fresh, ShareSetID: fresh, Record: s.Encoded}},
-		"a new wallet's id in another way":   {0, Hello{WalletID: strings.ToUpper(fresh), ShareSetID: fresh}},
-		"a new wallet's set in another way":  {0, Hello{WalletID: fresh, ShareSetID: strings.ToUpper(fresh)}},
+		"a new wallet's id in capitals":      {0, Hello{WalletID: strings.ToUpper(fresh), ShareSetID: fresh}},
+		"a new wallet's set in capitals":     {0, Hello{WalletID: fresh, ShareSetID: strings.ToUpper(fresh)}},
 		"a new wallet's id with a separator": {0, Hello{WalletID: "../" + fresh, ShareSetID: fresh}},
 	} {
-		_, err := fuzzJoint(s, x.operation, Client).about(&x.said)
+		_, err := fuzzOperation(s, x.operation, Client).checkServerHello(&x.hello)
 		require.Error(t, err, what)
 		requireBlame(t, err, Server)
 	}
-	for operation, said := range map[byte]*Hello{
+	for operation, hello := range map[byte]*Hello{
 		0:         {WalletID: fresh, ShareSetID: fresh},
 		provision: {WalletID: wallet, ShareSetID: fresh, Record: s.Encoded},
 		sign:      {WalletID: wallet, Record: s.Encoded},
 	} {
-		_, err := fuzzJoint(s, operation, Client).about(said)
+		_, err := fuzzOperation(s, operation, Client).checkServerHello(hello)
 		require.NoError(t, err)
 	}
 }
 
-// A share of one curve alone, of a set that has more, cannot confirm a run: it is refused
-// before there is one.
-func TestJointOfHalfAShare(t *testing.T) {
+// A share without a key for the set's first curve cannot confirm a run, and is rejected before it.
+func TestOperationWithOneCurveOfAShare(t *testing.T) {
 	t.Parallel()
 	s := Vector(t, Signing)
 	require.Equal(t, Secp256k1, s.Record.Keys[0].Curve)
-	j := fuzzJoint(s, 3, Client)
+	j := fuzzOperation(s, 3, Client)
 	j.Curves = []Curve{Ed25519}
 	var err error
 	j.Share, err = j.Share.Only(Ed25519)
 	require.NoError(t, err)
-	_, err = j.about(&Hello{WalletID: s.Record.WalletID, Record: s.Encoded})
+	_, err = j.checkServerHello(&Hello{WalletID: s.Record.WalletID, Record: s.Encoded})
 	require.ErrorIs(t, err, ErrShareMismatch)
 }
 
-// However fast they are taken, no more messages come than a protocol can have, and nobody
-// makes us open more: the same one, again and again, ends the run.
-func TestJointFlood(t *testing.T) {
+// The other side cannot make us decrypt more messages than a protocol has, even if they are consumed at once: a message
+// repeated too often ends the run.
+func TestTooManyMessages(t *testing.T) {
 	t.Parallel()
 	s := Vector(t, Signing)
 	messages, err := ReadMessages()
 	require.NoError(t, err)
-	c, err := newChannel(fuzzJoint(s, 2, Server), nil, nil)
+	c, err := newChannel(fuzzOperation(s, 2, Server), nil, nil)
 	require.NoError(t, err)
 	c.state = afterHello
-	from := &channel{operation: fuzzJoint(s, 2, Client), peer: &Hello{SessionKey: c.key.PublicKey().Bytes()}}
-	sealed, err := from.seal(Message{Ed25519, messages[typeOf(&edresharing.DGRound3Message1{})]})
+	from := &channel{operation: fuzzOperation(s, 2, Client), peer: &Hello{SessionKey: c.key.PublicKey().Bytes()}}
+	sealed, err := from.seal(Message{Curve: Ed25519, Payload: messages[typeOf(&edresharing.DGRound3Message1{})]})
 	require.NoError(t, err)
 	require.True(t, sealed.Private)
 	for range MaxParts {
-		require.NoError(t, c.take(t.Context(), Part{Message: sealed}))
+		require.NoError(t, c.dispatch(t.Context(), Part{Message: &sealed}))
 		<-c.parts[Ed25519]
 	}
-	err = c.take(t.Context(), Part{Message: sealed})
+	err = c.dispatch(t.Context(), Part{Message: &sealed})
 	requireBlame(t, err, Client)
 	require.ErrorContains(t, err, "more messages than the protocol has")
 }

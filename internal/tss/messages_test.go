@@ -11,8 +11,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// The committed messages, from which the fuzz targets start, are one of each type that a
-// client sends.
+// The committed messages, with which the fuzz targets start, are one of each type that a client sends.
 func TestMessages(t *testing.T) {
 	if *write {
 		writeMessages(t)

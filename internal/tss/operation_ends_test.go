@@ -12,17 +12,17 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// said is a Link that hands over parts, and then an error.
-type said struct {
+// brokenLink is a Link that returns parts, and then an error.
+type brokenLink struct {
 	linkOf
 	parts []Part
 	ended bool
 }
 
-func (l *said) Recv(ctx context.Context) (Part, error) {
+func (l *brokenLink) Recv(ctx context.Context) (Part, error) {
 	if len(l.parts) == 0 {
 		if l.ended {
-			panic("it is read after its error")
+			panic("the link is read after its error")
 		}
 		l.ended = true
 		return Part{}, io.ErrUnexpectedEOF
@@ -32,13 +32,13 @@ func (l *said) Recv(ctx context.Context) (Part, error) {
 	return p, ctx.Err()
 }
 
-// After the other side's word nothing of it is read; before, a link that breaks ends the run.
-func TestNothingIsReadAfterTheWord(t *testing.T) {
+// Nothing is read after the other side's MAC; before it, a broken link ends the run.
+func TestNothingIsReadAfterTheMAC(t *testing.T) {
 	t.Parallel()
 	parts := []Part{{Hello: &Hello{}}, {End: &End{}}, {MAC: []byte{1}}}
 	for n := range len(parts) + 1 {
 		var failed error
-		c, err := newChannel(&Operation{Party: Server}, &said{parts: parts[:n]}, func(err error) { failed = err })
+		c, err := newChannel(&Operation{Party: Server}, &brokenLink{parts: parts[:n]}, func(err error) { failed = err })
 		require.NoError(t, err)
 		close(c.helloKnown)
 		c.read(t.Context())
@@ -53,12 +53,12 @@ func TestNothingIsReadAfterTheWord(t *testing.T) {
 	}
 }
 
-// What cannot be sealed is the fault of whose key it is, and what cannot be sent nobody's.
-func TestConnOfACurve(t *testing.T) {
+// The owner of a session key is to blame if nothing can be encrypted to it; nobody is to blame for a broken link.
+func TestCurveConn(t *testing.T) {
 	t.Parallel()
 	messages, err := ReadMessages()
 	require.NoError(t, err)
-	private := Message{Ed25519, messages["binance.tsslib.eddsa.resharing.DGRound3Message1"]}
+	private := Message{Curve: Ed25519, Payload: messages["binance.tsslib.eddsa.resharing.DGRound3Message1"]}
 	require.NotEmpty(t, private.Payload)
 	link := &linkOf{}
 	c, err := newChannel(&Operation{Party: Server}, link, nil)
@@ -72,28 +72,28 @@ func TestConnOfACurve(t *testing.T) {
 	require.True(t, link.sent[0].Message.Private)
 	_, err = c.open(link.sent[0].Message)
 	requireBlame(t, err, Client)
-	require.ErrorContains(t, err, "not encrypted to this run's key", "it is the other side's")
-	_, err = c.open(&SealedMessage{Curve: Ed25519, Payload: private.Payload})
+	require.ErrorContains(t, err, "not encrypted to this run's key", "the message is encrypted to the other side")
+	_, err = c.open(&Message{Curve: Ed25519, Payload: private.Payload})
 	requireBlame(t, err, Client)
-	require.ErrorContains(t, err, "came in the clear")
-	public := Message{Ed25519, messages["binance.tsslib.eddsa.resharing.DGRound1Message"]}
+	require.ErrorContains(t, err, "in the clear")
+	public := Message{Curve: Ed25519, Payload: messages["binance.tsslib.eddsa.resharing.DGRound1Message"]}
 	c.parts[Ed25519], c.left[Ed25519] = make(chan Message, 1), 2
-	require.NoError(t, c.message(&SealedMessage{Curve: Ed25519, Payload: public.Payload}))
+	require.NoError(t, c.receive(&Message{Curve: Ed25519, Payload: public.Payload}))
 	require.Len(t, c.parts[Ed25519], 1)
 	require.Equal(t, public, <-c.parts[Ed25519])
-	requireBlame(t, c.message(&SealedMessage{Curve: Ed25519, Private: true, Payload: public.Payload}), Client)
+	requireBlame(t, c.receive(&Message{Curve: Ed25519, Private: true, Payload: public.Payload}), Client)
 	require.Empty(t, c.parts[Ed25519])
 	link.err = io.ErrClosedPipe
 	require.Equal(t, io.ErrClosedPipe, c.conn(Ed25519).Send(t.Context(), private))
 }
 
-// What ends a run before both sides have their part is what the run ends with.
-func TestJointThatCannotGoOn(t *testing.T) {
+// An error before both sides have their result is the error of the run.
+func TestOperationThatCannotContinue(t *testing.T) {
 	t.Parallel()
 	no := errors.New("no")
 	keys := must(newPartyKeys([]Curve{Secp256k1}))
 	hello := &Hello{Nonce: make([]byte, nonceLen), SessionKey: must(newSessionKey()).PublicKey().Bytes(), PartyKeys: keys}
-	waiting := func(parts ...Part) Link { return &waits{said{parts: parts}} }
+	waiting := func(parts ...Part) Link { return &waitingLink{brokenLink{parts: parts}} }
 	j := &Operation{
 		Party: Server, Kind: "CREATE", Curves: []Curve{Secp256k1}, Purpose: Signing,
 		WalletID: "0b9e3b0c-1f2c-4a52-8a56-8a7d4c0c2b11", ShareSetID: "1b9e3b0c-1f2c-4a52-8a56-8a7d4c0c2b11",
@@ -104,17 +104,17 @@ func TestJointThatCannotGoOn(t *testing.T) {
 	out, err := j.Run(short, waiting(Part{Hello: hello}))
 	require.ErrorIs(t, err, no)
 	require.Nil(t, out)
-	_, err = j.Run(short, &waits{said{linkOf: linkOf{err: io.ErrClosedPipe}}})
+	_, err = j.Run(short, &waitingLink{brokenLink{linkOf: linkOf{err: io.ErrClosedPipe}}})
 	require.Equal(t, io.ErrClosedPipe, err)
 	j.WalletID = "x"
 	_, err = j.Run(t.Context(), waiting(Part{Hello: hello}))
-	require.ErrorContains(t, err, "a wallet without an id")
+	require.ErrorContains(t, err, "no valid wallet id")
 
-	_, err = j.Run(t.Context(), &echo{})
+	_, err = j.Run(t.Context(), &slowLink{})
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 
-	// A share that can prove nothing: the device says no hello.
-	client := fuzzJoint(Vector(t, Signing), 3, Client)
+	// With a share that has no key the client cannot make a proof: it sends no hello.
+	client := fuzzOperation(Vector(t, Signing), 3, Client)
 	client.Share.Keys = nil
 	link := &linkOf{err: io.ErrClosedPipe}
 	_, err = client.Run(t.Context(), link)
@@ -122,82 +122,81 @@ func TestJointThatCannotGoOn(t *testing.T) {
 	require.Empty(t, link.sent)
 }
 
-// echo is a Link that breaks, and whose Send notices only that the run has ended.
-type echo struct{ said }
+// slowLink is a broken Link whose Send returns only when the run has ended.
+type slowLink struct{ brokenLink }
 
-func (*echo) Send(ctx context.Context, _ Part) error {
+func (*slowLink) Send(ctx context.Context, _ Part) error {
 	<-ctx.Done()
 	return ctx.Err()
 }
 
-// waits is said that waits behind its parts.
-type waits struct{ said }
+// waitingLink is a brokenLink that waits after its parts instead of failing.
+type waitingLink struct{ brokenLink }
 
-func (l *waits) Recv(ctx context.Context) (Part, error) {
+func (l *waitingLink) Recv(ctx context.Context) (Part, error) {
 	if len(l.parts) > 0 {
-		return l.said.Recv(ctx)
+		return l.brokenLink.Recv(ctx)
 	}
 	return l.linkOf.Recv(ctx)
 }
 
-// A record that the share commits to, and that is none, or not of its secrets, is this side's
-// own trouble.
+// If the record that the share commits to cannot be parsed, or does not match the share's secrets, the other side is
+// not to blame.
 func TestRecordThatTheShareCommitsTo(t *testing.T) {
 	t.Parallel()
 	s := Vector(t, Signing)
-	j := fuzzJoint(s, 3, Client)
+	j := fuzzOperation(s, 3, Client)
 	own := *j.Share
 	j.Share = &own
 	garbage := []byte("garbage")
 	own.RecordHash = Hash(garbage)
-	_, err := j.about(&Hello{WalletID: own.WalletID, Record: garbage})
+	_, err := j.checkServerHello(&Hello{WalletID: own.WalletID, Record: garbage})
 	require.ErrorIs(t, err, ErrRecordMalformed)
 	other := Vector(t, Signing)
 	own.RecordHash = Hash(s.Encoded)
 	own.Keys = other.Shares[Client].Keys
 	own.Keys[0].xi.Add(own.Keys[0].xi, big.NewInt(1))
-	_, err = j.about(&Hello{WalletID: own.WalletID, Record: s.Encoded})
+	_, err = j.checkServerHello(&Hello{WalletID: own.WalletID, Record: s.Encoded})
 	require.ErrorIs(t, err, ErrShareMalformed)
 }
 
-// stopped is a Link that says, behind its parts, that the run was stopped.
-type stopped struct{ said }
+// stopped is a Link that returns ErrStopped after its parts.
+type stopped struct{ brokenLink }
 
 func (l *stopped) Recv(ctx context.Context) (Part, error) {
 	if len(l.parts) == 0 {
 		return Part{}, fmt.Errorf("by its owner: %w", ErrStopped)
 	}
-	return l.said.Recv(ctx)
+	return l.brokenLink.Recv(ctx)
 }
 
-// What came before a run was stopped is looked at; then the side ends with the link's word, which
-// is nobody's fault.
+// After a stop, the parts that arrived before are processed; then the side returns the link's error and blames nobody.
 func TestStoppedLink(t *testing.T) {
 	t.Parallel()
 	short, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	var failed error
-	link := &stopped{said{parts: []Part{{Hello: &Hello{}}}}}
+	link := &stopped{brokenLink{parts: []Part{{Hello: &Hello{}}}}}
 	c, err := newChannel(&Operation{Party: Server, Curves: []Curve{Ed25519}}, link, func(err error) { failed = err })
 	require.NoError(t, err)
-	require.NoError(t, c.idle(Ed25519), "it is not stopped yet")
+	require.NoError(t, c.checkStopped(Ed25519), "it is not stopped")
 	close(c.helloKnown)
 	c.read(short)
 	require.NoError(t, failed)
 	_, err = next(short, c, c.hello)
-	require.NoError(t, err, "it came before")
+	require.NoError(t, err, "it arrived before the stop")
 	_, err = next(short, c, c.hello)
 	require.ErrorIs(t, err, ErrStopped)
-	require.ErrorIs(t, c.idle(Ed25519), ErrStopped)
+	require.ErrorIs(t, c.checkStopped(Ed25519), ErrStopped)
 	c.parts[Ed25519] <- Message{}
-	require.NoError(t, c.idle(Ed25519), "something of it came")
+	require.NoError(t, c.checkStopped(Ed25519), "a message for it arrived")
 	gone, end := context.WithCancelCause(t.Context())
 	end(io.ErrClosedPipe)
 	fresh := must(newChannel(&Operation{Party: Server}, &linkOf{}, nil))
 	_, err = next(gone, fresh, fresh.hello)
 	require.Equal(t, io.ErrClosedPipe, err)
 
-	// Neither a signing nor a new key begins where nothing of it came.
+	// Neither a signing nor a key generation starts if no message for it arrived.
 	s := Vector(t, Signing)
 	c.operation = &Operation{Party: Server, Share: s.Shares[Server], Payload: []byte("x"), Curves: []Curve{Ed25519}}
 	<-c.parts[Ed25519]

@@ -19,7 +19,7 @@ import (
 	"github.com/mpcd/mpcd/internal/secret"
 )
 
-// prefixed hashes fields, each after its length, with none of the code under test.
+// prefixed hashes fields, each preceded by its length, independently of the code under test.
 func prefixed(fields ...[]byte) []byte {
 	h := sha256.New()
 	for _, f := range fields {
@@ -31,28 +31,36 @@ func prefixed(fields ...[]byte) []byte {
 
 func be32(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
 
-// The transcript is of everything that both sides must have seen alike.
+// The transcript covers everything that both sides must agree on.
 func TestTranscriptHasEveryField(t *testing.T) {
 	t.Parallel()
 	base := func() *channel {
 		return &channel{
-			operation: &Operation{Party: Client, Kind: OperationSign, SessionID: "session", Attempt: 3, Payload: []byte("payload"), Share: &Share{SetID: SetID{ShareSetID: "source"}}},
-			wallet:    "wallet", set: "set", sent: []byte("ours"), received: []byte("theirs"),
+			operation: &Operation{
+				Party: Client, Kind: OperationSign, SessionID: "session", Attempt: 3, Payload: []byte("payload"),
+				Share: &Share{SetID: SetID{ShareSetID: "source"}},
+			},
+			wallet: "wallet", set: "set", sent: []byte("ours"), received: []byte("theirs"),
 		}
 	}
-	made, payload := sha256.Sum256([]byte("record")), sha256.Sum256([]byte("payload"))
-	want := prefixed([]byte(bindLabel), []byte("SIGN"), []byte("session"), be32(3), []byte("wallet"), []byte("source"), []byte("set"),
-		made[:], payload[:], []byte("ours"), []byte("theirs"))
+	record, payload := sha256.Sum256([]byte("record")), sha256.Sum256([]byte("payload"))
+	want := prefixed([]byte(bindLabel), []byte("SIGN"), []byte("session"), be32(3),
+		[]byte("wallet"), []byte("source"), []byte("set"), record[:], payload[:], []byte("ours"), []byte("theirs"))
 	require.Equal(t, want, base().transcript([]byte("record")))
 	other := base() // the other side's view of the same
 	other.operation.Party, other.sent, other.received = Server, other.received, other.sent
 	require.Equal(t, want, other.transcript([]byte("record")))
 	for name, change := range map[string]func(c *channel){
-		"operation": func(c *channel) { c.operation.Kind = "BACKUP" }, "session": func(c *channel) { c.operation.SessionID = "Session" },
-		"attempt": func(c *channel) { c.operation.Attempt = 4 }, "wallet": func(c *channel) { c.wallet = "Wallet" },
-		"source": func(c *channel) { c.operation.Share = nil }, "set": func(c *channel) { c.set = "" },
-		"payload": func(c *channel) { c.operation.Payload = nil }, "ours": func(c *channel) { c.sent = nil }, "theirs": func(c *channel) { c.received = nil },
-		"a field's end": func(c *channel) { c.wallet, c.operation.Share.ShareSetID = "walletsource", "" },
+		"operation":      func(c *channel) { c.operation.Kind = "BACKUP" },
+		"session":        func(c *channel) { c.operation.SessionID = "Session" },
+		"attempt":        func(c *channel) { c.operation.Attempt = 4 },
+		"wallet":         func(c *channel) { c.wallet = "Wallet" },
+		"source":         func(c *channel) { c.operation.Share = nil },
+		"set":            func(c *channel) { c.set = "" },
+		"payload":        func(c *channel) { c.operation.Payload = nil },
+		"ours":           func(c *channel) { c.sent = nil },
+		"theirs":         func(c *channel) { c.received = nil },
+		"field boundary": func(c *channel) { c.wallet, c.operation.Share.ShareSetID = "walletsource", "" },
 	} {
 		c := base()
 		change(c)
@@ -66,18 +74,18 @@ func TestTranscriptHasEveryField(t *testing.T) {
 	require.Equal(t, before, create.transcript(nil), "nothing is signed")
 }
 
-// A direction's hash is of every field of every part.
+// A direction's hash covers every field of every part but the MAC.
 func TestHashOfADirectionHasEveryField(t *testing.T) {
 	t.Parallel()
 	seen := map[string]string{}
-	unlike := func(name string, p Part) {
+	distinct := func(name string, p Part) {
 		h := sha256.New()
-		p.put(h)
+		p.addTo(h)
 		sum := string(h.Sum(nil))
 		require.Empty(t, seen[sum], name)
 		seen[sum] = name
 	}
-	unlike("hello", Part{Hello: &Hello{}})
+	distinct("hello", Part{Hello: &Hello{}})
 	typ := reflect.TypeFor[Hello]()
 	for i := range typ.NumField() {
 		h := &Hello{}
@@ -87,37 +95,42 @@ func TestHashOfADirectionHasEveryField(t *testing.T) {
 		default:
 			f.SetBytes([]byte("x"))
 		}
-		unlike("hello: "+typ.Field(i).Name, Part{Hello: h})
+		distinct("hello: "+typ.Field(i).Name, Part{Hello: h})
 	}
-	unlike("message", Part{Message: &SealedMessage{}})
-	unlike("message: curve", Part{Message: &SealedMessage{Curve: Ed25519}})
-	unlike("message: private", Part{Message: &SealedMessage{Private: true}})
-	unlike("message: payload", Part{Message: &SealedMessage{Payload: []byte("x")}})
-	unlike("end", Part{End: &End{}})
-	unlike("end: hash", Part{End: &End{ShareHash: []byte("x")}})
+	distinct("message", Part{Message: &Message{}})
+	distinct("message: curve", Part{Message: &Message{Curve: Ed25519}})
+	distinct("message: private", Part{Message: &Message{Private: true}})
+	distinct("message: payload", Part{Message: &Message{Payload: []byte("x")}})
+	distinct("end", Part{End: &End{}})
+	distinct("end: hash", Part{End: &End{ShareHash: []byte("x")}})
 	full := &Hello{
-		Nonce: []byte("a"), SessionKey: []byte("b"), PartyKeys: []byte("c"), WalletID: "d", ShareSetID: "e", Record: []byte("f"), Proof: []byte("g"),
+		Nonce: []byte("a"), SessionKey: []byte("b"), PartyKeys: []byte("c"),
+		WalletID: "d", ShareSetID: "e", Record: []byte("f"), Proof: []byte("g"),
 	}
 	h := sha256.New()
-	(&Part{Hello: full}).put(h)
-	require.Equal(t, prefixed([]byte("hello"), []byte("a"), []byte("b"), []byte("c"), []byte("d"), []byte("e"), []byte("f"), []byte("g")), h.Sum(nil))
+	(&Part{Hello: full}).addTo(h)
+	want := prefixed([]byte("hello"),
+		[]byte("a"), []byte("b"), []byte("c"), []byte("d"), []byte("e"), []byte("f"), []byte("g"))
+	require.Equal(t, want, h.Sum(nil))
 	h = sha256.New()
-	(&Part{Message: &SealedMessage{Curve: Ed25519, Private: true, Payload: []byte("x")}}).put(h)
+	(&Part{Message: &Message{Curve: Ed25519, Private: true, Payload: []byte("x")}}).addTo(h)
 	require.Equal(t, prefixed([]byte("message"), []byte{2, 1}, []byte("x")), h.Sum(nil))
 	h = sha256.New()
-	(&Part{End: &End{ShareHash: []byte("x")}}).put(h)
+	(&Part{End: &End{ShareHash: []byte("x")}}).addTo(h)
 	require.Equal(t, prefixed([]byte("end"), []byte("x")), h.Sum(nil))
 }
 
-// What binds a message to one party: the session, the attempt and the direction.
+// A private message is bound to the session, the attempt and the direction.
 func TestPrivateInfoHasEveryField(t *testing.T) {
 	t.Parallel()
 	c := &channel{operation: &Operation{SessionID: "session", Attempt: 3}}
-	require.Equal(t, prefixed([]byte(privateLabel), []byte("session"), be32(3), []byte("CLIENT")), c.privateInfo(Client))
-	require.Equal(t, prefixed([]byte(privateLabel), []byte("session"), be32(3), []byte("SERVER")), c.privateInfo(Server))
+	for _, from := range []Party{Client, Server} {
+		want := prefixed([]byte(privateLabel), []byte("session"), be32(3), []byte(from.String()))
+		require.Equal(t, want, c.privateInfo(from))
+	}
 }
 
-// Both sides of a set, and nobody else, make the same two words of a transcript.
+// Both parties of a set compute the same two MACs of a transcript, from their Diffie-Hellman secret.
 func TestMACOfATranscript(t *testing.T) {
 	t.Parallel()
 	for _, c := range Curves() {
@@ -147,11 +160,11 @@ func TestMACOfATranscript(t *testing.T) {
 	}
 }
 
-// linkOf is a Link on which what is sent is kept.
+// linkOf is a Link that records the sent parts.
 type linkOf struct {
 	sent []Part
 	err  error
-	good int // after as many parts it fails
+	good int // Send fails with err after this many parts
 }
 
 func (l *linkOf) Send(_ context.Context, p Part) error {
@@ -168,139 +181,140 @@ func (l *linkOf) Recv(ctx context.Context) (Part, error) {
 }
 
 // In each direction there is one hello, then messages, then one end, then one MAC.
-func TestPartsHaveTheirOrder(t *testing.T) {
+func TestPartsMustBeInOrder(t *testing.T) {
 	t.Parallel()
-	hello, end, word := Part{Hello: &Hello{}}, Part{End: &End{}}, Part{MAC: []byte{1}}
-	message := Part{Message: &SealedMessage{Curve: Secp256k1}}
-	const another = "a message for a curve that the run has not"
+	hello, end, mac := Part{Hello: &Hello{}}, Part{End: &End{}}, Part{MAC: []byte{1}}
+	message := Part{Message: &Message{Curve: Secp256k1}}
+	const another = "a message for a curve that is not part of the run"
 	for name, x := range map[string]struct {
 		parts []Part
-		says  string // of the last; empty: it is taken
+		want  string // the error for the last part; empty: it is accepted
 	}{
 		"a hello":                {[]Part{hello}, ""},
 		"an end":                 {[]Part{hello, end}, ""},
-		"a word":                 {[]Part{hello, end, word}, ""},
+		"a MAC":                  {[]Part{hello, end, mac}, ""},
 		"a message":              {[]Part{hello, message}, another},
-		"a message first":        {[]Part{message}, "out of its order"},
-		"an end first":           {[]Part{end}, "out of its order"},
-		"a word first":           {[]Part{word}, "out of its order"},
-		"two hellos":             {[]Part{hello, hello}, "out of its order"},
-		"a word without an end":  {[]Part{hello, word}, "out of its order"},
-		"two ends":               {[]Part{hello, end, end}, "out of its order"},
-		"a message after an end": {[]Part{hello, end, message}, "out of its order"},
-		"a hello after an end":   {[]Part{hello, end, hello}, "out of its order"},
-		"nothing":                {[]Part{{}}, "out of its order"},
+		"a message first":        {[]Part{message}, "out of order"},
+		"an end first":           {[]Part{end}, "out of order"},
+		"a MAC first":            {[]Part{mac}, "out of order"},
+		"two hellos":             {[]Part{hello, hello}, "out of order"},
+		"a MAC without an end":   {[]Part{hello, mac}, "out of order"},
+		"two ends":               {[]Part{hello, end, end}, "out of order"},
+		"a message after an end": {[]Part{hello, end, message}, "out of order"},
+		"a hello after an end":   {[]Part{hello, end, hello}, "out of order"},
+		"nothing":                {[]Part{{}}, "out of order"},
 	} {
 		c, err := newChannel(&Operation{Party: Server, Curves: []Curve{Ed25519}}, &linkOf{}, nil)
 		require.NoError(t, err)
 		close(c.helloKnown)
 		for i, p := range x.parts {
-			err := c.take(t.Context(), p)
-			select { // there is room for one
+			err := c.dispatch(t.Context(), p)
+			select { // each of these channels has capacity for one
 			case <-c.hello:
 			case <-c.ended:
 			case <-c.mac:
 			default:
 			}
-			if i < len(x.parts)-1 || x.says == "" {
+			if i < len(x.parts)-1 || x.want == "" {
 				require.NoError(t, err, name)
 				continue
 			}
 			requireBlame(t, err, Client)
-			require.ErrorContains(t, err, x.says, name)
+			require.ErrorContains(t, err, x.want, name)
 		}
 	}
-	// Before its hello is found good, nothing else of the other side is looked at.
+	// Nothing else from the other side is processed before its hello has been checked.
 	c, err := newChannel(&Operation{Party: Server}, &linkOf{}, nil)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(io.ErrClosedPipe)
-	require.ErrorIs(t, c.take(ctx, hello), io.ErrClosedPipe)
+	require.ErrorIs(t, c.dispatch(ctx, hello), io.ErrClosedPipe)
 }
 
-// confirming returns a server's channel at the end of a run that made nothing new, or a set.
-func confirming(t *testing.T, makes bool) (*channel, *Record, *Output, []byte) {
+// confirming returns a server's channel at the end of a signing, or of a run that made a set; then the set used, the
+// output, and the other side's MAC.
+func confirming(t *testing.T, newSet bool) (*channel, *Record, *Output, []byte) {
 	t.Helper()
 	s := Vector(t, Signing)
 	j := &Operation{Party: Server, Kind: OperationSign, Curves: []Curve{Ed25519}, Share: s.Shares[Server]}
 	out := &Output{}
-	if makes {
+	if newSet {
 		j.Kind = "PROVISION"
 		out.Share, out.Record, out.Keys = s.Shares[Server], s.Encoded, s.Record.Keys
 	}
 	c, err := newChannel(j, &linkOf{}, nil)
 	require.NoError(t, err)
-	c.ended <- endSeen{&End{}, []byte("sum")}
-	probe, err := newChannel(j, &linkOf{}, nil) // what the other side's word would be
+	c.ended <- receivedEnd{&End{}, []byte("sum")}
+	probe, err := newChannel(j, &linkOf{}, nil) // computes the other side's MAC
 	require.NoError(t, err)
 	h := <-probe.out
-	(&Part{End: &End{}}).put(h)
+	(&Part{End: &End{}}).addTo(h)
 	probe.sent, probe.received = h.Sum(nil), []byte("sum")
-	word, err := mac(probe.transcript(out.Record), &s.Record.Keys[0], s.Shares[Server].Key(Secp256k1), Client)
+	theirs, err := mac(probe.transcript(out.Record), &s.Record.Keys[0], s.Shares[Server].Key(Secp256k1), Client)
 	require.NoError(t, err)
-	return c, s.Record, out, word
+	return c, s.Record, out, theirs
 }
 
-// The last words of a run: the client's end has the hash of its share where there is a new one,
-// and no other form; and the other side's word is the one that it must be.
-func TestLastWords(t *testing.T) {
+// A client's end must have the hash of its share if there is a new set, and none otherwise; and the other side's MAC
+// must be right.
+func TestConfirm(t *testing.T) {
 	t.Parallel()
 	short, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 	defer cancel()
-	c, rec, out, word := confirming(t, false)
-	c.mac <- word
+	c, rec, out, theirs := confirming(t, false)
+	c.mac <- theirs
 	require.NoError(t, c.confirm(short, rec, out))
 	link, ok := c.link.(*linkOf)
 	require.True(t, ok)
-	require.Len(t, link.sent, 2, "an end and a word")
+	require.Len(t, link.sent, 2, "an end and a MAC")
 
-	c, rec, out, word = confirming(t, false)
-	word[0] ^= 1
-	c.mac <- word
+	c, rec, out, theirs = confirming(t, false)
+	theirs[0] ^= 1
+	c.mac <- theirs
 	requireBlame(t, c.confirm(short, rec, out), Client)
 
 	for name, x := range map[string]struct {
-		makes bool
-		hash  []byte
+		newSet bool
+		hash   []byte
 	}{
-		"no hash":                  {true, nil},
-		"a short hash":             {true, make([]byte, 31)},
-		"a long hash":              {true, make([]byte, 33)},
-		"a hash when one signs":    {false, make([]byte, 32)},
-		"a hash of another length": {false, []byte{1}},
+		"no hash":                   {true, nil},
+		"a short hash":              {true, make([]byte, 31)},
+		"a long hash":               {true, make([]byte, 33)},
+		"a hash when signing":       {false, make([]byte, 32)},
+		"a short hash when signing": {false, []byte{1}},
 	} {
-		c, rec, out, _ := confirming(t, x.makes)
+		c, rec, out, _ := confirming(t, x.newSet)
 		<-c.ended
-		c.ended <- endSeen{&End{ShareHash: x.hash}, []byte("sum")}
+		c.ended <- receivedEnd{&End{ShareHash: x.hash}, []byte("sum")}
 		err := c.confirm(short, rec, out)
 		requireBlame(t, err, Client)
-		require.ErrorContains(t, err, "an end of another form", name)
+		require.ErrorContains(t, err, "an end with an unexpected share hash", name)
 	}
 	c, rec, out, _ = confirming(t, true)
 	<-c.ended
 	hash := sha256.Sum256([]byte("share"))
-	c.ended <- endSeen{&End{ShareHash: hash[:]}, []byte("sum")}
+	c.ended <- receivedEnd{&End{ShareHash: hash[:]}, []byte("sum")}
 	c.mac <- []byte("no")
 	err := c.confirm(short, rec, out)
 	require.ErrorContains(t, err, "did not see the same run")
-	require.Equal(t, hash, out.ShareHash, "it was taken")
+	require.Equal(t, hash, out.ShareHash)
 
-	// What cannot be sent, and a run that ends, are not the other side's fault.
-	c, rec, out, word = confirming(t, false)
-	c.mac <- word
+	// A broken link, and the end of the run, are not the other side's fault.
+	c, rec, out, theirs = confirming(t, false)
+	c.mac <- theirs
 	broken := &linkOf{err: io.ErrClosedPipe}
 	c.link = broken
 	require.Equal(t, io.ErrClosedPipe, c.confirm(short, rec, out))
 	require.Len(t, broken.sent, 1)
-	c, rec, out, word = confirming(t, false)
-	c.mac <- word
+	c, rec, out, theirs = confirming(t, false)
+	c.mac <- theirs
 	c.link = &linkOf{err: io.ErrClosedPipe, good: 1}
-	require.Equal(t, io.ErrClosedPipe, c.confirm(short, rec, out), "its word")
+	require.Equal(t, io.ErrClosedPipe, c.confirm(short, rec, out), "of its MAC")
 	c, rec, out, _ = confirming(t, true)
 	<-c.ended
 	c.operation.Party = Client
-	c.ended <- endSeen{&End{ShareHash: hash[:]}, []byte("sum")}
-	requireBlame(t, c.confirm(short, rec, out), Server) // a service's end with a hash
+	c.ended <- receivedEnd{&End{ShareHash: hash[:]}, []byte("sum")}
+	requireBlame(t, c.confirm(short, rec, out), Server) // a server's end must not have a hash
 	c, rec, out, _ = confirming(t, false)
 	c.mac <- nil
 	rec.Keys = rec.Keys[1:]
@@ -315,8 +329,8 @@ func TestLastWords(t *testing.T) {
 	require.Equal(t, io.ErrClosedPipe, c.confirm(gone, rec, out))
 }
 
-// A run is on curves that its set has, with party keys that differ, and with pre-params.
-func TestJointRefusesBeforeItRuns(t *testing.T) {
+// An operation checks its curves against its set, that the party keys differ, and that it gets pre-params.
+func TestOperationChecksItsInput(t *testing.T) {
 	t.Parallel()
 	s := Vector(t, Signing)
 	share := s.Shares[Server]
@@ -329,7 +343,8 @@ func TestJointRefusesBeforeItRuns(t *testing.T) {
 		return c
 	}
 	for _, j := range []*Operation{
-		{Party: Server, Share: share, Payload: []byte("x")}, {Party: Server, Share: share, Payload: []byte("x"), Curves: Curves()},
+		{Party: Server, Share: share, Payload: []byte("x")},
+		{Party: Server, Share: share, Payload: []byte("x"), Curves: Curves()},
 	} {
 		_, err := j.sign(t.Context(), at(j, 1, 2), s.Record)
 		require.ErrorContains(t, err, "a signing is on one curve")
@@ -343,14 +358,17 @@ func TestJointRefusesBeforeItRuns(t *testing.T) {
 	require.ErrorIs(t, err, ErrShareMismatch)
 
 	no := errors.New("no")
-	j = &Operation{Party: Server, Share: share, Curves: []Curve{Secp256k1}, PreParams: func(context.Context) (*PreParams, error) { return nil, no }}
+	j = &Operation{
+		Party: Server, Share: share, Curves: []Curve{Secp256k1},
+		PreParams: func(context.Context) (*PreParams, error) { return nil, no },
+	}
 	_, err = j.newKey(t.Context(), at(j, 1, 2), 0, nil)
 	require.ErrorIs(t, err, no)
-	var told []int
-	j.Progress = func(_ Curve, k, n int) { told = append(told, k, n) }
+	var progress []int
+	j.Progress = func(_ Curve, k, n int) { progress = append(progress, k, n) }
 	_, err = j.newKey(t.Context(), at(j, 1, 2), 0, nil)
 	require.ErrorIs(t, err, no)
-	require.Equal(t, []int{0, 0}, told, "pre-params are being made")
+	require.Equal(t, []int{0, 0}, progress, "before it gets pre-params")
 	j = &Operation{Party: Server, Share: share, Curves: []Curve{Ed25519}}
 	_, err = j.newKey(t.Context(), at(j, 7, 7), 0, nil)
 	requireBlame(t, err, Client)
@@ -364,26 +382,27 @@ func TestJointRefusesBeforeItRuns(t *testing.T) {
 	require.ErrorIs(t, err, ErrShareMismatch)
 }
 
-// A hello has the form that the run's wants, whoever sends it.
+// Both sides reject a hello with fields of the wrong length, or out of range.
 func TestHelloForm(t *testing.T) {
 	t.Parallel()
 	good := func() *Hello {
-		return &Hello{Nonce: make([]byte, nonceLen), SessionKey: make([]byte, keyLen), PartyKeys: must(newPartyKeys([]Curve{Ed25519}))}
+		keys := must(newPartyKeys([]Curve{Ed25519}))
+		return &Hello{Nonce: make([]byte, nonceLen), SessionKey: make([]byte, keyLen), PartyKeys: keys}
 	}
 	for _, from := range []Party{Client, Server} {
 		for name, spoil := range map[string]func(h *Hello){
-			"a short nonce":              func(h *Hello) { h.Nonce = h.Nonce[1:] },
-			"no nonce":                   func(h *Hello) { h.Nonce = nil },
-			"a long nonce":               func(h *Hello) { h.Nonce = append(h.Nonce, 0) },
-			"a short session key":        func(h *Hello) { h.SessionKey = h.SessionKey[1:] },
-			"a long session key":         func(h *Hello) { h.SessionKey = append(h.SessionKey, 0) },
-			"a long record":              func(h *Hello) { h.Record = make([]byte, maxRecordBytes+1) },
-			"no party keys":              func(h *Hello) { h.PartyKeys = nil },
-			"a party key of 31 bytes":    func(h *Hello) { h.PartyKeys = h.PartyKeys[1:] },
-			"party keys for two curves":  func(h *Hello) { h.PartyKeys = append(h.PartyKeys, h.PartyKeys...) },
-			"a party key of zero":        func(h *Hello) { h.PartyKeys = make([]byte, scalarLen) },
-			"a party key of q":           func(h *Hello) { h.PartyKeys = must(fixed(Ed25519.order(), scalarLen)) },
-			"party keys where one signs": nil,
+			"a short nonce":             func(h *Hello) { h.Nonce = h.Nonce[1:] },
+			"no nonce":                  func(h *Hello) { h.Nonce = nil },
+			"a long nonce":              func(h *Hello) { h.Nonce = append(h.Nonce, 0) },
+			"a short session key":       func(h *Hello) { h.SessionKey = h.SessionKey[1:] },
+			"a long session key":        func(h *Hello) { h.SessionKey = append(h.SessionKey, 0) },
+			"a long record":             func(h *Hello) { h.Record = make([]byte, maxRecordBytes+1) },
+			"no party keys":             func(h *Hello) { h.PartyKeys = nil },
+			"a party key of 31 bytes":   func(h *Hello) { h.PartyKeys = h.PartyKeys[1:] },
+			"party keys for two curves": func(h *Hello) { h.PartyKeys = append(h.PartyKeys, h.PartyKeys...) },
+			"a party key of zero":       func(h *Hello) { h.PartyKeys = make([]byte, scalarLen) },
+			"a party key of q":          func(h *Hello) { h.PartyKeys = must(fixed(Ed25519.order(), scalarLen)) },
+			"party keys when signing":   nil,
 		} {
 			h, curves := good(), []Curve{Ed25519}
 			if spoil == nil {
@@ -391,18 +410,20 @@ func TestHelloForm(t *testing.T) {
 			} else {
 				spoil(h)
 			}
-			require.Error(t, h.check(from, curves, false), "%v: %s", from, name)
+			require.Error(t, h.checkForm(from, curves, false), "%v: %s", from, name)
 		}
 	}
 	for name, spoil := range map[string]func(h *Hello){
-		"a wallet": func(h *Hello) { h.WalletID = "x" }, "a set": func(h *Hello) { h.ShareSetID = "x" }, "a record": func(h *Hello) { h.Record = []byte{1} },
+		"a wallet": func(h *Hello) { h.WalletID = "x" },
+		"a set":    func(h *Hello) { h.ShareSetID = "x" },
+		"a record": func(h *Hello) { h.Record = []byte{1} },
 	} {
 		h := good()
 		spoil(h)
-		require.ErrorContains(t, h.check(Client, []Curve{Ed25519}, false), "names sets", name)
-		require.NoError(t, h.check(Server, []Curve{Ed25519}, false), name)
+		require.ErrorContains(t, h.checkForm(Client, []Curve{Ed25519}, false), "a wallet, a set or a record", name)
+		require.NoError(t, h.checkForm(Server, []Curve{Ed25519}, false), name)
 	}
-	// A proof where a set is used, of the client alone, and of one length.
+	// There is a proof, of one length, only in a client's hello and only if a set is used.
 	for _, from := range []Party{Client, Server} {
 		for _, used := range []bool{true, false} {
 			for _, n := range []int{0, proofLen - 1, proofLen, proofLen + 1} {
@@ -412,14 +433,14 @@ func TestHelloForm(t *testing.T) {
 				if from == Client && used {
 					want = n == proofLen
 				}
-				require.Equal(t, want, h.check(from, []Curve{Ed25519}, used) == nil, "%v used=%v %d", from, used, n)
+				require.Equal(t, want, h.checkForm(from, []Curve{Ed25519}, used) == nil, "%v used=%v %d", from, used, n)
 			}
 		}
 	}
 }
 
-// What a run that failed has made is wiped.
-func TestJoinedWipe(t *testing.T) {
+// Wipe overwrites the new share in both forms.
+func TestOutputWipe(t *testing.T) {
 	t.Parallel()
 	s := Vector(t, Signing)
 	o := &Output{Share: s.Shares[Client], Encoded: secret.New(s.Bytes[Client])}

@@ -13,30 +13,30 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// Progress is told where somebody looks, and both sides know the share that the device keeps.
-func TestJointTellsItsRounds(t *testing.T) {
+// A side reports its progress, and both sides learn the hash of the client's encoded share.
+func TestOperationReportsProgress(t *testing.T) {
 	t.Parallel()
 	d := newDevice("CREATE", nil, tss.Ed25519)
-	var told atomic.Int32
-	d.joints[tss.Client].Progress = func(c tss.Curve, k, n int) {
+	var calls atomic.Int32
+	d.operations[tss.Client].Progress = func(c tss.Curve, k, n int) {
 		if c == tss.Ed25519 && k > 0 && k <= n {
-			told.Add(1)
+			calls.Add(1)
 		}
 	}
 	out, errs := d.run(t.Context())
 	require.NoError(t, errors.Join(errs[:]...))
-	require.Positive(t, told.Load())
+	require.Positive(t, calls.Load())
 	client := out[tss.Client]
-	require.Positive(t, client.Encoded.Len(), "the device has its share to keep")
+	require.Positive(t, client.Encoded.Len(), "the client's encoded share")
 	require.Equal(t, sha256.Sum256(client.Encoded.Reveal()), client.ShareHash)
 	require.Equal(t, client.ShareHash, out[tss.Server].ShareHash)
 }
 
-// A set that cannot be encoded is none, on both sides, and nobody is to blame.
-func TestJointOfNoPurpose(t *testing.T) {
+// If the new record cannot be encoded, both sides fail and blame nobody.
+func TestOperationWithoutPurpose(t *testing.T) {
 	t.Parallel()
 	d := newDevice("CREATE", nil, tss.Ed25519)
-	for _, j := range d.joints {
+	for _, j := range d.operations {
 		j.Purpose = 0
 	}
 	out, errs := d.run(t.Context())
@@ -45,10 +45,10 @@ func TestJointOfNoPurpose(t *testing.T) {
 	require.NotErrorAs(t, errors.Join(errs[:]...), new(*tss.ProtocolError))
 }
 
-// script is a Link that hands over what a test says, and takes everything.
+// script is a Link that returns given parts, and discards what is sent.
 type script struct {
 	parts []tss.Part
-	err   error // behind the parts; nil: nothing comes any more
+	err   error // returned after the parts; nil: Recv waits for ctx
 }
 
 func (s *script) Send(context.Context, tss.Part) error { return nil }
@@ -66,20 +66,20 @@ func (s *script) Recv(ctx context.Context) (tss.Part, error) {
 	return tss.Part{}, context.Cause(ctx)
 }
 
-// A side whose other side says what it may not, or whose link breaks, ends at once and says
-// which: the other one is to blame for what it said, and nobody for a link.
-func TestJointEndsWithItsFirstError(t *testing.T) {
+// A side ends at the first wrong part, for which it blames the other side, or when its link breaks, for which it blames
+// nobody.
+func TestOperationEndsWithTheFirstError(t *testing.T) {
 	t.Parallel()
 	run := func(s *script) error {
-		j := newDevice("CREATE", nil, tss.Ed25519).joints[tss.Server]
+		j := newDevice("CREATE", nil, tss.Ed25519).operations[tss.Server]
 		out, err := j.Run(t.Context(), s)
 		require.Nil(t, out)
 		return err
 	}
 	require.ErrorIs(t, run(&script{err: io.ErrUnexpectedEOF}), io.ErrUnexpectedEOF)
 	for name, parts := range map[string][]tss.Part{
-		"a word first":     {{MAC: []byte{1}}},
-		"a hello of none":  {{Hello: &tss.Hello{}}},
+		"a MAC first":      {{MAC: []byte{1}}},
+		"an empty hello":   {{Hello: &tss.Hello{}}},
 		"two hellos":       {{Hello: &tss.Hello{}}, {Hello: &tss.Hello{}}},
 		"an end and hello": {{End: &tss.End{}}, {Hello: &tss.Hello{}}},
 	} {

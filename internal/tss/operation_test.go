@@ -13,18 +13,17 @@ import (
 	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
 
-// wire is a Link in memory. meddle stands between the two ends: what it returns goes on, in
-// the place of the part.
+// wire is one end of an in-memory Link. tamper, which may be nil, returns what is sent in place of each part.
 type wire struct {
 	in     <-chan tss.Part
 	out    chan<- tss.Part
-	meddle func(tss.Part) []tss.Part
+	tamper func(tss.Part) []tss.Part
 }
 
 func (w *wire) Send(ctx context.Context, p tss.Part) error {
 	parts := []tss.Part{p}
-	if w.meddle != nil {
-		parts = w.meddle(p)
+	if w.tamper != nil {
+		parts = w.tamper(p)
 	}
 	for _, p := range parts {
 		select {
@@ -45,13 +44,13 @@ func (w *wire) Recv(ctx context.Context) (tss.Part, error) {
 	}
 }
 
-// device is a client's side and a service's, on two ends of a wire.
+// device is both sides of a device-held operation, on the two ends of a wire.
 type device struct {
-	joints [2]*tss.Operation
-	meddle [2]func(tss.Part) []tss.Part // with what a side sends
+	operations [2]*tss.Operation
+	tamper     [2]func(tss.Part) []tss.Part // by the sender
 }
 
-// set is a share set as the two machines hold it.
+// set is a share set with both shares.
 type set struct {
 	record []byte
 	shares [2]*tss.Share
@@ -64,15 +63,16 @@ func newDevice(operation string, from *set, curves ...tss.Curve) *device {
 	if operation == "BACKUP" {
 		purpose = tss.Backup
 	}
-	for p := range d.joints {
-		d.joints[p] = &tss.Operation{
-			Party: tss.Party(p), Kind: operation, SessionID: session, Attempt: 1, Curves: curves, Purpose: purpose, PreParams: source.PreParams,
+	for p := range d.operations {
+		d.operations[p] = &tss.Operation{
+			Party: tss.Party(p), Kind: operation, SessionID: session, Attempt: 1, Curves: curves, Purpose: purpose,
+			PreParams: source.PreParams,
 		}
 		if from != nil {
-			d.joints[p].Share = from.shares[p]
+			d.operations[p].Share = from.shares[p]
 		}
 	}
-	s := d.joints[tss.Server]
+	s := d.operations[tss.Server]
 	s.WalletID, s.ShareSetID = uuid.NewString(), uuid.NewString()
 	if from != nil {
 		s.WalletID, s.Record = from.shares[0].WalletID, from.record
@@ -80,21 +80,23 @@ func newDevice(operation string, from *set, curves ...tss.Curve) *device {
 	return d
 }
 
-// run returns when nothing of the two sides computes any more: one that was broken off
-// returns before, and what it computes still goes to its wire.
+// run runs both sides. It returns when neither computes any more, since a cancelled side still writes to its wire.
 func (d *device) run(ctx context.Context) (out [2]*tss.Output, errs [2]error) {
 	var busy sync.WaitGroup
 	defer busy.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	up, down := make(chan tss.Part, 64), make(chan tss.Part, 64)
-	ends := [2]*wire{tss.Client: {in: down, out: up, meddle: d.meddle[tss.Client]}, tss.Server: {in: up, out: down, meddle: d.meddle[tss.Server]}}
+	ends := [2]*wire{
+		tss.Client: {in: down, out: up, tamper: d.tamper[tss.Client]},
+		tss.Server: {in: up, out: down, tamper: d.tamper[tss.Server]},
+	}
 	var wg sync.WaitGroup
-	for p, j := range d.joints {
+	for p, j := range d.operations {
 		j.Observer.Busy = &busy
 		wg.Go(func() {
 			if out[p], errs[p] = j.Run(ctx, ends[p]); errs[p] != nil {
-				cancel() // as a session ends for both
+				cancel() // a session ends for both sides, too
 			}
 		})
 	}
@@ -102,7 +104,8 @@ func (d *device) run(ctx context.Context) (out [2]*tss.Output, errs [2]error) {
 	return out, errs
 }
 
-func (d *device) made(t *testing.T) *set {
+// makeSet runs d, and returns the new set after checking both outputs.
+func (d *device) makeSet(t *testing.T) *set {
 	t.Helper()
 	out, errs := d.run(t.Context())
 	require.NoError(t, errors.Join(errs[:]...))
@@ -119,28 +122,31 @@ func (d *device) made(t *testing.T) *set {
 	return s
 }
 
-// A wallet's whole life with its sides on two machines; and its sets are as good for a hosted
-// run. TestLongJoint has one with both curves.
-func TestJoint(t *testing.T) {
+// A wallet's whole life, device-held; its sets can then be used in a hosted run, too. TestLongOperation does it with
+// both curves.
+func TestOperation(t *testing.T) {
 	t.Parallel()
-	jointLife(t, tss.Ed25519)
+	operationLife(t, tss.Ed25519)
 }
 
-func jointLife(t *testing.T, curves ...tss.Curve) {
+func operationLife(t *testing.T, curves ...tss.Curve) {
 	t.Helper()
-	first := newDevice("CREATE", nil, curves...).made(t)
-	backup := newDevice("BACKUP", first, curves...).made(t)
-	second := newDevice("PROVISION", backup, curves...).made(t)
+	first := newDevice("CREATE", nil, curves...).makeSet(t)
+	backup := newDevice("BACKUP", first, curves...).makeSet(t)
+	second := newDevice("PROVISION", backup, curves...).makeSet(t)
 	for _, s := range []*set{first, second} {
 		for _, c := range curves {
 			d := newDevice("SIGN", s, c)
 			payload := digest("device-held")
 			var asked []tss.ReleasePoint
-			for _, j := range d.joints {
+			for _, j := range d.operations {
 				j.Payload = payload
 			}
-			d.joints[tss.Server].ShareSetID = ""
-			d.joints[tss.Server].BeforeRelease = func(_ context.Context, g tss.ReleasePoint) error { asked = append(asked, g); return nil }
+			d.operations[tss.Server].ShareSetID = ""
+			d.operations[tss.Server].BeforeRelease = func(_ context.Context, p tss.ReleasePoint) error {
+				asked = append(asked, p)
+				return nil
+			}
 			out, errs := d.run(t.Context())
 			require.NoError(t, errors.Join(errs[:]...))
 			rec, err := tss.ParseRecord(s.record)
@@ -149,7 +155,7 @@ func jointLife(t *testing.T, curves ...tss.Curve) {
 			for _, o := range out {
 				require.NoError(t, tss.Verify(c, key.PublicKey, payload, o.Signature))
 			}
-			require.Equal(t, gatesOf(c), asked)
+			require.Equal(t, releasePointsOf(c), asked)
 			require.Equal(t, out[0].Signature, out[1].Signature)
 		}
 	}
@@ -161,11 +167,11 @@ func jointLife(t *testing.T, curves ...tss.Curve) {
 	require.NoError(t, err)
 }
 
-// A client's first part, before it has heard anything, proves its share of the set that it uses
-// to whoever has the set's record; and in no other session, attempt or operation.
-func TestJointProof(t *testing.T) {
+// A client's hello, which is its first part, proves with the set's record that the client has its share; the proof is
+// not valid in another attempt.
+func TestOperationProof(t *testing.T) {
 	t.Parallel()
-	s := newDevice("CREATE", nil, tss.Ed25519).made(t)
+	s := newDevice("CREATE", nil, tss.Ed25519).makeSet(t)
 	rec, err := tss.ParseRecord(s.record)
 	require.NoError(t, err)
 	for _, operation := range []string{"CREATE", "BACKUP", "PROVISION", "SIGN"} {
@@ -174,17 +180,17 @@ func TestJointProof(t *testing.T) {
 			from = nil
 		}
 		d := newDevice(operation, from, tss.Ed25519)
-		client := d.joints[tss.Client]
+		client := d.operations[tss.Client]
 		client.Instance = uuid.NewString()
-		for _, j := range d.joints {
+		for _, j := range d.operations {
 			j.Payload = []byte("x")
 		}
 		if operation == "SIGN" {
-			d.joints[tss.Server].ShareSetID = ""
+			d.operations[tss.Server].ShareSetID = ""
 		}
 		var first, hello *tss.Hello
-		for p := range d.meddle {
-			d.meddle[p] = func(part tss.Part) []tss.Part {
+		for p := range d.tamper {
+			d.tamper[p] = func(part tss.Part) []tss.Part {
 				if part.Hello != nil && p == int(tss.Client) {
 					first = part.Hello
 				} else if part.Hello != nil {
@@ -195,63 +201,63 @@ func TestJointProof(t *testing.T) {
 		}
 		_, errs := d.run(t.Context())
 		require.NoError(t, errors.Join(errs[:]...))
-		require.Empty(t, hello.Proof, "the server's")
+		require.Empty(t, hello.Proof, "the server's hello")
 		if operation == "CREATE" {
 			require.Empty(t, first.Proof)
 			continue
 		}
-		about := tss.HelloContext{
-			Operation: operation, SessionID: client.SessionID, Attempt: 1, WalletID: rec.WalletID, ShareSetID: rec.ShareSetID,
+		helloContext := tss.HelloContext{
+			Operation: operation, SessionID: client.SessionID, Attempt: 1,
+			WalletID: rec.WalletID, ShareSetID: rec.ShareSetID,
 			RecordHash: tss.Hash(s.record), Instance: client.Instance,
 		}
 		if operation == "SIGN" {
-			about.Payload = client.Payload
+			helloContext.Payload = client.Payload
 		}
-		require.NoError(t, first.VerifyProof(&about, rec), operation)
-		about.Attempt++
-		require.ErrorIs(t, first.VerifyProof(&about, rec), tss.ErrShareMismatch)
+		require.NoError(t, first.VerifyProof(&helloContext, rec), operation)
+		helloContext.Attempt++
+		require.ErrorIs(t, first.VerifyProof(&helloContext, rec), tss.ErrShareMismatch)
 	}
 }
 
-// gatesOf are the gates that a signing passes, in order.
-func gatesOf(c tss.Curve) []tss.ReleasePoint {
+// releasePointsOf returns the release points of a signing, in order.
+func releasePointsOf(c tss.Curve) []tss.ReleasePoint {
 	if c == tss.Secp256k1 {
 		return []tss.ReleasePoint{tss.Arm, tss.Disarm}
 	}
 	return []tss.ReleasePoint{tss.Disarm}
 }
 
-// A closed gate keeps the signature from the other side.
-func TestJointGate(t *testing.T) {
+// If BeforeRelease fails, the other side gets no signature.
+func TestOperationBeforeRelease(t *testing.T) {
 	t.Parallel()
-	s := newDevice("CREATE", nil, tss.Ed25519).made(t)
+	s := newDevice("CREATE", nil, tss.Ed25519).makeSet(t)
 	for range 3 {
 		d := newDevice("SIGN", s, tss.Ed25519)
-		closed := errors.New("closed")
-		for _, j := range d.joints {
+		denied := errors.New("denied")
+		for _, j := range d.operations {
 			j.Payload = []byte("x")
 		}
-		d.joints[tss.Server].ShareSetID = ""
-		d.joints[tss.Server].BeforeRelease = func(context.Context, tss.ReleasePoint) error { return closed }
+		d.operations[tss.Server].ShareSetID = ""
+		d.operations[tss.Server].BeforeRelease = func(context.Context, tss.ReleasePoint) error { return denied }
 		out, errs := d.run(t.Context())
-		require.ErrorIs(t, errs[tss.Server], closed)
+		require.ErrorIs(t, errs[tss.Server], denied)
 		require.Error(t, errs[tss.Client])
 		require.Nil(t, out[tss.Client])
 	}
 }
 
-// TestLongJointMeddling meddles with every part.
-func TestJointMeddling(t *testing.T) {
+// TestLongOperationTampering tampers with every part.
+func TestOperationTampering(t *testing.T) {
 	t.Parallel()
-	jointMeddling(t, 3)
+	operationTampering(t, 3)
 }
 
-// Whoever stands between the two machines can end a run, and do nothing else: each
-// so-manieth part of a run, of either side, altered, left out, sent twice, or swapped with
-// the next.
-func jointMeddling(t *testing.T, each int) {
+// An attacker between the two sides can end a run, but nothing else. The test changes every so many parts of a run,
+// of either side: it alters or repeats one, or sends a MAC before it.
+func operationTampering(t *testing.T, each int) {
 	t.Helper()
-	s := newDevice("CREATE", nil, tss.Ed25519).made(t)
+	s := newDevice("CREATE", nil, tss.Ed25519).makeSet(t)
 	alter := func(p tss.Part) tss.Part {
 		flip := func(b []byte) []byte {
 			b = append([]byte{}, b...)
@@ -288,7 +294,7 @@ func jointMeddling(t *testing.T, each int) {
 			for n := 0; ; n += each {
 				d := newDevice("PROVISION", s, tss.Ed25519)
 				count, changed, isMAC := 0, false, false
-				d.meddle[party] = func(p tss.Part) []tss.Part {
+				d.tamper[party] = func(p tss.Part) []tss.Part {
 					if count++; count-1 == n {
 						changed, isMAC = true, p.MAC != nil
 						return change(p)
@@ -302,7 +308,7 @@ func jointMeddling(t *testing.T, each int) {
 				}
 				err := errors.Join(errs[:]...)
 				if isMAC && (way == "twice" || way == "doubled") {
-					require.NoError(t, err, "what comes after its last part is not read")
+					require.NoError(t, err, "nothing is read after the last part")
 					continue
 				}
 				require.Error(t, err, "%s %s %d", way, tss.Party(party), n)
@@ -312,7 +318,7 @@ func jointMeddling(t *testing.T, each int) {
 					require.ErrorAs(t, errs[other], &blamed, "%s %s %d", way, tss.Party(party), n)
 					require.Equal(t, tss.Party(party), blamed.Culprit)
 				}
-				require.Nil(t, out[other], "%s %s %d: the side that was lied to has a share", way, tss.Party(party), n)
+				require.Nil(t, out[other], "%s %s %d: the deceived side has a result", way, tss.Party(party), n)
 			}
 		}
 	}

@@ -16,12 +16,11 @@ import (
 	"github.com/mpcd/mpcd/internal/secret"
 )
 
-// PreParams is what one ECDSA party needs ahead of a key generation or a resharing: a
-// Paillier key and the ring-Pedersen parameters NTilde, h1, h2, from four safe primes
-// of 1024 bits. Slow to make, and used once: two sets with one Paillier key would let
-// a proof made for one be tried on the other.
+// PreParams are what one ECDSA party needs before a key generation or a resharing: a Paillier key and the ring-Pedersen
+// parameters NTilde, h1, h2, from four safe primes of 1024 bits. They are slow to make and used once: if two share sets
+// had the same Paillier key, a proof made for one could be replayed on the other.
 type PreParams struct {
-	p *eckeygen.LocalPreParams // nil once a run has taken it
+	p *eckeygen.LocalPreParams // nil once a run has consumed them, or they were wiped
 }
 
 // Format implements fmt.Formatter.
@@ -30,7 +29,7 @@ func (PreParams) Format(f fmt.State, _ rune) { secret.Format(f) }
 // LogValue implements slog.LogValuer.
 func (PreParams) LogValue() slog.Value { return slog.StringValue(secret.Redacted) }
 
-// Wipe overwrites the secret values; the set is of no use afterwards.
+// Wipe overwrites the secret values. The pre-params cannot be used afterwards. pp may be nil.
 func (pp *PreParams) Wipe() {
 	if pp != nil && pp.p != nil {
 		wipePreParams(pp.p)
@@ -42,14 +41,14 @@ func wipePreParams(p *eckeygen.LocalPreParams) {
 	wipe(p.PaillierSK.LambdaN, p.PaillierSK.PhiN, p.PaillierSK.P, p.PaillierSK.Q, p.Alpha, p.Beta, p.P, p.Q)
 }
 
-// Moduli returns the public Paillier N and NTilde, by which a set is recognised: a
-// wallet never uses one twice. It must not be called on a used set.
+// Moduli returns the public Paillier N and NTilde, which identify the pre-params: a wallet never uses either twice. It
+// must not be called on used pre-params.
 func (pp *PreParams) Moduli() (paillierN, nTilde *big.Int) {
 	return new(big.Int).Set(pp.p.PaillierSK.N), new(big.Int).Set(pp.p.NTildei)
 }
 
-// take hands the set to the one run that may use it.
-func (pp *PreParams) take() (*eckeygen.LocalPreParams, error) {
+// consume returns the values for use in one run. It fails with ErrPreParams the second time.
+func (pp *PreParams) consume() (*eckeygen.LocalPreParams, error) {
 	if pp == nil || pp.p == nil {
 		return nil, fmt.Errorf("%w: none given, or used before", ErrPreParams)
 	}
@@ -62,24 +61,24 @@ const (
 	preParamsKind     = "mpcd pre-params"
 	maxPreParamsBytes = 4 << 10
 	primeBits         = 8 * primeLen
-	// minDifferenceBits is tss-lib's own bound on |P - Q| (crypto/paillier, KS-BTL-F-03),
-	// far above the 2^(1024-100) of FIPS 186-5, A.1.3.
+	// minDifferenceBits is tss-lib's bound on |P - Q| (crypto/paillier, KS-BTL-F-03), far above the 2^(1024-100) of FIPS
+	// 186-5, A.1.3.
 	minDifferenceBits = primeBits - 3
-	// freshRounds of Miller-Rabin follow on ProbablyPrime's Baillie-PSW test when a set
-	// is made: 4^-30 for any composite.
+	// freshRounds is the number of Miller-Rabin rounds for new pre-params, in addition to ProbablyPrime's Baillie-PSW
+	// test: a composite passes with probability at most 4^-30.
 	freshRounds = 30
-	// loadRounds do when a set is loaded: it was tested in full when it was made, and its
-	// encoding is authenticated wherever it lies, so this looks for accidents.
+	// loadRounds is enough for stored pre-params: they were tested in full when they were made, and are authenticated in
+	// storage, so that only accidental damage is left to detect.
 	loadRounds = 1
 )
 
-// PreParamsSearch makes one set in steps, so that it can be interrupted between them
-// and lose little. The zero value is ready. It is used by one goroutine at a time.
+// PreParamsSearch makes one PreParams in steps, so that an interruption between them loses little work. The zero value
+// is ready to use. It is not safe for concurrent use.
 type PreParamsSearch struct {
 	primes []safeprime.SafePrime
 }
 
-// primesNeeded is how many safe primes a set takes.
+// primesNeeded is the number of safe primes in one PreParams.
 const primesNeeded = 4
 
 // Format implements fmt.Formatter.
@@ -88,10 +87,9 @@ func (PreParamsSearch) Format(f fmt.State, _ rune) { secret.Format(f) }
 // LogValue implements slog.LogValuer.
 func (PreParamsSearch) LogValue() slog.Value { return slog.StringValue(secret.Redacted) }
 
-// Step finds at most count more safe primes with the given number of goroutines (0: one
-// for each core), and returns a validated set once there are four, or nil while there
-// are not. It returns ctx's error within 50 ms of cancellation, and keeps the primes
-// that earlier steps found.
+// Step finds at most count more safe primes with the given number of goroutines (0: one for each core). It returns
+// validated pre-params once there are four primes, and nil before. It returns ctx's error within 50 ms of cancellation,
+// and keeps the primes that earlier steps found.
 func (s *PreParamsSearch) Step(ctx context.Context, workers, count int) (*PreParams, error) {
 	want := min(count, primesNeeded-len(s.primes))
 	found, err := safeprime.Find(ctx, safeprime.Options{Bits: primeBits, Count: want, Workers: workers})
@@ -100,13 +98,13 @@ func (s *PreParamsSearch) Step(ctx context.Context, workers, count int) (*PrePar
 	}
 	s.primes = append(s.primes, found...)
 	if len(s.primes) < primesNeeded {
-		return nil, nil //nolint:nilnil // documented: not there yet
+		return nil, nil //nolint:nilnil // documented: not finished
 	}
 	pp, err := assemble(rand.Reader, s.primes)
-	if errors.Is(err, errTooClose) { // one draw in twenty
+	if errors.Is(err, errTooClose) { // happens for one in twenty
 		s.primes[0].Wipe()
 		s.primes = s.primes[1:]
-		return nil, nil //nolint:nilnil // documented: not there yet
+		return nil, nil //nolint:nilnil // documented: not finished
 	}
 	s.Wipe()
 	if err != nil {
@@ -115,7 +113,7 @@ func (s *PreParamsSearch) Step(ctx context.Context, workers, count int) (*PrePar
 	return pp, pp.Validate()
 }
 
-// Wipe overwrites what was found so far.
+// Wipe overwrites the primes found so far.
 func (s *PreParamsSearch) Wipe() {
 	for _, p := range s.primes {
 		p.Wipe()
@@ -123,9 +121,8 @@ func (s *PreParamsSearch) Wipe() {
 	s.primes = nil
 }
 
-// GeneratePreParams makes a fresh set with the given number of goroutines (0: one for
-// each core). It takes about a CPU-second, and returns ctx's error within 50 ms of
-// cancellation.
+// GeneratePreParams makes fresh, validated pre-params with the given number of goroutines (0: one for each core). It
+// takes about a CPU-second, and returns ctx's error within 50 ms of cancellation.
 func GeneratePreParams(ctx context.Context, workers int) (*PreParams, error) {
 	var s PreParamsSearch
 	defer s.Wipe()
@@ -139,8 +136,8 @@ func GeneratePreParams(ctx context.Context, workers int) (*PreParams, error) {
 
 var errTooClose = errors.New("the primes are too close to each other")
 
-// assemble builds a set from four safe primes, as GG18 section 4.1 and tss-lib's own
-// generator do: N = PQ from the two that lie farthest apart, NTilde from the others.
+// assemble builds PreParams from four safe primes, as GG18 section 4.1 and tss-lib's generator do: N = PQ from the
+// smallest and the largest, NTilde from the others.
 func assemble(random io.Reader, sp []safeprime.SafePrime) (*PreParams, error) {
 	lo, hi := 0, 0
 	for i := range sp {
@@ -168,16 +165,16 @@ func assemble(random io.Reader, sp []safeprime.SafePrime) (*PreParams, error) {
 	if err != nil {
 		return nil, err
 	}
-	// alpha needs an inverse mod pq; it is drawn from Z*_NTilde as tss-lib does.
+	// alpha needs an inverse mod pq. It is drawn from Z*_NTilde, as in tss-lib.
 	alpha, err := randomUnit(random, nTilde)
 	if err != nil {
 		return nil, err
 	}
 	beta := new(big.Int).ModInverse(alpha, pq)
 	if beta == nil {
-		return nil, errTooClose // a multiple of p or q: about 2^-1022; draw again
+		return nil, errTooClose // a multiple of p or q, with probability 2^-1022: the caller tries again
 	}
-	h1 := new(big.Int).Exp(f, big.NewInt(2), nTilde) // a square: generates the squares mod NTilde
+	h1 := new(big.Int).Exp(f, big.NewInt(2), nTilde) // generates the squares mod NTilde
 	set := &eckeygen.LocalPreParams{
 		PaillierSK: paillierKey(sp[lo].P, sp[hi].P),
 		NTildei:    nTilde,
@@ -192,7 +189,7 @@ func assemble(random io.Reader, sp []safeprime.SafePrime) (*PreParams, error) {
 	return &PreParams{p: set}, nil
 }
 
-// paillierKey builds the private key from its primes, whose values it copies.
+// paillierKey builds the private key with copies of its primes.
 func paillierKey(p, q *big.Int) *paillier.PrivateKey {
 	p, q = new(big.Int).Set(p), new(big.Int).Set(q)
 	one := big.NewInt(1)
@@ -223,9 +220,8 @@ func randomUnit(random io.Reader, n *big.Int) (*big.Int, error) {
 	}
 }
 
-// Validate checks the set in full: tss-lib itself only looks for nils, and takes a set
-// of zeros (tss-lib.md, row 10). It costs some 0.2 CPU-seconds, nearly all of it in
-// the primality tests. It fails with ErrPreParams.
+// Validate checks the pre-params in full: tss-lib only checks for nils, and accepts zeros (tss-lib.md, row 10). It
+// takes about 0.2 CPU-seconds, mostly for the primality tests. It fails with ErrPreParams.
 func (pp *PreParams) Validate() error { return pp.check(freshRounds) }
 
 func (pp *PreParams) check(rounds int) error {
@@ -241,7 +237,8 @@ func (pp *PreParams) check(rounds int) error {
 		return fmt.Errorf("%w: Paillier: %w", ErrPreParams, errTooClose)
 	}
 	want := paillierKey(sk.P, sk.Q)
-	if want.N.Cmp(sk.N) != 0 || sk.LambdaN == nil || sk.PhiN == nil || want.LambdaN.Cmp(sk.LambdaN) != 0 || want.PhiN.Cmp(sk.PhiN) != 0 {
+	if want.N.Cmp(sk.N) != 0 || sk.LambdaN == nil || sk.PhiN == nil ||
+		want.LambdaN.Cmp(sk.LambdaN) != 0 || want.PhiN.Cmp(sk.PhiN) != 0 {
 		return fmt.Errorf("%w: Paillier: N, lambda or phi is not that of P and Q", ErrPreParams)
 	}
 	two, one := big.NewInt(2), big.NewInt(1)
@@ -259,18 +256,18 @@ func (pp *PreParams) check(rounds int) error {
 	return checkGenerators(p)
 }
 
-// checkSafePrimes wants two distinct safe primes of exactly 1024 bits whose product has
-// 2048. A safe prime above 7 is 3 mod 4, so that their product is a Blum integer.
+// checkSafePrimes checks that p and q are distinct safe primes of exactly 1024 bits whose product has 2048. A safe
+// prime above 7 is 3 mod 4, so that the product is a Blum integer.
 func checkSafePrimes(p, q *big.Int, rounds int) error {
 	if p.Cmp(q) == 0 {
 		return errors.New("the primes are equal")
 	}
 	if new(big.Int).Mul(p, q).BitLen() != modulusBits {
-		return fmt.Errorf("the product has not %d bits", modulusBits)
+		return fmt.Errorf("the product does not have %d bits", modulusBits)
 	}
 	for _, x := range []*big.Int{p, q} {
 		if x.BitLen() != primeBits || x.Bit(0) != 1 || x.Bit(1) != 1 {
-			return fmt.Errorf("a factor has not %d bits, or is not 3 mod 4", primeBits)
+			return fmt.Errorf("a factor does not have %d bits, or is not 3 mod 4", primeBits)
 		}
 		if !x.ProbablyPrime(rounds) || !new(big.Int).Rsh(x, 1).ProbablyPrime(rounds) {
 			return errors.New("a factor is not a safe prime")
@@ -279,8 +276,8 @@ func checkSafePrimes(p, q *big.Int, rounds int) error {
 	return nil
 }
 
-// checkGenerators wants h1 and h2 to be units that generate each other: h2 = h1^alpha,
-// h1 = h2^beta mod NTilde, alpha*beta = 1 mod pq.
+// checkGenerators checks that h1 and h2 are units that generate each other: h2 = h1^alpha and h1 = h2^beta mod NTilde,
+// alpha*beta = 1 mod pq.
 func checkGenerators(p *eckeygen.LocalPreParams) error {
 	one := big.NewInt(1)
 	top := new(big.Int).Sub(p.NTildei, one)
@@ -304,7 +301,7 @@ func checkGenerators(p *eckeygen.LocalPreParams) error {
 	return nil
 }
 
-// wirePreParams holds the primes and exponents only; all else follows from them.
+// wirePreParams has the primes, generators and exponents only; the other values are computed from them.
 type wirePreParams struct {
 	header
 	PaillierP []byte `cbor:"2,keyasint"`
@@ -332,10 +329,10 @@ type preParamsField struct {
 	size int // bytes
 }
 
-// Encode returns the set as bytes, which are as secret as a share.
+// Encode returns the encoded pre-params, which are as secret as a share. It fails with ErrPreParams if they were used.
 func (pp *PreParams) Encode() (secret.Bytes, error) {
 	if pp == nil || pp.p == nil {
-		return secret.Bytes{}, fmt.Errorf("%w: none, or used before", ErrPreParams)
+		return secret.Bytes{}, fmt.Errorf("%w: none given, or used before", ErrPreParams)
 	}
 	w := wirePreParams{header: header{preParamsKind, formatVersion}}
 	fields := w.fields(pp.p, pp.p.PaillierSK)
@@ -353,8 +350,8 @@ func (pp *PreParams) Encode() (secret.Bytes, error) {
 	return secret.New(b), nil
 }
 
-// ParsePreParams decodes a set that Encode made and whose bytes were authenticated, and
-// validates it with fewer primality rounds than Validate. It fails with ErrPreParams.
+// ParsePreParams decodes the output of Encode, which must have been authenticated, and validates it with fewer
+// primality rounds than Validate. It fails with ErrPreParams.
 func ParsePreParams(b secret.Bytes) (*PreParams, error) {
 	var w wirePreParams
 	p, sk := &eckeygen.LocalPreParams{}, &paillier.PrivateKey{}
@@ -370,7 +367,7 @@ func ParsePreParams(b secret.Bytes) (*PreParams, error) {
 		}
 	}
 	for _, x := range []*big.Int{sk.P, sk.Q, p.P, p.Q} {
-		if x.BitLen() < primeBits-1 { // so that nothing below divides by zero
+		if x.BitLen() < primeBits-1 { // paillierKey would divide by zero
 			return nil, fmt.Errorf("%w: a prime is too short", ErrPreParams)
 		}
 	}

@@ -10,11 +10,11 @@ import (
 	"github.com/mpcd/mpcd/internal/secret"
 )
 
-// tss-lib.md, row 10: tss-lib looks for nils only, and takes a set of zeros.
+// tss-lib.md, row 10: tss-lib only checks for nils, and accepts pre-params of zeros.
 func TestRow10Validate(t *testing.T) {
 	one, two := big.NewInt(1), big.NewInt(2)
 	plus := func(x *big.Int, k int64) *big.Int { return new(big.Int).Add(x, big.NewInt(k)) }
-	// composite has the right form and size, and no small factor.
+	// composite returns a composite number of the right form and size.
 	composite := func(like *big.Int) *big.Int {
 		x := new(big.Int).Set(like)
 		for x.ProbablyPrime(20) {
@@ -22,7 +22,7 @@ func TestRow10Validate(t *testing.T) {
 		}
 		return x
 	}
-	// unsafePrime is a prime that is 3 mod 4, but whose half is none.
+	// unsafePrime returns a prime x that is 3 mod 4, but for which (x-1)/2 is not prime.
 	unsafePrime := func(like *big.Int) *big.Int {
 		x := new(big.Int).Set(like)
 		for {
@@ -34,7 +34,7 @@ func TestRow10Validate(t *testing.T) {
 	}
 	half := func(x *big.Int) *big.Int { return new(big.Int).Rsh(x, 1) }
 	safe := func(half *big.Int) *big.Int { return plus(new(big.Int).Mul(half, two), 1) }
-	// moduli makes N and NTilde fit the primes again, so that only these are wrong.
+	// moduli recomputes N and NTilde, so that only the primes are wrong.
 	moduli := func(pp *PreParams) {
 		p := pp.p
 		p.PaillierSK = paillierKey(p.PaillierSK.P, p.PaillierSK.Q)
@@ -44,32 +44,65 @@ func TestRow10Validate(t *testing.T) {
 		spoil func(pp *PreParams)
 		want  string
 	}{
-		"composite P": {func(pp *PreParams) { pp.p.PaillierSK.P = composite(plus(pp.p.PaillierSK.P, -4)); moduli(pp) }, "not a safe prime"},
-		"composite Q": {func(pp *PreParams) { pp.p.PaillierSK.Q = composite(plus(pp.p.PaillierSK.Q, -4)); moduli(pp) }, "not a safe prime"},
-		"P not safe":  {func(pp *PreParams) { pp.p.PaillierSK.P = unsafePrime(pp.p.PaillierSK.P); moduli(pp) }, "not a safe prime"},
-		"Q not safe":  {func(pp *PreParams) { pp.p.PaillierSK.Q = unsafePrime(pp.p.PaillierSK.Q); moduli(pp) }, "not a safe prime"},
-		"P 1 mod 4":   {func(pp *PreParams) { pp.p.PaillierSK.P = plus(pp.p.PaillierSK.P, -2); moduli(pp) }, "3 mod 4"},
-		"P even":      {func(pp *PreParams) { pp.p.PaillierSK.P = plus(pp.p.PaillierSK.P, -1); moduli(pp) }, "3 mod 4"},
-		"P = Q":       {func(pp *PreParams) { pp.p.PaillierSK.Q = pp.p.PaillierSK.P; moduli(pp) }, "equal"},
-		"short P":     {func(pp *PreParams) { pp.p.PaillierSK.P = big.NewInt(23); moduli(pp) }, "2048 bits"},
+		"composite P": {func(pp *PreParams) {
+			pp.p.PaillierSK.P = composite(plus(pp.p.PaillierSK.P, -4))
+			moduli(pp)
+		}, "not a safe prime"},
+		"composite Q": {func(pp *PreParams) {
+			pp.p.PaillierSK.Q = composite(plus(pp.p.PaillierSK.Q, -4))
+			moduli(pp)
+		}, "not a safe prime"},
+		"P not safe": {func(pp *PreParams) {
+			pp.p.PaillierSK.P = unsafePrime(pp.p.PaillierSK.P)
+			moduli(pp)
+		}, "not a safe prime"},
+		"Q not safe": {func(pp *PreParams) {
+			pp.p.PaillierSK.Q = unsafePrime(pp.p.PaillierSK.Q)
+			moduli(pp)
+		}, "not a safe prime"},
+		"P 1 mod 4": {func(pp *PreParams) { pp.p.PaillierSK.P = plus(pp.p.PaillierSK.P, -2); moduli(pp) }, "3 mod 4"},
+		"P even":    {func(pp *PreParams) { pp.p.PaillierSK.P = plus(pp.p.PaillierSK.P, -1); moduli(pp) }, "3 mod 4"},
+		"P = Q":     {func(pp *PreParams) { pp.p.PaillierSK.Q = pp.p.PaillierSK.P; moduli(pp) }, "equal"},
+		"short P":   {func(pp *PreParams) { pp.p.PaillierSK.P = big.NewInt(23); moduli(pp) }, "2048 bits"},
 		"P short, Q long": {func(pp *PreParams) {
 			p := pp.p.PaillierSK
 			p.P, p.Q = half(p.P), new(big.Int).Mul(p.Q, two)
 			moduli(pp)
 		}, "1024 bits"},
-		"negative P and Q":       {func(pp *PreParams) { p := pp.p.PaillierSK; p.P, p.Q = new(big.Int).Neg(p.P), new(big.Int).Neg(p.Q) }, "1024 bits"},
-		"N":                      {func(pp *PreParams) { n := pp.p.PaillierSK; n.N = plus(n.N, 2) }, "not that of P and Q"},
-		"phi":                    {func(pp *PreParams) { n := pp.p.PaillierSK; n.PhiN = plus(n.PhiN, 2) }, "not that of P and Q"},
-		"lambda":                 {func(pp *PreParams) { n := pp.p.PaillierSK; n.LambdaN = plus(n.LambdaN, 2) }, "not that of P and Q"},
-		"no phi":                 {func(pp *PreParams) { pp.p.PaillierSK.PhiN = nil }, "not that of P and Q"},
-		"no lambda":              {func(pp *PreParams) { pp.p.PaillierSK.LambdaN = nil }, "not that of P and Q"},
-		"composite p":            {func(pp *PreParams) { pp.p.P = half(composite(safe(plus(pp.p.P, -2)))); moduli(pp) }, "not a safe prime"},
-		"2q+1 not prime":         {func(pp *PreParams) { pp.p.Q = half(composite(plus(safe(pp.p.Q), -4))); moduli(pp) }, "not a safe prime"},
-		"p not prime":            {func(pp *PreParams) { pp.p.P = half(unsafePrime(safe(pp.p.P))); moduli(pp) }, "not a safe prime"},
-		"p = q":                  {func(pp *PreParams) { pp.p.Q = pp.p.P; moduli(pp) }, "equal"},
-		"short p":                {func(pp *PreParams) { pp.p.P = big.NewInt(11); moduli(pp) }, "2048 bits"},
-		"NTilde":                 {func(pp *PreParams) { pp.p.NTildei = plus(pp.p.NTildei, 2) }, "not (2p+1)(2q+1)"},
-		"N = NTilde":             {func(pp *PreParams) { pp.p.P, pp.p.Q = half(pp.p.PaillierSK.P), half(pp.p.PaillierSK.Q); moduli(pp) }, "common factor"},
+		"negative P and Q": {func(pp *PreParams) {
+			p := pp.p.PaillierSK
+			p.P, p.Q = new(big.Int).Neg(p.P), new(big.Int).Neg(p.Q)
+		}, "1024 bits"},
+		"N": {func(pp *PreParams) { n := pp.p.PaillierSK; n.N = plus(n.N, 2) }, "not that of P and Q"},
+		"phi": {func(pp *PreParams) {
+			n := pp.p.PaillierSK
+			n.PhiN = plus(n.PhiN, 2)
+		}, "not that of P and Q"},
+		"lambda": {func(pp *PreParams) {
+			n := pp.p.PaillierSK
+			n.LambdaN = plus(n.LambdaN, 2)
+		}, "not that of P and Q"},
+		"no phi":    {func(pp *PreParams) { pp.p.PaillierSK.PhiN = nil }, "not that of P and Q"},
+		"no lambda": {func(pp *PreParams) { pp.p.PaillierSK.LambdaN = nil }, "not that of P and Q"},
+		"composite p": {func(pp *PreParams) {
+			pp.p.P = half(composite(safe(plus(pp.p.P, -2))))
+			moduli(pp)
+		}, "not a safe prime"},
+		"2q+1 not prime": {func(pp *PreParams) {
+			pp.p.Q = half(composite(plus(safe(pp.p.Q), -4)))
+			moduli(pp)
+		}, "not a safe prime"},
+		"p not prime": {func(pp *PreParams) {
+			pp.p.P = half(unsafePrime(safe(pp.p.P)))
+			moduli(pp)
+		}, "not a safe prime"},
+		"p = q":   {func(pp *PreParams) { pp.p.Q = pp.p.P; moduli(pp) }, "equal"},
+		"short p": {func(pp *PreParams) { pp.p.P = big.NewInt(11); moduli(pp) }, "2048 bits"},
+		"NTilde":  {func(pp *PreParams) { pp.p.NTildei = plus(pp.p.NTildei, 2) }, "not (2p+1)(2q+1)"},
+		"N = NTilde": {func(pp *PreParams) {
+			pp.p.P, pp.p.Q = half(pp.p.PaillierSK.P), half(pp.p.PaillierSK.Q)
+			moduli(pp)
+		}, "common factor"},
 		"a common prime":         {func(pp *PreParams) { pp.p.P = half(pp.p.PaillierSK.Q); moduli(pp) }, "common factor"},
 		"h1 = h2":                {func(pp *PreParams) { pp.p.H2i = pp.p.H1i }, "h1 equals h2"},
 		"h2 not h1^alpha":        {func(pp *PreParams) { pp.p.H2i = plus(pp.p.H2i, 1) }, "h1^alpha"},
@@ -85,7 +118,11 @@ func TestRow10Validate(t *testing.T) {
 		"negative h2":            {func(pp *PreParams) { pp.p.H2i = new(big.Int).Neg(pp.p.H2i) }, "trivial"},
 		"zeros": {func(pp *PreParams) {
 			p := pp.p
-			for _, x := range []**big.Int{&p.PaillierSK.N, &p.PaillierSK.P, &p.PaillierSK.Q, &p.PaillierSK.PhiN, &p.PaillierSK.LambdaN, &p.NTildei, &p.H1i, &p.H2i, &p.Alpha, &p.Beta, &p.P, &p.Q} {
+			sk := p.PaillierSK
+			for _, x := range []**big.Int{
+				&sk.N, &sk.P, &sk.Q, &sk.PhiN, &sk.LambdaN,
+				&p.NTildei, &p.H1i, &p.H2i, &p.Alpha, &p.Beta, &p.P, &p.Q,
+			} {
 				*x = new(big.Int)
 			}
 		}, "equal"},
@@ -100,7 +137,7 @@ func TestRow10Validate(t *testing.T) {
 			t.Parallel()
 			pp := freshPreParams(t)
 			c.spoil(pp)
-			err := pp.check(loadRounds) // Validate takes more rounds, and seconds
+			err := pp.check(loadRounds) // faster than Validate, which has more rounds
 			require.ErrorIs(t, err, ErrPreParams)
 			require.ErrorContains(t, err, c.want)
 		})
@@ -109,13 +146,13 @@ func TestRow10Validate(t *testing.T) {
 	require.ErrorIs(t, new(PreParams).Validate(), ErrPreParams)
 }
 
-// A pair of close primes falls to Fermat's method; tss-lib has a bound of its own.
+// The product of two close primes can be factored by Fermat's method; tss-lib has the same bound.
 func TestRow10ClosePrimes(t *testing.T) {
 	t.Parallel()
 	pp := freshPreParams(t)
 	sk := pp.p.PaillierSK
-	// The next safe prime is too far to search for in a test: any other one that shares
-	// the top bits will do, and of twelve sets of four some pair does.
+	// Searching for the next safe prime takes too long. Any pair with equal top bits is enough, and there is one among the
+	// committed sets.
 	var near [2]*big.Int
 	all := allPrimes(t)
 	for i, x := range all {
@@ -135,7 +172,7 @@ func TestRow10ClosePrimes(t *testing.T) {
 	require.NoError(t, pp.Validate())
 }
 
-// A set comes back from its encoding as it was; what is cut, long, or altered does not.
+// Encoding and parsing are inverse; truncated, longer or altered encodings are rejected.
 func TestPreParamsEncoding(t *testing.T) {
 	t.Parallel()
 	b := preParamsBytes(t)
@@ -148,7 +185,7 @@ func TestPreParamsEncoding(t *testing.T) {
 	require.Zero(t, n.Cmp(pp.p.PaillierSK.N))
 	n.SetInt64(0)
 	nTilde.SetInt64(0)
-	require.NoError(t, pp.Validate(), "Moduli hands out copies")
+	require.NoError(t, pp.Validate(), "Moduli returns copies")
 
 	for i := range b {
 		_, err := ParsePreParams(secret.New(bytes.Clone(b[:i])))
@@ -166,7 +203,7 @@ func TestPreParamsEncoding(t *testing.T) {
 	}
 }
 
-// Short primes and zeros of the right length must not divide by zero on the way.
+// Short primes and zeros of the right length are rejected without a division by zero.
 func TestRow10ParseShortPrimes(t *testing.T) {
 	t.Parallel()
 	pp := freshPreParams(t)
@@ -194,7 +231,8 @@ func TestRow10ParseShortPrimes(t *testing.T) {
 func TestPreParamsWipe(t *testing.T) {
 	pp := freshPreParams(t)
 	p := pp.p
-	secrets := []*big.Int{p.PaillierSK.LambdaN, p.PaillierSK.PhiN, p.PaillierSK.P, p.PaillierSK.Q, p.Alpha, p.Beta, p.P, p.Q}
+	sk := p.PaillierSK
+	secrets := []*big.Int{sk.LambdaN, sk.PhiN, sk.P, sk.Q, p.Alpha, p.Beta, p.P, p.Q}
 	requireWiped(t, secrets, pp.Wipe)
 	_, err := pp.Encode()
 	require.ErrorIs(t, err, ErrPreParams)
@@ -202,7 +240,7 @@ func TestPreParamsWipe(t *testing.T) {
 	(*PreParams)(nil).Wipe()
 }
 
-// requireWiped wants wipe to clear the memory of each of xs.
+// requireWiped requires that wipe clears the memory of each of xs.
 func requireWiped(t *testing.T, xs []*big.Int, wipe func()) {
 	t.Helper()
 	words := make([][]big.Word, len(xs))

@@ -20,39 +20,38 @@ const (
 	proofLen   = 64
 )
 
-// HelloContext is what a device's hello is about, as each side knows it. The hello's proof is
-// a signature over it and over the hello itself, under the client's share of the set that is
-// used, on that set's first curve: whoever has a token and no share proves nothing, and what
-// one session, attempt or instance has proven proves nothing for another.
+// HelloContext is what a device's hello is bound to. The hello's proof is a signature over the context and the hello
+// itself, under the client's share of the set that is used, on that set's first curve: a caller with stolen credentials
+// but without the share cannot make one, and a proof is valid for one session, attempt and instance only.
 type HelloContext struct {
-	Operation  string // as Operation.Kind
+	Operation  string // see Operation.Kind
 	SessionID  string
 	Attempt    uint32
 	WalletID   string
 	ShareSetID string            // of the set that is used
-	RecordHash [sha256.Size]byte // of the same set's encoded record
-	Payload    []byte            // what is signed; nil otherwise
-	Instance   string            // as Operation.Instance
+	RecordHash [sha256.Size]byte // SHA-256 of that set's encoded record
+	Payload    []byte            // to sign; nil for other operations
+	Instance   string            // see Operation.Instance
 }
 
-// digest is what a proof signs.
-func (about *HelloContext) digest(x *Hello) []byte {
+// digest returns what a proof signs.
+func (hc *HelloContext) digest(x *Hello) []byte {
 	h := sha256.New()
-	put(h, []byte(helloLabel), []byte(about.Operation),
-		[]byte(about.SessionID), binary.BigEndian.AppendUint32(nil, about.Attempt),
-		[]byte(about.WalletID), []byte(about.ShareSetID), about.RecordHash[:],
-		signedDigest(about.Operation, about.Payload),
-		[]byte(Client.String()), []byte(about.Instance), x.Nonce, x.SessionKey, x.PartyKeys)
+	addFields(h, []byte(helloLabel), []byte(hc.Operation),
+		[]byte(hc.SessionID), binary.BigEndian.AppendUint32(nil, hc.Attempt),
+		[]byte(hc.WalletID), []byte(hc.ShareSetID), hc.RecordHash[:],
+		signedDigest(hc.Operation, hc.Payload),
+		[]byte(Client.String()), []byte(hc.Instance), x.Nonce, x.SessionKey, x.PartyKeys)
 	return h.Sum(nil)
 }
 
-// Prove signs the hello with the client's share of the set that is used. It fails with
-// ErrShareMismatch where the share has no key. The share is not changed.
-func (x *Hello) Prove(about *HelloContext, share *Share) error {
+// Prove sets x.Proof: it signs the hello with the client's share of the set that is used, which it does not change. It
+// fails with ErrShareMismatch if the share has no key.
+func (x *Hello) Prove(hc *HelloContext, share *Share) error {
 	if len(share.Keys) == 0 {
 		return fmt.Errorf("%w: it has no key", ErrShareMismatch)
 	}
-	k, digest := &share.Keys[0], about.digest(x)
+	k, digest := &share.Keys[0], hc.digest(x)
 	if k.Curve == Secp256k1 {
 		x.Proof = proveECDSA(k.xi, digest)
 	} else {
@@ -61,20 +60,20 @@ func (x *Hello) Prove(about *HelloContext, share *Share) error {
 	return nil
 }
 
-// helloContext is what the client's own hello is about.
+// helloContext returns the context of the client's own hello.
 func (j *Operation) helloContext() *HelloContext {
 	return &HelloContext{
 		Operation: j.Kind, SessionID: j.SessionID, Attempt: j.Attempt,
-		WalletID: j.Share.WalletID, ShareSetID: j.Share.ShareSetID, RecordHash: j.Share.RecordHash, Payload: j.Payload, Instance: j.Instance,
+		WalletID: j.Share.WalletID, ShareSetID: j.Share.ShareSetID, RecordHash: j.Share.RecordHash,
+		Payload: j.Payload, Instance: j.Instance,
 	}
 }
 
-// VerifyProof checks that the hello's sender has the client's share of the set that rec is of.
-// It fails with ErrShareMismatch, and costs one verification whatever the hello holds. rec is
-// one that ParseRecord has checked.
-func (x *Hello) VerifyProof(about *HelloContext, rec *Record) error {
+// VerifyProof checks that the hello's sender has the client's share of rec's set. It fails with ErrShareMismatch. Its
+// cost is one verification, whatever the hello contains. rec must come from ParseRecord.
+func (x *Hello) VerifyProof(hc *HelloContext, rec *Record) error {
 	k := &rec.Keys[0]
-	public, digest := k.Curve.encodePoint(k.Parties[Client].BigX), about.digest(x)
+	public, digest := k.Curve.encodePoint(k.Parties[Client].BigX), hc.digest(x)
 	var ok bool
 	if k.Curve == Secp256k1 {
 		ok = verifyECDSA(must(secp256k1.ParsePubKey(public)), digest, x.Proof)
@@ -82,7 +81,8 @@ func (x *Hello) VerifyProof(about *HelloContext, rec *Record) error {
 		ok = verifyEdDSA(public, digest, x.Proof)
 	}
 	if !ok {
-		return fmt.Errorf("%w: the hello's proof is not by the client's share of set %s", ErrShareMismatch, rec.ShareSetID)
+		return fmt.Errorf("%w: the hello's proof does not verify under the client share of set %s",
+			ErrShareMismatch, rec.ShareSetID)
 	}
 	return nil
 }
@@ -100,9 +100,9 @@ func proveECDSA(x *big.Int, digest []byte) []byte {
 	return slices.Concat(rb[:], sb[:])
 }
 
-// verifyECDSA takes the one form of a signature that proveECDSA makes: r and s below q, s low.
+// verifyECDSA accepts only signatures of the form that proveECDSA makes: r and s below q, s low.
 func verifyECDSA(pub *secp256k1.PublicKey, digest, sig []byte) bool {
-	if len(digest) != sha256.Size || len(sig) != proofLen { // the verifier below would cut a longer digest
+	if len(digest) != sha256.Size || len(sig) != proofLen { // the verifier below would truncate a longer digest
 		return false
 	}
 	var r, s secp256k1.ModNScalar
@@ -112,10 +112,9 @@ func verifyECDSA(pub *secp256k1.PublicKey, digest, sig []byte) bool {
 	return ecdsa.NewSignature(&r, &s).Verify(digest, pub)
 }
 
-// proveEdDSA signs as Ed25519 does (RFC 8032), but from the scalar itself: a share has no seed
-// from which crypto/ed25519 could derive it and the nonce's prefix. The nonce is the SHA-512 of
-// fresh randomness, the scalar and the message: unlike a random one it is no worse than the
-// hash where randomness fails, and unlike a derived one it does not repeat under a fault.
+// proveEdDSA makes an Ed25519 signature (RFC 8032) with the scalar itself: crypto/ed25519 derives the scalar and the
+// nonce's prefix from a seed, and a share has none. The nonce is the SHA-512 of fresh randomness, the scalar and the
+// message: it stays secret if the random source fails, and a fault attack gets no second signature with the same nonce.
 func proveEdDSA(x *big.Int, message []byte) []byte {
 	secret := edwardsScalar(x)
 	public := new(edwards25519.Point).ScalarBaseMult(secret)
@@ -134,7 +133,7 @@ func proveEdDSA(x *big.Int, message []byte) []byte {
 	return append(commitment, s.Bytes()...)
 }
 
-// hashToScalar is SHA-512 of the fields, one after the other, modulo the group's order.
+// hashToScalar returns the SHA-512 of the concatenated fields, modulo the group's order.
 func hashToScalar(fields ...[]byte) *edwards25519.Scalar {
 	h := sha512.New()
 	for _, f := range fields {
@@ -145,8 +144,8 @@ func hashToScalar(fields ...[]byte) *edwards25519.Scalar {
 	return must(edwards25519.NewScalar().SetUniformBytes(sum))
 }
 
-// verifyEdDSA is crypto/ed25519's, which takes canonical scalars alone and no cofactor, with
-// the commitment in the prime-order group and in its one encoding too.
+// verifyEdDSA verifies with crypto/ed25519, which accepts only canonical scalars and does not multiply by the cofactor.
+// The commitment must be the canonical encoding of a point in the prime-order group, too.
 func verifyEdDSA(public, message, sig []byte) bool {
 	if len(public) != ed25519.PublicKeySize || len(sig) != ed25519.SignatureSize {
 		return false

@@ -13,22 +13,21 @@ import (
 	edsigning "github.com/bnb-chain/tss-lib/v2/eddsa/signing"
 )
 
-// role says which of a side's tss-lib parties is meant. Key generation and signing
-// have one committee and one party a side; a resharing has two.
+// role is the committee of a tss-lib party. Key generation and signing have one committee, with one party on each side;
+// a resharing has two.
 type role uint8
 
 const (
-	oldRole role = iota // in a resharing, the party that holds the old share
-	newRole             // in a resharing, the party that gets the new one
+	oldRole role = iota // in a resharing, the party with the old share
+	newRole             // in a resharing, the party that gets the new share
 )
 
-// onlyRole is the one party's role where there is no resharing.
+// onlyRole is the role of all parties in other protocols.
 const onlyRole = oldRole
 
-// step says where one tss-lib message type stands in its protocol. tss-lib takes
-// messages of other protocols, and with wrong flags, without an error and then
-// stalls (tss-lib.md, row 15), so this table alone says what a message is: its
-// sender's role, its receivers and the broadcast flag follow from its type.
+// step is the place of one tss-lib message type in its protocol. tss-lib accepts messages of other protocols, or with
+// wrong flags, without an error and then stalls (tss-lib.md, row 15). So a message's round, its sender's role, its
+// receivers and its broadcast flag are taken from these tables, by its type.
 type step struct {
 	round     int
 	from      role
@@ -42,7 +41,7 @@ type protocol struct {
 	steps  map[protoreflect.FullName]step
 }
 
-// last returns the round of the last messages.
+// last returns the last round in which messages are sent.
 func (p *protocol) last() int {
 	k := 0
 	for _, st := range p.steps {
@@ -51,8 +50,8 @@ func (p *protocol) last() int {
 	return k
 }
 
-// private reports whether a payload is a message to one party alone, which may carry a
-// share, and of which curve. What is no message of any protocol is not.
+// private reports whether a payload is a message to one party, which may contain a share, and returns the curve of its
+// protocol. It returns 0, false for a payload that is not a message of any protocol.
 func private(payload []byte) (of Curve, is bool) {
 	var a anypb.Any
 	if proto.Unmarshal(payload, &a) != nil {

@@ -9,17 +9,15 @@ import (
 	tsscrypto "github.com/bnb-chain/tss-lib/v2/crypto"
 )
 
-// SetID names one share set. It is part of every share and of every record, so that
-// neither can be taken for another set's.
+// SetID identifies a share set. Every share and every record contains it, so that neither can pass for another set's.
 type SetID struct {
 	WalletID   string // UUID
 	ShareSetID string // UUID
 	Purpose    Purpose
 }
 
-// Record is the public record of one share set: everything about it that is not
-// secret, and the only source of public values for a later run. A share commits to it
-// by its SHA-256 (Hash).
+// Record is a share set's share record: all of its public values, and their only source for later runs. Both shares
+// commit to its SHA-256 (Hash).
 type Record struct {
 	SetID
 	Keys []KeyRecord // one for each curve, in the order of Curves
@@ -36,12 +34,12 @@ type KeyRecord struct {
 type Public struct {
 	PartyKey *big.Int           // in [1, q), distinct from the other party's
 	BigX     *tsscrypto.ECPoint // Xi*G
-	// The following are nil for Ed25519.
+	// nil for Ed25519:
 	PaillierN      *big.Int // 2048 bits
 	NTilde, H1, H2 *big.Int // 2048 bits; the ring-Pedersen parameters of the range proofs
 }
 
-// Hash returns the SHA-256 of an encoded record, which is what a share commits to.
+// Hash returns the SHA-256 of an encoded record, to which its set's shares commit.
 func Hash(encodedRecord []byte) [sha256.Size]byte { return sha256.Sum256(encodedRecord) }
 
 // Key returns the record's entry for c.
@@ -84,7 +82,7 @@ type wirePublic struct {
 	H2        []byte `cbor:"6,keyasint,omitempty"`
 }
 
-// Encode returns the record's only encoding, after the checks of ParseRecord.
+// Encode returns the record's canonical encoding, after the checks of ParseRecord. It fails with ErrRecordMalformed.
 func (r *Record) Encode() ([]byte, error) {
 	w := wireRecord{header: header{recordKind, formatVersion}, Purpose: r.Purpose}
 	var err error
@@ -123,7 +121,9 @@ func (k *KeyRecord) pack() (wireKey, error) {
 		}
 		q := wirePublic{PartyKey: key, BigX: k.Curve.encodePoint(p.BigX)}
 		if k.Curve == Secp256k1 {
-			for dst, src := range map[*[]byte]*big.Int{&q.PaillierN: p.PaillierN, &q.NTilde: p.NTilde, &q.H1: p.H1, &q.H2: p.H2} {
+			for dst, src := range map[*[]byte]*big.Int{
+				&q.PaillierN: p.PaillierN, &q.NTilde: p.NTilde, &q.H1: p.H1, &q.H2: p.H2,
+			} {
 				if *dst, err = fixed(src, modulusLen); err != nil {
 					return wireKey{}, err
 				}
@@ -134,10 +134,9 @@ func (k *KeyRecord) pack() (wireKey, error) {
 	return w, nil
 }
 
-// ParseRecord decodes a record and checks that it is whole and consistent: every point
-// canonical and of prime order, party keys in [1, q) and distinct, moduli of exactly
-// 2048 bits, and the public key the Lagrange combination of the parties' points.
-// It fails with ErrRecordMalformed.
+// ParseRecord decodes a record and checks that it is complete and consistent: points are canonical and of prime order,
+// party keys are distinct and in [1, q), moduli have exactly 2048 bits, and the public key is the Lagrange combination
+// of the parties' points. It fails with ErrRecordMalformed.
 func ParseRecord(b []byte) (*Record, error) {
 	var w wireRecord
 	if err := decode(b, recordKind, maxRecordBytes, &w, &w.header); err != nil {
@@ -169,7 +168,7 @@ func ParseRecord(b []byte) (*Record, error) {
 	return r, nil
 }
 
-// checkCurves wants at least one known curve, each once, in ascending order.
+// checkCurves checks for at least one curve, and for known curves in ascending order, without repetition.
 func checkCurves(curves []Curve) error {
 	if len(curves) == 0 {
 		return fmt.Errorf("no curve")
@@ -223,7 +222,7 @@ func (w *wirePublic) unpack(c Curve) (*Public, error) {
 	return &p, nil
 }
 
-// check holds the values of a key record against each other: tss-lib.md, rows 8 and 9.
+// check checks that the values are in range and consistent: tss-lib.md, rows 8 and 9.
 func (k *KeyRecord) check() error {
 	if _, err := k.Curve.decodePoint(k.PublicKey); err != nil {
 		return fmt.Errorf("public key: %w", err)
@@ -239,7 +238,7 @@ func (k *KeyRecord) check() error {
 			}
 		}
 	}
-	// Both are reduced, so distinct is distinct mod q.
+	// Both are reduced mod q, so that this compares them mod q.
 	if a.PartyKey.Cmp(b.PartyKey) == 0 {
 		return fmt.Errorf("both parties have the same party key")
 	}
@@ -256,7 +255,7 @@ func (k *KeyRecord) check() error {
 	return nil
 }
 
-// checkModuli wants odd moduli of exactly 2048 bits, and 1 < h1, h2 < NTilde-1, distinct.
+// checkModuli checks for odd moduli of exactly 2048 bits, and for distinct h1, h2 with 1 < h1, h2 < NTilde-1.
 func (p *Public) checkModuli() error {
 	for _, n := range []*big.Int{p.PaillierN, p.NTilde} {
 		if n.BitLen() != modulusBits || n.Bit(0) == 0 {
@@ -288,8 +287,8 @@ func (k *KeyRecord) combine() (*tsscrypto.ECPoint, error) {
 	return sum, k.Curve.checkPoint(sum)
 }
 
-// lagrange returns the coefficient of the share at x when the other one is at y:
-// y / (y - x) mod q. x and y must be distinct mod q.
+// lagrange returns the coefficient of the share at x if the other one is at y: y / (y - x) mod q. x and y must be
+// distinct mod q.
 func lagrange(x, y, q *big.Int) *big.Int {
 	d := new(big.Int).Sub(y, x)
 	d.ModInverse(d.Mod(d, q), q)

@@ -37,17 +37,19 @@ func TestRecordIsStrict(t *testing.T) {
 		"parties swapped": func(_ *wireRecord, k *wireKey, _ *wirePublic) {
 			k.Parties[0].BigX, k.Parties[1].BigX = k.Parties[1].BigX, k.Parties[0].BigX
 		},
-		"point":               func(_ *wireRecord, _ *wireKey, p *wirePublic) { p.BigX[64] ^= 1 },
-		"another point":       func(_ *wireRecord, k *wireKey, p *wirePublic) { p.BigX = k.PublicKey },
-		"party key zero":      func(_ *wireRecord, _ *wireKey, p *wirePublic) { clear(p.PartyKey) },
-		"party key q":         func(_ *wireRecord, _ *wireKey, p *wirePublic) { q.FillBytes(p.PartyKey) },
-		"party key":           func(_ *wireRecord, _ *wireKey, p *wirePublic) { p.PartyKey[31] ^= 1 },
-		"party keys equal":    func(_ *wireRecord, k *wireKey, p *wirePublic) { p.PartyKey = k.Parties[1].PartyKey },
-		"short party key":     func(_ *wireRecord, _ *wireKey, p *wirePublic) { p.PartyKey = p.PartyKey[1:] },
-		"no N":                func(_ *wireRecord, _ *wireKey, p *wirePublic) { p.PaillierN = nil },
-		"even N":              func(_ *wireRecord, _ *wireKey, p *wirePublic) { p.PaillierN[255] ^= 1 },
-		"N of 2047 bits":      func(_ *wireRecord, _ *wireKey, p *wirePublic) { p.PaillierN[0] &= 0x7f },
-		"long N":              func(_ *wireRecord, _ *wireKey, p *wirePublic) { p.PaillierN = append([]byte{0}, p.PaillierN...) },
+		"point":            func(_ *wireRecord, _ *wireKey, p *wirePublic) { p.BigX[64] ^= 1 },
+		"another point":    func(_ *wireRecord, k *wireKey, p *wirePublic) { p.BigX = k.PublicKey },
+		"party key zero":   func(_ *wireRecord, _ *wireKey, p *wirePublic) { clear(p.PartyKey) },
+		"party key q":      func(_ *wireRecord, _ *wireKey, p *wirePublic) { q.FillBytes(p.PartyKey) },
+		"party key":        func(_ *wireRecord, _ *wireKey, p *wirePublic) { p.PartyKey[31] ^= 1 },
+		"party keys equal": func(_ *wireRecord, k *wireKey, p *wirePublic) { p.PartyKey = k.Parties[1].PartyKey },
+		"short party key":  func(_ *wireRecord, _ *wireKey, p *wirePublic) { p.PartyKey = p.PartyKey[1:] },
+		"no N":             func(_ *wireRecord, _ *wireKey, p *wirePublic) { p.PaillierN = nil },
+		"even N":           func(_ *wireRecord, _ *wireKey, p *wirePublic) { p.PaillierN[255] ^= 1 },
+		"N of 2047 bits":   func(_ *wireRecord, _ *wireKey, p *wirePublic) { p.PaillierN[0] &= 0x7f },
+		"long N": func(_ *wireRecord, _ *wireKey, p *wirePublic) {
+			p.PaillierN = append([]byte{0}, p.PaillierN...)
+		},
 		"the same N":          func(_ *wireRecord, k *wireKey, p *wirePublic) { p.PaillierN = k.Parties[1].PaillierN },
 		"no NTilde":           func(_ *wireRecord, _ *wireKey, p *wirePublic) { p.NTilde = nil },
 		"even NTilde":         func(_ *wireRecord, _ *wireKey, p *wirePublic) { p.NTilde[255] ^= 1 },
@@ -55,14 +57,18 @@ func TestRecordIsStrict(t *testing.T) {
 		"the same NTilde": func(_ *wireRecord, k *wireKey, p *wirePublic) {
 			p.NTilde, p.H1, p.H2 = k.Parties[1].NTilde, k.Parties[1].H1, k.Parties[1].H2
 		},
-		"h1 zero":             func(_ *wireRecord, _ *wireKey, p *wirePublic) { clear(p.H1) },
-		"h1 one":              func(_ *wireRecord, _ *wireKey, p *wirePublic) { big.NewInt(1).FillBytes(p.H1) },
-		"h2 is NTilde":        func(_ *wireRecord, _ *wireKey, p *wirePublic) { p.H2 = p.NTilde },
-		"h1 = h2":             func(_ *wireRecord, _ *wireKey, p *wirePublic) { p.H2 = p.H1 },
-		"no h2":               func(_ *wireRecord, _ *wireKey, p *wirePublic) { p.H2 = nil },
-		"Paillier on Ed25519": func(w *wireRecord, _ *wireKey, p *wirePublic) { w.Keys[1].Parties[0].PaillierN = p.PaillierN },
-		"h1 on Ed25519":       func(w *wireRecord, _ *wireKey, _ *wirePublic) { w.Keys[1].Parties[1].H1 = []byte{1} },
-		"a torsion point":     func(w *wireRecord, _ *wireKey, _ *wirePublic) { w.Keys[1].Parties[1].BigX = UnHex(t, torsion[4]) },
+		"h1 zero":      func(_ *wireRecord, _ *wireKey, p *wirePublic) { clear(p.H1) },
+		"h1 one":       func(_ *wireRecord, _ *wireKey, p *wirePublic) { big.NewInt(1).FillBytes(p.H1) },
+		"h2 is NTilde": func(_ *wireRecord, _ *wireKey, p *wirePublic) { p.H2 = p.NTilde },
+		"h1 = h2":      func(_ *wireRecord, _ *wireKey, p *wirePublic) { p.H2 = p.H1 },
+		"no h2":        func(_ *wireRecord, _ *wireKey, p *wirePublic) { p.H2 = nil },
+		"Paillier on Ed25519": func(w *wireRecord, _ *wireKey, p *wirePublic) {
+			w.Keys[1].Parties[0].PaillierN = p.PaillierN
+		},
+		"h1 on Ed25519": func(w *wireRecord, _ *wireKey, _ *wirePublic) { w.Keys[1].Parties[1].H1 = []byte{1} },
+		"a torsion point": func(w *wireRecord, _ *wireKey, _ *wirePublic) {
+			w.Keys[1].Parties[1].BigX = UnHex(t, torsion[4])
+		},
 		"a torsion key":       func(w *wireRecord, _ *wireKey, _ *wirePublic) { w.Keys[1].PublicKey = UnHex(t, torsion[1]) },
 		"the kind of a share": func(w *wireRecord, _ *wireKey, _ *wirePublic) { w.Kind = shareKind },
 	} {
@@ -76,7 +82,7 @@ func TestRecordIsStrict(t *testing.T) {
 	require.ErrorIs(t, parseRecord(s.Bytes[Client]), ErrRecordMalformed, "a share")
 }
 
-// A record that cannot be parsed again is never handed out.
+// Encode fails for a record that could not be parsed again.
 func TestRecordEncodeRefuses(t *testing.T) {
 	t.Parallel()
 	for name, f := range map[string]func(*Record){
@@ -99,7 +105,7 @@ func TestRecordEncodeRefuses(t *testing.T) {
 	}
 }
 
-// Two sets of one wallet hold one key, and no value of theirs is the same but that key.
+// Two sets of one wallet have the same public key, and different values otherwise.
 func TestVectorSetsAreIndependent(t *testing.T) {
 	a, b := Vector(t, Signing), Vector(t, Backup)
 	for _, c := range Curves() {

@@ -17,20 +17,18 @@ import (
 // ReshareInput is one side's part in a resharing.
 type ReshareInput struct {
 	Party     Party
-	Old       *KeyRecord // of the set that is reshared
-	Share     *KeyShare  // this side's share of it; not changed by the run
+	Old       *KeyRecord // of the set to reshare
+	Share     *KeyShare  // this side's share of that set; not changed by the run
 	NewKeys   PartyKeys  // of the new set; different from the old set's
 	PreParams *PreParams // Secp256k1 only; used up by the run
-	// CheckModuli is as in KeygenInput.
+	// CheckModuli: see KeygenInput.
 	CheckModuli func(n, nTilde *big.Int) error `json:"-"`
 }
 
-// Reshare runs one side of a resharing: its old party and its new one. The old share
-// stays as good as it was. It returns a new share of the same key and the public
-// values, ErrShareMismatch or ErrShareMalformed where the share is not the record's,
-// a *ProtocolError that names the other side, in.CheckModuli's error, or ctx's cause at once
-// when ctx ends.
-// Nothing is durable when it returns.
+// Reshare runs one side of a resharing, with its old party and its new one. It returns a new share of the same key and
+// its public values; the old share stays valid. It fails with ErrShareMismatch or ErrShareMalformed if the share does
+// not match the record, with ErrRecordMalformed or ErrPreParams for other bad input, with a *ProtocolError if the other
+// side is at fault, with in.CheckModuli's error, or with ctx's cause as soon as ctx ends.
 func Reshare(ctx context.Context, conn Conn, in ReshareInput, obs Observer) (*NewKey, error) {
 	if err := in.check(); err != nil {
 		return nil, err
@@ -42,7 +40,7 @@ func Reshare(ctx context.Context, conn Conn, in ReshareInput, obs Observer) (*Ne
 	s.inspect = checkRound1(in.Old)
 	s.ingress = &ingress{curve: c, me: in.Party, proto: s.proto}
 
-	place := func(r role) (*localParty, *lib.ReSharingParameters) {
+	addParty := func(r role) (*localParty, *lib.ReSharingParameters) {
 		key := oldKeys[in.Party]
 		if r == newRole {
 			key = newKeys[in.Party]
@@ -55,14 +53,14 @@ func Reshare(ctx context.Context, conn Conn, in ReshareInput, obs Observer) (*Ne
 	}
 	var result func() save
 	if c == Secp256k1 {
-		pre, err := in.PreParams.take()
+		pre, err := in.PreParams.consume()
 		if err != nil {
 			return nil, err
 		}
-		s.ingress.newModuli(pre.PaillierSK.N, pre.NTildei, in.CheckModuli)
-		result = placeECDSA(s, place, ecSaveData(in.Old, in.Share, in.Party), pre)
+		s.ingress.setOwnModuli(pre.PaillierSK.N, pre.NTildei, in.CheckModuli)
+		result = addECDSAParties(s, addParty, ecSaveData(in.Old, in.Share, in.Party), pre)
 	} else {
-		result = placeEdDSA(s, place, edSaveData(in.Old, in.Share, in.Party))
+		result = addEdDSAParties(s, addParty, edSaveData(in.Old, in.Share, in.Party))
 	}
 	return s.newKey(ctx, newKeys, result, in.Old.PublicKey)
 }
@@ -80,58 +78,67 @@ func (in *ReshareInput) check() error {
 	return in.NewKeys.check(in.Old.Curve, in.Old)
 }
 
-type placeFunc = func(role) (*localParty, *lib.ReSharingParameters)
+// addPartyFunc adds a party of the given role to a side, and returns it with its parameters. Its party is not set yet.
+type addPartyFunc = func(role) (*localParty, *lib.ReSharingParameters)
 
-func placeECDSA(s *side, place placeFunc, old eckeygen.LocalPartySaveData, pre *eckeygen.LocalPreParams) func() save {
+// addECDSAParties adds the old and the new party to s. It returns a function for the new party's save data, to be
+// called after the run.
+func addECDSAParties(
+	s *side, addParty addPartyFunc, old eckeygen.LocalPartySaveData, pre *eckeygen.LocalPreParams,
+) func() save {
 	s.secrets = func() {
 		wipePreParams(pre)
 		wipe(old.Xi, old.PaillierSK.LambdaN, old.PaillierSK.PhiN, old.PaillierSK.P, old.PaillierSK.Q)
 	}
-	oldParty, params := place(oldRole)
+	oldParty, params := addParty(oldRole)
 	oldEnd := make(chan *eckeygen.LocalPartySaveData, 1)
-	// An old party's save carries its old Paillier key and no share (tss-lib.md, row 5):
-	// it is dropped here, by party and not by what it holds.
+	// An old party's save data has its old Paillier key and no share (tss-lib.md, row 5): it is always dropped.
 	var dropped *eckeygen.LocalPartySaveData
-	oldParty.party, oldParty.ended = ecresharing.NewLocalParty(params, old, oldParty.out, oldEnd), take(oldEnd, &dropped)
+	oldParty.party = ecresharing.NewLocalParty(params, old, oldParty.out, oldEnd)
+	oldParty.ended = pollInto(oldEnd, &dropped)
 
-	newParty, params := place(newRole)
+	newParty, params := addParty(newRole)
 	newEnd := make(chan *eckeygen.LocalPartySaveData, 1)
-	// Empty save data and fresh pre-params: the old save data would carry its Paillier
-	// key over (tss-lib.md, row 3).
+	// Start from empty save data and fresh pre-params: with the old save data, the new set would reuse its Paillier key
+	// (tss-lib.md, row 3).
 	fresh := eckeygen.NewLocalPartySaveData(2)
 	fresh.LocalPreParams = *pre
-	var made *eckeygen.LocalPartySaveData
-	newParty.party, newParty.ended = ecresharing.NewLocalParty(params, fresh, newParty.out, newEnd), take(newEnd, &made)
-	return func() save { return ecSave(made) }
+	var d *eckeygen.LocalPartySaveData
+	newParty.party = ecresharing.NewLocalParty(params, fresh, newParty.out, newEnd)
+	newParty.ended = pollInto(newEnd, &d)
+	return func() save { return ecSave(d) }
 }
 
-func placeEdDSA(s *side, place placeFunc, old edkeygen.LocalPartySaveData) func() save {
+// addEdDSAParties is addECDSAParties for Ed25519.
+func addEdDSAParties(s *side, addParty addPartyFunc, old edkeygen.LocalPartySaveData) func() save {
 	s.secrets = func() { wipe(old.Xi) }
-	oldParty, params := place(oldRole)
+	oldParty, params := addParty(oldRole)
 	oldEnd := make(chan *edkeygen.LocalPartySaveData, 1)
 	var dropped *edkeygen.LocalPartySaveData
-	oldParty.party, oldParty.ended = edresharing.NewLocalParty(params, old, oldParty.out, oldEnd), take(oldEnd, &dropped)
+	oldParty.party = edresharing.NewLocalParty(params, old, oldParty.out, oldEnd)
+	oldParty.ended = pollInto(oldEnd, &dropped)
 
-	newParty, params := place(newRole)
+	newParty, params := addParty(newRole)
 	newEnd := make(chan *edkeygen.LocalPartySaveData, 1)
-	var made *edkeygen.LocalPartySaveData
-	newParty.party, newParty.ended = edresharing.NewLocalParty(params, edkeygen.NewLocalPartySaveData(2), newParty.out, newEnd), take(newEnd, &made)
-	return func() save { return edSave(made) }
+	var d *edkeygen.LocalPartySaveData
+	newParty.party = edresharing.NewLocalParty(params, edkeygen.NewLocalPartySaveData(2), newParty.out, newEnd)
+	newParty.ended = pollInto(newEnd, &d)
+	return func() save { return edSave(d) }
 }
 
-// checkRound1 holds every DGRound1 message against the wallet's key: tss-lib compares
-// only the one with index 0 (tss-lib.md, row 9). An ECDSA run's session ids must all be
-// equal too: the new party at index 1 never compares them (row 17).
+// checkRound1 returns a function that checks every DGRound1 message against the wallet's public key: tss-lib compares
+// only the message of index 0 (tss-lib.md, row 9). In an ECDSA run all session ids must be equal, too: the new party of
+// index 1 never compares them (row 17).
 func checkRound1(old *KeyRecord) func(lib.MessageContent) error {
 	pub := must(old.Curve.decodePoint(old.PublicKey))
 	same := func(x, y []byte) error {
 		if new(big.Int).SetBytes(x).Cmp(pub.X()) != 0 || new(big.Int).SetBytes(y).Cmp(pub.Y()) != 0 {
-			return errors.New("a first message that names another public key")
+			return errors.New("a round 1 message with another public key")
 		}
 		return nil
 	}
 	var ssid []byte
-	known := false // of its own: a first message without a session id has a nil one
+	known := false // separate from ssid, which is nil for a message without a session id
 	return func(m lib.MessageContent) error {
 		switch m := m.(type) {
 		case *ecresharing.DGRound1Message:
@@ -139,7 +146,7 @@ func checkRound1(old *KeyRecord) func(lib.MessageContent) error {
 				ssid, known = m.GetSsid(), true
 			}
 			if !bytes.Equal(ssid, m.GetSsid()) {
-				return errors.New("a first message with another session id")
+				return errors.New("a round 1 message with another session id")
 			}
 			return same(m.GetEcdsaPubX(), m.GetEcdsaPubY())
 		case *edresharing.DGRound1Message:

@@ -12,13 +12,13 @@ import (
 	edkeygen "github.com/bnb-chain/tss-lib/v2/eddsa/keygen"
 )
 
-// NewKey is what one side gets from a key generation or a resharing on one curve.
+// NewKey is one side's result of a key generation or a resharing on one curve.
 type NewKey struct {
 	Share  KeyShare
-	Record KeyRecord // as this side saw it; its hash is in the transcript, which both sides confirm
+	Record KeyRecord // as this side saw it: the transcript, which both sides confirm, has the hash of the set's record
 }
 
-// save is tss-lib's save data of either curve, its vectors still in tss-lib's order.
+// save is tss-lib's save data for either curve, with vectors in tss-lib's order.
 type save struct {
 	xi, shareID *big.Int
 	ks          []*big.Int
@@ -37,8 +37,8 @@ func edSave(d *edkeygen.LocalPartySaveData) save {
 
 var errSave = errors.New("the new share failed a check")
 
-// newKey turns a save into a NewKey after every check of tss-lib.md, row 9. want is
-// the wallet's public key, or nil in a key generation.
+// newKey returns the key in d after the checks of tss-lib.md, row 9. want is the wallet's public key, or nil in a key
+// generation.
 func newKey(c Curve, me Party, keys committee, d save, want []byte) (*NewKey, error) {
 	if d.xi == nil || d.shareID == nil || d.shareID.Cmp(keys[me]) != 0 {
 		return nil, fmt.Errorf("%w: it is incomplete, or another party's", errSave)
@@ -60,15 +60,16 @@ func newKey(c Curve, me Party, keys committee, d save, want []byte) (*NewKey, er
 	if err := rec.check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", errSave, err)
 	}
-	// An honest sum of two scalars often has 257 bits, a hostile one thousands.
-	share := KeyShare{Curve: c, PartyKey: new(big.Int).Set(keys[me]), keySecrets: &keySecrets{xi: new(big.Int).Mod(d.xi, c.order())}}
+	// tss-lib does not reduce xi: even an honest sum of two scalars often has 257 bits.
+	xi := new(big.Int).Mod(d.xi, c.order())
+	share := KeyShare{Curve: c, PartyKey: new(big.Int).Set(keys[me]), keySecrets: &keySecrets{xi: xi}}
 	if c == Secp256k1 {
 		own := &rec.Parties[me]
-		if !d.ec.ValidateWithProof() { // only that nothing is nil
-			return nil, fmt.Errorf("%w: its own entries are incomplete", errSave)
+		if !d.ec.ValidateWithProof() { // checks for nils only
+			return nil, fmt.Errorf("%w: its own parameters are incomplete", errSave)
 		}
 		if d.ec.NTildei.Cmp(own.NTilde) != 0 || d.ec.H1i.Cmp(own.H1) != 0 || d.ec.H2i.Cmp(own.H2) != 0 {
-			return nil, fmt.Errorf("%w: its own entries are not its own", errSave)
+			return nil, fmt.Errorf("%w: its own parameters are not those in its vectors", errSave)
 		}
 		share.paillierP, share.paillierQ = new(big.Int).Set(d.ec.PaillierSK.P), new(big.Int).Set(d.ec.PaillierSK.Q)
 	}
@@ -79,10 +80,10 @@ func newKey(c Curve, me Party, keys committee, d save, want []byte) (*NewKey, er
 	return &NewKey{Share: share, Record: rec}, nil
 }
 
-// public collects the values of the party with the given key.
+// public returns the public values of the party with the given key.
 func (d *save) public(c Curve, key *big.Int) (*Public, error) {
 	if len(d.ks) != 2 || len(d.bigX) != 2 {
-		return nil, errors.New("its vectors have not two entries")
+		return nil, errors.New("its vectors do not have two entries")
 	}
 	i := 0
 	if d.ks[0] == nil || d.ks[1] == nil {
@@ -102,9 +103,11 @@ func (d *save) public(c Curve, key *big.Int) (*Public, error) {
 	}
 	e := d.ec
 	if len(e.PaillierPKs) != 2 || len(e.NTildej) != 2 || len(e.H1j) != 2 || len(e.H2j) != 2 || e.PaillierPKs[i] == nil {
-		return nil, errors.New("its vectors have not two entries")
+		return nil, errors.New("its vectors do not have two entries")
 	}
-	for dst, src := range map[**big.Int]*big.Int{&p.PaillierN: e.PaillierPKs[i].N, &p.NTilde: e.NTildej[i], &p.H1: e.H1j[i], &p.H2: e.H2j[i]} {
+	for dst, src := range map[**big.Int]*big.Int{
+		&p.PaillierN: e.PaillierPKs[i].N, &p.NTilde: e.NTildej[i], &p.H1: e.H1j[i], &p.H2: e.H2j[i],
+	} {
 		if src == nil {
 			return nil, errors.New("a modulus or generator is missing")
 		}
@@ -113,9 +116,8 @@ func (d *save) public(c Curve, key *big.Int) (*Public, error) {
 	return p, nil
 }
 
-// ecSaveData builds what tss-lib wants of an old share: secrets from s, everything
-// public from the record. The secrets are copies, since resharing zeroes Xi through a
-// shared pointer (tss-lib.md, row 2); the run wipes them at its end.
+// ecSaveData returns an old share as tss-lib's save data: secrets from s, public values from the record. The secrets
+// are copies, which the run wipes at its end: a resharing sets Xi to zero through a shared pointer (tss-lib.md, row 2).
 func ecSaveData(k *KeyRecord, s *KeyShare, me Party) eckeygen.LocalPartySaveData {
 	d := eckeygen.NewLocalPartySaveData(2)
 	own := &k.Parties[me]

@@ -11,9 +11,8 @@ import (
 	eckeygen "github.com/bnb-chain/tss-lib/v2/ecdsa/keygen"
 )
 
-// made returns a good save of party's, as tss-lib would hand it over, with values of a
-// real run: those of the committed vectors.
-func made(t *testing.T, c Curve, party Party) (d save, keys committee, rec *KeyRecord) {
+// validSave returns valid save data of a party, as from tss-lib, with the values of the committed vectors.
+func validSave(t *testing.T, c Curve, party Party) (d save, keys committee, rec *KeyRecord) {
 	t.Helper()
 	rec, both := Vector(t, Signing).Key(t, c)
 	keys = committee{rec.Parties[Client].PartyKey, rec.Parties[Server].PartyKey}
@@ -26,8 +25,8 @@ func made(t *testing.T, c Curve, party Party) (d save, keys committee, rec *KeyR
 	return edSave(&ed), keys, rec
 }
 
-// mine returns the index of the party's own entries.
-func (d *save) mine(t *testing.T, keys committee, me Party) int {
+// ownIndex returns the index of me's entries.
+func (d *save) ownIndex(t *testing.T, keys committee, me Party) int {
 	t.Helper()
 	for i, k := range d.ks {
 		if k.Cmp(keys[me]) == 0 {
@@ -38,7 +37,7 @@ func (d *save) mine(t *testing.T, keys committee, me Party) int {
 	return -1
 }
 
-// tss-lib.md, row 9: tss-lib's result is taken for nothing before every check.
+// tss-lib.md, row 9: every value of tss-lib's result is checked.
 func TestRow9NewKey(t *testing.T) {
 	t.Parallel()
 	one := big.NewInt(1)
@@ -82,38 +81,40 @@ func TestRow9NewKey(t *testing.T) {
 		"no P":                     func(d *save, i int) { d.ec.PaillierSK.P = nil },
 		"no Q":                     func(d *save, i int) { d.ec.PaillierSK.Q = nil },
 		"another P":                func(d *save, i int) { d.ec.PaillierSK.P = plus(d.ec.PaillierSK.P, big.NewInt(2)) },
-		"own N in the vector":      func(d *save, i int) { d.ec.PaillierPKs[i] = &paillier.PublicKey{N: plus(d.ec.PaillierPKs[i].N, one)} },
-		"N of both":                func(d *save, i int) { d.ec.PaillierPKs[1-i] = d.ec.PaillierPKs[i] },
-		"NTilde of both":           func(d *save, i int) { d.ec.NTildej[1-i] = d.ec.NTildej[i] },
+		"own N in the vector": func(d *save, i int) {
+			d.ec.PaillierPKs[i] = &paillier.PublicKey{N: plus(d.ec.PaillierPKs[i].N, one)}
+		},
+		"N of both":      func(d *save, i int) { d.ec.PaillierPKs[1-i] = d.ec.PaillierPKs[i] },
+		"NTilde of both": func(d *save, i int) { d.ec.NTildej[1-i] = d.ec.NTildej[i] },
 		"other's N is even": func(d *save, i int) {
 			d.ec.PaillierPKs[1-i] = &paillier.PublicKey{N: plus(d.ec.PaillierPKs[1-i].N, one)}
 		},
-		"other's N is short":        func(d *save, i int) { d.ec.PaillierPKs[1-i] = &paillier.PublicKey{N: big.NewInt(15)} },
-		"other's NTilde is short":   func(d *save, i int) { d.ec.NTildej[1-i] = big.NewInt(15) },
-		"other's h1 is 1":           func(d *save, i int) { d.ec.H1j[1-i] = one },
-		"other's h2 is NTilde - 1":  func(d *save, i int) { d.ec.H2j[1-i] = plus(d.ec.NTildej[1-i], big.NewInt(-1)) },
-		"other's h1 and h2 equal":   func(d *save, i int) { d.ec.H2j[1-i] = d.ec.H1j[1-i] },
-		"no other N":                func(d *save, i int) { d.ec.PaillierPKs[1-i].N = nil },
-		"no other Paillier key":     func(d *save, i int) { d.ec.PaillierPKs[1-i] = nil },
-		"no other NTilde":           func(d *save, i int) { d.ec.NTildej[1-i] = nil },
-		"no other h1":               func(d *save, i int) { d.ec.H1j[1-i] = nil },
-		"no other h2":               func(d *save, i int) { d.ec.H2j[1-i] = nil },
-		"no vector of N":            func(d *save, i int) { d.ec.PaillierPKs = nil },
-		"no vector of NTilde":       func(d *save, i int) { d.ec.NTildej = nil },
-		"no vector of h1":           func(d *save, i int) { d.ec.H1j = d.ec.H1j[:1] },
-		"no vector of h2":           func(d *save, i int) { d.ec.H2j = nil },
-		"nothing of ECDSA's at all": func(d *save, i int) { *d.ec = eckeygen.LocalPartySaveData{} },
+		"other's N is short":       func(d *save, i int) { d.ec.PaillierPKs[1-i] = &paillier.PublicKey{N: big.NewInt(15)} },
+		"other's NTilde is short":  func(d *save, i int) { d.ec.NTildej[1-i] = big.NewInt(15) },
+		"other's h1 is 1":          func(d *save, i int) { d.ec.H1j[1-i] = one },
+		"other's h2 is NTilde - 1": func(d *save, i int) { d.ec.H2j[1-i] = plus(d.ec.NTildej[1-i], big.NewInt(-1)) },
+		"other's h1 and h2 equal":  func(d *save, i int) { d.ec.H2j[1-i] = d.ec.H1j[1-i] },
+		"no other N":               func(d *save, i int) { d.ec.PaillierPKs[1-i].N = nil },
+		"no other Paillier key":    func(d *save, i int) { d.ec.PaillierPKs[1-i] = nil },
+		"no other NTilde":          func(d *save, i int) { d.ec.NTildej[1-i] = nil },
+		"no other h1":              func(d *save, i int) { d.ec.H1j[1-i] = nil },
+		"no other h2":              func(d *save, i int) { d.ec.H2j[1-i] = nil },
+		"no vector of N":           func(d *save, i int) { d.ec.PaillierPKs = nil },
+		"no vector of NTilde":      func(d *save, i int) { d.ec.NTildej = nil },
+		"no vector of h1":          func(d *save, i int) { d.ec.H1j = d.ec.H1j[:1] },
+		"no vector of h2":          func(d *save, i int) { d.ec.H2j = nil },
+		"no ECDSA values":          func(d *save, i int) { *d.ec = eckeygen.LocalPartySaveData{} },
 	}
 	for _, c := range Curves() {
 		for _, me := range []Party{Client, Server} {
-			d, keys, rec := made(t, c, me)
+			d, keys, rec := validSave(t, c, me)
 			want, err := newKey(c, me, keys, d, rec.PublicKey)
 			require.NoError(t, err)
 			require.Equal(t, encoding(t, rec), encoding(t, &want.Record))
 
-			// An honest Xi is a sum that nobody reduced; a hostile one is anything.
+			// An honest Xi is a sum that is not reduced; a hostile one can be any number.
 			for _, k := range []uint{0, 1, 4000} {
-				long, _, _ := made(t, c, me)
+				long, _, _ := validSave(t, c, me)
 				long.xi = plus(long.xi, new(big.Int).Lsh(c.order(), k))
 				got, err := newKey(c, me, keys, long, rec.PublicKey)
 				require.NoError(t, err)
@@ -126,8 +127,8 @@ func TestRow9NewKey(t *testing.T) {
 			}
 			for _, cases := range all {
 				for name, f := range cases {
-					d, keys, _ := made(t, c, me)
-					f(&d, d.mine(t, keys, me))
+					d, keys, _ := validSave(t, c, me)
+					f(&d, d.ownIndex(t, keys, me))
 					_, err := newKey(c, me, keys, d, rec.PublicKey)
 					require.ErrorIs(t, err, errSave, "%v %v %s", c, me, name)
 				}
@@ -165,9 +166,8 @@ func differing(t *testing.T, rec *KeyRecord) map[string]*KeyRecord {
 	return out
 }
 
-// What a side alone cannot see, two sides see together: that they have the same vectors. Every
-// public value changes the record's encoding, whose hash is in the transcript (see
-// TestTranscriptHasEveryField).
+// Both sides must have the same public values: every one of them changes the record's encoding, whose hash is in the
+// transcript (see TestTranscriptHasEveryField).
 func TestRow9BothSidesEqual(t *testing.T) {
 	t.Parallel()
 	for _, c := range Curves() {
@@ -180,7 +180,7 @@ func TestRow9BothSidesEqual(t *testing.T) {
 	}
 }
 
-// encoding is a key's part of its record's encoding.
+// encoding returns the encoding of a key within its record's.
 func encoding(t *testing.T, k *KeyRecord) []byte {
 	t.Helper()
 	packed, err := k.pack()

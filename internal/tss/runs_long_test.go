@@ -13,9 +13,9 @@ func TestLongLifeOfAKey(t *testing.T) {
 	lifeOfAKey(t, tss.Secp256k1)
 }
 
-func TestLongJoint(t *testing.T) {
+func TestLongOperation(t *testing.T) {
 	t.Parallel()
-	jointLife(t, tss.Curves()...)
+	operationLife(t, tss.Curves()...)
 }
 
 func TestLongTamperECDSASigning(t *testing.T) { tamperECDSASigning(t, 1) }
@@ -34,7 +34,7 @@ func TestLongRow15EveryEntry(t *testing.T) {
 	everyEntry(t, subjects(tss.Secp256k1)[:2]...)
 }
 
-func TestLongJointMeddling(t *testing.T) {
+func TestLongOperationTampering(t *testing.T) {
 	t.Parallel()
-	jointMeddling(t, 1)
+	operationTampering(t, 1)
 }

@@ -9,10 +9,9 @@ import (
 	"github.com/mpcd/mpcd/internal/secret"
 )
 
-// Share is one party's part of a share set, for all of the set's curves. It holds
-// secrets and names only. Every public value that a run needs comes from the set's
-// Record: a share that could name its own would let whoever holds it plant a Paillier
-// key in the service (tss-lib.md, row 14).
+// Share is one party's share of a share set, for all of the set's curves. It contains secrets and identifiers only. All
+// other public values come from the set's Record: otherwise a client could plant a Paillier key in the service with its
+// share (tss-lib.md, row 14).
 type Share struct {
 	SetID
 	Party      Party
@@ -20,12 +19,12 @@ type Share struct {
 	Keys       []KeyShare        // one for each curve, in the order of Curves
 }
 
-// KeyShare holds one party's secrets of one key.
+// KeyShare is one party's share of one key.
 type KeyShare struct {
 	Curve    Curve
-	PartyKey *big.Int // public: names the party in its committee
-	// Behind a pointer, as the numbers themselves are: fmt calls no method of a value in an
-	// unexported field, and follows one pointer there, for some verbs, but never two.
+	PartyKey *big.Int // public: identifies the party in its committee
+	// The secrets are behind two pointers. Where a KeyShare is in an unexported field, fmt does not call its Format
+	// method; for some verbs it follows one pointer, but never two.
 	*keySecrets
 }
 
@@ -35,7 +34,7 @@ type keySecrets struct {
 	paillierP, paillierQ *big.Int
 }
 
-// Format implements fmt.Formatter: a share prints as secret.Redacted.
+// Format implements fmt.Formatter. It prints secret.Redacted.
 func (s Share) Format(f fmt.State, _ rune) { secret.Format(f) }
 
 // LogValue implements slog.LogValuer.
@@ -47,7 +46,7 @@ func (k KeyShare) Format(f fmt.State, _ rune) { secret.Format(f) }
 // LogValue implements slog.LogValuer.
 func (k KeyShare) LogValue() slog.Value { return slog.StringValue(secret.Redacted) }
 
-// Wipe overwrites the share's secrets. The share is of no use afterwards.
+// Wipe overwrites the share's secrets. The share cannot be used afterwards. s may be nil.
 func (s *Share) Wipe() {
 	if s == nil {
 		return
@@ -63,7 +62,8 @@ func (k *KeyShare) wipe() {
 	}
 }
 
-// Only returns a share with the one curve's key, which shares its secrets with s.
+// Only returns a share with c's key alone. Its secrets are those of s, not copies. It fails with ErrShareMismatch if s
+// has no such key.
 func (s *Share) Only(c Curve) (*Share, error) {
 	k := s.Key(c)
 	if k == nil {
@@ -74,7 +74,7 @@ func (s *Share) Only(c Curve) (*Share, error) {
 	return &one, nil
 }
 
-// Key returns the share's part for c, or nil.
+// Key returns the key for c, or nil.
 func (s *Share) Key(c Curve) *KeyShare {
 	for i := range s.Keys {
 		if s.Keys[i].Curve == c {
@@ -86,8 +86,8 @@ func (s *Share) Key(c Curve) *KeyShare {
 
 const (
 	shareKind = "mpcd share"
-	// MaxShareBytes bounds an encoded share. A real one has some 250 bytes for ECDSA and
-	// 100 for EdDSA; the rest is room for other curves.
+	// MaxShareBytes is the maximum length of an encoded share. A share has about 250 bytes for ECDSA and 100 for EdDSA;
+	// the rest is reserved for other curves.
 	MaxShareBytes = 4 << 10
 	primeLen      = modulusLen / 2
 )
@@ -118,9 +118,11 @@ func (w *wireShare) wipe() {
 	}
 }
 
-// Encode returns the share's only encoding: the opaque bytes that clients keep.
+// Encode returns the share's canonical encoding, which clients store as opaque bytes. It fails with ErrShareMalformed.
 func (s *Share) Encode() (secret.Bytes, error) {
-	w := wireShare{header: header{shareKind, formatVersion}, Purpose: s.Purpose, Party: s.Party, RecordHash: s.RecordHash[:]}
+	w := wireShare{
+		header: header{shareKind, formatVersion}, Purpose: s.Purpose, Party: s.Party, RecordHash: s.RecordHash[:],
+	}
 	defer w.wipe()
 	var err error
 	if w.WalletID, err = packUUID(s.WalletID); err != nil {
@@ -171,9 +173,8 @@ func (k *KeyShare) pack() (wireKeyShare, error) {
 	return w, err
 }
 
-// ParseShare decodes a share from outside. It checks the share's form and ranges only;
-// Record.Check holds it against its set. It fails with ErrShareMalformed, and its
-// errors quote nothing of the input.
+// ParseShare decodes a share. It checks its form and the ranges of its values only; Record.Check checks it against its
+// set. It fails with ErrShareMalformed, and its errors quote nothing of b.
 func ParseShare(b []byte) (*Share, error) {
 	var w wireShare
 	defer w.wipe()
@@ -242,10 +243,9 @@ func (w *wireKeyShare) unpack() (*KeyShare, error) {
 	return k, nil
 }
 
-// Check holds party's share against the record of its set, before anything is built
-// from it: names, party key, Xi*G == BigX, and P*Q == N with neither factor trivial.
-// It fails with ErrShareMismatch where the share is another set's, and with
-// ErrShareMalformed where its secrets are not the ones that the record commits to.
+// Check checks party's share against r, whose encoding is encodedRecord: its set, party, record hash and party keys,
+// Xi*G == BigX, and P*Q == N with neither factor trivial. It fails with ErrShareMismatch if the share is another set's
+// or party's, and with ErrShareMalformed if its secrets do not match the record. It must pass before the share is used.
 func (r *Record) Check(s *Share, party Party, encodedRecord []byte) error {
 	switch {
 	case s.SetID != r.SetID:
@@ -280,7 +280,8 @@ func (k *KeyRecord) checkShare(s *KeyShare, party Party) error {
 		return nil
 	}
 	one := big.NewInt(1)
-	if s.paillierP.Cmp(one) <= 0 || s.paillierQ.Cmp(one) <= 0 || new(big.Int).Mul(s.paillierP, s.paillierQ).Cmp(p.PaillierN) != 0 {
+	if s.paillierP.Cmp(one) <= 0 || s.paillierQ.Cmp(one) <= 0 ||
+		new(big.Int).Mul(s.paillierP, s.paillierQ).Cmp(p.PaillierN) != 0 {
 		return fmt.Errorf("%w: its Paillier key is not the set's", ErrShareMalformed)
 	}
 	return nil

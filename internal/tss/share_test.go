@@ -33,7 +33,7 @@ func TestShareIsStrict(t *testing.T) {
 			require.ErrorIs(t, parseShare(b[:i]), ErrShareMalformed, "%d bytes", i)
 		}
 	}
-	// What is well-formed CBOR for a share's fields, but no share.
+	// Well-formed CBOR with a share's fields, but not a valid share.
 	for name, f := range map[string]func(*wireShare){
 		"no curve":             func(w *wireShare) { w.Keys = nil },
 		"unknown curve":        func(w *wireShare) { w.Keys[1].Curve = 3 },
@@ -76,7 +76,7 @@ func TestShareIsStrict(t *testing.T) {
 	require.ErrorIs(t, parseShare(set.Encoded), ErrShareMalformed, "a record")
 }
 
-// A share that cannot be parsed again is never handed out.
+// Encode fails for a share that could not be parsed again.
 func TestShareEncodeRefuses(t *testing.T) {
 	t.Parallel()
 	good := Vector(t, Signing).Bytes[Server]
@@ -119,7 +119,8 @@ func TestShareRoundTrip(t *testing.T) {
 		}
 		copy(s.RecordHash[:], rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "hash"))
 		for _, c := range rapid.SampledFrom([][]Curve{{Secp256k1}, {Ed25519}, {Secp256k1, Ed25519}}).Draw(t, "curves") {
-			k := KeyShare{Curve: c, PartyKey: below(c.order(), 32, "key"), keySecrets: &keySecrets{xi: below(c.order(), 32, "xi")}}
+			k := KeyShare{Curve: c, PartyKey: below(c.order(), 32, "key")}
+			k.keySecrets = &keySecrets{xi: below(c.order(), 32, "xi")}
 			if c == Secp256k1 {
 				top := new(big.Int).Lsh(big.NewInt(1), 8*primeLen)
 				k.paillierP, k.paillierQ = below(top, primeLen, "P"), below(top, primeLen, "Q")
@@ -130,7 +131,7 @@ func TestShareRoundTrip(t *testing.T) {
 		require.NoError(t, err)
 		got, err := ParseShare(b.Reveal())
 		require.NoError(t, err)
-		require.True(t, sameShare(s, got), "the share changed on the way")
+		require.True(t, sameShare(s, got), "the parsed share differs")
 		again, err := got.Encode()
 		require.NoError(t, err)
 		require.True(t, again.Equal(b))
@@ -144,15 +145,15 @@ func sameShare(a, b *Share) bool {
 	same := func(x, y *big.Int) bool { return (x == nil) == (y == nil) && (x == nil || x.Cmp(y) == 0) }
 	for i := range a.Keys {
 		x, y := &a.Keys[i], &b.Keys[i]
-		if x.Curve != y.Curve || !same(x.PartyKey, y.PartyKey) || !same(x.xi, y.xi) || !same(x.paillierP, y.paillierP) || !same(x.paillierQ, y.paillierQ) {
+		if x.Curve != y.Curve || !same(x.PartyKey, y.PartyKey) || !same(x.xi, y.xi) ||
+			!same(x.paillierP, y.paillierP) || !same(x.paillierQ, y.paillierQ) {
 			return false
 		}
 	}
 	return true
 }
 
-// tss-lib.md, row 14: a share is input from outside. With any one bit of it changed, it
-// is no share, or not the one that its set's record commits to.
+// tss-lib.md, row 14: a share with any one bit changed does not parse, or does not match its set's record.
 func TestRow14EveryBit(t *testing.T) {
 	t.Parallel()
 	s := Vector(t, Signing)
@@ -164,12 +165,13 @@ func TestRow14EveryBit(t *testing.T) {
 			if err == nil {
 				err = s.Record.Check(share, Party(p), s.Encoded)
 			}
-			require.True(t, errors.Is(err, ErrShareMalformed) || errors.Is(err, ErrShareMismatch), "bit %d of %v: %v", bit, Party(p), err)
+			known := errors.Is(err, ErrShareMalformed) || errors.Is(err, ErrShareMismatch)
+			require.True(t, known, "bit %d of %v: %v", bit, Party(p), err)
 		}
 	}
 }
 
-// A share of another wallet, set, purpose or party is told from a damaged one.
+// The error for a share of another wallet, set, purpose or party differs from that for a damaged one.
 func TestRow14OtherShares(t *testing.T) {
 	t.Parallel()
 	s, other := Vector(t, Signing), Vector(t, Backup)
@@ -179,7 +181,8 @@ func TestRow14OtherShares(t *testing.T) {
 	require.ErrorIs(t, check(s.Shares[Client], Server), ErrShareMismatch)
 	require.ErrorIs(t, check(other.Shares[Client], Client), ErrShareMismatch)
 	require.ErrorIs(t, other.Record.Check(s.Shares[Client], Client, other.Encoded), ErrShareMismatch)
-	require.ErrorIs(t, s.Record.Check(s.Shares[Client], Client, other.Encoded), ErrShareMismatch, "another record's bytes")
+	err := s.Record.Check(s.Shares[Client], Client, other.Encoded)
+	require.ErrorIs(t, err, ErrShareMismatch, "another record's bytes")
 	for name, f := range map[string]func(*Share){
 		"wallet":      func(x *Share) { x.WalletID = uuid.NewString() },
 		"set":         func(x *Share) { x.ShareSetID = other.Record.ShareSetID },
@@ -195,8 +198,9 @@ func TestRow14OtherShares(t *testing.T) {
 	}
 	rec := *s.Record
 	rec.Keys = rec.Keys[:1]
-	require.ErrorIs(t, rec.Check(s.Shares[Client], Client, s.Encoded), ErrShareMismatch, "a curve that the set has not")
-	// The share's other name with this set's names: told by the hash, and by each secret.
+	err = rec.Check(s.Shares[Client], Client, s.Encoded)
+	require.ErrorIs(t, err, ErrShareMismatch, "a curve that the set does not have")
+	// Another set's share with this set's ids, record hash and party keys: each of its secrets gives it away.
 	forged := Vector(t, Backup).Shares[Client]
 	forged.SetID, forged.RecordHash = s.Record.SetID, s.Shares[Client].RecordHash
 	for i := range forged.Keys {
@@ -231,23 +235,26 @@ func TestShareWipe(t *testing.T) {
 	(*Share)(nil).Wipe()
 }
 
-// spellings lists the ways in which x could show in an output.
+// spellings returns the forms in which x could appear in an output.
 func spellings(x *big.Int) []string {
 	b := x.Bytes()
 	list := strings.Trim(fmt.Sprintf("%d", b), "[]")
 	return []string{
 		x.String(), hex.EncodeToString(b), strings.ToUpper(hex.EncodeToString(b)), list, strings.ReplaceAll(list, " ", ","),
-		fmt.Sprintf("%#v", b), base64.StdEncoding.EncodeToString(b), string(b), fmt.Sprint(x.Bits()), fmt.Sprintf("%#v", x.Bits()),
+		fmt.Sprintf("%#v", b), base64.StdEncoding.EncodeToString(b), string(b),
+		fmt.Sprint(x.Bits()), fmt.Sprintf("%#v", x.Bits()),
 	}
 }
 
-// Nothing by which Go code prints a value shows a secret of a share or of pre-params.
+// No way of printing a share or pre-params in Go reveals a secret.
 func TestNothingPrintsASecret(t *testing.T) {
 	share := Vector(t, Signing).Shares[Client]
 	pp := freshPreParams(t)
 	key := share.Keys[0]
 	var needles []string
-	for _, x := range []*big.Int{key.xi, key.paillierP, key.paillierQ, share.Keys[1].xi, pp.p.PaillierSK.P, pp.p.P, pp.p.Alpha, pp.p.Beta} {
+	for _, x := range []*big.Int{
+		key.xi, key.paillierP, key.paillierQ, share.Keys[1].xi, pp.p.PaillierSK.P, pp.p.P, pp.p.Alpha, pp.p.Beta,
+	} {
 		needles = append(needles, spellings(x)...)
 	}
 	type holder struct {
@@ -262,7 +269,10 @@ func TestNothingPrintsASecret(t *testing.T) {
 		In     ReshareInput
 		Any    any
 	}
-	h := holder{*share, share, key, share.Keys, map[string]*KeyShare{"k": &key}, *pp, pp, NewKey{Share: key}, ReshareInput{Share: &key, PreParams: pp}, key}
+	h := holder{
+		*share, share, key, share.Keys, map[string]*KeyShare{"k": &key}, *pp, pp,
+		NewKey{Share: key}, ReshareInput{Share: &key, PreParams: pp}, key,
+	}
 	values := []any{share, *share, key, &key, pp, *pp, share.Keys, h, &h, [2]*KeyShare{&key, &key}}
 
 	var out bytes.Buffer
@@ -278,8 +288,8 @@ func TestNothingPrintsASecret(t *testing.T) {
 		require.NoError(t, err)
 		out.Write(js)
 	}
-	// Of an unexported field fmt calls no method: what keeps the secrets there is that they
-	// stand behind two pointers, of which some verbs follow one.
+	// fmt does not call methods of values in unexported fields. There the secrets are protected by two pointers, of which
+	// some verbs follow one.
 	hidden := struct {
 		key KeyShare
 		ptr *KeyShare
@@ -290,13 +300,13 @@ func TestNothingPrintsASecret(t *testing.T) {
 		fmt.Fprintf(&out, verb+"\n", &hidden)
 	}
 	for i, needle := range needles {
-		found := strings.Contains(out.String(), needle) // NotContains would print it all
+		found := strings.Contains(out.String(), needle) // require.NotContains would print the output
 		require.False(t, found, "spelling %d of secret %d", i%10, i/10)
 	}
 	for _, v := range []any{share, *share, key, &key, pp, *pp} {
 		require.Equal(t, secret.Redacted, fmt.Sprint(v))
 	}
-	// The positive control: a spelling would be found.
+	// Positive control: a spelling would be found.
 	fmt.Fprintf(&out, "%d %d", key.xi, key.paillierP.Bytes())
 	require.Contains(t, out.String(), needles[0])
 	require.Contains(t, out.String(), needles[10+3])

@@ -16,20 +16,18 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// Observer lets the caller follow a run. The zero value follows nothing.
+// Observer follows a run. The zero value is valid.
 type Observer struct {
-	// Round is told when the run enters round k of n, with k rising. It is called from
-	// the run's goroutines, one call at a time, and must not block.
+	// Round is called when the run enters round k of n; k increases. It is called from the run's goroutines, one call at
+	// a time, and must not block.
 	Round func(k, n int)
-	// Busy counts the run's goroutines. tss-lib cannot be stopped in mid-computation: a
-	// cancelled run returns at once, and Busy falls to zero when the last computation has
-	// ended and its secrets are wiped.
+	// Busy counts runs that still compute. tss-lib cannot be stopped in the middle of a computation: a cancelled run
+	// returns at once, and Busy drops to zero after the last computation has ended and its secrets are wiped.
 	Busy *sync.WaitGroup
 }
 
-// committee holds the party keys of one committee, by Party. A tss-lib context wants
-// PartyID objects of its own, since sorting writes to them (tss-lib.md, row 1), so
-// every party makes its own ids from it.
+// committee is the party keys of one committee, by Party. Every party makes its own PartyIDs from it, since tss-lib
+// writes to them when it sorts them (tss-lib.md, row 1).
 type committee [2]*big.Int
 
 func (c committee) ids(label string) [2]*lib.PartyID {
@@ -45,23 +43,22 @@ func sorted(ids [2]*lib.PartyID) *lib.PeerContext {
 	return lib.NewPeerContext(lib.SortPartyIDs(lib.UnSortedPartyIDs{ids[0], ids[1]}))
 }
 
-// outDepth holds more messages than any party emits in a whole 2-of-2 run (11 in ECDSA
-// signing), with an end after each that it takes, so that tss-lib, which writes with its lock
-// held, never waits for us.
+// outDepth is the capacity of a party's channels: more than the messages that it sends in a whole 2-of-2 run (11 in
+// ECDSA signing) plus one marker after each input. tss-lib, which sends with its lock held, never waits for us.
 const outDepth = 32
 
-// localParty is one tss-lib party of this side and what it needs to be driven.
+// localParty is one tss-lib party of this side.
 type localParty struct {
 	role    role
 	key     *big.Int
 	party   lib.Party
-	senders [2][2]*lib.PartyID // by role and Party: the senders as this party knows them
+	senders [2][2]*lib.PartyID // by role and Party: the senders' ids in this party's context
 	out     chan lib.Message
 	inbox   chan lib.ParsedMessage
-	ended   func() bool // takes the party's result from its end channel, once there
+	ended   func() bool // moves the party's result out of its end channel, and reports whether there is one
 
-	// Guarded by the side's mu: the party's start, and the messages for it, until what it makes
-	// of them is on its way; and that it makes nothing any more.
+	// Guarded by the side's mu. pending counts the party's inputs, of which its start is the first, until the messages
+	// that it sends in response have been routed. done means that it will send nothing more.
 	pending int
 	done    bool
 }
@@ -77,8 +74,9 @@ func newLocalParty(r role, key *big.Int) *localParty {
 	}
 }
 
-// take returns a function that moves tss-lib's result from end to *dst without waiting.
-func take[T any](end <-chan T, dst *T) func() bool {
+// pollInto returns a function that moves tss-lib's result from end to *dst, without waiting, and reports whether there
+// was one.
+func pollInto[T any](end <-chan T, dst *T) func() bool {
 	return func() bool {
 		select {
 		case *dst = <-end:
@@ -97,29 +95,29 @@ type side struct {
 	conn    Conn
 	obs     Observer
 	parties []*localParty
-	// inspect sees every message, from outside and from inside the side, before tss-lib
-	// does. It may be nil. It is called by one goroutine at a time.
+	// inspect checks every message, from the other side and between this side's parties, before tss-lib sees it. It may
+	// be nil. It is called by one goroutine at a time.
 	inspect func(lib.MessageContent) error
-	// gate is asked before a message of the rounds in gates leaves. It may be nil.
-	gate  func(context.Context, ReleasePoint) error
-	gates map[int]ReleasePoint
-	// ingress checks what comes from the other side. Only a test's side is without one.
+	// beforeRelease is called before a message of the rounds in releasePoints is sent. It may be nil.
+	beforeRelease func(context.Context, ReleasePoint) error
+	releasePoints map[int]ReleasePoint
+	// ingress checks messages from the other side. It is nil only in tests.
 	ingress *ingress
-	// secrets are wiped when the side's last goroutine has returned.
+	// secrets wipes the run's secrets. It is called after the side's last goroutine has returned.
 	secrets func()
 
-	wg     sync.WaitGroup // drivers and drains
+	wg     sync.WaitGroup // drive and drain
 	failed chan struct{}  // closed by the first fail
 
-	mu       sync.Mutex // guards what follows, and calls of obs.Round and inspect
+	mu       sync.Mutex // guards the fields below, and calls of obs.Round and inspect
 	err      error
 	round    int
 	seen     map[protoreflect.FullName][sha256.Size]byte
-	stopping error // set when nothing comes any more
+	stopping error // set once no more messages will arrive
 }
 
-// run drives the side to its end. It returns nil when every party has its result, the
-// first error otherwise, and ctx's cause as soon as ctx is done.
+// run runs the side. It returns nil when every party has its result, the first error otherwise, and ctx's cause as soon
+// as ctx is done.
 func (s *side) run(ctx context.Context) error {
 	s.failed = make(chan struct{})
 	s.seen = make(map[protoreflect.FullName][sha256.Size]byte)
@@ -130,7 +128,7 @@ func (s *side) run(ctx context.Context) error {
 	s.enterRound(1)
 	for _, t := range s.parties {
 		s.wg.Add(2)
-		go s.drive(inner, t) // ends with the party, or with inner once its call returns
+		go s.drive(inner, t) // ends with the party, or with inner after its current call
 		go s.drain(inner, t) // ends when drive has closed t.out
 	}
 	received := make(chan struct{})
@@ -144,7 +142,7 @@ func (s *side) run(ctx context.Context) error {
 		select {
 		case <-s.failed:
 		case <-inner.Done():
-		default: // all parties have their results, and what they emitted is on its way
+		default: // all parties have their results, and their messages are sent
 			s.enterRound(s.proto.rounds)
 		}
 		close(finished)
@@ -169,9 +167,9 @@ func (s *side) run(ctx context.Context) error {
 	return s.err
 }
 
-// drive starts a party and feeds it until it has its result. The first error
-// ends the party for good: tss-lib would go on, and even end with a save, after one
-// (tss-lib.md, row 7). After a panic its lock stays held, so it is not touched again.
+// drive starts a party and passes it messages until it has its result. It does not call the party again after an error:
+// tss-lib would continue, and could even return save data (tss-lib.md, row 7). After a panic the party's lock stays
+// held.
 func (s *side) drive(ctx context.Context, t *localParty) {
 	defer s.wg.Done()
 	defer close(t.out)
@@ -184,7 +182,7 @@ func (s *side) drive(ctx context.Context, t *localParty) {
 		if t.ended() {
 			return
 		}
-		t.out <- nil // the end of what it made of that; there is room, see outDepth
+		t.out <- nil // marks the end of the messages for one input; never blocks, see outDepth
 		select {
 		case <-ctx.Done():
 			return
@@ -197,12 +195,12 @@ func (s *side) drive(ctx context.Context, t *localParty) {
 	}
 }
 
-// call runs one call into tss-lib. A nil *lib.Error in an error would not be nil, and
-// some failures wrap a nil cause (tss-lib.md, row 6), hence the conversion here.
+// call runs one call into tss-lib, and turns a panic into an error. It converts the result, since a nil *lib.Error in
+// an error interface is not nil, and some errors wrap a nil cause (tss-lib.md, row 6).
 func (s *side) call(f func() *lib.Error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			// The value may hold what the other side sent; its type is enough.
+			// Only the type: the value may quote what the other side sent.
 			err = s.blame(fmt.Errorf("tss-lib panicked with a %T", r))
 		}
 	}()
@@ -217,20 +215,18 @@ func (s *side) call(f func() *lib.Error) (err error) {
 	return s.blameIn(e.Round(), cause)
 }
 
-// blame names the other side. With two parties, whose own share was checked before
-// the run, there is nobody else to name; tss-lib itself sometimes names the local
-// party (tss-lib.md, row 21).
+// blame returns an error that names the other side. Since this side's share was checked before the run, only the other
+// side can be at fault; tss-lib itself sometimes names the local party (tss-lib.md, row 21).
 func (s *side) blame(err error) error { return s.blameIn(0, err) }
 
-// blameIn is blame for a failure of which tss-lib says the round: what the failed round
-// emitted may still wait to be noticed.
+// blameIn is blame for an error in a known round, which may be later than the last one that enterRound noted.
 func (s *side) blameIn(round int, err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return &ProtocolError{Curve: s.curve, Round: max(round, s.round), Culprit: s.me.Other(), Err: err}
 }
 
-// fail keeps the first error. What comes after ctx is done is only its echo.
+// fail ends the run with err, if it is the first error. Errors after ctx is done only follow from that.
 func (s *side) fail(ctx context.Context, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -240,7 +236,7 @@ func (s *side) fail(ctx context.Context, err error) {
 	}
 }
 
-// enterRound notes that the run is in round k; rounds never go back.
+// enterRound notes that the run is in round k, unless it is further on.
 func (s *side) enterRound(k int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -253,18 +249,17 @@ func (s *side) enterRound(k int) {
 	}
 }
 
-// drain takes what a party emits, in a goroutine of its own since tss-lib
-// emits in the middle of long computations.
+// drain routes a party's messages. It has its own goroutine, since tss-lib sends in the middle of long computations.
 func (s *side) drain(ctx context.Context, t *localParty) {
 	defer s.wg.Done()
-	defer s.leave(t)
+	defer s.setDone(t)
 	stopped := false
 	for m := range t.out {
-		if m == nil { // see drive
-			s.more(t, -1)
+		if m == nil { // the marker of drive
+			s.addPending(t, -1)
 			continue
 		}
-		if stopped { // nothing leaves any more
+		if stopped { // send nothing more, but count the markers
 			continue
 		}
 		err := s.route(ctx, t, m)
@@ -274,7 +269,7 @@ func (s *side) drain(ctx context.Context, t *localParty) {
 	}
 }
 
-// route delivers one emitted message inside the side, to the other side, or both.
+// route passes a party's message to this side's other party, to the other side, or to both.
 func (s *side) route(ctx context.Context, t *localParty, m lib.Message) error {
 	payload, _, err := m.WireBytes()
 	if err != nil {
@@ -282,7 +277,7 @@ func (s *side) route(ctx context.Context, t *localParty, m lib.Message) error {
 	}
 	st, ok := s.proto.steps[protoreflect.FullName(m.Type())]
 	if !ok {
-		return fmt.Errorf("tss-lib emitted a message of type %s", m.Type())
+		return fmt.Errorf("tss-lib sent a message of type %s", m.Type())
 	}
 	s.enterRound(st.round)
 	toPeer := st.broadcast
@@ -295,20 +290,19 @@ func (s *side) route(ctx context.Context, t *localParty, m lib.Message) error {
 		}
 	}
 	if !st.broadcast {
-		// A message to one party goes to the other side unless it is for our own: a share
-		// of the new sharing that is meant for our own new party never leaves.
+		// A message to one of our own parties, such as a share of the new sharing, never leaves this side.
 		toPeer = !slices.ContainsFunc(s.parties, func(to *localParty) bool { return addressed(m, to.key) })
 	}
 	if !toPeer {
 		return nil
 	}
-	if g, ok := s.gates[st.round]; ok && s.gate != nil {
-		if err := s.gate(ctx, g); err != nil {
+	if p, ok := s.releasePoints[st.round]; ok && s.beforeRelease != nil {
+		if err := s.beforeRelease(ctx, p); err != nil {
 			return err
 		}
 	}
 	if s.ingress != nil {
-		s.ingress.note(m)
+		s.ingress.noteSent(m)
 	}
 	return s.conn.Send(ctx, Message{Curve: s.curve, Payload: payload})
 }
@@ -318,7 +312,7 @@ func addressed(m lib.Message, key *big.Int) bool {
 	return len(to) == 1 && to[0].KeyInt().Cmp(key) == 0
 }
 
-// receive takes the other side's messages until ctx is done.
+// receive accepts the other side's messages until ctx is done or the Conn fails.
 func (s *side) receive(ctx context.Context) {
 	for {
 		m, err := s.conn.Recv(ctx)
@@ -336,8 +330,7 @@ func (s *side) receive(ctx context.Context) {
 	}
 }
 
-// accept checks that m is a message of this run that the other side may send, for the
-// first time, and gives it to the parties that it is for.
+// accept checks a message from the other side and delivers it to the parties that it is for.
 func (s *side) accept(ctx context.Context, m Message) error {
 	if m.Curve != s.curve {
 		return s.blame(fmt.Errorf("a message for %v", m.Curve))
@@ -361,7 +354,7 @@ func (s *side) accept(ctx context.Context, m Message) error {
 		if err := s.ingress.check(&a, st, m.Payload); err != nil {
 			return s.blame(err)
 		}
-		if err := s.ingress.askFresh(); err != nil {
+		if err := s.ingress.askCheckModuli(); err != nil {
 			return err
 		}
 	}
@@ -375,9 +368,9 @@ func (s *side) accept(ctx context.Context, m Message) error {
 	return nil
 }
 
-// repeated reports whether the other side sent this message before. tss-lib overwrites
-// what it has, in any round, so a value could be swapped after its proof was verified
-// (tss-lib.md, row 16): the first one counts, and a different second one ends the run.
+// repeated reports whether the other side sent a message of this type before: the first one counts, and a different
+// second one is an error. tss-lib would overwrite the first one in any round, so that a value could be replaced after
+// its proof was verified (tss-lib.md, row 16).
 func (s *side) repeated(name protoreflect.FullName, content []byte) (bool, error) {
 	sum := sha256.Sum256(content)
 	s.mu.Lock()
@@ -392,7 +385,7 @@ func (s *side) repeated(name protoreflect.FullName, content []byte) (bool, error
 	return ok, nil
 }
 
-// deliver parses payload for one party, with the sender as that party's context knows it.
+// deliver parses payload with the sender's id in a party's context, and puts it in the party's inbox.
 func (s *side) deliver(ctx context.Context, to *localParty, st step, from Party, payload []byte) error {
 	m, err := lib.ParseWireMessage(payload, to.senders[st.from][from], st.broadcast)
 	if err != nil || !m.ValidateBasic() {
@@ -406,7 +399,7 @@ func (s *side) deliver(ctx context.Context, to *localParty, st step, from Party,
 			return s.blame(err)
 		}
 	}
-	s.more(to, 1)
+	s.addPending(to, 1)
 	select {
 	case to.inbox <- m:
 		return nil

@@ -17,8 +17,7 @@ import (
 	lib "github.com/bnb-chain/tss-lib/v2/tss"
 )
 
-// idle returns a side of p whose parties are never started: what it takes in stays in
-// its parties' inboxes.
+// idle returns a side of p whose parties are never started: the messages that it accepts stay in their inboxes.
 func idle(c Curve, p *protocol, me Party) *side {
 	s := &side{curve: c, me: me, proto: p, round: 1, failed: make(chan struct{})}
 	s.seen = map[protoreflect.FullName][32]byte{}
@@ -97,7 +96,7 @@ func requireBlame(t *testing.T, err error, culprit Party) {
 	require.Equal(t, culprit, pe.Culprit)
 }
 
-// inboxes counts what waits for each party.
+// inboxes returns the number of messages in each party's inbox.
 func (s *side) inboxes() (n []int) {
 	for _, t := range s.parties {
 		n = append(n, len(t.inbox))
@@ -105,9 +104,8 @@ func (s *side) inboxes() (n []int) {
 	return n
 }
 
-// What comes from the other side is a known message of this protocol, whole, and new,
-// or the run ends and blames the sender; it is for the parties of the table, from the one
-// who sends it, with the table's flag (tss-lib.md, rows 15 and 16).
+// A message from the other side must be a known, complete and new one of this protocol, or the run ends and blames the
+// sender. The protocol's table determines its receivers, its sender and its flag (tss-lib.md, rows 15 and 16).
 func TestAccept(t *testing.T) {
 	forEachProtocol(t, func(t *testing.T, c Curve, p *protocol) {
 		for name, st := range p.steps {
@@ -119,8 +117,8 @@ func TestAccept(t *testing.T) {
 				for _, r := range st.to {
 					want[r] = 1
 				}
-				for range 2 { // the second time it is a no-op
-					require.NoError(t, s.accept(t.Context(), Message{c, good}))
+				for range 2 { // the second one is ignored
+					require.NoError(t, s.accept(t.Context(), Message{Curve: c, Payload: good}))
 					require.Equal(t, want, s.inboxes())
 				}
 				for _, party := range s.parties {
@@ -134,7 +132,7 @@ func TestAccept(t *testing.T) {
 
 				other := proto.Clone(m)
 				other.ProtoReflect().SetUnknown(protoreflect.RawFields{0x7a, 0x01, 0x00})
-				err := s.accept(t.Context(), Message{c, payload(t, other)})
+				err := s.accept(t.Context(), Message{Curve: c, Payload: payload(t, other)})
 				requireBlame(t, err, me.Other())
 				require.ErrorContains(t, err, "second, different")
 			}
@@ -142,7 +140,7 @@ func TestAccept(t *testing.T) {
 	})
 }
 
-// requireRefusals sends what is wrong with m, each to a side of its own.
+// requireRefusals sends malformed variants of m, each to a new side, and checks that they are rejected.
 func requireRefusals(t *testing.T, c Curve, p *protocol, me Party, m proto.Message) {
 	good := payload(t, m)
 	name := string(proto.MessageName(m))
@@ -152,20 +150,20 @@ func requireRefusals(t *testing.T, c Curve, p *protocol, me Party, m proto.Messa
 		return b
 	}
 	bad := map[string]Message{
-		"other curve":  {Secp256k1 + Ed25519 - c, good},
-		"no curve":     {0, good},
-		"nothing":      {c, nil},
-		"garbage":      {c, []byte{0xff, 0xff, 0xff}},
-		"truncated":    {c, good[:len(good)-1]},
-		"unknown type": {c, wrapped("type.googleapis.com/mpcd.test.None", nil)},
-		"no type":      {c, wrapped("", nil)},
-		"bad content":  {c, wrapped("type.googleapis.com/"+name, []byte{0xff, 0xff})},
+		"other curve":  {Curve: Secp256k1 + Ed25519 - c, Payload: good},
+		"no curve":     {Curve: 0, Payload: good},
+		"nothing":      {Curve: c},
+		"garbage":      {Curve: c, Payload: []byte{0xff, 0xff, 0xff}},
+		"truncated":    {Curve: c, Payload: good[:len(good)-1]},
+		"unknown type": {Curve: c, Payload: wrapped("type.googleapis.com/mpcd.test.None", nil)},
+		"no type":      {Curve: c, Payload: wrapped("", nil)},
+		"bad content":  {Curve: c, Payload: wrapped("type.googleapis.com/"+name, []byte{0xff, 0xff})},
 	}
 	for _, all := range []map[Curve]*protocol{keygens, resharings, signings} {
 		for _, q := range all {
 			for other := range q.steps {
 				if _, ok := p.steps[other]; !ok {
-					bad["foreign "+string(other)] = Message{c, payload(t, wellFormed(t, other))}
+					bad["foreign "+string(other)] = Message{Curve: c, Payload: payload(t, wellFormed(t, other))}
 				}
 			}
 		}
@@ -178,7 +176,7 @@ func requireRefusals(t *testing.T, c Curve, p *protocol, me Party, m proto.Messa
 		if content, ok := less.(lib.MessageContent); ok && content.ValidateBasic() {
 			continue // tss-lib fails on it later; for the ssid, see TestCheckRound1
 		}
-		bad["without "+string(f.Name())] = Message{c, payload(t, less)}
+		bad["without "+string(f.Name())] = Message{Curve: c, Payload: payload(t, less)}
 	}
 	for what, msg := range bad {
 		s := idle(c, p, me)
@@ -191,13 +189,12 @@ func requireRefusals(t *testing.T, c Curve, p *protocol, me Party, m proto.Messa
 	}
 }
 
-// secretError stands for a value with a secret in it.
+// secretError is a panic value with a secret in it.
 type secretError struct{ secret string }
 
 func (e secretError) Error() string { return e.secret }
 
-// tss-lib returns typed nils, wraps nil causes, names the wrong culprit, and panics with
-// what it works on.
+// tss-lib returns typed nils, wraps nil causes, names the wrong culprit, and panics with the values that it processes.
 func TestRow6Errors(t *testing.T) {
 	s := idle(Ed25519, resharings[Ed25519], Server)
 	require.NoError(t, s.call(func() *lib.Error { return nil }))
@@ -205,7 +202,7 @@ func TestRow6Errors(t *testing.T) {
 	us := s.parties[0].senders[0][Server]
 	err := s.call(func() *lib.Error { return lib.NewError(nil, "task", 5, us, us) })
 	requireBlame(t, err, Client)
-	require.Error(t, errors.Unwrap(err), "a cause that says something")
+	require.Error(t, errors.Unwrap(err), "a non-nil cause")
 	require.NotContains(t, err.Error(), "nil")
 
 	cause := errors.New("V_0 != y")
@@ -223,7 +220,7 @@ func TestRow6Errors(t *testing.T) {
 	}
 }
 
-// The first error stays; what follows the end of the context is its echo.
+// The first error stays, and errors after the end of the context are ignored.
 func TestFirstErrorStays(t *testing.T) {
 	first, second := errors.New("first"), errors.New("second")
 	s := idle(Ed25519, keygens[Ed25519], Client)
@@ -238,8 +235,8 @@ func TestFirstErrorStays(t *testing.T) {
 	require.NoError(t, s.err)
 }
 
-// Whichever first message comes first, ours or the other side's, theirs must be for our
-// session and our key; a message without a session id is not one of ours.
+// The round 1 messages of both sides, in either order, must have the same session id and the wallet's key; a message
+// without a session id does not match.
 func TestCheckRound1(t *testing.T) {
 	rec, _ := Vector(t, Signing).Key(t, Secp256k1)
 	x, y := Coordinates(t, rec)

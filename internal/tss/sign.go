@@ -15,7 +15,7 @@ import (
 	"github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
 )
 
-// MaxMessageBytes bounds an Ed25519 message; tss-lib holds it as one big integer.
+// MaxMessageBytes is the maximum length of an Ed25519 message. tss-lib keeps the message as one big integer.
 const MaxMessageBytes = 64 << 10
 
 // SignInput is one side's part in a signing.
@@ -24,26 +24,27 @@ type SignInput struct {
 	Record  *KeyRecord
 	Share   *KeyShare // not changed by the run
 	Payload []byte    // Secp256k1: a 32-byte digest; Ed25519: the message
-	// BeforeRelease is asked before certain messages leave. Its error ends the run, as it is, but for
-	// ErrStopped: then nothing leaves any more, and the Conn says the same. nil: nobody is asked.
+	// BeforeRelease is called before the message of a ReleasePoint is sent. Its error ends the run and is returned
+	// unchanged. With ErrStopped nothing more is sent, and the run ends when the Conn returns ErrStopped, too. nil: no
+	// check.
 	BeforeRelease func(context.Context, ReleasePoint) error `json:"-"`
 }
 
-// ReleasePoint is a message of a signing that leaves only if somebody agrees.
+// ReleasePoint is a message of a signing that is sent only after BeforeRelease agrees.
 type ReleasePoint uint8
 
-// The messages that are asked about.
+// The release points.
 const (
-	// Arm is round 2 of ECDSA: w and gamma, through MtA under the other side's Paillier key.
-	// From here on what we answer depends on what a dishonest side has changed (docs/adr/0007).
+	// Arm is round 2 of ECDSA: w and gamma, through MtA under the other side's Paillier key. After it, our messages can
+	// reveal something about our share to a dishonest other side (docs/adr/0007-hostile-callers.md).
 	Arm ReleasePoint = iota + 1
-	// Disarm is the last message, with which the other side has the signature. In ECDSA it
-	// leaves only after our own check, U = T, that nothing was changed.
+	// Disarm is the last message, from which the other side gets the signature. In ECDSA it is sent only after our check
+	// U = T, which a dishonest side fails.
 	Disarm
 )
 
-// gates are the rounds whose messages are asked about.
-func (c Curve) gates() map[int]ReleasePoint {
+// releasePoints returns the release points of a signing on c, by round.
+func (c Curve) releasePoints() map[int]ReleasePoint {
 	last := signings[c].last()
 	if c == Secp256k1 {
 		return map[int]ReleasePoint{2: Arm, last: Disarm}
@@ -57,13 +58,12 @@ type Signature struct {
 	RecoveryID uint8    // 0 to 3, Secp256k1 only
 }
 
-// CheckPayload refuses what must not or cannot be signed, with ErrPayload: a digest
-// that is not 32 bytes, not below q, or zero, which tss-lib would sign; a message that
-// is too long.
+// CheckPayload returns an ErrPayload for a payload that must not or cannot be signed: an ECDSA digest that does not
+// have 32 bytes, is zero (which tss-lib would sign) or not below q, or an Ed25519 message of more than MaxMessageBytes.
 func CheckPayload(c Curve, payload []byte) error {
 	if c == Ed25519 {
 		if len(payload) > MaxMessageBytes {
-			return fmt.Errorf("%w: the message has %d bytes, at most %d are signed", ErrPayload, len(payload), MaxMessageBytes)
+			return fmt.Errorf("%w: the message has %d bytes, the maximum is %d", ErrPayload, len(payload), MaxMessageBytes)
 		}
 		return nil
 	}
@@ -76,9 +76,9 @@ func CheckPayload(c Curve, payload []byte) error {
 	return nil
 }
 
-// Sign runs one side of a signing. It returns a verified signature, ErrPayload,
-// ErrShareMismatch or ErrShareMalformed before any work, a *ProtocolError that names
-// the other side, or ctx's cause at once when ctx ends.
+// Sign runs one side of a signing and returns a verified signature. Before any protocol work it fails with ErrPayload,
+// or with ErrRecordMalformed, ErrShareMismatch or ErrShareMalformed for the share and its record; later with a
+// *ProtocolError if the other side is at fault, with in.BeforeRelease's error, or with ctx's cause as soon as ctx ends.
 func Sign(ctx context.Context, conn Conn, in SignInput, obs Observer) (*Signature, error) {
 	if in.Record == nil || in.Share == nil || !in.Party.Valid() || in.Share.Curve != in.Record.Curve {
 		return nil, fmt.Errorf("%w: no share or record, or of different curves", ErrShareMismatch)
@@ -98,14 +98,17 @@ func Sign(ctx context.Context, conn Conn, in SignInput, obs Observer) (*Signatur
 	params := lib.NewParameters(c.ec(), sorted(ids), ids[in.Party], 2, 1)
 	t := newLocalParty(onlyRole, keys[in.Party])
 	t.senders[onlyRole] = ids
-	s := &side{curve: c, me: in.Party, proto: signings[c], conn: conn, obs: obs, parties: []*localParty{t}, gate: in.BeforeRelease, gates: c.gates()}
+	s := &side{
+		curve: c, me: in.Party, proto: signings[c], conn: conn, obs: obs, parties: []*localParty{t},
+		beforeRelease: in.BeforeRelease, releasePoints: c.releasePoints(),
+	}
 	s.ingress = &ingress{curve: c, me: in.Party, proto: s.proto, record: in.Record}
 
 	end := make(chan *common.SignatureData, 1)
 	var d *common.SignatureData
-	t.ended = take(end, &d)
-	// The length is that of the payload: without it tss-lib drops leading zeros, and the
-	// signature is one of another message (tss-lib.md, row 11).
+	t.ended = pollInto(end, &d)
+	// tss-lib gets the payload's length below: without it, leading zeros are dropped and another message is signed
+	// (tss-lib.md, row 11).
 	m := new(big.Int).SetBytes(in.Payload)
 	if c == Secp256k1 {
 		data := ecSaveData(in.Record, in.Share, in.Party)
@@ -121,14 +124,14 @@ func Sign(ctx context.Context, conn Conn, in SignInput, obs Observer) (*Signatur
 	if err := s.run(ctx); err != nil {
 		return nil, err
 	}
-	return s.verified(d, in.Record, in.Payload)
+	return s.verifySignature(d, in.Record, in.Payload)
 }
 
-// verified returns what tss-lib made, if it is a signature under the record's key.
-func (s *side) verified(d *common.SignatureData, rec *KeyRecord, payload []byte) (*Signature, error) {
+// verifySignature returns the signature in d after verifying it under the record's key.
+func (s *side) verifySignature(d *common.SignatureData, rec *KeyRecord, payload []byte) (*Signature, error) {
 	sig := new(Signature)
 	if len(d.GetSignature()) != len(sig.Bytes) {
-		return nil, s.blame(errors.New("the signature has not 64 bytes"))
+		return nil, s.blame(errors.New("the signature does not have 64 bytes"))
 	}
 	copy(sig.Bytes[:], d.GetSignature())
 	if id := d.GetSignatureRecovery(); len(id) == 1 {
@@ -140,8 +143,8 @@ func (s *side) verified(d *common.SignatureData, rec *KeyRecord, payload []byte)
 	return sig, nil
 }
 
-// Verify checks a signature with libraries that share no code with tss-lib's signing.
-// publicKey and payload are as in KeyRecord and SignInput.
+// Verify checks a signature, and the recovery id of an ECDSA one, with libraries that share no code with tss-lib's
+// signing. publicKey and payload are as in KeyRecord and SignInput.
 func Verify(c Curve, publicKey, payload []byte, sig *Signature) error {
 	errVerify := errors.New("the signature does not verify")
 	if c == Ed25519 {
@@ -157,13 +160,13 @@ func Verify(c Curve, publicKey, payload []byte, sig *Signature) error {
 	if !verifyECDSA(pub, payload, sig.Bytes[:]) {
 		return errVerify
 	}
-	if sig.RecoveryID > 3 { // the header byte below would wrap around
+	if sig.RecoveryID > 3 { // the header byte below would overflow
 		return errVerify
 	}
 	// 27 + id + 4 (compressed) is the header byte of a recoverable signature.
 	compact := append([]byte{27 + 4 + sig.RecoveryID}, sig.Bytes[:]...)
 	if got, _, err := ecdsa.RecoverCompact(compact, payload); err != nil || !got.IsEqual(pub) {
-		return errors.New("the recovery id does not lead to the public key")
+		return errors.New("the recovery id does not yield the public key")
 	}
 	return nil
 }

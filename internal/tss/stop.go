@@ -5,69 +5,67 @@ import (
 	"errors"
 )
 
-// ErrStopped is what a Link returns when no part comes any more, because the run was ended from
-// outside. A side that gets it first checks all that came before, for which it may blame the other
-// side, and then returns the Link's error.
+// ErrStopped is returned by a Link when the run was ended from outside and no more parts will arrive. A side that gets
+// it checks everything that arrived before, for which it may blame the other side, and then returns the Link's error.
 var ErrStopped = errors.New("the run was stopped")
 
-// next waits for what ch brings. Where nothing comes any more it says why, but not before it has
-// brought what came.
+// next returns the next value from ch. When the link is stopped, it returns what is still in ch, then the link's error.
 func next[T any](ctx context.Context, c *channel, ch <-chan T) (v T, err error) {
 	select {
 	case v = <-ch:
 		return v, nil
 	case <-ctx.Done():
 		return v, context.Cause(ctx)
-	case <-c.over:
+	case <-c.stopped:
 	}
 	select {
 	case v = <-ch:
 		return v, nil
 	default:
-		return v, c.why
+		return v, c.stopErr
 	}
 }
 
-// idle returns an error where the run was stopped and nothing of a curve came, so that there is
-// nothing to begin its protocol for.
-func (c *channel) idle(curve Curve) error {
+// checkStopped returns the link's error if it is stopped and no message for curve arrived: then there is no reason to
+// start the curve's protocol.
+func (c *channel) checkStopped(curve Curve) error {
 	select {
-	case <-c.over:
+	case <-c.stopped:
 		if len(c.parts[curve]) == 0 {
-			return c.why
+			return c.stopErr
 		}
 	default:
 	}
 	return nil
 }
 
-// more notes work for a party, or with -1 that some of it is done.
-func (s *side) more(t *localParty, n int) {
+// addPending adds n, which may be negative, to the inputs that a party has not finished with.
+func (s *side) addPending(t *localParty, n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t.pending += n
-	s.rest()
+	s.failIfStopped()
 }
 
-// leave notes that a party makes nothing any more.
-func (s *side) leave(t *localParty) {
+// setDone notes that a party will send nothing more.
+func (s *side) setDone(t *localParty) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t.done = true
-	s.rest()
+	s.failIfStopped()
 }
 
-// stop makes err the run's, unless what came until now ends it.
+// stop fails the run with err once the messages that arrived before are processed, unless the run ends with them.
 func (s *side) stop(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stopping = err
-	s.rest()
+	s.failIfStopped()
 }
 
-// rest ends the run where no message comes any more, and no party has one left to work on. It must
-// be called with mu held.
-func (s *side) rest() {
+// failIfStopped fails the run if no more messages will arrive, no party has one left to process, and a party still
+// waits for one. mu must be held.
+func (s *side) failIfStopped() {
 	waits := false
 	for _, t := range s.parties {
 		if !t.done && t.pending > 0 {

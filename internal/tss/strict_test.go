@@ -7,9 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// requireStrict wants a decoder to refuse, with the given sentinel, every other spelling
-// of a value whose canonical encoding is b: a map of fewer than 22 pairs, of which the
-// first is 0: its kind, and the second 1: its version.
+// requireStrict checks that a decoder rejects, with the given sentinel, variant encodings of the value that b encodes:
+// a map of fewer than 22 pairs, of which the first has the kind (key 0) and the second the version (key 1).
 func requireStrict(t *testing.T, b []byte, limit int, want error, decode func([]byte) error) {
 	t.Helper()
 	require.NoError(t, decode(bytes.Clone(b)), "the positive control")
@@ -18,7 +17,7 @@ func requireStrict(t *testing.T, b []byte, limit int, want error, decode func([]
 	kindEnd := 3 + int(b[2]&0x1f)
 	kind, version, rest := b[1:kindEnd], b[kindEnd:kindEnd+2], b[kindEnd+2:]
 	require.Equal(t, []byte{0x01, formatVersion}, version)
-	third := rest[:2+1+16] // 2: a byte string, of which 16 bytes will do
+	third := rest[:2+1+16] // key 2: a byte string, of which 16 bytes are enough
 	join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 	pairs := func(n int) []byte { return []byte{b[0] + byte(n)} }
 	str := func(s string) []byte { return append([]byte{0x60 + byte(len(s))}, s...) }

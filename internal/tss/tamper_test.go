@@ -25,29 +25,28 @@ import (
 	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
 
-// A network that tampers: one side's messages of one type reach the other side changed,
-// twice, elsewhere or never, as if that side were malicious. Whatever it does, the other
-// side, the victim, must end with an error that blames it.
+// Tests with a network that tampers with one side's messages of one type, as if that side were malicious: it changes,
+// repeats, replaces or withholds them. The other side, the victim, must fail with an error that blames that side.
 
 type msgName = protoreflect.FullName
 
-// rule says what becomes of one message. A nil rule changes nothing.
+// rule returns the messages to send in place of m. A nil rule changes nothing.
 type rule func(m tss.Message) []tss.Message
 
-// everyType as a network's target stands for all types.
+// everyType, as a network's target, means all types.
 const everyType msgName = "*"
 
-// network joins two sides by a Pipe.
+// network connects two sides with a Pipe.
 type network struct {
 	from   tss.Party // the side that tampers
 	target msgName   // the type of message it tampers with
 	apply  rule
-	mirror bool // instead of apply: the victim gets its own message of that type back
-	// translate changes a type's messages in both directions, besides the above.
+	mirror bool // instead of apply, send the victim its own message of that type
+	// translate also changes messages of some types, in both directions.
 	translate map[msgName]func(sender tss.Party) rule
 
 	ends [2]tss.Conn
-	mu   sync.Mutex // guards what follows
+	mu   sync.Mutex // guards sent and held
 	sent [2]map[msgName]tss.Message
 	held bool // a message was withheld until the victim has sent its own
 }
@@ -96,7 +95,7 @@ func (c *netConn) Send(ctx context.Context, m tss.Message) error {
 	case tampers && c.n.mirror && ok:
 		out = []tss.Message{own}
 	case tampers && c.n.mirror:
-		out = nil // comes with release
+		out = nil // sent on release
 	case tampers && c.n.apply != nil:
 		out = c.n.apply(m)
 	case release:
@@ -112,10 +111,10 @@ func (c *netConn) Send(ctx context.Context, m tss.Message) error {
 	return nil
 }
 
-// runFunc runs one side. It reports whether the side made something.
+// runFunc runs one side. It reports whether the side has a result.
 type runFunc func(context.Context, tss.Party, tss.Conn) (made bool, err error)
 
-// ended says how both sides ended, by Party.
+// ended is the result of both sides, by Party.
 type ended struct {
 	made [2]bool
 	errs [2]error
@@ -123,9 +122,9 @@ type ended struct {
 
 var errAbandoned = errors.New("the other side is gone")
 
-// duel runs both sides over n. The first to fail ends the other one, as a transport
-// would. It runs in a bubble of synctest: when both sides wait for what never comes,
-// the clock jumps to their deadline, and a goroutine that outlives the run is an error.
+// duel runs both sides over n. The first to fail ends the other one, as a transport would. It runs in a synctest
+// bubble: if both sides wait forever, the clock jumps to their deadline, and a goroutine that outlives the run is an
+// error.
 func duel(t *testing.T, n *network, run runFunc) (e ended) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -150,8 +149,8 @@ func duel(t *testing.T, n *network, run runFunc) (e ended) {
 		wg.Wait()
 	})
 	for p, err := range e.errs {
-		require.Equal(t, err == nil, e.made[p], "a side makes something or fails: %v", err)
-		// With two parties there is nobody else to blame (tss-lib.md, row 21).
+		require.Equal(t, err == nil, e.made[p], "a side must have a result or an error: %v", err)
+		// With two parties, only the other one can be to blame (tss-lib.md, row 21).
 		if pe := new(tss.ProtocolError); errors.As(err, &pe) {
 			require.Equal(t, tss.Party(p).Other(), pe.Culprit)
 			require.NotZero(t, pe.Round)
@@ -160,8 +159,8 @@ func duel(t *testing.T, n *network, run runFunc) (e ended) {
 	return e
 }
 
-// requireBlamed wants the victim to have failed because of what the other side did,
-// with an error that contains why, in the round that is returned.
+// requireBlamed requires that the victim failed with an error that blames culprit and contains why. It returns the
+// round.
 func (e *ended) requireBlamed(t *testing.T, culprit tss.Party, why string) (round int) {
 	t.Helper()
 	var pe *tss.ProtocolError
@@ -177,7 +176,7 @@ func (e *ended) requireOK(t *testing.T) {
 	require.NoError(t, e.errs[tss.Server])
 }
 
-// A subject is one protocol on one curve, from the committed SIGNING set.
+// subject is one protocol on one curve, with the committed SIGNING set.
 type subject struct {
 	name  string
 	curve tss.Curve
@@ -208,7 +207,7 @@ func startKeygen(t *testing.T, c tss.Curve, src *tsstest.Source) runFunc {
 	}
 }
 
-// startReshare takes each side's own view of the old set: a cheater's may be a lie.
+// startReshare takes each side's view of the old set, since a cheater's may be false.
 func startReshare(t *testing.T, view [2]*tss.KeyRecord, both [2]*tss.KeyShare, src *tsstest.Source) runFunc {
 	c := view[tss.Client].Curve
 	keys, err := tss.NewPartyKeys(c)
@@ -229,13 +228,12 @@ func startSign(view [2]*tss.KeyRecord, both [2]*tss.KeyShare) runFunc {
 	}
 }
 
-// transcript holds what each side sent in an honest run, by Party and type.
+// transcript is the messages that each side sent in an honest run, by Party and type.
 type transcript [2]map[msgName]tss.Message
 
 var transcripts sync.Map // of func() transcript, by subject
 
-// honest returns the transcript of an honest run with the committed SIGNING set: one for
-// all the tests that ask.
+// honest returns the transcript of an honest run with the committed SIGNING set, which all tests have in common.
 func (s *subject) honest(t *testing.T) transcript {
 	t.Helper()
 	one, _ := transcripts.LoadOrStore(s.name+s.curve.String(), sync.OnceValue(func() transcript {
@@ -249,8 +247,7 @@ func (s *subject) honest(t *testing.T) transcript {
 	return get()
 }
 
-// mutate returns a rule that changes the message by f. A message with a type is packed
-// again as tss-lib packs it.
+// mutate returns a rule that changes the message with f and encodes it as tss-lib does.
 func mutate(t *testing.T, f func(protoreflect.Message)) rule {
 	return func(m tss.Message) []tss.Message {
 		msg := unpack(t, m)
@@ -303,7 +300,7 @@ func (p part) String() string {
 	return fmt.Sprintf("%s[%d]", p.field.Name(), p.index)
 }
 
-// edit replaces the part by what f makes of a copy of it.
+// edit replaces the part by f of a copy of it.
 func (p part) edit(m protoreflect.Message, f func([]byte) []byte) {
 	if p.index < 0 {
 		m.Set(p.field, protoreflect.ValueOfBytes(f(bytes.Clone(m.Get(p.field).Bytes()))))
@@ -313,7 +310,7 @@ func (p part) edit(m protoreflect.Message, f func([]byte) []byte) {
 	list.Set(p.index, protoreflect.ValueOfBytes(f(bytes.Clone(list.Get(p.index).Bytes()))))
 }
 
-// parts lists the byte strings of a message: tss-lib's messages hold nothing else.
+// parts returns the byte strings of a message; tss-lib's messages have no other fields.
 func parts(t *testing.T, m tss.Message) []part {
 	msg := unpack(t, m).ProtoReflect()
 	var out []part
@@ -337,11 +334,11 @@ func flip(b []byte) []byte {
 	return b
 }
 
-// oversized makes an integer of some 4,000 bits. What is much larger costs much more
-// (tss-lib.md, row 20), and is no matter of this test.
+// oversized returns an integer of about 4,000 bits. Much larger ones are expensive, and tested elsewhere (tss-lib.md,
+// row 20).
 func oversized(b []byte) []byte { return append(bytes.Repeat([]byte{0x5a}, 512), b...) }
 
-// attack is one thing to do to the messages of one type from one side.
+// attack is one way to tamper with the messages of one type from one side.
 type attack struct {
 	name   string
 	from   tss.Party
@@ -354,20 +351,18 @@ func (a *attack) network() *network {
 	return &network{from: a.from, target: a.target, apply: a.rule, mirror: a.mirror}
 }
 
-// attacks lists what is done to what one side sends. What is refused before tss-lib sees
-// it, whatever the run, is the matter of TestAccept.
+// attacks returns the attacks on one side's messages. TestAccept tests messages that are rejected in every run.
 func attacks(t *testing.T, honest transcript, from tss.Party) []attack {
 	var out []attack
 	for _, name := range names(honest[from]) {
 		sample := honest[from][name]
 		all := parts(t, sample)
 		if len(all) == 0 {
-			// It says all it can by its type: its content is the same from both sides and in
-			// every run, and what else is put into it is unknown to the type and skipped.
-			continue
+			continue // an empty message is the same from both sides and in every run
 		}
 		add := func(what string, r rule) {
-			out = append(out, attack{name: fmt.Sprintf("%v %s %s", from, name.Name(), what), from: from, target: name, rule: r})
+			label := fmt.Sprintf("%v %s %s", from, name.Name(), what)
+			out = append(out, attack{name: label, from: from, target: name, rule: r})
 		}
 		for _, p := range all {
 			add("alter "+p.String(), mutate(t, func(m protoreflect.Message) { p.edit(m, flip) }))
@@ -379,21 +374,20 @@ func attacks(t *testing.T, honest transcript, from tss.Party) []attack {
 			}
 		}
 		add("of another run", instead(sample.Payload))
-		out = append(out, attack{name: fmt.Sprintf("%v %s reflected", from, name.Name()), from: from, target: name, mirror: true})
+		label := fmt.Sprintf("%v %s reflected", from, name.Name())
+		out = append(out, attack{name: label, from: from, target: name, mirror: true})
 	}
 	return out
 }
 
-// names lists the types of a side's messages, in alphabetical order, which is that of
-// the rounds.
+// names returns the types of a side's messages in alphabetical order, which is the order of the rounds.
 func names(sent map[msgName]tss.Message) []msgName { return slices.Sorted(maps.Keys(sent)) }
 
-// TestLongTamperEdDSA does everything.
+// TestLongTamperEdDSA runs all attacks.
 func TestTamperEdDSA(t *testing.T) { tamperEdDSA(t, 4) }
 
-// tamperEdDSA does each so-manieth of what can be done to every message with content of every
-// Ed25519 protocol, from each side, in every way: each value altered or oversized, the message
-// replaced by another one, by the same one of another run, or by the victim's own. The old
+// tamperEdDSA runs one of every each attacks on the messages of all Ed25519 protocols, from both sides: it alters or
+// enlarges each value, and replaces the message by another one, by that of another run, or by the victim's own. The old
 // shares still sign afterwards.
 func tamperEdDSA(t *testing.T, each int) {
 	t.Helper()
@@ -420,8 +414,8 @@ func tamperEdDSA(t *testing.T, each int) {
 	}
 }
 
-// A message that never comes stalls the run until its deadline, with the deadline's
-// error, and leaves no goroutine. Nobody is blamed.
+// A run with a withheld message fails at its deadline, with the deadline's error, and leaves no goroutine. It blames
+// nobody.
 func TestWithheld(t *testing.T) {
 	for _, s := range subjects(tss.Ed25519) {
 		t.Run(s.name, func(t *testing.T) {
@@ -442,8 +436,8 @@ func TestWithheld(t *testing.T) {
 	}
 }
 
-// tss-lib.md, row 16: tss-lib overwrites what it has. Here the first message counts: the
-// same once more is a no-op, a different one ends the run and blames its sender.
+// tss-lib.md, row 16: tss-lib overwrites a message with a later one. Here the first one counts: the same one again is
+// ignored, a different one ends the run and blames its sender.
 func TestRow16Repeated(t *testing.T) {
 	for _, s := range subjects(tss.Ed25519) {
 		t.Run(s.name, func(t *testing.T) {
@@ -453,7 +447,7 @@ func TestRow16Repeated(t *testing.T) {
 				n := &network{from: from, target: everyType, apply: twice}
 				e := duel(t, n, s.start(t, tss.Vector(t, tss.Signing), nil))
 				e.requireOK(t)
-				// Not a side's last message: a run may have ended before a second one comes.
+				// Not a side's last message: the run may end before a second one arrives.
 				for _, name := range names(n.sent[from])[:len(n.sent[from])-1] {
 					other := mutate(t, func(m protoreflect.Message) {
 						if all := parts(t, n.sent[from][name]); len(all) > 0 {
@@ -471,10 +465,9 @@ func TestRow16Repeated(t *testing.T) {
 	}
 }
 
-// tss-lib.md, row 21: a client that reshares a secret that is not its own, consistently,
-// is found out when the new sharing does not add up to the wallet's key; tss-lib then
-// names the local party. The client lies about the key in its first message only to
-// itself: the network tells each side what it expects.
+// tss-lib.md, row 21: if a side consistently reshares a secret that is not its own, the other one notices that the new
+// sharing does not match the wallet's key; tss-lib then names the local party. The network translates the public key in
+// the first messages, so that each side sees the one that it expects.
 func TestRow21CulpritIsTheOther(t *testing.T) {
 	t.Parallel()
 	for _, from := range []tss.Party{tss.Client, tss.Server} {
@@ -499,12 +492,11 @@ func TestRow21CulpritIsTheOther(t *testing.T) {
 	}
 }
 
-// TestLongTamperECDSA alters the other proofs too.
+// TestLongTamperECDSA alters the other proofs, too.
 func TestTamperECDSA(t *testing.T) { tamperECDSA(t, "modProof") }
 
-// ECDSA, where a run costs seconds: one alteration for each kind of proof; that of the
-// factor proof is TestRow7FirstErrorEnds. What kills
-// the process from a goroutine of tss-lib (row 19) is not tried here.
+// tamperECDSA alters one value of each of the given fields. There are no more attacks, since an ECDSA run takes
+// seconds; the factor proof has TestRow7FirstErrorEnds, and messages that would kill the process have row 19.
 func tamperECDSA(t *testing.T, fields ...protoreflect.Name) {
 	t.Helper()
 	const resharing, kg = "binance.tsslib.ecdsa.resharing.", "binance.tsslib.ecdsa.keygen."
@@ -540,9 +532,9 @@ func tamperECDSA(t *testing.T, fields ...protoreflect.Name) {
 // TestLongTamperECDSASigning alters every message.
 func TestTamperECDSASigning(t *testing.T) { tamperECDSASigning(t, 5) }
 
-// tamperECDSASigning alters each so-manieth message of an ECDSA signing in its first value.
-// The other side may notice first, when the victim computes with what it got; then it blames
-// the victim, whom alone it sees. No signature comes of it.
+// tamperECDSASigning alters the first value of one of every each messages of an ECDSA signing. The tampering side may
+// fail first, because the victim computes with the altered value, and then blames the victim. The victim gets no
+// signature.
 func tamperECDSASigning(t *testing.T, each int) {
 	t.Helper()
 	s := subjects(tss.Secp256k1)[2]
@@ -564,15 +556,15 @@ func tamperECDSASigning(t *testing.T, each int) {
 	}
 }
 
-// TestLongRow15EveryEntry has the two protocols whose parties begin with seconds of work.
+// TestLongRow15EveryEntry has the two protocols whose parties start with seconds of work.
 func TestRow15EveryEntry(t *testing.T) {
 	t.Parallel()
 	everyEntry(t, append(subjects(tss.Ed25519), subjects(tss.Secp256k1)[2])...)
 }
 
-// Every entry has the ingress in its place, whichever side it is: what tss-lib would take,
-// or keep for later, ends the run (tss-lib.md, row 15). In the first message there is
-// something that tss-lib skips; before it comes one that the sender cannot have made yet.
+// Both sides of all protocols use the ingress: a first message with an unknown field, which tss-lib would ignore, and a
+// message before it that its sender cannot have made yet, which tss-lib would keep, both end the run (tss-lib.md, row
+// 15).
 func everyEntry(t *testing.T, of ...subject) {
 	t.Helper()
 	all, err := tss.ReadMessages()
@@ -589,7 +581,7 @@ func everyEntry(t *testing.T, of ...subject) {
 		}
 		slices.Sort(types)
 		first, last := types[0], types[len(types)-1]
-		if kind == "signing.Sign" && c == tss.Secp256k1 { // the first is to one party, the second to all
+		if kind == "signing.Sign" && c == tss.Secp256k1 { // the first is private, the second broadcast
 			first = types[1]
 		}
 		unknown := mutate(t, func(m protoreflect.Message) { m.SetUnknown(protoreflect.RawFields{0x7a, 0x01, 0x00}) })
@@ -597,18 +589,20 @@ func everyEntry(t *testing.T, of ...subject) {
 		for _, from := range []tss.Party{tss.Client, tss.Server} {
 			t.Run(fmt.Sprintf("%v %s %v", c, s.name, from), func(t *testing.T) {
 				t.Parallel()
-				if c == tss.Ed25519 || from == tss.Client { // ECDSA parties begin with seconds of work
-					e := duel(t, &network{from: from, target: first, apply: unknown}, s.start(t, tss.Vector(t, tss.Signing), tsstest.NewSource()))
+				if c == tss.Ed25519 || from == tss.Client { // ECDSA parties start with seconds of work
+					run := s.start(t, tss.Vector(t, tss.Signing), tsstest.NewSource())
+					e := duel(t, &network{from: from, target: first, apply: unknown}, run)
 					e.requireBlamed(t, from, "unknown fields")
 				}
 				if c == tss.Secp256k1 && from == tss.Client {
 					return
 				}
 				if kind == "keygen.KG" && c == tss.Ed25519 {
-					return // of its two rounds the second can be there as soon as we have sent our first
+					return // its second and last round can follow as soon as we have sent our first
 				}
-				e := duel(t, &network{from: from, target: first, apply: early}, s.start(t, tss.Vector(t, tss.Signing), tsstest.NewSource()))
-				e.requireBlamed(t, from, "before its time")
+				run := s.start(t, tss.Vector(t, tss.Signing), tsstest.NewSource())
+				e := duel(t, &network{from: from, target: first, apply: early}, run)
+				e.requireBlamed(t, from, "too early")
 			})
 		}
 	}

@@ -16,14 +16,13 @@ import (
 	"github.com/mpcd/mpcd/internal/secret"
 )
 
-// What stands here is for the tests of both packages, tss and tss_test. The committed
-// vectors hold the format still, and spare most tests a key generation.
+// Helpers for the tests of both packages, tss and tss_test. The committed vectors test that the format does not change,
+// and save most tests a key generation.
 
-// VectorsFile is where the vectors are; TestVectors -write makes it.
+// VectorsFile has the vectors. TestVectors -write makes it.
 const VectorsFile = "testdata/share_v1.json"
 
-// VectorFile is the form of VectorsFile: the sets of one wallet with both curves.
-// Byte strings are in hex.
+// VectorFile is the content of VectorsFile: the sets of one wallet with both curves. Byte strings are in hex.
 type VectorFile struct {
 	Comment    string
 	WalletID   string
@@ -48,7 +47,7 @@ type Set struct {
 	Shares  [2]*Share
 }
 
-// ReadVectors returns the file as it is.
+// ReadVectors returns the content of VectorsFile.
 func ReadVectors(t testing.TB) *VectorFile {
 	t.Helper()
 	b, err := os.ReadFile(VectorsFile)
@@ -102,7 +101,7 @@ func (s *Set) Key(t testing.TB, c Curve) (*KeyRecord, [2]*KeyShare) {
 	return rec, both
 }
 
-// EncodeKey returns k as it would stand in a share: to see whether it changed.
+// EncodeKey returns the encoding of k in a share, with which tests check that k did not change.
 func EncodeKey(t testing.TB, k *KeyShare) []byte {
 	t.Helper()
 	w, err := k.pack()
@@ -148,7 +147,7 @@ func (k *KeyRecord) WithXi(t testing.TB, party Party, xi *big.Int) *KeyRecord {
 	return o.Combined(t)
 }
 
-// Coordinates returns those of k's public key, as tss-lib's messages hold them.
+// Coordinates returns those of k's public key, as in tss-lib's messages.
 func Coordinates(t testing.TB, k *KeyRecord) (x, y []byte) {
 	t.Helper()
 	p, err := k.Curve.decodePoint(k.PublicKey)

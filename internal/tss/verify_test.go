@@ -12,8 +12,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// Verify stands between tss-lib's signatures and whoever asked for one: it takes the one
-// canonical signature of this payload under this key and nothing near it.
+// Verify accepts only a canonical signature of this payload under this key, and no variant of it.
 func TestVerifyECDSA(t *testing.T) {
 	t.Parallel()
 	rec, both := tss.Vector(t, tss.Signing).Key(t, tss.Secp256k1)
@@ -23,11 +22,10 @@ func TestVerifyECDSA(t *testing.T) {
 	verify := func(sig tss.Signature) error { return tss.Verify(tss.Secp256k1, rec.PublicKey, payload, &sig) }
 	require.NoError(t, verify(good))
 
-	// With crypto that tss.Verify does not use: s*R = z*G + r*Q, over math/big and the
-	// curve's group.
+	// Independently of tss.Verify: s*R = z*G + r*Q, with math/big and the curve's group.
 	require.True(t, verifyByHand(t, rec.PublicKey, payload, good))
 
-	half := func(name string, from int, f func(x *big.Int) *big.Int) {
+	changed := func(name string, from int, f func(x *big.Int) *big.Int) {
 		sig := good
 		x := f(new(big.Int).SetBytes(sig.Bytes[from : from+32]))
 		x.FillBytes(sig.Bytes[from : from+32])
@@ -35,15 +33,15 @@ func TestVerifyECDSA(t *testing.T) {
 	}
 	flip := func(x *big.Int) *big.Int { return x.Xor(x, big.NewInt(1)) }
 	zero := func(*big.Int) *big.Int { return new(big.Int) }
-	half("r", 0, flip)
-	half("s", 32, flip)
-	half("r = 0", 0, zero)
-	half("s = 0", 32, zero)
-	half("r = q", 0, func(*big.Int) *big.Int { return new(big.Int).Set(q) })
-	half("s = q", 32, func(*big.Int) *big.Int { return new(big.Int).Set(q) })
+	changed("r", 0, flip)
+	changed("s", 32, flip)
+	changed("r = 0", 0, zero)
+	changed("s = 0", 32, zero)
+	changed("r = q", 0, func(*big.Int) *big.Int { return new(big.Int).Set(q) })
+	changed("s = q", 32, func(*big.Int) *big.Int { return new(big.Int).Set(q) })
 
-	// The other signature of the same payload: high s, and the other recovery id, which
-	// every ECDSA verifier takes that does not ask for a low s.
+	// The other signature of the same payload, with a high s and the other recovery id: ECDSA verifiers that do not
+	// require a low s accept it.
 	high := good
 	s := new(big.Int).SetBytes(high.Bytes[32:])
 	s.Sub(q, s).FillBytes(high.Bytes[32:])
@@ -63,7 +61,7 @@ func TestVerifyECDSA(t *testing.T) {
 	for name, x := range map[string]struct{ key, payload []byte }{
 		"another payload":  {rec.PublicKey, digest("other")},
 		"a longer payload": {rec.PublicKey, append(digest("payload"), 0)},
-		"a cut payload":    {rec.PublicKey, payload[:31]},
+		"a short payload":  {rec.PublicKey, payload[:31]},
 		"no payload":       {rec.PublicKey, nil},
 		"another key":      {backup.WithXi(t, tss.Client, big.NewInt(5)).PublicKey, payload},
 		"no key":           {nil, payload},
@@ -97,7 +95,7 @@ func verifyByHand(t *testing.T, publicKey, payload []byte, sig tss.Signature) bo
 	return x.Mod(x, q).Cmp(r) == 0
 }
 
-// A recovery id of 27 and more, or a compact signature's byte, must not wrap around.
+// The recovery id yields the public key, with another library's header byte.
 func TestVerifyRecovers(t *testing.T) {
 	t.Parallel()
 	rec, both := tss.Vector(t, tss.Signing).Key(t, tss.Secp256k1)

@@ -56,7 +56,7 @@ func Part(m *pb.ProtocolMessage) (tss.Part, error) {
 		}})
 	}
 	if len(m.GetPayload()) > 0 {
-		parts = append(parts, tss.Part{Message: &tss.SealedMessage{Curve: curve(m.GetCurve()), Private: m.GetPrivate(), Payload: m.GetPayload()}})
+		parts = append(parts, tss.Part{Message: &tss.Message{Curve: curve(m.GetCurve()), Private: m.GetPrivate(), Payload: m.GetPayload()}})
 	}
 	if e := m.GetEnd(); e != nil {
 		parts = append(parts, tss.Part{End: &tss.End{ShareHash: e.GetShareSha256()}})

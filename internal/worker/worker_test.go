@@ -293,7 +293,7 @@ func TestDeviceFault(t *testing.T) {
 	var p *tss.ProtocolError
 	require.ErrorAs(t, err, &p)
 	require.Equal(t, tss.Client, p.Culprit)
-	require.EqualError(t, p.Err, "a part out of its order")
+	require.EqualError(t, p.Err, "a part out of order")
 }
 
 // A part larger than a frame is the device's fault too, and is not ignored.

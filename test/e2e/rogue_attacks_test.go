@@ -151,7 +151,7 @@ var knownEd = map[string]known{
 			m.End.ShareSha256 = nil
 		}
 		r.say(m)
-	}, "an end of another form"},
+	}, "an end with an unexpected share hash"},
 	"an earlier run, replayed step by step after a hello": {tss.OperationSign, func(r *rogue, n int, m *outgoing) {
 		if n > 0 {
 			m = proto.CloneOf(r.stage.honest[r.op][n])

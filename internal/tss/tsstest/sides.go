@@ -8,8 +8,8 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// Keygen runs both sides of one key generation, with no more around them than a pipe. pre is by
-// Party and may be zero for Ed25519. It returns the sides' new keys, by Party.
+// Keygen runs both sides of one key generation over a pipe, without hellos and confirmation. pre is by Party and may be
+// zero for Ed25519. It returns the sides' new keys, by Party.
 func Keygen(ctx context.Context, c tss.Curve, pre [2]*tss.PreParams, obs tss.Observer) (*[2]tss.NewKey, error) {
 	keys, err := tss.NewPartyKeys(c)
 	if err != nil {
@@ -21,21 +21,27 @@ func Keygen(ctx context.Context, c tss.Curve, pre [2]*tss.PreParams, obs tss.Obs
 }
 
 // Reshare is Keygen for a new sharing of old's key. shares and pre are by Party.
-func Reshare(ctx context.Context, old *tss.KeyRecord, shares [2]*tss.KeyShare, pre [2]*tss.PreParams, obs tss.Observer) (*[2]tss.NewKey, error) {
+func Reshare(
+	ctx context.Context, old *tss.KeyRecord, shares [2]*tss.KeyShare, pre [2]*tss.PreParams, obs tss.Observer,
+) (*[2]tss.NewKey, error) {
 	keys, err := tss.NewPartyKeys(old.Curve)
 	if err != nil {
 		return nil, err
 	}
 	return newKeys(ctx, obs, func(ctx context.Context, p tss.Party, conn tss.Conn, obs tss.Observer) (*tss.NewKey, error) {
-		return tss.Reshare(ctx, conn, tss.ReshareInput{Party: p, Old: old, Share: shares[p], NewKeys: keys, PreParams: pre[p]}, obs)
+		in := tss.ReshareInput{Party: p, Old: old, Share: shares[p], NewKeys: keys, PreParams: pre[p]}
+		return tss.Reshare(ctx, conn, in, obs)
 	})
 }
 
-// Sign is Keygen for a signature.
-func Sign(ctx context.Context, rec *tss.KeyRecord, shares [2]*tss.KeyShare, payload []byte, obs tss.Observer) (*tss.Signature, error) {
-	sigs, err := both(ctx, obs, func(ctx context.Context, p tss.Party, conn tss.Conn, obs tss.Observer) (*tss.Signature, error) {
+// Sign runs both sides of one signing, like Keygen. It returns the SERVER side's signature. shares is by Party.
+func Sign(
+	ctx context.Context, rec *tss.KeyRecord, shares [2]*tss.KeyShare, payload []byte, obs tss.Observer,
+) (*tss.Signature, error) {
+	run := func(ctx context.Context, p tss.Party, conn tss.Conn, obs tss.Observer) (*tss.Signature, error) {
 		return tss.Sign(ctx, conn, tss.SignInput{Party: p, Record: rec, Share: shares[p], Payload: payload}, obs)
-	})
+	}
+	sigs, err := both(ctx, obs, run)
 	if err != nil {
 		return nil, err
 	}
@@ -52,8 +58,7 @@ func newKeys(ctx context.Context, obs tss.Observer, run runSide[tss.NewKey]) (*[
 	return &[2]tss.NewKey{*keys[tss.Client], *keys[tss.Server]}, nil
 }
 
-// both runs both sides and waits for both. Rounds are the SERVER side's. The first failure ends
-// the other side.
+// both runs both sides and waits for both. obs.Round follows the SERVER side. The first failure ends the other side.
 func both[T any](ctx context.Context, obs tss.Observer, run runSide[T]) (out [2]*T, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

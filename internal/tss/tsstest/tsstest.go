@@ -1,7 +1,6 @@
-// Package tsstest holds committed pre-params for tests, so that no test searches
-// primes unless primes are what it tests. They are public, like everything in this
-// repository, and therefore worthless as keys: no program of mpcd imports this package,
-// which a test over the import graph keeps.
+// Package tsstest has committed pre-params for tests, so that tests need not search for primes, and runs the two sides
+// of a single protocol. The pre-params are public, like everything in this repository, so their keys protect nothing:
+// no program of mpcd may import this package, which a test of the import graph checks.
 package tsstest
 
 import (
@@ -19,22 +18,21 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// preParams has one set a line, in hex. Made by:
+// preParams has one encoded set per line, in hex. It was made by:
 //
 //	go test ./internal/tss/tsstest -run TestWrite -write
 //
 //go:embed preparams.txt
 var preParams string
 
-// Source hands out the committed sets in turn, and starts again at the end. A wallet
-// that wants fresh moduli for each of its sets gets them while it uses no more than
-// there are.
+// Source returns the committed sets in turn, and starts again after the last one. A test that needs distinct moduli
+// must use no more than Len sets of one Source. It is safe for concurrent use.
 type Source struct {
 	sets []string
 	next atomic.Uint64
 }
 
-// NewSource returns a source of its own.
+// NewSource returns a Source that starts with the first set.
 func NewSource() *Source { return &Source{sets: strings.Fields(preParams)} }
 
 // Len returns the number of distinct sets.
@@ -49,8 +47,7 @@ func (s *Source) PreParams(context.Context) (*tss.PreParams, error) {
 	return tss.ParsePreParams(secret.New(b))
 }
 
-// Claim implements session.PreParams. A service takes each set once, whatever the party and
-// the wallet, so that it fails after the last one.
+// Claim implements session.PreParams. Since a service never uses a set twice, it fails after the last one.
 func (s *Source) Claim(ctx context.Context, _ tss.Party) (*tss.PreParams, error) {
 	if s.next.Load() >= uint64(len(s.sets)) {
 		return nil, errors.New("no more committed pre-params")
@@ -58,15 +55,15 @@ func (s *Source) Claim(ctx context.Context, _ tss.Party) (*tss.PreParams, error)
 	return s.PreParams(ctx)
 }
 
-// ClaimReady is Claim.
+// ClaimReady implements session.PreParams as Claim does.
 func (s *Source) ClaimReady(ctx context.Context, p tss.Party) (*tss.PreParams, error) {
 	return s.Claim(ctx, p)
 }
 
-// Ready says that there is one.
+// Ready implements session.PreParams: a set is always ready.
 func (s *Source) Ready(context.Context, tss.Party) (plenty bool, err error) { return false, nil }
 
-// Pause does nothing: a Source makes nothing in the background.
+// Pause does nothing: a Source does no work in the background.
 func (s *Source) Pause() {}
 
 // Resume does nothing.

@@ -15,8 +15,8 @@ import (
 
 var write = flag.Bool("write", false, "make new pre-params and write them to preparams.txt")
 
-// The sets that a service and its devices in a test need at most: of one database, none is
-// claimed twice.
+// sets is the maximum number of sets that a service and its devices need in one test. With one database, each is
+// claimed only once.
 const sets = 32
 
 func TestWrite(t *testing.T) {
