@@ -37,7 +37,7 @@ var targets = []target{
 	{dir: "internal/webhook", files: []string{"failure.go", "webhook.go"}},
 	// What the SDK holds an answer against.
 	{dir: "client", files: []string{"device.go", "run.go", "share.go", "sign.go", "wallet.go"},
-		parts: regexp.MustCompile(`device.go (want\.operation|attempt\.(deliver|finish|side))|run.go (run|attach|want\.check)|` +
+		parts: regexp.MustCompile(`device.go (want\.operation|attempt\.(deliver|finish|sideError))|run.go (run|attach|want\.check)|` +
 			`share.go|sign.go|wallet.go`)},
 	{dir: "internal/link", files: []string{"link.go"}},
 	// What aborts are charged, in one transaction with the end of their session.
