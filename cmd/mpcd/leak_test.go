@@ -17,10 +17,10 @@ import (
 	"github.com/mpcd/mpcd/internal/leaks"
 )
 
-// pictures are all that stood in the files of a folder, at several times.
+// pictures are the contents of the files of a folder, at several times.
 type pictures map[string][][]byte
 
-// take adds what stands there now. A file that goes away meanwhile has nothing to show.
+// take adds the current contents. A file that is deleted meanwhile is skipped.
 func (p pictures) take(t *testing.T, dir string) {
 	t.Helper()
 	require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -31,13 +31,13 @@ func (p pictures) take(t *testing.T, dir string) {
 		if os.IsNotExist(err) {
 			return nil
 		}
-		name, _ := filepath.Rel(dir, path) // it is below
+		name, _ := filepath.Rel(dir, path) // cannot fail
 		p[name] = append(p[name], b)
 		return err
 	}))
 }
 
-// show returns the names of the files that a share's secrets ever stood in.
+// show returns the names of the files that contained a share's secrets at any time.
 func (p pictures) show(share []byte) (names []string) {
 	for name, all := range p {
 		for _, b := range all {
@@ -50,10 +50,9 @@ func (p pictures) show(share []byte) (names []string) {
 	return names
 }
 
-// TestSharesAreInNoFile looks for every client share that passes through a service, and for
-// the backup share, in every file of its folder (database, its log and index, keyset, lock,
-// log at debug level, temporary files): at every event of every run, and after SIGTERM and
-// SIGKILL.
+// TestSharesAreInNoFile searches for every client share that passes through a service, and for the backup share, in
+// every file of its folder (database, its log and index, keyset, lock, log at debug level, temporary files), at every
+// event of every run, and after SIGTERM and SIGKILL.
 func TestSharesAreInNoFile(t *testing.T) {
 	t.Parallel()
 	for name, sealed := range map[string]bool{"sealed to the caller": true, "in the clear over the API": false} {
@@ -77,7 +76,7 @@ func TestSharesAreInNoFile(t *testing.T) {
 				require.Empty(t, w.seen.show(share), "share %d", i)
 			}
 
-			// The same search finds them where they are: in a device's own file.
+			// Positive control: the same search finds them in a device's file.
 			devices, found := t.TempDir(), pictures{}
 			for i, share := range shares {
 				name := string(rune('a'+i)) + ".share"
@@ -91,7 +90,7 @@ func TestSharesAreInNoFile(t *testing.T) {
 	}
 }
 
-// watched is a service whose folder is looked at all the time.
+// watched is a service whose folder is searched at every event.
 type watched struct {
 	t      *testing.T
 	dir    string
@@ -121,7 +120,7 @@ func (w *watched) sealTo() string {
 	return w.key.Recipient().String()
 }
 
-// opened takes an outcome as its device does.
+// opened decrypts an outcome as a device does.
 func (w *watched) opened(h held, err error) held {
 	w.t.Helper()
 	require.NoError(w.t, err)
@@ -144,8 +143,8 @@ func (w *watched) confirm(h held) held {
 	return h
 }
 
-// life is a wallet's, with a service that is ended and killed in between. It returns the
-// client shares of all that was made.
+// life creates, backs up, provisions and signs, while the service is stopped and killed in between. It returns all
+// client shares.
 func (w *watched) life() (shares [][]byte) {
 	t, ctx := w.t, w.t.Context()
 	w.start()
@@ -163,7 +162,7 @@ func (w *watched) life() (shares [][]byte) {
 	require.NoError(t, w.svc.stop())
 	w.look()
 
-	// Killed in the middle of a run, and when its result waits.
+	// Killed during a run, and while its result waits.
 	w.start()
 	id := uuid.NewString()
 	w.api.each = func(proto.Message) { w.svc.kill() }
