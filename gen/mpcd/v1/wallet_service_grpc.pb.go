@@ -44,8 +44,9 @@ const (
 //
 // Each error carries a google.rpc.ErrorInfo of domain "mpcd", whose reason is named below; INVALID_ARGUMENT also carries a
 // google.rpc.BadRequest with the names of the fields. In addition to the reasons listed for an RPC, any RPC may answer
-// INVALID_ARGUMENT, UNAUTHENTICATED, PERMISSION_DENIED, POLICY_DENIED, WEBHOOK_FAILED (the authoriser gave no answer), OVERLOADED,
-// RATE_LIMITED, SHUTTING_DOWN, INTERRUPTED (the service's database cannot be used), DATA_CORRUPTED and INTERNAL.
+// INVALID_ARGUMENT, UNAUTHENTICATED, PERMISSION_DENIED, POLICY_DENIED, WEBHOOK_FAILED (the authoriser gave no answer),
+// OVERLOADED, RATE_LIMITED, SHUTTING_DOWN, INTERRUPTED (the service's database cannot be used), DATA_CORRUPTED and
+// INTERNAL.
 //
 // A google.rpc.RetryInfo says that the same call, with the same request_id, may succeed later, and after which time; over
 // HTTP the header Retry-After says the same. INTERRUPTED, SHUTTING_DOWN, OVERLOADED, RATE_LIMITED, TOO_MANY_PENDING,
@@ -361,8 +362,9 @@ func (c *walletServiceClient) SendMessages(ctx context.Context, in *SendMessages
 //
 // Each error carries a google.rpc.ErrorInfo of domain "mpcd", whose reason is named below; INVALID_ARGUMENT also carries a
 // google.rpc.BadRequest with the names of the fields. In addition to the reasons listed for an RPC, any RPC may answer
-// INVALID_ARGUMENT, UNAUTHENTICATED, PERMISSION_DENIED, POLICY_DENIED, WEBHOOK_FAILED (the authoriser gave no answer), OVERLOADED,
-// RATE_LIMITED, SHUTTING_DOWN, INTERRUPTED (the service's database cannot be used), DATA_CORRUPTED and INTERNAL.
+// INVALID_ARGUMENT, UNAUTHENTICATED, PERMISSION_DENIED, POLICY_DENIED, WEBHOOK_FAILED (the authoriser gave no answer),
+// OVERLOADED, RATE_LIMITED, SHUTTING_DOWN, INTERRUPTED (the service's database cannot be used), DATA_CORRUPTED and
+// INTERNAL.
 //
 // A google.rpc.RetryInfo says that the same call, with the same request_id, may succeed later, and after which time; over
 // HTTP the header Retry-After says the same. INTERRUPTED, SHUTTING_DOWN, OVERLOADED, RATE_LIMITED, TOO_MANY_PENDING,
