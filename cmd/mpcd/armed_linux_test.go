@@ -46,7 +46,7 @@ func TestArmedSurvivesAKill(t *testing.T) {
 		costs uint32
 	}{{1, 0}, {4, 1}, {9, 1}, {11, 0}} {
 		ctx, giveUp := context.WithCancel(t.Context()) // otherwise it retries for minutes
-		phone := newDevice(t, svc, &drawer{}, at(k.part, func() {
+		phone := newDevice(t, svc, &memoryCloud{}, at(k.part, func() {
 			svc.kill()
 			giveUp()
 		}))
@@ -60,7 +60,7 @@ func TestArmedSurvivesAKill(t *testing.T) {
 		require.Equal(t, soft, w.GetWallet().GetShareSets()[0].GetSoftAborts())
 		require.Zero(t, w.GetWallet().GetAborts())
 	}
-	phone := newDevice(t, svc, &drawer{}, func() {})
+	phone := newDevice(t, svc, &memoryCloud{}, func() {})
 	_, err = phone.Sign(t.Context(), share, client.CurveSecp256k1, digest[:])
 	require.NoError(t, err)
 	require.NoError(t, svc.stop())

@@ -17,11 +17,11 @@ import (
 	"github.com/mpcd/mpcd/internal/leaks"
 )
 
-// pictures are the contents of the files of a folder, at several times.
-type pictures map[string][][]byte
+// snapshots are the contents of the files of a folder, at several times.
+type snapshots map[string][][]byte
 
-// take adds the current contents. A file that is deleted meanwhile is skipped.
-func (p pictures) take(t *testing.T, dir string) {
+// add adds the current contents. A file that is deleted meanwhile is skipped.
+func (p snapshots) add(t *testing.T, dir string) {
 	t.Helper()
 	require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -37,8 +37,8 @@ func (p pictures) take(t *testing.T, dir string) {
 	}))
 }
 
-// show returns the names of the files that contained a share's secrets at any time.
-func (p pictures) show(share []byte) (names []string) {
+// find returns the names of the files that contained a share's secrets at any time.
+func (p snapshots) find(share []byte) (names []string) {
 	for name, all := range p {
 		for _, b := range all {
 			if len(leaks.Find(b, share)) > 0 {
@@ -60,7 +60,7 @@ func TestSharesAreInNoFile(t *testing.T) {
 			t.Parallel()
 			key, err := age.GenerateX25519Identity()
 			require.NoError(t, err)
-			w := &watched{t: t, dir: t.TempDir(), seen: pictures{}}
+			w := &watched{t: t, dir: t.TempDir(), seen: snapshots{}}
 			if sealed {
 				w.key = key
 			}
@@ -73,18 +73,18 @@ func TestSharesAreInNoFile(t *testing.T) {
 			require.True(t, bytes.Contains(w.seen["mpcd.db"][len(w.seen["mpcd.db"])-1], []byte(w.wallet)),
 				"what is no secret is found there")
 			for i, share := range shares {
-				require.Empty(t, w.seen.show(share), "share %d", i)
+				require.Empty(t, w.seen.find(share), "share %d", i)
 			}
 
 			// Positive control: the same search finds them in a device's file.
-			devices, found := t.TempDir(), pictures{}
+			devices, found := t.TempDir(), snapshots{}
 			for i, share := range shares {
 				name := string(rune('a'+i)) + ".share"
 				require.NoError(t, os.WriteFile(filepath.Join(devices, name), share, 0o600))
 			}
-			found.take(t, devices)
+			found.add(t, devices)
 			for i, share := range shares {
-				require.Equal(t, []string{string(rune('a'+i)) + ".share"}, found.show(share))
+				require.Equal(t, []string{string(rune('a'+i)) + ".share"}, found.find(share))
 			}
 		})
 	}
@@ -95,7 +95,7 @@ type watched struct {
 	t      *testing.T
 	dir    string
 	key    *age.X25519Identity // nil: shares come back in the clear
-	seen   pictures
+	seen   snapshots
 	svc    *running
 	api    *api
 	wallet string
@@ -108,10 +108,10 @@ func (w *watched) start() {
 	require.NoError(w.t, err)
 	w.t.Cleanup(svc.kill)
 	w.svc, w.api = svc, dialService(w.t, svc)
-	w.api.each = func(proto.Message) { w.look() }
+	w.api.each = func(proto.Message) { w.snapshot() }
 }
 
-func (w *watched) look() { w.seen.take(w.t, w.dir) }
+func (w *watched) snapshot() { w.seen.add(w.t, w.dir) }
 
 func (w *watched) sealTo() string {
 	if w.key == nil {
@@ -124,7 +124,7 @@ func (w *watched) sealTo() string {
 func (w *watched) opened(h held, err error) held {
 	w.t.Helper()
 	require.NoError(w.t, err)
-	w.look()
+	w.snapshot()
 	if w.key == nil {
 		return h
 	}
@@ -139,7 +139,7 @@ func (w *watched) opened(h held, err error) held {
 func (w *watched) confirm(h held) held {
 	w.t.Helper()
 	require.NoError(w.t, w.api.confirm(w.t.Context(), h))
-	w.look()
+	w.snapshot()
 	return h
 }
 
@@ -154,13 +154,13 @@ func (w *watched) life() (shares [][]byte) {
 	second := w.confirm(w.opened(w.api.provision(ctx, backup, uuid.NewString(), w.sealTo())))
 	for _, h := range []held{first, second} {
 		require.NoError(t, w.api.sign(ctx, h, uuid.NewString()))
-		w.look()
+		w.snapshot()
 	}
 	_, err := w.api.RevokeShareSet(ctx, &mpcdv1.RevokeShareSetRequest{WalletId: second.wallet, ShareSetId: second.set})
 	require.NoError(t, err)
 	require.Error(t, w.api.sign(ctx, second, uuid.NewString()))
 	require.NoError(t, w.svc.stop())
-	w.look()
+	w.snapshot()
 
 	// Killed during a run, and while its result waits.
 	w.start()
@@ -168,16 +168,16 @@ func (w *watched) life() (shares [][]byte) {
 	w.api.each = func(proto.Message) { w.svc.kill() }
 	_, err = w.api.provision(ctx, backup, id, w.sealTo())
 	require.Error(t, err)
-	w.look()
+	w.snapshot()
 	w.start()
 	third := w.opened(w.api.provision(ctx, backup, id, w.sealTo()))
 	w.svc.kill()
-	w.look()
+	w.snapshot()
 	w.start()
 	require.Equal(t, third.share, w.opened(w.api.provision(ctx, backup, id, w.sealTo())).share)
 	w.confirm(third)
 	require.NoError(t, w.api.sign(ctx, third, uuid.NewString()))
 	require.NoError(t, w.svc.stop())
-	w.look()
+	w.snapshot()
 	return [][]byte{first.share, backup.share, second.share, third.share}
 }

@@ -67,7 +67,7 @@ func (s *seedCmd) Validate() error {
 	if s.Calls < 0 {
 		return fmt.Errorf("--calls %d: it is not negative", s.Calls)
 	}
-	for _, f := range []shareFile{s.beside("sign"), s.beside("get-wallet")} {
+	for _, f := range []shareFile{s.sibling("sign"), s.sibling("get-wallet")} {
 		if err := f.Validate(); err != nil {
 			return err
 		}
@@ -75,8 +75,8 @@ func (s *seedCmd) Validate() error {
 	return nil
 }
 
-// beside returns the file, in the same folder, for the requests of another RPC.
-func (s *seedCmd) beside(rpc string) shareFile {
+// sibling returns the file, in the same folder, for the requests of another RPC.
+func (s *seedCmd) sibling(rpc string) shareFile {
 	ext := filepath.Ext(string(s.Out))
 	return shareFile(strings.TrimSuffix(string(s.Out), ext) + "-" + rpc + ext)
 }
@@ -130,10 +130,10 @@ func (s *seedCmd) Run(ctx context.Context) error {
 				ProvisionCalls int       `json:"provisionCalls"`
 				Sign           shareFile `json:"sign"`
 				GetWallet      shareFile `json:"getWallet"`
-			}{n, s.Out, n * callsPerWallet, s.beside("sign"), s.beside("get-wallet")},
+			}{n, s.Out, n * callsPerWallet, s.sibling("sign"), s.sibling("get-wallet")},
 			fmt.Sprintf("%d wallets%s\nProvisionWallet  %s  good for %d calls in 15 minutes, %d for each wallet\n"+
 				"Sign             %s\nGetWallet        %s\n",
-				n, s.why(), s.Out, n*callsPerWallet, callsPerWallet, s.beside("sign"), s.beside("get-wallet")),
+				n, s.why(), s.Out, n*callsPerWallet, callsPerWallet, s.sibling("sign"), s.sibling("get-wallet")),
 			nil
 	}, client.WithStore(inMemory), client.WithCurves(s.Curves...), client.WithDisplayName("loadtest"),
 		client.WithCloudKey(seedMethod, new(seedKeys)))
@@ -188,7 +188,7 @@ func (s *seedCmd) write(made *seeded) error {
 	for _, f := range []struct {
 		path shareFile
 		data any
-	}{{s.Out, made.provision}, {s.beside("sign"), made.sign}, {s.beside("get-wallet"), made.getWallet}} {
+	}{{s.Out, made.provision}, {s.sibling("sign"), made.sign}, {s.sibling("get-wallet"), made.getWallet}} {
 		b, err := json.MarshalIndent(f.data, "", "  ")
 		if err == nil {
 			err = writeNew(string(f.path), append(b, '\n'))

@@ -33,7 +33,7 @@ type memory struct {
 }
 
 // pages are distinct pages, each with the beginning of the next one, so that a secret across their boundary is found.
-// Most pages do not change from one picture to the next.
+// Most pages do not change from one snapshot to the next.
 type pages map[[sha256.Size]byte][]byte
 
 const (
@@ -53,8 +53,8 @@ func (p pages) add(run []byte) {
 // all returns all pages, concatenated.
 func (p pages) all() []byte { return slices.Concat(slices.Collect(maps.Values(p))...) }
 
-// take adds the current memory of a process, under a name. It adds nothing if the process has ended.
-func (m *memory) take(name string, pid int) {
+// add adds the current memory of a process, under a name. It adds nothing if the process has ended.
+func (m *memory) add(name string, pid int) {
 	table, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {
 		return
@@ -120,8 +120,8 @@ func (m *memory) read(mem *os.File, run span) []byte {
 	return m.buf[:n]
 }
 
-// show returns the names under which a share's secrets were found at any time.
-func (m *memory) show(share []byte) (names []string) {
+// find returns the names under which a share's secrets were found at any time.
+func (m *memory) find(share []byte) (names []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for name, p := range m.pages {
@@ -140,28 +140,28 @@ type scanned struct {
 
 func newScanned(t *testing.T) *scanned {
 	t.Helper()
-	w := &watched{t: t, dir: t.TempDir(), seen: pictures{}}
+	w := &watched{t: t, dir: t.TempDir(), seen: snapshots{}}
 	require.NoError(t, seed(t.Context(), w.dir, 1))
 	w.start()
 	return &scanned{watched: w, memory: memory{pages: map[string]pages{}}}
 }
 
-// scan takes a picture of the service's memory, its workers' memory and its files.
+// scan takes a snapshot of the service's memory, its workers' memory and its files.
 func (s *scanned) scan() {
-	s.memory.take("the service", s.svc.cmd.Process.Pid)
+	s.memory.add("the service", s.svc.cmd.Process.Pid)
 	for _, pid := range servertest.Children(s.t, s.svc.cmd.Process.Pid) {
-		s.memory.take("a worker", pid)
+		s.memory.add("a worker", pid)
 	}
-	s.look()
+	s.snapshot()
 }
 
-// looking is a stream that calls a function at each protocol message.
-type looking struct {
+// observedStream is a stream that calls a function at each protocol message.
+type observedStream struct {
 	grpc.ClientStream
 	each func()
 }
 
-func (l looking) RecvMsg(m any) error {
+func (l observedStream) RecvMsg(m any) error {
 	err := l.ClientStream.RecvMsg(m)
 	if x, ok := m.(interface {
 		GetMessage() *mpcdv1.ProtocolMessage
@@ -178,7 +178,7 @@ func newDevice(t *testing.T, svc *running, cloud client.KeyStorage, each func())
 		grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
 			streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 			stream, err := streamer(ctx, desc, cc, method, opts...)
-			return looking{stream, each}, err
+			return observedStream{stream, each}, err
 		}))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
@@ -189,15 +189,15 @@ func newDevice(t *testing.T, svc *running, cloud client.KeyStorage, each func())
 	return c
 }
 
-// drawer is a client.KeyStorage in memory.
-type drawer struct{ sync.Map }
+// memoryCloud is a client.KeyStorage in memory.
+type memoryCloud struct{ sync.Map }
 
-func (d *drawer) PutKey(_ context.Context, id, key string) error {
+func (d *memoryCloud) PutKey(_ context.Context, id, key string) error {
 	d.Store(id, key)
 	return nil
 }
 
-func (d *drawer) GetKey(_ context.Context, id string) (string, error) {
+func (d *memoryCloud) GetKey(_ context.Context, id string) (string, error) {
 	if key, ok := d.Load(id); ok {
 		return fmt.Sprint(key), nil
 	}
@@ -208,8 +208,8 @@ func (d *drawer) GetKey(_ context.Context, id string) (string, error) {
 // everywhere.
 func (s *scanned) requireAbsent(shares ...[]byte) {
 	for i, share := range shares {
-		require.Empty(s.t, s.memory.show(share), "share %d", i)
-		require.Empty(s.t, s.seen.show(share), "share %d", i)
+		require.Empty(s.t, s.memory.find(share), "share %d", i)
+		require.Empty(s.t, s.seen.find(share), "share %d", i)
 	}
 	id, err := client.ParseShare(shares[0])
 	require.NoError(s.t, err)
@@ -225,7 +225,7 @@ func (s *scanned) requireAbsent(shares ...[]byte) {
 func TestDeviceHeldShareIsNowhere(t *testing.T) {
 	t.Parallel()
 	s := newScanned(t)
-	cloud := &drawer{}
+	cloud := &memoryCloud{}
 	phone := newDevice(t, s.svc, cloud, s.scan)
 	first, err := phone.CreateWallet(t.Context(), nil)
 	require.NoError(t, err)
@@ -253,6 +253,6 @@ func TestHostedShareIsInMemory(t *testing.T) {
 	s.api.each = func(proto.Message) { s.scan() }
 	_, err := s.api.provision(t.Context(), backup, uuid.NewString(), "")
 	require.NoError(t, err)
-	require.NotEmpty(t, s.memory.show(backup.share))
-	require.Empty(t, s.seen.show(backup.share), "the share is in a file")
+	require.NotEmpty(t, s.memory.find(backup.share))
+	require.Empty(t, s.seen.find(backup.share), "the share is in a file")
 }

@@ -33,7 +33,7 @@ func TestWorkers(t *testing.T) {
 	t.Cleanup(svc.kill)
 	pid := svc.cmd.Process.Pid
 	// By the second message, the worker has received something from the device.
-	killing := newDevice(t, svc, &drawer{}, at(2, func() {
+	killing := newDevice(t, svc, &memoryCloud{}, at(2, func() {
 		for _, w := range servertest.Children(t, pid) { // the one in the run, and the idle one
 			require.NoError(t, syscall.Kill(w, syscall.SIGABRT))
 		}
@@ -47,7 +47,7 @@ func TestWorkers(t *testing.T) {
 	}, 2*time.Minute, 5*time.Millisecond)
 	require.Contains(t, failed["error"], "caused by CLIENT: the worker died: ")
 
-	phone := newDevice(t, svc, &drawer{}, func() {})
+	phone := newDevice(t, svc, &memoryCloud{}, func() {})
 	share, err := phone.CreateWallet(t.Context(), nil)
 	require.NoError(t, err)
 	_, err = phone.Sign(t.Context(), share, client.CurveEd25519, []byte("x"))
@@ -55,7 +55,7 @@ func TestWorkers(t *testing.T) {
 
 	var left []int
 	ctx, giveUp := context.WithCancel(t.Context()) // otherwise it retries for minutes
-	orphaned := newDevice(t, svc, &drawer{}, at(1, func() {
+	orphaned := newDevice(t, svc, &memoryCloud{}, at(1, func() {
 		left = servertest.Children(t, pid)
 		svc.kill()
 		giveUp()
