@@ -88,7 +88,7 @@ func TestRepairableBackups(t *testing.T) {
 			made, err := c.BackupWallet(t.Context(), share, method, nil)
 			require.NoError(t, err)
 			good = made.CipherText
-			require.NoError(t, c.ConfirmBackup(t.Context(), made, string(unarmored(t, good))), "a backup stored as a binary file")
+			require.NoError(t, c.ConfirmBackup(t.Context(), made, string(unarmored(t, good))), "stored as a binary file")
 		}
 		want, err := c.DecryptBackup(t.Context(), good, method)
 		require.NoError(t, err)
@@ -140,23 +140,28 @@ func TestBackupErrorsSayWhatWasFound(t *testing.T) {
 		return lines[0] + between + strings.Join(lines[1:len(lines)-1], between) + between + lines[len(lines)-1]
 	}
 	for name, x := range map[string]struct{ text, says string }{
-		"UTF-16, little-endian":            {"\xff\xfe" + asUTF16(binary.LittleEndian, good), "it is in UTF-16"},
-		"UTF-16, big-endian":               {"\xfe\xff" + asUTF16(binary.BigEndian, good), "it is in UTF-16"},
-		"UTF-16, little-endian, no BOM":    {asUTF16(binary.LittleEndian, good), "it is in UTF-16"},
-		"UTF-16, big-endian, no BOM":       {asUTF16(binary.BigEndian, good), "it is in UTF-16"},
-		"a JSON string":                    {asJSON(t, good), "parse the JSON"},
-		"a JSON answer":                    {asJSON(t, map[string]string{"cipherText": good}), "parse the JSON"},
-		"a JSON list":                      {asJSON(t, []string{good}), "parse the JSON"},
-		"JSON in JSON":                     {asJSON(t, asJSON(t, good)), "parse the JSON"},
-		"a JSON answer without one":        {`{"cipherText": null}`, "parse the JSON"},
-		"JSON's escapes without quotes":    {strings.ReplaceAll(good, "\n", `\n`), "parse the JSON"},
-		"JSON's escapes, CRLF":             {strings.ReplaceAll(good, "\n", `\r\n`), "parse the JSON"},
-		"quotes":                           {`"` + good + `"`, "parse the JSON"},
-		"PHP's escapes":                    {strings.Replace(good, lines[1], lines[1][:9]+`\/`+lines[1][10:], 1), "parse the JSON"},
-		"line ends lost":                   {oneLine(""), "line endings are lost"},
-		"line ends are spaces":             {oneLine(" "), "line endings are lost"},
-		"line ends lost within":            {oneLine("\n")[:len(lines[0])+65] + strings.Join(lines[2:], "\n"), "line endings were moved"},
-		"lines of 76":                      {lines[0] + "\n" + lines[1] + lines[2][:12] + "\n" + lines[2][12:] + "\n" + strings.Join(lines[3:], "\n"), "line endings were moved"},
+		"UTF-16, little-endian":         {"\xff\xfe" + asUTF16(binary.LittleEndian, good), "it is in UTF-16"},
+		"UTF-16, big-endian":            {"\xfe\xff" + asUTF16(binary.BigEndian, good), "it is in UTF-16"},
+		"UTF-16, little-endian, no BOM": {asUTF16(binary.LittleEndian, good), "it is in UTF-16"},
+		"UTF-16, big-endian, no BOM":    {asUTF16(binary.BigEndian, good), "it is in UTF-16"},
+		"a JSON string":                 {asJSON(t, good), "parse the JSON"},
+		"a JSON answer":                 {asJSON(t, map[string]string{"cipherText": good}), "parse the JSON"},
+		"a JSON list":                   {asJSON(t, []string{good}), "parse the JSON"},
+		"JSON in JSON":                  {asJSON(t, asJSON(t, good)), "parse the JSON"},
+		"a JSON answer without one":     {`{"cipherText": null}`, "parse the JSON"},
+		"JSON's escapes without quotes": {strings.ReplaceAll(good, "\n", `\n`), "parse the JSON"},
+		"JSON's escapes, CRLF":          {strings.ReplaceAll(good, "\n", `\r\n`), "parse the JSON"},
+		"quotes":                        {`"` + good + `"`, "parse the JSON"},
+		"PHP's escapes":                 {strings.Replace(good, lines[1], lines[1][:9]+`\/`+lines[1][10:], 1), "parse the JSON"},
+		"line ends lost":                {oneLine(""), "line endings are lost"},
+		"line ends are spaces":          {oneLine(" "), "line endings are lost"},
+		"line ends lost within": {
+			oneLine("\n")[:len(lines[0])+65] + strings.Join(lines[2:], "\n"), "line endings were moved",
+		},
+		"lines of 76": {
+			lines[0] + "\n" + lines[1] + lines[2][:12] + "\n" + lines[2][12:] + "\n" + strings.Join(lines[3:], "\n"),
+			"line endings were moved",
+		},
 		"a line is missing a part":         {strings.Replace(good, lines[2], lines[2][:40], 1), "line 2 of its armor has 40 characters"},
 		"spaces for plus signs":            {strings.Replace(good, lines[2], lines[2][:40]+" "+lines[2][41:], 1), "spaces within its lines"},
 		"a character of another alphabet":  {strings.Replace(good, lines[2], lines[2][:40]+"é"+lines[2][41:], 1), "line 2 of its armor has a character"},

@@ -158,7 +158,8 @@ func (f *fake) CreateWallet(req *mpcdv1.CreateWalletRequest, stream grpc.ServerS
 	w := &mpcdv1.Wallet{WalletId: uuid.NewString(), Owner: req.GetOwner()}
 	f.wallets[w.GetWalletId()] = w
 	f.tickets = append(f.tickets, ticket{req.GetRequestId(), req.GetSealTo(), req.GetDisplayName()})
-	m, share, err := f.addSet(w, keys, &mpcdv1.ShareSet{Purpose: mpcdv1.Purpose_PURPOSE_SIGNING, DisplayName: req.GetDisplayName()}, req.GetSealTo())
+	set := &mpcdv1.ShareSet{Purpose: mpcdv1.Purpose_PURPOSE_SIGNING, DisplayName: req.GetDisplayName()}
+	m, share, err := f.addSet(w, keys, set, req.GetSealTo())
 	if err != nil {
 		return err
 	}
@@ -237,7 +238,9 @@ func (f *fake) reshare(share []byte, sealTo string, pb *mpcdv1.ShareSet) (*made,
 }
 
 // addSet stores new keys as a PENDING set, and returns it with its client share as it is sent.
-func (f *fake) addSet(w *mpcdv1.Wallet, keys *[2]tss.NewKey, pb *mpcdv1.ShareSet, sealTo string) (*made, []byte, error) {
+func (f *fake) addSet(
+	w *mpcdv1.Wallet, keys *[2]tss.NewKey, pb *mpcdv1.ShareSet, sealTo string,
+) (*made, []byte, error) {
 	pb.ShareSetId, pb.State = uuid.NewString(), mpcdv1.ShareSetState_SHARE_SET_STATE_PENDING
 	id := tss.SetID{WalletID: w.GetWalletId(), ShareSetID: pb.GetShareSetId(), Purpose: tss.Purpose(pb.GetPurpose())}
 	rec := tss.Record{SetID: id, Keys: []tss.KeyRecord{keys[tss.Client].Record}}

@@ -175,7 +175,8 @@ var errDropped = status.Error(codes.Unavailable, "connection reset by peer")
 // The stream is lost before every event in turn: there is still one run, and the app sees each step once.
 func TestDropAtEveryEvent(t *testing.T) {
 	var whole []client.Progress
-	withUnreliable(t, func(string, int, int) error { return nil }, func(t *testing.T, u *unreliable, provision provisionFunc) {
+	noFault := func(string, int, int) error { return nil }
+	withUnreliable(t, noFault, func(t *testing.T, u *unreliable, provision provisionFunc) {
 		onProgress, all := gather()
 		_, err := provision(t.Context(), onProgress)
 		require.NoError(t, err)
