@@ -19,7 +19,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// One test for each check of an answer, beside those with a lying service (make mutants).
+// Unit tests of each check of an answer. Other tests check answers end to end, with a fake service that lies.
 
 const (
 	aWallet  = "0b9e3b0c-1f2c-4a52-8a56-8a7d4c0c2b11"
@@ -28,8 +28,8 @@ const (
 	another  = "3b9e3b0c-1f2c-4a52-8a56-8a7d4c0c2b11"
 )
 
-// An outcome is held against what was asked for, in each of its parts.
-func TestOutcomeIsHeldAgainstTheRequest(t *testing.T) {
+// Each field of an outcome is checked against the request.
+func TestOutcomeIsChecked(t *testing.T) {
 	t.Parallel()
 	type answer struct {
 		want  want
@@ -38,9 +38,13 @@ func TestOutcomeIsHeldAgainstTheRequest(t *testing.T) {
 	}
 	backup := func() answer {
 		return answer{
-			want{source: &Share{walletID: aWallet, shareSetID: anOldSet}, purpose: PurposeBackup, method: MethodPassword, curves: []Curve{CurveEd25519}},
+			want{
+				source:  &Share{walletID: aWallet, shareSetID: anOldSet},
+				purpose: PurposeBackup, method: MethodPassword, curves: []Curve{CurveEd25519},
+			},
 			&mpcdv1.ShareSet{
-				ShareSetId: aSet, Purpose: mpcdv1.Purpose_PURPOSE_BACKUP, BackupMethod: mpcdv1.BackupMethod_BACKUP_METHOD_PASSWORD, ParentShareSetId: anOldSet,
+				ShareSetId: aSet, ParentShareSetId: anOldSet,
+				Purpose: mpcdv1.Purpose_PURPOSE_BACKUP, BackupMethod: mpcdv1.BackupMethod_BACKUP_METHOD_PASSWORD,
 			},
 			&Share{walletID: aWallet, shareSetID: aSet, purpose: PurposeBackup, curves: []Curve{CurveEd25519}},
 		}
@@ -80,8 +84,8 @@ func TestOutcomeIsHeldAgainstTheRequest(t *testing.T) {
 	require.ErrorContains(t, a.want.check(a.set, a.share), "of a new wallet was made from another one")
 }
 
-// A signature has the form of one, is under the pinned key, and of the set that was asked.
-func TestSignatureIsHeldAgainstTheRequest(t *testing.T) {
+// A signature must be well-formed, verify under the pinned key, and come from the requested set.
+func TestSignatureIsChecked(t *testing.T) {
 	t.Parallel()
 	public, private, err := ed25519.GenerateKey(nil)
 	require.NoError(t, err)
@@ -94,11 +98,11 @@ func TestSignatureIsHeldAgainstTheRequest(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, aSet, sig.ShareSetID)
 	for says, change := range map[string]func(r *mpcdv1.SignResponse){
-		"has not the form of one":   func(r *mpcdv1.SignResponse) { r.Signature = r.GetSignature()[:63] },
-		"has not the form of one ":  func(r *mpcdv1.SignResponse) { r.Signature = append(r.GetSignature(), 0) },
-		"has not the form of one  ": func(r *mpcdv1.SignResponse) { r.RecoveryId = 4 },
-		"does not verify":           func(r *mpcdv1.SignResponse) { r.Signature[0] ^= 1 },
-		"another share set signed":  func(r *mpcdv1.SignResponse) { r.ShareSetId = another },
+		"is malformed":           func(r *mpcdv1.SignResponse) { r.Signature = r.GetSignature()[:63] },
+		"is malformed ":          func(r *mpcdv1.SignResponse) { r.Signature = append(r.GetSignature(), 0) },
+		"is malformed  ":         func(r *mpcdv1.SignResponse) { r.RecoveryId = 4 },
+		"does not verify":        func(r *mpcdv1.SignResponse) { r.Signature[0] ^= 1 },
+		"is another share set's": func(r *mpcdv1.SignResponse) { r.ShareSetId = another },
 	} {
 		r := good()
 		change(r)
@@ -110,8 +114,8 @@ func TestSignatureIsHeldAgainstTheRequest(t *testing.T) {
 	require.ErrorContains(t, err, "does not verify")
 }
 
-// What the service says of a wallet is of the one that was asked for, and its keys never change.
-func TestWalletIsHeldAgainstWhatIsKnown(t *testing.T) {
+// An answer about a wallet must be about the requested one, and its keys must not change.
+func TestWalletAnswerIsChecked(t *testing.T) {
 	t.Parallel()
 	key := func(b byte) []byte { return bytes.Repeat([]byte{b}, 32) }
 	wallet := func(keys ...*mpcdv1.PublicKey) *mpcdv1.Wallet {
@@ -124,7 +128,7 @@ func TestWalletIsHeldAgainstWhatIsKnown(t *testing.T) {
 	_, err := c.wallet(wallet(ed(key(1))), aWallet)
 	require.NoError(t, err)
 	_, err = c.wallet(wallet(ed(key(1)), &mpcdv1.PublicKey{Curve: 77, PublicKey: []byte{1}}), aWallet)
-	require.NoError(t, err, "a curve of a later service's")
+	require.NoError(t, err, "a curve that only a later service has")
 	require.Equal(t, key(1), c.knownKey(keyID{aWallet, CurveEd25519}))
 	for says, x := range map[string]struct {
 		answer *mpcdv1.Wallet
@@ -151,7 +155,7 @@ func TestWalletIsHeldAgainstWhatIsKnown(t *testing.T) {
 	require.Error(t, c.PinKeys(aWallet, PublicKey{Curve: CurveEd25519, Bytes: key(2)}))
 }
 
-// Whose descendant a set is, whatever the service claims about parents.
+// Descent is followed through parents, and ends even if the service reports a cycle.
 func TestDescends(t *testing.T) {
 	t.Parallel()
 	w := &Wallet{ShareSets: []ShareSet{{ID: anOldSet}, {ID: aSet, ParentID: anOldSet}, {ID: another, ParentID: aSet}}}
@@ -159,8 +163,8 @@ func TestDescends(t *testing.T) {
 	require.True(t, w.descends(another, anOldSet))
 	require.False(t, w.descends(anOldSet, aSet))
 	require.False(t, w.descends(aSet, another))
-	require.False(t, w.descends(aWallet, anOldSet), "one that is not there")
-	w.ShareSets[0].ParentID = another // in a circle
+	require.False(t, w.descends(aWallet, anOldSet), "an unknown set")
+	w.ShareSets[0].ParentID = another // a cycle
 	require.True(t, w.descends(aSet, another))
 	require.False(t, w.descends(aSet, aWallet))
 	require.Nil(t, w.ShareSet("x"))
@@ -168,70 +172,71 @@ func TestDescends(t *testing.T) {
 	require.Equal(t, aSet, w.ShareSet(strings.ToUpper(aSet)).ID)
 }
 
-// A share that is used is there, and of the purpose.
-func TestShareOfAPurpose(t *testing.T) {
+// A missing share, or one of another purpose, is rejected.
+func TestCheckPurpose(t *testing.T) {
 	t.Parallel()
 	share := &Share{purpose: PurposeSigning, encoded: secret.New([]byte("x"))}
-	require.NoError(t, share.of(PurposeSigning))
-	require.ErrorContains(t, share.of(PurposeBackup), "a BACKUP share is needed")
-	require.ErrorContains(t, (*Share)(nil).of(PurposeSigning), "there is none")
-	require.ErrorContains(t, (&Share{purpose: PurposeSigning}).of(PurposeSigning), "there is none")
+	require.NoError(t, share.checkPurpose(PurposeSigning))
+	require.ErrorContains(t, share.checkPurpose(PurposeBackup), "a BACKUP share is needed")
+	require.ErrorContains(t, (*Share)(nil).checkPurpose(PurposeSigning), "it is empty")
+	require.ErrorContains(t, (&Share{purpose: PurposeSigning}).checkPurpose(PurposeSigning), "it is empty")
 }
 
-// What comes of a device-held run: in its order, once, as one part, and no more than a run has.
-func TestWhatADeviceTakes(t *testing.T) {
+// The service's messages are delivered in order, once each, one part a message, and no more than a run has.
+func TestAttemptDeliver(t *testing.T) {
 	t.Parallel()
-	word := func(n uint32) *mpcdv1.ProtocolMessage { return &mpcdv1.ProtocolMessage{Sequence: n, Mac: []byte{1}} }
+	message := func(n uint32) *mpcdv1.ProtocolMessage { return &mpcdv1.ProtocolMessage{Sequence: n, Mac: []byte{1}} }
 	a := &attempt{device: &mpcdv1.DeviceSide{}}
-	require.ErrorContains(t, a.deliver(word(1)), "a message before the run has begun")
-	require.NoError(t, (&attempt{}).deliver(word(1)), "a hosted run has no use for it")
-	a.session, a.in = "session", make(chan tss.Part, 2)
+	require.ErrorContains(t, a.deliver(message(1)), "a message before the run has begun")
+	require.NoError(t, (&attempt{}).deliver(message(1)), "a hosted run ignores messages")
+	a.session, a.received = "session", make(chan tss.Part, 2)
 	for _, n := range []uint32{0, 2, 7} {
-		require.NoError(t, a.deliver(word(n)), "not the next one")
-		require.Empty(t, a.in)
+		require.NoError(t, a.deliver(message(n)), "not the next one")
+		require.Empty(t, a.received)
 	}
 	err := a.deliver(&mpcdv1.ProtocolMessage{Sequence: 1})
 	require.ErrorIs(t, err, ErrBadAnswer)
 	require.ErrorContains(t, err, "it is not one part")
 	for n := range uint32(2) {
-		require.NoError(t, a.deliver(word(n+1)))
-		require.NoError(t, a.deliver(word(n+1)), "again")
-		require.Len(t, a.in, int(n+1))
+		require.NoError(t, a.deliver(message(n+1)))
+		require.NoError(t, a.deliver(message(n+1)), "a duplicate")
+		require.Len(t, a.received, int(n+1))
 		require.Equal(t, n+1, a.device.GetAck())
 	}
-	require.ErrorContains(t, a.deliver(word(3)), "more messages than the protocol has")
+	require.ErrorContains(t, a.deliver(message(3)), "more messages than the protocol has")
 }
 
-// An outcome counts when this side has what the service has; a signature stands for itself.
-func TestWhatADeviceEndsWith(t *testing.T) {
+// An outcome is accepted once this side has ended without an error. A signature is accepted without that.
+func TestAttemptFinish(t *testing.T) {
 	t.Parallel()
-	begun := func(err error) *attempt {
+	ended := func(err error) *attempt {
 		a := &attempt{device: &mpcdv1.DeviceSide{}, session: "session", ended: make(chan struct{}), err: err}
 		a.operation.Kind = "BACKUP"
 		close(a.ended)
 		return a
 	}
-	require.ErrorContains(t, (&attempt{device: &mpcdv1.DeviceSide{}}).finish(t.Context()), "an outcome before the run has begun")
-	require.NoError(t, begun(nil).finish(t.Context()))
+	notBegun := &attempt{device: &mpcdv1.DeviceSide{}}
+	require.ErrorContains(t, notBegun.finish(t.Context()), "an outcome before the run has begun")
+	require.NoError(t, ended(nil).finish(t.Context()))
 	broken := &tss.ProtocolError{Curve: tss.Ed25519, Round: 1, Culprit: tss.Server, Err: errors.New("no")}
-	err := begun(broken).finish(t.Context())
+	err := ended(broken).finish(t.Context())
 	require.ErrorIs(t, err, ErrBadAnswer)
 	require.ErrorIs(t, err, broken)
-	err = begun(io.ErrClosedPipe).finish(t.Context())
+	err = ended(io.ErrClosedPipe).finish(t.Context())
 	require.ErrorIs(t, err, io.ErrClosedPipe)
 	require.NotErrorIs(t, err, ErrBadAnswer)
-	sign := begun(broken)
+	sign := ended(broken)
 	sign.operation.Kind, sign.ended = tss.OperationSign, nil
 	gone, cancel := context.WithCancelCause(t.Context())
 	cancel(io.ErrClosedPipe)
 	require.NoError(t, sign.finish(gone))
-	waits := begun(nil)
+	waits := ended(nil)
 	waits.ended = nil
 	require.ErrorIs(t, waits.finish(gone), io.ErrClosedPipe)
 }
 
-// A device-held run of no curve, or with a share that is none, is not begun.
-func TestWhatADeviceBeginsWith(t *testing.T) {
+// A device-held run with an unknown curve or an invalid share is not begun.
+func TestInvalidDeviceHeldRun(t *testing.T) {
 	t.Parallel()
 	run := func(w want) error {
 		open := func(context.Context, ticket) (grpc.ServerStreamingClient[mpcdv1.BackupWalletResponse], error) {
@@ -241,26 +246,26 @@ func TestWhatADeviceBeginsWith(t *testing.T) {
 			t.Context(), &Client{deviceHeld: true}, w, newReporter(nil, OperationBackup), open)
 		return err
 	}
-	require.ErrorContains(t, run(want{curves: []Curve{"P256"}}), "no curve")
+	require.ErrorContains(t, run(want{curves: []Curve{"P256"}}), "not a curve")
 	require.ErrorIs(t, run(want{source: &Share{encoded: secret.New([]byte("x"))}}), ErrNotAShare)
 }
 
-// said is a stream that says so much.
-type said struct {
+// scriptedStream is a stream with scripted responses.
+type scriptedStream struct {
 	grpc.ServerStreamingClient[mpcdv1.BackupWalletResponse]
 	all []recv[mpcdv1.BackupWalletResponse]
 }
 
-func (s *said) Recv() (*mpcdv1.BackupWalletResponse, error) {
+func (s *scriptedStream) Recv() (*mpcdv1.BackupWalletResponse, error) {
 	r := s.all[0]
 	s.all = s.all[1:]
 	return r.msg, r.err
 }
 
-// What breaks a stream off ends it, unless its outcome came before, and so does what cannot be taken.
-func TestWhatEndsAStream(t *testing.T) {
+// A stream ends with an error, or with a message that is rejected, unless its outcome came before.
+func TestStreamEnd(t *testing.T) {
 	t.Parallel()
-	read := func(a *attempt, s *said) (*mpcdv1.BackupWalletResult, error) {
+	read := func(a *attempt, s *scriptedStream) (*mpcdv1.BackupWalletResult, error) {
 		open := func(context.Context, ticket) (grpc.ServerStreamingClient[mpcdv1.BackupWalletResponse], error) {
 			return s, nil
 		}
@@ -269,14 +274,14 @@ func TestWhatEndsAStream(t *testing.T) {
 	}
 	type got = recv[mpcdv1.BackupWalletResponse]
 	reset, end := got{nil, status.Error(codes.Unavailable, "reset")}, got{nil, io.EOF}
-	s := &said{all: []got{reset, end}}
+	s := &scriptedStream{all: []got{reset, end}}
 	_, err := read(&attempt{}, s)
 	require.Equal(t, codes.Unavailable, status.Code(err))
 	require.Len(t, s.all, 1)
 
 	want := &mpcdv1.BackupWalletResult{}
 	outcome := got{&mpcdv1.BackupWalletResponse{Event: &mpcdv1.BackupWalletResponse_Outcome{Outcome: want}}, nil}
-	s = &said{all: []got{outcome, reset, end}}
+	s = &scriptedStream{all: []got{outcome, reset, end}}
 	out, err := read(&attempt{}, s)
 	require.NoError(t, err)
 	require.Same(t, want, out)
@@ -284,11 +289,11 @@ func TestWhatEndsAStream(t *testing.T) {
 
 	message := &mpcdv1.ProtocolMessage{Mac: []byte{1}}
 	early := got{&mpcdv1.BackupWalletResponse{Event: &mpcdv1.BackupWalletResponse_Message{Message: message}}, nil}
-	_, err = read(&attempt{device: &mpcdv1.DeviceSide{}}, &said{all: []got{early, end}})
+	_, err = read(&attempt{device: &mpcdv1.DeviceSide{}}, &scriptedStream{all: []got{early, end}})
 	require.ErrorIs(t, err, ErrBadAnswer, "a message before the run has begun")
 }
 
-// A signature that did not come, or is of no curve, is none.
+// A failed call and an unknown curve are not answers of the service.
 func TestNoSignature(t *testing.T) {
 	t.Parallel()
 	c := &Client{keys: map[keyID][]byte{{aWallet, CurveEd25519}: make([]byte, 32)}}

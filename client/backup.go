@@ -17,28 +17,25 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// A backup is an age file (age-encryption.org/v1) in ASCII armor, and its plaintext the
-// encoded share, so that any implementation of age opens it. A PASSWORD backup has one
-// scrypt recipient. One of a cloud method has one X25519 recipient and beside it a stanza
-// that says under which name the key was kept, and that age ignores:
+// A backup is an age file (age-encryption.org/v1) in ASCII armor whose plaintext is the encoded share, so any
+// implementation of age can open it. A PASSWORD backup has one scrypt recipient. A backup of a cloud method has one
+// X25519 recipient, and a stanza, which age ignores, with the name under which the key is stored:
 //
 //	-> mpcd-share-set <share set id>
 
 const (
 	minWorkFactor     = 15
 	defaultWorkFactor = 18 // age's own: some 256 MiB and a second
-	// A file says how much work it takes to try a password, so there must be an end to it:
-	// 1 GiB and four times the work of our own.
+	// A file chooses the work that each password guess costs, so it must be bounded: 1 GiB, and four times the default.
 	maxWorkFactor = 20
 	// The longest real backup is below 8 KiB.
 	maxCipherText = 64 << 10
 	setStanza     = "mpcd-share-set"
 )
 
-// Backup is a new backup, which does not count before ConfirmBackup. It holds no secret in
-// the clear.
+// Backup is a new backup. It cannot be used until ConfirmBackup has succeeded. It contains no plaintext secret.
 type Backup struct {
-	CipherText string // the age file to store; not a secret, but not for everybody either
+	CipherText string // the age file to store; encrypted, but it should not be public
 	Method     BackupMethod
 	WalletID   string
 	ShareSetID string // of the new BACKUP set
@@ -49,18 +46,18 @@ type Backup struct {
 
 // lock encrypts and opens the backups of one method.
 type lock interface {
-	// recipient makes whatever key the backup needs, and keeps it.
+	// recipient returns what a backup is encrypted to. If it generates a key, it stores the key first.
 	recipient(ctx context.Context, shareSetID string) (age.Recipient, error)
 	// identities fetches the keys that may open a file with this header.
 	identities(ctx context.Context, h header) ([]age.Identity, error)
-	// wrong is what it means that no identity opens a file that is of the method.
-	wrong() error
-	// wipe ends the lock.
+	// mismatch returns the error for a file of this method that no identity opens.
+	mismatch() error
+	// wipe erases the lock's secrets. The lock cannot be used afterwards.
 	wipe()
 }
 
-// lockFor fails when the app has not given what the method needs, so that no run is started
-// for nothing.
+// lockFor returns the lock of a method. It fails if the app has not configured what the method needs, so that a run
+// whose result could not be encrypted is not started.
 func (c *Client) lockFor(method BackupMethod) (lock, error) {
 	if err := method.check(); err != nil {
 		return nil, err
@@ -114,7 +111,7 @@ func (l passwordLock) identities(_ context.Context, h header) (all []age.Identit
 	return all, nil
 }
 
-func (l passwordLock) wrong() error { return ErrWrongPassword }
+func (l passwordLock) mismatch() error { return ErrWrongPassword }
 
 func (l passwordLock) wipe() { wipeAll(l.forms) }
 
@@ -131,8 +128,7 @@ func (l cloudLock) recipient(ctx context.Context, shareSetID string) (age.Recipi
 	return namedRecipient{key.Recipient(), setStanza, shareSetID}, nil
 }
 
-// namedRecipient adds a stanza with the name of what is encrypted, which nobody can take
-// off: age authenticates the header.
+// namedRecipient adds a stanza with the name of what is encrypted. It cannot be removed: age authenticates the header.
 type namedRecipient struct {
 	*age.X25519Recipient
 	stanza, id string
@@ -150,7 +146,7 @@ func (l cloudLock) identities(ctx context.Context, h header) ([]age.Identity, er
 	}
 	id, ok := nameOf(h.text, setStanza)
 	if !ok {
-		return nil, notABackup("what names its key is not the id of a share set; "+readAgain, nil)
+		return nil, notABackup("the name of its key is not the id of a share set; "+readAgain, nil)
 	}
 	text, err := l.storage.GetKey(ctx, id)
 	if err != nil {
@@ -159,12 +155,12 @@ func (l cloudLock) identities(ctx context.Context, h header) ([]age.Identity, er
 	key, err := age.ParseX25519Identity(strings.TrimSpace(text))
 	if err != nil {
 		// age's error may quote the key.
-		return nil, fmt.Errorf("%w: share set %s: what is there is not a key", ErrNoKey, id)
+		return nil, fmt.Errorf("%w: share set %s: the stored value is not a key", ErrNoKey, id)
 	}
 	return []age.Identity{key}, nil
 }
 
-func (l cloudLock) wrong() error { return ErrWrongKey }
+func (l cloudLock) mismatch() error { return ErrWrongKey }
 
 func (l cloudLock) wipe() {}
 
@@ -189,10 +185,10 @@ func seal(ctx context.Context, l lock, share *Share) (string, error) {
 	return text.String(), nil
 }
 
-// DecryptBackup opens a backup and returns its share, of purpose BACKUP. ProvisionWallet
-// does this by itself. cipherText is an age file, binary or in ASCII armor; a byte order
-// mark, other line ends, whitespace around it and text around the armor do not matter. It fails with ErrNotABackup, ErrWrongPassword, ErrWrongKey, ErrNoKey
-// and what the lack of a password or a key storage is.
+// DecryptBackup opens a backup and returns its share, of purpose BACKUP. ProvisionWallet calls it itself. cipherText is
+// an age file, binary or in ASCII armor; a byte order mark, other line endings, surrounding whitespace and text around
+// the armor are accepted. It fails with ErrNotABackup, ErrWrongPassword, ErrWrongKey, ErrNoKey, ErrNoPassword or
+// ErrNoKeyStorage.
 func (c *Client) DecryptBackup(ctx context.Context, cipherText string, method BackupMethod) (*Share, error) {
 	return c.open(ctx, cipherText, method, newReporter(nil, OperationProvision))
 }
@@ -232,32 +228,32 @@ func unlock(l lock, h header, file []byte, identities []age.Identity) (*Share, e
 	defer clear(plain)
 	switch {
 	case errors.As(err, new(*age.NoIdentityMatchError)):
-		return nil, l.wrong()
+		return nil, l.mismatch()
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, notABackup("it is cut short behind its header; pass all of it", err)
+		return nil, notABackup("it is cut short after its header; pass all of it", err)
 	case errors.Is(err, errTooLong):
-		return nil, notABackup("what it holds is larger than any share; pass a backup that BackupWallet made", err)
+		return nil, notABackup("its content is larger than any share; pass a backup that BackupWallet made", err)
 	case err != nil:
 		return nil, notABackup("it was cut short or changed after it was made; "+readAgain, err)
 	}
 	share, err := ParseShare(plain)
 	if err != nil {
-		return nil, notABackup("what it holds is not a share; pass a backup that BackupWallet made", err)
+		return nil, notABackup("its content is not a share; pass a backup that BackupWallet made", err)
 	}
 	if share.purpose != PurposeBackup {
 		share.Wipe()
-		return nil, notABackup(fmt.Sprintf("what it holds is a %s share, and not a BACKUP share; "+
+		return nil, notABackup(fmt.Sprintf("its content is a %s share, not a BACKUP share; "+
 			"pass a backup that BackupWallet made", share.purpose), nil)
 	}
 	return share, nil
 }
 
-// mostWhitespace is how much whitespace behind a binary file is taken off, byte by byte.
-const mostWhitespace = 1024
+// maxTrailingSpace is how many bytes of whitespace after a binary file are removed, one at a time.
+const maxTrailingSpace = 1024
 
-// decryptTrimmed is decrypt, for a file that may have whitespace behind it. Its own last bytes
-// may look like that, so that it is tried as it is first; age authenticates what opens. The
-// work for the key is done once.
+// decryptTrimmed is decrypt for a file that may have trailing whitespace. The ciphertext itself may end in bytes that
+// look like whitespace, so the file is tried unchanged first. This is safe because age authenticates the content. The
+// expensive key derivation is done once.
 func decryptTrimmed(h header, file []byte, identities []age.Identity) ([]byte, error) {
 	key, err := age.DecryptHeader(h.text, identities...)
 	defer clear(key)
@@ -269,7 +265,7 @@ func decryptTrimmed(h header, file []byte, identities []age.Identity) ([]byte, e
 		return plain, first
 	}
 	clear(plain)
-	for range mostWhitespace {
+	for range maxTrailingSpace {
 		n := len(file) - 1
 		if n < len(h.text) || !strings.ContainsRune(asciiSpace, rune(file[n])) {
 			break
@@ -283,8 +279,7 @@ func decryptTrimmed(h header, file []byte, identities []age.Identity) ([]byte, e
 	return nil, first
 }
 
-// decrypt opens a binary age file that holds a share. The caller clears what it returns,
-// with an error too.
+// decrypt opens a binary age file that contains a share. The caller clears the result, even if there is an error.
 func decrypt(file []byte, identities ...age.Identity) ([]byte, error) {
 	r, err := age.Decrypt(bytes.NewReader(file), identities...)
 	if err != nil {

@@ -43,7 +43,7 @@ func (brokenCloud) GetKey(context.Context, string) (string, error) { return "", 
 
 var errSignedOut = errors.New("the user is signed out")
 
-// ageCommand runs the real age, which `make tools` builds.
+// ageCommand runs the age command, which `make tools` builds.
 func ageCommand(t *testing.T, stdin []byte, env []string, args ...string) []byte {
 	t.Helper()
 	bin, err := filepath.Abs("../.bin")
@@ -59,8 +59,8 @@ func ageCommand(t *testing.T, stdin []byte, env []string, args ...string) []byte
 	return out
 }
 
-// A password backup as it is in production opens with the age command and the password, and
-// one that age made opens here.
+// A password backup with the default work factor opens with the age command and the password, and a file that the age
+// command encrypted opens with the SDK.
 func TestPasswordBackupIsAge(t *testing.T) {
 	f, conn := newFake(t)
 	c := newClient(t, f, conn)
@@ -80,13 +80,12 @@ func TestPasswordBackupIsAge(t *testing.T) {
 	again := ageCommand(t, plain, append(env, "AGE_PASSPHRASE_WORK_FACTOR=12"), "-e", "-a", "-j", "batchpass")
 	_, err = c.ProvisionWallet(t.Context(), string(again), client.MethodPassword, nil)
 	require.NoError(t, err)
-	// As it comes out of an API that meant well.
+	// As an API may return it.
 	_, err = c.DecryptBackup(t.Context(), "\n "+strings.ReplaceAll(string(again), "\n", "\r\n")+" \r\n", client.MethodPassword)
 	require.NoError(t, err)
 }
 
-// The cloud methods: a key of its own for each backup, named in the header, and an age file
-// that age opens with the key.
+// With a cloud method each backup has its own key, which its header names, and the age command opens it with that key.
 func TestCloudBackup(t *testing.T) {
 	keys := cloud{}
 	f, conn := newFake(t)
@@ -113,7 +112,7 @@ func TestCloudBackup(t *testing.T) {
 		require.NoError(t, err)
 	}
 
-	// The other backup's key, no key, and something else in the key's place.
+	// The other backup's key, an invalid key, and none.
 	a, b := backups[0].ShareSetID, backups[1].ShareSetID
 	for key, want := range map[string]error{keys[b]: client.ErrWrongKey, "AGE-SECRET-KEY-1QQ": client.ErrNoKey, "": client.ErrNoKey} {
 		keys[a] = key
@@ -125,7 +124,7 @@ func TestCloudBackup(t *testing.T) {
 	_, err = c.ProvisionWallet(t.Context(), backups[0].CipherText, client.MethodICloud, nil)
 	require.ErrorIs(t, err, client.ErrNoKey)
 	require.ErrorIs(t, err, errSignedOut)
-	// A backup whose key is gone is not confirmed.
+	// A backup whose key is lost is not confirmed.
 	backup, err := c.BackupWallet(t.Context(), share, client.MethodICloud, nil)
 	require.NoError(t, err)
 	delete(keys, backup.ShareSetID)
@@ -134,8 +133,8 @@ func TestCloudBackup(t *testing.T) {
 	require.ErrorIs(t, err, client.ErrNoKey)
 }
 
-// What the method needs is asked for before the run.
-func TestNothingToEncryptWith(t *testing.T) {
+// A missing password or key storage is reported before the run starts.
+func TestMissingEncryptionKey(t *testing.T) {
 	f, conn := newFake(t)
 	c := newClient(t, f, conn)
 	share, err := c.CreateWallet(t.Context(), nil)
@@ -154,7 +153,7 @@ func TestNothingToEncryptWith(t *testing.T) {
 	}
 	for _, method := range []client.BackupMethod{"", "UNSPECIFIED", "floppy"} {
 		_, err = c.BackupWallet(t.Context(), share, method, nil)
-		require.ErrorContains(t, err, "no backup method")
+		require.ErrorContains(t, err, "not a backup method")
 	}
 	require.Empty(t, f.seen())
 
@@ -164,7 +163,7 @@ func TestNothingToEncryptWith(t *testing.T) {
 	require.ErrorIs(t, err, errSignedOut)
 }
 
-// The backup counts only for what was really stored.
+// A backup is confirmed only if the stored text contains its share.
 func TestConfirmBackup(t *testing.T) {
 	f, conn := newFake(t)
 	c := newClient(t, f, conn)
@@ -218,21 +217,21 @@ func TestBadCipherTexts(t *testing.T) {
 		"empty":               {"", "it is empty"},
 		"text":                {"a user's notes", "it is not an age file"},
 		"json":                {`{"cipherText": "` + good + `"}`, "parse the JSON"},
-		"armored garbage":     {armored(t, []byte("no age file")), "what is in its armor is not an age file"},
+		"armored garbage":     {armored(t, []byte("no age file")), "the content of its armor is not an age file"},
 		"an empty armor":      {armored(t, nil), "nothing between its BEGIN and END lines"},
 		"in the clear":        {string(opened.Bytes()), "a share that is not encrypted"},
 		"the clear in armor":  {armored(t, opened.Bytes()), "a share that is not encrypted"},
 		"cut in the header":   {good[:100], "cut short"},
 		"cut in the payload":  {armored(t, unarmored(t, good)[:len(unarmored(t, good))-20]), "cut short or changed"},
-		"cut at the payload":  {armored(t, unarmored(t, good)[:len(header(t, good))]), "cut short behind its header"},
+		"cut at the payload":  {armored(t, unarmored(t, good)[:len(header(t, good))]), "cut short after its header"},
 		"a changed payload":   {flip(good, len(good)-80), "changed"},
 		"another header's":    {armored(t, bytes.Replace(unarmored(t, good), []byte("v1\n"), []byte("v2\n"), 1)), "another version"},
 		"oversized":           {good + strings.Repeat(" ", client.MaxCipherText), "more than 65536 bytes"},
 		"oversized, in armor": {encrypted(t, make([]byte, client.MaxCipherText), 10), "more than 65536 bytes"},
 		"a large plaintext":   {encrypted(t, make([]byte, 20<<10), 10), "larger than any share"},
-		"another plaintext":   {encrypted(t, []byte("a user's notes"), 10), "what it holds is not a share"},
-		"an empty plaintext":  {encrypted(t, nil, 10), "what it holds is not a share"},
-		"a signing share":     {encrypted(t, share.Bytes(), 10), "what it holds is a SIGNING share"},
+		"another plaintext":   {encrypted(t, []byte("a user's notes"), 10), "its content is not a share"},
+		"an empty plaintext":  {encrypted(t, nil, 10), "its content is not a share"},
+		"a signing share":     {encrypted(t, share.Bytes(), 10), "its content is a SIGNING share"},
 		"too much work":       {costly(t, good), "more work than 2^20"},
 		"another method's":    {inCloud.CipherText, "its key is in the user's cloud storage"},
 	} {
@@ -249,7 +248,7 @@ func TestBadCipherTexts(t *testing.T) {
 			require.ErrorIs(t, err, client.ErrNotABackup)
 		})
 	}
-	require.Empty(t, f.seen(), "nothing is sent")
+	require.Empty(t, f.seen(), "a call was made")
 }
 
 func TestWrongPassword(t *testing.T) {
@@ -268,7 +267,7 @@ func TestWrongPassword(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A name that is no share set id never gets to the app's storage.
+// A key's name that is not a share set id is not passed to the app's storage.
 func TestHostileKeyName(t *testing.T) {
 	_, conn := newFake(t)
 	storage := nosyCloud{t}
@@ -292,7 +291,7 @@ func (c nosyCloud) GetKey(_ context.Context, id string) (string, error) {
 	return "", errSignedOut
 }
 
-// named is a recipient as the SDK's, with any name.
+// named is a recipient like the SDK's, with any name.
 type named struct {
 	*age.X25519Recipient
 	name string
@@ -346,8 +345,8 @@ func encryptedTo(t testing.TB, plain []byte, to age.Recipient) string {
 	return armored(t, out.Bytes())
 }
 
-// costly is a backup that claims the first work factor that is too high, without the time
-// and memory that it would take to make.
+// costly returns a backup whose header has the lowest work factor that is too high. It is not really encrypted with it,
+// which would take too much time and memory.
 func costly(t testing.TB, good string) string {
 	t.Helper()
 	require.Equal(t, 20, client.MaxWorkFactor)
@@ -356,7 +355,7 @@ func costly(t testing.TB, good string) string {
 	return armored(t, b)
 }
 
-// Whatever is taken for a backup is refused, and nothing panics.
+// Decrypting arbitrary input fails and does not panic.
 func FuzzDecryptBackup(f *testing.F) {
 	fake, conn := newFake(f)
 	keys := cloud{}

@@ -15,10 +15,9 @@ import (
 	"filippo.io/age/armor"
 )
 
-// What an app hands over as a backup has been through APIs, mails and editors. Here it
-// becomes a binary age file again where that is safe, since age authenticates what it opens:
-// a byte order mark, other line ends, blank lines, whitespace around lines and text around
-// the armor go. Anything else is an error that says what was found and what to do.
+// A backup may have passed through APIs, mail and editors before it is opened. Damage that is safe to undo, since age
+// authenticates the content, is undone here: a byte order mark, other line endings, blank lines, whitespace around
+// lines and text around the armor are removed. Everything else is an error that says what was found and what to do.
 // docs/BACKUP-FILES.md has the table.
 
 const (
@@ -31,8 +30,8 @@ const (
 	asciiSpace = " \t\r\n\v\f"
 )
 
-// quotedPrintable is what its encoding makes of an armor's body: = and two digits, or a line
-// that ends with = and goes on. Base64 has = at its end alone.
+// quotedPrintable matches an armor's body in quoted-printable encoding: = and two hex digits, or a line that ends with
+// = and is continued. Base64 has = only at its end.
 var quotedPrintable = regexp.MustCompile(`=[0-9A-Fa-f]{2}|=\r?\n[A-Za-z0-9+/]`)
 
 // ageFile returns the binary age file in a text, or a backupError.
@@ -41,7 +40,7 @@ func ageFile(text string) ([]byte, error) {
 		return nil, notABackup(fmt.Sprintf("it has more than %d bytes; a backup is below 8 KiB", maxCipherText), nil)
 	}
 	text = strings.TrimPrefix(text, utf8BOM)
-	// What is behind a binary file is decryptTrimmed's: it cannot be told from the file here.
+	// decryptTrimmed removes trailing whitespace from a binary file: here it cannot be told from the ciphertext.
 	if file := strings.TrimLeft(text, asciiSpace+utf8BOM); strings.HasPrefix(file, ageIntro) {
 		return binary([]byte(file), "it")
 	}
@@ -54,38 +53,40 @@ func ageFile(text string) ([]byte, error) {
 	}
 	body, _, ended := strings.Cut(rest, armor.Footer)
 	if !ended {
-		return nil, notABackup(`it is cut short: the line "-----END AGE ENCRYPTED FILE-----" is missing; pass all of it`, nil)
+		return nil, notABackup(
+			`it is cut short: the line "-----END AGE ENCRYPTED FILE-----" is missing; pass all of it`, nil)
 	}
-	lines, what := armorLines(before, body)
-	if what != "" {
-		return nil, notABackup(what, nil)
+	lines, problem := armorLines(before, body)
+	if problem != "" {
+		return nil, notABackup(problem, nil)
 	}
 	whole := armor.Header + "\n" + strings.Join(lines, "\n") + "\n" + armor.Footer + "\n"
 	file, err := io.ReadAll(armor.NewReader(strings.NewReader(whole)))
 	if err != nil {
-		return nil, notABackup("its armor is damaged: what is between its BEGIN and END lines is not base64; "+readAgain, err)
+		return nil, notABackup(
+			"its armor is damaged: the text between its BEGIN and END lines is not base64; "+readAgain, err)
 	}
-	return binary(file, "what is in its armor")
+	return binary(file, "the content of its armor")
 }
 
-// armorLines returns the lines of an armor's body without what mail and editors add to
-// them, or says what has become of them.
-func armorLines(before, body string) (lines []string, what string) {
+// armorLines returns the lines of an armor's body without what mail and editors add to them, or a description of the
+// damage. before is the text before the armor.
+func armorLines(before, body string) (lines []string, problem string) {
 	before = strings.TrimSpace(before)
 	switch {
 	case strings.HasSuffix(before, `"`), strings.Contains(body, `\`):
-		return nil, jsonWords
+		return nil, jsonText
 	case strings.ContainsAny(body, "<&"):
 		return nil, "it has HTML in it; take the text, without tags and with its character references decoded"
 	case strings.Contains(body, "%"):
-		return nil, urlWords
+		return nil, urlText
 	case quotedPrintable.MatchString(body):
-		return nil, `it is encoded as in a mail (quoted-printable, with "=3D" or "=" at line ends); decode it first`
+		return nil, `it is encoded as in a mail (quoted-printable, with "=3D" or "=" at line endings); decode it first`
 	}
 	body = strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(body)
 	content := strings.TrimSpace(body)
 	if !strings.Contains(body, "\n") || !strings.Contains(content, "\n") && len(content) > lineChars {
-		return nil, "its line ends are lost; pass it with the line ends that it was made with (lines of 64 characters)"
+		return nil, "its line endings are lost; pass it with its original line endings (lines of 64 characters)"
 	}
 	for line := range strings.Lines(body) {
 		line = strings.TrimSpace(line)
@@ -99,12 +100,12 @@ func armorLines(before, body string) (lines []string, what string) {
 	for i, line := range lines {
 		switch at := strings.IndexFunc(line, notBase64); {
 		case at >= 0 && strings.ContainsRune(" \t", rune(line[at])):
-			return nil, "it has spaces within its lines, in place of line ends or plus signs; pass it as it was made"
+			return nil, "it has spaces within its lines, in place of line endings or plus signs; pass it as it was made"
 		case at >= 0:
-			return nil, fmt.Sprintf("line %d of its armor has a character that base64 has not; %s", i+1, readAgain)
+			return nil, fmt.Sprintf("line %d of its armor has a character that is not base64; %s", i+1, readAgain)
 		case len(line) > lineChars, len(line) < lineChars && i < len(lines)-1:
-			return nil, fmt.Sprintf("line %d of its armor has %d characters in place of 64: "+
-				"line ends were moved, or it was cut; pass it as it was made", i+1, len(line))
+			return nil, fmt.Sprintf("line %d of its armor has %d characters instead of 64: "+
+				"line endings were moved, or it was cut; pass it as it was made", i+1, len(line))
 		}
 	}
 	if len(lines) == 0 {
@@ -114,10 +115,10 @@ func armorLines(before, body string) (lines []string, what string) {
 }
 
 const (
-	jsonWords = `it is JSON, or has JSON's quotes and escapes (such as \n) in it; ` +
+	jsonText = `it is JSON, or has JSON's quotes and escapes (such as \n) in it; ` +
 		`parse the JSON and pass the string, such as the value of "cipherText"`
-	urlWords    = "it is encoded as in a URL; decode it first"
-	otherMethod = "pass the method that it was made with"
+	urlText     = "it is encoded as in a URL; decode it first"
+	otherMethod = "pass the method it was made with"
 	readAgain   = "read it again from where it was stored"
 )
 
@@ -129,8 +130,7 @@ func notBase64(r rune) bool {
 	return true
 }
 
-// binary checks that a file begins as an age file and has one header. name is what it is
-// called in an error.
+// binary checks that a file begins as an age file and has one header. Errors call the file name.
 func binary(file []byte, name string) ([]byte, error) {
 	switch {
 	case bytes.HasPrefix(file, []byte(armor.Header)):
@@ -143,8 +143,7 @@ func binary(file []byte, name string) ([]byte, error) {
 	return file, nil
 }
 
-// describe says what a text is that has no armor of age in it and does not begin as an age
-// file. It quotes nothing of it.
+// describe says what a text is that contains no age armor and does not begin as an age file. It quotes none of it.
 func describe(text string) string {
 	trimmed := strings.TrimSpace(text)
 	switch {
@@ -155,38 +154,36 @@ func describe(text string) string {
 	case isUTF16(text):
 		return "it is in UTF-16; save it as UTF-8, or decode it first"
 	case strings.HasPrefix(text, anyIntro):
-		return "it is an age file of another version, or a binary one whose line ends were converted; " +
+		return "it is an age file of another version, or a binary one whose line endings were converted; " +
 			"copy it as a binary file"
 	case isShare(text):
 		return "it is a share that is not encrypted; pass the encrypted backup, or use the share itself"
 	case strings.Contains(text, "AGE-SECRET-KEY-"):
 		return "it is an age key; pass the backup that the key opens, and keep the key apart from it"
 	case strings.HasPrefix(trimmed, "{"), strings.HasPrefix(trimmed, "["), strings.HasPrefix(trimmed, `"`):
-		return jsonWords
+		return jsonText
 	case strings.Contains(text, "BEGIN%20AGE"), strings.Contains(text, "BEGIN+AGE"):
-		return urlWords
+		return urlText
 	case strings.HasPrefix(trimmed, "<"):
-		return "it is an HTML or XML page; check what answered in place of the backup"
+		return "it is an HTML or XML page; check the server that should have returned the backup"
 	case strings.Contains(text, armorName):
 		return `its first line is changed: it must be "-----BEGIN AGE ENCRYPTED FILE-----", ` +
 			`with five plain hyphens at each end`
 	case strings.Contains(text, armor.Footer):
 		return `it is cut short: the line "-----BEGIN AGE ENCRYPTED FILE-----" is missing; pass all of it`
 	case strings.Contains(text, anyArmor):
-		return "it is armored as something else than age (PEM, PGP); pass the file that BackupWallet returned"
+		return "it is armored as something other than age (PEM, PGP); pass the file that BackupWallet returned"
 	}
-	return base64Words(trimmed)
+	return describeBase64(trimmed)
 }
 
-// isUTF32 tells a text by its byte order mark, or by the three NULs beside each hyphen of an
-// armor's first line.
+// isUTF32 recognises UTF-32 by its byte order mark, or by the three NULs between the hyphens of an armor's first line.
 func isUTF32(text string) bool {
 	return strings.HasPrefix(text, "\xff\xfe\x00\x00") || strings.HasPrefix(text, "\x00\x00\xfe\xff") ||
 		strings.Contains(text, "-\x00\x00\x00-")
 }
 
-// isUTF16 tells a text by its byte order mark, or by the NUL beside each character of an
-// armor.
+// isUTF16 recognises UTF-16 by its byte order mark, or by the NUL next to each character of an armor.
 func isUTF16(text string) bool {
 	if strings.HasPrefix(text, string(littleEndian)) || strings.HasPrefix(text, string(bigEndian)) {
 		return true
@@ -204,8 +201,8 @@ func isShare(text string) bool {
 	return true
 }
 
-// base64Words says what is in a text that is base64.
-func base64Words(text string) string {
+// describeBase64 is describe for a text that may be base64.
+func describeBase64(text string) string {
 	const other = "it is not an age file, neither a binary one nor one in ASCII armor; " +
 		"pass the file that BackupWallet returned"
 	text = strings.NewReplacer("-", "+", "_", "/", "=", "").Replace(strings.Join(strings.Fields(text), ""))
@@ -220,19 +217,18 @@ func base64Words(text string) string {
 	case bytes.Contains(b, []byte(armor.Header)):
 		return "it is a backup in base64; decode the base64 first"
 	case isShare(string(b)):
-		return "it is a share in base64, and not encrypted; pass the encrypted backup"
+		return "it is a share in base64 that is not encrypted; pass the encrypted backup"
 	}
 	return other
 }
 
-// header is what an age file says about its recipients.
+// header is the header of an age file, with its recipient stanzas.
 type header struct {
 	text  []byte
 	types []string
-	args  map[string][]string // by type, of the last stanza of it
+	args  map[string][]string // by type; of the last stanza of that type
 }
 
-// parseHeader reads the header of a binary age file.
 func parseHeader(file []byte) (header, error) {
 	h := header{args: map[string][]string{}}
 	text, err := age.ExtractHeader(bytes.NewReader(file))
@@ -255,15 +251,16 @@ func parseHeader(file []byte) (header, error) {
 
 func (h header) has(stanza string) bool { return slices.Contains(h.types, stanza) }
 
-// checkPassword refuses a file that no password opens, or that would take too much work.
+// checkPassword rejects a file that no password opens, or that would take too much work.
 func (h header) checkPassword() error {
 	switch {
 	case h.has(setStanza):
-		return notABackup("it is not encrypted with a password: its key is in the user's cloud storage; "+otherMethod, nil)
+		return notABackup(
+			"it is not encrypted with a password: its key is in the user's cloud storage; "+otherMethod, nil)
 	case !h.has("scrypt"):
 		return notABackup("it is not encrypted with a password, but for "+h.recipients()+"; "+otherMethod, nil)
 	}
-	// Its arguments are a salt and the work factor; age refuses anything else.
+	// The arguments are a salt and the work factor; age rejects anything else.
 	if args := h.args["scrypt"]; len(args) == 2 {
 		if logN, err := strconv.Atoi(args[1]); logN > maxWorkFactor {
 			return notABackup(fmt.Sprintf("it asks for more work than 2^%d, which no backup of this SDK does; %s",
@@ -273,19 +270,19 @@ func (h header) checkPassword() error {
 	return nil
 }
 
-// checkKey refuses a file whose key is not in a cloud storage.
+// checkKey rejects a file whose key is not in the user's cloud storage.
 func (h header) checkKey() error {
 	switch {
 	case h.has("scrypt"):
 		return notABackup("it is encrypted with a password; pass method PASSWORD", nil)
 	case !h.has(setStanza):
 		return notABackup("it does not name its key: it is encrypted for "+h.recipients()+
-			", and not made by BackupWallet", nil)
+			", and was not made by BackupWallet", nil)
 	}
 	return nil
 }
 
-// recipients names the kinds that age has itself; other kinds are the file's own words.
+// recipients names the kind of recipient. It names only age's own kinds: others would quote the file.
 func (h header) recipients() string {
 	switch {
 	case h.has("X25519"):
@@ -296,8 +293,8 @@ func (h header) recipients() string {
 	return "a recipient of another kind"
 }
 
-// nameOf finds the id in an age header's stanza. It comes from outside: only a UUID is
-// handed to the app's storage.
+// nameOf finds the id in a stanza of an age header. The header is untrusted, so only a UUID is passed on to the app's
+// storage.
 func nameOf(header []byte, stanza string) (string, bool) {
 	for line := range strings.Lines(string(header)) {
 		id, ok := strings.CutPrefix(line, "-> "+stanza+" ")
@@ -311,8 +308,8 @@ func nameOf(header []byte, stanza string) (string, bool) {
 	return "", false
 }
 
-// backupError is an ErrNotABackup whose text has a fixed length and says what was found and
-// what to do: its cause may quote what somebody took for a backup.
+// backupError is an ErrNotABackup that says what was found and what to do. Its text is bounded and leaves out the
+// cause, which may quote the input.
 type backupError struct {
 	what  string
 	cause error

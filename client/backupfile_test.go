@@ -17,7 +17,7 @@ import (
 	"github.com/mpcd/mpcd/client"
 )
 
-// asUTF16 is a text as some editors and shells save it.
+// asUTF16 encodes a text as some editors and shells do.
 func asUTF16(order binary.AppendByteOrder, text string) string {
 	var b []byte
 	for _, unit := range utf16.Encode([]rune(text)) {
@@ -26,7 +26,7 @@ func asUTF16(order binary.AppendByteOrder, text string) string {
 	return string(b)
 }
 
-// asUTF32 is a text as few programs save it.
+// asUTF32 encodes a text in UTF-32.
 func asUTF32(order binary.AppendByteOrder, text string) string {
 	var b []byte
 	for _, r := range text {
@@ -35,7 +35,7 @@ func asUTF32(order binary.AppendByteOrder, text string) string {
 	return string(b)
 }
 
-// asJSON is a text as a string of JSON.
+// asJSON encodes v as JSON.
 func asJSON(t testing.TB, v any) string {
 	t.Helper()
 	b, err := json.Marshal(v)
@@ -43,13 +43,13 @@ func asJSON(t testing.TB, v any) string {
 	return string(b)
 }
 
-// eachLine puts something before each line.
+// eachLine prefixes each line of text with before.
 func eachLine(text, before string) string {
 	return before + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n"+before) + "\n"
 }
 
-// mended are spellings of a backup that open as the backup itself does.
-func mended(t testing.TB, good string) map[string]string {
+// repairable returns forms of a backup that must open like the backup itself.
+func repairable(t testing.TB, good string) map[string]string {
 	t.Helper()
 	crlf := strings.ReplaceAll(good, "\n", "\r\n")
 	return map[string]string{
@@ -78,7 +78,7 @@ func mended(t testing.TB, good string) map[string]string {
 	}
 }
 
-func TestMendedBackups(t *testing.T) {
+func TestRepairableBackups(t *testing.T) {
 	f, conn := newFake(t)
 	keys := cloud{}
 	c := newClient(t, f, conn, client.WithCloudKey(client.MethodICloud, keys))
@@ -88,11 +88,11 @@ func TestMendedBackups(t *testing.T) {
 			made, err := c.BackupWallet(t.Context(), share, method, nil)
 			require.NoError(t, err)
 			good = made.CipherText
-			require.NoError(t, c.ConfirmBackup(t.Context(), made, string(unarmored(t, good))), "a backup that is stored as a binary file")
+			require.NoError(t, c.ConfirmBackup(t.Context(), made, string(unarmored(t, good))), "stored as a binary file")
 		}
 		want, err := c.DecryptBackup(t.Context(), good, method)
 		require.NoError(t, err)
-		for name, text := range mended(t, good) {
+		for name, text := range repairable(t, good) {
 			got, err := c.DecryptBackup(t.Context(), text, method)
 			require.NoError(t, err, "%s: %s", method, name)
 			require.Equal(t, want.ShareSetID(), got.ShareSetID(), name)
@@ -100,15 +100,14 @@ func TestMendedBackups(t *testing.T) {
 	}
 }
 
-// The last bytes of a file are any, and so may be those of whitespace: they are taken for it only
-// when the file does not open with them.
+// A binary file may end in bytes that look like whitespace. They are removed only if the file does not open with them.
 func TestBinaryBackupThatEndsInWhitespace(t *testing.T) {
 	f, conn := newFake(t)
 	keys := cloud{}
 	c := newClient(t, f, conn, client.WithCloudKey(client.MethodICloud, keys))
 	share, _ := backedUp(t, c)
 	found := 0
-	for range 4000 { // one in 43 ends so
+	for range 4000 { // one in 43 does
 		made, err := c.BackupWallet(t.Context(), share, client.MethodICloud, nil)
 		require.NoError(t, err)
 		file := string(unarmored(t, made.CipherText))
@@ -127,7 +126,7 @@ func TestBinaryBackupThatEndsInWhitespace(t *testing.T) {
 	t.Fatal("no file ended in whitespace")
 }
 
-// Each spelling that cannot be mended safely says what it is, and quotes nothing.
+// For each form that cannot be repaired safely, the error says what was found and does not quote the input.
 func TestBackupErrorsSayWhatWasFound(t *testing.T) {
 	f, conn := newFake(t)
 	c := newClient(t, f, conn, client.WithCloudKey(client.MethodICloud, cloud{}))
@@ -141,23 +140,28 @@ func TestBackupErrorsSayWhatWasFound(t *testing.T) {
 		return lines[0] + between + strings.Join(lines[1:len(lines)-1], between) + between + lines[len(lines)-1]
 	}
 	for name, x := range map[string]struct{ text, says string }{
-		"UTF-16, little-endian":            {"\xff\xfe" + asUTF16(binary.LittleEndian, good), "it is in UTF-16"},
-		"UTF-16, big-endian":               {"\xfe\xff" + asUTF16(binary.BigEndian, good), "it is in UTF-16"},
-		"UTF-16, little-endian, no BOM":    {asUTF16(binary.LittleEndian, good), "it is in UTF-16"},
-		"UTF-16, big-endian, no BOM":       {asUTF16(binary.BigEndian, good), "it is in UTF-16"},
-		"a JSON string":                    {asJSON(t, good), "parse the JSON"},
-		"a JSON answer":                    {asJSON(t, map[string]string{"cipherText": good}), "parse the JSON"},
-		"a JSON list":                      {asJSON(t, []string{good}), "parse the JSON"},
-		"JSON in JSON":                     {asJSON(t, asJSON(t, good)), "parse the JSON"},
-		"a JSON answer without one":        {`{"cipherText": null}`, "parse the JSON"},
-		"JSON's escapes without quotes":    {strings.ReplaceAll(good, "\n", `\n`), "parse the JSON"},
-		"JSON's escapes, CRLF":             {strings.ReplaceAll(good, "\n", `\r\n`), "parse the JSON"},
-		"quotes":                           {`"` + good + `"`, "parse the JSON"},
-		"PHP's escapes":                    {strings.Replace(good, lines[1], lines[1][:9]+`\/`+lines[1][10:], 1), "parse the JSON"},
-		"line ends lost":                   {oneLine(""), "line ends are lost"},
-		"line ends are spaces":             {oneLine(" "), "line ends are lost"},
-		"line ends lost within":            {oneLine("\n")[:len(lines[0])+65] + strings.Join(lines[2:], "\n"), "line ends were moved"},
-		"lines of 76":                      {lines[0] + "\n" + lines[1] + lines[2][:12] + "\n" + lines[2][12:] + "\n" + strings.Join(lines[3:], "\n"), "line ends were moved"},
+		"UTF-16, little-endian":         {"\xff\xfe" + asUTF16(binary.LittleEndian, good), "it is in UTF-16"},
+		"UTF-16, big-endian":            {"\xfe\xff" + asUTF16(binary.BigEndian, good), "it is in UTF-16"},
+		"UTF-16, little-endian, no BOM": {asUTF16(binary.LittleEndian, good), "it is in UTF-16"},
+		"UTF-16, big-endian, no BOM":    {asUTF16(binary.BigEndian, good), "it is in UTF-16"},
+		"a JSON string":                 {asJSON(t, good), "parse the JSON"},
+		"a JSON answer":                 {asJSON(t, map[string]string{"cipherText": good}), "parse the JSON"},
+		"a JSON list":                   {asJSON(t, []string{good}), "parse the JSON"},
+		"JSON in JSON":                  {asJSON(t, asJSON(t, good)), "parse the JSON"},
+		"a JSON answer without one":     {`{"cipherText": null}`, "parse the JSON"},
+		"JSON's escapes without quotes": {strings.ReplaceAll(good, "\n", `\n`), "parse the JSON"},
+		"JSON's escapes, CRLF":          {strings.ReplaceAll(good, "\n", `\r\n`), "parse the JSON"},
+		"quotes":                        {`"` + good + `"`, "parse the JSON"},
+		"PHP's escapes":                 {strings.Replace(good, lines[1], lines[1][:9]+`\/`+lines[1][10:], 1), "parse the JSON"},
+		"line ends lost":                {oneLine(""), "line endings are lost"},
+		"line ends are spaces":          {oneLine(" "), "line endings are lost"},
+		"line ends lost within": {
+			oneLine("\n")[:len(lines[0])+65] + strings.Join(lines[2:], "\n"), "line endings were moved",
+		},
+		"lines of 76": {
+			lines[0] + "\n" + lines[1] + lines[2][:12] + "\n" + lines[2][12:] + "\n" + strings.Join(lines[3:], "\n"),
+			"line endings were moved",
+		},
 		"a line is missing a part":         {strings.Replace(good, lines[2], lines[2][:40], 1), "line 2 of its armor has 40 characters"},
 		"spaces for plus signs":            {strings.Replace(good, lines[2], lines[2][:40]+" "+lines[2][41:], 1), "spaces within its lines"},
 		"a character of another alphabet":  {strings.Replace(good, lines[2], lines[2][:40]+"é"+lines[2][41:], 1), "line 2 of its armor has a character"},
@@ -171,7 +175,7 @@ func TestBackupErrorsSayWhatWasFound(t *testing.T) {
 		"in a URL's query":                 {url.QueryEscape(good), "encoded as in a URL"},
 		"line ends as in a URL":            {strings.ReplaceAll(good, "\n", "%0A"), "encoded as in a URL"},
 		"no END line":                      {strings.Join(lines[:len(lines)-1], "\n"), "END AGE ENCRYPTED FILE-----\" is missing"},
-		"half of the END line":             {good[:len(good)-10], "END AGE ENCRYPTED FILE-----\" is missing"},
+		"a part of the END line":           {good[:len(good)-10], "END AGE ENCRYPTED FILE-----\" is missing"},
 		"no BEGIN line":                    {strings.Join(lines[1:], "\n"), "BEGIN AGE ENCRYPTED FILE-----\" is missing"},
 		"the BEGIN line alone":             {lines[0] + "\n", "is missing"},
 		"dashes that an editor made":       {strings.Replace(good, "-----BEGIN", "\u2014\u2014-BEGIN", 1), "first line is changed"},
@@ -186,7 +190,7 @@ func TestBackupErrorsSayWhatWasFound(t *testing.T) {
 		"binary, read as text":             {strings.ToValidUTF8(string(file), "\ufffd"), "cut short or changed"},
 		"binary, line ends converted":      {strings.ReplaceAll(string(file), "\n", "\r\n"), "copy it as a binary file"},
 		"binary, cut in its header":        {string(file[:60]), "cut short in its header"},
-		"binary, cut behind its header":    {string(file[:len(header(t, good))+10]), "cut short behind its header"},
+		"binary, cut behind its header":    {string(file[:len(header(t, good))+10]), "cut short after its header"},
 		"binary, cut at its end":           {string(file[:len(file)-1]), "cut short or changed"},
 		"binary, with a NUL more":          {string(file) + "\x00", "cut short or changed"},
 		"binary, cut, whitespace behind":   {string(file[:len(file)-1]) + "\n\n", "cut short or changed"},
@@ -221,7 +225,7 @@ func TestBackupErrorsSayWhatWasFound(t *testing.T) {
 	require.ErrorContains(t, err, "it is encrypted with a password; pass method PASSWORD")
 }
 
-// rewritten is a backup whose stanza begins with another line.
+// rewritten replaces the first line of a backup's stanza.
 func rewritten(t testing.TB, good, stanza string) string {
 	t.Helper()
 	head, rest, ok := strings.Cut(string(unarmored(t, good)), "-> ")
@@ -231,13 +235,13 @@ func rewritten(t testing.TB, good, stanza string) string {
 	return armored(t, []byte(head+stanza+rest))
 }
 
-// Whatever an app takes for a backup: what is mended is one age file, and an error says so.
+// Decoding arbitrary input returns one age file, or an error of bounded length that is an ErrNotABackup.
 func FuzzBackupFile(f *testing.F) {
 	fake, conn := newFake(f)
 	c := newClient(f, fake, conn)
 	c.SetWorkFactor(1)
 	_, backup := backedUp(f, c)
-	for _, text := range mended(f, backup.CipherText) {
+	for _, text := range repairable(f, backup.CipherText) {
 		f.Add(text)
 	}
 	for _, text := range []string{"", "\xff\xfe", `"` + armor.Header + `\n`, "> " + armor.Header, armor.Header + armor.Footer, rewritten(f, backup.CipherText, "-> scrypt\n")} {

@@ -15,49 +15,48 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// StoreFunc keeps a new SIGNING share on this device. It returns nil only when the share
-// would survive a crash: the set is confirmed to the service right after that. When it
-// fails, nothing is confirmed and the operation fails with ErrNotStored.
+// StoreFunc stores a new SIGNING share on this device. It must return nil only once the share would survive a crash:
+// the set is confirmed to the service right after that. If it fails, nothing is confirmed and the operation fails with
+// ErrNotStored.
 type StoreFunc func(ctx context.Context, share *Share) error
 
-// KeyStorage keeps the keys of one backup method in the user's own cloud storage, never
-// with the ciphertext: whoever has both has the backup share. Each backup has a key of its
-// own. A key is an age identity (AGE-SECRET-KEY-1...).
+// KeyStorage stores the keys of one backup method in the user's own cloud storage. It must be separate from where the
+// ciphertexts are stored: key and ciphertext together give the backup share. Each backup has its own key. A key is an
+// age identity (AGE-SECRET-KEY-1...).
 type KeyStorage interface {
-	// PutKey keeps the key of the backup with this share set id. It is durable when it
-	// returns nil, and never takes away another backup's key.
+	// PutKey stores the key of the backup with this share set id. The key is durable once PutKey has returned nil.
+	// It never overwrites another backup's key.
 	PutKey(ctx context.Context, shareSetID, key string) error
-	// GetKey returns what PutKey kept, or an error when there is nothing.
+	// GetKey returns the key that PutKey stored, or an error if there is none.
 	GetKey(ctx context.Context, shareSetID string) (string, error)
 }
 
-// Client calls one mpcd service for one user of it. It is safe for concurrent use.
+// Client calls one mpcd service on behalf of one user. It is safe for concurrent use.
 type Client struct {
 	service     mpcdv1.WalletServiceClient
 	store       StoreFunc
 	displayName string
 	owner       string
-	curves      []Curve // what the app asked for; empty means all
+	curves      []Curve // of new wallets; empty means all
 	clouds      map[BackupMethod]KeyStorage
 	workFactor  int // scrypt's log2(N) of new password backups
 	deviceHeld  bool
-	shelf       *shelf        // where Prewarm keeps its sets; nil: in ahead
-	prewarming  chan struct{} // has a value while a Prewarm works
+	preParams   *preParamsPool // where Prewarm stores its sets; nil: in prewarmed
+	prewarming  chan struct{}  // has a value while a Prewarm runs
 
-	rest         func(context.Context, time.Duration) error    // between two tries; waits, but for tests
-	newPreParams func(context.Context) (*tss.PreParams, error) // searches primes, but for tests
+	rest         func(context.Context, time.Duration) error    // waits between two tries; replaced in tests
+	newPreParams func(context.Context) (*tss.PreParams, error) // generates a set; replaced in tests
 
-	mu       sync.Mutex       // guards what follows
-	ahead    []*tss.PreParams // made by Prewarm
-	password []secret.Bytes   // first as it encrypts, then as it opens older backups too; none until SetPassword
-	keys     map[keyID][]byte // the wallets' public keys, as first seen
+	mu        sync.Mutex       // guards what follows
+	prewarmed []*tss.PreParams // made by Prewarm
+	password  []secret.Bytes   // the first form encrypts, all are tried to decrypt; empty until SetPassword
+	keys      map[keyID][]byte // the wallets' public keys, as pinned or first seen
 }
 
-// Option sets up a Client.
+// Option configures a Client.
 type Option func(*Client) error
 
-// New returns a client on a connection, which stays the caller's to close. Credentials are
-// the connection's. It fails when an option makes no sense.
+// New returns a client that uses conn and its credentials. The caller closes conn. It fails if an option is invalid.
 func New(conn grpc.ClientConnInterface, opts ...Option) (*Client, error) {
 	if conn == nil {
 		return nil, errors.New("client: no connection")
@@ -79,8 +78,7 @@ func New(conn grpc.ClientConnInterface, opts ...Option) (*Client, error) {
 	return c, nil
 }
 
-// WithStore says where new signing shares go. CreateWallet, ProvisionWallet and
-// RecoverWallet need it.
+// WithStore sets where new signing shares are stored. CreateWallet, ProvisionWallet and RecoverWallet need it.
 func WithStore(store StoreFunc) Option {
 	return func(c *Client) error {
 		c.store = store
@@ -88,10 +86,9 @@ func WithStore(store StoreFunc) Option {
 	}
 }
 
-// WithDisplayName names this device in the share sets that it makes: with at most 128
-// characters (code points) of any text but control characters, line separators, bidi
-// embeddings and overrides, and isolates that are not closed. Whatever a phone is called
-// fits, joined emoji and direction marks included.
+// WithDisplayName sets this device's name in the share sets that it creates: at most 128 characters (code points).
+// Control characters, line separators, bidi embeddings and overrides, and unclosed isolates are rejected; joined emoji
+// and direction marks are allowed.
 func WithDisplayName(name string) Option {
 	return func(c *Client) error {
 		c.displayName = name
@@ -99,9 +96,8 @@ func WithDisplayName(name string) Option {
 	}
 }
 
-// WithOwner says whose wallets are created and listed, when it is not the caller itself: at
-// most 256 characters of the text that WithDisplayName takes. Owners are compared byte for
-// byte.
+// WithOwner sets the owner of the wallets that are created and listed, if it is not the caller: at most 256 characters,
+// with the restrictions of WithDisplayName. Owners are compared byte for byte.
 func WithOwner(owner string) Option {
 	return func(c *Client) error {
 		c.owner = owner
@@ -116,11 +112,10 @@ func checkName(what, name string, most int) error {
 	return nil
 }
 
-// WithWorkFactor says how much work a new PASSWORD backup makes of each guess: scrypt with
-// N = 2^logN, from 15 to 20, and 18 without it. Making and opening the backup take the time,
-// which doubles with each step, and N KiB of memory: 15 takes 32 MiB, 18 takes 256 MiB, 20
-// takes 1 GiB. Below 17 the password must be hard to guess by itself. Backups of any work
-// factor up to 20 open with any setting.
+// WithWorkFactor sets the cost of each guess at the password of a new PASSWORD backup: scrypt with N = 2^logN, from 15
+// to 20; the default is 18. Making and opening the backup take N KiB of memory (15: 32 MiB, 18: 256 MiB, 20: 1 GiB) and
+// time that doubles with each step. Below 17 the password itself must be hard to guess. Backups of any work factor up
+// to 20 open with any setting.
 func WithWorkFactor(logN int) Option {
 	return func(c *Client) error {
 		if logN < minWorkFactor || logN > maxWorkFactor {
@@ -131,17 +126,16 @@ func WithWorkFactor(logN int) Option {
 	}
 }
 
-// WithCurves says which keys a new wallet has. Without it, it has all.
+// WithCurves sets the curves of a new wallet's keys. The default is all curves.
 func WithCurves(curves ...Curve) Option {
 	return func(c *Client) error {
-		ordered, err := inOrder(curves)
+		ordered, err := canonicalCurves(curves)
 		c.curves = ordered
 		return err
 	}
 }
 
-// WithCloudKey says where the keys of backups of one method are kept. Any method but
-// MethodPassword needs it.
+// WithCloudKey sets where the keys of backups of one method are stored. Every method except MethodPassword needs it.
 func WithCloudKey(method BackupMethod, storage KeyStorage) Option {
 	return func(c *Client) error {
 		if err := method.check(); err != nil {
@@ -155,5 +149,5 @@ func WithCloudKey(method BackupMethod, storage KeyStorage) Option {
 	}
 }
 
-// Format implements fmt.Formatter: a client has a password in it.
+// Format implements fmt.Formatter: it prints "[redacted]", since a client has a password.
 func (c *Client) Format(f fmt.State, _ rune) { secret.Format(f) }

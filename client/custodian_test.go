@@ -21,7 +21,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// customer is a wallet and its backup at a real service whose custodian fails as a test wants.
+// customer is a wallet and its backup at a real service whose custodian fails as the test specifies.
 type customer struct {
 	*servertest.Service
 	share  *client.Share
@@ -49,7 +49,7 @@ func (k keysInMemory) GetKey(_ context.Context, id string) (string, error) {
 	return "", errors.New("no key")
 }
 
-// before counts and may fail; n is how often it was asked.
+// before returns a hook that counts its calls in n, and fails as the test specifies.
 func (c *customer) before(n *int) func(context.Context) error {
 	return func(context.Context) error {
 		c.mu.Lock()
@@ -62,14 +62,14 @@ func (c *customer) before(n *int) func(context.Context) error {
 	}
 }
 
-// does says how the custodian fails from now on, and forgets what it was asked.
+// does sets how the custodian fails from now on, and resets the counts.
 func (c *customer) does(fails func(n int) error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.fails, c.fetches, c.stored = fails, 0, 0
 }
 
-// runs is how many runs came to the custodian.
+// runs returns how many runs reached the custodian.
 func (c *customer) runs() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -93,7 +93,7 @@ func newCustomer(t *testing.T, cfg servertest.Config) *customer {
 	return c
 }
 
-// phone returns a device of the customer's and the waits between its tries, which take no time.
+// phone returns a device of the customer, and the waits between its tries, which are recorded and skipped.
 func (c *customer) phone(t *testing.T, opts ...client.Option) (*client.Client, *[]time.Duration) {
 	t.Helper()
 	p, err := client.New(c.Conn, append(opts, client.WithCurves(client.CurveEd25519), client.WithCloudKey(client.MethodICloud, c.cloud),
@@ -108,7 +108,9 @@ func (c *customer) phone(t *testing.T, opts ...client.Option) (*client.Client, *
 }
 
 // everyRun calls test for a backup and a provision, hosted and device-held.
-func (c *customer) everyRun(t *testing.T, test func(t *testing.T, waits *[]time.Duration, run func(client.ProgressFunc) error)) {
+func (c *customer) everyRun(
+	t *testing.T, test func(t *testing.T, waits *[]time.Duration, run func(client.ProgressFunc) error),
+) {
 	t.Helper()
 	for mode, opts := range map[string][]client.Option{"hosted": nil, "device-held": {client.WithDeviceHeldShares()}} {
 		phone, waits := c.phone(t, opts...)
@@ -132,8 +134,8 @@ func fails(w *session.WebhookError) func(int) error {
 	return func(int) error { return w }
 }
 
-// A custodian that is down for good ends a backup and a provision with its error, after so
-// many runs of the protocol and no more, with waits that grow whatever each run got done.
+// If the custodian stays down, a backup and a provision end with its error after a bounded number of runs, with growing
+// waits even though each run makes progress.
 func TestCustodianIsDownForGood(t *testing.T) {
 	t.Parallel()
 	c := newCustomer(t, servertest.Config{})
@@ -146,15 +148,15 @@ func TestCustodianIsDownForGood(t *testing.T) {
 		require.Equal(t, "WEBHOOK_FAILED", e.Reason)
 		require.Positive(t, e.RetryAfter)
 		require.Contains(t, e.Message, "Repeat the call")
-		require.Equal(t, client.MaxAttempts, c.runs(), "a try that comes while the run before it ends is a run of its own")
+		require.Equal(t, client.MaxAttempts, c.runs(), "runs of the protocol")
 		require.Len(t, *waits, client.MaxAttempts-1)
 		require.GreaterOrEqual(t, slices.Min(*waits), 2*time.Second, "as the service said")
-		require.GreaterOrEqual(t, (*waits)[client.MaxAttempts-2], 5*time.Second, "no new attempt made it forget")
+		require.GreaterOrEqual(t, (*waits)[client.MaxAttempts-2], 5*time.Second, "a new attempt does not reset the wait")
 		require.LessOrEqual(t, (*all)[len(*all)-1].Attempt, uint32(client.MaxAttempts))
 	})
 }
 
-// A custodian that comes back lets the call go on, as one session.
+// Once the custodian is back, the call succeeds, in one session.
 func TestCustodianComesBack(t *testing.T) {
 	t.Parallel()
 	c := newCustomer(t, servertest.Config{})
@@ -178,7 +180,7 @@ func TestCustodianComesBack(t *testing.T) {
 	})
 }
 
-// A custodian's refusal is not asked for twice, says who must act, and stands in the session.
+// A custodian's refusal is not retried. Its error says who must act, and is recorded in the session.
 func TestCustodianRefuses(t *testing.T) {
 	t.Parallel()
 	c := newCustomer(t, servertest.Config{})
@@ -203,8 +205,7 @@ func TestCustodianRefuses(t *testing.T) {
 	})
 }
 
-// When the custodian says to come back is when the call does; where that is longer than it has
-// patience for, it says so at once.
+// The call retries after the custodian's Retry-After. If that is longer than the call would wait, it fails at once.
 func TestCustodianSaysWhen(t *testing.T) {
 	t.Parallel()
 	c := newCustomer(t, servertest.Config{})
@@ -229,8 +230,8 @@ func TestCustodianSaysWhen(t *testing.T) {
 	})
 }
 
-// Five apps were killed in mid-sign. A sixth waits until the service has given them up.
-func TestSilentRunsAreOutlasted(t *testing.T) {
+// Five apps were killed while they signed. A sixth waits until the service has ended their runs.
+func TestSignWaitsForSilentRuns(t *testing.T) {
 	t.Parallel()
 	c := newCustomer(t, servertest.Config{Sessions: session.Config{DeviceSilence: 4 * time.Second}})
 	for range 5 {
@@ -269,17 +270,19 @@ func TestSilentRunsAreOutlasted(t *testing.T) {
 	})
 	_, err := phone.Sign(t.Context(), c.share, client.CurveEd25519, []byte("x"))
 	require.NoError(t, err)
-	require.Positive(t, waited, "it had to wait")
+	require.Positive(t, waited, "the call did not have to wait")
 }
 
-// A network that is gone for longer than it takes to say that an address is wrong does not
-// end a device-held run: what its messages wait for is the run.
+// A device-held run survives if its messages cannot be sent for longer than the short patience for a wrong address.
 func TestMessagesWaitForTheNetwork(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex // guards gone
 	var gone time.Time
 	c := newCustomer(t, servertest.Config{Dial: []grpc.DialOption{grpc.WithChainUnaryInterceptor(
-		func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		func(
+			ctx context.Context, method string, req, reply any,
+			cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption,
+		) error {
 			if method == mpcdv1.WalletService_SendMessages_FullMethodName {
 				mu.Lock()
 				defer mu.Unlock()

@@ -17,10 +17,9 @@ import (
 	"github.com/mpcd/mpcd/internal/wire"
 )
 
-// WithDeviceHeldShares runs the client's side of every operation on this device: its shares
-// never leave it, and only protocol messages pass. Wallets that are created so refuse
-// everything else for good. An operation takes this device's own time for its half of the
-// computation; Prewarm does a part of that ahead.
+// WithDeviceHeldShares runs the client's side of every operation on this device: shares never leave it, only protocol
+// messages do. A wallet created this way permanently refuses hosted operations. The client's side of the computation
+// then takes this device's own time; Prewarm does part of it in advance.
 func WithDeviceHeldShares() Option {
 	return func(c *Client) error {
 		c.deviceHeld = true
@@ -28,10 +27,10 @@ func WithDeviceHeldShares() Option {
 	}
 }
 
-// operation is this device's side of a run, whose operation has package tss's name. Its share, where
-// it has one, is the caller's to wipe.
-func (w want) operation(operation string) (*tss.Operation, error) {
-	j := &tss.Operation{Party: tss.Client, Kind: operation, Purpose: tss.Signing}
+// operation returns this device's side of a run. kind is one of package tss's operations. The caller wipes its share,
+// if it has one.
+func (w want) operation(kind string) (*tss.Operation, error) {
+	j := &tss.Operation{Party: tss.Client, Kind: kind, Purpose: tss.Signing}
 	if w.purpose == PurposeBackup {
 		j.Purpose = tss.Backup
 	}
@@ -52,7 +51,7 @@ func (w want) operation(operation string) (*tss.Operation, error) {
 	return j, nil
 }
 
-// signOnDevice signs with this device's own side.
+// signOnDevice signs with the client's side run on this device.
 func (c *Client) signOnDevice(
 	ctx context.Context, share *Share, curve Curve, payload []byte,
 ) (*mpcdv1.SignResponse, error) {
@@ -62,39 +61,42 @@ func (c *Client) signOnDevice(
 	}
 	defer j.Share.Wipe()
 	j.Payload = payload
-	_, out, err := follow[mpcdv1.SignWithDeviceResponse, *mpcdv1.SignResponse](ctx, c, ticket{}, j, newReporter(nil, ""),
-		func(ctx context.Context, t ticket) (grpc.ServerStreamingClient[mpcdv1.SignWithDeviceResponse], error) {
-			return c.service.SignWithDevice(ctx, &mpcdv1.SignWithDeviceRequest{
-				WalletId: share.walletID, RequestId: t.requestID, Device: t.device,
-				Curve: curve.proto(), Payload: payload, AfterSequence: t.after,
-			})
+	open := func(ctx context.Context, t ticket) (grpc.ServerStreamingClient[mpcdv1.SignWithDeviceResponse], error) {
+		return c.service.SignWithDevice(ctx, &mpcdv1.SignWithDeviceRequest{
+			WalletId: share.walletID, RequestId: t.requestID, Device: t.device,
+			Curve: curve.proto(), Payload: payload, AfterSequence: t.after,
 		})
+	}
+	_, out, err := follow[mpcdv1.SignWithDeviceResponse, *mpcdv1.SignResponse](
+		ctx, c, ticket{}, j, newReporter(nil, ""), open)
 	return out, err
 }
 
-// attempt is this end of one attempt of a run. Of a hosted run it does nothing. Of a device-held
-// one it is the device's own side, and its end of the link to the service.
+// attempt is the client's state of one attempt of a run. If the run is hosted, its methods do nothing; if it is
+// device-held, it runs the client's side and is its link to the service.
 type attempt struct {
 	client    *Client
-	device    *mpcdv1.DeviceSide // ack is raised as messages come; the reading goroutine's alone. nil: the run is hosted
+	device    *mpcdv1.DeviceSide // nil: hosted. Its ack is raised by the goroutine that reads the stream, and only there
 	operation tss.Operation
 	session   string
 	fail      context.CancelCauseFunc
-	slow      chan struct{} // has a value when this side has begun to make pre-params
-	making    atomic.Bool   // while it does
+	// generating has a value when this side has begun to generate pre-params; isGenerating is true while it does.
+	generating   chan struct{}
+	isGenerating atomic.Bool
 
-	in     chan tss.Part // what came, in order
-	output *tss.Output   // set before ended is closed
-	err    error         // the same; read after wg
-	ended  chan struct{} // closed when the side has ended
-	wg     sync.WaitGroup
+	received chan tss.Part // parts from the service, in order
+	output   *tss.Output   // set before ended is closed
+	err      error         // set before ended is closed; read after wg
+	ended    chan struct{} // closed when the side has ended
+	wg       sync.WaitGroup
 
-	more chan struct{} // has a value when there is more to send
-	mu   sync.Mutex    // guards what follows
-	end  link.End
+	unsent chan struct{} // has a value when a part was added to end
+	mu     sync.Mutex    // guards what follows
+	end    link.End
 }
 
-// newAttempt begins an attempt with parties of its own: those of another one cannot go on.
+// newAttempt returns an attempt with a new instance of the client's side: an instance cannot continue in another
+// attempt. j is a template of that side; nil: the run is hosted.
 func newAttempt(c *Client, j *tss.Operation) *attempt {
 	a := &attempt{client: c}
 	if j == nil {
@@ -105,13 +107,13 @@ func newAttempt(c *Client, j *tss.Operation) *attempt {
 		a.device.ShareSetId = j.Share.ShareSetID
 	}
 	a.operation.Instance, a.operation.PreParams = a.device.GetInstance(), a.preParams
-	a.slow, a.more = make(chan struct{}, 1), make(chan struct{}, 1)
-	a.in, a.ended = make(chan tss.Part, tss.MaxParts), make(chan struct{})
+	a.generating, a.unsent = make(chan struct{}, 1), make(chan struct{}, 1)
+	a.received, a.ended = make(chan tss.Part, tss.MaxParts), make(chan struct{})
 	return a
 }
 
-// begin starts this side when the service has said which attempt it is.
-func (a *attempt) begin(ctx context.Context, p *mpcdv1.Progress) {
+// start starts this side once the service's first progress has the session and attempt. Later calls do nothing.
+func (a *attempt) start(ctx context.Context, p *mpcdv1.Progress) {
 	if a.device == nil || a.session != "" {
 		return
 	}
@@ -120,38 +122,38 @@ func (a *attempt) begin(ctx context.Context, p *mpcdv1.Progress) {
 	a.wg.Go(func() { // ends with the side, which ends with ctx
 		defer close(a.ended)
 		if a.output, a.err = a.operation.Run(ctx, a); a.err != nil {
-			a.fail(a.side())
+			a.fail(a.sideError())
 		}
 	})
-	a.wg.Go(func() { a.post(ctx) }) // ends with ctx
+	a.wg.Go(func() { a.sendAll(ctx) }) // ends with ctx
 }
 
-// preParams is this side's source of them: a set that was made ahead, or one that is made
-// while the service waits, which takes seconds and is shown.
+// preParams returns a prewarmed set, or generates one while the service waits, which takes seconds and is reported as
+// progress.
 func (a *attempt) preParams(ctx context.Context) (*tss.PreParams, error) {
-	if pre := a.client.madeAhead(ctx); pre != nil {
+	if pre := a.client.takePrewarmed(ctx); pre != nil {
 		return pre, nil
 	}
-	a.making.Store(true)
-	defer a.making.Store(false)
+	a.isGenerating.Store(true)
+	defer a.isGenerating.Store(false)
 	select {
-	case a.slow <- struct{}{}:
-	default: // it is known already
+	case a.generating <- struct{}{}:
+	default: // already signalled
 	}
 	return a.client.newPreParams(ctx)
 }
 
-// shown is how a step of the service's is shown: its first round cannot end before this
-// device has its pre-params, so that until then the run is where it makes them.
-func (a *attempt) shown(p *mpcdv1.Progress) *mpcdv1.Progress {
-	if a.making.Load() && p.GetStatus() == mpcdv1.Status_STATUS_GENERATING_SHARE {
+// adjust clears the round of the service's progress p while this device generates pre-params: the service's first round
+// cannot end before it has them.
+func (a *attempt) adjust(p *mpcdv1.Progress) *mpcdv1.Progress {
+	if a.isGenerating.Load() && p.GetStatus() == mpcdv1.Status_STATUS_GENERATING_SHARE {
 		p.Round, p.Rounds = 0, 0
 	}
 	return p
 }
 
-// finish waits for this side to have what the service has: nothing but the service's last
-// part can be missing. A signature stands for itself: it is held against the wallet's key.
+// finish is called with the service's outcome, and waits for this side to end: it may still have to process the
+// service's last part. Signing does not wait, since the signature itself is verified under the wallet's key.
 func (a *attempt) finish(ctx context.Context) error {
 	switch {
 	case a.device == nil:
@@ -163,36 +165,36 @@ func (a *attempt) finish(ctx context.Context) error {
 	}
 	select {
 	case <-a.ended:
-		return a.side()
-	case <-time.After(shortly):
-		return badAnswer("an outcome without the service's word on what it saw")
+		return a.sideError()
+	case <-time.After(shortPatience):
+		return badAnswer("an outcome without the service's MAC of the transcript")
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
 
-// side is how this side ended.
-func (a *attempt) side() error {
+// sideError returns the error that this side ended with; a protocol error of the service's is an ErrBadAnswer.
+func (a *attempt) sideError() error {
 	if p := new(tss.ProtocolError); errors.As(a.err, &p) {
 		return badAnswer("%w", a.err)
 	}
 	return a.err
 }
 
-// stop ends this side; and where it found the service's at fault, or its caller wants no
-// more, the run there too: without this side it would wait for nothing, and hold a place.
-func (a *attempt) stop(ctx context.Context, unwanted bool) {
+// stop ends this side. If the service broke the protocol, or cancel is set, it also cancels the session, which would
+// otherwise occupy a slot until it times out.
+func (a *attempt) stop(ctx context.Context, cancel bool) {
 	a.fail(nil)
 	a.wg.Wait()
-	if p := new(tss.ProtocolError); a.session != "" && (unwanted || errors.As(a.err, &p)) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shortly)
-		defer cancel()
-		// Whether it was heard changes nothing here.
+	if p := new(tss.ProtocolError); a.session != "" && (cancel || errors.As(a.err, &p)) {
+		ctx, done := context.WithTimeout(context.WithoutCancel(ctx), shortPatience)
+		defer done()
+		// Best effort: the session times out anyway.
 		_, _ = a.client.service.CancelSession(ctx, &mpcdv1.CancelSessionRequest{SessionId: a.session})
 	}
 }
 
-// deliver takes a message of the service's, once. A hosted run has none.
+// deliver passes a message from the service to this side, unless it is a duplicate. Hosted runs ignore messages.
 func (a *attempt) deliver(m *mpcdv1.ProtocolMessage) error {
 	switch {
 	case a.device == nil:
@@ -209,10 +211,10 @@ func (a *attempt) deliver(m *mpcdv1.ProtocolMessage) error {
 	next := []link.Numbered{{Sequence: m.GetSequence(), Ack: m.GetAck(), Part: part}}
 	a.device.Ack, err = a.end.Take(next, func(p tss.Part) (bool, error) {
 		select {
-		case a.in <- p:
+		case a.received <- p:
 			return true, nil
 		default:
-			return false, badAnswer("more messages than the protocol has")
+			return false, badAnswer("it sent more messages than the protocol has")
 		}
 	})
 	return err
@@ -224,8 +226,8 @@ func (a *attempt) Send(_ context.Context, p tss.Part) error {
 	err := a.end.Send(p)
 	a.mu.Unlock()
 	select {
-	case a.more <- struct{}{}:
-	default: // it is known already
+	case a.unsent <- struct{}{}:
+	default: // already signalled
 	}
 	return err
 }
@@ -233,58 +235,59 @@ func (a *attempt) Send(_ context.Context, p tss.Part) error {
 // Recv implements tss.Link.
 func (a *attempt) Recv(ctx context.Context) (tss.Part, error) {
 	select {
-	case p := <-a.in:
+	case p := <-a.received:
 		return p, nil
 	case <-ctx.Done():
 		return tss.Part{}, context.Cause(ctx)
 	}
 }
 
-// post sends what the service has not acknowledged, all of it in one call, until it has.
-func (a *attempt) post(ctx context.Context) {
-	idle := newPace(rest, patience) // for calls that are answered, and bring nothing forward
+// sendAll sends all parts that the service has not acknowledged, in one call, and repeats this until ctx is done.
+func (a *attempt) sendAll(ctx context.Context) {
+	idle := newPace(rest, patience) // for calls that succeed but acknowledge nothing
 	for {
 		req := a.pending()
 		if len(req.GetMessages()) == 0 {
 			select {
-			case <-a.more:
+			case <-a.unsent:
 				continue
 			case <-ctx.Done():
 				return
 			}
 		}
-		resp, err := again(ctx, newPace(rest, patience), func() (*mpcdv1.SendMessagesResponse, error) {
+		resp, err := callWithRetry(ctx, newPace(rest, patience), func() (*mpcdv1.SendMessagesResponse, error) {
 			return a.client.service.SendMessages(ctx, req)
 		})
-		// A session that has ended, or was forgotten, before it was recorded: the stream says so.
+		// The session is not found if it ended, or the service restarted, before it was recorded: the stream reports that.
 		if err != nil && Reason(err) != ReasonSessionNotFound {
 			a.fail(err)
 			return
 		}
-		if a.acknowledged(resp.GetAck()) >= req.GetMessages()[0].GetSequence() {
+		if a.acknowledge(resp.GetAck()) >= req.GetMessages()[0].GetSequence() {
 			idle = newPace(rest, patience)
 			continue
 		}
-		// The service has not even the first of them.
-		if idle.wait(ctx, fmt.Errorf("client: %w", errNotTaken), 0, false) != nil {
-			a.fail(badAnswer("%w", errNotTaken))
+		if idle.wait(ctx, fmt.Errorf("client: %w", errNotAccepted), 0, false) != nil {
+			a.fail(badAnswer("%w", errNotAccepted))
 			return
 		}
 	}
 }
 
-// acknowledged notes what the service says that it has, and returns what it has said so far.
-func (a *attempt) acknowledged(ack uint32) uint32 {
+// acknowledge records the service's acknowledgement, and returns the highest so far.
+func (a *attempt) acknowledge(ack uint32) uint32 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.end.Acknowledge(ack)
 }
 
-// pending is the call that sends what the service has not got.
+// pending returns a request with the parts that the service has not acknowledged.
 func (a *attempt) pending() *mpcdv1.SendMessagesRequest {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	req := &mpcdv1.SendMessagesRequest{SessionId: a.session, Instance: a.operation.Instance, Attempt: a.operation.Attempt}
+	req := &mpcdv1.SendMessagesRequest{
+		SessionId: a.session, Instance: a.operation.Instance, Attempt: a.operation.Attempt,
+	}
 	for _, n := range a.end.After(0) {
 		req.Messages = append(req.Messages, wire.Numbered(&n))
 	}

@@ -17,8 +17,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// onMessage calls a function before the device's messages leave, other than its hello, which
-// no pre-params are in.
+// onMessage calls f before each of the device's messages is sent, except its hello, which has no pre-params.
 func onMessage(f func()) grpc.DialOption {
 	return grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 		if r, ok := req.(*mpcdv1.SendMessagesRequest); ok {
@@ -33,7 +32,7 @@ func onMessage(f func()) grpc.DialOption {
 	})
 }
 
-// newECDSA returns a device on a service, for wallets with a SECP256K1 key alone.
+// newECDSA returns a device whose wallets have a SECP256K1 key only.
 func newECDSA(t *testing.T, s *servertest.Service, store client.PreParamsStore, key string, source func(context.Context) (*tss.PreParams, error)) *client.Client {
 	t.Helper()
 	c, err := client.New(s.Conn, client.WithDeviceHeldShares(), client.WithCurves(client.CurveSecp256k1), client.WithPreParamsStore(store, key),
@@ -43,9 +42,9 @@ func newECDSA(t *testing.T, s *servertest.Service, store client.PreParamsStore, 
 	return c
 }
 
-// madeHere finds the step that says that this device makes pre-params: the service did not
-// send it, so that it has the number of the one before.
-func madeHere(steps []client.Progress) (found bool) {
+// hasLocalStep reports whether a step says that this device generates pre-params. The service does not send that step,
+// so it has the sequence number of the one before.
+func hasLocalStep(steps []client.Progress) (found bool) {
 	for i, p := range steps[:len(steps)-1] {
 		next := steps[i+1]
 		if next.Status == client.StatusGenerating && next.Curve == "SECP256K1" && next.Rounds == 0 && next.Sequence == p.Sequence && p.Sequence > 0 {
@@ -55,10 +54,10 @@ func madeHere(steps []client.Progress) (found bool) {
 	return found
 }
 
-// When the first message leaves that a set's numbers are in, the set is gone from the device;
-// and when the app dies then, the next one makes another.
+// A set is deleted from the store before the first message that contains its numbers is sent. If the app crashes then,
+// it generates another set after its restart.
 func TestSetIsGoneBeforeItsFirstMessageLeaves(t *testing.T) {
-	store, key, s := newCupboard(), newKey(t), newSource(t, 6)
+	store, key, s := newMemoryStore(), newKey(t), newSource(t, 6)
 	ctx, crash := context.WithCancel(t.Context())
 	left := make(chan []string, 16)
 	service := servertest.Start(t, servertest.Config{Dial: []grpc.DialOption{onMessage(func() {
@@ -71,27 +70,27 @@ func TestSetIsGoneBeforeItsFirstMessageLeaves(t *testing.T) {
 	var steps []client.Progress
 	_, err := c.CreateWallet(ctx, func(p client.Progress) { steps = append(steps, p) })
 	require.ErrorIs(t, err, context.Canceled)
-	require.False(t, madeHere(steps))
+	require.False(t, hasLocalStep(steps))
 	at := <-left
 	require.Len(t, at, 1)
 	require.Subset(t, before, at)
 	require.Equal(t, at, store.ids())
-	require.Equal(t, 2, s.made, "none was made in the run")
+	require.Equal(t, 2, s.made, "a set was generated in the run")
 
 	again := newECDSA(t, service, store, key, s.next)
 	require.NotNil(t, again.TakePreParams(t.Context()))
 	require.Nil(t, again.TakePreParams(t.Context()))
 }
 
-// A device that has no set makes one while the service waits, and shows that: the service's
-// own first round is not where the run is.
+// A device without a prewarmed set generates one while the service waits, and reports that as progress instead of the
+// service's first round.
 func TestMakingPreParamsIsShown(t *testing.T) {
-	store, s := newCupboard(), newSource(t, 6)
+	store, s := newMemoryStore(), newSource(t, 6)
 	ctx, crash := context.WithCancel(t.Context())
 	makes, shown := make(chan struct{}), make(chan struct{})
 	var here, there sync.Once
-	// The service begins its first round when the device has begun to make its set, and the
-	// device has its set when that round was shown.
+	// The service's first round is held back until the device has begun to generate its set, and the set until that round
+	// was reported.
 	cfg := servertest.Config{Dial: []grpc.DialOption{onMessage(crash)}, Wrap: func(p *session.Ports) {
 		p.PreParams = &servertest.PreParams{Source: p.PreParams, Before: func(ctx context.Context) error {
 			select {
@@ -125,17 +124,17 @@ func TestMakingPreParamsIsShown(t *testing.T) {
 		}
 	})
 	require.ErrorIs(t, err, context.Canceled)
-	require.True(t, madeHere(steps), steps)
+	require.True(t, hasLocalStep(steps), steps)
 	for _, p := range steps {
 		if p.Sequence == first.Load() {
 			require.Equal(t, client.StatusGenerating, p.Status)
-			require.Zero(t, p.Rounds, "pre-params are being made")
+			require.Zero(t, p.Rounds, "pre-params are being generated")
 		}
 	}
 	require.NotZero(t, first.Load())
 }
 
-// A run ends with its context, wherever that finds it.
+// A run ends with its context, whatever it is doing.
 func TestDeviceHeldRunIsCancelled(t *testing.T) {
 	var cancel context.CancelFunc
 	var mu sync.Mutex // guards cancel
@@ -157,7 +156,7 @@ func TestDeviceHeldRunIsCancelled(t *testing.T) {
 	}
 }
 
-// What the service says of a set that the device has made is held against what was asked for.
+// The service's description of a set that the device has made is checked against the request.
 func TestOutcomeOfADeviceHeldRun(t *testing.T) {
 	lie := func(r *mpcdv1.CreateWalletResponse) {
 		if set := r.GetOutcome().GetShareSet(); set != nil {
@@ -173,7 +172,7 @@ func TestOutcomeOfADeviceHeldRun(t *testing.T) {
 	require.ErrorContains(t, err, "the share set is not of purpose SIGNING")
 }
 
-// onResponse calls a function with a new wallet's responses before the SDK has them.
+// onResponse calls look with a new wallet's responses before the SDK receives them.
 func onResponse(look func(*mpcdv1.CreateWalletResponse)) grpc.DialOption {
 	return grpc.WithStreamInterceptor(func(
 		ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,

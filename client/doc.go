@@ -1,5 +1,5 @@
-// Package client is mpcd's Go SDK: one call for each operation, a progress callback,
-// and the encryption of backups, which the service never sees.
+// Package client is mpcd's Go SDK: one call for each operation, a progress callback, and the encryption of backups,
+// which the service never sees in the clear.
 //
 //	c, err := client.New(conn, client.WithStore(saveOnThisDevice))
 //	err = c.SetPassword(password)
@@ -7,10 +7,9 @@
 //		func(p client.Progress) { show(p.Status, p.Percent, p.Done) })
 //	signature, err := c.Sign(ctx, share, client.CurveEd25519, message)
 //
-// A new share set counts only when both shares are safe: the SDK hands the new share to
-// the app's store first and confirms the set to the service after that. It asks for every
-// share encrypted to a key that it makes for the one call, holds every answer against what
-// it asked for, and verifies every signature. With WithDeviceHeldShares it runs the client's
-// side itself, so that no share leaves the device. It trusts the app's storage and callbacks;
-// it keeps nothing on disk, logs nothing and starts no goroutine that outlives a call.
+// A new share set becomes usable only when both shares are stored: the SDK passes the new share to the app's store, and
+// then confirms the set to the service. Every share is requested encrypted to a key made for that one call, every
+// answer is checked against the request, and every signature is verified. With WithDeviceHeldShares the client's side
+// runs in this process, so that no share leaves the device. The SDK trusts the app's storage and callbacks. It keeps
+// nothing on disk, logs nothing and starts no goroutine that outlives a call.
 package client

@@ -11,67 +11,74 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// What the SDK refuses or finds wrong by itself. Errors of the service are *Error.
+// The SDK's own errors. Errors of the service are *Error.
 var (
-	// ErrNoStore: the operation makes a signing share and the app gave no place for it.
+	// ErrNoStore: the operation creates a signing share, and the app has not set where to store it.
 	ErrNoStore = errors.New("no storage for the new signing share: pass client.WithStore to client.New")
-	// ErrNotStored: the app's store failed. Nothing was confirmed, and nothing has changed.
+	// ErrNotStored: the app's StoreFunc failed. Nothing was confirmed, and nothing has changed.
 	ErrNotStored = errors.New("the new share could not be stored; nothing has changed, try again")
-	// ErrNotConfirmed: the share is stored, but the service was not told so. The call returns the share as well.
-	ErrNotConfirmed = errors.New("the new share is stored but not confirmed: call Confirm with it soon, or it will be erased")
-	// ErrNotRevoked: recovery made and confirmed the new share, which the call returns as well, but an old set lives on.
-	ErrNotRevoked = errors.New("the new share is good and stored, but an old share set could not be revoked: call Revoke for it")
-	// ErrBackupNotStored: what was read back is not the backup that was made. It does not count.
-	ErrBackupNotStored = errors.New("the backup does not count yet: store CipherText, read it back, and call ConfirmBackup with what was read")
-	// ErrNoPassword: a PASSWORD backup without a password.
+	// ErrNotConfirmed: the share is stored, but could not be confirmed to the service. The call returns the share as well.
+	ErrNotConfirmed = errors.New(
+		"the new share is stored but not confirmed: call Confirm with it soon, or it will be erased")
+	// ErrNotRevoked: the new share, which the call returns as well, is stored and confirmed, but an old set could not be
+	// revoked.
+	ErrNotRevoked = errors.New(
+		"the new share is stored and confirmed, but an old share set could not be revoked: call Revoke for it")
+	// ErrBackupNotStored: the text that was read back is not the backup that was made. It is not confirmed.
+	ErrBackupNotStored = errors.New(
+		"the backup is not confirmed: store CipherText, read it back, and call ConfirmBackup with the text that was read")
+	// ErrNoPassword: a PASSWORD backup needs a password.
 	ErrNoPassword = errors.New("no password: call SetPassword first, with one that is not empty")
-	// ErrPassword: a password that no SDK takes, since platforms would not agree on its bytes.
+	// ErrPassword: the password is rejected by every SDK, since platforms would encode it differently.
 	ErrPassword = errors.New("the password cannot be used")
 	// ErrWrongPassword: the password does not open the backup.
-	ErrWrongPassword = errors.New("wrong password: give the one that the backup was made with")
-	// ErrNoKeyStorage: a cloud method that the app gave no key storage for.
+	ErrWrongPassword = errors.New("wrong password: use the one that the backup was made with")
+	// ErrNoKeyStorage: the app has set no key storage for the backup's cloud method.
 	ErrNoKeyStorage = errors.New("no key storage for this backup method: pass client.WithCloudKey to client.New")
-	// ErrNoKey: the app's key storage could not give or keep a backup's key.
-	ErrNoKey = errors.New("the backup's key could not be read from or written to the user's cloud storage: check that the user is signed in there")
+	// ErrNoKey: the app's key storage failed to return or store a backup's key.
+	ErrNoKey = errors.New("the backup's key could not be read from or written to the user's cloud storage: " +
+		"check that the user is signed in there")
 	// ErrWrongKey: the key from the cloud storage does not open the backup.
-	ErrWrongKey = errors.New("the key in the user's cloud storage does not open this backup: check that it is the same user's account")
-	// ErrNotABackup: what should be a backup's ciphertext is not, or has been damaged. The error that wraps it says
-	// what was found and what to do, and quotes nothing.
-	ErrNotABackup = errors.New("not a backup: pass the whole ciphertext as BackupWallet returned it, with the same method")
+	ErrWrongKey = errors.New("the key in the user's cloud storage does not open this backup: " +
+		"check that it is the same user's account")
+	// ErrNotABackup: the text is not a backup's ciphertext, or has been damaged. The error that wraps it says what was
+	// found and what to do, and does not quote the text.
+	ErrNotABackup = errors.New(
+		"not a backup: pass the whole ciphertext as BackupWallet returned it, with the same method")
 	// ErrNotAShare: the bytes are not those of a client share.
 	ErrNotAShare = errors.New("not a client share: pass the bytes as Share.Bytes returned them")
-	// ErrWrongShare: a share that cannot do what is asked, such as a backup share that should sign.
+	// ErrWrongShare: the share cannot be used for this call, such as a backup share for signing.
 	ErrWrongShare = errors.New("the share is not of the kind that this call needs")
-	// ErrNotAnID: what should name a wallet or a share set is not an id. Nobody was called.
+	// ErrNotAnID: the argument is not the id of a wallet or share set. No call was made.
 	ErrNotAnID = errors.New("not an id")
-	// ErrPayload: a digest or message that cannot be signed.
+	// ErrPayload: the payload is not a digest or message that the curve can sign.
 	ErrPayload = errors.New("the payload cannot be signed")
 	// ErrNoOutcome: the service ended a run's stream without a result and without an error.
 	ErrNoOutcome = errors.New("the service ended the run without a result; nothing has changed, try again")
-	// ErrBadAnswer: the service answered something other than what was asked for. It was not used.
-	ErrBadAnswer = errors.New("the service's answer is not what was asked for and was not used; report this to whoever runs the service")
+	// ErrBadAnswer: the service's answer does not match the request. It was not used.
+	ErrBadAnswer = errors.New(
+		"the service's answer does not match the request and was not used; report this to the service's operator")
 )
 
-// badAnswer says what is wrong with an answer. It must quote no secret.
+// badAnswer returns an ErrBadAnswer. The text must not quote a secret.
 func badAnswer(format string, args ...any) error {
 	return fmt.Errorf("client: %w: %w", ErrBadAnswer, fmt.Errorf(format, args...))
 }
 
-// Error is an error of the service, or of the way to it. status.FromError and status.Code
-// of google.golang.org/grpc take it too.
+// Error is an error returned by the service, or by the transport. It works with status.FromError and status.Code of
+// google.golang.org/grpc.
 type Error struct {
 	Code       codes.Code
-	Reason     string // of the API, such as ReasonShareSetRevoked; empty when the service did not speak
+	Reason     string // of the API, such as ReasonShareSetRevoked; empty if the error is not the service's
 	Message    string
 	Metadata   map[string]string
-	RetryAfter time.Duration // how long to wait before the next try; 0 when that cannot help, or the service did not say
+	RetryAfter time.Duration // how long to wait before the next try; 0: a retry cannot help, or no time was given
 
 	status *status.Status
 	retry  bool // the service says that the same call may succeed later
 }
 
-// Error implements error. It has what the service's sentence points to: how many of how many
-// there are, and when to try again.
+// Error implements error. To the service's message it adds the reason, the count and limit, and the time to wait.
 func (e *Error) Error() string {
 	name := e.Reason
 	if name == "" {
@@ -90,7 +97,7 @@ func (e *Error) Error() string {
 // GRPCStatus returns the status with all of its details.
 func (e *Error) GRPCStatus() *status.Status { return e.status }
 
-// Is makes the status of a call whose context ended match the context's error.
+// Is reports whether the call ended with its context, for target context.Canceled or context.DeadlineExceeded.
 func (e *Error) Is(target error) bool {
 	switch target {
 	case context.Canceled:
@@ -101,8 +108,8 @@ func (e *Error) Is(target error) bool {
 	return false
 }
 
-// Reason returns the service's reason for err, such as ReasonBackupNotFound, or "" when err
-// does not come from the service.
+// Reason returns the service's reason for err, such as ReasonBackupNotFound, or "" if err does not come from the
+// service.
 func Reason(err error) string {
 	var e *Error
 	if errors.As(err, &e) {
@@ -111,11 +118,10 @@ func Reason(err error) string {
 	return ""
 }
 
-// errorDomain is that of the google.rpc.ErrorInfo of mpcd's own errors; a proxy on the way
-// may have others.
+// errorDomain is the domain of the google.rpc.ErrorInfo in mpcd's errors. A proxy's errors may have other domains.
 const errorDomain = "mpcd"
 
-// serviceError makes a gRPC error an *Error.
+// serviceError converts a gRPC error into an *Error.
 func serviceError(err error) error {
 	if err == nil {
 		return nil

@@ -10,7 +10,7 @@ import (
 	"github.com/mpcd/mpcd/client"
 )
 
-// An error has what the service's sentence points to.
+// An error's text has the count and limit, and the time to wait.
 func TestErrorSaysHowManyAndWhen(t *testing.T) {
 	t.Parallel()
 	for want, e := range map[string]*client.Error{

@@ -7,42 +7,41 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// SetWorkFactor makes password backups cheap, so that tests do not spend a second on each.
+// SetWorkFactor makes password backups cheap: with the default work factor each takes a second.
 func (c *Client) SetWorkFactor(logN int) { c.workFactor = logN }
 
-// SetPreParamsSource says where new pre-params come from, so that tests search no primes.
+// SetPreParamsSource replaces the generator of pre-params, which is slow.
 func (c *Client) SetPreParamsSource(source func(context.Context) (*tss.PreParams, error)) {
 	c.newPreParams = source
 }
 
-// SetRest says how long a wait between two tries takes.
+// SetRest replaces the function that waits between two tries.
 func (c *Client) SetRest(rest func(context.Context, time.Duration) error) { c.rest = rest }
 
-// MaxAttempts is how many attempts a call begins.
+// MaxAttempts is how many attempts a call makes before it gives up.
 const MaxAttempts = maxAttempts
 
-// MaxLost is how many streams of one attempt a call loses.
+// MaxLost is how many streams of one attempt a call loses before it gives up.
 const MaxLost = maxLost
 
-// TakePreParams is what an operation does when it needs a set. It returns nil when none was
-// made ahead.
-func (c *Client) TakePreParams(ctx context.Context) *tss.PreParams { return c.madeAhead(ctx) }
+// TakePreParams takes a prewarmed set as an operation does. It returns nil if there is none.
+func (c *Client) TakePreParams(ctx context.Context) *tss.PreParams { return c.takePrewarmed(ctx) }
 
-// The bounds on ciphertexts, for tests to cross.
+// The limits on ciphertexts.
 const (
 	DefaultWorkFactor = defaultWorkFactor
 	MaxWorkFactor     = maxWorkFactor
 	MaxCipherText     = maxCipherText
 )
 
-// AgeFile is the decoder of what an app takes for a backup.
+// AgeFile decodes a backup's ciphertext into a binary age file.
 func AgeFile(text string) ([]byte, error) { return ageFile(text) }
 
-// NormalizePassword is the rule for passwords.
+// NormalizePassword normalizes a password.
 func NormalizePassword(password []byte) ([]byte, error) {
 	s, err := normalizePassword(password)
 	return s.Reveal(), err
 }
 
-// DecodeText is what is read of a password file.
+// DecodeText decodes a password file.
 func DecodeText(b []byte) ([]byte, error) { return decodeText(b) }

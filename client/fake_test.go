@@ -25,8 +25,8 @@ import (
 	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
 
-// fake is a service with real ED25519 keys, shares and signatures, all in memory. It can be
-// made to lie; that the real service works with the SDK is tested in internal/server.
+// fake is a service with real ED25519 keys, shares and signatures, all in memory. It can be made to lie. Tests with the
+// real service are in internal/server.
 type fake struct {
 	mpcdv1.UnimplementedWalletServiceServer
 
@@ -51,8 +51,8 @@ var (
 	madeKeys = map[*[2]tss.NewKey]*[2]tss.NewKey{}
 )
 
-// newKeys makes a key, or reshares one. What is made from the same keys is made once for all
-// tests, since a run takes a second under the race detector.
+// newKeys generates a key, or reshares one. Results are cached by their input for all tests, since a run takes a second
+// under the race detector.
 func newKeys(from *[2]tss.NewKey) (*[2]tss.NewKey, error) {
 	madeMu.Lock()
 	defer madeMu.Unlock()
@@ -71,10 +71,10 @@ func newKeys(from *[2]tss.NewKey) (*[2]tss.NewKey, error) {
 	return keys, err
 }
 
-// set is what the fake keeps of a share set.
+// set is a share set as the fake stores it.
 type set struct {
 	keys *[2]tss.NewKey
-	hash [sha256.Size]byte // of the client's share
+	hash [sha256.Size]byte // of the client share
 	pb   *mpcdv1.ShareSet
 }
 
@@ -93,7 +93,7 @@ type sent struct {
 	err      error
 }
 
-// ticket is what a streaming request says beside the operation.
+// ticket has the fields that streaming requests have in common.
 type ticket struct {
 	requestID, sealTo, displayName string
 }
@@ -117,7 +117,7 @@ func newFake(t testing.TB) (*fake, *grpc.ClientConn) {
 	return f, conn
 }
 
-// refusal is an error as the real service makes them, of the kind that no waiting helps.
+// refusal returns an error like the real service's, of a kind that is not retried.
 func refusal(code codes.Code, reason, message string) error {
 	st, err := status.New(code, message).WithDetails(
 		&errdetails.ErrorInfo{Domain: "mpcd", Reason: reason, Metadata: map[string]string{"round": "3"}})
@@ -127,7 +127,7 @@ func refusal(code codes.Code, reason, message string) error {
 	return st.Err()
 }
 
-// begin notes a call and says whether it is to fail.
+// begin records a call, and returns the error that it should fail with.
 func (f *fake) begin(rpc string) error {
 	f.calls = append(f.calls, rpc)
 	return f.fail[rpc]
@@ -158,7 +158,8 @@ func (f *fake) CreateWallet(req *mpcdv1.CreateWalletRequest, stream grpc.ServerS
 	w := &mpcdv1.Wallet{WalletId: uuid.NewString(), Owner: req.GetOwner()}
 	f.wallets[w.GetWalletId()] = w
 	f.tickets = append(f.tickets, ticket{req.GetRequestId(), req.GetSealTo(), req.GetDisplayName()})
-	m, share, err := f.make(w, keys, &mpcdv1.ShareSet{Purpose: mpcdv1.Purpose_PURPOSE_SIGNING, DisplayName: req.GetDisplayName()}, req.GetSealTo())
+	set := &mpcdv1.ShareSet{Purpose: mpcdv1.Purpose_PURPOSE_SIGNING, DisplayName: req.GetDisplayName()}
+	m, share, err := f.addSet(w, keys, set, req.GetSealTo())
 	if err != nil {
 		return err
 	}
@@ -226,18 +227,20 @@ func (f *fake) reshare(share []byte, sealTo string, pb *mpcdv1.ShareSet) (*made,
 		return nil, nil, refusal(codes.FailedPrecondition, "SHARE_SET_PENDING", "the share set is not active")
 	}
 	if sha256.Sum256(share) != old.hash {
-		return nil, nil, refusal(codes.InvalidArgument, "SHARE_SET_MISMATCH", "it is not the set's share")
+		return nil, nil, refusal(codes.InvalidArgument, "SHARE_SET_MISMATCH", "the share is not the set's")
 	}
 	keys, err := newKeys(old.keys)
 	if err != nil {
 		return nil, nil, err
 	}
 	pb.ParentShareSetId = from.ShareSetID
-	return f.make(f.wallets[from.WalletID], keys, pb, sealTo)
+	return f.addSet(f.wallets[from.WalletID], keys, pb, sealTo)
 }
 
-// make turns new keys into a PENDING set and its client share as it goes out.
-func (f *fake) make(w *mpcdv1.Wallet, keys *[2]tss.NewKey, pb *mpcdv1.ShareSet, sealTo string) (*made, []byte, error) {
+// addSet stores new keys as a PENDING set, and returns it with its client share as it is sent.
+func (f *fake) addSet(
+	w *mpcdv1.Wallet, keys *[2]tss.NewKey, pb *mpcdv1.ShareSet, sealTo string,
+) (*made, []byte, error) {
 	pb.ShareSetId, pb.State = uuid.NewString(), mpcdv1.ShareSetState_SHARE_SET_STATE_PENDING
 	id := tss.SetID{WalletID: w.GetWalletId(), ShareSetID: pb.GetShareSetId(), Purpose: tss.Purpose(pb.GetPurpose())}
 	rec := tss.Record{SetID: id, Keys: []tss.KeyRecord{keys[tss.Client].Record}}
@@ -311,7 +314,7 @@ func step(s mpcdv1.Status, percent, round uint32) sent {
 	return sent{progress: p}
 }
 
-// answer is a wallet as the service shows it.
+// answer returns a wallet as the service would, or its lie.
 func (f *fake) answer(w *mpcdv1.Wallet) *mpcdv1.Wallet {
 	out := proto.CloneOf(w)
 	if f.lieWallet != nil {
@@ -399,7 +402,7 @@ func (f *fake) GetWallet(_ context.Context, req *mpcdv1.GetWalletRequest) (*mpcd
 	return &mpcdv1.GetWalletResponse{Wallet: f.answer(w)}, nil
 }
 
-// ListWallets has one wallet on a page.
+// ListWallets returns one wallet a page.
 func (f *fake) ListWallets(_ context.Context, req *mpcdv1.ListWalletsRequest) (*mpcdv1.ListWalletsResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -29,15 +29,14 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// impostor is a service that says what it likes: a real one, of which each message to the
-// device goes through a function of the test's first.
+// impostor is a malicious service: a real one whose messages to the device are altered by the test.
 type impostor struct {
 	mu      sync.Mutex // guards what follows
-	said    int        // of the service's parts in this run, those that the device has
-	session string     // the run's
+	said    int        // how many of the service's parts the device has received in this run
+	session string     // of this run
 	key     []byte     // the device's session key
 	mac     []byte     // the device's
-	heard   *sync.Cond // on mu: mac has come
+	heard   *sync.Cond // on mu; signalled when mac is set
 	alter   func(i *impostor, n int, m *mpcdv1.ProtocolMessage)
 }
 
@@ -47,7 +46,7 @@ func newImpostor() *impostor {
 	return i
 }
 
-// run sets what is done to the next run's parts.
+// run sets the function that alters the next run's parts.
 func (i *impostor) run(alter func(i *impostor, n int, m *mpcdv1.ProtocolMessage)) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -101,7 +100,7 @@ func (s *impostorStream) RecvMsg(m any) error {
 	return nil
 }
 
-// sealed is a message of tss-lib's as the service would send it to the device alone (ADR 5).
+// sealed encrypts a tss-lib message to the device as the service would (ADR 5).
 func (i *impostor) sealed(m proto.Message) []byte {
 	h := sha256.New()
 	for _, f := range [][]byte{[]byte("mpcd private 2"), []byte(i.session), binary.BigEndian.AppendUint32(nil, 1), []byte("SERVER")} {
@@ -119,11 +118,11 @@ func (i *impostor) sealed(m proto.Message) []byte {
 	return out
 }
 
-// wrapped is a message of tss-lib's as it travels.
+// wrapped encodes a tss-lib message as it is sent.
 func wrapped(m proto.Message) []byte {
 	content, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
-		panic(err) // of a message that the test has made
+		panic(err) // the test made the message
 	}
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(&anypb.Any{TypeUrl: "type.googleapis.com/" + string(proto.MessageName(m)), Value: content})
 	if err != nil {
@@ -132,8 +131,8 @@ func wrapped(m proto.Message) []byte {
 	return b
 }
 
-// turned is b with a bit of it turned.
-func turned(b []byte) []byte {
+// flipBit returns b with one bit flipped.
+func flipBit(b []byte) []byte {
 	if len(b) == 0 {
 		return []byte{1}
 	}
@@ -142,18 +141,19 @@ func turned(b []byte) []byte {
 	return b
 }
 
-// lied are the ways to say a part wrongly. They report whether the part is one for them.
-var lied = map[string]func(i *impostor, m *mpcdv1.ProtocolMessage) bool{
+// alterations are the ways in which a part can be altered, by the predicate that then holds for the part. Each reports
+// whether it applies to the part.
+var alterations = map[string]func(i *impostor, m *mpcdv1.ProtocolMessage) bool{
 	"altered": func(_ *impostor, m *mpcdv1.ProtocolMessage) bool {
 		switch {
 		case m.GetHello() != nil:
-			m.Hello.Nonce = turned(m.GetHello().GetNonce())
+			m.Hello.Nonce = flipBit(m.GetHello().GetNonce())
 		case m.GetEnd() != nil:
-			m.End.ShareSha256 = turned(m.GetEnd().GetShareSha256())
+			m.End.ShareSha256 = flipBit(m.GetEnd().GetShareSha256())
 		case len(m.GetMac()) > 0:
-			m.Mac = turned(m.GetMac())
+			m.Mac = flipBit(m.GetMac())
 		default:
-			m.Payload = turned(m.GetPayload())
+			m.Payload = flipBit(m.GetPayload())
 		}
 		return true
 	},
@@ -176,20 +176,20 @@ var lied = map[string]func(i *impostor, m *mpcdv1.ProtocolMessage) bool{
 	"of another wallet":                     hello(func(h *mpcdv1.Hello) { h.WalletId = uuid.NewString() }),
 	"of no wallet":                          hello(func(h *mpcdv1.Hello) { h.WalletId = "" }),
 	"of another set":                        hello(func(h *mpcdv1.Hello) { h.ShareSetId = uuid.NewString() }),
-	"with a record that is not the share's": hello(func(h *mpcdv1.Hello) { h.Record = turned(h.GetRecord()) }),
+	"with a record that is not the share's": hello(func(h *mpcdv1.Hello) { h.Record = flipBit(h.GetRecord()) }),
 	"with a party key of zero": func(_ *impostor, m *mpcdv1.ProtocolMessage) bool {
-		if len(m.GetHello().GetPartyKeys()) == 0 { // where no set is made, there is none
+		if len(m.GetHello().GetPartyKeys()) == 0 { // a signing has none
 			return false
 		}
 		m.Hello.PartyKeys = make([]byte, len(m.GetHello().GetPartyKeys()))
 		return true
 	},
-	"with a session key of its own": hello(func(h *mpcdv1.Hello) { h.SessionKey = turned(h.GetSessionKey()) }),
-	"the device's own word": func(i *impostor, m *mpcdv1.ProtocolMessage) bool {
+	"with a session key of its own": hello(func(h *mpcdv1.Hello) { h.SessionKey = flipBit(h.GetSessionKey()) }),
+	"the device's own MAC": func(i *impostor, m *mpcdv1.ProtocolMessage) bool {
 		if len(m.GetMac()) == 0 {
 			return false
 		}
-		for len(i.mac) == 0 { // it is on its way: the device does not wait for ours
+		for len(i.mac) == 0 { // the device sends its MAC without waiting for the service's
 			i.heard.Wait()
 		}
 		m.Mac = i.mac
@@ -214,18 +214,18 @@ func hello(change func(*mpcdv1.Hello)) func(*impostor, *mpcdv1.ProtocolMessage) 
 	}
 }
 
-// TestLongImpostor says each part wrongly in each way.
+// A sample of the alterations; TestLongImpostor makes all of them.
 func TestImpostor(t *testing.T) { impostors(t, 3) }
 
-// A service that says any part of a run wrongly gets the device to store nothing, and not
-// to sign: the parts of a backup, a provision and a signing, and the ways, of which each
-// so-manieth pair is tried. The wallet's sets go on.
-func impostors(t *testing.T, each int) {
+// impostors alters each of the service's parts of a backup, a provision and a signing in each way. The device must then
+// store nothing and not sign. Only every n-th pair of part and way is tried. The wallet's sets must stay usable.
+func impostors(t *testing.T, n int) {
 	t.Helper()
 	evil := newImpostor()
 	service := servertest.Start(t, servertest.Config{Dial: evil.dial(), Sessions: session.Config{Aborts: 1 << 20}})
 	stored := 0
-	c, err := client.New(service.Conn, client.WithDeviceHeldShares(), client.WithCurves(client.CurveEd25519), client.WithCloudKey(client.MethodICloud, cloud{}),
+	c, err := client.New(service.Conn, client.WithDeviceHeldShares(), client.WithCurves(client.CurveEd25519),
+		client.WithCloudKey(client.MethodICloud, cloud{}),
 		client.WithStore(func(context.Context, *client.Share) error { stored++; return nil }))
 	require.NoError(t, err)
 	evil.run(nil)
@@ -246,7 +246,7 @@ func impostors(t *testing.T, each int) {
 	} {
 		var parts []*mpcdv1.ProtocolMessage // of the service's
 		evil.run(func(_ *impostor, _ int, m *mpcdv1.ProtocolMessage) {
-			if operation != "sign" || m.GetEnd() == nil && len(m.GetMac()) == 0 { // there a signature stands for itself
+			if operation != "sign" || m.GetEnd() == nil && len(m.GetMac()) == 0 { // sign does not check its end
 				parts = append(parts, proto.CloneOf(m))
 			}
 		})
@@ -254,10 +254,10 @@ func impostors(t *testing.T, each int) {
 		require.Greater(t, len(parts), 3, operation)
 		honest := &impostor{session: evil.session, key: evil.key, mac: make([]byte, 32)}
 		stored = 0
-		for i, way := range slices.Sorted(maps.Keys(lied)) {
-			lie := lied[way]
+		for i, way := range slices.Sorted(maps.Keys(alterations)) {
+			lie := alterations[way]
 			for part, m := range parts {
-				if (i+part)%each != 0 || !lie(honest, proto.CloneOf(m)) {
+				if (i+part)%n != 0 || !lie(honest, proto.CloneOf(m)) {
 					continue
 				}
 				told := false
@@ -268,7 +268,8 @@ func impostors(t *testing.T, each int) {
 				})
 				err := run()
 				require.True(t, told, "%s: part %d %s: %v", operation, part, way, err)
-				require.True(t, errors.Is(err, client.ErrBadAnswer) || client.Reason(err) == "PROTOCOL_ABORTED", "%s: part %d %s: %v", operation, part, way, err)
+				require.True(t, errors.Is(err, client.ErrBadAnswer) || client.Reason(err) == "PROTOCOL_ABORTED",
+					"%s: part %d %s: %v", operation, part, way, err)
 				require.Zero(t, stored, "%s: part %d %s", operation, part, way)
 				t.Logf("%s: part %d %s: %v", operation, part, way, err)
 			}
@@ -279,12 +280,12 @@ func impostors(t *testing.T, each int) {
 	require.NoError(t, err)
 }
 
-// A service that plants a Paillier key in a new wallet is found out by the device.
-func TestImpostorPlantsAKey(t *testing.T) {
+// The device rejects a bad Paillier key of the service's in a new wallet.
+func TestImpostorSendsBadPaillierKey(t *testing.T) {
 	evil := newImpostor()
 	service := servertest.Start(t, servertest.Config{Dial: evil.dial()})
 	source := newSource(t, 8)
-	c := newECDSA(t, service, newCupboard(), newKey(t), source.next)
+	c := newECDSA(t, service, newMemoryStore(), newKey(t), source.next)
 	for cause, plant := range map[string]func(n []byte) []byte{
 		"N has a small factor": func(n []byte) []byte {
 			x := new(big.Int).Div(new(big.Int).SetBytes(n), big.NewInt(3))
@@ -293,7 +294,7 @@ func TestImpostorPlantsAKey(t *testing.T) {
 			}
 			return x.Mul(x, big.NewInt(3)).Bytes()
 		},
-		"N is not odd with 2048 bits": turned,
+		"N is not odd with 2048 bits": flipBit,
 	} {
 		evil.run(func(_ *impostor, _ int, m *mpcdv1.ProtocolMessage) {
 			var a anypb.Any

@@ -11,7 +11,7 @@ import (
 	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
 )
 
-// notIDs are what other programs take for a UUID, and what people paste.
+// notIDs returns forms of a UUID that other programs accept, and typical paste errors.
 func notIDs(id string) map[string]string {
 	return map[string]string{
 		"empty": "", "braces": "{" + id + "}", "urn": "urn:uuid:" + id, "no dashes": strings.ReplaceAll(id, "-", ""),
@@ -20,7 +20,7 @@ func notIDs(id string) map[string]string {
 	}
 }
 
-// An id has one form: upper case becomes it, and everything else is refused before a call.
+// Ids are converted to lower case, and anything but a UUID is rejected before a call.
 func TestIDsAreParsedBeforeACall(t *testing.T) {
 	f, conn := newFake(t)
 	c := newClient(t, f, conn)
@@ -50,7 +50,7 @@ func TestIDsAreParsedBeforeACall(t *testing.T) {
 			require.ErrorIs(t, err, client.ErrNotAnID, "%s of %s", name, what)
 			require.Less(t, len(err.Error()), 200)
 			if len(id) > 9 {
-				require.NotContains(t, err.Error(), strings.TrimSpace(id), "it may be a secret in the wrong place")
+				require.NotContains(t, err.Error(), strings.TrimSpace(id), "it may be a secret that was passed by mistake")
 			}
 		}
 	}
@@ -74,8 +74,7 @@ func TestIDsAreParsedBeforeACall(t *testing.T) {
 	require.Equal(t, wallet, f.revoked[1].GetWalletId())
 }
 
-// A key that is pinned under an id in upper case is pinned, and what is no key of a curve is
-// refused, with all that came with it.
+// Keys can be pinned under an id in upper case. If one key is invalid, none of them is pinned.
 func TestPinnedKeysApply(t *testing.T) {
 	f, conn := newFake(t)
 	share, err := newClient(t, f, conn).CreateWallet(t.Context(), nil)
@@ -100,8 +99,7 @@ func TestPinnedKeysApply(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A later service's curve is passed over, a key of the wrong length is not believed, and no
-// list goes round for ever.
+// An unknown curve is ignored, a key of the wrong length is rejected, and an endless list is detected.
 func TestOddAnswersAboutWallets(t *testing.T) {
 	f, conn := newFake(t)
 	c := newClient(t, f, conn)
@@ -123,7 +121,7 @@ func TestOddAnswersAboutWallets(t *testing.T) {
 	_, err = c.GetWallet(t.Context(), share.WalletID())
 	require.ErrorIs(t, err, client.ErrBadAnswer)
 	for _, err := range c.ListWallets(t.Context()) {
-		require.ErrorIs(t, err, client.ErrBadAnswer, "it has another form")
+		require.ErrorIs(t, err, client.ErrBadAnswer, "an id that is not canonical")
 	}
 	f.lieWallet = nil
 	f.lieToken = uuid.NewString()

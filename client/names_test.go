@@ -9,7 +9,7 @@ import (
 	"github.com/mpcd/mpcd/client"
 )
 
-// A name that the service would refuse is refused before anything starts.
+// A name that the service would reject is rejected by New.
 func TestNamesAreRefusedEarly(t *testing.T) {
 	f, conn := newFake(t)
 	for _, name := range []string{"Zoé\u00a0\U0001F469\u200d\U0001F4BB\u200f", strings.Repeat("電", 128), ""} {

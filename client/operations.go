@@ -12,13 +12,14 @@ import (
 	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
 )
 
-// CreateWallet creates a wallet and returns the share of its first SIGNING set, stored and
-// confirmed. GetWallet has its public keys.
+// CreateWallet creates a wallet, stores and confirms the share of its first SIGNING set, and returns the share.
+// GetWallet returns the wallet's public keys. If the share could not be confirmed, it returns the share with
+// ErrNotConfirmed.
 func (c *Client) CreateWallet(ctx context.Context, onProgress ProgressFunc) (*Share, error) {
 	if c.store == nil {
 		return nil, fmt.Errorf("client: %w", ErrNoStore)
 	}
-	curves, err := inOrder(c.curves)
+	curves, err := canonicalCurves(c.curves)
 	if err != nil {
 		return nil, err
 	}
@@ -27,7 +28,8 @@ func (c *Client) CreateWallet(ctx context.Context, onProgress ProgressFunc) (*Sh
 	share, err := run[mpcdv1.CreateWalletResponse, *mpcdv1.CreateWalletResult](ctx, c, w, r,
 		func(ctx context.Context, t ticket) (grpc.ServerStreamingClient[mpcdv1.CreateWalletResponse], error) {
 			req := &mpcdv1.CreateWalletRequest{
-				RequestId: t.requestID, SealTo: t.sealTo, AfterSequence: t.after, DisplayName: c.displayName, Owner: c.owner,
+				RequestId: t.requestID, SealTo: t.sealTo, AfterSequence: t.after,
+				DisplayName: c.displayName, Owner: c.owner,
 			}
 			if t.device != nil {
 				req.ClientSide = &mpcdv1.CreateWalletRequest_Device{Device: t.device}
@@ -40,15 +42,17 @@ func (c *Client) CreateWallet(ctx context.Context, onProgress ProgressFunc) (*Sh
 	if err != nil {
 		return nil, err
 	}
-	share, _, err = c.keep(ctx, share, r)
+	share, _, err = c.storeAndConfirm(ctx, share, r)
 	return share, err
 }
 
-// BackupWallet makes a backup from a signing share and returns it encrypted. It counts when
-// ConfirmBackup was called with what the app stored and read back: until then the wallet
-// cannot be provisioned from it, and after some time it is erased.
-func (c *Client) BackupWallet(ctx context.Context, share *Share, method BackupMethod, onProgress ProgressFunc) (*Backup, error) {
-	if err := share.of(PurposeSigning); err != nil {
+// BackupWallet makes a backup from a signing share and returns it encrypted. The app stores it, reads it back and calls
+// ConfirmBackup: until then the wallet cannot be provisioned from the backup, and if that does not happen in time, the
+// backup's share set is erased.
+func (c *Client) BackupWallet(
+	ctx context.Context, share *Share, method BackupMethod, onProgress ProgressFunc,
+) (*Backup, error) {
+	if err := share.checkPurpose(PurposeSigning); err != nil {
 		return nil, err
 	}
 	l, err := c.lockFor(method)
@@ -82,17 +86,18 @@ func (c *Client) BackupWallet(ctx context.Context, share *Share, method BackupMe
 	}
 	r.step(StatusStoring, percentStoring)
 	return &Backup{
-		CipherText: text, Method: method, WalletID: made.walletID, ShareSetID: made.shareSetID, hash: made.hash, report: r,
+		CipherText: text, Method: method, WalletID: made.walletID, ShareSetID: made.shareSetID,
+		hash: made.hash, report: r,
 	}, nil
 }
 
-// ConfirmBackup makes a backup count. stored is what the app read back from where it stored
-// CipherText: it is opened, with the key from the cloud storage where there is one, and must
-// hold the share that was made. Otherwise it fails with ErrBackupNotStored, may be called
-// again, and nothing has changed.
+// ConfirmBackup confirms a backup, which makes it usable. stored is the ciphertext as the app read it back from where
+// it stored CipherText. It is decrypted, with the key from the cloud storage if the method has one, and must contain
+// the share that was made. Otherwise ConfirmBackup changes nothing and fails with ErrBackupNotStored; it may be called
+// again.
 func (c *Client) ConfirmBackup(ctx context.Context, backup *Backup, stored string) error {
 	if backup == nil || backup.report == nil {
-		return fmt.Errorf("client: %w: it is not one that BackupWallet returned", ErrBackupNotStored)
+		return fmt.Errorf("client: %w: it was not returned by BackupWallet", ErrBackupNotStored)
 	}
 	share, err := c.DecryptBackup(ctx, stored, backup.Method)
 	if err != nil {
@@ -100,7 +105,8 @@ func (c *Client) ConfirmBackup(ctx context.Context, backup *Backup, stored strin
 	}
 	defer share.Wipe()
 	if share.hash != backup.hash {
-		return fmt.Errorf("client: %w: what was read is another backup, of share set %s", ErrBackupNotStored, share.shareSetID)
+		return fmt.Errorf("client: %w: the text that was read is another backup, of share set %s",
+			ErrBackupNotStored, share.shareSetID)
 	}
 	if _, err := c.Confirm(ctx, share); err != nil {
 		return err
@@ -109,23 +115,26 @@ func (c *Client) ConfirmBackup(ctx context.Context, backup *Backup, stored strin
 	return nil
 }
 
-// ProvisionWallet makes one more SIGNING set from a backup, and returns its share, stored
-// and confirmed. The backup and all older sets go on working. When the service could not be
-// told that the share is stored, it returns the share with ErrNotConfirmed.
-func (c *Client) ProvisionWallet(ctx context.Context, cipherText string, method BackupMethod, onProgress ProgressFunc) (*Share, error) {
+// ProvisionWallet makes a new SIGNING set from a backup, stores and confirms its share, and returns the share. The
+// backup and all existing sets stay valid. If the share could not be confirmed, it returns the share with
+// ErrNotConfirmed.
+func (c *Client) ProvisionWallet(
+	ctx context.Context, cipherText string, method BackupMethod, onProgress ProgressFunc,
+) (*Share, error) {
 	share, _, err := c.provision(ctx, cipherText, method, onProgress, func(*Share) error { return nil })
 	return share, err
 }
 
-// RecoverWallet is ProvisionWallet for a user who has lost a device: when the new set is
-// confirmed, it revokes the SIGNING sets that are named, and as Revoke does what was made
-// from them. Where the new set itself was made from a named one, by way of the backup, only
-// the named one is revoked: other sets that somebody made with the lost device stay, are
-// shown by GetWallet, and can be named or revoked too.
+// RecoverWallet is ProvisionWallet for a user who has lost a device. Once the new set is confirmed, it revokes the
+// SIGNING sets in revoke and, as Revoke does, their descendants. The exception is a set that the new set itself
+// descends from, by way of the backup: only that set is revoked, and its other descendants, which may have been made
+// with the lost device, stay. GetWallet lists them, and they can be revoked separately.
 //
-// A set that is named and is not a SIGNING set of the wallet is an error before anything
-// starts. When a set could not be revoked, it returns the new share with ErrNotRevoked.
-func (c *Client) RecoverWallet(ctx context.Context, cipherText string, method BackupMethod, revoke []string, onProgress ProgressFunc) (*Share, error) {
+// If an id in revoke is not that of a SIGNING set of the wallet, it fails before anything starts. If a set could not be
+// revoked, it returns the new share with ErrNotRevoked.
+func (c *Client) RecoverWallet(
+	ctx context.Context, cipherText string, method BackupMethod, revoke []string, onProgress ProgressFunc,
+) (*Share, error) {
 	revoke, err := distinctIDs(revoke)
 	if err != nil {
 		return nil, err
@@ -149,12 +158,13 @@ func (c *Client) RecoverWallet(ctx context.Context, cipherText string, method Ba
 		}
 	}
 	if len(failed) > 0 {
-		return share, fmt.Errorf("client: %w: %s: %w", ErrNotRevoked, strings.Join(failed, ", "), errors.Join(causes...))
+		return share, fmt.Errorf("client: %w: %s: %w",
+			ErrNotRevoked, strings.Join(failed, ", "), errors.Join(causes...))
 	}
 	return share, nil
 }
 
-// distinctIDs parses the ids of share sets; each stands in what it returns once.
+// distinctIDs parses the ids of share sets, and drops duplicates.
 func distinctIDs(ids []string) ([]string, error) {
 	var out []string
 	for _, s := range ids {
@@ -179,16 +189,18 @@ func (c *Client) checkRevocable(ctx context.Context, walletID string, ids []stri
 	}
 	for _, id := range ids {
 		if set := w.ShareSet(id); set == nil || set.Purpose != PurposeSigning {
-			return fmt.Errorf("client: cannot revoke %q after the recovery: it is no SIGNING set of wallet %s", id, walletID)
+			return fmt.Errorf("client: cannot revoke %q after the recovery: it is not a SIGNING set of wallet %s",
+				id, walletID)
 		}
 	}
 	return nil
 }
 
-// provision opens the backup, lets ready look at it, and makes, stores and confirms the new
-// set. The wallet is as the confirmation answered it.
+// provision decrypts the backup, calls check with its share before anything starts, and makes, stores and confirms the
+// new set. It returns the wallet as of the confirmation.
 func (c *Client) provision(
-	ctx context.Context, cipherText string, method BackupMethod, onProgress ProgressFunc, ready func(backup *Share) error,
+	ctx context.Context, cipherText string, method BackupMethod, onProgress ProgressFunc,
+	check func(backup *Share) error,
 ) (*Share, *Wallet, error) {
 	if c.store == nil {
 		return nil, nil, fmt.Errorf("client: %w", ErrNoStore)
@@ -199,14 +211,15 @@ func (c *Client) provision(
 		return nil, nil, err
 	}
 	defer backup.Wipe()
-	if err := ready(backup); err != nil {
+	if err := check(backup); err != nil {
 		return nil, nil, err
 	}
 	w := want{source: backup, purpose: PurposeSigning, curves: backup.curves}
 	share, err := run[mpcdv1.ProvisionWalletResponse, *mpcdv1.ProvisionWalletResult](ctx, c, w, r,
 		func(ctx context.Context, t ticket) (grpc.ServerStreamingClient[mpcdv1.ProvisionWalletResponse], error) {
 			req := &mpcdv1.ProvisionWalletRequest{
-				WalletId: backup.walletID, RequestId: t.requestID, SealTo: t.sealTo, AfterSequence: t.after, DisplayName: c.displayName,
+				WalletId: backup.walletID, RequestId: t.requestID, SealTo: t.sealTo, AfterSequence: t.after,
+				DisplayName: c.displayName,
 			}
 			if t.device != nil {
 				req.ClientSide = &mpcdv1.ProvisionWalletRequest_Device{Device: t.device}
@@ -218,12 +231,12 @@ func (c *Client) provision(
 	if err != nil {
 		return nil, nil, err
 	}
-	return c.keep(ctx, share, r)
+	return c.storeAndConfirm(ctx, share, r)
 }
 
-// keep hands a new signing share to the app, and only then confirms it: the other way round,
-// a crash between the two would leave an ACTIVE set that nobody has.
-func (c *Client) keep(ctx context.Context, share *Share, r *reporter) (*Share, *Wallet, error) {
+// storeAndConfirm passes a new signing share to the app's StoreFunc, and confirms it after that: in the other order, a
+// crash between the two would leave an ACTIVE set whose client share is lost.
+func (c *Client) storeAndConfirm(ctx context.Context, share *Share, r *reporter) (*Share, *Wallet, error) {
 	r.step(StatusStoring, percentStoring)
 	if err := c.store(ctx, share); err != nil {
 		share.Wipe()
@@ -237,12 +250,11 @@ func (c *Client) keep(ctx context.Context, share *Share, r *reporter) (*Share, *
 	return share, wallet, nil
 }
 
-// ResumePending finishes what a crash of the app interrupted between storing a new share
-// and confirming it. Call it at the start with every signing share that the app has stored.
-// It confirms the sets that are still PENDING, and returns the shares whose sets are gone,
-// because they were not confirmed in time or were revoked: the app may drop those. Any
-// other answer is an error, NOT_FOUND too: the wrong account or a database that was
-// restored gives that, and a share that was dropped does not come back.
+// ResumePending confirms shares that the app stored but could not confirm because it crashed. Call it when the app
+// starts, with every signing share that the app has stored. It confirms the sets that are still PENDING, and returns
+// the shares whose sets are gone, because they were not confirmed in time or were revoked: the app may delete those.
+// Any other answer is an error, even NOT_FOUND: that may be due to the wrong account or a restored database, and a
+// deleted share cannot be recovered.
 func (c *Client) ResumePending(ctx context.Context, stored ...*Share) (gone []*Share, err error) {
 	for _, s := range stored {
 		_, err := c.Confirm(ctx, s) // changes nothing where the set is ACTIVE
@@ -258,15 +270,17 @@ func (c *Client) ResumePending(ctx context.Context, stored ...*Share) (gone []*S
 	return gone, nil
 }
 
-// Confirm tells the service that a share is stored for good, which makes its set ACTIVE, and
-// answers the wallet. The operations do this by themselves: it is for a share that was stored
-// when the call failed with ErrNotConfirmed. To confirm again changes nothing.
+// Confirm tells the service that a share is stored durably, which makes its set ACTIVE, and returns the wallet. The
+// operations do this themselves: Confirm is for a share that was stored when a call failed with ErrNotConfirmed. It is
+// idempotent.
 func (c *Client) Confirm(ctx context.Context, share *Share) (*Wallet, error) {
 	if share == nil {
-		return nil, fmt.Errorf("client: %w: there is none", ErrWrongShare)
+		return nil, fmt.Errorf("client: %w: it is empty", ErrWrongShare)
 	}
-	req := &mpcdv1.ConfirmShareSetRequest{WalletId: share.walletID, ShareSetId: share.shareSetID, ShareSha256: share.hash[:]}
-	resp, err := again(ctx, newPace(c.rest, shortly), func() (*mpcdv1.ConfirmShareSetResponse, error) { return c.service.ConfirmShareSet(ctx, req) })
+	req := &mpcdv1.ConfirmShareSetRequest{
+		WalletId: share.walletID, ShareSetId: share.shareSetID, ShareSha256: share.hash[:],
+	}
+	resp, err := call(ctx, c, req, c.service.ConfirmShareSet)
 	if err != nil {
 		return nil, err
 	}

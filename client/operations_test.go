@@ -28,7 +28,7 @@ import (
 // tss-lib's logger starts a goroutine when it is loaded.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(settled{m}, goleak.IgnoreCurrent()) }
 
-// settled waits for what a device's cancelled run still computes: tss-lib cannot be stopped.
+// settled waits until cancelled device-held runs have ended: tss-lib cannot be interrupted.
 type settled struct{ *testing.M }
 
 func (s settled) Run() int {
@@ -44,7 +44,7 @@ func (s settled) Run() int {
 
 const password = "correct horse battery staple"
 
-// newClient returns a client whose store notes its calls in the fake, between the RPCs.
+// newClient returns a client whose store records its calls in the fake, in order with the RPCs.
 func newClient(t testing.TB, f *fake, conn grpc.ClientConnInterface, opts ...client.Option) *client.Client {
 	t.Helper()
 	store := client.WithStore(func(context.Context, *client.Share) error {
@@ -69,7 +69,7 @@ func backedUp(t testing.TB, c *client.Client) (*client.Share, *client.Backup) {
 	return share, backup
 }
 
-// The main job: create, back up, provision a second device, and sign with both.
+// Create, back up, provision a second device, and sign with both.
 func TestLife(t *testing.T) {
 	f, conn := newFake(t)
 	first := newClient(t, f, conn, client.WithDisplayName("first"), client.WithOwner("alice"))
@@ -146,7 +146,7 @@ func requireProgress(t *testing.T, all []client.Progress, operation string) {
 	t.Helper()
 	for i, p := range all {
 		require.Equal(t, operation, p.Operation)
-		require.Equal(t, i == len(all)-1, p.Done, "done comes with the last, and only there")
+		require.Equal(t, i == len(all)-1, p.Done, "only the last step is done")
 		if i > 0 {
 			require.GreaterOrEqual(t, p.Percent, all[i-1].Percent)
 			require.GreaterOrEqual(t, p.Elapsed, all[i-1].Elapsed)
@@ -195,8 +195,7 @@ func TestProgress(t *testing.T) {
 	}, p)
 }
 
-// Whatever a service does to its stream, the app sees a percentage that does not fall, one
-// done, and an error when there is no outcome.
+// With unusual streams too, the percentage never falls, only the last step is done, and a missing outcome is an error.
 func TestOddStreams(t *testing.T) {
 	aborted := refusal(codes.Aborted, "PROTOCOL_ABORTED", "the protocol was aborted")
 	for name, tc := range map[string]struct {
@@ -216,7 +215,7 @@ func TestOddStreams(t *testing.T) {
 			return evs
 		}},
 		"no progress at all": {lie: func(evs []sent) []sent { return evs[7:] }},
-		"a status of the future": {lie: func(evs []sent) []sent {
+		"an unknown status": {lie: func(evs []sent) []sent {
 			evs[2].progress.Status = 99
 			return evs
 		}},
@@ -261,8 +260,7 @@ func TestOddStreams(t *testing.T) {
 	}
 }
 
-// A service that answers something else than what was asked for: nothing is stored and
-// nothing is confirmed.
+// If the outcome does not match the request, nothing is stored or confirmed.
 func TestLyingOutcomes(t *testing.T) {
 	f, conn := newFake(t)
 	c := newClient(t, f, conn)
@@ -305,7 +303,7 @@ func TestLyingOutcomes(t *testing.T) {
 			require.ErrorIs(t, err, client.ErrBadAnswer)
 			_, err = c.BackupWallet(t.Context(), share, client.MethodPassword, nil)
 			require.ErrorIs(t, err, client.ErrBadAnswer)
-			if name != "another wallet" { // which a new wallet is
+			if name != "another wallet" { // a new wallet has any id
 				_, err = c.CreateWallet(t.Context(), nil)
 				require.ErrorIs(t, err, client.ErrBadAnswer)
 			}
@@ -324,7 +322,7 @@ func sealedToAnother(share []byte, _ string) []byte {
 	return sealed(share, key.Recipient().String())
 }
 
-// A wallet without all the curves that were asked for.
+// A wallet that lacks a requested curve is rejected.
 func TestLyingCurves(t *testing.T) {
 	f, conn := newFake(t) // makes ED25519 keys only
 	c := newClient(t, f, conn, client.WithCurves())
@@ -352,14 +350,14 @@ func TestLyingWallets(t *testing.T) {
 			got, err := c.ProvisionWallet(t.Context(), backup.CipherText, client.MethodPassword, nil)
 			require.ErrorIs(t, err, client.ErrBadAnswer)
 			require.ErrorIs(t, err, client.ErrNotConfirmed)
-			require.NotNil(t, got, "it is stored, so the app must know of it")
+			require.NotNil(t, got, "the share is stored, so it must be returned")
 			_, err = c.Revoke(t.Context(), share.WalletID(), share.ShareSetID())
 			require.ErrorIs(t, err, client.ErrBadAnswer)
 		})
 	}
 }
 
-// Without a place for the new share nothing is even started.
+// Without a store for the new share, no run is started.
 func TestNoStore(t *testing.T) {
 	f, conn := newFake(t)
 	_, backup := backedUp(t, newClient(t, f, conn))
@@ -399,8 +397,7 @@ func TestStoreWipes(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// The share is stored and the confirmation is lost: the app gets the share, and can confirm
-// it later.
+// If the confirmation fails, the stored share is returned, and can be confirmed later.
 func TestConfirmFails(t *testing.T) {
 	f, conn := newFake(t)
 	c := newClient(t, f, conn)
@@ -443,7 +440,7 @@ func TestContext(t *testing.T) {
 	require.Len(t, f.seen(), before)
 }
 
-// An app may cancel in its progress callback, which is where a user presses the button.
+// An app may cancel in its progress callback, for example when the user presses a button.
 func TestCancelInProgress(t *testing.T) {
 	f, conn := newFake(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -475,14 +472,14 @@ func TestRecover(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"GetWallet", "ProvisionWallet", "store", "ConfirmShareSet", "RevokeShareSet", "RevokeShareSet"}, f.seen())
 	require.Equal(t, first.ShareSetID(), f.revoked[0].GetShareSetId())
-	require.True(t, f.revoked[0].GetKeepDescendants(), "or the new set would go with it")
+	require.True(t, f.revoked[0].GetKeepDescendants(), "otherwise the new set would be revoked too")
 	require.Equal(t, second.ShareSetID(), f.revoked[1].GetShareSetId())
-	require.False(t, f.revoked[1].GetKeepDescendants(), "what a thief made from it goes with it")
+	require.False(t, f.revoked[1].GetKeepDescendants(), "sets that a thief made from it must be revoked too")
 	_, err = c.Sign(t.Context(), third, client.CurveEd25519, nil)
 	require.NoError(t, err)
 }
 
-// What cannot be revoked is known before anything starts.
+// A set that cannot be revoked is reported before anything starts.
 func TestRecoverWrongSet(t *testing.T) {
 	f, conn := newFake(t)
 	c := newClient(t, f, conn)
@@ -490,13 +487,13 @@ func TestRecoverWrongSet(t *testing.T) {
 	f.calls = nil
 	for _, id := range []string{backup.ShareSetID, uuid.NewString()} {
 		share, err := c.RecoverWallet(t.Context(), backup.CipherText, client.MethodPassword, []string{first.ShareSetID(), id}, nil)
-		require.ErrorContains(t, err, "no SIGNING set")
+		require.ErrorContains(t, err, "not a SIGNING set")
 		require.Nil(t, share)
 	}
 	require.Equal(t, []string{"GetWallet", "GetWallet"}, f.seen())
 }
 
-// A set that could not be revoked does not cost the user the new share.
+// If a set could not be revoked, the new share is still returned.
 func TestRecoverRevokeFails(t *testing.T) {
 	f, conn := newFake(t)
 	c := newClient(t, f, conn)
@@ -523,7 +520,7 @@ func TestRevoke(t *testing.T) {
 	require.Equal(t, "SHARE_SET_NOT_FOUND", client.Reason(err))
 }
 
-// A lock is shown, and released; a service that says it is gone while it is not is not believed.
+// A lock is shown and can be released. An answer that still has the lock after that is rejected.
 func TestRelease(t *testing.T) {
 	f, conn := newFake(t)
 	c := newClient(t, f, conn)
@@ -590,7 +587,7 @@ func TestListWallets(t *testing.T) {
 	require.Equal(t, 1, n)
 }
 
-// Shares that cannot do what is asked are refused without a call.
+// Shares of the wrong kind are rejected before any call.
 func TestWrongShares(t *testing.T) {
 	f, conn := newFake(t)
 	c := newClient(t, f, conn)
@@ -607,7 +604,7 @@ func TestWrongShares(t *testing.T) {
 	_, err = c.Sign(t.Context(), share, client.CurveSecp256k1, make([]byte, 32))
 	require.ErrorIs(t, err, client.ErrWrongShare)
 	_, err = c.Sign(t.Context(), share, "P256", nil)
-	require.ErrorContains(t, err, "no curve")
+	require.ErrorContains(t, err, "not a curve")
 	_, err = c.Sign(t.Context(), share, client.CurveEd25519, make([]byte, tss.MaxMessageBytes+1))
 	require.ErrorIs(t, err, client.ErrPayload)
 	require.Len(t, f.seen(), before)
@@ -633,7 +630,7 @@ func TestLyingSignatures(t *testing.T) {
 	}
 }
 
-// Keys that the app pinned: no other key is believed, and none is fetched.
+// With pinned keys, other keys are rejected, and none is fetched.
 func TestPinKeys(t *testing.T) {
 	f, conn := newFake(t)
 	share, err := newClient(t, f, conn).CreateWallet(t.Context(), nil)
@@ -655,7 +652,7 @@ func TestPinKeys(t *testing.T) {
 	require.ErrorIs(t, err, client.ErrBadAnswer)
 	require.Error(t, c.PinKeys(share.WalletID(), client.PublicKey{Curve: client.CurveEd25519, Bytes: right}))
 
-	c = newClient(t, f, conn) // knows no key: fetches it once
+	c = newClient(t, f, conn) // fetches the key once
 	f.calls = nil
 	for range 2 {
 		_, err = c.Sign(t.Context(), share, client.CurveEd25519, nil)

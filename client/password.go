@@ -13,40 +13,37 @@ import (
 	"github.com/mpcd/mpcd/internal/secret"
 )
 
-// Every SDK takes a password by one rule, so that what was typed on one platform opens on
-// another (docs/BACKUP-FILES.md; testdata/passwords.json has vectors): it is valid UTF-8
-// without NUL, each space of Unicode's category Zs becomes U+0020, and the result is
-// normalized to NFC. PRECIS's OpaqueString (RFC 8265) is nearly the same and was not used:
-// its Go implementation refuses common emoji and lets invalid UTF-8 through.
+// All SDKs normalize passwords by the same rule, so that a backup made on one platform opens on another
+// (docs/BACKUP-FILES.md; testdata/passwords.json has vectors): a password must be valid UTF-8 without NUL, each space
+// of Unicode's category Zs becomes U+0020, and the result is normalized to NFC. PRECIS's OpaqueString (RFC 8265) is
+// nearly the same, but its Go implementation rejects common emoji and accepts invalid UTF-8.
 
-// maxMarks is the longest run of combining marks, in NFD. Unicode's stream-safe text format
-// (UAX #15, section 13) has 30; beyond it Go inserts U+034F, and other platforms do not.
+// maxMarks is the longest permitted run of combining marks, in NFD. Unicode's stream-safe text format (UAX #15, section
+// 13) allows 30; in longer runs Go inserts U+034F, and other platforms do not.
 const maxMarks = 30
 
-// SetPassword sets the password of PASSWORD backups, for making and for opening them. Each
-// Unicode space becomes U+0020, and the rest is normalized to NFC, as every SDK does it; a
-// backup that was made before this rule opens with the bytes as they were given. It fails
-// with ErrPassword for invalid UTF-8, a NUL and more than 30 combining marks in a row, and
-// with ErrNoPassword for an empty one. How good a password must be is the app's to say.
+// SetPassword sets the password for making and opening PASSWORD backups. Each Unicode space becomes U+0020, and the
+// rest is normalized to NFC, as in every SDK; the unnormalized bytes are tried too, for backups made before this rule.
+// It fails with ErrPassword for invalid UTF-8, a NUL or more than 30 combining marks in a row, and with ErrNoPassword
+// for an empty password. The app must enforce the strength of passwords.
 func (c *Client) SetPassword(password string) error {
 	return c.setPassword([]byte(password))
 }
 
-// SetPasswordFile is SetPassword for the content of a file, of which the first line is the
-// password, without its line end (LF or CRLF). The file is in UTF-8, or in UTF-16 with a byte
-// order mark; a byte order mark is no part of the password. It keeps no reference to content.
+// SetPasswordFile is SetPassword for the content of a file. The password is the first line, without its line ending (LF
+// or CRLF). The file is in UTF-8, or in UTF-16 with a byte order mark; a byte order mark is not part of the password.
+// SetPasswordFile keeps no reference to content.
 func (c *Client) SetPasswordFile(content []byte) error {
 	text, err := decodeText(content)
 	if err != nil {
 		return fmt.Errorf("client: %w", err)
 	}
 	defer clear(text)
-	// Before the rule, the bytes of the first line were the password, whatever they were.
+	// Before the rule, the raw bytes of the first line were the password.
 	return c.setPassword(firstLine(text), firstLine(content))
 }
 
-// setPassword takes a password and what else older backups may have been made with. It
-// leaves both as they are.
+// setPassword sets a password, and other forms of it that older backups may be encrypted with. It copies its arguments.
 func (c *Client) setPassword(password []byte, older ...[]byte) error {
 	normalized, err := normalizePassword(password)
 	if err != nil {
@@ -65,23 +62,23 @@ func (c *Client) setPassword(password []byte, older ...[]byte) error {
 	return nil
 }
 
-// normalizePassword applies the rule. It takes a copy.
+// normalizePassword returns a normalized copy.
 func normalizePassword(password []byte) (secret.Bytes, error) {
 	switch {
 	case len(password) == 0:
 		return secret.Bytes{}, ErrNoPassword
 	case !utf8.Valid(password):
-		return secret.Bytes{}, fmt.Errorf("%w: it is not valid UTF-8; give it as UTF-8 text", ErrPassword)
+		return secret.Bytes{}, fmt.Errorf("%w: it is not valid UTF-8; pass it as UTF-8 text", ErrPassword)
 	case bytes.IndexByte(password, 0) >= 0:
 		return secret.Bytes{}, fmt.Errorf("%w: it has a NUL character, "+
-			"as UTF-16 without a byte order mark does; give it as UTF-8 text", ErrPassword)
+			"as UTF-16 without a byte order mark does; pass it as UTF-8 text", ErrPassword)
 	}
 	spaced := make([]byte, 0, len(password))
 	defer func() { clear(spaced[:cap(spaced)]) }()
 	for rest := password; len(rest) > 0; {
 		r, size := utf8.DecodeRune(rest)
 		if unicode.Is(unicode.Zs, r) {
-			r = ' ' // no longer than any other
+			r = ' ' // never longer in UTF-8, so spaced does not grow
 		}
 		spaced = utf8.AppendRune(spaced, r)
 		rest = rest[size:]
@@ -92,8 +89,8 @@ func normalizePassword(password []byte) (secret.Bytes, error) {
 	return secret.New(norm.NFC.Append(make([]byte, 0, maxNormalized*len(spaced)), spaced...)), nil
 }
 
-// maxNormalized is by how much a text may grow in NFC or NFD, in UTF-8 (UAX #15, section
-// 4), so that no copy is left behind by a slice that grew; U+034F comes on top in NFD.
+// maxNormalized is the factor by which UTF-8 text may grow in NFC or NFD (UAX #15, section 4), not counting U+034F in
+// NFD. Slices have this capacity, so that none is reallocated and leaves a copy of the password behind.
 const maxNormalized = 4
 
 // marksInARow returns the length of the longest run of marks in NFD.
@@ -118,7 +115,7 @@ func wipeAll(secrets []secret.Bytes) {
 	}
 }
 
-// firstLine returns what is before the first line end.
+// firstLine returns the text before the first line ending.
 func firstLine(b []byte) []byte {
 	line, _, _ := bytes.Cut(b, []byte("\n"))
 	return bytes.TrimSuffix(line, []byte("\r"))
@@ -132,13 +129,13 @@ var (
 	bigEndian    = []byte{0xfe, 0xff}
 )
 
-// decodeText returns the UTF-8 of a file that says by its byte order mark how it is encoded,
-// without the mark; a file without one is returned as it is. The result is a copy.
+// decodeText decodes a file by its byte order mark, and returns UTF-8 without the mark. A file without one is returned
+// unchanged. The result is a copy.
 func decodeText(b []byte) ([]byte, error) {
-	at := 0 // of a unit's high byte
+	high := 0 // index of a unit's high byte
 	switch {
 	case bytes.HasPrefix(b, littleEndian):
-		at = 1
+		high = 1
 	case !bytes.HasPrefix(b, bigEndian):
 		return slices.Clone(bytes.TrimPrefix(b, []byte(utf8BOM))), nil
 	}
@@ -146,7 +143,7 @@ func decodeText(b []byte) ([]byte, error) {
 	units := make([]uint16, len(b)/2)
 	defer clear(units)
 	for i := range units {
-		units[i] = uint16(b[2*i+at])<<8 | uint16(b[2*i+1-at])
+		units[i] = uint16(b[2*i+high])<<8 | uint16(b[2*i+1-high])
 	}
 	runes := utf16.Decode(units)
 	defer clear(runes)

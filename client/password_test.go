@@ -23,9 +23,9 @@ import (
 	"github.com/mpcd/mpcd/client"
 )
 
-var write = flag.Bool("write", false, "write the vectors anew")
+var write = flag.Bool("write", false, "regenerate the vectors")
 
-// passwordFile has the vectors for other languages; docs/BACKUP-FILES.md says what is in it.
+// passwordFile has the vectors for SDKs in other languages; docs/BACKUP-FILES.md describes it.
 const passwordFile = "testdata/passwords.json"
 
 type passwordVectors struct {
@@ -33,14 +33,14 @@ type passwordVectors struct {
 	Vectors []passwordVector
 }
 
-// passwordVector is a password as it was given, or a password file, and what becomes of it.
+// passwordVector is a password or password file, and its normalized form.
 type passwordVector struct {
 	Name       string
 	Password   string `json:",omitempty"` // in hex
 	File       string `json:",omitempty"` // in hex
-	Normalized string `json:",omitempty"` // in hex; none: refused
+	Normalized string `json:",omitempty"` // in hex; empty: the password is rejected
 	CipherText string `json:",omitempty"` // a backup that the normalized password opens
-	Older      string `json:",omitempty"` // one from before the rule: the bytes as they were given open it
+	Older      string `json:",omitempty"` // a backup that the unnormalized password opens
 }
 
 var passwords = map[string]string{
@@ -116,8 +116,7 @@ func passwordFiles() map[string]string {
 	}
 }
 
-// TestPasswordVectors keeps the rule, which other languages follow by these vectors. With
-// -write it makes them anew, for cases that are added.
+// The vectors specify the normalization for SDKs in other languages. With -write they are regenerated, to add cases.
 func TestPasswordVectors(t *testing.T) {
 	f, conn := newFake(t)
 	c := newClient(t, f, conn)
@@ -149,12 +148,12 @@ func TestPasswordVectors(t *testing.T) {
 				require.NoError(t, err, v.Name)
 			}
 		}
-		require.NoError(t, c.SetPassword(string(unhex(t, v.Normalized))), "as it comes out it goes in")
+		require.NoError(t, c.SetPassword(string(unhex(t, v.Normalized))), "normalizing again changes nothing")
 		_, err = c.DecryptBackup(t.Context(), v.CipherText, client.MethodPassword)
 		require.NoError(t, err, v.Name)
 		if v.Older != "" {
 			_, err = c.DecryptBackup(t.Context(), v.Older, client.MethodPassword)
-			require.ErrorIs(t, err, client.ErrWrongPassword, "%s: it was made with other bytes", v.Name)
+			require.ErrorIs(t, err, client.ErrWrongPassword, "%s: encrypted with the unnormalized bytes", v.Name)
 		}
 	}
 	for name := range passwords {
@@ -183,9 +182,9 @@ func writeVectors(t *testing.T, c *client.Client) {
 	vector := func(v passwordVector, given, text []byte) {
 		normalized, err := client.NormalizePassword(text)
 		if err == nil {
-			v.Normalized, v.CipherText = hex.EncodeToString(normalized), lockedWith(t, share.Bytes(), normalized)
+			v.Normalized, v.CipherText = hex.EncodeToString(normalized), encryptedWith(t, share.Bytes(), normalized)
 			if !bytes.Equal(normalized, given) {
-				v.Older = lockedWith(t, share.Bytes(), given)
+				v.Older = encryptedWith(t, share.Bytes(), given)
 			}
 		}
 		out.Vectors = append(out.Vectors, v)
@@ -212,14 +211,14 @@ func writeVectors(t *testing.T, c *client.Client) {
 	require.NoError(t, os.WriteFile(passwordFile, b.Bytes(), 0o644))
 }
 
-// lineOf is the first line of a password file, as `mpcd wallet` has always read it.
+// lineOf returns the first line of a password file, as `mpcd wallet` read it before normalization.
 func lineOf(b []byte) []byte {
 	line, _, _ := bytes.Cut(b, []byte("\n"))
 	return bytes.TrimSuffix(line, []byte("\r"))
 }
 
-// lockedWith is a backup whose password is these bytes.
-func lockedWith(t testing.TB, plain, password []byte) string {
+// encryptedWith returns a backup encrypted with the raw bytes of a password.
+func encryptedWith(t testing.TB, plain, password []byte) string {
 	t.Helper()
 	r, err := age.NewScryptRecipient(string(password))
 	require.NoError(t, err)
@@ -227,7 +226,7 @@ func lockedWith(t testing.TB, plain, password []byte) string {
 	return encryptedTo(t, plain, r)
 }
 
-// What is typed on one platform opens on another, and a password file is what is typed.
+// Different encodings of the same password, typed or in a file, open the same backup.
 func TestOnePasswordInManySpellings(t *testing.T) {
 	f, conn := newFake(t)
 	maker, opener := newClient(t, f, conn), newClient(t, f, conn)
@@ -248,7 +247,7 @@ func TestOnePasswordInManySpellings(t *testing.T) {
 	}
 }
 
-// A password that is refused leaves the one before in place, and is in no error.
+// A rejected password does not replace the one before, and is not quoted in an error.
 func TestRefusedPasswords(t *testing.T) {
 	f, conn := newFake(t)
 	c := newClient(t, f, conn)
@@ -268,8 +267,8 @@ func TestRefusedPasswords(t *testing.T) {
 	}
 }
 
-// The rule's output is valid, normalized, without other spaces, and stays as it is; nothing
-// that Go alone would add is in it.
+// A normalized password is valid, in NFC, and has no other spaces; normalizing it again changes nothing, and Go has not
+// inserted U+034F.
 func FuzzPassword(f *testing.F) {
 	for _, p := range passwords {
 		f.Add([]byte(p))
@@ -294,12 +293,12 @@ func FuzzPassword(f *testing.F) {
 		again, err := client.NormalizePassword(got)
 		require.NoError(t, err)
 		require.Equal(t, got, again)
-		const joiner = "\u034f" // what Go puts into a long run of marks
+		const joiner = "\u034f" // Go inserts it into long runs of marks
 		require.Equal(t, strings.Count(string(b), joiner), strings.Count(string(got), joiner))
 	})
 }
 
-// The work factor of new backups is the app's choice, within what every SDK opens.
+// The app chooses the work factor of new backups, within the range that every SDK opens.
 func TestWorkFactor(t *testing.T) {
 	f, conn := newFake(t)
 	for _, logN := range []int{-1, 0, 1, 14, 21, 30} {

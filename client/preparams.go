@@ -15,40 +15,36 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// PreParamsStore keeps the sets of pre-params that Prewarm makes, until an operation takes
-// them. What it is given is sealed and some 2 KiB: it has to be durable, not secret. Its
-// methods are called from several goroutines, at the same time.
+// PreParamsStore stores the sets of pre-params that Prewarm generates, until an operation uses them. An entry is
+// encrypted, so the store need not be secret, but it must be durable; an entry has about 2 KiB. Methods may be called
+// concurrently.
 //
-// A set must never come back once it was deleted: the service ends a run in which a wallet
-// sees one twice, and blames the device. So keep the store out of what the platform copies
-// to another device or restores later (iOS: isExcludedFromBackup; Android: noBackupFilesDir).
+// A deleted set must never reappear: the service aborts a run in which a wallet sees a set for the second time, and
+// blames the device. Exclude the store from what the platform copies to other devices or restores from a backup (iOS:
+// isExcludedFromBackup; Android: noBackupFilesDir).
 type PreParamsStore interface {
-	// PutPreParams keeps a sealed set under an id, a UUID that is new each time. The set is
-	// durable when it returns nil. Whether it is there after an error does not matter.
+	// PutPreParams stores an encrypted set under id, a fresh UUID. The set is durable once PutPreParams has returned
+	// nil. After an error it may be stored or not.
 	PutPreParams(ctx context.Context, id string, sealed []byte) error
-	// PreParams returns the sets that are there, by id, as PutPreParams was given them; none
-	// is no error. Each of two callers that race gets them all.
+	// PreParams returns all stored sets by id, as they were passed to PutPreParams. An empty store is not an error.
+	// Concurrent callers all get every set.
 	PreParams(ctx context.Context) (map[string][]byte, error)
-	// DeletePreParams removes a set for good. It returns true only when the set was there and
-	// its removal would survive a crash, and false when there is none; of two callers that
-	// race, one gets true. After an error the set may be there or not.
+	// DeletePreParams deletes a set permanently. It returns true only if the set existed and its deletion would survive
+	// a crash, and false if there was no such set. Of concurrent callers exactly one gets true. After an error the set
+	// may exist or not.
 	DeletePreParams(ctx context.Context, id string) (deleted bool, err error)
 }
 
-// WithPreParamsStore keeps the sets of Prewarm across restarts of the app, sealed to a key,
-// an age identity (AGE-SECRET-KEY-1..., see NewPreParamsKey) that the app keeps where the
-// platform keeps secrets, on this device alone. Who has the key can read the sets, which are
-// as secret as the shares that are made with them; who knows its recipient (age1...) can pass
-// a set of his own off as the app's, so that is a secret too. Several clients may share a
-// store, and a key.
+// WithPreParamsStore makes Prewarm's sets survive restarts of the app. They are encrypted to key, an age identity
+// (AGE-SECRET-KEY-1..., see NewPreParamsKey), which the app stores in the platform's key store, on this device only.
+// The key can decrypt the sets, which are as secret as the shares made with them. Its recipient (age1...) must be
+// secret too: with it an attacker could plant sets of their own. Several clients may use the same store and key.
 //
-// An operation takes a set by deleting it from the store: nothing that is computed from it
-// leaves the device before that is durable, and a set that cannot be deleted is not used. A
-// set is lost where the operation fails after that. What does not hold a set, for whatever
-// reason, is deleted and passed over; what another key sealed is left where it is, so that a
-// wrong key takes nothing away: an app that makes a new key deletes the old one's sets itself.
-// A store that fails fails no operation, which then makes its own set; only Prewarm returns
-// its errors.
+// An operation deletes a set from the store before it uses it: nothing computed from the set leaves the device until
+// the deletion is durable, and a set that cannot be deleted is not used. If the operation fails after that, the set is
+// lost. Entries that do not contain a valid set are deleted and skipped. Entries encrypted to another key are left
+// alone, so that a wrong key destroys nothing: an app that replaces its key must delete the old sets itself. Errors of
+// the store are returned by Prewarm only; an operation that gets one generates its own set.
 func WithPreParamsStore(store PreParamsStore, key string) Option {
 	return func(c *Client) error {
 		if store == nil {
@@ -56,14 +52,15 @@ func WithPreParamsStore(store PreParamsStore, key string) Option {
 		}
 		identity, err := age.ParseX25519Identity(strings.TrimSpace(key))
 		if err != nil { // age's error may quote the key
-			return errors.New("client: the key of the store of pre-params is not an age identity (AGE-SECRET-KEY-1...): make one with NewPreParamsKey")
+			return errors.New("client: the key of the store of pre-params is not an age identity " +
+				"(AGE-SECRET-KEY-1...): make one with NewPreParamsKey")
 		}
-		c.shelf = &shelf{store: store, key: identity, taken: make(map[string]bool)}
+		c.preParams = &preParamsPool{store: store, key: identity, taken: make(map[string]bool)}
 		return nil
 	}
 }
 
-// NewPreParamsKey makes a key for WithPreParamsStore. It is a secret.
+// NewPreParamsKey generates a key for WithPreParamsStore. The key is a secret.
 func NewPreParamsKey() (string, error) {
 	key, err := age.GenerateX25519Identity()
 	if err != nil {
@@ -72,19 +69,17 @@ func NewPreParamsKey() (string, error) {
 	return key.String(), nil
 }
 
-// Prewarm makes sets of pre-params until so many are ready. A new share with a SECP256K1 key
-// needs one when its client has WithDeviceHeldShares: seconds of this device's time, and of
-// all of its cores, that the operation then does without. Call it in the background, when
-// the app is idle; operations may go on meanwhile, and those that find no set make their own.
+// Prewarm generates sets of pre-params until the given number is ready. With WithDeviceHeldShares, each new share with
+// a SECP256K1 key needs a set; generating one takes all cores of this device for seconds, which an operation that finds
+// a prewarmed set saves. Call Prewarm in the background, when the app is idle. Operations may run meanwhile; one that
+// finds no set generates its own.
 //
-// The sets are in the store of WithPreParamsStore, and without one in memory; each is used
-// once. onProgress, which may be nil, hears how many sets are ready of how many are wanted,
-// first how many were, which may be more. Of two calls at the same time the second waits for
-// the first.
+// The sets are kept in the store of WithPreParamsStore, or in memory without one. Each is used once. onProgress, which
+// may be nil, is called with the numbers of ready and wanted sets, the first time before any set is generated; there
+// may be more ready than wanted. Concurrent calls run one after the other.
 //
-// It returns ctx's error once ctx is done, and the store's error at once: what was kept until
-// then is kept. It counts what is there as it begins, and makes nothing up for sets that are
-// taken meanwhile.
+// When ctx is done or the store fails, Prewarm returns the error; sets stored by then stay. It counts the existing sets
+// only at the beginning, and does not replace sets that operations take meanwhile.
 func (c *Client) Prewarm(ctx context.Context, sets int, onProgress func(ready, of int)) error {
 	select {
 	case c.prewarming <- struct{}{}:
@@ -92,7 +87,7 @@ func (c *Client) Prewarm(ctx context.Context, sets int, onProgress func(ready, o
 		return fmt.Errorf("client: %w", context.Cause(ctx))
 	}
 	defer func() { <-c.prewarming }()
-	ready, err := c.ready(ctx)
+	ready, err := c.countReady(ctx)
 	if err != nil {
 		return err
 	}
@@ -105,7 +100,7 @@ func (c *Client) Prewarm(ctx context.Context, sets int, onProgress func(ready, o
 		if err != nil {
 			return fmt.Errorf("client: %w", err)
 		}
-		if err := c.keepPreParams(ctx, pre); err != nil {
+		if err := c.storePreParams(ctx, pre); err != nil {
 			return err
 		}
 		onProgress(ready+1, sets)
@@ -113,64 +108,63 @@ func (c *Client) Prewarm(ctx context.Context, sets int, onProgress func(ready, o
 	return nil
 }
 
-// ready counts the sets that an operation could take.
-func (c *Client) ready(ctx context.Context) (n int, err error) {
-	if c.shelf != nil {
-		return c.shelf.count(ctx)
+// countReady counts the sets that an operation could use.
+func (c *Client) countReady(ctx context.Context) (n int, err error) {
+	if c.preParams != nil {
+		return c.preParams.count(ctx)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.ahead), nil
+	return len(c.prewarmed), nil
 }
 
-func (c *Client) keepPreParams(ctx context.Context, pre *tss.PreParams) error {
-	if c.shelf != nil {
-		defer pre.Wipe() // kept or not: one copy is enough
-		return c.shelf.put(ctx, pre)
+func (c *Client) storePreParams(ctx context.Context, pre *tss.PreParams) error {
+	if c.preParams != nil {
+		defer pre.Wipe()
+		return c.preParams.put(ctx, pre)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ahead = append(c.ahead, pre)
+	c.prewarmed = append(c.prewarmed, pre)
 	return nil
 }
 
-// madeAhead takes a set that was made ahead, or returns nil. Nobody else gets it, nor did.
-func (c *Client) madeAhead(ctx context.Context) *tss.PreParams {
-	if c.shelf != nil {
-		return c.shelf.take(ctx)
+// takePrewarmed removes and returns a set that Prewarm generated, or returns nil. No set is returned twice.
+func (c *Client) takePrewarmed(ctx context.Context) *tss.PreParams {
+	if c.preParams != nil {
+		return c.preParams.takeSet(ctx)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := len(c.ahead)
+	n := len(c.prewarmed)
 	if n == 0 {
 		return nil
 	}
-	pre := c.ahead[n-1]
-	c.ahead[n-1], c.ahead = nil, c.ahead[:n-1]
+	pre := c.prewarmed[n-1]
+	c.prewarmed[n-1], c.prewarmed = nil, c.prewarmed[:n-1]
 	return pre
 }
 
-// A sealed set is an age file with one X25519 recipient, and its plaintext the encoded set.
-// A stanza that age ignores holds the id that it was kept under, so that a copy of it under
-// another id is not another set:
+// A sealed set is an age file with one X25519 recipient whose plaintext is the encoded set. A stanza that age ignores
+// has the id under which the set is stored, so that a copy under another id is not accepted as another set:
 //
 //	-> mpcd-pre-params <id>
 const preParamsStanza = "mpcd-pre-params"
 
-// shelf is the app's store of pre-params, which is not believed: what comes from it may be
-// old, cut, swapped, or somebody else's.
-type shelf struct {
+// preParamsPool keeps sets in the app's store. It does not trust the store, whose entries may be old, truncated,
+// swapped or forged.
+type preParamsPool struct {
 	store PreParamsStore
 	key   *age.X25519Identity
 
 	mu    sync.Mutex      // guards taken
-	taken map[string]bool // ids that this client has taken, or need not look at again
+	taken map[string]bool // ids of sets that were claimed, and must not be used again
 }
 
-// Format implements fmt.Formatter: a shelf has a key.
-func (*shelf) Format(f fmt.State, _ rune) { secret.Format(f) }
+// Format implements fmt.Formatter: it prints "[redacted]", since a pool has a key.
+func (*preParamsPool) Format(f fmt.State, _ rune) { secret.Format(f) }
 
-func (s *shelf) put(ctx context.Context, pre *tss.PreParams) error {
+func (s *preParamsPool) put(ctx context.Context, pre *tss.PreParams) error {
 	encoded, err := pre.Encode()
 	if err != nil {
 		return fmt.Errorf("client: %w", err)
@@ -188,43 +182,42 @@ func (s *shelf) put(ctx context.Context, pre *tss.PreParams) error {
 	if err != nil {
 		return fmt.Errorf("client: seal pre-params: %w", err)
 	}
-	return storeFailed(s.store.PutPreParams(ctx, id, sealed.Bytes()))
+	return wrapStoreError(s.store.PutPreParams(ctx, id, sealed.Bytes()))
 }
 
-func storeFailed(err error) error {
+func wrapStoreError(err error) error {
 	if err == nil {
 		return nil
 	}
 	return fmt.Errorf("client: the store of pre-params: %w", err)
 }
 
-// count counts the sets that are there for this client, and clears away what is none.
-func (s *shelf) count(ctx context.Context) (n int, err error) {
-	kept, err := s.store.PreParams(ctx)
+// count counts the sets that this client can use, and deletes invalid entries.
+func (s *preParamsPool) count(ctx context.Context) (n int, err error) {
+	stored, err := s.store.PreParams(ctx)
 	if err != nil {
-		return 0, storeFailed(err)
+		return 0, wrapStoreError(err)
 	}
-	for id, sealed := range kept {
+	for id, sealed := range stored {
 		pre, err := s.open(id, sealed)
 		switch {
-		case err == nil && !s.has(id):
+		case err == nil && !s.isClaimed(id):
 			n++
 		case err != nil && !errors.Is(err, errOtherKey):
-			_, _ = s.store.DeletePreParams(ctx, id) // if it fails, the next look finds it again
+			_, _ = s.store.DeletePreParams(ctx, id) // if it fails, the next call tries again
 		}
 		pre.Wipe()
 	}
 	return n, nil
 }
 
-// take takes a set out of the store. When it returns one, the store's word is that it is
-// gone from there for good, and that nobody else was told so.
-func (s *shelf) take(ctx context.Context) *tss.PreParams {
-	kept, err := s.store.PreParams(ctx)
+// takeSet returns a set that the store has confirmed to have deleted, or nil.
+func (s *preParamsPool) takeSet(ctx context.Context) *tss.PreParams {
+	stored, err := s.store.PreParams(ctx)
 	if err != nil {
 		return nil
 	}
-	for id, sealed := range kept {
+	for id, sealed := range stored {
 		if !s.claim(id) {
 			continue
 		}
@@ -237,15 +230,15 @@ func (s *shelf) take(ctx context.Context) *tss.PreParams {
 			s.release(id)
 		}
 		if opened == nil && deleted && err == nil {
-			return pre // its id stays claimed, whatever the store lists later
+			return pre // its id stays claimed, even if the store lists it again
 		}
 		pre.Wipe()
 	}
 	return nil
 }
 
-// claim reports whether no other operation of this client has the set with the id.
-func (s *shelf) claim(id string) bool {
+// claim claims the set with the id for the calling operation. It returns false if another operation has claimed it.
+func (s *preParamsPool) claim(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.taken[id] {
@@ -255,13 +248,13 @@ func (s *shelf) claim(id string) bool {
 	return true
 }
 
-func (s *shelf) has(id string) bool {
+func (s *preParamsPool) isClaimed(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.taken[id]
 }
 
-func (s *shelf) release(id string) {
+func (s *preParamsPool) release(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.taken, id)
@@ -272,9 +265,9 @@ var (
 	errNoSet    = errors.New("it is not the set with this id")
 )
 
-// open opens a sealed set, and checks it in full. It fails with errOtherKey, or with another
-// error when what is sealed is not a set that was kept under id.
-func (s *shelf) open(id string, sealed []byte) (*tss.PreParams, error) {
+// open decrypts and fully checks a sealed set. It fails with errOtherKey if the set is encrypted to another key, and
+// with another error if it is not a valid set that was stored under id.
+func (s *preParamsPool) open(id string, sealed []byte) (*tss.PreParams, error) {
 	plain, err := decrypt(sealed, s.key)
 	encoded := secret.New(plain)
 	defer encoded.Wipe()

@@ -23,27 +23,27 @@ import (
 	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
 
-// cupboard is an app's store of pre-params, in memory. It can fail, and lie.
-type cupboard struct {
+// memoryStore is a PreParamsStore in memory. It can fail, and lie.
+type memoryStore struct {
 	mu      sync.Mutex // guards what follows
 	sets    map[string][]byte
 	calls   []string
 	fail    map[string]error // by method
-	listed  func()           // called, without mu, when sets were listed
-	deleted func()           // called, without mu, when a set is gone
-	lies    bool             // it says that sets are deleted, and keeps them
+	listed  func()           // called without mu after sets were listed
+	deleted func()           // called without mu after a set was deleted
+	lies    bool             // reports sets as deleted, and keeps them
 }
 
-func newCupboard() *cupboard {
-	return &cupboard{sets: map[string][]byte{}, fail: map[string]error{}}
+func newMemoryStore() *memoryStore {
+	return &memoryStore{sets: map[string][]byte{}, fail: map[string]error{}}
 }
 
-func (c *cupboard) begin(method string) error {
+func (c *memoryStore) begin(method string) error {
 	c.calls = append(c.calls, method)
 	return c.fail[method]
 }
 
-func (c *cupboard) PutPreParams(_ context.Context, id string, sealed []byte) error {
+func (c *memoryStore) PutPreParams(_ context.Context, id string, sealed []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.begin("put"); err != nil {
@@ -53,7 +53,7 @@ func (c *cupboard) PutPreParams(_ context.Context, id string, sealed []byte) err
 	return nil
 }
 
-func (c *cupboard) PreParams(context.Context) (map[string][]byte, error) {
+func (c *memoryStore) PreParams(context.Context) (map[string][]byte, error) {
 	c.mu.Lock()
 	sets, err, then := maps.Clone(c.sets), c.begin("list"), c.listed
 	c.listed = nil
@@ -64,7 +64,7 @@ func (c *cupboard) PreParams(context.Context) (map[string][]byte, error) {
 	return sets, err
 }
 
-func (c *cupboard) DeletePreParams(_ context.Context, id string) (bool, error) {
+func (c *memoryStore) DeletePreParams(_ context.Context, id string) (bool, error) {
 	c.mu.Lock()
 	err := c.begin("delete")
 	_, there := c.sets[id]
@@ -79,15 +79,15 @@ func (c *cupboard) DeletePreParams(_ context.Context, id string) (bool, error) {
 	return there, err
 }
 
-func (c *cupboard) put(id string, sealed []byte) { c.sets[id] = sealed }
+func (c *memoryStore) put(id string, sealed []byte) { c.sets[id] = sealed }
 
-func (c *cupboard) ids() []string {
+func (c *memoryStore) ids() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Sorted(maps.Keys(c.sets))
 }
 
-// source hands out committed sets, and counts them.
+// source returns sets from the repository's test data, and counts them.
 type source struct {
 	tests *tsstest.Source
 	mu    sync.Mutex // guards made
@@ -117,7 +117,7 @@ func newKey(t *testing.T) string {
 	return key
 }
 
-// newWarm returns a client of a device on a store; nil: in memory.
+// newWarm returns a device-held client with a store; nil: sets are kept in memory.
 func newWarm(t *testing.T, store client.PreParamsStore, key string, s *source, opts ...client.Option) *client.Client {
 	t.Helper()
 	opts = append(opts, client.WithDeviceHeldShares())
@@ -132,20 +132,20 @@ func newWarm(t *testing.T, store client.PreParamsStore, key string, s *source, o
 
 type nowhere struct{ grpc.ClientConnInterface }
 
-// modulus tells sets apart. It is public.
+// modulus identifies a set. It is public.
 func modulus(pre *tss.PreParams) string {
 	n, _ := pre.Moduli()
 	return n.String()
 }
 
-// counts collects what Prewarm reports.
+// counts records the progress of Prewarm.
 type counts [][2]int
 
 func (c *counts) add(ready, of int) { *c = append(*c, [2]int{ready, of}) }
 
-// Prewarm makes what is missing, in memory and in a store, and what it made is used once.
+// Prewarm generates the missing sets, in memory and in a store, and each set is used once.
 func TestPrewarmTopsUp(t *testing.T) {
-	for name, store := range map[string]client.PreParamsStore{"memory": nil, "store": newCupboard()} {
+	for name, store := range map[string]client.PreParamsStore{"memory": nil, "store": newMemoryStore()} {
 		t.Run(name, func(t *testing.T) {
 			s := newSource(t, 0)
 			c := newWarm(t, store, newKey(t), s)
@@ -167,9 +167,9 @@ func TestPrewarmTopsUp(t *testing.T) {
 	}
 }
 
-// The app restarts: what it kept is there for the next client, once.
+// After a restart of the app, a stored set is used, once.
 func TestStoredSetIsUsedAfterARestart(t *testing.T) {
-	store, key, s := newCupboard(), newKey(t), newSource(t, 0)
+	store, key, s := newMemoryStore(), newKey(t), newSource(t, 0)
 	require.NoError(t, newWarm(t, store, key, s).Prewarm(t.Context(), 1, nil))
 	want, err := newSource(t, 0).next(t.Context())
 	require.NoError(t, err)
@@ -180,7 +180,7 @@ func TestStoredSetIsUsedAfterARestart(t *testing.T) {
 	require.Nil(t, newWarm(t, store, key, s).TakePreParams(t.Context()))
 }
 
-// secretsOf returns the encoding of a set, and the numbers in it.
+// secretsOf returns the encoding of a set, and its numbers.
 func secretsOf(t *testing.T, pre *tss.PreParams) (encoded []byte, numbers [][]byte) {
 	t.Helper()
 	b, err := pre.Encode()
@@ -196,10 +196,9 @@ func secretsOf(t *testing.T, pre *tss.PreParams) (encoded []byte, numbers [][]by
 	return b.Reveal(), numbers
 }
 
-// What the store is given is an age file that the app's key opens, and nothing of a set
-// can be seen in it.
+// The store gets an age file that the app's key opens, without any part of the set in the clear.
 func TestStoreHoldsNothingInTheClear(t *testing.T) {
-	store, key := newCupboard(), newKey(t)
+	store, key := newMemoryStore(), newKey(t)
 	require.NoError(t, newWarm(t, store, key, newSource(t, 0)).Prewarm(t.Context(), 1, nil))
 	pre, err := newSource(t, 0).next(t.Context())
 	require.NoError(t, err)
@@ -210,7 +209,7 @@ func TestStoreHoldsNothingInTheClear(t *testing.T) {
 		require.Empty(t, leaks.Find(sealed, n))
 	}
 	for _, n := range numbers {
-		require.NotEmpty(t, leaks.Find(encoded, n), "the control")
+		require.NotEmpty(t, leaks.Find(encoded, n), "positive control")
 	}
 	identity, err := age.ParseX25519Identity(key)
 	require.NoError(t, err)
@@ -220,12 +219,12 @@ func TestStoreHoldsNothingInTheClear(t *testing.T) {
 	require.NoError(t, err)
 	plain, err := io.ReadAll(r)
 	require.NoError(t, err)
-	require.True(t, bytes.Equal(encoded, plain), "its plaintext is tss's own encoding")
+	require.True(t, bytes.Equal(encoded, plain), "the plaintext is package tss's encoding")
 }
 
-// A set is handed out only when it is gone for good.
+// A set is used only if its deletion succeeded.
 func TestSetThatCannotBeDeletedIsNotUsed(t *testing.T) {
-	store, s := newCupboard(), newSource(t, 0)
+	store, s := newMemoryStore(), newSource(t, 0)
 	c := newWarm(t, store, newKey(t), s)
 	require.NoError(t, c.Prewarm(t.Context(), 2, nil))
 	store.fail["delete"] = errors.New("the disk is full")
@@ -235,14 +234,13 @@ func TestSetThatCannotBeDeletedIsNotUsed(t *testing.T) {
 	store.calls = nil
 	require.NotNil(t, c.TakePreParams(t.Context()))
 	require.Equal(t, []string{"list", "delete"}, store.calls)
-	store.fail["list"] = errors.New("the disk is gone")
+	store.fail["list"] = errors.New("the disk has failed")
 	require.Nil(t, c.TakePreParams(t.Context()))
 }
 
-// The app dies when a set is deleted and nothing of it was used: the set is lost, and is not
-// used later.
+// If the app crashes after a set was deleted and before it was used, the set is lost, and not used later.
 func TestCrashAfterTheDelete(t *testing.T) {
-	store, key, s := newCupboard(), newKey(t), newSource(t, 0)
+	store, key, s := newMemoryStore(), newKey(t), newSource(t, 0)
 	ctx, crash := context.WithCancel(t.Context())
 	store.deleted = crash
 	c := newWarm(t, store, key, s)
@@ -255,7 +253,7 @@ func TestCrashAfterTheDelete(t *testing.T) {
 	require.NotEqual(t, modulus(lost), modulus(again.TakePreParams(t.Context())))
 }
 
-// labelled adds the stanza that names a set, or another.
+// labelled adds stanzas that name a set.
 type labelled struct {
 	*age.X25519Recipient
 	stanza []*age.Stanza
@@ -266,7 +264,7 @@ func (l labelled) Wrap(fileKey []byte) ([]*age.Stanza, error) {
 	return append(all, l.stanza...), err
 }
 
-// sealTo makes what a store may hold, with age alone.
+// sealTo makes a store's entry with package age.
 func sealTo(t *testing.T, key string, plain []byte, ids ...string) []byte {
 	t.Helper()
 	identity, err := age.ParseX25519Identity(key)
@@ -283,9 +281,9 @@ func sealTo(t *testing.T, key string, plain []byte, ids ...string) []byte {
 	return out.Bytes()
 }
 
-// What a store gives back is input from outside: what is no set of this client's is never
-// used, stands in nobody's way, and is cleared away unless another key made it.
-func TestStoreGivesSomethingElse(t *testing.T) {
+// The store's entries are untrusted input: one that is not a valid set of this client is never used, does not prevent
+// the use of others, and is deleted unless it is encrypted to another key.
+func TestInvalidStoreEntries(t *testing.T) {
 	key, other, id, elsewhere := newKey(t), newKey(t), uuid.NewString(), uuid.NewString()
 	pre, err := newSource(t, 0).next(t.Context())
 	require.NoError(t, err)
@@ -296,7 +294,7 @@ func TestStoreGivesSomethingElse(t *testing.T) {
 		b[at] ^= 1
 		return b
 	}
-	// One bit of a number: everything is there, and it is not a set.
+	// One flipped bit in a number makes the set invalid.
 	weak := flipped(encoded, bytes.Index(encoded, numbers[0])+100)
 	for name, c := range map[string]struct {
 		sealed []byte
@@ -314,9 +312,9 @@ func TestStoreGivesSomethingElse(t *testing.T) {
 		"another id first":         {sealed: sealTo(t, key, encoded, elsewhere, id)},
 		"no set inside":            {sealed: sealTo(t, key, []byte("x"), id)},
 		"nothing inside":           {sealed: sealTo(t, key, nil, id)},
-		"a set that is none":       {sealed: sealTo(t, key, weak, id)},
+		"an invalid set":           {sealed: sealTo(t, key, weak, id)},
 		"too long":                 {sealed: sealTo(t, key, append(bytes.Clone(encoded), make([]byte, 1<<20)...), id)},
-		"somebody else's":          {sealed: sealTo(t, other, encoded, id), stays: true},
+		"to another key":           {sealed: sealTo(t, other, encoded, id), stays: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			want := []string{}
@@ -331,14 +329,14 @@ func TestStoreGivesSomethingElse(t *testing.T) {
 					require.Equal(t, counts{{0, 0}}, seen)
 				},
 			} {
-				store := newCupboard()
+				store := newMemoryStore()
 				store.put(id, c.sealed)
 				cl := newWarm(t, store, key, newSource(t, 0))
 				use(cl)
 				require.ElementsMatch(t, want, store.ids())
 			}
-			// It does not count, and a good set beside it is found.
-			store, s := newCupboard(), newSource(t, 3)
+			// It is not counted, and a valid set next to it is found.
+			store, s := newMemoryStore(), newSource(t, 3)
 			store.put(id, c.sealed)
 			cl := newWarm(t, store, key, s)
 			require.NoError(t, cl.Prewarm(t.Context(), 1, nil))
@@ -347,15 +345,14 @@ func TestStoreGivesSomethingElse(t *testing.T) {
 			require.ElementsMatch(t, want, store.ids())
 		})
 	}
-	store := newCupboard()
+	store := newMemoryStore()
 	store.put(id, good)
-	require.NotNil(t, newWarm(t, store, key, newSource(t, 0)).TakePreParams(t.Context()), "the control")
+	require.NotNil(t, newWarm(t, store, key, newSource(t, 0)).TakePreParams(t.Context()), "positive control")
 }
 
-// With the wrong key the store's sets are of no use, and none is lost: the right one finds
-// them all.
-func TestWrongKeyTakesNothingAway(t *testing.T) {
-	store, key, s := newCupboard(), newKey(t), newSource(t, 0)
+// With the wrong key no set can be used, and none is deleted: with the right key all are still found.
+func TestWrongKeyDeletesNothing(t *testing.T) {
+	store, key, s := newMemoryStore(), newKey(t), newSource(t, 0)
 	require.NoError(t, newWarm(t, store, key, s).Prewarm(t.Context(), 2, nil))
 	wrong := newWarm(t, store, newKey(t), s)
 	require.Nil(t, wrong.TakePreParams(t.Context()))
@@ -368,12 +365,12 @@ func TestWrongKeyTakesNothingAway(t *testing.T) {
 	require.Len(t, store.ids(), 1)
 }
 
-// Many operations of two clients want sets at once, while Prewarm works: no two get one. Where
-// the store keeps what it says is deleted, a client's own memory still tells.
+// Operations of two clients take sets concurrently while Prewarm runs: none is taken twice. If the store keeps sets
+// that it reports as deleted, that still holds within a client.
 func TestNoSetIsTakenTwice(t *testing.T) {
 	for _, lies := range []bool{false, true} {
 		t.Run(fmt.Sprintf("lies=%v", lies), func(t *testing.T) {
-			store, key, s := newCupboard(), newKey(t), newSource(t, 0)
+			store, key, s := newMemoryStore(), newKey(t), newSource(t, 0)
 			store.lies = lies
 			clients := []*client.Client{newWarm(t, store, key, s)}
 			if !lies {
@@ -398,22 +395,22 @@ func TestNoSetIsTakenTwice(t *testing.T) {
 			}
 			wg.Wait()
 			require.NoError(t, errors.Join(warmed...))
-			for range tsstest.NewSource().Len() + 1 { // what is left
+			for range tsstest.NewSource().Len() + 1 { // those that are left
 				if pre := clients[0].TakePreParams(t.Context()); pre != nil {
 					taken = append(taken, modulus(pre))
 				}
 			}
 			require.Len(t, taken, s.made)
-			require.LessOrEqual(t, s.made, tsstest.NewSource().Len(), "each committed set was made once")
+			require.LessOrEqual(t, s.made, tsstest.NewSource().Len(), "each set of the test data was returned once")
 			slices.Sort(taken)
 			require.Len(t, slices.Compact(taken), s.made)
 		})
 	}
 }
 
-// Another client is faster, between the listing and the deleting: the store tells.
-func TestAnotherClientIsFaster(t *testing.T) {
-	store, key, s := newCupboard(), newKey(t), newSource(t, 0)
+// If another client deletes a set between listing and deletion, the set is not used.
+func TestAnotherClientTakesTheSet(t *testing.T) {
+	store, key, s := newMemoryStore(), newKey(t), newSource(t, 0)
 	one, two := newWarm(t, store, key, s), newWarm(t, store, key, s)
 	require.NoError(t, one.Prewarm(t.Context(), 1, nil))
 	var got *tss.PreParams
@@ -422,9 +419,9 @@ func TestAnotherClientIsFaster(t *testing.T) {
 	require.NotNil(t, got)
 }
 
-// What was taken is not ready, even where the store still has it.
+// A set that was taken does not count as ready, even if the store still lists it.
 func TestTakenSetDoesNotCount(t *testing.T) {
-	store, s := newCupboard(), newSource(t, 0)
+	store, s := newMemoryStore(), newSource(t, 0)
 	store.lies = true
 	c := newWarm(t, store, newKey(t), s)
 	require.NoError(t, c.Prewarm(t.Context(), 1, nil))
@@ -433,10 +430,10 @@ func TestTakenSetDoesNotCount(t *testing.T) {
 	require.Equal(t, 2, s.made)
 }
 
-// Two at once make no more than the larger of them wants.
+// Two concurrent calls generate no more sets than the larger number wanted.
 func TestTwoPrewarmsAtOnce(t *testing.T) {
 	s := newSource(t, 0)
-	c := newWarm(t, newCupboard(), newKey(t), s)
+	c := newWarm(t, newMemoryStore(), newKey(t), s)
 	var wg sync.WaitGroup
 	errs := make([]error, 3)
 	for i := range errs {
@@ -447,10 +444,10 @@ func TestTwoPrewarmsAtOnce(t *testing.T) {
 	require.Equal(t, 3, s.made)
 }
 
-// Prewarm ends with its context, in the middle of a search and while it waits for another;
-// what it made stays, and the next goes on from there.
+// Prewarm ends with its context, both while it generates a set and while it waits for another call. The sets generated
+// by then stay, and count for the next call.
 func TestPrewarmIsCancelled(t *testing.T) {
-	store, s := newCupboard(), newSource(t, 0)
+	store, s := newMemoryStore(), newSource(t, 0)
 	c := newWarm(t, store, newKey(t), s)
 	searching := make(chan struct{})
 	c.SetPreParamsSource(func(ctx context.Context) (*tss.PreParams, error) {
@@ -475,10 +472,9 @@ func TestPrewarmIsCancelled(t *testing.T) {
 	require.Len(t, store.ids(), 2)
 }
 
-// A store that fails ends Prewarm with its own error, and the set that it did not keep is
-// nowhere.
+// If the store fails, Prewarm returns its error, and the set is not kept in memory.
 func TestPrewarmAndAStoreThatFails(t *testing.T) {
-	store := newCupboard()
+	store := newMemoryStore()
 	c := newWarm(t, store, newKey(t), newSource(t, 0))
 	for _, method := range []string{"put", "list"} {
 		full := errors.New("the disk is full")
@@ -496,13 +492,13 @@ func TestPreParamsStoreOption(t *testing.T) {
 	_, err := client.New(nowhere{}, client.WithPreParamsStore(nil, key))
 	require.EqualError(t, err, "client: a store of pre-params must not be nil")
 	for _, bad := range []string{"", key[:len(key)-1], "age1" + key} {
-		_, err := client.New(nowhere{}, client.WithPreParamsStore(newCupboard(), bad))
+		_, err := client.New(nowhere{}, client.WithPreParamsStore(newMemoryStore(), bad))
 		require.ErrorContains(t, err, "is not an age identity")
 		if bad != "" {
 			require.NotContains(t, err.Error(), bad)
 		}
 	}
-	c, err := client.New(nowhere{}, client.WithPreParamsStore(newCupboard(), " "+key+"\n"))
+	c, err := client.New(nowhere{}, client.WithPreParamsStore(newMemoryStore(), " "+key+"\n"))
 	require.NoError(t, err)
 	require.NotContains(t, fmt.Sprintf("%+v %#v", c, c), key)
 }

@@ -6,7 +6,7 @@ import (
 	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
 )
 
-// The steps of an operation, as Progress.Status has them.
+// The values of Progress.Status.
 const (
 	StatusQueued     = "Queued"
 	StatusReading    = "Reading share"
@@ -18,34 +18,34 @@ const (
 	StatusDone       = "Done"
 )
 
-// The operations, as Progress.Operation has them.
+// The values of Progress.Operation.
 const (
 	OperationCreate    = "create"
 	OperationBackup    = "backup"
 	OperationProvision = "provision"
 )
 
-// Progress is one step of an operation, the SDK's own steps and the service's in one order.
-// A status may come twice. A failure is the operation's error, never a Progress.
+// Progress is one step of an operation: the SDK's own steps and the service's, in one sequence. A status may occur more
+// than once. A failure is returned as the operation's error, never as a Progress.
 type Progress struct {
 	Status        string
-	Done          bool   // true in the last Progress of an operation that succeeded, and only there
+	Done          bool   // true only in the last Progress of a successful operation
 	Percent       uint32 // 0 to 100 of the whole operation; never falls
 	Operation     string
 	Curve         string        // set while a share is being generated
 	Round, Rounds uint32        // of the protocol; both 0 while pre-params are being made
-	Elapsed       time.Duration // since the call began, over all its attempts
-	SessionID     string        // of the service's session, for support; empty before there is one
+	Elapsed       time.Duration // since the call began, including earlier attempts
+	SessionID     string        // of the service's session, for support requests; empty until there is one
 	Sequence      uint32
 	QueuePosition uint32 // how many runs are ahead, while queued
 	Attempt       uint32
 }
 
-// ProgressFunc is told each step. It is called in the operation's own goroutine, never
-// concurrently, and holds the operation up until it returns. nil is allowed.
+// ProgressFunc is called with each step. It is called from the operation's goroutine, never concurrently, and blocks
+// the operation until it returns. It may be nil.
 type ProgressFunc func(Progress)
 
-// statuses has no word for STATUS_DONE: that word is the SDK's.
+// statuses has no entry for STATUS_DONE: the operation is done only after the SDK's own steps.
 var statuses = map[mpcdv1.Status]string{
 	mpcdv1.Status_STATUS_QUEUED:           StatusQueued,
 	mpcdv1.Status_STATUS_READING_SHARE:    StatusReading,
@@ -56,10 +56,10 @@ var statuses = map[mpcdv1.Status]string{
 	mpcdv1.Status_STATUS_STORING_SHARE:    StatusStoring,
 }
 
-// Percentages of the whole at which the SDK's own steps begin.
+// Percentages of the operation at which steps begin.
 const (
 	percentDecrypting = 2
-	percentRun        = 5 // where the service's part of a provision run begins
+	percentRun        = 5 // the service's run, in a provision
 	percentEncrypting = 90
 	percentStoring    = 95
 )
@@ -68,7 +68,7 @@ const (
 type reporter struct {
 	report   ProgressFunc
 	start    time.Time
-	from, to uint32 // the service's part of the whole, in percent
+	from, to uint32 // the percentages at which the service's run begins and ends
 	last     Progress
 }
 
@@ -83,15 +83,14 @@ func newReporter(report ProgressFunc, operation string) *reporter {
 	return r
 }
 
-// step reports a step of the SDK's own.
+// step reports one of the SDK's own steps.
 func (r *reporter) step(status string, percent uint32) {
 	r.send(Progress{Status: status, Done: status == StatusDone, Percent: percent,
 		SessionID: r.last.SessionID, Sequence: r.last.Sequence, Attempt: r.last.Attempt})
 }
 
-// service reports a step of the service's, never as done: the app still has to store the
-// share. Held back are what statuses has no word for, and a backup's storing, which comes
-// before the SDK encrypts.
+// service reports a step of the service, never as done: the app still has to store the share. It skips statuses that
+// the SDK does not know, and a backup's storing in the service, since the SDK's encrypting comes after it.
 func (r *reporter) service(p *mpcdv1.Progress) {
 	status := statuses[p.GetStatus()]
 	if status == "" || status == StatusStoring && r.last.Operation == OperationBackup {
@@ -100,13 +99,13 @@ func (r *reporter) service(p *mpcdv1.Progress) {
 	r.send(Progress{
 		Status: status, Percent: r.from + min(p.GetPercent(), 100)*(r.to-r.from)/100,
 		Curve: string(curveOf(p.GetCurve())), Round: p.GetRound(), Rounds: p.GetRounds(),
-		SessionID: p.GetSessionId(), Sequence: p.GetSequence(), QueuePosition: p.GetQueuePosition(), Attempt: p.GetAttempt(),
+		SessionID: p.GetSessionId(), Sequence: p.GetSequence(),
+		QueuePosition: p.GetQueuePosition(), Attempt: p.GetAttempt(),
 	})
 }
 
-// making reports that this device has no pre-params and makes them, which the service knows
-// nothing of.
-func (r *reporter) making() {
+// generatingPreParams reports that this device generates pre-params, which the service cannot see.
+func (r *reporter) generatingPreParams() {
 	r.send(Progress{Status: StatusGenerating, Percent: r.last.Percent, Curve: string(CurveSecp256k1),
 		SessionID: r.last.SessionID, Sequence: r.last.Sequence, Attempt: r.last.Attempt})
 }

@@ -1,8 +1,7 @@
 package client
 
-// The reasons of the service's errors, as Reason and Error.Reason have them. docs/HTTP.md says which
-// code each comes with, and the comments of the API which call may answer which. A later service may
-// have more.
+// The reasons of the service's errors, as returned by Reason and in Error.Reason. docs/HTTP.md lists the code of each,
+// and the API's comments list the reasons of each call. A later service may have more.
 const (
 	ReasonInvalidArgument  = "INVALID_ARGUMENT"
 	ReasonShareMalformed   = "SHARE_MALFORMED"

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The SDK has a constant for each reason of the service, and for nothing else.
+// The SDK's constants are exactly the service's reasons.
 func TestReasonsAreTheServices(t *testing.T) {
 	t.Parallel()
 	ofService := texts(t, "../internal/session/errors.go", "Err", func(value ast.Expr) ast.Expr {
@@ -29,8 +29,8 @@ func TestReasonsAreTheServices(t *testing.T) {
 	require.Equal(t, ofService, texts(t, "reasons.go", "Reason", func(value ast.Expr) ast.Expr { return value }))
 }
 
-// texts returns the texts that a file's declarations give to names with a prefix, by the rest of
-// the name. textOf finds the text in a value, or returns nil.
+// texts returns the string values that a file declares for names with a prefix, by the rest of the name. textOf returns
+// the string in a declaration's value, or nil.
 func texts(t *testing.T, file, prefix string, textOf func(ast.Expr) ast.Expr) map[string]string {
 	t.Helper()
 	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)

@@ -26,14 +26,14 @@ import (
 	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
 )
 
-// unreliable is a connection to a fake on which ProvisionWallet attaches by request id, as
-// the real service does, and on which calls fail as a test wants.
+// unreliable is a connection to a fake. ProvisionWallet attaches by request id, as with the real service, and calls
+// fail as the test specifies.
 type unreliable struct {
 	grpc.ClientConnInterface
 	t *testing.T
 
-	// fault says what becomes of the nth attach (from 1) before its message i (from 0); nil
-	// lets it pass. For a unary call, i is 0.
+	// fault returns the error with which the nth stream (from 1) fails before its message i (from 0), or nil. For a unary
+	// call, i is 0.
 	fault func(method string, n, i int) error
 
 	mu       sync.Mutex // guards what follows
@@ -84,7 +84,7 @@ type attachment struct {
 	todo []*mpcdv1.ProvisionWalletResponse
 }
 
-// SendMsg starts the run where the request id is new, and attaches to it where it is not.
+// SendMsg starts a run if the request id is new, and attaches to its run otherwise.
 func (a *attachment) SendMsg(m any) error {
 	req, ok := m.(*mpcdv1.ProvisionWalletRequest)
 	require.True(a.u.t, ok)
@@ -92,7 +92,7 @@ func (a *attachment) SendMsg(m any) error {
 	defer a.u.mu.Unlock()
 	a.u.requests = append(a.u.requests, proto.CloneOf(req))
 	if err := a.u.fault(provisionMethod, a.n, -1); err != nil {
-		return nil // the request is lost, which RecvMsg tells
+		return nil // RecvMsg returns the error
 	}
 	all, there := a.u.events[req.GetRequestId()]
 	if !there {
@@ -133,14 +133,23 @@ func (a *attachment) RecvMsg(m any) error {
 	return nil
 }
 
-// away runs a test in a bubble of its own, with a wallet and its backup, and a client whose
-// provisioning goes over an unreliable connection.
-func away(t *testing.T, fault func(method string, n, i int) error, test func(t *testing.T, u *unreliable, provision func(context.Context, client.ProgressFunc) (*client.Share, error))) {
+// provisionFunc provisions a test's wallet.
+type provisionFunc func(context.Context, client.ProgressFunc) (*client.Share, error)
+
+// withUnreliable runs a test in a synctest bubble, with a function that provisions a wallet over an unreliable
+// connection.
+func withUnreliable(
+	t *testing.T, fault func(method string, n, i int) error,
+	test func(t *testing.T, u *unreliable, provision provisionFunc),
+) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		f, conn := newFake(t)
 		_, backup := backedUp(t, newClient(t, f, conn))
-		u := &unreliable{ClientConnInterface: conn, t: t, fault: fault, attached: map[string]int{}, events: map[string][]*mpcdv1.ProvisionWalletResponse{}}
+		u := &unreliable{
+			ClientConnInterface: conn, t: t, fault: fault,
+			attached: map[string]int{}, events: map[string][]*mpcdv1.ProvisionWalletResponse{},
+		}
 		c := newClient(t, f, u)
 		test(t, u, func(ctx context.Context, onProgress client.ProgressFunc) (*client.Share, error) {
 			return c.ProvisionWallet(ctx, backup.CipherText, client.MethodPassword, onProgress)
@@ -148,14 +157,14 @@ func away(t *testing.T, fault func(method string, n, i int) error, test func(t *
 	})
 }
 
-// oneRun requires that all attaches were the same call, and returns where each began.
+// oneRun requires that all streams were opened with the same request, and returns the after_sequence of each.
 func oneRun(t *testing.T, u *unreliable) (after []uint32) {
 	t.Helper()
 	for _, req := range u.requests {
 		after = append(after, req.GetAfterSequence())
 		same := proto.CloneOf(req)
 		same.AfterSequence = u.requests[0].GetAfterSequence()
-		require.True(t, proto.Equal(u.requests[0], same), "all but after_sequence is the same")
+		require.True(t, proto.Equal(u.requests[0], same), "only after_sequence may differ")
 	}
 	require.LessOrEqual(t, len(u.events), 1)
 	return after
@@ -163,11 +172,11 @@ func oneRun(t *testing.T, u *unreliable) (after []uint32) {
 
 var errDropped = status.Error(codes.Unavailable, "connection reset by peer")
 
-// The stream drops before every event, one after the other: it is one run, and the app sees
-// each step once.
+// The stream is lost before every event in turn: there is still one run, and the app sees each step once.
 func TestDropAtEveryEvent(t *testing.T) {
 	var whole []client.Progress
-	away(t, func(string, int, int) error { return nil }, func(t *testing.T, u *unreliable, provision func(context.Context, client.ProgressFunc) (*client.Share, error)) {
+	noFault := func(string, int, int) error { return nil }
+	withUnreliable(t, noFault, func(t *testing.T, u *unreliable, provision provisionFunc) {
 		onProgress, all := gather()
 		_, err := provision(t.Context(), onProgress)
 		require.NoError(t, err)
@@ -184,7 +193,7 @@ func TestDropAtEveryEvent(t *testing.T) {
 				}
 				return nil
 			}
-			away(t, fault, func(t *testing.T, u *unreliable, provision func(context.Context, client.ProgressFunc) (*client.Share, error)) {
+			withUnreliable(t, fault, func(t *testing.T, u *unreliable, provision provisionFunc) {
 				onProgress, all := gather()
 				share, err := provision(t.Context(), onProgress)
 				require.NoError(t, err)
@@ -199,7 +208,7 @@ func TestDropAtEveryEvent(t *testing.T) {
 	}
 }
 
-// The service cannot be reached at first, for a shorter or a longer time.
+// The service cannot be reached from the start, for a short or a long time.
 func TestUnavailable(t *testing.T) {
 	for name, c := range map[string]struct {
 		calls int
@@ -212,7 +221,7 @@ func TestUnavailable(t *testing.T) {
 				}
 				return nil
 			}
-			away(t, fault, func(t *testing.T, u *unreliable, provision func(context.Context, client.ProgressFunc) (*client.Share, error)) {
+			withUnreliable(t, fault, func(t *testing.T, u *unreliable, provision provisionFunc) {
 				begun := time.Now()
 				_, err := provision(t.Context(), nil)
 				oneRun(t, u)
@@ -223,9 +232,9 @@ func TestUnavailable(t *testing.T) {
 				}
 				require.Equal(t, codes.Unavailable, status.Code(err))
 				took := time.Since(begun)
-				require.True(t, took > 4*time.Second && took < 15*time.Second, "%v: the address may simply be wrong", took)
+				require.True(t, took > 4*time.Second && took < 15*time.Second, "gave up after %v", took)
 				require.Less(t, len(u.requests), 10)
-				for i := 2; i < len(u.at); i++ { // jitter is at most half of a wait, which doubles
+				for i := 2; i < len(u.at); i++ { // waits double, and jitter is at most half of a wait
 					require.GreaterOrEqual(t, u.at[i].Sub(u.at[i-1]), (u.at[i-1].Sub(u.at[i-2])).Truncate(time.Millisecond))
 				}
 			})
@@ -233,8 +242,8 @@ func TestUnavailable(t *testing.T) {
 	}
 }
 
-// A service that was there and went away gets minutes to come back, and not for ever.
-func TestGoneInMidRun(t *testing.T) {
+// If the service is lost during a run, the call waits minutes for it, but not forever.
+func TestServiceLostDuringRun(t *testing.T) {
 	for name, c := range map[string]struct {
 		back time.Duration
 		ok   bool
@@ -252,7 +261,7 @@ func TestGoneInMidRun(t *testing.T) {
 				}
 				return nil
 			}
-			away(t, fault, func(t *testing.T, u *unreliable, provision func(context.Context, client.ProgressFunc) (*client.Share, error)) {
+			withUnreliable(t, fault, func(t *testing.T, u *unreliable, provision provisionFunc) {
 				_, err := provision(t.Context(), nil)
 				after := oneRun(t, u)
 				require.Equal(t, []uint32{0, 3}, slices.Compact(after))
@@ -262,7 +271,7 @@ func TestGoneInMidRun(t *testing.T) {
 					require.Equal(t, codes.Unavailable, status.Code(err))
 					require.Less(t, time.Since(gone), 4*time.Minute)
 				}
-				require.Less(t, len(after), 60, "it does not hammer")
+				require.Less(t, len(after), 60, "too many calls")
 			})
 		})
 	}
@@ -276,8 +285,7 @@ func refusalAfter(code codes.Code, reason string, retry time.Duration) error {
 	return st.Err()
 }
 
-// What the service says about when to come back is kept to, and goes beyond the patience
-// with an address that may be wrong.
+// The service's RetryInfo is honoured, even beyond the short patience for a wrong address.
 func TestOverloadedIsHonoured(t *testing.T) {
 	fault := func(method string, n, i int) error {
 		if method == provisionMethod && i == -1 && n <= 3 {
@@ -285,7 +293,7 @@ func TestOverloadedIsHonoured(t *testing.T) {
 		}
 		return nil
 	}
-	away(t, fault, func(t *testing.T, u *unreliable, provision func(context.Context, client.ProgressFunc) (*client.Share, error)) {
+	withUnreliable(t, fault, func(t *testing.T, u *unreliable, provision provisionFunc) {
 		_, err := provision(t.Context(), nil)
 		require.NoError(t, err)
 		oneRun(t, u)
@@ -297,7 +305,7 @@ func TestOverloadedIsHonoured(t *testing.T) {
 	})
 }
 
-// A run that the service had to interrupt goes on with the same request id.
+// A run that the service interrupted continues with the same request id.
 func TestInterruptedGoesOn(t *testing.T) {
 	for _, reason := range []string{"INTERRUPTED", "SHUTTING_DOWN"} {
 		code := map[string]codes.Code{"INTERRUPTED": codes.Aborted, "SHUTTING_DOWN": codes.Unavailable}[reason]
@@ -307,7 +315,7 @@ func TestInterruptedGoesOn(t *testing.T) {
 			}
 			return nil
 		}
-		away(t, fault, func(t *testing.T, u *unreliable, provision func(context.Context, client.ProgressFunc) (*client.Share, error)) {
+		withUnreliable(t, fault, func(t *testing.T, u *unreliable, provision provisionFunc) {
 			_, err := provision(t.Context(), nil)
 			require.NoError(t, err)
 			require.Equal(t, []uint32{0, 4}, oneRun(t, u))
@@ -315,8 +323,7 @@ func TestInterruptedGoesOn(t *testing.T) {
 	}
 }
 
-// A service that interrupts every attempt does not keep a call for
-// ever.
+// If the service interrupts every attempt, the call gives up.
 func TestInterruptedForEver(t *testing.T) {
 	fault := func(method string, n, i int) error {
 		if method == provisionMethod && i == 0 {
@@ -324,14 +331,14 @@ func TestInterruptedForEver(t *testing.T) {
 		}
 		return nil
 	}
-	away(t, fault, func(t *testing.T, u *unreliable, provision func(context.Context, client.ProgressFunc) (*client.Share, error)) {
+	withUnreliable(t, fault, func(t *testing.T, u *unreliable, provision provisionFunc) {
 		_, err := provision(t.Context(), nil)
 		require.Equal(t, "INTERRUPTED", client.Reason(err))
 		require.Len(t, u.at, 10)
 	})
 }
 
-// What will not pass by itself is told at once.
+// Errors that a retry cannot help are returned at once.
 func TestNotRetried(t *testing.T) {
 	for _, want := range []error{
 		refusal(codes.InvalidArgument, "SHARE_MALFORMED", "no"), refusal(codes.FailedPrecondition, "SESSION_EXPIRED", "no"),
@@ -345,7 +352,7 @@ func TestNotRetried(t *testing.T) {
 				}
 				return nil
 			}
-			away(t, fault, func(t *testing.T, u *unreliable, provision func(context.Context, client.ProgressFunc) (*client.Share, error)) {
+			withUnreliable(t, fault, func(t *testing.T, u *unreliable, provision provisionFunc) {
 				begun := time.Now()
 				_, err := provision(t.Context(), nil)
 				require.Equal(t, status.Code(want), status.Code(err))
@@ -356,8 +363,8 @@ func TestNotRetried(t *testing.T) {
 	}
 }
 
-// Whether trying again can help is the service's to say, for reasons that this SDK does not know
-// too; what it cannot wait for is told at once, with the time.
+// RetryInfo alone decides whether an error of the service is retried, even with a reason that the SDK does not know. If
+// the wait is too long, the error is returned at once, with the time.
 func TestRetryInfoDecides(t *testing.T) {
 	for name, c := range map[string]struct {
 		err  error
@@ -377,7 +384,7 @@ func TestRetryInfoDecides(t *testing.T) {
 				}
 				return nil
 			}
-			away(t, fault, func(t *testing.T, u *unreliable, provision func(context.Context, client.ProgressFunc) (*client.Share, error)) {
+			withUnreliable(t, fault, func(t *testing.T, u *unreliable, provision provisionFunc) {
 				begun := time.Now()
 				_, err := provision(t.Context(), nil)
 				if c.ok {
@@ -395,9 +402,8 @@ func TestRetryInfoDecides(t *testing.T) {
 	}
 }
 
-// A device-held set that is busy with silent runs is free after two minutes at the latest: the
-// call is there then.
-func TestBusySetIsOutlasted(t *testing.T) {
+// A set that is busy with abandoned device-held runs is free again within two minutes: the call waits that long.
+func TestSignWaitsForBusySet(t *testing.T) {
 	var begun time.Time
 	fault := func(method string, n, i int) error {
 		if method != provisionMethod || i != -1 {
@@ -411,7 +417,7 @@ func TestBusySetIsOutlasted(t *testing.T) {
 		}
 		return nil
 	}
-	away(t, fault, func(t *testing.T, u *unreliable, provision func(context.Context, client.ProgressFunc) (*client.Share, error)) {
+	withUnreliable(t, fault, func(t *testing.T, u *unreliable, provision provisionFunc) {
 		_, err := provision(t.Context(), nil)
 		require.NoError(t, err)
 		require.Less(t, len(u.requests), 8)
@@ -419,8 +425,8 @@ func TestBusySetIsOutlasted(t *testing.T) {
 	})
 }
 
-// bothWays runs a test with a hosted client and with a device-held one, on a service whose nth
-// stream (from 1) says what events returns.
+// bothWays runs a test with a hosted and with a device-held client. The service's nth stream (from 1) has the events
+// that events returns.
 func bothWays(
 	t *testing.T, events func(n uint32, evs []sent) []sent, test func(t *testing.T, c *client.Client, streams *uint32),
 ) {
@@ -434,21 +440,20 @@ func bothWays(
 					n++
 					return events(n, evs)
 				}
-				test(t, newClient(t, f, taking{conn}, opts...), &n)
+				test(t, newClient(t, f, acknowledging{conn}, opts...), &n)
 			})
 		})
 	}
 }
 
-// begins is the first event of an attempt.
+// begins returns the first event of an attempt.
 func begins(evs []sent, attempt uint32) sent {
 	evs[0].progress.Attempt, evs[0].progress.Sequence = attempt, 1000*attempt
 	return evs[0]
 }
 
-// Hosted and device-held calls have one rule for what to try again: an attempt counts whatever
-// ended it, the waits between attempts grow, the service says whether trying again can help, and
-// the last error is what the caller gets.
+// Hosted and device-held calls retry by the same rule: an attempt counts however it ended, the waits between attempts
+// grow, RetryInfo decides whether to retry, and the last error is returned.
 func TestOneRuleForHostedAndDeviceHeld(t *testing.T) {
 	interrupted := refusalAfter(codes.Aborted, "INTERRUPTED", 0)
 	failed := refusalAfter(codes.Unavailable, "WEBHOOK_FAILED", 2*time.Second)
@@ -493,8 +498,7 @@ func TestOneRuleForHostedAndDeviceHeld(t *testing.T) {
 	}
 }
 
-// An attempt that the service has ended counts once, though the connection is lost before the next
-// one begins.
+// An attempt counts once, even if after it the connection is lost before the next one begins.
 func TestEachAttemptCountsOnce(t *testing.T) {
 	bothWays(t, func(n uint32, evs []sent) []sent {
 		if n%2 == 0 {
@@ -508,9 +512,8 @@ func TestEachAttemptCountsOnce(t *testing.T) {
 	})
 }
 
-// A service whose process dies in every attempt says nothing about it: the attempts count all
-// the same.
-func TestDyingServiceDoesNotKeepACall(t *testing.T) {
+// If the service crashes in every attempt, it reports no error for them; they count all the same.
+func TestCrashingServiceEndsTheCall(t *testing.T) {
 	bothWays(t, func(n uint32, evs []sent) []sent {
 		for i := range evs[:3] {
 			evs[i].progress.Attempt, evs[i].progress.Sequence = n, 1000*n+uint32(i)
@@ -520,13 +523,13 @@ func TestDyingServiceDoesNotKeepACall(t *testing.T) {
 		begun := time.Now()
 		_, err := c.CreateWallet(t.Context(), nil)
 		require.Equal(t, codes.Unavailable, status.Code(err))
-		require.Equal(t, uint32(client.MaxAttempts+1), *streams, "ten died, and nobody waits for the next one's end")
-		require.Greater(t, time.Since(begun), 20*time.Second, "the waits grew")
+		require.Equal(t, uint32(client.MaxAttempts+1), *streams, "the call gives up when the eleventh attempt begins")
+		require.Greater(t, time.Since(begun), 20*time.Second, "the waits did not grow")
 	})
 }
 
-// Streams that each show a little more and then end without a reason do not keep a call for ever,
-// nor hammer the service; as many as an honest run can lose do not end it.
+// If each stream makes a little progress and is lost, the call gives up in the end and does not flood the service, but
+// it tolerates as many lost streams as a run may have.
 func TestLostStreamsHaveABound(t *testing.T) {
 	for name, c := range map[string]struct {
 		end     error // nil: without a status
@@ -561,13 +564,13 @@ func TestLostStreamsHaveABound(t *testing.T) {
 				if c.held {
 					opts = append(opts, client.WithDeviceHeldShares())
 				}
-				cl := newClient(t, f, taking{conn}, opts...)
+				cl := newClient(t, f, acknowledging{conn}, opts...)
 				var rests int
 				cl.SetRest(func(ctx context.Context, d time.Duration) error {
 					if rests++; rests > 10 {
 						require.GreaterOrEqual(t, d, time.Second)
 					}
-					require.Less(t, rests, 200, "it does not end")
+					require.Less(t, rests, 200, "the call does not end")
 					return nil
 				})
 				_, err := cl.CreateWallet(t.Context(), nil)
@@ -582,11 +585,11 @@ func TestLostStreamsHaveABound(t *testing.T) {
 	}
 }
 
-// taking is a connection to a service that takes every message of a device.
-type taking struct{ grpc.ClientConnInterface }
+// acknowledging is a connection to a service that acknowledges every message of a device.
+type acknowledging struct{ grpc.ClientConnInterface }
 
 // Invoke implements grpc.ClientConnInterface.
-func (c taking) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+func (c acknowledging) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	req, ok := args.(*mpcdv1.SendMessagesRequest)
 	if resp, is := reply.(*mpcdv1.SendMessagesResponse); ok && is {
 		resp.Ack = req.GetMessages()[len(req.GetMessages())-1].GetSequence()
@@ -595,15 +598,15 @@ func (c taking) Invoke(ctx context.Context, method string, args, reply any, opts
 	return c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
 }
 
-// deaf is a service that begins device-held runs and takes none of their messages.
-type deaf struct {
+// unresponsive is a service that begins device-held runs and always acknowledges ack.
+type unresponsive struct {
 	grpc.ClientConnInterface
-	ack   uint32       // what it says that it has
+	ack   uint32
 	calls atomic.Int32 // of SendMessages
 }
 
 // Invoke implements grpc.ClientConnInterface.
-func (d *deaf) Invoke(_ context.Context, _ string, _, reply any, _ ...grpc.CallOption) error {
+func (d *unresponsive) Invoke(_ context.Context, _ string, _, reply any, _ ...grpc.CallOption) error {
 	if resp, ok := reply.(*mpcdv1.SendMessagesResponse); ok {
 		d.calls.Add(1)
 		resp.Ack = d.ack
@@ -612,11 +615,13 @@ func (d *deaf) Invoke(_ context.Context, _ string, _, reply any, _ ...grpc.CallO
 }
 
 // NewStream implements grpc.ClientConnInterface.
-func (d *deaf) NewStream(ctx context.Context, _ *grpc.StreamDesc, _ string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
+func (d *unresponsive) NewStream(
+	ctx context.Context, _ *grpc.StreamDesc, _ string, _ ...grpc.CallOption,
+) (grpc.ClientStream, error) {
 	return &begun{ctx: ctx}, nil
 }
 
-// begun is a stream that says that a run has begun, and nothing more.
+// begun is a stream that reports that a run has begun, and then blocks.
 type begun struct {
 	grpc.ClientStream
 	ctx  context.Context
@@ -638,29 +643,29 @@ func (b *begun) RecvMsg(m any) error {
 	return nil
 }
 
-// A service that answers SendMessages and takes no message is not sent them for ever, nor believed
-// that it has what was never sent.
+// If SendMessages calls succeed but acknowledge no message, the call gives up. An acknowledgement of messages that were
+// never sent is ignored.
 func TestMessagesThatAreNotTaken(t *testing.T) {
 	for _, ack := range []uint32{0, 1000} {
 		synctest.Test(t, func(t *testing.T) {
-			d := &deaf{ack: ack}
+			d := &unresponsive{ack: ack}
 			c, err := client.New(d, client.WithDeviceHeldShares(), client.WithCurves(client.CurveEd25519),
 				client.WithStore(func(context.Context, *client.Share) error { return nil }))
 			require.NoError(t, err)
 			_, err = c.CreateWallet(t.Context(), nil)
 			require.ErrorIs(t, err, client.ErrBadAnswer)
-			require.ErrorContains(t, err, "takes no message")
+			require.ErrorContains(t, err, "acknowledges no message")
 			require.Less(t, d.calls.Load(), int32(60))
 		})
 	}
 }
 
-// late is a service that takes the device's hello late, and its next message late again.
+// late is a service that acknowledges the device's hello late, and its next message late again.
 type late struct {
 	grpc.ClientConnInterface
 	start time.Time
-	hello chan struct{} // closed when it has the hello
-	taken func()        // called when it has the next message
+	hello chan struct{} // closed when it has acknowledged the hello
+	taken func()        // called when it has acknowledged the next message
 }
 
 // Invoke implements grpc.ClientConnInterface.
@@ -682,11 +687,13 @@ func (l *late) Invoke(_ context.Context, _ string, args, reply any, _ ...grpc.Ca
 }
 
 // NewStream implements grpc.ClientConnInterface.
-func (l *late) NewStream(ctx context.Context, _ *grpc.StreamDesc, _ string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
+func (l *late) NewStream(
+	ctx context.Context, _ *grpc.StreamDesc, _ string, _ ...grpc.CallOption,
+) (grpc.ClientStream, error) {
 	return &helloStream{begun: begun{ctx: ctx}, hello: l.hello}, nil
 }
 
-// helloStream says that a run has begun, and then the service's hello.
+// helloStream reports that a run has begun, and then has the service's hello.
 type helloStream struct {
 	begun
 	hello <-chan struct{}
@@ -710,8 +717,8 @@ func (g *helloStream) RecvMsg(m any) error {
 	return err
 }
 
-// Each message has the whole of the SDK's patience: a busy service may take the first one
-// late, and another one late again.
+// The time limit applies to each message: a busy service may acknowledge the first one late, and the next one late
+// again.
 func TestMessagesThatAreTakenLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
@@ -726,7 +733,7 @@ func TestMessagesThatAreTakenLate(t *testing.T) {
 	})
 }
 
-// Who does not want to wait any more does not wait any more.
+// A cancelled call does not wait for its next try.
 func TestCancelledWhileItRetries(t *testing.T) {
 	fault := func(method string, n, i int) error {
 		if method == provisionMethod && i == 1 {
@@ -734,7 +741,7 @@ func TestCancelledWhileItRetries(t *testing.T) {
 		}
 		return nil
 	}
-	away(t, fault, func(t *testing.T, u *unreliable, provision func(context.Context, client.ProgressFunc) (*client.Share, error)) {
+	withUnreliable(t, fault, func(t *testing.T, u *unreliable, provision provisionFunc) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		_, err := provision(ctx, nil)
@@ -748,7 +755,7 @@ func TestCancelledWhileItRetries(t *testing.T) {
 	})
 }
 
-// A confirmation and a signature survive a dropped connection, too.
+// A confirmation and a signature survive a lost connection, too.
 func TestUnaryCallsAreRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, conn := newFake(t)
@@ -773,7 +780,7 @@ func TestUnaryCallsAreRepeated(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, 3, u.attached[mpcdv1.WalletService_Sign_FullMethodName])
 
-		// All others too: each can be repeated safely.
+		// And so do all others, since they are idempotent.
 		for method, call := range map[string]func() error{
 			mpcdv1.WalletService_GetWallet_FullMethodName: func() error {
 				_, err := c.GetWallet(t.Context(), share.WalletID())
@@ -816,8 +823,8 @@ func TestUnaryCallsAreRepeated(t *testing.T) {
 	})
 }
 
-// After a crash between storing and confirming, the next start confirms what it can, and
-// says which shares are of no use any more.
+// After a crash between storing and confirming, ResumePending confirms the shares that can be confirmed, and returns
+// those whose sets are gone.
 func TestResumePending(t *testing.T) {
 	f, conn := newFake(t)
 	c := newClient(t, f, conn)
@@ -846,5 +853,5 @@ func TestResumePending(t *testing.T) {
 	f.fail["ConfirmShareSet"] = refusal(codes.PermissionDenied, "PERMISSION_DENIED", "no")
 	gone, err = c.ResumePending(t.Context(), active)
 	require.Equal(t, "PERMISSION_DENIED", client.Reason(err))
-	require.Empty(t, gone, "nothing is dropped on a guess")
+	require.Empty(t, gone, "other errors do not prove that a share is useless")
 }

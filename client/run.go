@@ -16,8 +16,8 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// want is what a run was asked to make. An outcome is held against it, so that a service
-// that lies or errs cannot make an app store something else.
+// want describes the share set that a run should make. The outcome is checked against it, so that a malicious or faulty
+// service cannot make an app store something else.
 type want struct {
 	source  *Share // nil for CreateWallet
 	purpose Purpose
@@ -25,24 +25,24 @@ type want struct {
 	curves  []Curve
 }
 
-// ticket is what the request of a run says beside the operation itself. All attempts of one
-// run have the same request id and seal_to.
+// ticket has the fields that the requests of all streaming RPCs have in common. All attempts of one run have the same
+// request id and seal_to.
 type ticket struct {
 	requestID string
 	sealTo    string
-	device    *mpcdv1.DeviceSide // of a device-held run; nil: hosted
-	after     uint32             // the last sequence seen
-	attempt   uint32             // the last attempt seen; 0: none
+	device    *mpcdv1.DeviceSide // nil: the run is hosted
+	after     uint32             // the last sequence number seen
+	attempt   uint32             // the last attempt seen; 0: none yet
 }
 
-// outcome is what the results of the RPCs that make a share set have in common.
+// outcome has the methods that the results of all RPCs that make a share set have in common.
 type outcome interface {
 	comparable
 	GetShareSet() *mpcdv1.ShareSet
 	GetClientShare() []byte
 }
 
-// event is what the responses of the streaming RPCs have in common.
+// event has the methods that the responses of all streaming RPCs have in common.
 type event[Resp any, Out comparable] interface {
 	*Resp
 	GetProgress() *mpcdv1.Progress
@@ -50,16 +50,16 @@ type event[Resp any, Out comparable] interface {
 	GetOutcome() Out
 }
 
-// opener starts one of them.
+// opener calls a streaming RPC.
 type opener[Resp any] func(context.Context, ticket) (grpc.ServerStreamingClient[Resp], error)
 
-// run takes one run from its request to the new share, which is still only in memory.
+// run makes a share set and returns its checked client share, which is not stored or confirmed yet.
 func run[Resp any, Out outcome, Event event[Resp, Out]](
 	ctx context.Context, c *Client, w want, r *reporter, open opener[Resp],
 ) (*Share, error) {
 	var t ticket
-	var j *tss.Operation        // this device's side
-	var key *age.X25519Identity // of a hosted run
+	var j *tss.Operation        // this device's side; nil: the run is hosted
+	var key *age.X25519Identity // what a hosted run's share is encrypted to
 	var err error
 	if c.deviceHeld {
 		if j, err = w.operation(strings.ToUpper(r.last.Operation)); err != nil {
@@ -67,8 +67,7 @@ func run[Resp any, Out outcome, Event event[Resp, Out]](
 		}
 		defer j.Share.Wipe()
 	} else {
-		// The share comes back encrypted to a key that lives as long as this call: what keeps or
-		// carries it on its way cannot read it.
+		// The key exists only for this call: proxies, and the service's stored result, cannot reveal the share.
 		if key, err = age.GenerateX25519Identity(); err != nil {
 			return nil, err
 		}
@@ -105,15 +104,14 @@ func run[Resp any, Out outcome, Event event[Resp, Out]](
 	return share, nil
 }
 
-// follow takes a run to its outcome, over as many attempts as it takes: the run belongs to the
-// service, and the same request id begins the next attempt of one that has ended and may do
-// better. It never makes a second run. j is this device's side of it, which begins each attempt
-// anew; nil: the run is hosted.
+// follow calls a streaming RPC until its run has an outcome. When an attempt fails and can be retried, it repeats the
+// call with the same request id, which begins the session's next attempt and never a second session. j is this device's
+// side, of which each attempt gets a new instance; nil: the run is hosted.
 func follow[Resp any, Out comparable, Event event[Resp, Out]](
 	ctx context.Context, c *Client, t ticket, j *tss.Operation, r *reporter, open opener[Resp],
 ) (*tss.Output, Out, error) {
 	t.requestID = uuid.NewString()
-	pace := newPace(c.rest, shortly)
+	pace := newPace(c.rest, shortPatience)
 	for {
 		a := newAttempt(c, j)
 		t.device = a.device
@@ -122,7 +120,7 @@ func follow[Resp any, Out comparable, Event event[Resp, Out]](
 		if err == nil {
 			return a.output, out, nil
 		}
-		if Reason(err) == "" { // no attempt ended: followAttempt tried enough, or this side failed
+		if Reason(err) == "" { // the attempt did not end: followAttempt gave up, or this side failed
 			return nil, out, err
 		}
 		if err := pace.wait(ctx, err, t.attempt, t.after > before); err != nil {
@@ -131,8 +129,7 @@ func follow[Resp any, Out comparable, Event event[Resp, Out]](
 	}
 }
 
-// followAttempt takes one attempt to its end, over as many streams as it takes: the same request
-// attaches to it again.
+// followAttempt follows one attempt to its end. When the stream is lost, it attaches again with the same request.
 func followAttempt[Resp any, Out comparable, Event event[Resp, Out]](
 	ctx context.Context, pace *pace, a *attempt, t *ticket, r *reporter, open opener[Resp],
 ) (out Out, err error) {
@@ -150,7 +147,7 @@ func followAttempt[Resp any, Out comparable, Event event[Resp, Out]](
 			return out, a.finish(ctx)
 		}
 		if reason := Reason(err); reason != "" && reason != ReasonRateLimited {
-			return out, err // the attempt has ended; RATE_LIMITED is about calls
+			return out, err // the attempt has ended; RATE_LIMITED rejects the call, not the attempt
 		}
 		if err = pace.wait(ctx, err, t.attempt, t.after+a.device.GetAck() > before); err != nil {
 			return out, err
@@ -162,7 +159,7 @@ func followAttempt[Resp any, Out comparable, Event event[Resp, Out]](
 func attach[Resp any, Out comparable, Event event[Resp, Out]](
 	ctx context.Context, a *attempt, t *ticket, r *reporter, open opener[Resp],
 ) (none Out, err error) {
-	// Whatever way this ends, the stream ends with it; the run in the service does not.
+	// The stream ends when this function returns. The run in the service does not.
 	streaming, stop := context.WithCancel(ctx)
 	defer stop()
 	stream, err := open(streaming, *t)
@@ -179,14 +176,14 @@ func attach[Resp any, Out comparable, Event event[Resp, Out]](
 	}()
 	defer func() {
 		stop()
-		for range in { // until the goroutine has ended
+		for range in { // wait until the goroutine has ended
 		}
 	}()
 	for {
 		var ev recv[Resp]
 		select {
-		case <-a.slow:
-			r.making()
+		case <-a.generating:
+			r.generatingPreParams()
 			continue
 		case ev = <-in:
 		}
@@ -198,8 +195,8 @@ func attach[Resp any, Out comparable, Event event[Resp, Out]](
 		}
 		if p := Event(ev.msg).GetProgress(); p != nil {
 			t.after, t.attempt = max(t.after, p.GetSequence()), max(t.attempt, p.GetAttempt())
-			a.begin(ctx, p)
-			r.service(a.shown(p))
+			a.start(ctx, p)
+			r.service(a.adjust(p))
 		}
 		if m := Event(ev.msg).GetMessage(); m != nil {
 			if err := a.deliver(m); err != nil {
@@ -207,20 +204,20 @@ func attach[Resp any, Out comparable, Event event[Resp, Out]](
 			}
 		}
 		if out := Event(ev.msg).GetOutcome(); out != none {
-			// Reads the status, so that for the service the stream ended well. What it says
-			// cannot make the outcome worse.
+			// Read the status, so that the service does not see the stream cancelled. It cannot change the outcome.
 			<-in
 			return out, nil
 		}
 	}
 }
 
-// recv is what came of one read of a stream.
+// recv is the result of one read from a stream.
 type recv[Resp any] struct {
 	msg *Resp
 	err error
 }
 
+// check checks an outcome's share set and client share against the request.
 func (w want) check(set *mpcdv1.ShareSet, share *Share) error {
 	switch {
 	case share.shareSetID != set.GetShareSetId():

@@ -9,7 +9,7 @@ import (
 	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
 )
 
-// A share that comes in the clear, or encrypted to somebody else, is not used.
+// A share that is not encrypted to the call's key is rejected.
 func TestShareThatIsNotSealed(t *testing.T) {
 	f, conn := newFake(t)
 	f.lieMade = func(m *made) { m.seal = func(share []byte, _ string) []byte { return share } }
@@ -18,7 +18,7 @@ func TestShareThatIsNotSealed(t *testing.T) {
 	require.ErrorContains(t, err, "its share is not encrypted to this call's key")
 }
 
-// A list ends with the last page, and one without an end with an error.
+// A list ends with the last page; an endless one ends with an error.
 func TestListOfWalletsEnds(t *testing.T) {
 	f, conn := newFake(t)
 	c := newClient(t, f, conn)
@@ -41,8 +41,7 @@ func TestListOfWalletsEnds(t *testing.T) {
 	require.LessOrEqual(t, n, 5)
 }
 
-// An error ends a list, for who does not look at it too; and so does an answer about a wallet
-// that is none, whatever call it answers.
+// An error ends a list, even if the caller ignores it. An answer about another wallet is rejected in every call.
 func TestAnswersAboutWallets(t *testing.T) {
 	f, conn := newFake(t)
 	c := newClient(t, f, conn)
@@ -53,7 +52,7 @@ func TestAnswersAboutWallets(t *testing.T) {
 	fresh := newClient(t, f, conn)
 	f.lieWallet = func(w *mpcdv1.Wallet) { w.PublicKeys = nil }
 	_, err = fresh.Sign(t.Context(), share, client.CurveEd25519, []byte("x"))
-	require.ErrorContains(t, err, "it shows no ED25519 key for wallet")
+	require.ErrorContains(t, err, "it has no ED25519 key for wallet")
 	f.lieWallet = func(w *mpcdv1.Wallet) { w.WalletId = "x" }
 	_, err = fresh.Sign(t.Context(), share, client.CurveEd25519, []byte("x"))
 	require.ErrorContains(t, err, "it is about another wallet")

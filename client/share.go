@@ -10,22 +10,20 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// Share is the client's part of one share set: a secret, which prints as "[redacted]" and
-// marshals as that too. Whoever has its bytes and can call the service as the wallet's
-// owner can sign. Keep them where the platform keeps secrets. A Share is not changed after
-// it was made, but for Wipe.
+// Share is the client share of one share set. It is a secret, and prints and marshals as "[redacted]". Its bytes are
+// enough to sign for anyone who can also call the service as the wallet's owner: store them in the platform's key
+// store. A Share is immutable, except for Wipe.
 type Share struct {
 	walletID   string
 	shareSetID string
 	purpose    Purpose
 	curves     []Curve
 	encoded    secret.Bytes
-	hash       [sha256.Size]byte // of encoded, taken early: the app may wipe the share
+	hash       [sha256.Size]byte // of encoded, computed early since the app may wipe the share
 }
 
-// ParseShare loads a share from the bytes that Bytes returned. It checks their form only:
-// whether the share still works, the service knows. It keeps no reference to b, and fails
-// with ErrNotAShare.
+// ParseShare loads a share from the bytes that Bytes returned. It checks their form only: whether the share is still
+// valid, only the service knows. It keeps no reference to b, and fails with ErrNotAShare.
 func ParseShare(b []byte) (*Share, error) {
 	s, err := tss.ParseShare(b)
 	if err != nil {
@@ -33,7 +31,7 @@ func ParseShare(b []byte) (*Share, error) {
 	}
 	defer s.Wipe()
 	if s.Party != tss.Client {
-		return nil, fmt.Errorf("client: %w: it is the service's part", ErrNotAShare)
+		return nil, fmt.Errorf("client: %w: it is a server share", ErrNotAShare)
 	}
 	share := &Share{
 		walletID: s.WalletID, shareSetID: s.ShareSetID, purpose: Purpose(s.Purpose.String()),
@@ -54,17 +52,16 @@ func (s Share) ShareSetID() string { return s.shareSetID }
 // Purpose returns the purpose of the share set.
 func (s Share) Purpose() Purpose { return s.purpose }
 
-// Curves returns the curves that the share has a key part for.
+// Curves returns the curves of the share's keys.
 func (s Share) Curves() []Curve { return slices.Clone(s.curves) }
 
-// Bytes reveals the share, for storing: a copy, which the caller should clear after use.
+// Bytes returns the share's encoding, for storing it. It is a copy, which the caller should clear after use.
 func (s Share) Bytes() []byte { return slices.Clone(s.encoded.Reveal()) }
 
-// Wipe overwrites the share in memory. It is of no use afterwards; what Bytes returned is
-// not touched.
+// Wipe overwrites the share in memory. It cannot be used afterwards. Slices that Bytes returned are not changed.
 func (s Share) Wipe() { s.encoded.Wipe() }
 
-// Format implements fmt.Formatter.
+// Format implements fmt.Formatter: it prints "[redacted]".
 func (s Share) Format(f fmt.State, _ rune) { secret.Format(f) }
 
 // LogValue implements slog.LogValuer.
@@ -73,11 +70,11 @@ func (s Share) LogValue() slog.Value { return s.encoded.LogValue() }
 // MarshalText implements encoding.TextMarshaler, which JSON uses too.
 func (s Share) MarshalText() ([]byte, error) { return s.encoded.MarshalText() }
 
-// of refuses a share that is missing or of another purpose.
-func (s *Share) of(purpose Purpose) error {
+// checkPurpose rejects a share that is nil, wiped or of another purpose.
+func (s *Share) checkPurpose(purpose Purpose) error {
 	switch {
 	case s == nil || s.encoded.Len() == 0:
-		return fmt.Errorf("client: %w: there is none", ErrWrongShare)
+		return fmt.Errorf("client: %w: it is empty", ErrWrongShare)
 	case s.purpose != purpose:
 		return fmt.Errorf("client: %w: it is a %s share, a %s share is needed", ErrWrongShare, s.purpose, purpose)
 	}

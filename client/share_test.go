@@ -15,7 +15,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// A share shows itself to nobody who does not call Bytes; a client keeps its password.
+// Printing and encoding a share or a client does not reveal the share or the password.
 func TestRedaction(t *testing.T) {
 	f, conn := newFake(t)
 	c := newClient(t, f, conn)
@@ -37,7 +37,7 @@ func TestRedaction(t *testing.T) {
 		password, string(b[100:120]), hex.EncodeToString(b[100:120]), fmt.Sprintf("%X", b[100:120]), fmt.Sprintf("%d", b[100:120])[1:20],
 		base64.StdEncoding.EncodeToString(b[99:120]),
 	}
-	require.Contains(t, fmt.Sprintf("%d", b), secrets[4], "the positive control")
+	require.Contains(t, fmt.Sprintf("%d", b), secrets[4], "positive control")
 	for _, v := range []any{share, *share, []*client.Share{share}, struct{ S client.Share }{*share}, map[string]*client.Share{"a": share}} {
 		for _, shown := range show(v) {
 			for _, s := range secrets {
@@ -80,7 +80,7 @@ func TestParseShare(t *testing.T) {
 	got, err := client.ParseShare(good)
 	require.NoError(t, err)
 	clear(good)
-	require.Equal(t, share.Bytes(), got.Bytes(), "it keeps no reference to its input")
+	require.Equal(t, share.Bytes(), got.Bytes(), "ParseShare keeps no reference to its input")
 	clear(got.Bytes())
 	require.Equal(t, share.Bytes(), got.Bytes(), "Bytes returns a copy")
 	got.Wipe()

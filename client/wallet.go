@@ -15,17 +15,17 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// Wallet is one owner's keys and the share sets that were made for them.
+// Wallet is a wallet's public keys and share sets.
 type Wallet struct {
 	ID          string
 	Owner       string
-	PublicKeys  []PublicKey // one for each curve; none before the first set is confirmed
-	ShareSets   []ShareSet  // oldest first, the revoked ones too
+	PublicKeys  []PublicKey // one for each curve; empty before the first set is confirmed
+	ShareSets   []ShareSet  // oldest first, including revoked sets
 	CreateTime  time.Time
-	HostedSince time.Time // when both shares first met in the service; zero for a wallet that was only ever device-held
-	LockTime    time.Time // while it is locked, with all its sets: since when
+	HostedSince time.Time // when both shares were first in the service; zero for a wallet that was always device-held
+	LockTime    time.Time // when the wallet, with all its sets, was locked; zero if it is not
 	Aborts      uint32    // of all its sets
-	SoftAborts  uint32    // of all its sets; time does not pay them back
+	SoftAborts  uint32    // of all its sets; they do not decrease with time
 }
 
 // PublicKey is one of a wallet's keys.
@@ -43,18 +43,18 @@ type ShareSet struct {
 	ParentID    string // the set that it was made from; empty for a wallet's first
 	DisplayName string
 	CreateTime  time.Time
-	ExpireTime  time.Time // while PENDING: when it is erased
+	ExpireTime  time.Time // when the set is erased if it is still PENDING
 	RevokeTime  time.Time
-	LockTime    time.Time // while it, or its wallet, is locked: since when
-	Aborts      uint32    // sessions that its client broke, since it was made or released
-	// ECDSA signings with a device that were begun and not finished; one is paid back each day.
+	LockTime    time.Time // when the set, or its wallet, was locked; zero if neither is
+	Aborts      uint32    // sessions aborted because of its client, since the set was made or released
+	// SoftAborts is the number of device-held ECDSA signings that were not finished; it falls by one each day.
 	SoftAborts uint32
-	// When it can make ECDSA signatures with a device again: until then SHARE_SET_LIMITED.
+	// LimitedUntil is when device-held ECDSA signing is possible again; until then it fails with SHARE_SET_LIMITED.
 	LimitedUntil time.Time
 }
 
-// Locked reports whether the service refuses to sign with the set or to reshare it, with
-// SHARE_SET_LOCKED, because its client broke too many sessions.
+// Locked reports whether the service refuses to sign with the set or to reshare it (SHARE_SET_LOCKED), because its
+// client broke too many sessions.
 func (s *ShareSet) Locked() bool { return !s.LockTime.IsZero() }
 
 // ShareSet returns the share set with the id, or nil.
@@ -70,8 +70,8 @@ func (w *Wallet) ShareSet(id string) *ShareSet {
 	return &w.ShareSets[i]
 }
 
-// descends reports whether a set was made from an ancestor, directly or not. It ends
-// whatever the service claims about parents.
+// descends reports whether a set was made from an ancestor, directly or not. It terminates even if the service reports
+// a cycle.
 func (w *Wallet) descends(id, ancestor string) bool {
 	for range w.ShareSets {
 		set := w.ShareSet(id)
@@ -92,20 +92,20 @@ func (c *Client) GetWallet(ctx context.Context, walletID string) (*Wallet, error
 		return nil, err
 	}
 	req := &mpcdv1.GetWalletRequest{WalletId: walletID}
-	resp, err := again(ctx, newPace(c.rest, shortly), func() (*mpcdv1.GetWalletResponse, error) { return c.service.GetWallet(ctx, req) })
+	resp, err := call(ctx, c, req, c.service.GetWallet)
 	if err != nil {
 		return nil, err
 	}
 	return c.wallet(resp.GetWallet(), walletID)
 }
 
-// ListWallets goes through the wallets of the caller, or of WithOwner's owner, oldest first.
-// It fetches pages as it goes, and ends after an error.
+// ListWallets iterates over the wallets of the caller, or of WithOwner's owner, oldest first. It fetches pages as
+// needed, and ends after an error.
 func (c *Client) ListWallets(ctx context.Context) iter.Seq2[*Wallet, error] {
 	return func(yield func(*Wallet, error) bool) {
 		req := &mpcdv1.ListWalletsRequest{Owner: c.owner, PageSize: 100}
 		for {
-			resp, err := again(ctx, newPace(c.rest, shortly), func() (*mpcdv1.ListWalletsResponse, error) { return c.service.ListWallets(ctx, req) })
+			resp, err := call(ctx, c, req, c.service.ListWallets)
 			if err != nil {
 				yield(nil, err)
 				return
@@ -132,19 +132,18 @@ func (c *Client) ListWallets(ctx context.Context) iter.Seq2[*Wallet, error] {
 // RevokeOption changes what Revoke does.
 type RevokeOption func(*mpcdv1.RevokeShareSetRequest)
 
-// KeepDescendants leaves the sets alone that were made from the revoked one.
+// KeepDescendants does not revoke the sets that were made from the revoked one.
 func KeepDescendants() RevokeOption {
 	return func(r *mpcdv1.RevokeShareSetRequest) { r.KeepDescendants = true }
 }
 
-// AllowLast revokes even a wallet's last ACTIVE set of a purpose. It needs scope
-// wallets:admin.
+// AllowLast permits revoking a wallet's last ACTIVE set of a purpose. It needs scope wallets:admin.
 func AllowLast() RevokeOption {
 	return func(r *mpcdv1.RevokeShareSetRequest) { r.AllowLast = true }
 }
 
-// Revoke erases the server share of a share set, and of every set that was made from it.
-// It cannot be undone. It answers the wallet.
+// Revoke permanently erases the server shares of a share set and of its descendants, and returns the wallet. It is
+// idempotent.
 func (c *Client) Revoke(ctx context.Context, walletID, shareSetID string, opts ...RevokeOption) (*Wallet, error) {
 	walletID, shareSetID, err := parseIDs(walletID, shareSetID)
 	if err != nil {
@@ -154,8 +153,7 @@ func (c *Client) Revoke(ctx context.Context, walletID, shareSetID string, opts .
 	for _, opt := range opts {
 		opt(req)
 	}
-	// To revoke again changes nothing.
-	resp, err := again(ctx, newPace(c.rest, shortly), func() (*mpcdv1.RevokeShareSetResponse, error) { return c.service.RevokeShareSet(ctx, req) })
+	resp, err := call(ctx, c, req, c.service.RevokeShareSet)
 	if err != nil {
 		return nil, err
 	}
@@ -169,15 +167,15 @@ func (c *Client) Revoke(ctx context.Context, walletID, shareSetID string, opts .
 	return w, nil
 }
 
-// Release unlocks a share set that is locked because its client broke too many sessions. It
-// needs scope wallets:admin: the wallet's owner may not. It answers the wallet.
+// Release unlocks a share set that was locked because its client broke too many sessions, and returns the wallet. It
+// needs scope wallets:admin, which the wallet's owner does not have.
 func (c *Client) Release(ctx context.Context, walletID, shareSetID string) (*Wallet, error) {
 	walletID, shareSetID, err := parseIDs(walletID, shareSetID)
 	if err != nil {
 		return nil, err
 	}
 	req := &mpcdv1.ReleaseShareSetRequest{WalletId: walletID, ShareSetId: shareSetID}
-	resp, err := again(ctx, newPace(c.rest, shortly), func() (*mpcdv1.ReleaseShareSetResponse, error) { return c.service.ReleaseShareSet(ctx, req) })
+	resp, err := call(ctx, c, req, c.service.ReleaseShareSet)
 	if err != nil {
 		return nil, err
 	}
@@ -197,11 +195,10 @@ type keyID struct {
 	curve    Curve
 }
 
-// PinKeys tells the client a wallet's public keys from a source that the app trusts more
-// than the service, as from beside its stored share. Every answer and every signature is
-// then held against them. Without it the client takes the first keys that the service shows
-// for the truth. It fails, and pins none of them, when other keys are known already, and for
-// what is no id, no curve, or not as long as a public key of its curve.
+// PinKeys sets a wallet's public keys from a source that the app trusts more than the service, such as a copy stored
+// with the share. All answers and signatures are then checked against them. Without it, the client trusts the first
+// keys that the service sends. It fails, and pins no key, if the client already knows other keys, or if the id, a curve
+// or the length of a key is invalid.
 func (c *Client) PinKeys(walletID string, keys ...PublicKey) error {
 	walletID, err := parseID("the wallet's id", walletID)
 	if err != nil {
@@ -215,11 +212,10 @@ func (c *Client) PinKeys(walletID string, keys ...PublicKey) error {
 	return c.pin(walletID, keys)
 }
 
-// keyLen is how many bytes a public key has in the form of PublicKey.
+// keyLen is the length of PublicKey.Bytes.
 var keyLen = map[tss.Curve]int{tss.Secp256k1: 65, tss.Ed25519: 32}
 
-// pin is PinKeys, which passes over curves that this SDK does not know: they may be a later
-// service's.
+// pin is PinKeys, but ignores curves that this SDK does not know: a later service may have more.
 func (c *Client) pin(walletID string, keys []PublicKey) error {
 	pins := make(map[keyID][]byte)
 	for _, k := range keys {
@@ -228,10 +224,11 @@ func (c *Client) pin(walletID string, keys []PublicKey) error {
 			continue
 		}
 		if len(k.Bytes) != keyLen[curve] {
-			return fmt.Errorf("client: a %s public key has %d bytes (see PublicKey), not %d", k.Curve, keyLen[curve], len(k.Bytes))
+			return fmt.Errorf("client: a %s public key has %d bytes (see PublicKey), not %d",
+				k.Curve, keyLen[curve], len(k.Bytes))
 		}
 		id := keyID{walletID, k.Curve}
-		if twin, ok := pins[id]; ok && !bytes.Equal(twin, k.Bytes) {
+		if other, ok := pins[id]; ok && !bytes.Equal(other, k.Bytes) {
 			return fmt.Errorf("client: two %s keys for wallet %s: it has one", k.Curve, walletID)
 		}
 		pins[id] = slices.Clone(k.Bytes)
@@ -247,7 +244,7 @@ func (c *Client) pin(walletID string, keys []PublicKey) error {
 	return nil
 }
 
-// key returns a wallet's public key, from the service when the client has not seen it.
+// key returns a wallet's public key. If the client does not know it yet, it is fetched from the service.
 func (c *Client) key(ctx context.Context, walletID string, curve Curve) ([]byte, error) {
 	id := keyID{walletID, curve}
 	if k := c.knownKey(id); k != nil {
@@ -258,7 +255,7 @@ func (c *Client) key(ctx context.Context, walletID string, curve Curve) ([]byte,
 	}
 	k := c.knownKey(id)
 	if k == nil {
-		return nil, badAnswer("it shows no %s key for wallet %s", curve, walletID)
+		return nil, badAnswer("it has no %s key for wallet %s", curve, walletID)
 	}
 	return k, nil
 }
@@ -269,7 +266,7 @@ func (c *Client) knownKey(id keyID) []byte {
 	return c.keys[id]
 }
 
-// wallet turns the service's answer about a wallet into a Wallet, and remembers its keys.
+// wallet converts the service's answer about the wallet with the id into a Wallet, and pins its keys.
 func (c *Client) wallet(p *mpcdv1.Wallet, id string) (*Wallet, error) {
 	if p.GetWalletId() != id {
 		return nil, badAnswer("it is about another wallet")
@@ -288,9 +285,9 @@ func (c *Client) wallet(p *mpcdv1.Wallet, id string) (*Wallet, error) {
 		w.ShareSets = append(w.ShareSets, ShareSet{
 			ID: s.GetShareSetId(), Purpose: purposeOf(s.GetPurpose()), Method: methodOf(s.GetBackupMethod()),
 			State: stateOf(s.GetState()), ParentID: s.GetParentShareSetId(), DisplayName: s.GetDisplayName(),
-			CreateTime: timeOf(s.GetCreateTime()), ExpireTime: timeOf(s.GetExpireTime()), RevokeTime: timeOf(s.GetRevokeTime()),
-			LockTime: timeOf(s.GetLockTime()), Aborts: s.GetAborts(),
-			SoftAborts: s.GetSoftAborts(), LimitedUntil: timeOf(s.GetLimitedUntil()),
+			CreateTime: timeOf(s.GetCreateTime()), ExpireTime: timeOf(s.GetExpireTime()),
+			RevokeTime: timeOf(s.GetRevokeTime()), LockTime: timeOf(s.GetLockTime()),
+			Aborts: s.GetAborts(), SoftAborts: s.GetSoftAborts(), LimitedUntil: timeOf(s.GetLimitedUntil()),
 		})
 	}
 	if err := c.pin(id, w.PublicKeys); err != nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// reasonOf is the service's reason for an error of a call.
+// reasonOf returns the service's reason for an error of a call.
 func reasonOf(err error) string {
 	for _, d := range status.Convert(err).Details() {
 		if info, ok := d.(*errdetails.ErrorInfo); ok {
@@ -27,8 +27,7 @@ func reasonOf(err error) string {
 	return ""
 }
 
-// breakRun begins a device-held signing as a device that has the share and speaks another
-// protocol, and wants the device to be blamed.
+// breakRun begins a device-held signing with a valid proof and then breaks the protocol. The device must be blamed.
 func (a *api) breakRun(t *testing.T, h held) {
 	t.Helper()
 	instance := uuid.NewString()
@@ -43,7 +42,7 @@ func (a *api) breakRun(t *testing.T, h held) {
 	messages := []*mpcdv1.ProtocolMessage{servertest.Hello(t, h.share, tss.HelloContext{
 		Operation: tss.OperationSign, SessionID: p.GetSessionId(), Attempt: 1, Instance: instance, Payload: []byte("hello"),
 	}), {Sequence: 2, Mac: []byte("x")}}
-	require.Eventually(t, func() bool { // it is taken when the run has its place
+	require.Eventually(t, func() bool { // the message is accepted once the run has a slot
 		resp, err := a.SendMessages(t.Context(), &mpcdv1.SendMessagesRequest{SessionId: p.GetSessionId(), Instance: instance,
 			Attempt: 1, Messages: messages})
 		return err != nil || resp.GetAck() == 2
@@ -52,8 +51,8 @@ func (a *api) breakRun(t *testing.T, h held) {
 	require.Equal(t, "PROTOCOL_ABORTED", reasonOf(err), "%v", err)
 }
 
-// A set's budget is the operator's setting, and outlives a service that is killed. The
-// command line shows that it is used up, and gives it back.
+// A set's abort budget is configurable, and survives a kill of the service. The command line shows how much is used,
+// and can reset it.
 func TestAbortBudget(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -20,17 +20,17 @@ import (
 	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
 )
 
-// api calls a service as the API is, without the SDK's patience.
+// api calls a service directly, without the SDK and its retries.
 type api struct {
 	mpcdv1.WalletServiceClient
 	// each is called with every message of a stream; it may be nil.
 	each func(proto.Message)
 }
 
-// held is what a device keeps of one share set.
+// held is a device's share of one share set.
 type held struct {
 	wallet, set string
-	share       []byte // as it came: an age file where the request said seal_to
+	share       []byte // as received: an age file if the request had seal_to
 }
 
 func dialService(t *testing.T, svc *running) *api {
@@ -103,7 +103,7 @@ func (a *api) sign(ctx context.Context, h held, id string) error {
 	return err
 }
 
-// stocked makes a wallet with a SIGNING and a BACKUP set, both ACTIVE.
+// stocked creates a wallet with a SIGNING and a BACKUP set, both ACTIVE.
 func (a *api) stocked(t *testing.T) (first, backup held) {
 	t.Helper()
 	first, err := a.create(t.Context(), uuid.NewString(), "")
@@ -115,7 +115,7 @@ func (a *api) stocked(t *testing.T) (first, backup held) {
 	return first, backup
 }
 
-// states lists a wallet's sets.
+// states returns the states of a wallet's sets.
 func (a *api) states(t *testing.T, walletID string) map[string]mpcdv1.ShareSetState {
 	t.Helper()
 	w, err := a.GetWallet(t.Context(), &mpcdv1.GetWalletRequest{WalletId: walletID})
@@ -127,7 +127,7 @@ func (a *api) states(t *testing.T, walletID string) map[string]mpcdv1.ShareSetSt
 	return all
 }
 
-// interrupted wants an error that says: nothing was changed, try the same again.
+// interrupted checks that an error is INTERRUPTED: nothing was changed, and the call can be repeated.
 func interrupted(err error) error {
 	st := status.Convert(err)
 	for _, d := range st.Details() {

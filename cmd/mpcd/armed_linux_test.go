@@ -14,8 +14,8 @@ import (
 	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
 )
 
-// A service that is killed in the midst of a device's ECDSA signing charges it when it starts
-// again, where its round 2 had left and its round 9 had not.
+// If the service is killed during a device-held ECDSA signing after its round 2 was sent and before its round 9 was, it
+// charges a soft abort when it starts again.
 func TestArmedSurvivesAKill(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -39,14 +39,14 @@ func TestArmedSurvivesAKill(t *testing.T) {
 	require.NoError(t, err)
 	digest := sha256.Sum256([]byte("hello"))
 	soft := uint32(0)
-	// The service's parts: a hello, two of round 1, one of each round up to 9. The device sends its
-	// round 8 when it has the service's round 7.
+	// The service's parts: a hello, two for round 1, one for each further round up to 9. The device sends its round 8 once
+	// it has the service's round 7.
 	for _, k := range []struct {
 		part  int32
 		costs uint32
 	}{{1, 0}, {4, 1}, {9, 1}, {11, 0}} {
-		ctx, giveUp := context.WithCancel(t.Context()) // else it tries again for minutes
-		phone := newDevice(t, svc, &drawer{}, at(k.part, func() {
+		ctx, giveUp := context.WithCancel(t.Context()) // otherwise it retries for minutes
+		phone := newDevice(t, svc, &memoryCloud{}, at(k.part, func() {
 			svc.kill()
 			giveUp()
 		}))
@@ -60,7 +60,7 @@ func TestArmedSurvivesAKill(t *testing.T) {
 		require.Equal(t, soft, w.GetWallet().GetShareSets()[0].GetSoftAborts())
 		require.Zero(t, w.GetWallet().GetAborts())
 	}
-	phone := newDevice(t, svc, &drawer{}, func() {})
+	phone := newDevice(t, svc, &memoryCloud{}, func() {})
 	_, err = phone.Sign(t.Context(), share, client.CurveSecp256k1, digest[:])
 	require.NoError(t, err)
 	require.NoError(t, svc.stop())

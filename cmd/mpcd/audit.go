@@ -13,15 +13,15 @@ import (
 	"github.com/mpcd/mpcd/internal/store"
 )
 
-// auditCmd groups what can be asked of the audit log. It reads the service's database,
-// whether the service runs or not, and needs no keyset: the log holds no secret.
+// auditCmd groups the commands for the audit log. They read the service's database, whether the service is running or
+// not, and need no keyset: the log has no secrets.
 type auditCmd struct {
 	List   auditListCmd   `cmd:"" help:"Show the entries of one wallet, or those without a wallet."`
-	Verify auditVerifyCmd `cmd:"" help:"Walk every chain, and say where one breaks."`
+	Verify auditVerifyCmd `cmd:"" help:"Verify every hash chain, and report where one breaks."`
 }
 
 type auditFlags struct {
-	DB   string `help:"The service's database, as in sqlite:///var/lib/mpcd/mpcd.db." required:"" placeholder:"URL" env:"MPCD_DB"`
+	DB   string `help:"Database, as in sqlite:///var/lib/mpcd/mpcd.db." required:"" placeholder:"URL" env:"MPCD_DB"`
 	JSON bool   `help:"Print JSON on standard output."`
 }
 
@@ -62,14 +62,16 @@ func (cmd *auditListCmd) Run(ctx context.Context) error {
 		}
 		out := json.NewEncoder(os.Stdout)
 		for _, l := range lines {
-			v := auditView{l.N, l.Time, l.Caller, l.Action, l.WalletID, l.ShareSetID, l.SessionID, l.Outcome, l.Reason, l.Detail,
-				hex.EncodeToString(l.Hash[:])}
+			v := auditView{
+				l.N, l.Time, l.Caller, l.Action, l.WalletID, l.ShareSetID, l.SessionID, l.Outcome, l.Reason, l.Detail,
+				hex.EncodeToString(l.Hash[:]),
+			}
 			if cmd.JSON {
 				err = out.Encode(v)
 			} else {
 				_, err = fmt.Printf("%5d  %s  %-7s  %-18s  %s  set %s  session %s  %s %s\n",
-					v.N, v.Time.Format(time.RFC3339), v.Outcome, v.Action, names.Line(v.Caller), v.ShareSetID, v.SessionID, v.Reason,
-					names.Line(v.Detail))
+					v.N, v.Time.Format(time.RFC3339), v.Outcome, v.Action, names.Line(v.Caller), v.ShareSetID, v.SessionID,
+					v.Reason, names.Line(v.Detail))
 			}
 			if err != nil {
 				return err
@@ -81,7 +83,7 @@ func (cmd *auditListCmd) Run(ctx context.Context) error {
 
 type auditVerifyCmd struct{ auditFlags }
 
-// Run fails where a chain breaks.
+// Run verifies the log. It fails if a chain is broken.
 func (cmd *auditVerifyCmd) Run(ctx context.Context) error {
 	return cmd.open(ctx, func(st *store.Store) error {
 		entries, chains, err := st.VerifyAudit(ctx)

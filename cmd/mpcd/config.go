@@ -13,18 +13,17 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// faults are what is wrong with a configuration. They are collected, so that an operator
-// reads all of them at once.
+// faults are the errors in a configuration, collected so that all can be reported at once.
 type faults []error
 
 func (f *faults) add(format string, args ...any) { *f = append(*f, fmt.Errorf(format, args...)) }
 
-// join adds each of the errors that err joins; nil is none.
+// join adds the errors that err joins. err may be nil.
 func (f *faults) join(err error) {
 	if err == nil {
 		return
 	}
-	if all, ok := err.(interface{ Unwrap() []error }); ok { // what is wrapped deeper belongs to its message
+	if all, ok := err.(interface{ Unwrap() []error }); ok { // not errors.As: a nested join is one fault
 		for _, one := range all.Unwrap() {
 			f.join(one)
 		}
@@ -49,12 +48,11 @@ func (f faults) Error() string {
 // Unwrap returns the faults.
 func (f faults) Unwrap() []error { return f }
 
-// config is a YAML file as a source of flags: below flags and environment, above the
-// defaults. A value is a text, or a list of texts for a flag that may come more than once.
+// config is a YAML file as a source of flag values. The command line and the environment take precedence over it. A
+// value is a string, or a list of strings for a repeatable flag.
 type config map[string]any
 
-// loadConfig reads the file. Keys that the command does not have, and values that are not
-// single ones, are faults.
+// loadConfig reads the file. Unknown keys, and values that are not scalars, are added to f.
 func loadConfig(path string, node *kong.Node, f *faults) (config, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -66,7 +64,7 @@ func loadConfig(path string, node *kong.Node, f *faults) (config, error) {
 func parseConfig(path string, b []byte, node *kong.Node, f *faults) (config, error) {
 	var keys map[string]yaml.Node
 	if err := yaml.NewDecoder(bytes.NewReader(b)).Decode(&keys); err != nil && !errors.Is(err, io.EOF) {
-		// The decoder's own words may quote the file.
+		// The decoder's error may quote the file.
 		return nil, fmt.Errorf("configuration %s is not YAML with one \"name: value\" a line: %s", path, where(err))
 	}
 	var settings []string
@@ -99,7 +97,7 @@ func parseConfig(path string, b []byte, node *kong.Node, f *faults) (config, err
 
 func notText(n *yaml.Node) bool { return n.Kind != yaml.ScalarNode || n.Tag == "!!null" }
 
-// where returns the lines that a YAML error names.
+// where returns the position that a YAML error reports.
 func where(err error) string {
 	line := strings.Index(err.Error(), "line ")
 	if line < 0 {
@@ -125,7 +123,7 @@ func (c config) Validate(*kong.Application) error { return nil }
 func (c config) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 	for _, env := range flag.Envs {
 		if _, ok := os.LookupEnv(env); ok {
-			return nil, nil //nolint:nilnil // kong's word for "not from here"
+			return nil, nil //nolint:nilnil // for kong: this resolver has no value
 		}
 	}
 	if v, ok := c[flag.Name]; ok {

@@ -14,7 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// serveNode returns the parser's command that has the settings of serve.
+// serveNode returns the parser's node for serve.
 func serveNode(c *cli) *kong.Node {
 	for _, node := range newParser(c).Model.Children {
 		if node.Name == "serve" {
@@ -24,7 +24,7 @@ func serveNode(c *cli) *kong.Node {
 	return nil
 }
 
-// docs/CONFIGURATION.md has a row for each setting of serve with its default, and for nothing else.
+// docs/CONFIGURATION.md has a row with the default for each setting of serve, and no other rows.
 func TestConfigurationPageHasEverySetting(t *testing.T) {
 	t.Parallel()
 	defaults := map[string]string{}
@@ -34,13 +34,13 @@ func TestConfigurationPageHasEverySetting(t *testing.T) {
 		case flag.IsBool():
 			defaults[flag.Name] = "off"
 		case flag.Default == "0":
-			defaults[flag.Name] = "0: " // and what that means
+			defaults[flag.Name] = "0: " // followed by its meaning
 		case flag.Default == "":
 			defaults[flag.Name] = "none"
 		}
 	}
 	require.Greater(t, len(defaults), 30)
-	// What happens without one of these is not nothing.
+	// For these settings the page describes what an empty value means.
 	for name, without := range map[string]string{
 		"db":            "`mpcd.db` in the working directory",
 		"keyset":        "with `dev`: beside the database",
@@ -66,8 +66,8 @@ func TestConfigurationPageHasEverySetting(t *testing.T) {
 	require.Equal(t, defaults, written)
 }
 
-// deploy/mpcd.yaml has settings of serve alone, each with a value that it may have; a number, a time
-// or a level that is not commented out is the default, and so says nothing new.
+// deploy/mpcd.yaml has only settings of serve, with valid values. A setting with a default that is not commented out
+// has that default.
 func TestExampleConfigurationIsOfSettings(t *testing.T) {
 	t.Parallel()
 	example, err := os.ReadFile(filepath.Join(repoRoot, "deploy/mpcd.yaml"))
@@ -111,7 +111,7 @@ func TestExampleConfigurationIsOfSettings(t *testing.T) {
 	require.Empty(t, found)
 }
 
-// The help of serve shows each setting's default, and the variable that has its name.
+// The help of serve shows the default and the environment variable of each setting.
 func TestServeHelpShowsEverySetting(t *testing.T) {
 	t.Parallel()
 	out, err := exec.CommandContext(t.Context(), "mpcd", "serve", "--help").Output()

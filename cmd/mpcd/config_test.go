@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Whatever stands in a configuration file, it is parsed or refused; only settings that are
-// there come out of it, and what is said of it quotes no value.
+// Parsing an arbitrary configuration file succeeds or fails without a panic, returns only known settings, and its
+// errors quote no value.
 func FuzzConfig(f *testing.F) {
 	example, err := os.ReadFile(filepath.Join(repoRoot, "deploy/mpcd.yaml"))
 	require.NoError(f, err)

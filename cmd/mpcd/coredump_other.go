@@ -2,5 +2,5 @@
 
 package main
 
-// noCoreDumps does nothing where mpcd is only tried out: the service runs on Linux.
+// noCoreDumps does nothing: production services run on Linux.
 func noCoreDumps() error { return nil }

@@ -28,42 +28,41 @@ import (
 	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
 )
 
-// A crash is a SIGKILL at one moment of a provision. The moment is an event that the client
-// sees, and a random time after it.
+// crash is a SIGKILL at one moment of a provision: a random time after an event that the client sees.
 type crash struct {
 	name  string
 	event string
-	// after returns how long after the event, of a run that takes about so long. nil: at
-	// once, while the client waits.
-	after func(run time.Duration) time.Duration
-	times int  // how many kills, each in an attempt of its own
-	crowd bool // with another run that has the only slot
+	// after returns how long after the event the service is killed, given the duration of a run. nil: at once, while the
+	// client waits.
+	after  func(run time.Duration) time.Duration
+	times  int  // how many kills, each in another attempt
+	queued bool // another run has the only slot
 }
 
-// The events beside the names of the API's statuses.
+// The events in addition to the API's statuses.
 const (
-	atCall       = "call"      // before the request leaves
+	atCall       = "call"      // before the request is sent
 	atStore      = "store"     // the app has stored the share; nothing is confirmed
-	atConfirm    = "confirm"   // before ConfirmShareSet leaves
+	atConfirm    = "confirm"   // before ConfirmShareSet is sent
 	atConfirmed  = "confirmed" // it was answered
 	atGenerating = "STATUS_GENERATING_SHARE"
 )
 
-// upTo is a random time below a fixed one.
+// upTo returns a random time below d.
 func upTo(d time.Duration) func(time.Duration) time.Duration {
 	return func(time.Duration) time.Duration { return rand.N(d) }
 }
 
-// within is a random time below a part of what the run takes.
+// within returns a random time below a fraction of the run's duration.
 func within(part float64) func(time.Duration) time.Duration {
 	return func(run time.Duration) time.Duration { return rand.N(time.Duration(part*float64(run)) + 1) }
 }
 
-// crashes are one for each persisted state of a provision (QUEUED, RUNNING, SUCCEEDED with a
-// PENDING set, ACTIVE), for the steps from one to the next, and for any moment.
+// crashes has a crash for each persisted state of a provision (QUEUED, RUNNING, SUCCEEDED with a PENDING set, ACTIVE),
+// for the transitions between them, and for arbitrary moments.
 var crashes = []crash{
 	{name: "any moment", event: atCall, after: within(1.3), times: 1},
-	{name: "queued", event: "STATUS_QUEUED", after: upTo(30 * time.Millisecond), times: 1, crowd: true},
+	{name: "queued", event: "STATUS_QUEUED", after: upTo(30 * time.Millisecond), times: 1, queued: true},
 	{name: "running", event: atGenerating, after: within(1), times: 1},
 	{name: "running, and again in the next attempt", event: atGenerating, after: within(0.4), times: 2},
 	{name: "at the commit", event: "STATUS_STORING_SHARE", after: upTo(15 * time.Millisecond), times: 1},
@@ -72,7 +71,7 @@ var crashes = []crash{
 	{name: "active: just confirmed", event: atConfirmed, times: 1},
 }
 
-// crashRig is a service that is killed and started again at the same address.
+// crashRig is a service that is killed and restarted at the same address.
 type crashRig struct {
 	t    *testing.T
 	dir  string
@@ -84,7 +83,7 @@ type crashRig struct {
 	logs   []string
 	armed  *crash
 	left   int           // kills still to come
-	run    time.Duration // what a run takes
+	run    time.Duration // duration of a run
 	killed chan struct{} // closed when the last kill is over and the service is back
 	kills  int
 	held   map[string]*client.Share // what the devices have stored, by set
@@ -96,10 +95,10 @@ type crashWallet struct {
 	*client.Client
 	id, backup string
 	curves     []client.Curve
-	takes      time.Duration // a provision of it that nobody disturbs
+	takes      time.Duration // duration of a provision without a crash
 }
 
-// crashCloud keeps the backups' keys.
+// crashCloud stores the backups' keys.
 type crashCloud struct{ keys sync.Map }
 
 // PutKey implements client.KeyStorage.
@@ -136,11 +135,11 @@ func newCrashRig(t *testing.T) *crashRig {
 	return c
 }
 
-// crashSets is how many sets of pre-params are there when it begins: those of the first wallets,
-// and more than the depth, so that the filler begins in the midst of the kills.
+// crashSets is the initial number of sets of pre-params: those for the first wallets, and more than the pool's depth,
+// so that the service begins to fill its pool during the kills.
 const crashSets = 8
 
-// start starts the service, with a filler that is killed with it.
+// start starts the service. It fills its pool, so that this is interrupted by the kills too.
 func (c *crashRig) start() (err error) {
 	c.svc, err = startService(c.dir, "mpcd", os.Environ(), "--dev", "--grpc-addr="+c.addr, "--slots=1",
 		"--preparams-depth=2")
@@ -184,7 +183,7 @@ func (s *crashStream) RecvMsg(m any) error {
 	return err
 }
 
-// arm makes the next event of that kind the end of the service.
+// arm schedules a kill for the next event of the crash's kind.
 func (c *crashRig) arm(k *crash, run time.Duration) (killed <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -192,7 +191,7 @@ func (c *crashRig) arm(k *crash, run time.Duration) (killed <-chan struct{}) {
 	return c.killed
 }
 
-// at is called with every event. A kill begins in here, or a while later.
+// at is called with every event. It kills the service, or schedules that, if a kill is armed for the event.
 func (c *crashRig) at(event string) {
 	c.mu.Lock()
 	k := c.armed
@@ -207,10 +206,10 @@ func (c *crashRig) at(event string) {
 		c.kill(k)
 		return
 	}
-	time.AfterFunc(k.after(run), func() { c.kill(k) }) // the test waits for killed
+	time.AfterFunc(k.after(run), func() { c.kill(k) }) // the test waits for c.killed
 }
 
-// kill ends the process as a power cut would, and starts it again.
+// kill kills the process with SIGKILL, and starts it again.
 func (c *crashRig) kill(k *crash) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -227,7 +226,7 @@ func (c *crashRig) kill(k *crash) {
 	close(c.killed)
 }
 
-// wallet makes a wallet with a backup.
+// wallet creates a wallet with a backup.
 func (c *crashRig) wallet(curves ...client.Curve) *crashWallet {
 	t, w := c.t, &crashWallet{curves: curves}
 	var err error
@@ -255,8 +254,8 @@ func (c *crashRig) store(_ context.Context, s *client.Share) error {
 	return nil
 }
 
-// provision is the app: one call of the SDK, which resumes by itself; and what an app does at
-// its next start where the confirmation could not be told.
+// provision does what an app does: one call of the SDK, which retries by itself, and ResumePending, as after a restart,
+// if the share could not be confirmed.
 func (c *crashRig) provision(w *crashWallet) {
 	c.mu.Lock()
 	c.calls++
@@ -266,11 +265,11 @@ func (c *crashRig) provision(w *crashWallet) {
 		var gone []*client.Share
 		gone, err = w.ResumePending(c.t.Context(), share)
 		if len(gone) > 0 {
-			err = errors.New("a share that was stored in time is gone")
+			err = errors.New("the set of a share that was stored in time is gone")
 		}
 	}
 	if err != nil {
-		c.t.Errorf("provision: %v", err) // not FailNow: this may be another goroutine than the test's
+		c.t.Errorf("provision: %v", err) // not FailNow: this may not be the test's goroutine
 		return
 	}
 	c.signs(w, share)
@@ -284,16 +283,16 @@ func (c *crashRig) signs(w *crashWallet, share *client.Share) {
 	}
 }
 
-// strike provisions with one crash on the way.
+// strike provisions with one crash meanwhile.
 func (c *crashRig) strike(k *crash, w, other *crashWallet) {
 	killed := c.arm(k, w.takes)
 	var wg sync.WaitGroup
-	if k.crowd { // whichever comes second waits
+	if k.queued { // the later of the two waits in the queue
 		wg.Go(func() { c.provision(other) })
 	}
 	c.provision(w)
 	wg.Wait()
-	for range 20 { // a kill that comes after the run has ended leaves the next one to the next run
+	for range 20 { // if a run ends before all kills have happened, the rest happen in the next run
 		select {
 		case <-killed:
 			return
@@ -301,13 +300,12 @@ func (c *crashRig) strike(k *crash, w, other *crashWallet) {
 			c.provision(w)
 		}
 	}
-	require.FailNow(c.t, "the moment never came", k.name)
+	require.FailNow(c.t, "the event did not occur", k.name)
 }
 
-// TestCrash kills the service with SIGKILL at random moments, and at each persisted state of
-// a provision; the same call goes on. MPCD_CRASH_KILLS is how often at the least; with
-// MPCD_CRASH_REPORT it writes what it saw into a file. Without either it is on ED25519 alone:
-// TestLongCrash has both curves.
+// TestCrash kills the service with SIGKILL at random moments and in each persisted state of a provision; the same call
+// must continue. MPCD_CRASH_KILLS sets the minimum number of kills, and MPCD_CRASH_REPORT a file for a report. Without
+// either it uses ED25519 only: TestLongCrash has both curves.
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	want, report, curves := len(crashes)+1, startedWith["MPCD_CRASH_REPORT"], []client.Curve{client.CurveEd25519}
@@ -320,7 +318,7 @@ func TestCrash(t *testing.T) {
 	crashed(t, want, report, curves...)
 }
 
-// crashed kills the service so often, with a wallet on ED25519 and another one on curves.
+// crashed kills the service want times, with one wallet on ED25519 and another one on curves.
 func crashed(t *testing.T, want int, report string, curves ...client.Curve) {
 	t.Helper()
 	c := newCrashRig(t)
@@ -328,7 +326,7 @@ func crashed(t *testing.T, want int, report string, curves ...client.Curve) {
 	started, done := time.Now(), map[string]int{}
 	for i := 0; c.kills < want && !t.Failed(); i++ {
 		k, w, other := &crashes[i%len(crashes)], quick, both
-		// Every second round on both curves where there is time; else once.
+		// With many kills every second round is on both curves; otherwise one is.
 		if round := i / len(crashes); report != "" && round%2 == 1 || i == 2 {
 			w, other = both, quick
 		}
@@ -348,8 +346,8 @@ func crashed(t *testing.T, want int, report string, curves ...client.Curve) {
 	}
 }
 
-// everySetSigns requires that no set is ACTIVE that no device has, none waits, and all of
-// them sign.
+// everySetSigns requires that each ACTIVE set's share is on a device, that no set is PENDING, and that all sets can
+// sign.
 func (c *crashRig) everySetSigns(w *crashWallet) {
 	t := c.t
 	wallet, err := w.GetWallet(t.Context(), w.id)
@@ -360,7 +358,7 @@ func (c *crashRig) everySetSigns(w *crashWallet) {
 			continue
 		}
 		share := c.held[set.ID]
-		require.NotNil(t, share, "set %s is ACTIVE, and no device has its share", set.ID)
+		require.NotNil(t, share, "set %s is ACTIVE, but no device has its share", set.ID)
 		c.signs(w, share)
 		if len(w.curves) == 2 {
 			digest := sha256.Sum256([]byte(set.ID))
@@ -374,8 +372,8 @@ func (c *crashRig) everySetSigns(w *crashWallet) {
 	}
 }
 
-// inspect looks into the database of the service, which has stopped, and into its logs. Where
-// runs were on SECP256K1 too, it used pre-params.
+// inspect checks the stopped service's database and logs. If runs were on SECP256K1 too, pre-params must have been
+// used.
 func (c *crashRig) inspect(ecdsa bool) string {
 	t := c.t
 	path := filepath.Join(c.dir, "mpcd.db")
@@ -398,7 +396,7 @@ func (c *crashRig) inspect(ecdsa bool) string {
 		text, err := os.ReadFile(log)
 		require.NoError(t, err)
 		require.NotContains(t, string(text), "came a second time", "pre-params were used twice")
-		require.NotContains(t, string(text), droppedPool, "a service that was killed is no older state")
+		require.NotContains(t, string(text), droppedPool, "a kill must not be taken for a restored database")
 		require.NotContains(t, string(text), "panic")
 	}
 	out, err := exec.CommandContext(t.Context(), "mpcd", "audit", "verify", "--db", "sqlite://"+path).CombinedOutput()

@@ -24,41 +24,41 @@ import (
 	"github.com/mpcd/mpcd/internal/secret"
 )
 
-// custodianCmd groups the reference custodian and what it needs.
+// custodianCmd groups the commands of the reference custodian.
 type custodianCmd struct {
-	Serve  custodianServeCmd  `cmd:"" default:"withargs" help:"Run a custodian: the receiver of mpcd's webhooks, and the API of backups' ciphertexts."`
+	Serve  custodianServeCmd  `cmd:"" default:"withargs" help:"Run a custodian: mpcd's webhooks, and an API for ciphertexts."`
 	Secret custodianSecretCmd `cmd:"" help:"Write a new signing secret to a new file, mode 0600."`
 }
 
-// Help says what it is for.
+// Help describes the command.
 func (c *custodianCmd) Help() string {
-	return `A reference for a custodian, which keeps the server shares of backups, for trying things
-out and for tests. mpcd serve --custodian-url names its address.
+	return `A reference custodian, which stores the server shares of backups. It is meant for evaluation
+and tests. mpcd serve --custodian-url sets its address.
 
   POST /backup, /backup/fetch, /backup/delete
-                                 mpcd's webhooks: signed (Standard Webhooks), each once
+                                 mpcd's webhooks, signed (Standard Webhooks)
   GET, PUT /users/{id}/encrypted-user-backup-shares?backupMethod=PASSWORD
   GET, PUT /clients/{id}/backup  {"cipherText": "..."}, with a bearer token
 
-It keeps everything in one SQLite file, which holds shares: encrypt its disk. It logs JSON
-to standard error, one line of it "serving" with its address; SIGTERM ends it.`
+It stores everything in one SQLite file, which contains shares: encrypt its disk. It logs
+JSON to standard error, including a line "serving" with its address; SIGTERM stops it.`
 }
 
 // custodianServeCmd is the reference custodian.
 type custodianServeCmd struct {
-	Addr          string   `help:"Where it is served (default: ${default})." default:"127.0.0.1:8443" placeholder:"ADDR" env:"MPCD_CUSTODIAN_ADDR"`
+	Addr          string   `help:"Address to listen on (default: ${default})." default:"127.0.0.1:8443" placeholder:"ADDR" env:"MPCD_CUSTODIAN_ADDR"`
 	DB            string   `name:"db" help:"Its SQLite file, mode 0600 (default: ${default})." default:"custodian.db" placeholder:"FILE" env:"MPCD_CUSTODIAN_DB"`
-	SigningSecret []string `help:"File with the secret that mpcd signs messages with (whsec_...), mode 0600. Two, while the secret is being changed: either will do." sep:"," placeholder:"FILE" env:"MPCD_CUSTODIAN_SIGNING_SECRET"`
-	HeaderSecret  []string `help:"File with what X-Webhook-Secret must hold, mode 0600; without it the header is not looked at. Two, while it is being changed: either will do." sep:"," placeholder:"FILE" env:"MPCD_CUSTODIAN_HEADER_SECRET"`
+	SigningSecret []string `help:"File with the secret that mpcd signs messages with (whsec_...), mode 0600. During a change of the secret, two: either is accepted." sep:"," placeholder:"FILE" env:"MPCD_CUSTODIAN_SIGNING_SECRET"`
+	HeaderSecret  []string `help:"File with the required value of X-Webhook-Secret, mode 0600; without it the header is ignored. During a change of the value, two: either is accepted." sep:"," placeholder:"FILE" env:"MPCD_CUSTODIAN_HEADER_SECRET"`
 	Identity      string   `help:"File with the age identity (AGE-SECRET-KEY-1...) of mpcd's --custodian-recipient, mode 0600." placeholder:"FILE" env:"MPCD_CUSTODIAN_IDENTITY"`
-	APIToken      string   `name:"api-token" help:"File with the bearer token of the ciphertexts' API, mode 0600; without it there is no such API." placeholder:"FILE" env:"MPCD_CUSTODIAN_API_TOKEN"`
+	APIToken      string   `name:"api-token" help:"File with the bearer token of the API for ciphertexts, mode 0600; without it the API is off." placeholder:"FILE" env:"MPCD_CUSTODIAN_API_TOKEN"`
 	TLSCert       string   `name:"tls-cert" help:"Its certificate with its chain, PEM." placeholder:"FILE" env:"MPCD_CUSTODIAN_TLS_CERT"`
 	TLSKey        string   `name:"tls-key" help:"The certificate's key, PEM, mode 0600." placeholder:"FILE" env:"MPCD_CUSTODIAN_TLS_KEY"`
 }
 
 const (
-	custodianPatience = 10 * time.Second // for a header, a body, an answer
-	custodianHeader   = 16 << 10         // bytes
+	custodianTimeout = 10 * time.Second // of reading a header or a body, and of writing an answer
+	custodianHeader  = 16 << 10         // bytes
 )
 
 // Run serves until a signal.
@@ -70,7 +70,7 @@ func (c *custodianServeCmd) Run(ctx context.Context, f *faults) (err error) {
 	} else if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 		f.add("--addr: %q is not HOST:PORT, as in 127.0.0.1:8443", c.Addr)
 	} else if !isLoopback(host) && c.TLSCert+c.TLSKey == "" {
-		f.add("--addr: %q is not loopback: shares travel here, so name --tls-cert and --tls-key", c.Addr)
+		f.add("--addr: %q is not loopback: calls have shares, so name --tls-cert and --tls-key", c.Addr)
 	}
 	if len(*f) > 0 {
 		return usageError{*f}
@@ -90,7 +90,7 @@ func (c *custodianServeCmd) Run(ctx context.Context, f *faults) (err error) {
 	}
 	web := &http.Server{
 		Handler: custodian.New(store, cfg, log), TLSConfig: secured,
-		ReadHeaderTimeout: custodianPatience, ReadTimeout: custodianPatience, WriteTimeout: custodianPatience,
+		ReadHeaderTimeout: custodianTimeout, ReadTimeout: custodianTimeout, WriteTimeout: custodianTimeout,
 		IdleTimeout:    time.Minute,
 		MaxHeaderBytes: custodianHeader, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelInfo),
 	}
@@ -108,7 +108,7 @@ func (c *custodianServeCmd) Run(ctx context.Context, f *faults) (err error) {
 		return err
 	case <-ctx.Done():
 	}
-	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), custodianPatience)
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), custodianTimeout)
 	defer cancel()
 	err = web.Shutdown(bound)
 	if served := <-served; !errors.Is(served, http.ErrServerClosed) {
@@ -118,17 +118,17 @@ func (c *custodianServeCmd) Run(ctx context.Context, f *faults) (err error) {
 	return err
 }
 
-// config reads the secrets, and adds what is wrong with them.
+// config reads the secrets, and adds errors to f.
 func (c *custodianServeCmd) config(f *faults) (cfg custodian.Config) {
 	if len(files(c.SigningSecret)) == 0 {
 		f.add("--signing-secret is missing: mpcd custodian secret makes one, for both sides")
 	}
 	cfg.Verifiers = readSigners(f, "--signing-secret", c.SigningSecret)
 	for _, path := range files(c.HeaderSecret) {
-		cfg.HeaderSecrets = append(cfg.HeaderSecrets, readWord(f, "--header-secret", path))
+		cfg.HeaderSecrets = append(cfg.HeaderSecrets, readSecret(f, "--header-secret", path))
 	}
 	if c.APIToken != "" {
-		cfg.Token = readWord(f, "--api-token", c.APIToken)
+		cfg.Token = readSecret(f, "--api-token", c.APIToken)
 	}
 	if c.Identity != "" {
 		id, err := readIdentity(c.Identity)
@@ -141,7 +141,7 @@ func (c *custodianServeCmd) config(f *faults) (cfg custodian.Config) {
 }
 
 func (c *custodianServeCmd) tls(f *faults) *tls.Config {
-	if !together(f, named{"--tls-cert", c.TLSCert}, named{"--tls-key", c.TLSKey}) {
+	if !allOrNone(f, named{"--tls-cert", c.TLSCert}, named{"--tls-key", c.TLSKey}) {
 		return nil
 	}
 	pair, err := auth.LoadKeyPair(c.TLSCert, c.TLSKey)
@@ -149,7 +149,7 @@ func (c *custodianServeCmd) tls(f *faults) *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}}
 }
 
-// readIdentity reads an age identity from a file as age-keygen writes it, with comments.
+// readIdentity reads an age identity from a file in the format of age-keygen, which may have comments.
 func readIdentity(path string) (*age.X25519Identity, error) {
 	b, _, err := secret.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -165,15 +165,15 @@ func readIdentity(path string) (*age.X25519Identity, error) {
 			return id, nil
 		}
 	}
-	return nil, errors.New("it does not hold one age identity (AGE-SECRET-KEY-1...): age-keygen makes one")
+	return nil, errors.New("it does not have one age identity (AGE-SECRET-KEY-1...): age-keygen makes one")
 }
 
-// custodianSecretCmd makes what mpcd and a custodian share.
+// custodianSecretCmd generates the signing secret that mpcd and a custodian share.
 type custodianSecretCmd struct {
 	Out string `help:"The new file." required:"" placeholder:"FILE"`
 }
 
-// Run writes the secret: 32 random bytes, as Standard Webhooks writes them.
+// Run writes the secret: 32 random bytes, in the encoding of Standard Webhooks.
 func (c *custodianSecretCmd) Run() error {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails

@@ -29,10 +29,10 @@ import (
 
 type demoCmd struct {
 	JSON       bool `help:"Print one JSON object and nothing else on standard output."`
-	DeviceHeld bool `help:"Run the devices' sides of the protocol on the devices, and show after each step what was found where."`
+	DeviceHeld bool `help:"Run the client's side on the devices, and show after each step where shares were found."`
 }
 
-// demoResult is what the demo did, in the shape that docs and checks rely on.
+// demoResult is the demo's JSON output. Documents and tests rely on its form.
 type demoResult struct {
 	WalletID   string             `json:"walletId"`
 	Progress   []demoProgress     `json:"progress"`
@@ -74,12 +74,12 @@ type demoSignature struct {
 	Verified   bool         `json:"verified"`
 }
 
-// Run plays a wallet's life in one process: a service on an embedded database, a first
-// device, a backup, and a second device that has nothing but the backup and its password.
+// Run creates a wallet, backs it up, provisions a second device from nothing but the backup and its password, and
+// signs, all in one process with an embedded service.
 func (d *demoCmd) Run(ctx context.Context) (err error) {
 	svc, err := startEmbedded(ctx)
 	if ctx.Err() != nil && err != nil {
-		return errInterrupted // its own words are the database's
+		return errInterrupted // err itself is the database's
 	}
 	if err != nil {
 		return err
@@ -89,8 +89,10 @@ func (d *demoCmd) Run(ctx context.Context) (err error) {
 	if d.JSON {
 		show = newView(os.Stderr, true)
 	}
-	p := &play{embedded: svc, deviceHeld: d.DeviceHeld, show: show, result: demoResult{Seconds: map[string]float64{}}}
-	if err := p.all(ctx); ctx.Err() != nil {
+	p := &demoRun{
+		embedded: svc, deviceHeld: d.DeviceHeld, show: show, result: demoResult{Seconds: map[string]float64{}},
+	}
+	if err := p.run(ctx); ctx.Err() != nil {
 		return errInterrupted
 	} else if err != nil {
 		return err
@@ -101,7 +103,7 @@ func (d *demoCmd) Run(ctx context.Context) (err error) {
 	return p.result.show()
 }
 
-// embedded is a service in this process, and a connection to it through memory.
+// embedded is a service in this process, and an in-memory connection to it.
 type embedded struct {
 	*app.App
 	conn *grpc.ClientConn
@@ -111,7 +113,7 @@ type embedded struct {
 
 func (e *embedded) database() string { return filepath.Join(e.dir, "demo.db") }
 
-// startEmbedded starts a service. Its keyset is nowhere but in memory.
+// startEmbedded starts a service. Its keyset exists only in memory.
 func startEmbedded(ctx context.Context) (e *embedded, err error) {
 	e = &embedded{}
 	if e.dir, err = os.MkdirTemp("", "mpcd-demo-"); err != nil {
@@ -123,7 +125,7 @@ func startEmbedded(ctx context.Context) (e *embedded, err error) {
 		return nil, errors.Join(err, remove())
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	// No pool: each run makes its own pre-params, while somebody watches.
+	// Without a pool each run generates its own pre-params, so that the demo does so before its user's eyes.
 	e.App, err = app.Open(ctx, app.Options{
 		DB: "sqlite://" + e.database(), Keyset: keyset, Auth: app.DevCaller,
 		Sessions: session.Config{RequireSealTo: true}, Pool: preparams.Config{MaxAge: time.Hour},
@@ -151,8 +153,8 @@ func startEmbedded(ctx context.Context) (e *embedded, err error) {
 	return e, nil
 }
 
-// play is the demo while it runs.
-type play struct {
+// demoRun is the state of a running demo.
+type demoRun struct {
 	*embedded
 	deviceHeld    bool
 	first, second *demoDevice
@@ -160,30 +162,31 @@ type play struct {
 	result        demoResult
 }
 
-// demoDevice is the SDK as one device would use it.
+// demoDevice is a simulated device.
 type demoDevice struct {
 	*client.Client
-	name  string
-	share []byte       // an app would use the platform's key store
-	ahead preParamsDir // its pre-params; empty: it needs none
+	name      string
+	share     []byte       // an app would use the platform's key store
+	preParams preParamsDir // empty: the device needs none
 }
 
-func (p *play) device(name string) (*demoDevice, error) {
+func (p *demoRun) device(name string) (*demoDevice, error) {
 	d := &demoDevice{name: name}
-	opts := []client.Option{client.WithDisplayName(name), client.WithStore(func(_ context.Context, s *client.Share) error {
+	store := func(_ context.Context, s *client.Share) error {
 		d.share = s.Bytes()
 		return nil
-	})}
+	}
+	opts := []client.Option{client.WithDisplayName(name), client.WithStore(store)}
 	if p.deviceHeld {
-		key, err := client.NewPreParamsKey() // an app would keep it, in the platform's key store
+		key, err := client.NewPreParamsKey() // an app would store it in the platform's key store
 		if err != nil {
 			return nil, err
 		}
-		d.ahead = preParamsDir(filepath.Join(p.dir, name))
-		if err := os.Mkdir(string(d.ahead), 0o700); err != nil {
+		d.preParams = preParamsDir(filepath.Join(p.dir, name))
+		if err := os.Mkdir(string(d.preParams), 0o700); err != nil {
 			return nil, err
 		}
-		opts = append(opts, client.WithDeviceHeldShares(), client.WithPreParamsStore(d.ahead, key))
+		opts = append(opts, client.WithDeviceHeldShares(), client.WithPreParamsStore(d.preParams, key))
 	}
 	var err error
 	if d.Client, err = client.New(p.conn, opts...); err != nil {
@@ -192,7 +195,7 @@ func (p *play) device(name string) (*demoDevice, error) {
 	return d, d.SetPassword(p.result.Password)
 }
 
-func (p *play) all(ctx context.Context) (err error) {
+func (p *demoRun) run(ctx context.Context) (err error) {
 	p.result.Password = rand.Text()
 	if p.first, err = p.device("first"); err != nil {
 		return err
@@ -203,36 +206,39 @@ func (p *play) all(ctx context.Context) (err error) {
 	for _, s := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"prewarm", p.prewarm}, {"create", p.create}, {"backup", p.backup}, {"provision", p.provision}, {"sign", p.sign}} {
+	}{
+		{"prewarm", p.prewarm}, {"create", p.create}, {"backup", p.backup}, {"provision", p.provision}, {"sign", p.sign},
+	} {
 		if s.name == "prewarm" && !p.deviceHeld {
-			continue // the service has all sides
+			continue // both sides run in the service
 		}
 		start := time.Now()
 		if err := s.run(ctx); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 		p.result.Seconds[s.name] = time.Since(start).Seconds()
-		if err := p.look(ctx, s.name); err != nil {
+		if err := p.inspect(ctx, s.name); err != nil {
 			return fmt.Errorf("after %s: %w", s.name, err)
 		}
 	}
 	return nil
 }
 
-// operation shows one operation and keeps its progress.
-func (p *play) operation(name string, run func(client.ProgressFunc) error) error {
+// operation runs one operation, shows its progress and records it.
+func (p *demoRun) operation(name string, run func(client.ProgressFunc) error) error {
 	report, end := p.show.operation(name)
 	err := run(func(pr client.Progress) {
-		p.result.Progress = append(p.result.Progress, demoProgress{pr.Status, pr.Done, pr.Percent, pr.Operation, pr.Curve,
-			pr.Round, pr.Rounds})
+		p.result.Progress = append(p.result.Progress, demoProgress{
+			pr.Status, pr.Done, pr.Percent, pr.Operation, pr.Curve, pr.Round, pr.Rounds,
+		})
 		report(pr)
 	})
 	end(err)
 	return err
 }
 
-// prewarm makes the pre-params of what each device will do: two new shares, and one.
-func (p *play) prewarm(ctx context.Context) error {
+// prewarm generates the pre-params of each device: the first will make two new shares, the second one.
+func (p *demoRun) prewarm(ctx context.Context) error {
 	for _, d := range []struct {
 		*demoDevice
 		sets int
@@ -244,12 +250,13 @@ func (p *play) prewarm(ctx context.Context) error {
 	return nil
 }
 
-func (p *play) create(ctx context.Context) error {
+func (p *demoRun) create(ctx context.Context) error {
 	err := p.operation("create", func(report client.ProgressFunc) error {
 		share, err := p.first.CreateWallet(ctx, report)
 		if err == nil {
 			p.result.WalletID = share.WalletID()
-			p.result.ShareSets = append(p.result.ShareSets, demoShareSet{share.ShareSetID(), share.Purpose(), p.first.name})
+			set := demoShareSet{share.ShareSetID(), share.Purpose(), p.first.name}
+			p.result.ShareSets = append(p.result.ShareSets, set)
 		}
 		return err
 	})
@@ -266,7 +273,7 @@ func (p *play) create(ctx context.Context) error {
 	return nil
 }
 
-func (p *play) backup(ctx context.Context) error {
+func (p *demoRun) backup(ctx context.Context) error {
 	return p.operation("backup", func(report client.ProgressFunc) error {
 		share, err := client.ParseShare(p.first.share)
 		if err != nil {
@@ -282,21 +289,20 @@ func (p *play) backup(ctx context.Context) error {
 	})
 }
 
-// provision gives the second device a share: it has the ciphertext and the password, and
-// nothing else.
-func (p *play) provision(ctx context.Context) error {
+// provision provisions the second device, which has only the ciphertext and the password.
+func (p *demoRun) provision(ctx context.Context) error {
 	return p.operation("provision", func(report client.ProgressFunc) error {
 		share, err := p.second.ProvisionWallet(ctx, p.result.CipherText, client.MethodPassword, report)
 		if err == nil {
-			p.result.ShareSets = append(p.result.ShareSets, demoShareSet{share.ShareSetID(), share.Purpose(), p.second.name})
+			set := demoShareSet{share.ShareSetID(), share.Purpose(), p.second.name}
+			p.result.ShareSets = append(p.result.ShareSets, set)
 		}
 		return err
 	})
 }
 
-// sign signs with both devices on all curves: the old set is as good as it was, now that
-// there is a second one.
-func (p *play) sign(ctx context.Context) error {
+// sign signs with both devices on all curves: the old set is still valid after the second one was made.
+func (p *demoRun) sign(ctx context.Context) error {
 	for _, d := range []*demoDevice{p.first, p.second} {
 		share, err := client.ParseShare(d.share)
 		if err != nil {

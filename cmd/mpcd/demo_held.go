@@ -13,55 +13,53 @@ import (
 	"github.com/mpcd/mpcd/internal/leaks"
 )
 
-// demoHeld is what was found on each side after a step. Nothing in it is known beforehand:
-// it was looked up on the devices and in the service's database.
+// demoHeld is what each party stores after a step, as found on the devices and in the service's database.
 type demoHeld struct {
-	After   string       `json:"after"`
-	Devices []heldDevice `json:"devices"`
-	Backup  *heldBackup  `json:"backup,omitempty"`
-	Service []heldHalf   `json:"service"`
-	Never   heldNever    `json:"never"`
+	After   string            `json:"after"`
+	Devices []heldDevice      `json:"devices"`
+	Backup  *heldBackup       `json:"backup,omitempty"`
+	Service []heldServerShare `json:"service"`
+	Never   heldNever         `json:"never"`
 }
 
 type heldDevice struct {
 	Device     string         `json:"device"`
 	ShareSetID string         `json:"shareSetId,omitempty"` // of its share
 	Purpose    client.Purpose `json:"purpose,omitempty"`
-	PreParams  int            `json:"preParams"` // sets made ahead, sealed
+	PreParams  int            `json:"preParams"` // prewarmed sets
 }
 
-// heldBackup is the ciphertext that an app would keep, and what it holds.
+// heldBackup is the ciphertext that an app would store, and the share in it.
 type heldBackup struct {
 	ShareSetID string         `json:"shareSetId"`
 	Purpose    client.Purpose `json:"purpose"`
 	Bytes      int            `json:"bytes"`
 }
 
-// heldHalf is the server's share of a share set; of a BACKUP set, it is the custodian's.
-type heldHalf struct {
+// heldServerShare is the server share of a share set. Those of BACKUP sets are the custodian's.
+type heldServerShare struct {
 	ShareSetID string `json:"shareSetId"`
 	Purpose    string `json:"purpose"`
 	Bytes      int    `json:"sealedBytes"` // of all curves
 }
 
-// heldNever is what was looked for where it must not be.
+// heldNever is the result of a search for client shares in the service's files, where they must not be.
 type heldNever struct {
-	Shares int  `json:"shares"` // all shares of the devices, the backup's too
-	Bytes  int  `json:"bytes"`  // of the service's files that were searched for their secrets
-	Found  int  `json:"found"`  // of the shares
-	Hosted bool `json:"hosted"` // whether the halves ever met in the service, as it says itself
+	Shares int  `json:"shares"` // how many client shares were searched for, including the backup's
+	Bytes  int  `json:"bytes"`  // how many bytes of the service's files were searched
+	Found  int  `json:"found"`  // how many of the shares were found
+	Hosted bool `json:"hosted"` // whether the service has recorded a hosted operation on the wallet
 }
 
-// look finds out who holds what, shows it and keeps it. It fails where the service holds a
-// share that is a device's.
-func (p *play) look(ctx context.Context, after string) error {
+// inspect finds out what each party stores, shows it and records it. It fails if the service has a client share.
+func (p *demoRun) inspect(ctx context.Context, after string) error {
 	if !p.deviceHeld {
 		return nil
 	}
-	held := demoHeld{After: after, Service: []heldHalf{}}
+	held := demoHeld{After: after, Service: []heldServerShare{}}
 	var shares [][]byte
 	for _, d := range []*demoDevice{p.first, p.second} {
-		sets, err := d.ahead.PreParams(ctx)
+		sets, err := d.preParams.PreParams(ctx)
 		if err != nil {
 			return err
 		}
@@ -84,7 +82,7 @@ func (p *play) look(ctx context.Context, after string) error {
 		held.Backup = &heldBackup{s.ShareSetID(), s.Purpose(), len(p.result.CipherText)}
 		shares = append(shares, s.Bytes())
 	}
-	if err := p.halves(ctx, &held); err != nil {
+	if err := p.serverShares(ctx, &held); err != nil {
 		return err
 	}
 	if err := held.search(p.database(), shares); err != nil {
@@ -95,8 +93,8 @@ func (p *play) look(ctx context.Context, after string) error {
 	return err
 }
 
-// halves lists what the service has of the wallet.
-func (p *play) halves(ctx context.Context, held *demoHeld) error {
+// serverShares lists the wallet's server shares in the service's database.
+func (p *demoRun) serverShares(ctx context.Context, held *demoHeld) error {
 	if p.result.WalletID == "" {
 		return nil
 	}
@@ -110,18 +108,18 @@ func (p *play) halves(ctx context.Context, held *demoHeld) error {
 		if err != nil {
 			return err
 		}
-		half := heldHalf{ShareSetID: set.ID, Purpose: set.Purpose.String()}
+		share := heldServerShare{ShareSetID: set.ID, Purpose: set.Purpose.String()}
 		for _, sealed := range set.ServerShare {
-			half.Bytes += len(sealed.Ciphertext)
+			share.Bytes += len(sealed.Ciphertext)
 		}
-		held.Service = append(held.Service, half)
+		held.Service = append(held.Service, share)
 	}
 	return nil
 }
 
-// search looks for the secrets of shares in a database's files.
+// search searches a database's files for the secrets of shares, and fails if it finds one.
 func (h *demoHeld) search(database string, shares [][]byte) error {
-	files, err := filepath.Glob(database + "*") // the journal too
+	files, err := filepath.Glob(database + "*") // includes the journal
 	if err != nil {
 		return err
 	}
@@ -140,18 +138,18 @@ func (h *demoHeld) search(database string, shares [][]byte) error {
 		}
 	}
 	if h.Never.Found > 0 || h.Never.Hosted {
-		return errors.New("a share that is a device's is with the service")
+		return errors.New("a device's share is in the service")
 	}
-	// A search that finds nothing says something only where it finds what is there.
-	for _, half := range h.Service {
-		if !bytes.Contains(all, []byte(half.ShareSetID)) {
+	// Positive control: the search must find what is there.
+	for _, share := range h.Service {
+		if !bytes.Contains(all, []byte(share.ShareSetID)) {
 			return errors.New("the service's files could not be searched")
 		}
 	}
 	return nil
 }
 
-// text is a table for people.
+// text formats the result as a table.
 func (h *demoHeld) text() string {
 	var b strings.Builder
 	row := func(who, format string, args ...any) {
@@ -166,15 +164,15 @@ func (h *demoHeld) text() string {
 		row(d.Device+" device", "%s; pre-params made ahead: %d, sealed", share, d.PreParams)
 	}
 	if h.Backup != nil {
-		row("backup", "the device's %s share of set %s, in an age file of %d bytes", h.Backup.Purpose, h.Backup.ShareSetID,
-			h.Backup.Bytes)
+		row("backup", "the device's %s share of set %s, in an age file of %d bytes",
+			h.Backup.Purpose, h.Backup.ShareSetID, h.Backup.Bytes)
 	}
-	for _, half := range h.Service {
+	for _, share := range h.Service {
 		who := "service"
-		if half.Purpose == string(client.PurposeBackup) {
+		if share.Purpose == string(client.PurposeBackup) {
 			who = "its custodian"
 		}
-		row(who, "its server share of set %s, sealed in %d bytes", half.ShareSetID, half.Bytes)
+		row(who, "its server share of set %s, sealed in %d bytes", share.ShareSetID, share.Bytes)
 	}
 	if len(h.Service) == 0 {
 		row("service", "nothing")

@@ -15,8 +15,8 @@ import (
 	"github.com/mpcd/mpcd/client"
 )
 
-// TestLongDemoJSON holds the demo against what docs and checks rely on, with nothing of mpcd
-// but the reading of a share: OpenSSL verifies, and the age command decrypts.
+// TestLongDemoJSON checks the demo's JSON output, which documents and scripts rely on. OpenSSL verifies the signatures,
+// and the age command decrypts the backup.
 func TestLongDemoJSON(t *testing.T) {
 	t.Parallel()
 	got := runDemo(t)
@@ -27,8 +27,8 @@ func TestLongDemoJSON(t *testing.T) {
 	require.Empty(t, got.Held)
 }
 
-// TestLongDemoDeviceHeldJSON is the same with the devices' sides on the devices, and what was
-// found on each side after each step.
+// TestLongDemoDeviceHeldJSON is TestLongDemoJSON for --device-held, and checks what was found on each side after each
+// step.
 func TestLongDemoDeviceHeldJSON(t *testing.T) {
 	t.Parallel()
 	got := runDemo(t, "--device-held")
@@ -37,7 +37,7 @@ func TestLongDemoDeviceHeldJSON(t *testing.T) {
 		after     string
 		preParams [2]int
 		shares    [2]string // of the devices
-		halves    []string
+		server    []string  // the sets that the service has server shares of
 	}{
 		{"prewarm", [2]int{2, 1}, [2]string{}, []string{}},
 		{"create", [2]int{1, 1}, [2]string{first, ""}, []string{first}},
@@ -56,13 +56,13 @@ func TestLongDemoDeviceHeldJSON(t *testing.T) {
 			require.Equal(t, want.preParams[j], d.PreParams, "%s %s", want.after, name)
 			require.Equal(t, want.shares[j], d.ShareSetID, "%s %s", want.after, name)
 		}
-		halves, shares := []string{}, 0
-		for _, half := range h.Service {
-			require.Positive(t, half.Bytes)
-			halves = append(halves, half.ShareSetID)
-			shares++ // of the client's for each of the server's
+		server, shares := []string{}, 0
+		for _, share := range h.Service {
+			require.Positive(t, share.Bytes)
+			server = append(server, share.ShareSetID)
+			shares++ // one client share for each server share
 		}
-		require.Equal(t, want.halves, halves, want.after)
+		require.Equal(t, want.server, server, want.after)
 		require.Equal(t, shares, h.Never.Shares, want.after)
 		require.Positive(t, h.Never.Bytes)
 		require.Zero(t, h.Never.Found)
@@ -71,13 +71,13 @@ func TestLongDemoDeviceHeldJSON(t *testing.T) {
 		if h.Backup != nil {
 			require.Equal(t, heldBackup{backup, client.PurposeBackup, len(got.CipherText)}, *h.Backup)
 		}
-		for _, id := range halves {
+		for _, id := range server {
 			require.Contains(t, h.text(), id)
 		}
 	}
 }
 
-// runDemo runs the demo and checks what its two forms have in common.
+// runDemo runs the demo and makes the checks that both tests have in common.
 func runDemo(t *testing.T, flags ...string) demoResult {
 	t.Helper()
 	requireTools(t, "openssl", "age", "age-plugin-batchpass")
@@ -109,11 +109,11 @@ func runDemo(t *testing.T, flags ...string) demoResult {
 
 	left, err := os.ReadDir(tmp)
 	require.NoError(t, err)
-	require.Empty(t, left, "the demo takes its database with it")
+	require.Empty(t, left, "the demo deletes its database")
 	return got
 }
 
-// checkProgress wants the statuses of docs/SDK.md, in its order.
+// checkProgress requires the statuses of docs/SDK.md, in that order.
 func checkProgress(t *testing.T, all []demoProgress) {
 	steps := map[string][]string{
 		"create": {"Queued", "Generating share", "Storing share", "Done"},
@@ -134,7 +134,7 @@ func checkProgress(t *testing.T, all []demoProgress) {
 	for op, ps := range seen {
 		var statuses, rounds []string
 		for i, p := range ps {
-			require.Equal(t, i == len(ps)-1, p.Done, "%s: done is said by the last, and by it alone", op)
+			require.Equal(t, i == len(ps)-1, p.Done, "%s: only the last is done", op)
 			require.LessOrEqual(t, p.Percent, uint32(100))
 			if i > 0 {
 				require.GreaterOrEqual(t, p.Percent, ps[i-1].Percent, "%s: percent never falls", op)
@@ -154,8 +154,7 @@ func checkProgress(t *testing.T, all []demoProgress) {
 	}
 }
 
-// checkSignatures wants a signature of each signing set on each curve, that OpenSSL accepts
-// under the wallet's key.
+// checkSignatures requires a signature of each SIGNING set on each curve that OpenSSL accepts under the wallet's key.
 func checkSignatures(t *testing.T, got *demoResult) {
 	require.Len(t, got.Keys, 2)
 	keys := map[client.Curve]string{got.Keys[0].Curve: got.Keys[0].PublicKey, got.Keys[1].Curve: got.Keys[1].PublicKey}

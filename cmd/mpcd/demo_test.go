@@ -12,7 +12,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
 
-// What the demo says it did not find, it would have found; and it fails then.
+// The demo's search finds a share in the service's files, and then fails.
 func TestDemoSearchFindsAShare(t *testing.T) {
 	t.Parallel()
 	keys, err := tsstest.Keygen(t.Context(), tss.Ed25519, [2]*tss.PreParams{}, tss.Observer{})
@@ -24,7 +24,7 @@ func TestDemoSearchFindsAShare(t *testing.T) {
 	db := filepath.Join(t.TempDir(), "demo.db")
 	search := func(text []byte) (demoHeld, error) {
 		require.NoError(t, os.WriteFile(db+"-wal", text, 0o600))
-		h := demoHeld{Service: []heldHalf{{ShareSetID: id.ShareSetID}}}
+		h := demoHeld{Service: []heldServerShare{{ShareSetID: id.ShareSetID}}}
 		return h, h.search(db, [][]byte{share})
 	}
 	require.NoError(t, os.WriteFile(db, []byte("header"), 0o600))
@@ -32,7 +32,7 @@ func TestDemoSearchFindsAShare(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, heldNever{Shares: 1, Bytes: len("header") + 36}, h.Never)
 	h, err = search(append([]byte(id.ShareSetID), share...))
-	require.EqualError(t, err, "a share that is a device's is with the service")
+	require.EqualError(t, err, "a device's share is in the service")
 	require.Equal(t, 1, h.Never.Found)
 	_, err = search(nil)
 	require.EqualError(t, err, "the service's files could not be searched")

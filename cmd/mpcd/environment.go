@@ -13,8 +13,7 @@ import (
 
 const envPrefix = "MPCD_"
 
-// dropEmpty takes the empty MPCD_* variables out of the environment: they count as not set.
-// A template that has nothing to fill in leaves them.
+// dropEmpty unsets empty MPCD_* variables: they count as not set. Deployment templates leave such variables behind.
 func dropEmpty() error {
 	for _, name := range environment() {
 		if os.Getenv(name) == "" {
@@ -26,7 +25,7 @@ func dropEmpty() error {
 	return nil
 }
 
-// environment returns the names of the variables that look like mpcd's, in whatever case.
+// environment returns the names of the variables that begin with MPCD_, in any case.
 func environment() (names []string) {
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
@@ -38,9 +37,9 @@ func environment() (names []string) {
 	return names
 }
 
-// checkEnvironment adds a fault for each MPCD_* variable that no command has, where the
-// command that runs reads such variables: a misspelt one would leave its setting at the
-// default. Those of other commands are let be. No value is quoted: it may be a secret.
+// checkEnvironment adds a fault for each MPCD_* variable that no command reads, if the selected command reads any:
+// otherwise a misspelt variable would silently leave its setting at the default. Variables of other commands are
+// ignored. Values are not quoted: they may be secrets.
 func checkEnvironment(app *kong.Application, command *kong.Node, f *faults) {
 	known := variables(app.Node)
 	if command == nil || len(variables(command)) == 0 {
@@ -59,7 +58,7 @@ func checkEnvironment(app *kong.Application, command *kong.Node, f *faults) {
 	}
 }
 
-// variables returns those that a command, or one below it, reads.
+// variables returns the variables that a command or its subcommands read.
 func variables(node *kong.Node) map[string]bool {
 	all := map[string]bool{}
 	for _, flag := range node.Flags {
@@ -73,8 +72,7 @@ func variables(node *kong.Node) map[string]bool {
 	return all
 }
 
-// suggest returns the known name that is nearest to a misspelt one, with a prefix, as the end
-// of a sentence; or nothing where none is near.
+// suggest returns the end of an error that suggests the known name nearest to a misspelt one, or "" if none is near.
 func suggest(prefix, name string, known []string) string {
 	best, least := "", min(max(2, len(name)/3), len(name))+1
 	for _, k := range known {
@@ -88,9 +86,9 @@ func suggest(prefix, name string, known []string) string {
 	return "; the nearest is " + prefix + best
 }
 
-// Kubernetes tells every container of a namespace where its Services are, in variables named
-// after them (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables):
-// of a Service called mpcd, or mpcd-something, these look like ours. No setting of mpcd ends so.
+// Kubernetes sets variables with the addresses of a namespace's Services in every container
+// (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables).
+// Those of a Service called mpcd or mpcd-* begin with MPCD_. No setting of mpcd has such a suffix.
 var (
 	serviceLink = regexp.MustCompile(`^MPCD_([A-Z0-9_]+_)?` +
 		`(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$`)

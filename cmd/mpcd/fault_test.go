@@ -19,18 +19,18 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
-	_ "modernc.org/sqlite" // for a process that holds a service's database
+	_ "modernc.org/sqlite" // for a process that locks a service's database
 
 	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
 )
 
-// maxFileSize is how large a file a process may make grow: its disk, as it were.
+// maxFileSize limits the size to which a process can grow a file, to simulate a full disk.
 func maxFileSize(t *testing.T, pid int, bytes uint64) {
 	t.Helper()
 	require.NoError(t, unix.Prlimit(pid, unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: bytes, Max: unix.RLIM_INFINITY}, nil))
 }
 
-// faulty is a service whose database something is about to happen to.
+// faulty is a service whose database will be made to fail.
 type faulty struct {
 	*api
 	svc           *running
@@ -50,8 +50,8 @@ func startFaulty(t *testing.T) *faulty {
 	return f
 }
 
-// refusesChanges makes every kind of change, all at once, and wants each to be refused for
-// now; what only looks is answered meanwhile. It returns the calls again, by what they do.
+// refusesChanges makes every kind of changing call concurrently, and requires that all fail as INTERRUPTED while reads
+// succeed. It returns the calls by name.
 func (f *faulty) refusesChanges(t *testing.T) map[string]func(context.Context) error {
 	t.Helper()
 	before := f.states(t, f.first.wallet)
@@ -62,7 +62,7 @@ func (f *faulty) refusesChanges(t *testing.T) map[string]func(context.Context) e
 			return err
 		},
 	}
-	for i := range 6 { // 24 calls: more than can wait for the database one after the other
+	for i := range 6 { // 24 calls: more than could wait for the database in turn
 		create, backup, provision, sign := uuid.NewString(), uuid.NewString(), uuid.NewString(), uuid.NewString()
 		calls[fmt.Sprint("create ", i)] = func(ctx context.Context) error { _, err := f.create(ctx, create, ""); return err }
 		calls[fmt.Sprint("backup ", i)] = func(ctx context.Context) error {
@@ -90,12 +90,12 @@ func (f *faulty) refusesChanges(t *testing.T) map[string]func(context.Context) e
 	return calls
 }
 
-// goesOn wants a service that is as good as before.
-func (f *faulty) goesOn(t *testing.T, calls map[string]func(context.Context) error) {
+// recovers requires that the service works as before.
+func (f *faulty) recovers(t *testing.T, calls map[string]func(context.Context) error) {
 	t.Helper()
 	for name, call := range calls {
 		if name == "revoke" {
-			continue // of the set that is confirmed here
+			continue // f.pending is confirmed below
 		}
 		require.NoError(t, call(t.Context()), name)
 	}
@@ -110,9 +110,9 @@ func (f *faulty) goesOn(t *testing.T, calls map[string]func(context.Context) err
 
 func (f *faulty) database() string { return "sqlite://" + filepath.Join(f.svc.cmd.Dir, "mpcd.db") }
 
-// TestFullDisk takes the disk's space away from a running service: all at once, and then
-// some pages further each time, so that a run fails at many of its writes in turn.
-// TestLongFullDisk goes a page or two further, so that it fails at each.
+// TestFullDisk limits the disk space of a running service: first to nothing, and then to some pages more each time, so
+// that a run fails at many of its writes in turn. TestLongFullDisk uses steps of a page or two, so that it fails at
+// each.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	fullDisk(t, 24<<10)
@@ -138,21 +138,21 @@ func fullDisk(t *testing.T, step uint64) {
 			sessionID = p.GetProgress().GetSessionId()
 		}
 	}
-	for room := uint64(0); ; room += step {
-		for _, h := range []held{f.first, newest} { // the second is PENDING
+	for space := uint64(0); ; space += step {
+		for _, h := range []held{f.first, newest} { // newest is PENDING
 			require.Equal(t, h.set == f.first.set, f.sign(t.Context(), h, uuid.NewString()) == nil)
 		}
-		require.NoError(t, f.confirm(t.Context(), newest)) // this empties SQLite's log, which then grows from nothing
+		require.NoError(t, f.confirm(t.Context(), newest)) // this truncates SQLite's log
 		id, before := uuid.NewString(), f.states(t, f.first.wallet)
 		sessionID = ""
-		maxFileSize(t, pid, room)
+		maxFileSize(t, pid, space)
 		newest, err = f.provision(t.Context(), f.backup, id, "")
 		if err == nil {
 			maxFileSize(t, pid, unix.RLIM_INFINITY)
 			require.NoError(t, f.confirm(t.Context(), newest))
 			break
 		}
-		require.NoError(t, interrupted(err), "with room for %d bytes", room)
+		require.NoError(t, interrupted(err), "with space for %d bytes", space)
 		require.Equal(t, before, f.states(t, f.first.wallet))
 		begun := sessionID
 		if begun == "" {
@@ -166,7 +166,7 @@ func fullDisk(t *testing.T, step uint64) {
 		}
 		maxFileSize(t, pid, unix.RLIM_INFINITY)
 		newest, err = f.provision(t.Context(), f.backup, id, "")
-		require.NoError(t, err, "the same request works when there is room")
+		require.NoError(t, err, "the same request succeeds once there is space")
 		if begun != "" {
 			require.Equal(t, begun, sessionID, "as the next attempt of the same session")
 		}
@@ -174,11 +174,11 @@ func fullDisk(t *testing.T, step uint64) {
 	require.Positive(t, refused)
 	require.Greater(t, cut, 1, "it failed at its later writes too")
 	require.NoError(t, f.sign(t.Context(), newest, uuid.NewString()))
-	f.goesOn(t, calls)
+	f.recovers(t, calls)
 	require.Equal(t, strings.Count(f.svc.text(), said), strings.Count(f.svc.text(), "the database can be used again"))
 }
 
-// TestLockedDatabase has another process hold the database for longer than anybody waits.
+// TestLockedDatabase has another process lock the database for longer than calls wait.
 func TestLockedDatabase(t *testing.T) {
 	t.Parallel()
 	f := startFaulty(t)
@@ -187,7 +187,7 @@ func TestLockedDatabase(t *testing.T) {
 	require.Equal(t, 1, strings.Count(f.svc.text(), "the database cannot be used"), f.svc.text())
 	require.Contains(t, f.svc.text(), "another process has it locked")
 	release()
-	f.goesOn(t, calls)
+	f.recovers(t, calls)
 	require.Contains(t, f.svc.text(), "the database can be used again")
 }
 
@@ -210,8 +210,8 @@ func holdDatabase(t *testing.T, path string) (release func()) {
 	}
 }
 
-// holdLock is a program of its own: hold-lock FILE begins a transaction that excludes all
-// others, says "locked", and ends with its standard input.
+// holdLock is the program hold-lock FILE: it begins an exclusive transaction, prints "locked", and ends with its
+// standard input.
 func holdLock() {
 	ctx := context.Background()
 	db, err := sql.Open("sqlite", os.Args[1])
@@ -224,15 +224,15 @@ func holdLock() {
 		os.Exit(1)
 	}
 	fmt.Println("locked")
-	_, _ = io.Copy(io.Discard, os.Stdin) // its end is what it waits for
+	_, _ = io.Copy(io.Discard, os.Stdin) // until it is closed
 	if err := db.Close(); err != nil {
 		fmt.Fprintln(os.Stderr, "hold-lock:", err)
 		os.Exit(1)
 	}
 }
 
-// TestReadOnlyDatabase starts a service whose user may read its database and not write it,
-// or not write beside it: it says so and does nothing. The fault gone, it is as before.
+// TestReadOnlyDatabase starts a service whose user can read its database, but not write to it or to its folder: it
+// fails with a clear error and changes nothing. Once that is corrected, it works as before.
 func TestReadOnlyDatabase(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ file, dir os.FileMode }{
@@ -249,7 +249,7 @@ func TestReadOnlyDatabase(t *testing.T) {
 			require.NoError(t, err)
 			serve := exec.CommandContext(t.Context(), unprivileged(t, dir), append([]string{"serve", "--dev"}, noPorts...)...)
 			serve.Dir, serve.Env = dir, []string{"HOME=" + dir}
-			if os.Getuid() == 0 { // whom no mode stops
+			if os.Getuid() == 0 { // modes do not apply to root
 				serve.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 			}
 			require.NoError(t, os.Chmod(path, c.file))
@@ -276,11 +276,11 @@ func TestReadOnlyDatabase(t *testing.T) {
 	}
 }
 
-// nobody is a user without rights.
+// nobody is an unprivileged user.
 const nobody = 65534
 
-// unprivileged returns a copy of mpcd that a user without rights can start, and gives that
-// user the folder with all that is in it, where this one is root.
+// unprivileged returns a copy of mpcd that an unprivileged user can run. If the tests run as root, it gives that user
+// the folder and its files.
 func unprivileged(t *testing.T, dir string) string {
 	t.Helper()
 	from, err := exec.LookPath("mpcd")

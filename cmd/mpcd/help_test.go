@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestHelp asks every command for its help, with every flag explained.
+// TestHelp checks that the help of every command describes all of its flags.
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	parser := newParser(&cli{})
@@ -25,7 +25,7 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// TestWalletCommandsTakeTheSameFlags keeps the contract: a script passes them to any.
+// TestWalletCommandsTakeTheSameFlags checks that a script can pass the same flags to every wallet command.
 func TestWalletCommandsTakeTheSameFlags(t *testing.T) {
 	t.Parallel()
 	parser := newParser(&cli{})

@@ -31,28 +31,27 @@ import (
 	"github.com/mpcd/mpcd/internal/tss/tsstest"
 )
 
-// running is a service, or a custodian, in a process of its own.
+// running is a service or custodian in a separate process.
 type running struct {
 	cmd  *exec.Cmd
 	log  *os.File      // its standard error
-	done chan struct{} // closed when it has ended
-	err  error         // how; set before done is closed
+	done chan struct{} // closed when the process has ended
+	err  error         // of the process; set before done is closed
 
 	grpc, http, admin string
 	addr              string // of a custodian
 }
 
-// noPorts are flags under which any number of services run beside each other, and none
-// searches primes in the background.
+// noPorts are flags that let any number of services run concurrently, without a pool of pre-params.
 var noPorts = []string{"--grpc-addr=127.0.0.1:0", "--http-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0",
 	"--preparams-depth=0"}
 
-// startService starts a program's serve in dir and waits until it serves.
+// startService starts a program's serve in dir and waits until it is serving.
 func startService(dir, program string, env []string, args ...string) (*running, error) {
 	return startProgram(dir, program, env, slices.Concat([]string{"serve"}, noPorts, args)...)
 }
 
-// startProgram starts a command of a program in dir and waits until it says that it serves.
+// startProgram starts a command of a program in dir and waits until it logs that it is serving.
 func startProgram(dir, program string, env []string, args ...string) (*running, error) {
 	log, err := os.CreateTemp(dir, "serve-*.log")
 	if err != nil {
@@ -60,7 +59,7 @@ func startProgram(dir, program string, env []string, args ...string) (*running, 
 	}
 	r := &running{cmd: exec.CommandContext(context.Background(), program, args...), log: log, done: make(chan struct{})}
 	r.cmd.Dir, r.cmd.Env = dir, env
-	r.cmd.Stderr = struct{ io.Writer }{log} // through a pipe: no limit on the service's files is one on its log
+	r.cmd.Stderr = struct{ io.Writer }{log} // through a pipe, so that a limit on file sizes does not apply to the log
 	if err := r.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -92,7 +91,7 @@ func (r *running) text() string {
 	return string(b)
 }
 
-// logged returns the line of its log with a message, or nil.
+// logged returns the log entry with a message, or nil.
 func (r *running) logged(msg string) map[string]any {
 	lines := bufio.NewScanner(strings.NewReader(r.text()))
 	for lines.Scan() {
@@ -104,7 +103,7 @@ func (r *running) logged(msg string) map[string]any {
 	return nil
 }
 
-// stop ends it as a supervisor would, and expects a good end.
+// stop sends SIGTERM, as a supervisor would, and requires a clean exit.
 func (r *running) stop() error {
 	if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
@@ -130,7 +129,7 @@ func (r *running) kill() {
 	_ = r.log.Close()
 }
 
-// registry finds the service of a script by its process.
+// registry has the services of scripts by process id.
 type registry struct {
 	mu    sync.Mutex // guards byPID
 	byPID map[string]*running
@@ -150,9 +149,9 @@ func (r *registry) get(pid string) *running {
 
 var runningByPID = registry{byPID: map[string]*running{}}
 
-// cmdServe starts a service: serve [flags]. The wallet commands find it by $MPCD_ADDR;
-// $HTTP and $ADMIN are its other addresses, $LOG its log. It is a --dev service, but for
-// "serve known", which knows its callers. "serve released" is without the race detector.
+// cmdServe starts a service: serve [flags]. It sets $MPCD_ADDR for the wallet commands, $HTTP and $ADMIN to the other
+// addresses, and $LOG to the log. The service has --dev, except with "serve known", which authenticates its callers.
+// "serve released" has no race detector.
 func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 	if neg {
 		ts.Fatalf("! serve: use ! exec mpcd serve")
@@ -181,8 +180,7 @@ func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 	runningByPID.put(r)
 }
 
-// cmdCustodian starts a custodian: custodian [flags]. $CUSTODIAN is its address,
-// $CUSTODIAN_LOG its log.
+// cmdCustodian starts a custodian: custodian [flags]. It sets $CUSTODIAN to its address, and $CUSTODIAN_LOG to its log.
 func cmdCustodian(ts *testscript.TestScript, neg bool, args []string) {
 	if neg {
 		ts.Fatalf("! custodian: use ! exec mpcd custodian")
@@ -197,8 +195,8 @@ func cmdCustodian(ts *testscript.TestScript, neg bool, args []string) {
 	runningByPID.put(r)
 }
 
-// cmdHalt stops the script's service, or its custodian (halt custodian), and expects exit 0.
-// A command called "stop" would be testscript's own, which ends the script there.
+// cmdHalt stops the script's service, or its custodian (halt custodian), and expects exit code 0. It is not called
+// "stop": that is a built-in of testscript, which ends the script.
 func cmdHalt(ts *testscript.TestScript, _ bool, args []string) {
 	pid := "PID"
 	if len(args) > 0 {
@@ -207,8 +205,7 @@ func cmdHalt(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(runningByPID.get(ts.Getenv(pid)).stop())
 }
 
-// cmdSeed puts committed pre-params into the database of the service that is started
-// next, so that no primes are searched: seed SETS.
+// cmdSeed adds pre-params from the repository's test data to the pool of the service that is started next: seed SETS.
 func cmdSeed(ts *testscript.TestScript, _ bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -253,8 +250,8 @@ func cmdMode(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// cmdJSON checks that the last command's output is one JSON object, and takes a value out
-// of it into a variable: json VAR key 0 key. Without a value, ! json says that it is not there.
+// cmdJSON checks that the last command's output is one JSON object, and assigns a value from it to a variable:
+// json VAR key 0 key. ! json requires that there is no such value.
 func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
 	d := json.NewDecoder(strings.NewReader(ts.ReadFile("stdout")))
 	var v any
@@ -291,8 +288,7 @@ func cmdVerify(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// opensslVerify checks a signature with OpenSSL alone: all that comes from here is how the
-// key and the signature are wrapped for it.
+// opensslVerify checks a signature with OpenSSL. Only the encodings of the key and the signature are made here.
 func opensslVerify(dir, curve, keyHex, payloadHex, signatureHex string) error {
 	key, payload, signature := unhex(keyHex), unhex(payloadHex), unhex(signatureHex)
 	args := []string{"pkeyutl", "-verify", "-pubin", "-keyform", "DER", "-inkey", "key.der", "-sigfile", "signature",
@@ -335,13 +331,13 @@ func opensslVerify(dir, curve, keyHex, payloadHex, signatureHex string) error {
 func unhex(s string) []byte {
 	b, err := hex.DecodeString(s)
 	if err != nil {
-		return nil // which no signature has
+		return nil // does not verify
 	}
 	return b
 }
 
-// cmdHolds looks for the secrets of a share in other files, as they are or encoded:
-// ! holds SHARE FILE... says that there are none.
+// cmdHolds searches files for the secrets of a share, in any encoding: ! holds SHARE FILE... requires that there are
+// none.
 func cmdHolds(ts *testscript.TestScript, neg bool, args []string) {
 	share := []byte(ts.ReadFile(args[0]))
 	for _, name := range args[1:] {

@@ -23,9 +23,8 @@ import (
 // idleConnections is how many connections TestIdleConnections opens.
 const idleConnections = 10_000
 
-// TestIdleConnections has 10,000 connections open from another process, half of them gRPC
-// and half HTTP, on which nobody calls: the service works as before, spends a bounded
-// amount of memory on them, and is rid of them when their process ends.
+// TestIdleConnections opens 10,000 idle connections from another process, half of them gRPC and half HTTP. The service
+// works as before, uses a bounded amount of memory for them, and closes them when their process ends.
 func TestIdleConnections(t *testing.T) {
 	allowFiles(t, idleConnections+500)
 	dir := t.TempDir()
@@ -72,23 +71,23 @@ func TestIdleConnections(t *testing.T) {
 	require.NoError(t, svc.stop())
 }
 
-// mostKiBEach is twice what was measured: 27 KiB, the mean of both kinds.
+// mostKiBEach is twice the measured value: 27 KiB, the mean of both kinds.
 const mostKiBEach = 55.0
 
-// allowFiles fails where a process may not open n files.
+// allowFiles raises the limit of open files to n, and fails if that is not permitted.
 func allowFiles(t *testing.T, n uint64) {
 	t.Helper()
 	var limit unix.Rlimit
 	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
 	if limit.Max >= n {
-		return // a Go program takes all that it may have
+		return // Go programs raise the soft limit themselves
 	}
 	limit.Cur, limit.Max = n, n
 	require.NoErrorf(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit), "this test opens %d files a process: raise the hard "+
 		"limit (ulimit -Hn)", n)
 }
 
-// residentKiB is how much memory of a process is in RAM.
+// residentKiB returns the resident memory of a process.
 func residentKiB(t *testing.T, pid int) int {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
@@ -111,8 +110,8 @@ func openFiles(t *testing.T, pid int) int {
 	return len(all)
 }
 
-// holdConnections is a program of its own: hold-connections GRPC HTTP N opens N connections
-// to each address, says "open" when each has been answered, and ends with its standard input.
+// holdConnections is the program hold-connections GRPC HTTP N: it opens N connections to each address, prints "open"
+// once each has been answered, and ends with its standard input.
 func holdConnections() {
 	n, err := strconv.Atoi(os.Args[3])
 	if err != nil {
@@ -129,7 +128,7 @@ func holdConnections() {
 		os.Exit(1)
 	}
 	fmt.Println("open")
-	_, _ = io.Copy(io.Discard, os.Stdin) // its end is what it waits for
+	_, _ = io.Copy(io.Discard, os.Stdin) // until it is closed
 }
 
 func holdGRPC(addr string) error {
@@ -144,7 +143,7 @@ func holdGRPC(addr string) error {
 	if err := framer.WriteSettings(); err != nil {
 		return err
 	}
-	for { // the service's settings, and its word that it has taken ours
+	for { // until the service's settings, and its acknowledgement of ours
 		frame, err := framer.ReadFrame()
 		if err != nil {
 			return err
@@ -163,14 +162,14 @@ func holdGRPC(addr string) error {
 				return
 			}
 			if ping, ok := frame.(*http2.PingFrame); ok && !ping.IsAck() {
-				_ = framer.WritePing(true, ping.Data) // the next read says whether it worked
+				_ = framer.WritePing(true, ping.Data) // if it fails, so does the next read
 			}
 		}
 	}()
 	return nil
 }
 
-// kept holds the HTTP connections: one that nobody refers to would be closed.
+// kept refers to the HTTP connections: otherwise the garbage collector would close them.
 var kept = make(chan net.Conn, idleConnections)
 
 func holdHTTP(addr string) error {

@@ -13,7 +13,7 @@ import (
 	"github.com/mpcd/mpcd/internal/store"
 )
 
-// keysetCmd groups what can be done to the keyset that encrypts what a service stores.
+// keysetCmd groups the commands for the keyset that encrypts a service's data.
 type keysetCmd struct {
 	Create  keysetCreateCmd  `cmd:"" help:"Write a new keyset to a new file, mode 0600."`
 	List    keysetListCmd    `cmd:"" help:"Show the keys of a keyset: ids and states, no key material."`
@@ -24,45 +24,45 @@ type keysetCmd struct {
 	Destroy keysetDestroyCmd `cmd:"" help:"Remove a disabled key for good."`
 }
 
-// Help says in which order a key is replaced.
+// Help describes how to replace a key.
 func (k *keysetCmd) Help() string {
 	return `To replace a key:
  1. mpcd keyset rotate: the new key becomes the primary key, the old one still opens.
     Put a copy of the file into its backup.
- 2. Restart the service: it reads its keyset once. It seals under the new key from then
-    on, and re-seals in the background what the old one sealed, while runs go on; after
-    a crash it goes on where it was.
+ 2. Restart the service: it reads its keyset only when it starts. From then on it seals
+    under the new key, and re-seals old data in the background; after a crash it
+    continues where it was.
  3. Wait until mpcd keyset status (or the metric mpcd_reseal_rows_left) shows none.
- 4. mpcd keyset disable: refused while something needs the old key. Restart the service.
+ 4. mpcd keyset disable: refused while the old key is still needed. Restart the service.
  5. Wait: a week, or as long as you may have to restore an older backup of the database,
-    which still needs the old key. mpcd keyset enable takes a disable back.
- 6. mpcd keyset destroy: now nothing opens such a backup any more.
+    which still needs the old key. mpcd keyset enable undoes disable.
+ 6. mpcd keyset destroy: from now on such a backup cannot be opened.
 
-With --keyset-kms the file is wrapped by a key in a KMS, and is of no use without it:
+With --keyset-kms the file is wrapped by a key in a KMS, and cannot be opened without it:
   hcvault://HOST[:PORT]/transit/keys/NAME     HashiCorp Vault; VAULT_TOKEN, or the name
                                               of a file in VAULT_TOKEN_FILE; VAULT_CACERT
   aws-kms://arn:aws:kms:REGION:ACCOUNT:key/ID AWS; what the AWS SDK finds: environment,
                                               ~/.aws, the machine's or pod's role
   gcp-kms://projects/P/locations/L/keyRings/R/cryptoKeys/K
                                               Google Cloud; application default credentials
-The KMS is asked at the start only: a service that runs does without it.`
+The KMS is only used at the start: a running service does not need it.`
 }
 
-// keysetFileFlags name a keyset file.
+// keysetFileFlags are the flags for a keyset file.
 type keysetFileFlags struct {
 	Keyset string `help:"The keyset's file." required:"" placeholder:"FILE" env:"MPCD_KEYSET"`
 	KMS    string `name:"keyset-kms" help:"The KMS key that wraps the file, where one does; see mpcd keyset --help." placeholder:"URI" env:"MPCD_KEYSET_KMS"`
 	JSON   bool   `help:"Print one JSON object on standard output."`
 }
 
-// keysetDBFlags name the database that a keyset seals.
+// keysetDBFlags are the flags for the database that a keyset encrypts.
 type keysetDBFlags struct {
 	DB string `help:"The database that the keyset seals, as in sqlite:///var/lib/mpcd/mpcd.db. Its service may be running." required:"" placeholder:"URL" env:"MPCD_DB"`
 }
 
 func (k *keysetFileFlags) file() (seal.File, error) { return keysetFile(k.Keyset, k.KMS) }
 
-// show prints the keys after a change, and what comes next.
+// show prints the keys after a change, and the next step.
 func (k *keysetFileFlags) show(keys *seal.Keyset, next string) error {
 	if k.JSON {
 		return json.NewEncoder(os.Stdout).Encode(struct {
@@ -92,7 +92,7 @@ func keyState(key seal.Key) string {
 	return "disabled"
 }
 
-// change changes the file, and shows what it holds then.
+// change changes the file, and prints its keys.
 func (k *keysetFileFlags) change(ctx context.Context, next string,
 	change func(*seal.Keyset) (*seal.Keyset, error)) error {
 	file, err := k.file()
@@ -106,13 +106,13 @@ func (k *keysetFileFlags) change(ctx context.Context, next string,
 	return k.show(keys, next)
 }
 
-// count counts what each key seals in the keyset's database.
+// count counts the values that each key seals in the database.
 func (d *keysetDBFlags) count(ctx context.Context, keys *seal.Keyset) (count seal.Count, err error) {
 	path, err := store.Path(d.DB)
 	if err != nil {
 		return nil, usageError{fmt.Errorf("--db: %w", err)}
 	}
-	// The store would make it, and a new database needs no key at all.
+	// store.Open would create the database, and in an empty one no key is needed.
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("--db: %w: name the database that the keyset seals", err)
 	}
@@ -130,7 +130,7 @@ type keysetCreateCmd struct {
 	JSON   bool   `help:"Print one JSON object on standard output."`
 }
 
-// Run makes a keyset.
+// Run creates a keyset.
 func (k *keysetCreateCmd) Run(ctx context.Context) error {
 	file, err := keysetFile(k.Keyset, k.KMS)
 	if err != nil {
@@ -171,14 +171,14 @@ type keysetStatusCmd struct {
 	keysetDBFlags
 }
 
-// keyStatus is a key and what it seals, as it is printed.
+// keyStatus is a key with the number of values that it seals, as it is printed.
 type keyStatus struct {
 	seal.Key
 	Rows  int            `json:"rows"`
 	Kinds map[string]int `json:"kinds,omitempty"`
 }
 
-// Run counts.
+// Run prints how many values each key seals.
 func (k *keysetStatusCmd) Run(ctx context.Context) error {
 	keys, err := loadKeyset(ctx, k.Keyset, k.KMS)
 	if err != nil {
@@ -245,20 +245,20 @@ type keysetDisableCmd struct {
 	keyFlag
 }
 
-// Run disables a key that nothing needs.
+// Run disables a key that is not needed.
 func (k *keysetDisableCmd) Run(ctx context.Context) error {
-	const next = "Restart the service. Destroy the key when you will need no older backup of the database any more."
+	const next = "Restart the service. Destroy the key once you no longer need older backups of the database."
 	return k.change(ctx, next, func(keys *seal.Keyset) (*seal.Keyset, error) {
 		without, err := keys.Disabled(k.Key)
 		if err != nil {
 			return nil, err
 		}
-		return without, k.unneeded(ctx, keys, k.Key)
+		return without, k.checkUnneeded(ctx, keys, k.Key)
 	})
 }
 
-// unneeded fails where a row of the database still needs a key.
-func (d *keysetDBFlags) unneeded(ctx context.Context, keys *seal.Keyset, id seal.KeyID) error {
+// checkUnneeded fails if a row of the database still needs the key.
+func (d *keysetDBFlags) checkUnneeded(ctx context.Context, keys *seal.Keyset, id seal.KeyID) error {
 	count, err := d.count(ctx, keys)
 	if err != nil {
 		return err
@@ -284,14 +284,14 @@ type keysetDestroyCmd struct {
 	keyFlag
 }
 
-// Run destroys a key that nothing needs.
+// Run destroys a key that is not needed.
 func (k *keysetDestroyCmd) Run(ctx context.Context) error {
-	const next = "The key is gone: remove it from the file's backups too, as far as no backup of the database needs it."
+	const next = "The key is destroyed: remove it from the file's backups too, unless a backup of the database needs it."
 	return k.change(ctx, next, func(keys *seal.Keyset) (*seal.Keyset, error) {
 		without, err := keys.Destroyed(k.Key)
 		if err != nil {
 			return nil, err
 		}
-		return without, k.unneeded(ctx, keys, k.Key)
+		return without, k.checkUnneeded(ctx, keys, k.Key)
 	})
 }

@@ -31,7 +31,7 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// mpcd runs a command, and returns what it printed.
+// mpcd runs a command, and returns its output.
 func mpcd(t *testing.T, env []string, args ...string) (out, errs string, err error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "mpcd", args...)
@@ -58,8 +58,8 @@ func mpcdFails(t *testing.T, env []string, args ...string) string {
 	return errs
 }
 
-// A service that is re-sealing is killed, again and again; the next one goes on. Afterwards
-// the old key is destroyed, and what it sealed is nowhere.
+// A service is killed repeatedly while it re-seals; each restart continues. After the old key is destroyed, nothing
+// that it sealed is left.
 func TestKilledWhileResealing(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -83,7 +83,7 @@ func TestKilledWhileResealing(t *testing.T) {
 			10*time.Millisecond)
 		r.kill()
 		now := left()
-		require.Positive(t, now, "it was done before it was killed")
+		require.Positive(t, now, "it finished before it was killed")
 		require.Less(t, now, before)
 		before = now
 	}
@@ -105,7 +105,7 @@ func TestKilledWhileResealing(t *testing.T) {
 	require.Contains(t, out, strconv.Itoa(n))
 }
 
-// fillSealed makes a database with n sealed rows.
+// fillSealed creates a database with n sealed rows.
 func fillSealed(t *testing.T, keyset, db string, n int) seal.KeyID {
 	t.Helper()
 	keys, err := seal.Load(keyset)
@@ -142,7 +142,7 @@ func rowsLeftAt(t *testing.T, admin string) int {
 	return n
 }
 
-// Processes that rotate at once: each adds its key, or says that it did not.
+// Processes rotate concurrently: each adds its key, or fails.
 func TestProcessesRotateAtOnce(t *testing.T) {
 	t.Parallel()
 	keyset := filepath.Join(t.TempDir(), "keyset")
@@ -169,8 +169,8 @@ func TestProcessesRotateAtOnce(t *testing.T) {
 	require.Len(t, keys.Keys(), added+1)
 }
 
-// A keyset that Vault or AWS wraps: every command works with it, a service starts with it
-// and goes on when the KMS is gone; and without the KMS none starts, and says why.
+// With a keyset wrapped by Vault or AWS, every command works, and a service starts and keeps running when the KMS is
+// down. While the KMS is down no service starts, with a clear error.
 func TestWrappedKeyset(t *testing.T) {
 	t.Parallel()
 	vault, aws := kmstest.NewVault(t), kmstest.NewAWS(t)
@@ -218,7 +218,7 @@ func TestWrappedKeyset(t *testing.T) {
 			k.close()
 			wallet := mpcdFine(t, nil, "wallet", "create", "--addr", r.grpc, "--curves", "ED25519", "--share",
 				filepath.Join(dir, "share"), "--json")
-			require.Contains(t, wallet, "walletId", "the service does without its KMS")
+			require.Contains(t, wallet, "walletId", "a running service does not need its KMS")
 			require.NoError(t, r.stop())
 			errs := mpcdFails(t, k.env, dev...)
 			require.Contains(t, errs, "the KMS of key "+k.uri+" cannot be used now: check that it is up")
@@ -242,7 +242,7 @@ func refusedPort(t *testing.T) string {
 	return lis.Addr().String()
 }
 
-// No process of mpcd leaves its memory in a file, and no other process of its user reads it.
+// No mpcd process can be dumped to a file, or read by other processes of its user.
 func TestNoCoreDumps(t *testing.T) {
 	t.Parallel()
 	r, err := startService(t.TempDir(), "mpcd", os.Environ(), "--dev")
@@ -254,6 +254,6 @@ func TestNoCoreDumps(t *testing.T) {
 	own, err := os.ReadFile("/proc/self/limits")
 	require.NoError(t, err)
 	if strings.Contains(string(own), "Max core file size        0                    0 ") {
-		t.Log("the limit was 0 before: the test shows nothing here")
+		t.Log("the limit was 0 before: this does not test anything")
 	}
 }

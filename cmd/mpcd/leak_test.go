@@ -17,11 +17,11 @@ import (
 	"github.com/mpcd/mpcd/internal/leaks"
 )
 
-// pictures are all that stood in the files of a folder, at several times.
-type pictures map[string][][]byte
+// snapshots are the contents of the files of a folder, at several times.
+type snapshots map[string][][]byte
 
-// take adds what stands there now. A file that goes away meanwhile has nothing to show.
-func (p pictures) take(t *testing.T, dir string) {
+// add adds the current contents. A file that is deleted meanwhile is skipped.
+func (p snapshots) add(t *testing.T, dir string) {
 	t.Helper()
 	require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -31,14 +31,14 @@ func (p pictures) take(t *testing.T, dir string) {
 		if os.IsNotExist(err) {
 			return nil
 		}
-		name, _ := filepath.Rel(dir, path) // it is below
+		name, _ := filepath.Rel(dir, path) // cannot fail
 		p[name] = append(p[name], b)
 		return err
 	}))
 }
 
-// show returns the names of the files that a share's secrets ever stood in.
-func (p pictures) show(share []byte) (names []string) {
+// find returns the names of the files that contained a share's secrets at any time.
+func (p snapshots) find(share []byte) (names []string) {
 	for name, all := range p {
 		for _, b := range all {
 			if len(leaks.Find(b, share)) > 0 {
@@ -50,10 +50,9 @@ func (p pictures) show(share []byte) (names []string) {
 	return names
 }
 
-// TestSharesAreInNoFile looks for every client share that passes through a service, and for
-// the backup share, in every file of its folder (database, its log and index, keyset, lock,
-// log at debug level, temporary files): at every event of every run, and after SIGTERM and
-// SIGKILL.
+// TestSharesAreInNoFile searches for every client share that passes through a service, and for the backup share, in
+// every file of its folder (database, its log and index, keyset, lock, log at debug level, temporary files), at every
+// event of every run, and after SIGTERM and SIGKILL.
 func TestSharesAreInNoFile(t *testing.T) {
 	t.Parallel()
 	for name, sealed := range map[string]bool{"sealed to the caller": true, "in the clear over the API": false} {
@@ -61,7 +60,7 @@ func TestSharesAreInNoFile(t *testing.T) {
 			t.Parallel()
 			key, err := age.GenerateX25519Identity()
 			require.NoError(t, err)
-			w := &watched{t: t, dir: t.TempDir(), seen: pictures{}}
+			w := &watched{t: t, dir: t.TempDir(), seen: snapshots{}}
 			if sealed {
 				w.key = key
 			}
@@ -74,29 +73,29 @@ func TestSharesAreInNoFile(t *testing.T) {
 			require.True(t, bytes.Contains(w.seen["mpcd.db"][len(w.seen["mpcd.db"])-1], []byte(w.wallet)),
 				"what is no secret is found there")
 			for i, share := range shares {
-				require.Empty(t, w.seen.show(share), "share %d", i)
+				require.Empty(t, w.seen.find(share), "share %d", i)
 			}
 
-			// The same search finds them where they are: in a device's own file.
-			devices, found := t.TempDir(), pictures{}
+			// Positive control: the same search finds them in a device's file.
+			devices, found := t.TempDir(), snapshots{}
 			for i, share := range shares {
 				name := string(rune('a'+i)) + ".share"
 				require.NoError(t, os.WriteFile(filepath.Join(devices, name), share, 0o600))
 			}
-			found.take(t, devices)
+			found.add(t, devices)
 			for i, share := range shares {
-				require.Equal(t, []string{string(rune('a'+i)) + ".share"}, found.show(share))
+				require.Equal(t, []string{string(rune('a'+i)) + ".share"}, found.find(share))
 			}
 		})
 	}
 }
 
-// watched is a service whose folder is looked at all the time.
+// watched is a service whose folder is searched at every event.
 type watched struct {
 	t      *testing.T
 	dir    string
 	key    *age.X25519Identity // nil: shares come back in the clear
-	seen   pictures
+	seen   snapshots
 	svc    *running
 	api    *api
 	wallet string
@@ -109,10 +108,10 @@ func (w *watched) start() {
 	require.NoError(w.t, err)
 	w.t.Cleanup(svc.kill)
 	w.svc, w.api = svc, dialService(w.t, svc)
-	w.api.each = func(proto.Message) { w.look() }
+	w.api.each = func(proto.Message) { w.snapshot() }
 }
 
-func (w *watched) look() { w.seen.take(w.t, w.dir) }
+func (w *watched) snapshot() { w.seen.add(w.t, w.dir) }
 
 func (w *watched) sealTo() string {
 	if w.key == nil {
@@ -121,11 +120,11 @@ func (w *watched) sealTo() string {
 	return w.key.Recipient().String()
 }
 
-// opened takes an outcome as its device does.
+// opened decrypts an outcome as a device does.
 func (w *watched) opened(h held, err error) held {
 	w.t.Helper()
 	require.NoError(w.t, err)
-	w.look()
+	w.snapshot()
 	if w.key == nil {
 		return h
 	}
@@ -140,12 +139,12 @@ func (w *watched) opened(h held, err error) held {
 func (w *watched) confirm(h held) held {
 	w.t.Helper()
 	require.NoError(w.t, w.api.confirm(w.t.Context(), h))
-	w.look()
+	w.snapshot()
 	return h
 }
 
-// life is a wallet's, with a service that is ended and killed in between. It returns the
-// client shares of all that was made.
+// life creates, backs up, provisions and signs, while the service is stopped and killed in between. It returns all
+// client shares.
 func (w *watched) life() (shares [][]byte) {
 	t, ctx := w.t, w.t.Context()
 	w.start()
@@ -155,30 +154,30 @@ func (w *watched) life() (shares [][]byte) {
 	second := w.confirm(w.opened(w.api.provision(ctx, backup, uuid.NewString(), w.sealTo())))
 	for _, h := range []held{first, second} {
 		require.NoError(t, w.api.sign(ctx, h, uuid.NewString()))
-		w.look()
+		w.snapshot()
 	}
 	_, err := w.api.RevokeShareSet(ctx, &mpcdv1.RevokeShareSetRequest{WalletId: second.wallet, ShareSetId: second.set})
 	require.NoError(t, err)
 	require.Error(t, w.api.sign(ctx, second, uuid.NewString()))
 	require.NoError(t, w.svc.stop())
-	w.look()
+	w.snapshot()
 
-	// Killed in the middle of a run, and when its result waits.
+	// Killed during a run, and while its result waits.
 	w.start()
 	id := uuid.NewString()
 	w.api.each = func(proto.Message) { w.svc.kill() }
 	_, err = w.api.provision(ctx, backup, id, w.sealTo())
 	require.Error(t, err)
-	w.look()
+	w.snapshot()
 	w.start()
 	third := w.opened(w.api.provision(ctx, backup, id, w.sealTo()))
 	w.svc.kill()
-	w.look()
+	w.snapshot()
 	w.start()
 	require.Equal(t, third.share, w.opened(w.api.provision(ctx, backup, id, w.sealTo())).share)
 	w.confirm(third)
 	require.NoError(t, w.api.sign(ctx, third, uuid.NewString()))
 	require.NoError(t, w.svc.stop())
-	w.look()
+	w.snapshot()
 	return [][]byte{first.share, backup.share, second.share, third.share}
 }

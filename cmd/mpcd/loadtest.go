@@ -15,42 +15,42 @@ import (
 	"github.com/mpcd/mpcd/internal/session"
 )
 
-// loadtestCmd groups what a load generator needs.
+// loadtestCmd groups the commands for load tests.
 type loadtestCmd struct {
-	Seed seedCmd `cmd:"" help:"Make wallets and backups, and the data files with which ghz calls for them."`
+	Seed seedCmd `cmd:"" help:"Create wallets and backups, and data files with calls for ghz."`
 }
 
 type seedCmd struct {
 	serviceFlags
 	Wallets int            `help:"How many wallets to make." required:"" placeholder:"N"`
-	Calls   int            `help:"How many ProvisionWallet calls the files must be good for; more wallets are made where they need more." placeholder:"N"`
-	Out     shareFile      `help:"New file with ProvisionWallet requests. Sign and GetWallet requests come into new files beside it, as in data-sign.json and data-get-wallet.json." required:"" placeholder:"FILE"`
+	Calls   int            `help:"How many ProvisionWallet calls the files must allow; more wallets are made if needed." placeholder:"N"`
+	Out     shareFile      `help:"New file with ProvisionWallet requests. Sign and GetWallet requests go to files next to it: data-sign.json, data-get-wallet.json." required:"" placeholder:"FILE"`
 	Curves  []client.Curve `help:"The wallets' curves; both by default." enum:"SECP256K1,ED25519" default:"SECP256K1,ED25519" placeholder:"CURVE"`
 }
 
-// Help says what flags alone do not.
+// Help describes the files.
 func (s *seedCmd) Help() string {
-	return `The files hold real shares, in the clear: for load tests only, against a service that is
-thrown away afterwards. They are written with mode 0600 when all wallets are made. A
-request_id stands in them as {{newUUID}}, which ghz replaces in every call: a fixed one
-would measure how fast a call attaches to the session that is there.
+	return `The files contain real shares in the clear: use them for load tests only, against a service
+that is deleted afterwards. They are written with mode 0600 once all wallets are created.
+Their request_id is {{newUUID}}, which ghz replaces in every call: a fixed one would measure
+how fast calls attach to an existing session.
 
-Each ProvisionWallet call leaves a share set that nobody confirms. A wallet has at most 16 of
-them for the 15 minutes until they expire ("mpcd serve --pending-sets" and "--result-ttl"
-set other bounds); what goes beyond is answered TOO_MANY_PENDING. It is printed how many calls
-the files are good for.`
+Each ProvisionWallet call leaves an unconfirmed share set. A wallet has at most 16 of them,
+which expire after 15 minutes ("mpcd serve --pending-sets" and "--result-ttl" change these
+limits); further calls fail with TOO_MANY_PENDING. The command prints how many calls the
+files allow.`
 }
 
-// callsPerWallet is how many unconfirmed sets a wallet may have where the service is not told
-// otherwise, and so how many ProvisionWallet calls it is good for before the first of them expires.
+// callsPerWallet is the default limit of unconfirmed sets of a wallet, and so the number of ProvisionWallet calls that
+// a wallet allows before the first of these sets expires.
 var callsPerWallet = session.DefaultConfig().PendingSets
 
-// count is how many wallets to make.
+// count returns how many wallets to create.
 func (s *seedCmd) count() int {
 	return max(s.Wallets, (s.Calls+callsPerWallet-1)/callsPerWallet)
 }
 
-// why says that more wallets were made than --wallets asks for, or nothing.
+// why explains, for the output, why more wallets are created than --wallets asks for. It returns "" if there are not.
 func (s *seedCmd) why() string {
 	if s.count() <= s.Wallets {
 		return ""
@@ -67,7 +67,7 @@ func (s *seedCmd) Validate() error {
 	if s.Calls < 0 {
 		return fmt.Errorf("--calls %d: it is not negative", s.Calls)
 	}
-	for _, f := range []shareFile{s.beside("sign"), s.beside("get-wallet")} {
+	for _, f := range []shareFile{s.sibling("sign"), s.sibling("get-wallet")} {
 		if err := f.Validate(); err != nil {
 			return err
 		}
@@ -75,16 +75,16 @@ func (s *seedCmd) Validate() error {
 	return nil
 }
 
-// beside returns the file for the requests of another RPC.
-func (s *seedCmd) beside(rpc string) shareFile {
+// sibling returns the file, in the same folder, for the requests of another RPC.
+func (s *seedCmd) sibling(rpc string) shareFile {
 	ext := filepath.Ext(string(s.Out))
 	return shareFile(strings.TrimSuffix(string(s.Out), ext) + "-" + rpc + ext)
 }
 
-// ghzUUID is what ghz replaces by a new UUID in every call.
+// ghzUUID is ghz's placeholder for a new UUID in every call.
 const ghzUUID = "{{newUUID}}"
 
-// The requests, in the JSON form of the API; ghz goes through them in turn.
+// The requests, in the API's JSON form. ghz sends them in turn.
 type (
 	provisionRequest struct {
 		WalletID    string `json:"wallet_id"`
@@ -103,16 +103,16 @@ type (
 	}
 )
 
-// seeded is what was made so far.
+// seeded has the requests for the wallets created so far.
 type seeded struct {
 	provision []provisionRequest
 	sign      []signRequest
 	getWallet []getWalletRequest
 }
 
-// Run makes the wallets and then writes the files.
+// Run creates the wallets and then writes the files.
 func (s *seedCmd) Run(ctx context.Context) error {
-	keep := func(context.Context, *client.Share) error { return nil } // until the files are written
+	inMemory := func(context.Context, *client.Share) error { return nil } // the files are written at the end
 	return s.call("seed", func(c *client.Client, report client.ProgressFunc) (any, string, error) {
 		var made seeded
 		n := s.count()
@@ -130,24 +130,24 @@ func (s *seedCmd) Run(ctx context.Context) error {
 				ProvisionCalls int       `json:"provisionCalls"`
 				Sign           shareFile `json:"sign"`
 				GetWallet      shareFile `json:"getWallet"`
-			}{n, s.Out, n * callsPerWallet, s.beside("sign"), s.beside("get-wallet")},
+			}{n, s.Out, n * callsPerWallet, s.sibling("sign"), s.sibling("get-wallet")},
 			fmt.Sprintf("%d wallets%s\nProvisionWallet  %s  good for %d calls in 15 minutes, %d for each wallet\n"+
 				"Sign             %s\nGetWallet        %s\n",
-				n, s.why(), s.Out, n*callsPerWallet, callsPerWallet, s.beside("sign"), s.beside("get-wallet")),
+				n, s.why(), s.Out, n*callsPerWallet, callsPerWallet, s.sibling("sign"), s.sibling("get-wallet")),
 			nil
-	}, client.WithStore(keep), client.WithCurves(s.Curves...), client.WithDisplayName("loadtest"),
+	}, client.WithStore(inMemory), client.WithCurves(s.Curves...), client.WithDisplayName("loadtest"),
 		client.WithCloudKey(seedMethod, new(seedKeys)))
 }
 
-// steps turns the two operations of wallet i into the progress of the whole.
-func (s *seedCmd) steps(i int, report client.ProgressFunc) func(half int, what string) {
-	return func(half int, what string) {
-		done := uint32(100 * (2*i + half) / (2 * s.count())) //nolint:gosec // G115: at most 100
+// steps returns a function that reports the progress of the whole command, for step 0 or 1 of wallet i.
+func (s *seedCmd) steps(i int, report client.ProgressFunc) func(step int, what string) {
+	return func(step int, what string) {
+		done := uint32(100 * (2*i + step) / (2 * s.count())) //nolint:gosec // G115: at most 100
 		report(client.Progress{Status: fmt.Sprintf("%s %d of %d", what, i+1, s.count()), Percent: done})
 	}
 }
 
-// wallet makes one wallet and its backup, and adds the requests for them.
+// wallet creates one wallet and its backup, and adds the requests for them.
 func (d *seeded) wallet(ctx context.Context, c *client.Client, step func(int, string)) error {
 	step(0, "Wallet")
 	share, err := c.CreateWallet(ctx, nil)
@@ -175,7 +175,8 @@ func (d *seeded) wallet(ctx context.Context, c *client.Client, step func(int, st
 			return err
 		}
 		d.sign = append(d.sign, signRequest{
-			WalletID: id, RequestID: ghzUUID, SigningShare: share.Bytes(), Curve: "CURVE_" + string(curve), Payload: payload,
+			WalletID: id, RequestID: ghzUUID, SigningShare: share.Bytes(),
+			Curve: "CURVE_" + string(curve), Payload: payload,
 		})
 	}
 	return nil
@@ -187,7 +188,7 @@ func (s *seedCmd) write(made *seeded) error {
 	for _, f := range []struct {
 		path shareFile
 		data any
-	}{{s.Out, made.provision}, {s.beside("sign"), made.sign}, {s.beside("get-wallet"), made.getWallet}} {
+	}{{s.Out, made.provision}, {s.sibling("sign"), made.sign}, {s.sibling("get-wallet"), made.getWallet}} {
 		b, err := json.MarshalIndent(f.data, "", "  ")
 		if err == nil {
 			err = writeNew(string(f.path), append(b, '\n'))
@@ -203,10 +204,10 @@ func (s *seedCmd) write(made *seeded) error {
 	return nil
 }
 
-// seedMethod is one whose key costs nothing to derive, where a password's takes a second.
+// seedMethod is not PASSWORD, whose key takes a second to derive.
 const seedMethod = client.MethodCustom
 
-// seedKeys keeps the backups' keys for as long as they are needed, in memory.
+// seedKeys keeps the backups' keys in memory.
 type seedKeys struct{ byID sync.Map }
 
 // PutKey implements client.KeyStorage.

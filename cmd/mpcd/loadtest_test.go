@@ -20,7 +20,7 @@ import (
 	mpcdv1 "github.com/mpcd/mpcd/gen/mpcd/v1"
 )
 
-// What seed writes are requests that the service answers, once ghz has put in new UUIDs.
+// The service accepts the requests that seed writes, once ghz has inserted new UUIDs.
 func TestLoadtestSeed(t *testing.T) {
 	dir := t.TempDir()
 	svc, err := startService(dir, "mpcd-tested", os.Environ(), "--dev")
@@ -65,7 +65,7 @@ func TestLoadtestSeed(t *testing.T) {
 			break
 		}
 	}
-	// Each of the wallets is good for as many calls as was said, and says what happens to the next.
+	// Each wallet allows the printed number of calls; the next one fails.
 	for range 15 {
 		_, err = provisioned(t, api, &provision)
 		require.NoError(t, err)
@@ -75,7 +75,7 @@ func TestLoadtestSeed(t *testing.T) {
 	require.ErrorContains(t, err, "unconfirmed share sets")
 
 	_, err = seed("--wallets", "1", "--out", "data.json")
-	require.Error(t, err, "a file that may hold shares is not overwritten")
+	require.Error(t, err, "a file that may contain shares must not be overwritten")
 	_, err = seed("--wallets", "0", "--out", "none.json")
 	require.Error(t, err)
 	require.NoFileExists(t, filepath.Join(dir, "none.json"))
@@ -102,7 +102,7 @@ func TestSeedCounts(t *testing.T) {
 		{1, 17, 2}, {2, 1000, 63}} {
 		s := seedCmd{Wallets: c.wallets, Calls: c.calls}
 		require.Equal(t, c.want, s.count(), c)
-		require.Equal(t, c.want > c.wallets, s.why() != "", "more than were asked for: it says why")
+		require.Equal(t, c.want > c.wallets, s.why() != "", "why more wallets are created than --wallets")
 	}
 	script, err := os.ReadFile("../../scripts/load")
 	require.NoError(t, err)

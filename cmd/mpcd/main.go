@@ -1,5 +1,5 @@
-// Command mpcd gives a wallet's user a new set of MPC signing shares on another device,
-// from an encrypted backup: the service, its command-line client, and a demo.
+// Command mpcd makes a new set of MPC signing shares for another device from an encrypted backup. It has the service, a
+// command-line client, and a demo.
 package main
 
 import (
@@ -24,15 +24,15 @@ type cli struct {
 	Serve     serveCmd     `cmd:"" help:"Run the service."`
 	Wallet    walletCmd    `cmd:"" help:"Use a running service: create, back up, provision, sign."`
 	Keyset    keysetCmd    `cmd:"" help:"Make and rotate the keyset that encrypts what a service stores."`
-	Preparams preparamsCmd `cmd:"" help:"Fill the pool of pre-params, or look at it."`
-	Custodian custodianCmd `cmd:"" help:"Run a reference custodian: it keeps the server shares of backups."`
+	Preparams preparamsCmd `cmd:"" help:"Fill the pool of pre-params, show or drop it."`
+	Custodian custodianCmd `cmd:"" help:"Run a reference custodian, which stores the server shares of backups."`
 	Audit     auditCmd     `cmd:"" help:"Show and verify the audit log."`
 	Loadtest  loadtestCmd  `cmd:"" help:"Make data for load tests."`
 	Worker    workerCmd    `cmd:"" hidden:"" help:"Serve one device-held run; the service starts these."`
 	Version   versionCmd   `cmd:"" help:"Print version, commit and Go version."`
 }
 
-// Exit codes: what went wrong, for scripts.
+// Exit codes.
 const (
 	exitFailed = 1 // the command failed
 	exitUsage  = 2 // the command line or configuration is wrong
@@ -45,8 +45,7 @@ func run(args []string) int {
 		fmt.Fprintln(os.Stderr, "mpcd:", err)
 		return exitFailed
 	}
-	// The first signal ends the command in good order; after it the default is back, so
-	// that a second one ends the process.
+	// The first signal shuts the command down; after it the default is restored, so that a second one kills the process.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
@@ -56,9 +55,9 @@ func run(args []string) int {
 		return exitFailed
 	}
 	if i := slices.IndexFunc(args, func(arg string) bool { return !utf8.ValidString(arg) }); i >= 0 {
-		// It would be read with U+FFFD in the place of such bytes, and so name something else.
+		// kong would replace such bytes with U+FFFD, and the argument would name something else.
 		fmt.Fprintf(os.Stderr, "mpcd: argument %d is not valid UTF-8: "+
-			"give it in UTF-8, as a terminal with a UTF-8 locale does\n", i+1)
+			"pass it in UTF-8, as a terminal with a UTF-8 locale does\n", i+1)
 		return exitUsage
 	}
 	exit := -1
@@ -83,7 +82,7 @@ func run(args []string) int {
 	case err != nil:
 		*found = append(*found, err)
 		err = usageError{*found}
-	case len(*found) > 0 && k.Selected().Target.Addr().Interface() != any(&c.Serve): // which has more of them to say
+	case len(*found) > 0 && k.Selected().Target.Addr().Interface() != any(&c.Serve): // serve reports them with its own
 		err = usageError{*found}
 	default:
 		err = k.Run()
@@ -91,7 +90,7 @@ func run(args []string) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintln(os.Stderr, "mpcd: "+shown(sdkWords.Replace(err.Error())))
+	fmt.Fprintln(os.Stderr, "mpcd: "+printable(sdkTexts.Replace(err.Error())))
 	if errors.As(err, new(usageError)) {
 		help := "mpcd COMMAND"
 		if selected != nil {
@@ -103,13 +102,13 @@ func run(args []string) int {
 	return exitFailed
 }
 
-// newParser returns a parser of c. The flags of serve are not fields: its settings declare them.
+// newParser returns a parser of c. The flags of serve are declared by its settings, not by fields.
 func newParser(c *cli, options ...kong.Option) *kong.Kong {
 	return kong.Must(c, append(options, kong.PostBuild(c.Serve.addFlags))...)
 }
 
-// shown is an error's text as a terminal may have it: some of it came from a service.
-func shown(text string) string {
+// printable escapes an error's text for a terminal: it may contain text from a service.
+func printable(text string) string {
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {
 		lines[i] = names.Line(line)
@@ -117,7 +116,7 @@ func shown(text string) string {
 	return strings.Join(lines, "\n")
 }
 
-// selectedBy returns the command that a command line names, also where it is wrong, or nil.
+// selectedBy returns the command that a command line selects, even if the command line is wrong, or nil.
 func selectedBy(k *kong.Context, err error) *kong.Node {
 	if p := new(kong.ParseError); errors.As(err, &p) {
 		k = p.Context
@@ -130,7 +129,7 @@ func selectedBy(k *kong.Context, err error) *kong.Node {
 
 var errInterrupted = errors.New("interrupted")
 
-// usageError is a command line or configuration that cannot work, with every fault in it.
+// usageError has all faults of a command line or configuration.
 type usageError struct{ error }
 
 // Unwrap returns the faults.

@@ -13,11 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestMain gives the tests programs on PATH, which they start as processes of their own:
-// mpcd, built as it is released; mpcd-tested, which is this test's own binary and so has
-// the race detector where the tests have it; and those that hold something of a service's.
-// Key derivation and the protocol are several times slower under the race detector, so that
-// only some services run there.
+// TestMain adds programs to PATH that the tests run: mpcd, built as it is released; mpcd-tested, which is the test
+// binary and so has the race detector if the tests have it; and helpers. Key derivation and the protocol are several
+// times slower under the race detector, so only some services use it.
 func TestMain(m *testing.M) {
 	testscript.Main(builder{m}, map[string]func(){
 		"mpcd-tested": main, "hold-connections": holdConnections, "hold-lock": holdLock})
@@ -25,8 +23,8 @@ func TestMain(m *testing.M) {
 
 const repoRoot = "../.."
 
-// startedWith are the MPCD_* variables with which the tests themselves were started. They are
-// taken out of the environment, since mpcd refuses those that it does not know.
+// startedWith are the MPCD_* variables that the tests were started with. They are removed from the environment, since
+// mpcd rejects unknown ones.
 var startedWith = map[string]string{}
 
 // builder builds mpcd before the tests run.
@@ -64,8 +62,7 @@ func (b builder) Run() int {
 	return b.M.Run()
 }
 
-// requireTools fails where a program is missing: what they check is too important to be
-// skipped.
+// requireTools fails if a program is missing: what it checks is too important to skip.
 func requireTools(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
@@ -74,8 +71,8 @@ func requireTools(t *testing.T, names ...string) {
 	}
 }
 
-// TestScripts runs the command line as its users do: see testdata/script. TestLongScripts runs
-// testdata/script_long, where primes are searched.
+// TestScripts runs the scripts in testdata/script. TestLongScripts runs those in testdata/script_long, which generate
+// pre-params.
 func TestScripts(t *testing.T) { runScripts(t, "testdata/script") }
 
 func runScripts(t *testing.T, dir string) {

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestDeviceHeldShareIsNowhere on SECP256K1, whose shares have the primes of a Paillier key too. The device is a
-// process of its own, as it is released.
+// TestLongDeviceHeldECDSAShareIsNowhere is TestDeviceHeldShareIsNowhere on SECP256K1, whose shares also have the primes
+// of a Paillier key. The device is a separate process.
 func TestLongDeviceHeldECDSAShareIsNowhere(t *testing.T) {
 	t.Parallel()
 	s := newScanned(t)

@@ -25,21 +25,20 @@ import (
 	"github.com/mpcd/mpcd/internal/server/servertest"
 )
 
-// memory is what stood in the memory of processes, at several times: the pages that could
-// be written and held anything.
+// memory is the contents of processes' memory, at several times: their writable pages that were present.
 type memory struct {
 	mu    sync.Mutex // guards what follows
 	pages map[string]pages
-	buf   []byte // of read, used again
+	buf   []byte // reused by read
 }
 
-// pages are those that differ, each with the beginning of the one behind it, so that
-// nothing is cut in two. Most stay as they are from one picture to the next.
+// pages are distinct pages, each with the beginning of the next one, so that a secret across their boundary is found.
+// Most pages do not change from one snapshot to the next.
 type pages map[[sha256.Size]byte][]byte
 
 const (
 	page    = 4 << 10
-	overlap = 512 // more than the longest spelling of a secret
+	overlap = 512 // more than the longest encoding of a secret
 )
 
 func (p pages) add(run []byte) {
@@ -51,11 +50,11 @@ func (p pages) add(run []byte) {
 	}
 }
 
-// all are the pages in one piece.
+// all returns all pages, concatenated.
 func (p pages) all() []byte { return slices.Concat(slices.Collect(maps.Values(p))...) }
 
-// take adds what stands in a process now, under a name. One that has ended has nothing.
-func (m *memory) take(name string, pid int) {
+// add adds the current memory of a process, under a name. It adds nothing if the process has ended.
+func (m *memory) add(name string, pid int) {
 	table, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {
 		return
@@ -85,7 +84,7 @@ func (m *memory) take(name string, pid int) {
 			for run.from < run.to {
 				b := m.read(mem, run)
 				m.pages[name].add(b)
-				run.from += max(uint64(len(b)), page) // over a page that went away meanwhile
+				run.from += max(uint64(len(b)), page) // skips a page that was unmapped meanwhile
 			}
 		}
 	}
@@ -94,7 +93,7 @@ func (m *memory) take(name string, pid int) {
 // span is a part of an address space.
 type span struct{ from, to uint64 }
 
-// present returns the runs of pages that are there: most of what a Go program has mapped is not.
+// present returns the runs of pages that are present: most pages that a Go program has mapped are not.
 func present(table *os.File, from, to uint64) (runs []span) {
 	entries := make([]byte, (to-from)/page*8)
 	if _, err := table.ReadAt(entries, int64(from/page*8)); err != nil {
@@ -113,16 +112,16 @@ func present(table *os.File, from, to uint64) (runs []span) {
 	return runs
 }
 
-// read returns what stands in a run of pages, up to one that is there no more. It is good
-// until the next call.
+// read returns the content of a run of pages, up to the first that was unmapped meanwhile. The result is valid until
+// the next call.
 func (m *memory) read(mem *os.File, run span) []byte {
 	m.buf = slices.Grow(m.buf[:0], int(run.to-run.from))[:run.to-run.from]
 	n, _ := mem.ReadAt(m.buf, int64(run.from))
 	return m.buf[:n]
 }
 
-// show says where a share's secrets ever stood.
-func (m *memory) show(share []byte) (names []string) {
+// find returns the names under which a share's secrets were found at any time.
+func (m *memory) find(share []byte) (names []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for name, p := range m.pages {
@@ -133,7 +132,7 @@ func (m *memory) show(share []byte) (names []string) {
 	return names
 }
 
-// scanned is a service whose memory and files are looked at all the time.
+// scanned is a service whose memory and files are searched at every message.
 type scanned struct {
 	*watched
 	memory memory
@@ -141,28 +140,28 @@ type scanned struct {
 
 func newScanned(t *testing.T) *scanned {
 	t.Helper()
-	w := &watched{t: t, dir: t.TempDir(), seen: pictures{}}
+	w := &watched{t: t, dir: t.TempDir(), seen: snapshots{}}
 	require.NoError(t, seed(t.Context(), w.dir, 1))
 	w.start()
 	return &scanned{watched: w, memory: memory{pages: map[string]pages{}}}
 }
 
-// scan takes a picture of everything: of the service, its workers, its files.
+// scan takes a snapshot of the service's memory, its workers' memory and its files.
 func (s *scanned) scan() {
-	s.memory.take("the service", s.svc.cmd.Process.Pid)
+	s.memory.add("the service", s.svc.cmd.Process.Pid)
 	for _, pid := range servertest.Children(s.t, s.svc.cmd.Process.Pid) {
-		s.memory.take("a worker", pid)
+		s.memory.add("a worker", pid)
 	}
-	s.look()
+	s.snapshot()
 }
 
-// looking is a stream at each of whose protocol messages something is looked at.
-type looking struct {
+// observedStream is a stream that calls a function at each protocol message.
+type observedStream struct {
 	grpc.ClientStream
 	each func()
 }
 
-func (l looking) RecvMsg(m any) error {
+func (l observedStream) RecvMsg(m any) error {
 	err := l.ClientStream.RecvMsg(m)
 	if x, ok := m.(interface {
 		GetMessage() *mpcdv1.ProtocolMessage
@@ -172,15 +171,14 @@ func (l looking) RecvMsg(m any) error {
 	return err
 }
 
-// newDevice is the SDK of a device that keeps its shares. each is called at every protocol
-// message that comes.
+// newDevice returns a device-held client. each is called at every protocol message that it receives.
 func newDevice(t *testing.T, svc *running, cloud client.KeyStorage, each func()) *client.Client {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+svc.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
 			streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 			stream, err := streamer(ctx, desc, cc, method, opts...)
-			return looking{stream, each}, err
+			return observedStream{stream, each}, err
 		}))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
@@ -191,43 +189,43 @@ func newDevice(t *testing.T, svc *running, cloud client.KeyStorage, each func())
 	return c
 }
 
-// drawer is a cloud storage in memory.
-type drawer struct{ sync.Map }
+// memoryCloud is a client.KeyStorage in memory.
+type memoryCloud struct{ sync.Map }
 
-func (d *drawer) PutKey(_ context.Context, id, key string) error {
+func (d *memoryCloud) PutKey(_ context.Context, id, key string) error {
 	d.Store(id, key)
 	return nil
 }
 
-func (d *drawer) GetKey(_ context.Context, id string) (string, error) {
+func (d *memoryCloud) GetKey(_ context.Context, id string) (string, error) {
 	if key, ok := d.Load(id); ok {
 		return fmt.Sprint(key), nil
 	}
 	return "", errors.New("no key")
 }
 
-// requireAbsent wants a share nowhere, and what is no secret everywhere: the search works.
+// requireAbsent requires that the shares were found nowhere. As a positive control, the wallet's id must be found
+// everywhere.
 func (s *scanned) requireAbsent(shares ...[]byte) {
 	for i, share := range shares {
-		require.Empty(s.t, s.memory.show(share), "share %d", i)
-		require.Empty(s.t, s.seen.show(share), "share %d", i)
+		require.Empty(s.t, s.memory.find(share), "share %d", i)
+		require.Empty(s.t, s.seen.find(share), "share %d", i)
 	}
 	id, err := client.ParseShare(shares[0])
 	require.NoError(s.t, err)
 	for _, name := range []string{"the service", "a worker"} {
 		require.NotNil(s.t, s.memory.pages[name])
 		found := bytes.Contains(s.memory.pages[name].all(), []byte(id.WalletID()))
-		require.True(s.t, found, "%s knows the wallet's id", name)
+		require.True(s.t, found, "positive control: %s has the wallet's id", name)
 	}
 }
 
-// In device-held runs the client's share is never in the service's memory, a worker's, or any
-// file of theirs: at no message of any run, and not afterwards. It is so on SECP256K1 too:
-// TestLongDeviceHeldECDSAShareIsNowhere.
+// In device-held runs the client share is never in the memory of the service or its workers, or in any of their files,
+// at any message of any run or afterwards. TestLongDeviceHeldECDSAShareIsNowhere checks SECP256K1.
 func TestDeviceHeldShareIsNowhere(t *testing.T) {
 	t.Parallel()
 	s := newScanned(t)
-	cloud := &drawer{}
+	cloud := &memoryCloud{}
 	phone := newDevice(t, s.svc, cloud, s.scan)
 	first, err := phone.CreateWallet(t.Context(), nil)
 	require.NoError(t, err)
@@ -246,8 +244,7 @@ func TestDeviceHeldShareIsNowhere(t *testing.T) {
 	s.requireAbsent(first.Bytes(), backup.Bytes(), second.Bytes())
 }
 
-// The positive control: the same search finds a client's share in a hosted run, where it has
-// to be.
+// Positive control: the same search finds the client share of a hosted run in the service's memory.
 func TestHostedShareIsInMemory(t *testing.T) {
 	t.Parallel()
 	s := newScanned(t)
@@ -256,6 +253,6 @@ func TestHostedShareIsInMemory(t *testing.T) {
 	s.api.each = func(proto.Message) { s.scan() }
 	_, err := s.api.provision(t.Context(), backup, uuid.NewString(), "")
 	require.NoError(t, err)
-	require.NotEmpty(t, s.memory.show(backup.share))
-	require.Empty(t, s.seen.show(backup.share), "in no file even so")
+	require.NotEmpty(t, s.memory.find(backup.share))
+	require.Empty(t, s.seen.find(backup.share), "the share is in a file")
 }

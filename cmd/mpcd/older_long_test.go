@@ -11,12 +11,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// older is the commit before hosted and device-held runs became the same code. Clients that were
-// built from it are in use.
+// older is the commit before hosted and device-held runs became the same code. Clients built from it are in use.
 const older = "0cf8d40"
 
-// The SDK of an earlier commit goes on working with the service of today: it is built from the
-// repository's history.
+// The SDK of an earlier commit, built from the repository's history, works with the current service.
 func TestLongOlderSDK(t *testing.T) {
 	dir := t.TempDir()
 	tree := filepath.Join(dir, "tree")

@@ -20,15 +20,15 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// preparamsCmd groups what can be done to the pool of pre-params by hand. A running
-// service keeps its pool full by itself: this is for before a rush, or before it starts.
+// preparamsCmd groups the commands for a service's pool of pre-params. A running service fills its pool itself; these
+// commands are for filling it before a peak, or before the service starts.
 type preparamsCmd struct {
 	Generate preparamsGenerateCmd `cmd:"" help:"Make sets of pre-params, into a service's pool or into a file."`
-	Status   preparamsStatusCmd   `cmd:"" help:"Show how many sets a service's pool holds, for each party."`
-	Drop     preparamsDropCmd     `cmd:"" help:"Erase what a service's pool holds; it needs no keyset. To be done where a database was restored or copied, before its service starts: see docs/RESTORING.md."`
+	Status   preparamsStatusCmd   `cmd:"" help:"Show how many sets a service's pool has, for each party."`
+	Drop     preparamsDropCmd     `cmd:"" help:"Erase a service's pool. Run this after a database was restored or copied, before its service starts: see docs/RESTORING.md."`
 }
 
-// poolFlags name the pool of a service, which may be running.
+// poolFlags are the flags for the pool of a service, which may be running.
 type poolFlags struct {
 	DB     string `help:"The service's database, as in sqlite:///var/lib/mpcd/mpcd.db." placeholder:"URL" env:"MPCD_DB"`
 	Keyset string `help:"File with the service's keyset." placeholder:"FILE" env:"MPCD_KEYSET"`
@@ -37,7 +37,7 @@ type poolFlags struct {
 
 var errNoDB = errors.New("--db is missing: name the service's database")
 
-// open returns the pool. Its caller closes it.
+// open returns the pool, and a function that closes it.
 func (f *poolFlags) open(ctx context.Context) (*preparams.Pool, func() error, error) {
 	var missing []error
 	if f.DB == "" {
@@ -72,12 +72,12 @@ type preparamsGenerateCmd struct {
 	JSON    bool      `help:"Print one JSON object on standard output."`
 }
 
-// Run makes sets, each kept as soon as it is there.
+// Run generates sets, and stores each at once.
 func (cmd *preparamsGenerateCmd) Run(ctx context.Context) (err error) {
 	if cmd.Number < 1 || cmd.Workers < 0 {
 		return usageError{errors.New("-n must be at least 1, and --workers not negative")}
 	}
-	keep, end, err := cmd.keeper(ctx)
+	add, end, err := cmd.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func (cmd *preparamsGenerateCmd) Run(ctx context.Context) (err error) {
 	for range cmd.Number {
 		pp, err := tss.GeneratePreParams(ctx, cmd.Workers)
 		if err == nil {
-			err = keep(pp)
+			err = add(pp)
 		}
 		if err != nil {
 			progress.end(err)
@@ -107,11 +107,12 @@ func (cmd *preparamsGenerateCmd) Run(ctx context.Context) (err error) {
 	return err
 }
 
-// keeper returns where sets go: the pool, or the file.
-func (cmd *preparamsGenerateCmd) keeper(ctx context.Context) (
-	keep func(*tss.PreParams) error, end func() error, err error) {
+// open returns a function that adds sets to the pool or the file, and one that closes it.
+func (cmd *preparamsGenerateCmd) open(ctx context.Context) (
+	add func(*tss.PreParams) error, end func() error, err error,
+) {
 	if cmd.Out == "" {
-		pool, closePool, err := cmd.open(ctx)
+		pool, closePool, err := cmd.poolFlags.open(ctx)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -133,7 +134,7 @@ func (cmd *preparamsGenerateCmd) keeper(ctx context.Context) (
 	}, func() error { return errors.Join(file.Sync(), file.Close()) }, nil
 }
 
-// addEven adds a set for the party that has fewer.
+// addEven adds a set for the party that has fewer sets.
 func addEven(ctx context.Context, pool *preparams.Pool, pp *tss.PreParams) error {
 	st, err := pool.Status(ctx)
 	if err != nil {
@@ -147,8 +148,7 @@ func addEven(ctx context.Context, pool *preparams.Pool, pp *tss.PreParams) error
 	return pool.Add(ctx, party, pp)
 }
 
-// counter shows how many of a known number are done, at which rate, and how long the
-// rest will take.
+// counter shows how many sets of a known number are done, the rate, and the estimated time left.
 type counter struct {
 	view  *view
 	total int64
@@ -171,7 +171,7 @@ func newCounter(v *view, total int64) *counter {
 	return c
 }
 
-// rate reads only what does not change while a bar is drawn.
+// rate is called from the bar's goroutine, and reads no field that changes meanwhile.
 func (c *counter) rate() string {
 	done := c.done
 	if c.bar != nil {
@@ -191,8 +191,8 @@ func (c *counter) add() {
 		c.bar.Increment()
 		return
 	}
-	// Progress that cannot be shown is no reason to fail.
-	_, _ = fmt.Fprintln(c.view.out, cut(fmt.Sprintf("pre-params %d of %d  %s", c.done, c.total, c.rate()), c.view.width))
+	line := fmt.Sprintf("pre-params %d of %d  %s", c.done, c.total, c.rate())
+	_, _ = fmt.Fprintln(c.view.out, cut(line, c.view.width)) // a failure to show progress is not fatal
 }
 
 func (c *counter) end(err error) {
@@ -242,7 +242,7 @@ func (cmd *preparamsStatusCmd) Run(ctx context.Context) (err error) {
 }
 
 type preparamsDropCmd struct {
-	poolFlags      // of which only the database is needed: nothing is opened
+	poolFlags      // only DB is used
 	JSON      bool `help:"Print one JSON object on standard output."`
 }
 
@@ -255,7 +255,7 @@ func (cmd *preparamsDropCmd) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return usageError{fmt.Errorf("--db: %w", err)}
 	}
-	// The store would make it, and whoever mistyped the name would take its pool for dropped.
+	// store.Open would create the database, and a mistyped name would be reported as a dropped pool.
 	if _, err := os.Stat(path); err != nil {
 		return fmt.Errorf("--db: %w: name the service's database", err)
 	}

@@ -16,14 +16,14 @@ import (
 	"github.com/mpcd/mpcd/internal/secret"
 )
 
-// ahead names the pre-params that a device has made ahead.
-type ahead struct {
-	Dir string `help:"Folder with pre-params that \"mpcd wallet prewarm\" made; each device has its own." placeholder:"DIR" env:"MPCD_PREPARAMS_DIR"`
-	Key string `help:"File with the key that they are sealed to. Whoever has both the folder and the key can open what is sealed: keep the key outside the folder." placeholder:"FILE" env:"MPCD_PREPARAMS_KEY"`
+// preParamsFlags are the flags for a device's prewarmed pre-params.
+type preParamsFlags struct {
+	Dir string `help:"Folder with pre-params that \"mpcd wallet prewarm\" made; one for each device." placeholder:"DIR" env:"MPCD_PREPARAMS_DIR"`
+	Key string `help:"File with the key that the pre-params are encrypted to. Keep it outside the folder." placeholder:"FILE" env:"MPCD_PREPARAMS_KEY"`
 }
 
-// check wants both or neither.
-func (a *ahead) check(prefix string) error {
+// check requires both flags or neither.
+func (a *preParamsFlags) check(prefix string) error {
 	switch {
 	case a.Dir == "" && a.Key != "":
 		return usageError{fmt.Errorf("--%sdir is missing: name the folder with the pre-params", prefix)}
@@ -33,9 +33,9 @@ func (a *ahead) check(prefix string) error {
 	return nil
 }
 
-// option returns the SDK's store on what is named.
-func (a *ahead) option() (client.Option, error) {
-	if err := closed(a.Dir); err != nil {
+// option returns the SDK's option for the folder and key.
+func (a *preParamsFlags) option() (client.Option, error) {
+	if err := checkPrivateDir(a.Dir); err != nil {
 		return nil, err
 	}
 	key, _, err := secret.ReadFile(a.Key)
@@ -49,8 +49,8 @@ func (a *ahead) option() (client.Option, error) {
 	return client.WithPreParamsStore(preParamsDir(a.Dir), string(key.Reveal())), nil
 }
 
-// closed wants a folder that only its owner may use.
-func closed(dir string) error {
+// checkPrivateDir requires a folder that only its owner may access.
+func checkPrivateDir(dir string) error {
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -60,23 +60,23 @@ func closed(dir string) error {
 	case !info.IsDir():
 		return fmt.Errorf("%s is not a folder", dir)
 	case info.Mode().Perm()&0o077 != 0:
-		return fmt.Errorf("others than its owner may use %s (mode %04o): chmod 700", dir, info.Mode().Perm())
+		return fmt.Errorf("other users than its owner may access %s (mode %04o): chmod 700", dir, info.Mode().Perm())
 	}
 	return nil
 }
 
-// prewarmCmd is for a device: "mpcd preparams" is for a service.
+// prewarmCmd generates pre-params for a device; "mpcd preparams" does so for a service.
 type prewarmCmd struct {
 	callFlags
-	ahead
-	Sets int `help:"How many sets are to be ready. A new share with a SECP256K1 key takes one." default:"2"`
+	preParamsFlags
+	Sets int `help:"How many sets should be ready. A new share with a SECP256K1 key takes one." default:"2"`
 }
 
-// Run makes what is missing. It calls nobody.
+// Run generates the missing sets. It does not call the service.
 func (cmd *prewarmCmd) Run(ctx context.Context) error {
 	if cmd.Dir == "" {
 		return usageError{errors.New("--dir is missing: name the folder for the pre-params, " +
-			"which is made where there is none")}
+			"which is created if it does not exist")}
 	}
 	if err := cmd.check(""); err != nil {
 		return err
@@ -91,7 +91,7 @@ func (cmd *prewarmCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c, err := client.New(nowhere{}, store)
+	c, err := client.New(noConnection{}, store)
 	if err != nil {
 		return err
 	}
@@ -111,8 +111,8 @@ func (cmd *prewarmCmd) Run(ctx context.Context) error {
 	}{ready, made, took}, fmt.Sprintf("%d sets are ready, %d of them made now, in %.1f s\n", ready, made, took))
 }
 
-// prepare makes the folder and the key where there are none.
-func (a *ahead) prepare() error {
+// prepare creates the folder and the key, if they do not exist.
+func (a *preParamsFlags) prepare() error {
 	if err := os.Mkdir(a.Dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
@@ -126,7 +126,7 @@ func (a *ahead) prepare() error {
 	return writeNew(a.Key, []byte(key+"\n"))
 }
 
-// prewarm shows how it goes on, and returns how many sets are ready and how many were made.
+// prewarm shows its progress, and returns how many sets are ready and how many were generated.
 func prewarm(ctx context.Context, c *client.Client, sets int, v *view) (ready, made int, err error) {
 	var progress *counter
 	err = c.Prewarm(ctx, sets, func(now, of int) {
@@ -145,23 +145,23 @@ func prewarm(ctx context.Context, c *client.Client, sets int, v *view) (ready, m
 	return ready, made, err
 }
 
-// preParamsDir is a client.PreParamsStore: a folder with one file for each set. Several
-// processes may use it at the same time.
+// preParamsDir is a client.PreParamsStore: a folder with one file for each set. Several processes may use it
+// concurrently.
 type preParamsDir string
 
 const sealedSuffix = ".age"
 
 func (d preParamsDir) path(id string) string { return filepath.Join(string(d), id+sealedSuffix) }
 
-// PutPreParams implements client.PreParamsStore. A file has its name only when it is whole:
-// another process would take half a set for none, and delete it.
+// PutPreParams implements client.PreParamsStore. It renames the file into place: another process would see a partly
+// written set as invalid, and delete it.
 func (d preParamsDir) PutPreParams(_ context.Context, id string, sealed []byte) error {
-	unnamed := d.path(id) + ".new"
-	if err := writeNew(unnamed, sealed); err != nil {
+	temporary := d.path(id) + ".new"
+	if err := writeNew(temporary, sealed); err != nil {
 		return err
 	}
-	if err := os.Rename(unnamed, d.path(id)); err != nil {
-		return errors.Join(err, os.Remove(unnamed))
+	if err := os.Rename(temporary, d.path(id)); err != nil {
+		return errors.Join(err, os.Remove(temporary))
 	}
 	return syncDir(string(d))
 }
@@ -176,11 +176,11 @@ func (d preParamsDir) PreParams(context.Context) (map[string][]byte, error) {
 	for _, f := range files {
 		id, ok := strings.CutSuffix(f.Name(), sealedSuffix)
 		if !ok || uuid.Validate(id) != nil || !f.Type().IsRegular() {
-			continue // not ours
+			continue // not a set
 		}
 		sealed, err := os.ReadFile(d.path(id))
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // another process has taken it
+			continue // another process has deleted it
 		}
 		if err != nil {
 			return nil, err
@@ -202,7 +202,7 @@ func (d preParamsDir) DeletePreParams(_ context.Context, id string) (bool, error
 	return true, syncDir(string(d))
 }
 
-// syncDir makes durable which files a folder has.
+// syncDir makes the creation and deletion of files in a folder durable.
 func syncDir(path string) error {
 	dir, err := os.Open(path)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestPreParamsDir holds the folder against what client.PreParamsStore promises.
+// TestPreParamsDir checks the folder against the contract of client.PreParamsStore.
 func TestPreParamsDir(t *testing.T) {
 	t.Parallel()
 	d, ctx := preParamsDir(t.TempDir()), t.Context()
@@ -25,7 +25,7 @@ func TestPreParamsDir(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode())
 
-	// What is not a whole set is not listed: a file that is being written, and others.
+	// Files that are still being written, and other files, are not listed.
 	for _, name := range []string{one + ".age.new", "notes.age", one, uuid.NewString()} {
 		require.NoError(t, os.WriteFile(filepath.Join(string(d), name), nil, 0o600))
 	}
@@ -35,7 +35,7 @@ func TestPreParamsDir(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, map[string][]byte{one: []byte("one"), two: []byte("two")}, sets)
 
-	// Of many who delete a set, one is told that he did.
+	// Of concurrent deletions of a set, one returns true.
 	var wg sync.WaitGroup
 	deleted, errs := make([]bool, 16), make([]error, 16)
 	for i := range deleted {

@@ -15,15 +15,14 @@ import (
 	"github.com/mpcd/mpcd/client"
 )
 
-// view shows the progress of operations: a bar for each on a terminal, a line for each
-// step anywhere else. It uses no colour.
+// view shows the progress of operations: a bar for each on a terminal, or a line for each step. It uses no colour.
 type view struct {
 	out   io.Writer
-	bars  bool // the terminal can move its cursor, and has a size
-	width int  // columns of a terminal that cannot; 0: there is no limit
+	bars  bool // the terminal can move its cursor, and its size is known
+	width int  // columns of a terminal without bars; 0: unlimited
 }
 
-// newView shows progress on f. quiet shows none, unless f is a terminal.
+// newView returns a view that writes to f. If quiet, it shows progress only if f is a terminal.
 func newView(f *os.File, quiet bool) *view {
 	fd := int(f.Fd())
 	if !term.IsTerminal(fd) {
@@ -36,15 +35,15 @@ func newView(f *os.File, quiet bool) *view {
 	if err != nil {
 		width, height = 0, 0
 	}
-	// Where the size is not known, a bar is not drawn, or as blank lines.
+	// On a terminal of unknown size, mpb would draw nothing, or blank lines.
 	if t := os.Getenv("TERM"); t != "" && t != "dumb" && width > 0 && height > 0 {
 		return &view{out: f, bars: true}
 	}
 	return &view{out: f, width: width}
 }
 
-// operation starts to show one operation. It returns where its progress goes, and what
-// ends it, which must be called.
+// operation starts to show one operation. It returns a function that takes its progress, and one that must be called
+// when the operation has ended.
 func (v *view) operation(name string) (report client.ProgressFunc, end func(error)) {
 	if v.bars {
 		return v.bar(name)
@@ -52,13 +51,13 @@ func (v *view) operation(name string) (report client.ProgressFunc, end func(erro
 	return v.lines(name)
 }
 
-// state is what a person reads of an operation.
+// state is what is shown of an operation.
 type state struct {
 	name    string // of the operation
 	start   time.Time
 	percent uint32
 	step    string
-	brief   string // the step, where there is little room
+	brief   string // the step, for narrow terminals
 }
 
 func newState(name string) state { return state{name: name, start: time.Now()} }
@@ -72,7 +71,7 @@ func (s *state) show(p client.Progress) {
 
 func (s *state) fail() { s.step, s.brief = "failed", "failed" }
 
-// step is the part of a progress that a person reads.
+// step describes a progress's step.
 func step(p client.Progress) string {
 	var b strings.Builder
 	b.WriteString(p.Status)
@@ -90,11 +89,11 @@ func step(p client.Progress) string {
 }
 
 const (
-	longestLine = 66 // of line, with the longest step
-	leastBar    = 76 // columns that hold it and a bar
+	longestLine = 66 // columns of a line with the longest step
+	leastBar    = 76 // columns for that and a bar
 )
 
-// line fits into so many columns, of which it leaves the last one free; 0 is any number.
+// line returns a line that fits into width columns and leaves the last one free. 0: unlimited.
 func (s *state) line(width int) string {
 	if width == 0 || width > longestLine {
 		return fmt.Sprintf("%-9s %3d%%  %5.1fs  %s", s.name, s.percent, time.Since(s.start).Seconds(), s.step)
@@ -113,8 +112,7 @@ func cut(line string, width int) string {
 func (v *view) lines(name string) (report client.ProgressFunc, end func(error)) {
 	s := newState(name)
 	show := func() {
-		// Progress that cannot be shown is no reason to fail.
-		_, _ = fmt.Fprintln(v.out, s.line(v.width))
+		_, _ = fmt.Fprintln(v.out, s.line(v.width)) // a failure to show progress is not fatal
 	}
 	report = func(p client.Progress) {
 		s.show(p)
@@ -133,8 +131,8 @@ func (v *view) bar(name string) (report client.ProgressFunc, end func(error)) {
 	s, narrow := newState(name), false
 	bars := mpb.New(mpb.WithOutput(v.out), mpb.WithWidth(30))
 	bar := bars.AddBar(100,
-		// In a narrow terminal the line takes the place of the bar. It is asked first, and so
-		// is what knows the terminal's width, which may change.
+		// In a narrow terminal the line replaces the bar. Prepended decorators are called first, so this one determines
+		// the terminal's width, which may change.
 		mpb.PrependDecorators(decor.Any(func(d decor.Statistics) string {
 			mu.Lock()
 			defer mu.Unlock()
@@ -149,7 +147,7 @@ func (v *view) bar(name string) (report client.ProgressFunc, end func(error)) {
 			if narrow {
 				return ""
 			}
-			// As wide as the longest step, so that the bar keeps its size.
+			// Padded to the longest step, so that the bar's size does not change.
 			return fmt.Sprintf("%4d%% %6.1fs  %-41s", s.percent, time.Since(s.start).Seconds(), s.step)
 		})),
 	)

@@ -9,7 +9,7 @@ import (
 	"github.com/mpcd/mpcd/client"
 )
 
-// A line of progress fits into the terminal, with as much of the step as there is room for.
+// A line of progress fits into the terminal, and shows as much of the step as possible.
 func TestLineOfEveryWidth(t *testing.T) {
 	t.Parallel()
 	round := client.Progress{Percent: 40, Status: "Generating share", Curve: "ED25519", Round: 2, Rounds: 3}
@@ -30,7 +30,7 @@ func TestLineOfEveryWidth(t *testing.T) {
 		{queued, 40, "create      0%  Queued"},
 		{client.Progress{Percent: 100, Status: "Done"}, 40, "create    100%  Done"},
 	} {
-		synctest.Test(t, func(t *testing.T) { // in which no time passes
+		synctest.Test(t, func(t *testing.T) { // no time passes
 			s := newState("create")
 			s.show(c.progress)
 			require.Equal(t, c.want, s.line(c.width), "%d columns", c.width)

@@ -21,22 +21,22 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// pathBefore is PATH as it was before the tests' programs were put on it.
+// pathBefore is PATH without the tests' programs.
 var pathBefore = os.Getenv("PATH")
 
-// excluded is the one command of the README that is not run here: it runs this test.
+// excluded is the one command of the README that is not run here, because it runs this test.
 const excluded = "make test\n"
 
-// walkthrough is a page of the documentation whose commands were run: each ```sh block, in order
-// and in one shell, in a copy of the repository as somebody would have cloned it.
+// walkthrough is a page of the documentation whose commands were run: each ```sh block in order, in one shell, in a
+// copy of the repository that is like a fresh clone.
 type walkthrough struct {
 	dir      string   // the copy
-	printed  []string // by each block
+	printed  []string // the output of each block
 	shown    []string // the ```text blocks
-	excluded int      // how many blocks were left out
+	excluded int      // how many blocks were not run
 }
 
-// runPage runs the page at path. ports name those of the default ports that it uses.
+// runPage runs the page at path. ports are the default ports that it uses, by name.
 func runPage(t *testing.T, path string, ports ...string) *walkthrough {
 	t.Helper()
 	requireTools(t, "make", "curl", "grpcurl")
@@ -86,13 +86,13 @@ func TestLongREADME(t *testing.T) {
 	require.Regexp(t, `(?m)^[0-9a-f]{128}$`, sdk)
 	require.Regexp(t, `SIGNING +ACTIVE +tablet`, sdk)
 
-	// What the README shows is what the commands print, but for times, keys and ids.
+	// The README shows the output of the commands, except for times, keys and ids.
 	require.Len(t, p.shown, 3)
 	for i, shown := range p.shown {
 		printed := form([]string{demo, grpc, http}[i])
 		for line := range strings.Lines(form(shown)) {
 			if !strings.Contains(line, "[...]") {
-				require.Contains(t, printed, line, "the README shows a line that the command does not print")
+				require.Contains(t, printed, line, "the README shows a line that the command did not print")
 			}
 		}
 	}
@@ -118,7 +118,7 @@ func TestLongOperating(t *testing.T) {
 	require.Regexp(t, `"reason":"UNAUTHENTICATED"(?s:.*)$`, backend)
 }
 
-// form leaves out of an output what differs from run to run.
+// form removes from an output what differs from run to run.
 func form(s string) string {
 	s = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32,}|\b[A-Z2-7]{26}\b|\d{4}-\d\d-\d\dT[0-9:.]+Z`).
 		ReplaceAllString(s, "#")
@@ -126,7 +126,7 @@ func form(s string) string {
 	return regexp.MustCompile(` *[0-9.]+(%|s\b|,|$|\n)`).ReplaceAllString(s, "#$1")
 }
 
-// clone copies what a clone would have, and .bin/, which takes minutes to build.
+// clone copies the files that a clone would have, and links .bin/, which takes minutes to build.
 func clone(t *testing.T) string {
 	dir := t.TempDir()
 	root, err := filepath.Abs(repoRoot)
@@ -155,17 +155,17 @@ func clone(t *testing.T) string {
 		if err := os.WriteFile(to, b, info.Mode()); err != nil {
 			return err
 		}
-		return os.Chtimes(to, time.Time{}, info.ModTime()) // make looks at it
+		return os.Chtimes(to, time.Time{}, info.ModTime()) // make compares times
 	}))
 	require.NoError(t, os.Symlink(filepath.Join(root, ".bin"), filepath.Join(dir, ".bin")))
 	return dir
 }
 
-// defaults are the addresses that the pages name.
+// defaults are the addresses in the pages.
 var defaults = map[string]string{"GRPC": "127.0.0.1:9090", "HTTP": "127.0.0.1:8080", "ADMIN": "127.0.0.1:9464",
 	"CUSTODIAN": "127.0.0.1:8443"}
 
-// freePorts puts free ports in the place of the default ones, which somebody may use.
+// freePorts replaces the default ports, which may be in use, with free ones.
 func freePorts(t *testing.T, script string, names []string) (text string, env []string) {
 	t.Helper()
 	for _, name := range names {
@@ -191,7 +191,7 @@ func runScript(t *testing.T, dir, text string, env []string) string {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", text)
 	cmd.Dir = dir
-	// As in a shell that has none of what this test has set up but Go's caches.
+	// The environment has nothing of this test's but Go's caches.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "MPCD_") || strings.HasPrefix(v, "PATH=") || strings.HasPrefix(v, "MAKE") ||
 			strings.HasPrefix(v, "CGO_ENABLED=")

@@ -13,11 +13,11 @@ import (
 	"github.com/mpcd/mpcd/internal/tss"
 )
 
-// droppedPool is what the service logs when it drops its pool at the start.
+// droppedPool is the service's log message when it drops its pool at the start.
 const droppedPool = "the pool of pre-params was dropped and fills anew: its sets may have been used already; see " +
 	"docs/RESTORING.md"
 
-// aside is a copy of files.
+// aside is a copy of files, by path.
 type aside map[string][]byte
 
 func setAside(t *testing.T, paths ...string) aside {
@@ -31,7 +31,7 @@ func setAside(t *testing.T, paths ...string) aside {
 	return a
 }
 
-// back writes over the files, in place.
+// back restores the files in place.
 func (a aside) back(t *testing.T) {
 	t.Helper()
 	for path, b := range a {
@@ -39,7 +39,7 @@ func (a aside) back(t *testing.T) {
 	}
 }
 
-// keysOf are both parties' Paillier keys of the one wallet in a database.
+// keysOf returns both parties' Paillier keys of the only wallet in a database.
 func keysOf(t *testing.T, db string) (keys [2]string) {
 	t.Helper()
 	st, err := store.Open(t.Context(), "sqlite://"+db)
@@ -58,10 +58,9 @@ func keysOf(t *testing.T, db string) (keys [2]string) {
 	return keys
 }
 
-// A hosted client knows the primes of its own set of pre-params. After a restore that the
-// service can see, nothing that was in the pool is used again. After one that nothing can
-// show, since the lock file went back too, a set that was a client's still never becomes a
-// server's.
+// A hosted client knows the primes of its own set of pre-params. After a restore that the service can detect, nothing
+// from the pool is used again. After one that it cannot detect, since the lock file was restored too, a set that was
+// used for a client is still never used for a server.
 func TestRestoredPoolNeverCrosses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -99,7 +98,7 @@ func TestRestoredPoolNeverCrosses(t *testing.T) {
 
 	before.back(t)
 	svc := serve(create("bob.share", "--device-held"))
-	require.Nil(t, svc.logged(droppedPool), "nothing shows it")
+	require.Nil(t, svc.logged(droppedPool), "this restore cannot be detected")
 	bobs := keysOf(t, db)
 	require.NotEqual(t, alices[tss.Client], bobs[tss.Server], "alice knows the primes of bob's server")
 

@@ -18,7 +18,7 @@ import (
 	"github.com/mpcd/mpcd/internal/webhook"
 )
 
-// webhookFlags are the settings of serve that name a customer's own services.
+// webhookFlags are the settings of serve for a customer's custodian and authoriser.
 type webhookFlags struct {
 	custodianURL, custodianHeaderSecret, custodianRecipient string
 	custodianSigningSecret                                  []string
@@ -31,35 +31,36 @@ type webhookFlags struct {
 func (w *webhookFlags) settings() settings {
 	return settings{
 		&text{name: "custodian-url", to: &w.custodianURL, value: "URL",
-			help: "Who keeps the server shares of BACKUP sets: the https URL below which /backup and /backup/fetch are " +
-				"(docs/CUSTODIAN.md). Without it they are kept here, sealed. Sets that were made before stay where they are."},
+			help: "Custodian of the server shares of BACKUP sets: the base https URL of /backup and /backup/fetch " +
+				"(docs/CUSTODIAN.md). Without it they are stored sealed in the database. Existing sets stay where " +
+				"they are."},
 		&texts{name: "custodian-signing-secret", to: &w.custodianSigningSecret, value: "FILE",
 			help: "File with the secret that signs messages to the custodian (Standard Webhooks: whsec_...), mode 0600. " +
-				"Two, while the secret is being changed: both sign."},
+				"During a change of the secret, two: both sign."},
 		&text{name: "custodian-header-secret", to: &w.custodianHeaderSecret, value: "FILE",
-			help: "File with what X-Webhook-Secret holds, for custodians that want it, mode 0600."},
+			help: "File with the value of X-Webhook-Secret, for custodians that require it, mode 0600."},
 		&text{name: "custodian-recipient", to: &w.custodianRecipient, value: "age1...",
-			help: "The custodian's age recipient: shares leave encrypted to it, and the custodian decrypts what it answers."},
+			help: "The custodian's age recipient: shares are sent encrypted to it, and the custodian returns them " +
+				"decrypted."},
 		&toggle{name: "custodian-delete", to: &w.custodianDelete,
-			help: "Tell the custodian (/backup/delete) which shares nobody needs any more: of sets that were revoked, " +
-				"or never committed or confirmed. What it does not take is repeated."},
+			help: "Tell the custodian (/backup/delete) which shares are no longer needed: those of sets that were " +
+				"revoked, or never committed or confirmed. Failed calls are repeated."},
 
 		&text{name: "policy-url", to: &w.policyURL, value: "URL",
-			help: "An authoriser that is asked before BackupWallet, ProvisionWallet, Sign and RevokeShareSet; " +
-				"its https URL. No answer is no."},
+			help: "https URL of an authoriser that is asked before BackupWallet, ProvisionWallet, Sign and " +
+				"RevokeShareSet. If it does not answer, the call is refused."},
 		&texts{name: "policy-signing-secret", to: &w.policySigningSecret, value: "FILE",
 			help: "File with the secret that signs messages to the authoriser (whsec_...), mode 0600. " +
-				"Two, while the secret is being changed: both sign."},
+				"During a change of the secret, two: both sign."},
 
 		&text{name: "webhook-ca", to: &w.webhookCA, value: "FILE",
-			help: "The CA of both their certificates, PEM; the system's by default."},
+			help: "The CA of both services' certificates, PEM; the system's by default."},
 		&text{name: "webhook-allow-networks", to: &w.webhookAllowNetworks, value: "CIDR,...",
-			help: "Networks that they may be in though their addresses are not public, as in 10.1.0.0/16,fd00:1::/64."},
+			help: "Networks with private addresses that both services may be in, as in 10.1.0.0/16,fd00:1::/64."},
 	}
 }
 
-// open adds every fault of these settings, and puts what they say into the service's
-// options. Nobody is called yet.
+// open loads what the settings name into the service's options, and adds their faults to f. It makes no calls.
 func (w *webhookFlags) open(log *slog.Logger, f *faults, to *app.Options) {
 	base := webhook.Config{CA: w.openCA(f), Networks: w.openNetworks(f)}
 	if w.custodianURL == "" {
@@ -84,7 +85,7 @@ func (w *webhookFlags) open(log *slog.Logger, f *faults, to *app.Options) {
 	custodian := base
 	custodian.Name, custodian.URL = "custodian", w.custodianURL
 	if w.custodianHeaderSecret != "" {
-		custodian.HeaderSecret = readWord(f, "--custodian-header-secret", w.custodianHeaderSecret)
+		custodian.HeaderSecret = readSecret(f, "--custodian-header-secret", w.custodianHeaderSecret)
 	}
 	custodian.Signers = readSigners(f, "--custodian-signing-secret", w.custodianSigningSecret)
 	to.Custodian = webhookClient(custodian, "--custodian-url",
@@ -107,9 +108,9 @@ func (w *webhookFlags) open(log *slog.Logger, f *faults, to *app.Options) {
 		named{"--policy-signing-secret", strings.Join(files(w.policySigningSecret), ",")}, log, f)
 }
 
-// webhookClient returns one where its URL and its secret are named, and nil where neither is.
+// webhookClient returns a client if its URL and secret are set, and nil if neither is.
 func webhookClient(cfg webhook.Config, urlFlag string, secrets named, log *slog.Logger, f *faults) *webhook.Client {
-	complete := together(f, named{urlFlag, cfg.URL}, secrets)
+	complete := allOrNone(f, named{urlFlag, cfg.URL}, secrets)
 	if cfg.URL != "" {
 		if err := webhook.CheckURL(cfg.URL); err != nil {
 			f.add("%s: %w", urlFlag, err)
@@ -147,8 +148,7 @@ func (w *webhookFlags) openNetworks(f *faults) (all []netip.Prefix) {
 	return all
 }
 
-// files returns the files that a flag names which may come more than once. What is empty,
-// as in a variable that is set to nothing, names none.
+// files returns the files that a repeatable flag names, without empty values.
 func files(given []string) (paths []string) {
 	for _, path := range given {
 		if path = strings.TrimSpace(path); path != "" {
@@ -169,29 +169,28 @@ func readSigners(f *faults, flag string, paths []string) (all []*webhook.Signer)
 }
 
 func readSigner(f *faults, flag, path string) *webhook.Signer {
-	word := readWord(f, flag, path)
-	defer word.Wipe()
-	if word.Len() == 0 {
+	text := readSecret(f, flag, path)
+	defer text.Wipe()
+	if text.Len() == 0 {
 		return nil
 	}
-	signer, err := webhook.ParseSecret(word)
+	signer, err := webhook.ParseSecret(text)
 	if err != nil {
 		f.add("%s %s: %w: mpcd custodian secret makes one", flag, path, err)
 	}
 	return signer
 }
 
-// readWord reads a secret that is one word. It adds what is wrong with the file, and then
-// returns nothing.
-func readWord(f *faults, flag, path string) secret.Bytes {
-	b, err := readSecretWord(path)
+// readSecret reads a secret without whitespace from a file. If it fails, it adds a fault and returns no bytes.
+func readSecret(f *faults, flag, path string) secret.Bytes {
+	b, err := readSecretFile(path)
 	if err != nil {
 		f.add("%s %s: %w", flag, path, err)
 	}
 	return b
 }
 
-func readSecretWord(path string) (secret.Bytes, error) {
+func readSecretFile(path string) (secret.Bytes, error) {
 	b, _, err := secret.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return secret.Bytes{}, errors.New("there is no such file")
@@ -202,7 +201,7 @@ func readSecretWord(path string) (secret.Bytes, error) {
 	defer b.Wipe()
 	words := bytes.Fields(b.Reveal())
 	if len(words) != 1 {
-		return secret.Bytes{}, fmt.Errorf("it holds %d words, and not one", len(words))
+		return secret.Bytes{}, fmt.Errorf("it has %d words instead of one", len(words))
 	}
 	return secret.New(bytes.Clone(words[0])), nil
 }

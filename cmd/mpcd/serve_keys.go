@@ -13,22 +13,23 @@ import (
 	"github.com/mpcd/mpcd/internal/store"
 )
 
-// keysetFlags name the keyset of a service.
+// keysetFlags are the settings for the keyset of a service.
 type keysetFlags struct{ keyset, kms string }
 
 func (k *keysetFlags) settings() settings {
 	return settings{
 		&text{name: "keyset", to: &k.keyset, value: "FILE",
-			help: "File with the keyset that encrypts what is stored, mode 0600. With --dev one is made beside the database. " +
-				"It is read once: restart the service after a rotation."},
+			help: "File with the keyset that encrypts the database, mode 0600. With --dev one is created next to the " +
+				"database. It is read at the start only: restart the service after a rotation."},
 		&text{name: "keyset-kms", to: &k.kms, value: "URI",
-			help: "The KMS key that wraps the keyset file: hcvault://HOST/transit/keys/NAME, aws-kms://arn:aws:kms:... or " +
-				"gcp-kms://projects/.... It is asked once, at the start; its credentials come from the environment."},
+			help: "The KMS key that wraps the keyset file: hcvault://HOST/transit/keys/NAME, aws-kms://arn:aws:kms:... " +
+				"or gcp-kms://projects/.... The KMS is used at the start only; its credentials come from the " +
+				"environment."},
 	}
 }
 
-// check adds what is wrong with the flags, and returns the keyset where a file alone
-// holds it. Where a KMS wraps it, open asks the KMS once the configuration is good.
+// check adds faults of the settings, and returns the keyset unless a KMS wraps it: then open calls the KMS once the
+// rest of the configuration is valid.
 func (k *keysetFlags) check(f *faults) *seal.Keyset {
 	if k.kms != "" {
 		if k.keyset == "" {
@@ -49,8 +50,8 @@ func (k *keysetFlags) check(f *faults) *seal.Keyset {
 	return keys
 }
 
-// open reads the keyset that a KMS wraps, or the one beside the database of a --dev
-// service, which it makes where there is none.
+// open reads the keyset that a KMS wraps, or the keyset next to the database of a --dev service, which it creates if it
+// does not exist.
 func (k *keysetFlags) open(ctx context.Context, db string, log *slog.Logger) (*seal.Keyset, error) {
 	if k.kms != "" {
 		return loadKeyset(ctx, k.keyset, k.kms)
@@ -69,7 +70,7 @@ func (k *keysetFlags) open(ctx context.Context, db string, log *slog.Logger) (*s
 	return seal.Load(path)
 }
 
-// keysetFile returns the file at path, wrapped by a KMS where uri names one.
+// keysetFile returns the file at path, wrapped by the KMS key at uri, unless uri is empty.
 func keysetFile(path, uri string) (seal.File, error) {
 	f := seal.File{Path: path}
 	if uri != "" {

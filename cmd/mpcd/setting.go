@@ -14,20 +14,19 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// setting declares one value that an operator gives a command: by the flag of its name, by an
-// MPCD_* environment variable, or by a key of the YAML file. A command's settings are a table, and
-// everything else that knows of them reads the table: the parser, the help, the checks, and the
-// test of docs/CONFIGURATION.md and deploy/mpcd.yaml.
+// setting declares one configuration value of a command, which is set by a flag, an MPCD_* environment variable or a
+// key of the YAML file. A command's settings are a table, from which the parser, the help, the checks and the tests of
+// docs/CONFIGURATION.md and deploy/mpcd.yaml are derived.
 type setting[T string | []string | bool | int | time.Duration | slog.Level] struct {
 	name  string
-	to    *T     // where the value goes
-	def   T      // shown in the help, where it is not the zero value
-	least T      // of a number or a duration
-	value string // what stands for the value in the help; by default N or TIME
+	to    *T     // set by read
+	def   T      // the default; shown in the help, unless it is the zero value
+	least T      // the minimum of a number or a duration
+	value string // the placeholder in the help; by default N or TIME
 	help  string
 
-	text string // what the parser found, or the default
-	err  error  // what is wrong with it: the parser would stop at the first fault
+	text string // the value from the parser, or the default
+	err  error  // the error in text; not returned to the parser, which would stop at the first
 }
 
 type (
@@ -39,31 +38,31 @@ type (
 	level    = setting[slog.Level]
 )
 
-// settings are those of one command.
+// settings are the settings of one command.
 type settings []one
 
-// one is a setting of whatever type.
+// one is a setting of any type.
 type one interface {
 	flag() *kong.Flag
 	read() error
 	malformed(name string) bool
 }
 
-// addTo makes them flags of a command.
+// addTo adds the settings' flags to a command.
 func (all settings) addTo(command *kong.Node) {
 	for _, s := range all {
 		command.Flags = append(command.Flags, s.flag())
 	}
 }
 
-// read puts every value where it goes, and adds a fault for each that cannot be.
+// read parses and stores every value, and adds a fault for each that is invalid.
 func (all settings) read(f *faults) {
 	for _, s := range all {
 		f.join(s.read())
 	}
 }
 
-// malformed says whether the value of that name cannot be.
+// malformed reports whether the value of the setting with that name is invalid.
 func (all settings) malformed(name string) bool {
 	return slices.ContainsFunc(all, func(s one) bool { return s.malformed(name) })
 }
@@ -97,10 +96,10 @@ func (s *setting[T]) flag() *kong.Flag {
 	return flag
 }
 
-// zeroUnits are what a duration ends with and nobody writes: 720h0m0s is 720h.
+// zeroUnits matches the zero units that end a formatted duration: 720h0m0s is written as 720h.
 var zeroUnits = regexp.MustCompile(`([hm])(0m)?0s$`)
 
-// toggled is the parser's word for a flag that needs no value.
+// toggled is a kong mapper for a flag that needs no value.
 type toggled struct{}
 
 // IsBool implements kong.BoolMapper.

@@ -16,20 +16,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestSecondSignal ends a service that is still waiting for a run: at once.
+// TestSecondSignal checks that a second signal ends at once a service that waits for a run.
 func TestSecondSignal(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	svc, err := startService(dir, "mpcd", os.Environ(), "--dev")
 	require.NoError(t, err)
 	defer svc.kill()
-	// A wallet with SECP256K1 and no pre-params: its primes take seconds.
+	// A SECP256K1 wallet without prewarmed pre-params: generating them takes seconds.
 	create := exec.CommandContext(t.Context(), "mpcd", "wallet", "create", "--addr", svc.grpc, "--share",
 		filepath.Join(dir, "x.share"))
 	stderr, err := create.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, create.Start())
-	_, err = stderr.Read(make([]byte, 1)) // it has begun
+	_, err = stderr.Read(make([]byte, 1)) // the run has begun
 	require.NoError(t, err)
 
 	require.NoError(t, svc.cmd.Process.Signal(syscall.SIGTERM))
@@ -44,12 +44,12 @@ func TestSecondSignal(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Fatal("the second signal does not end the service")
 	}
-	require.NoError(t, create.Process.Signal(syscall.SIGINT)) // else it tries again for minutes
-	require.Error(t, create.Wait(), "its service went away")
+	require.NoError(t, create.Process.Signal(syscall.SIGINT)) // otherwise it retries for minutes
+	require.Error(t, create.Wait(), "its service is gone")
 	require.NoFileExists(t, filepath.Join(dir, "x.share"))
 }
 
-// TestInterrupt ends a command in good order: what it was doing leaves nothing behind.
+// TestInterrupt checks that an interrupted command leaves nothing behind.
 func TestInterrupt(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -75,7 +75,7 @@ func TestInterrupt(t *testing.T) {
 	require.Empty(t, left)
 }
 
-// writer keeps what is written.
+// writer is a concurrency-safe buffer.
 type writer []byte
 
 // Write implements io.Writer.
@@ -84,8 +84,8 @@ func (w *writer) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// TestLogIsJSON wants the log to be JSON line by line, whatever callers do: here they reset
-// their connections in the middle of an answer.
+// TestLogIsJSON checks that every line of the log is JSON, even when callers reset their connections in the middle of
+// an answer.
 func TestLogIsJSON(t *testing.T) {
 	t.Parallel()
 	svc, err := startService(t.TempDir(), "mpcd", os.Environ(), "--dev")
@@ -100,13 +100,13 @@ func TestLogIsJSON(t *testing.T) {
 		_, err = fmt.Fprintf(conn, "POST /v1/wallets HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s",
 			len(body), body)
 		require.NoError(t, err)
-		_, err = conn.Read(make([]byte, 1)) // the answer has begun
+		_, err = conn.Read(make([]byte, 1)) // wait for the beginning of the answer
 		require.NoError(t, err)
 		tcp, ok := conn.(*net.TCPConn)
 		require.True(t, ok)
 		require.NoError(t, tcp.SetLinger(0))
 		require.NoError(t, tcp.Close())
-		time.Sleep(100 * time.Millisecond) // or the queue is full, and each answer is a short refusal
+		time.Sleep(100 * time.Millisecond) // otherwise the queue is full, and each answer is a short error
 	}
 	require.NoError(t, svc.stop())
 	for line := range strings.Lines(svc.text()) {

@@ -18,7 +18,7 @@ type versionCmd struct {
 	JSON bool `help:"Print JSON."`
 }
 
-// Run prints what this binary is.
+// Run prints the version.
 func (v *versionCmd) Run() error {
 	info := struct {
 		Version string `json:"version"`
@@ -32,7 +32,7 @@ func (v *versionCmd) Run() error {
 	return err
 }
 
-// buildCommit falls back on what the go command recorded.
+// buildCommit returns commit, or else the commit that the go command recorded.
 func buildCommit() string {
 	if commit != "" {
 		return commit

@@ -14,10 +14,10 @@ type backupCmd struct {
 	Share string    `help:"File with a signing share." required:"" placeholder:"FILE"`
 	Out   shareFile `help:"New file for the encrypted backup, an age file." required:"" placeholder:"FILE"`
 
-	WorkFactor int `help:"Work of each guess at the password: scrypt with N = 2^LOGN, 15 to 20 (default: ${default}). Making and opening the backup take as many KiB of memory: 15 takes 32 MiB, 18 takes 256 MiB, 20 takes 1 GiB; each step doubles the time." default:"18" enum:"15,16,17,18,19,20" placeholder:"LOGN"`
+	WorkFactor int `help:"Cost of each guess at the password: scrypt with N = 2^LOGN, 15 to 20 (default: ${default}). Making and opening the backup take N KiB of memory (15: 32 MiB, 18: 256 MiB, 20: 1 GiB); each step doubles the time." default:"18" enum:"15,16,17,18,19,20" placeholder:"LOGN"`
 }
 
-// Run makes a backup, writes it, reads it back, and only then makes it count.
+// Run makes a backup, writes it, reads it back, and only then confirms it.
 func (cmd *backupCmd) Run(ctx context.Context) error {
 	s, err := readShare(cmd.Share)
 	if err != nil {
@@ -47,10 +47,10 @@ func (cmd *backupCmd) Run(ctx context.Context) error {
 	}, password, client.WithWorkFactor(cmd.WorkFactor))
 }
 
-// backupFlags name an existing backup and what opens it.
+// backupFlags are the flags for an existing backup and its password.
 type backupFlags struct {
 	passwordFlags
-	Backup string `help:"File with the encrypted backup: an age file, binary or in ASCII armor." required:"" placeholder:"FILE"`
+	Backup string `help:"File with the encrypted backup, an age file, binary or armored." required:"" placeholder:"FILE"`
 }
 
 func (f *backupFlags) cipherText() (string, error) {
@@ -64,7 +64,7 @@ type decryptCmd struct {
 	Out shareFile `help:"New file for the decrypted backup share." required:"" placeholder:"FILE"`
 }
 
-// Run decrypts a backup. It calls nobody.
+// Run decrypts a backup. It does not call the service.
 func (cmd *decryptCmd) Run(ctx context.Context) error {
 	text, err := cmd.cipherText()
 	if err != nil {
@@ -74,7 +74,7 @@ func (cmd *decryptCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c, err := client.New(nowhere{}, password)
+	c, err := client.New(noConnection{}, password)
 	if err != nil {
 		return err
 	}

@@ -14,24 +14,24 @@ import (
 	"github.com/mpcd/mpcd/client"
 )
 
-// callFlags are those of every wallet command, also of those that call nobody: a script may
-// pass the same to all.
+// callFlags are the flags of all wallet commands, even of those that do not call the service, so that a script may pass
+// the same flags to all.
 type callFlags struct {
 	Addr string `help:"The service's gRPC address (default: ${default})." default:"127.0.0.1:9090" env:"MPCD_ADDR" placeholder:"ADDR"`
 	JSON bool   `help:"Print one JSON object on standard output."`
 	connectionFlags
 }
 
-// serviceFlags are those of every command that calls the service.
+// serviceFlags are the flags of all commands that call the service.
 type serviceFlags struct {
 	callFlags
-	// DeviceHeld is for the commands that run a protocol; the others have no use for it.
-	DeviceHeld bool `help:"Run this device's side of the protocol here: its share is not sent. A wallet that is created so refuses everything else." env:"MPCD_DEVICE_HELD"`
-	// Ahead is for those of them that make a share, with DeviceHeld.
-	Ahead ahead `embed:"" prefix:"preparams-"`
+	// DeviceHeld is ignored by commands that do not run a protocol.
+	DeviceHeld bool `help:"Run the client's side here: its share is not sent. A wallet created with this refuses hosted operations." env:"MPCD_DEVICE_HELD"`
+	// PreParams is used by commands that make a share, with DeviceHeld.
+	PreParams preParamsFlags `embed:"" prefix:"preparams-"`
 }
 
-// id is a flag that names a wallet or a share set, in the one form that ids have.
+// id is a flag for the id of a wallet or share set, in canonical form.
 type id string
 
 // UnmarshalText is called by kong.
@@ -66,24 +66,23 @@ func (f *serviceFlags) dial(opts ...client.Option) (*client.Client, func() error
 	return c, conn.Close, nil
 }
 
-// deviceHeld adds to the options what --device-held asks for.
+// deviceHeld adds the options for --device-held.
 func (f *serviceFlags) deviceHeld(opts []client.Option) ([]client.Option, error) {
 	if !f.DeviceHeld {
 		return opts, nil
 	}
 	opts = append(opts, client.WithDeviceHeldShares())
-	if err := f.Ahead.check("preparams-"); err != nil || f.Ahead.Dir == "" {
+	if err := f.PreParams.check("preparams-"); err != nil || f.PreParams.Dir == "" {
 		return opts, err
 	}
-	store, err := f.Ahead.option()
+	store, err := f.PreParams.option()
 	return append(opts, store), err
 }
 
-// call connects, shows the progress of one operation and prints its result: as JSON, or
-// as text.
+// call connects, runs one operation, shows its progress, and prints its result as JSON or text.
 func (f *serviceFlags) call(name string, run func(*client.Client, client.ProgressFunc) (result any, text string,
 	err error), opts ...client.Option) (err error) {
-	return f.quiet(func(c *client.Client) (any, string, error) {
+	return f.callQuietly(func(c *client.Client) (any, string, error) {
 		report, end := newView(os.Stderr, f.JSON).operation(name)
 		result, text, err := run(c, report)
 		end(err)
@@ -91,8 +90,10 @@ func (f *serviceFlags) call(name string, run func(*client.Client, client.Progres
 	}, opts...)
 }
 
-// quiet is call for what is over in a moment.
-func (f *serviceFlags) quiet(run func(*client.Client) (any, string, error), opts ...client.Option) (err error) {
+// callQuietly is call without progress, for short operations.
+func (f *serviceFlags) callQuietly(
+	run func(*client.Client) (any, string, error), opts ...client.Option,
+) (err error) {
 	c, closeConn, err := f.dial(opts...)
 	if err != nil {
 		return err
@@ -113,15 +114,14 @@ func (f *callFlags) print(result any, text string) error {
 	return err
 }
 
-// explain says what to do next where the service could not be reached, or the command
-// was interrupted.
+// explain adds what to do next if the service could not be reached or the command was interrupted.
 func (f *serviceFlags) explain(err error) error {
 	e := new(client.Error)
 	switch {
-	case errors.Is(err, errUncounted), errors.Is(err, client.ErrNotRevoked):
-		return err // something was made: it says what to do itself
+	case errors.Is(err, errUnconfirmed), errors.Is(err, client.ErrNotRevoked):
+		return err // it says what to do itself
 	case errors.Is(err, context.Canceled):
-		return fmt.Errorf("%w; what was not confirmed is of no use, and the service erases it", errInterrupted)
+		return fmt.Errorf("%w; an unconfirmed share set cannot be used, and the service erases it", errInterrupted)
 	case errors.As(err, &e) && e.Code == codes.Unavailable && e.Reason == "":
 		return fmt.Errorf("no mpcd service answers at %s. Start one with \"mpcd serve --dev\", or name another with "+
 			"--addr; one with TLS needs --tls-ca\n(%w)", f.Addr, err)
@@ -129,5 +129,5 @@ func (f *serviceFlags) explain(err error) error {
 	return err
 }
 
-// nowhere is the connection of a command that makes no call.
-type nowhere struct{ grpc.ClientConnInterface }
+// noConnection is the connection of a command that makes no call.
+type noConnection struct{ grpc.ClientConnInterface }

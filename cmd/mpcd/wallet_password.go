@@ -12,28 +12,28 @@ import (
 	"github.com/mpcd/mpcd/client"
 )
 
-// passwordFlags say where a password comes from: never from the command line itself,
-// which other users of the machine can see.
+// passwordFlags are the flags for a password, which cannot be passed on the command line itself: other users of the
+// machine can see it there.
 type passwordFlags struct {
 	Method       client.BackupMethod `help:"Backup method; the command line has PASSWORD only." default:"PASSWORD" enum:"PASSWORD"`
-	PasswordFile string              `help:"File with the password: its first line, in UTF-8, or in UTF-16 with a byte order mark. Asked for on a terminal otherwise." placeholder:"FILE"`
+	PasswordFile string              `help:"File with the password on its first line, in UTF-8, or in UTF-16 with a byte order mark. Without it, the terminal asks for the password." placeholder:"FILE"`
 }
 
-// password reads the password, before anything is done with it: a progress bar and a
-// question do not go together. twice is for a new password that is typed.
+// password reads the password. It is called before the operation, so that the prompt does not mix with the progress
+// bar. A new password is asked for twice.
 func (f *passwordFlags) password(ctx context.Context, twice bool) (client.Option, error) {
 	if f.PasswordFile == "" {
-		p, err := typed(ctx, twice)
+		p, err := promptPassword(ctx, twice)
 		if err != nil {
 			return nil, err
 		}
-		return usable(p, func(c *client.Client) error { return c.SetPassword(string(p)) })
+		return checkedPassword(p, func(c *client.Client) error { return c.SetPassword(string(p)) })
 	}
 	b, err := os.ReadFile(f.PasswordFile)
 	if err != nil {
 		return nil, fmt.Errorf("--password-file: %w", err)
 	}
-	option, err := usable(b, func(c *client.Client) error { return c.SetPasswordFile(b) })
+	option, err := checkedPassword(b, func(c *client.Client) error { return c.SetPasswordFile(b) })
 	switch {
 	case errors.Is(err, client.ErrNoPassword):
 		return nil, fmt.Errorf("--password-file: the first line of %s is empty", f.PasswordFile)
@@ -43,10 +43,10 @@ func (f *passwordFlags) password(ctx context.Context, twice bool) (client.Option
 	return option, nil
 }
 
-// usable asks the SDK whether it takes a password, before any work. What it returns clears
-// the password when it was used.
-func usable(p []byte, set func(*client.Client) error) (client.Option, error) {
-	c, err := client.New(nowhere{})
+// checkedPassword checks early whether the SDK accepts a password. The option that it returns clears the password after
+// use.
+func checkedPassword(p []byte, set func(*client.Client) error) (client.Option, error) {
+	c, err := client.New(noConnection{})
 	if err == nil {
 		err = set(c)
 	}
@@ -60,9 +60,10 @@ func usable(p []byte, set func(*client.Client) error) (client.Option, error) {
 	}, nil
 }
 
-func typed(ctx context.Context, twice bool) ([]byte, error) {
+func promptPassword(ctx context.Context, twice bool) ([]byte, error) {
 	if !term.IsTerminal(terminal) {
-		return nil, usageError{errors.New("--password-file is missing, and there is no terminal to ask for the password")}
+		return nil, usageError{errors.New(
+			"--password-file is missing, and there is no terminal to ask for the password")}
 	}
 	p, err := ask(ctx, "Password of the backup: ")
 	if err != nil || !twice {
@@ -80,8 +81,7 @@ func typed(ctx context.Context, twice bool) ([]byte, error) {
 
 const terminal = 0 // standard input
 
-// ask asks for a password that is not shown. Where the command is interrupted meanwhile,
-// it makes the terminal show again what is typed.
+// ask asks for a password without echoing it. If the command is interrupted meanwhile, it restores the terminal's echo.
 func ask(ctx context.Context, prompt string) ([]byte, error) {
 	before, err := term.GetState(terminal)
 	if err != nil {

@@ -28,7 +28,7 @@ func (cmd *provisionCmd) run(ctx context.Context, revoke []string) error {
 		return err
 	}
 	return cmd.call("provision", func(c *client.Client, report client.ProgressFunc) (any, string, error) {
-		if err := cmd.sameWallet(ctx, c, text); err != nil {
+		if err := cmd.checkWallet(ctx, c, text); err != nil {
 			return nil, "", err
 		}
 		var s *client.Share
@@ -38,15 +38,15 @@ func (cmd *provisionCmd) run(ctx context.Context, revoke []string) error {
 			s, err = c.ProvisionWallet(ctx, text, cmd.Method, report)
 		}
 		if err != nil {
-			return nil, "", cmd.Share.kept(s, err)
+			return nil, "", cmd.Share.explain(s, err)
 		}
 		result, out := madeShare(s, cmd.Share)
 		return result, out, nil
 	}, client.WithStore(cmd.Share.store), client.WithDisplayName(cmd.Name), password)
 }
 
-// sameWallet holds the backup against --wallet, where that is given.
-func (cmd *provisionCmd) sameWallet(ctx context.Context, c *client.Client, text string) error {
+// checkWallet checks the backup's wallet against --wallet, if that is set.
+func (cmd *provisionCmd) checkWallet(ctx context.Context, c *client.Client, text string) error {
 	if cmd.Wallet == "" {
 		return nil
 	}
@@ -63,7 +63,7 @@ func (cmd *provisionCmd) sameWallet(ctx context.Context, c *client.Client, text 
 
 type recoverCmd struct {
 	provisionCmd
-	Revoke []id `help:"SIGNING set of a lost device, revoked once this device is provisioned; repeatable." required:"" placeholder:"SET"`
+	Revoke []id `help:"SIGNING set of a lost device, to revoke after provisioning; repeatable." required:"" placeholder:"SET"`
 }
 
 // Run provisions this device and revokes the lost ones.

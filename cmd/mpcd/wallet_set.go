@@ -10,7 +10,7 @@ type revokeCmd struct {
 	serviceFlags
 	Wallet          id   `help:"The wallet's id." required:"" placeholder:"ID"`
 	Set             id   `help:"The share set's id." required:"" placeholder:"ID"`
-	KeepDescendants bool `help:"Leave the sets alone that were made from it."`
+	KeepDescendants bool `help:"Do not revoke the sets that were made from it."`
 	AllowLast       bool `help:"Revoke even the last usable set of its purpose; needs scope wallets:admin."`
 }
 
@@ -23,8 +23,8 @@ func (cmd *revokeCmd) Run(ctx context.Context) error {
 	if cmd.AllowLast {
 		opts = append(opts, client.AllowLast())
 	}
-	return cmd.quiet(func(c *client.Client) (any, string, error) {
-		return printed(c.Revoke(ctx, string(cmd.Wallet), string(cmd.Set), opts...))
+	return cmd.callQuietly(func(c *client.Client) (any, string, error) {
+		return walletResult(c.Revoke(ctx, string(cmd.Wallet), string(cmd.Set), opts...))
 	})
 }
 
@@ -36,7 +36,7 @@ type releaseCmd struct {
 
 // Run releases a share set.
 func (cmd *releaseCmd) Run(ctx context.Context) error {
-	return cmd.quiet(func(c *client.Client) (any, string, error) {
-		return printed(c.Release(ctx, string(cmd.Wallet), string(cmd.Set)))
+	return cmd.callQuietly(func(c *client.Client) (any, string, error) {
+		return walletResult(c.Release(ctx, string(cmd.Wallet), string(cmd.Set)))
 	})
 }

@@ -10,14 +10,14 @@ import (
 	"github.com/mpcd/mpcd/client"
 )
 
-// shareFile is where a new share goes. It is refused before any work where it is there
-// already, since a share that is overwritten is lost.
+// shareFile is the path of a file for a new share. An existing file is rejected before any work: overwriting a share
+// would lose it.
 type shareFile string
 
 // Validate is called by kong.
 func (f shareFile) Validate() error {
 	if _, err := os.Lstat(string(f)); err == nil {
-		return fmt.Errorf("%s is there already, and may hold a share: name a new file", f)
+		return fmt.Errorf("%s exists already, and may contain a share: name a new file", f)
 	}
 	if info, err := os.Stat(filepath.Dir(string(f))); err != nil || !info.IsDir() {
 		return fmt.Errorf("there is no folder %s to write a file into", filepath.Dir(string(f)))
@@ -29,7 +29,7 @@ func (f shareFile) store(_ context.Context, s *client.Share) error {
 	return writeNew(string(f), s.Bytes())
 }
 
-// writeNew writes a new file of mode 0600, which is durable when it returns nil.
+// writeNew writes a new file of mode 0600. The file is durable once writeNew has returned nil.
 func writeNew(path string, b []byte) error {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -55,7 +55,7 @@ func readShare(path string) (*client.Share, error) {
 	return s, nil
 }
 
-// newShare is what is printed of a share that was made.
+// newShare is a new share as it is printed.
 type newShare struct {
 	WalletID   string         `json:"walletId"`
 	ShareSetID string         `json:"shareSetId"`
@@ -68,8 +68,8 @@ func madeShare(s *client.Share, file shareFile) (any, string) {
 		fmt.Sprintf("wallet %s\nset    %s  %s  kept in %s\n", s.WalletID(), s.ShareSetID(), s.Purpose(), file)
 }
 
-// kept adds to an error what became of the share where there is one.
-func (f shareFile) kept(s *client.Share, err error) error {
+// explain adds to an error what to do with the share, if one was stored.
+func (f shareFile) explain(s *client.Share, err error) error {
 	switch {
 	case s == nil:
 		return err
@@ -81,11 +81,12 @@ func (f shareFile) kept(s *client.Share, err error) error {
 	}
 }
 
-var errUncounted = errors.New("the new share set is not confirmed")
+var errUnconfirmed = errors.New("the new share set is not confirmed")
 
-// unconfirmed is an error after a file was written whose share set may not count.
+// unconfirmed adds to err what to do with a file whose share set may not be confirmed.
 func unconfirmed(err error, walletID, setID, file string) error {
-	return fmt.Errorf("%w: %w\n%s is written, but the service may not count it. If \"mpcd wallet show --wallet %s\" has "+
-		"set %s as ACTIVE, keep the file; otherwise delete it and run the command again",
-		errUncounted, err, file, walletID, setID)
+	return fmt.Errorf("%w: %w\n%s is written, but its share set may not be confirmed. "+
+		"If \"mpcd wallet show --wallet %s\" shows set %s as ACTIVE, keep the file; "+
+		"otherwise delete it and run the command again",
+		errUnconfirmed, err, file, walletID, setID)
 }

@@ -25,7 +25,7 @@ func (cmd *signCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return cmd.quiet(func(c *client.Client) (any, string, error) {
+	return cmd.callQuietly(func(c *client.Client) (any, string, error) {
 		sig, err := c.Sign(ctx, s, cmd.Curve, payload)
 		if err != nil {
 			return nil, "", err

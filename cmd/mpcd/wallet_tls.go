@@ -16,17 +16,17 @@ import (
 	"github.com/mpcd/mpcd/internal/auth"
 )
 
-// connectionFlags are what TLS and tokens need. A token comes in a file, since other users
-// of the machine see command lines.
+// connectionFlags are the flags for TLS and tokens. A token is passed in a file, since other users of the machine can
+// see command lines.
 type connectionFlags struct {
-	TLSCA     string `name:"tls-ca" help:"The CA of the service's certificate, PEM; the system's by default. It turns TLS on for loopback, where it is off otherwise." placeholder:"FILE" env:"MPCD_TLS_CA"`
+	TLSCA     string `name:"tls-ca" help:"The CA of the service's certificate, PEM; the system's by default. On loopback, TLS is used only with this flag." placeholder:"FILE" env:"MPCD_TLS_CA"`
 	TLSCert   string `name:"tls-cert" help:"A client certificate, PEM." placeholder:"FILE" env:"MPCD_CLIENT_TLS_CERT"`
 	TLSKey    string `name:"tls-key" help:"Its key, PEM, mode 0600." placeholder:"FILE" env:"MPCD_CLIENT_TLS_KEY"`
 	TokenFile string `help:"File with a bearer token, read again for every call." placeholder:"FILE" env:"MPCD_TOKEN_FILE"`
 }
 
-// dialOptions returns how to connect to host. Without TLS only loopback is spoken to:
-// shares and tokens travel in these calls.
+// dialOptions returns the options to connect to host. TLS is required except on loopback, since calls have shares and
+// tokens.
 func (f *connectionFlags) dialOptions(host string) ([]grpc.DialOption, error) {
 	secured := f.TLSCA != "" || !isLoopback(host)
 	if !secured && f.TLSCert+f.TLSKey != "" {
@@ -73,7 +73,7 @@ func (f *connectionFlags) tls() (*tls.Config, error) {
 	return cfg, errors.Join(faults...)
 }
 
-// tokenFile is a file with a bearer token, which somebody else may keep fresh.
+// tokenFile is a file with a bearer token. It is read for every call, since another program may renew it.
 type tokenFile struct {
 	path    string
 	secured bool
@@ -91,7 +91,7 @@ func (t tokenFile) GetRequestMetadata(context.Context, ...string) (map[string]st
 // RequireTransportSecurity implements credentials.PerRPCCredentials.
 func (t tokenFile) RequireTransportSecurity() bool { return t.secured }
 
-// readToken returns the token in a file, which is its only word.
+// readToken returns the token in a file, without surrounding whitespace.
 func readToken(path string) (string, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -104,7 +104,7 @@ func readToken(path string) (string, error) {
 	}
 	words := strings.Fields(string(b))
 	if len(words) != 1 {
-		return "", fmt.Errorf("--token-file %s: it holds %d words, and not one token", path, len(words))
+		return "", fmt.Errorf("--token-file %s: it has %d words instead of one token", path, len(words))
 	}
 	return words[0], nil
 }

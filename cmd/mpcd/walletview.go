@@ -22,7 +22,7 @@ type walletView struct {
 	walletBudget
 }
 
-// walletBudget is what all sets of a wallet have used up; empty for most.
+// walletBudget is the part of its abort budget that a wallet has used; empty for most wallets.
 type walletBudget struct {
 	Locked     *time.Time `json:"lockTime,omitempty"`
 	Aborts     uint32     `json:"aborts,omitempty"`
@@ -86,12 +86,12 @@ func (v *walletView) text() string {
 	return b.String()
 }
 
-// text says it in words.
+// text formats the budget for a person.
 func (w *walletBudget) text() string {
 	return budget(w.Locked, "", w.Aborts, w.SoftAborts)
 }
 
-// budget is what a set's client has used up of it; empty for most.
+// budget formats the part of its abort budget that a set has used; empty for most sets.
 func (s *shareSetView) budget() string {
 	limited := ""
 	if s.Limited != nil {

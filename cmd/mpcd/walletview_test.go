@@ -9,7 +9,7 @@ import (
 	"github.com/mpcd/mpcd/client"
 )
 
-// Support reads in words what a wallet and its sets have used up of their budgets.
+// The text view shows how much of their abort budgets a wallet and its sets have used.
 func TestWalletBudgetInWords(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)

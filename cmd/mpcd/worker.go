@@ -7,16 +7,16 @@ import (
 	"github.com/mpcd/mpcd/internal/worker"
 )
 
-// workerCmd is what `mpcd serve` starts for each device-held run. Nobody calls it by hand.
+// workerCmd is started by `mpcd serve` for each device-held run, and not meant to be run by hand.
 type workerCmd struct {
 	Memory int64         `help:"Bytes of memory to stay below." required:"" placeholder:"BYTES"`
-	CPU    time.Duration `name:"cpu" help:"Processor time after which the kernel ends it." required:"" placeholder:"TIME"`
+	CPU    time.Duration `name:"cpu" help:"Processor time before the kernel kills it." required:"" placeholder:"TIME"`
 }
 
-// Help says whose command it is.
+// Help describes the command.
 func (*workerCmd) Help() string {
-	return `Runs the service's side of one device-held run. "mpcd serve" starts these and talks to them
-through standard input and output; by hand there is nothing to do with one.`
+	return `Runs the service's side of one device-held run. "mpcd serve" starts workers and communicates
+with them through standard input and output. This command is not meant to be run by hand.`
 }
 
 // Run serves one run.
@@ -24,14 +24,14 @@ func (w *workerCmd) Run() error {
 	return worker.Main(os.Stdin, os.Stdout, worker.Limits{Memory: w.Memory, CPU: w.CPU})
 }
 
-// workerFlags are the settings of serve that are about workers.
+// workerFlags are the settings of serve for workers.
 type workerFlags struct {
 	warm   int
 	memory int // MiB
 	cpu    time.Duration
 }
 
-// config makes workers of this program.
+// config returns the configuration of workers that run this program.
 func (w *workerFlags) config() worker.Config {
 	return worker.Config{
 		Args:   []string{os.Args[0], "worker"},

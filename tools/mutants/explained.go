@@ -8,13 +8,12 @@ import (
 	"strings"
 )
 
-// explained are the mutants that no test can find, as docs/MUTANTS.md has them.
+// explained has the mutants that no test can find, as listed in docs/MUTANTS.md.
 type explained struct {
 	entries []*entry
 }
 
-// entry is one line of the document, with its reason: it is found by what the code says, not
-// by where that stands.
+// entry is an entry of the document. It is matched by the text of the code, not by its position.
 type entry struct {
 	file, function, code, piece, what string
 	reason                            string
@@ -25,11 +24,11 @@ var (
 	entryLine = regexp.MustCompile("^- `([^`]+)`: `([^`]+)`, `([^`]+)` (never|always|skipped|passes|empty): (.+)$")
 )
 
-// readExplained reads the document. Below a heading with a file's name stand lines of the form
+// readExplained reads the document. Below a heading with a file's name there are entries of the form
 //
 //   - `function`: `statement`, `piece of it` never: the reason
 //
-// each continued by lines that are indented.
+// Indented lines continue an entry.
 func readExplained(path string) (*explained, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -45,7 +44,8 @@ func readExplained(path string) (*explained, error) {
 		case file != "" && strings.HasPrefix(line, "- "):
 			found := entryLine.FindStringSubmatch(line)
 			if found == nil {
-				return nil, fmt.Errorf("%s:%d: not of the form - `function`: `statement`, `piece` what becomes of it: reason", path, i+1)
+				return nil, fmt.Errorf("%s:%d: not of the form - `function`: `statement`, `piece` mutation: reason",
+					path, i+1)
 			}
 			last = &entry{file, found[1], found[2], found[3], found[4], found[5]}
 			x.entries = append(x.entries, last)
@@ -58,22 +58,22 @@ func readExplained(path string) (*explained, error) {
 	return x, nil
 }
 
-// reason returns why no test can find a mutant, or nothing.
+// reason returns why no test can find a mutant, or "".
 func (x *explained) reason(m *mutant) string {
 	for _, e := range x.entries {
-		if e.is(m) {
+		if e.matches(m) {
 			return e.reason
 		}
 	}
 	return ""
 }
 
-// stale returns the entries for a package that are of none of its mutants.
+// stale returns a package's entries that match none of its mutants.
 func (x *explained) stale(mutants []*mutant, dir string) (lines []string) {
 	for _, e := range x.entries {
 		found := filepath.Dir(e.file) != dir
 		for _, m := range mutants {
-			found = found || e.is(m)
+			found = found || e.matches(m)
 		}
 		if !found {
 			lines = append(lines, fmt.Sprintf("%s: `%s`: `%s`, `%s` %s", e.file, e.function, e.code, e.piece, e.what))
@@ -82,9 +82,9 @@ func (x *explained) stale(mutants []*mutant, dir string) (lines []string) {
 	return lines
 }
 
-// is reports whether an entry is about a mutant. A backquote cannot stand in the document's
-// code, which has a quote in its place.
-func (e *entry) is(m *mutant) bool {
+// matches reports whether the entry is about a mutant. The document has quotes instead of backquotes in its code.
+func (e *entry) matches(m *mutant) bool {
 	plain := func(s string) string { return strings.ReplaceAll(s, "`", "'") }
-	return e.file == m.file && e.function == m.function && e.code == plain(m.code) && e.piece == plain(m.piece) && e.what == m.what
+	return e.file == m.file && e.function == m.function && e.code == plain(m.code) && e.piece == plain(m.piece) &&
+		e.what == m.what
 }

@@ -1,11 +1,12 @@
-// Command mutants looks for conditions that no test is behind: it puts one condition after the other out of action, in
-// the files with the guards of the service and the SDK, and runs the quick unit tests of the package that reach it.
+// Command mutants is a mutation tester: it finds conditions that no test covers. It disables one condition after the
+// other, in the files with the checks of the service and the SDK, and runs the package's quick unit tests that reach
+// it.
 //
 // A package's tests are built once, with a switch in each condition, so that a mutant costs no more than the tests that
-// it takes to find it. Fuzz targets, tests of other packages and slow ones do not count: a guard's test stands next to it
-// and takes seconds. A mutant that lives is a fault, unless docs/MUTANTS.md says why no test can find it.
+// are run for it. Fuzz targets, tests of other packages and slow tests do not count: a check must have a quick test in
+// its package. A mutant that survives is an error, unless docs/MUTANTS.md explains why no test can find it.
 //
-// It is no part of the service, and runs from the directory tools: go run -C tools ./mutants [PACKAGE...].
+// It is not part of the service, and runs from the directory tools: go run -C tools ./mutants [PACKAGE...].
 package main
 
 import (
@@ -20,29 +21,33 @@ import (
 	"time"
 )
 
-// target is a package and those of its files that are looked at.
+// target is a package and the parts of it that are mutated.
 type target struct {
 	dir   string
 	files []string
-	calls *regexp.Regexp // statements that are checks; nil: none is
-	parts *regexp.Regexp // of "file.go function", where the guards are; nil: everywhere
+	calls *regexp.Regexp // matches statements that are checks; nil: none
+	parts *regexp.Regexp // matches "file.go function" of the parts that are mutated; nil: all
 }
 
 var targets = []target{
 	{dir: "internal/tss", files: []string{
-		"curve.go", "encoding.go", "hello.go", "hosted.go", "ingress.go", "ingress_content.go", "ingress_moduli.go", "ingress_reader.go", "channel.go", "operation.go", "keygen.go",
-		"link.go", "preparams.go", "proof.go", "record.go", "reshare.go", "result.go", "share.go", "side.go", "sign.go", "stop.go",
-	}, calls: regexp.MustCompile(`^[rg]\.(bytes|bobWC|cancels|ciphertext|decommitment|dln|list|moduli|nonResidue|point|scalar|schnorr)\(`)},
-	{dir: "internal/auth", files: []string{"auth.go", "certificate.go", "jwk.go", "jwks.go", "location.go", "tls.go", "token.go"}},
+		"curve.go", "encoding.go", "hello.go", "hosted.go", "ingress.go", "ingress_content.go", "ingress_moduli.go",
+		"ingress_reader.go", "channel.go", "operation.go", "keygen.go", "link.go", "preparams.go", "proof.go",
+		"record.go", "reshare.go", "result.go", "share.go", "side.go", "sign.go", "stop.go",
+	}, calls: regexp.MustCompile(`^[rg]\.(bytes|bobWC|checkNewKeys|checkNonResidue|checkTheta|` +
+		`ciphertext|decommitment|dln|list|point|scalar|schnorr)\(`)},
+	{dir: "internal/auth", files: []string{
+		"auth.go", "certificate.go", "jwk.go", "jwks.go", "location.go", "tls.go", "token.go",
+	}},
 	{dir: "internal/webhook", files: []string{"failure.go", "webhook.go"}},
-	// What the SDK holds an answer against.
+	// The SDK's checks of answers.
 	{dir: "client", files: []string{"device.go", "run.go", "share.go", "sign.go", "wallet.go"},
-		parts: regexp.MustCompile(`device.go (want\.operation|attempt\.(deliver|finish|side))|run.go (run|attach|want\.check)|` +
-			`share.go|sign.go|wallet.go`)},
+		parts: regexp.MustCompile(`device.go (want\.operation|attempt\.(deliver|finish|sideError))|` +
+			`run.go (run|attach|want\.check)|share.go|sign.go|wallet.go`)},
 	{dir: "internal/link", files: []string{"link.go"}},
-	// What aborts are charged, in one transaction with the end of their session.
+	// The accounting of aborts.
 	{dir: "internal/store", files: []string{"budgets.go"}},
-	// Authorisation, whether a set may be used, fingerprints, budgets, commit.
+	// Authorisation, whether a set can be used, fingerprints, budgets, commit.
 	{dir: "internal/session", files: []string{
 		"budget.go", "caller.go", "create.go", "ending.go", "limits.go", "model.go", "newset.go", "slot.go", "protocol.go",
 		"request.go", "reshare.go", "sign.go", "source.go", "takeover.go", "unrecorded.go", "wallets.go", "work.go",
@@ -54,9 +59,9 @@ var targets = []target{
 
 var (
 	workers = flag.Int("workers", runtime.NumCPU(), "how many tests run at once")
-	quick   = flag.Duration("quick", 8*time.Second, "how much processor time a test may take that counts")
-	check   = flag.Bool("check", false, "try nothing: only look whether docs/MUTANTS.md is about code that is there")
-	only    = flag.String("only", "", "a regular expression: try only mutants of such files and functions, as in 'side.go side.accept'")
+	quick   = flag.Duration("quick", 8*time.Second, "skip tests that take this much processor time")
+	check   = flag.Bool("check", false, "run no tests: only check that docs/MUTANTS.md matches the code")
+	only    = flag.String("only", "", "try only mutants whose 'file.go function' matches this regular expression")
 )
 
 func main() {
@@ -71,7 +76,7 @@ func main() {
 	}
 }
 
-// run reports whether no mutant lives that is not explained.
+// run reports whether all surviving mutants are explained.
 func run(packages []string) (ok bool, err error) {
 	root, err := filepath.Abs("..")
 	if err != nil {
@@ -110,7 +115,7 @@ func runTarget(root string, t target, known *explained) (ok bool, err error) {
 	stale := 0
 	for _, line := range known.stale(s.mutants, t.dir) {
 		stale++
-		fmt.Printf("docs/MUTANTS.md: there is no such condition: %s\n", line)
+		fmt.Printf("docs/MUTANTS.md: no such condition: %s\n", line)
 	}
 	if *check {
 		return stale == 0, nil
@@ -131,32 +136,33 @@ func runTarget(root string, t target, known *explained) (ok bool, err error) {
 			tried = append(tried, m)
 		}
 	}
-	var mu sync.Mutex // guards what follows, and keeps lines apart
-	killed, reasons, lives := 0, 0, 0
+	var mu sync.Mutex // guards what follows, and the output
+	killed, reasons, survived := 0, 0, 0
 	each(tried, func(m *mutant) {
 		v := s.try(m)
 		mu.Lock()
 		defer mu.Unlock()
 		reason := known.reason(m)
-		said := "killed by " + v.killer
+		result := "killed by " + v.killer
 		switch {
 		case v.killer != "":
 			killed++
 			if reason != "" {
-				said += ", though docs/MUTANTS.md has a reason why not"
+				result += ", but docs/MUTANTS.md explains it"
 			}
 		case reason != "":
 			reasons++
-			said = "lives: " + reason
+			result = "lives: " + reason
 		case v.hangs:
-			lives++
-			said = "SURVIVED: a test that does not end is no test"
+			survived++
+			result = "SURVIVED: a test hangs, but none fails"
 		default:
-			lives++
-			said = fmt.Sprintf("SURVIVED %d tests", v.tests)
+			survived++
+			result = fmt.Sprintf("SURVIVED %d tests", v.tests)
 		}
-		fmt.Printf("%s:%d: %s: `%s`, `%s` %s: %s\n", m.file, m.line, m.function, m.code, m.piece, m.what, said)
+		fmt.Printf("%s:%d: %s: `%s`, `%s` %s: %s\n", m.file, m.line, m.function, m.code, m.piece, m.what, result)
 	})
-	fmt.Printf("%s: %d mutants, %d killed, %d explained, %d SURVIVED; %v\n\n", t.dir, len(tried), killed, reasons, lives, time.Since(begin).Round(time.Second))
-	return lives+stale == 0, nil
+	fmt.Printf("%s: %d mutants, %d killed, %d explained, %d SURVIVED; %v\n\n",
+		t.dir, len(tried), killed, reasons, survived, time.Since(begin).Round(time.Second))
+	return survived+stale == 0, nil
 }

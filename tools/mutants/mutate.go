@@ -14,51 +14,50 @@ import (
 	"strings"
 )
 
-// mutant is one piece of a guard that is put out of action.
+// mutant is a mutation of one piece of a check.
 type mutant struct {
 	id       int // from 1, in the order of the files
 	file     string
 	line     int
 	function string // with its receiver's type: "side.accept"
 	code     string // the statement, up to its body
-	piece    string // of it: a condition, a call or an argument
-	what     string // what becomes of that
+	piece    string // of the statement: a condition, a call or an argument
+	what     string // the mutation of the piece
 }
 
-// What becomes of a piece of code.
+// The mutations.
 const (
-	never   = "never"   // a condition that never holds
-	always  = "always"  // one that always does
-	skipped = "skipped" // a call that is not made
-	passes  = "passes"  // a call whose error is not returned
-	empty   = "empty"   // an argument of what is hashed that has no bytes
+	never   = "never"   // a condition never holds
+	always  = "always"  // a condition always holds
+	skipped = "skipped" // a call is not made
+	passes  = "passes"  // a call's error is not returned
+	empty   = "empty"   // an argument of a hash is empty
 )
 
-// mutator finds what can be put out of action in one package's files, and writes the code in
-// which it can.
+// mutator finds the mutants in one package's files, and writes code with a switch for each.
 type mutator struct {
 	root    string         // of the repository
-	calls   *regexp.Regexp // statements that are calls of a check; nil: there are none
-	parts   *regexp.Regexp // of "file.go function", where to look; nil: everywhere
+	calls   *regexp.Regexp // as in target
+	parts   *regexp.Regexp // as in target
 	mutants []*mutant
 
-	// Of the file that is read:
+	// Of the current file:
 	file     string
 	src      []byte
 	set      *token.FileSet
 	function string
-	before   map[*ast.IfStmt]ast.Stmt // the statement before it
-	done     map[ast.Expr]bool        // operands of a condition that was found
+	before   map[*ast.IfStmt]ast.Stmt // the statement before each if
+	done     map[ast.Expr]bool        // expressions within conditions that were found already
 	edits    []edit
 }
 
-// edit puts code before and behind a piece.
+// edit inserts code before and after a piece.
 type edit struct {
 	from, to       int // offsets
 	prefix, suffix string
 }
 
-// mutate returns the file's code with a switch in each piece.
+// mutate returns the file's code with a switch for each mutant.
 func (m *mutator) mutate(file string) ([]byte, error) {
 	src, err := os.ReadFile(filepath.Join(m.root, file))
 	if err != nil {
@@ -107,7 +106,7 @@ func (m *mutator) visit(n ast.Node) bool {
 				m.found(e, m.text(n), true)
 			}
 		}
-	case *ast.BinaryExpr: // elsewhere: what is assigned, or an argument
+	case *ast.BinaryExpr: // anywhere else, such as in an assignment or argument
 		if !m.done[n] && (n.Op == token.LAND || n.Op == token.LOR) {
 			m.found(n, m.text(n), true)
 		}
@@ -147,8 +146,7 @@ func (m *mutator) cases(body *ast.BlockStmt) {
 	}
 }
 
-// returned finds the checks of a function whose errors it returns as they are. What makes an
-// error, or gives it another form, is no check.
+// returned finds the calls whose errors a function returns unchanged. Calls that make or wrap an error are not checks.
 func (m *mutator) returned(typ *ast.FuncType, body *ast.BlockStmt) {
 	if body == nil || typ.Results == nil {
 		return
@@ -169,14 +167,16 @@ func (m *mutator) returned(typ *ast.FuncType, body *ast.BlockStmt) {
 	})
 }
 
-var makesError = regexp.MustCompile(`^(fmt\.Errorf|errors\.\w+|context\.Cause|\w+Error|badAnswer|blame|\w+\.blame(In)?|failed|withoutPath|notThere|cmp\.Or)$`)
+var makesError = regexp.MustCompile(`^(fmt\.Errorf|errors\.\w+|context\.Cause|\w+Error|badAnswer|blame|` +
+	`\w+\.blame(In)?|failed|withoutPath|notThere|cmp\.Or)$`)
 
-// hashed finds the arguments of what is hashed with its length before it.
+// hashed finds the arguments that are hashed, each prefixed with its length.
 func (m *mutator) hashed(call *ast.CallExpr) {
 	name := m.text(call.Fun)
 	switch {
 	case call.Ellipsis.IsValid():
-	case name == "put", strings.HasSuffix(name, ".fingerprint"), name == "append" && strings.HasSuffix(m.text(call.Args[0]), ".fields()"):
+	case name == "put", strings.HasSuffix(name, ".fingerprint"),
+		name == "append" && strings.HasSuffix(m.text(call.Args[0]), ".fields()"):
 		m.empty(call.Args[1:], m.text(call))
 	}
 }
@@ -195,8 +195,8 @@ func (m *mutator) note(list []ast.Stmt) {
 	}
 }
 
-// header is the code of an if up to its body; where that says little, such as "if err != nil",
-// after the statement before it.
+// header returns the code of an if up to its body. If that is short, such as "if err != nil", it is preceded by the
+// statement before it.
 func (m *mutator) header(f *ast.IfStmt) string {
 	code := m.between(f.If, f.Body.Lbrace)
 	if before := m.before[f]; before != nil && f.Init == nil && len(code) < 20 {
@@ -207,7 +207,7 @@ func (m *mutator) header(f *ast.IfStmt) string {
 	return code
 }
 
-// isBool reports whether an expression is a condition by its looks.
+// isBool reports whether an expression is a condition, as far as its syntax shows.
 func isBool(e ast.Expr) bool {
 	switch e := e.(type) {
 	case *ast.ParenExpr:
@@ -223,9 +223,8 @@ func isBool(e ast.Expr) bool {
 	return false
 }
 
-// condition adds the mutants of one condition: it never holds, and so that each of its parts
-// counts, each operand of an || never does, and each of an && always. What a predicate returns
-// may be a guard either way round, and is always true too.
+// condition adds the mutants of one condition: it never holds, each operand of an || never holds, and each operand of
+// an && always holds. A predicate may be used as a check either way, so it also always holds.
 func (m *mutator) condition(e ast.Expr, code string, predicate bool) {
 	b := compound(e)
 	if b == nil {
@@ -251,7 +250,7 @@ func (m *mutator) condition(e ast.Expr, code string, predicate bool) {
 	}
 }
 
-// operands returns those of a chain of one operator.
+// operands returns the operands of a chain of one operator.
 func operands(e ast.Expr, op token.Token) []ast.Expr {
 	if b, ok := e.(*ast.BinaryExpr); ok && b.Op == op {
 		return append(operands(b.X, op), operands(b.Y, op)...)
@@ -259,7 +258,7 @@ func operands(e ast.Expr, op token.Token) []ast.Expr {
 	return []ast.Expr{e}
 }
 
-// compound returns the && or || that an expression is, in parentheses or not, negated or not.
+// compound returns the && or || expression in e, without parentheses and negations, or nil.
 func compound(e ast.Expr) *ast.BinaryExpr {
 	switch x := e.(type) {
 	case *ast.ParenExpr:
@@ -295,18 +294,18 @@ func (m *mutator) add(e ast.Expr, code, what string) {
 	case empty:
 		typ := ""
 		if lit, ok := e.(*ast.CompositeLit); ok && lit.Type == nil {
-			typ = "[]byte" // it is left out where a literal is an element of another
+			typ = "[]byte" // an element of a composite literal may omit its type
 		}
 		at.prefix, at.suffix = fmt.Sprintf("mutantEmpty(%d, %s", n.id, typ), ")"
 	}
 	m.edits = append(m.edits, at)
 }
 
-// rewritten applies the edits. Where several begin or end in one place, they nest.
+// rewritten applies the edits. Edits that begin or end in the same place are nested.
 func (m *mutator) rewritten() []byte {
 	before, after := map[int][]edit{}, map[int][]edit{}
 	for _, e := range m.edits {
-		before[e.from] = append([]edit{e}, before[e.from]...) // of the same piece, the first is inside
+		before[e.from] = append([]edit{e}, before[e.from]...) // of the same piece, the first is innermost
 		after[e.to] = append(after[e.to], e)
 	}
 	var out bytes.Buffer
@@ -335,7 +334,7 @@ func (m *mutator) between(from, to token.Pos) string {
 	return strings.Join(strings.Fields(string(m.src[m.offset(from):m.offset(to)])), " ")
 }
 
-// switchCode declares what the edits call.
+// switchCode returns a file that declares the functions that the edits call.
 func switchCode(pkg string, mutants int) []byte {
 	return fmt.Appendf(nil, `package %s
 
@@ -381,6 +380,6 @@ func mutantEmpty(n int, b []byte) []byte {
 }
 
 const (
-	onVariable      = "MUTANT"         // the mutant that is tried
-	reachedVariable = "MUTANT_REACHED" // a file that says which a test reaches
+	onVariable      = "MUTANT"         // the id of the active mutant
+	reachedVariable = "MUTANT_REACHED" // the file to which a test writes the ids of the mutants that it reaches
 )

@@ -18,31 +18,31 @@ import (
 	"time"
 )
 
-// suite is a package's tests, built once with all its mutants.
+// suite is a package's tests, built with all of its mutants.
 type suite struct {
 	target  target
 	root    string
 	tmp     string
 	mutants []*mutant
 	binary  string
-	tests   []*test // those that are quick enough
+	tests   []*test // the quick tests
 }
 
 type test struct {
 	name    string
 	cpu     time.Duration
-	took    time.Duration // in this survey
-	reaches map[int]bool
+	took    time.Duration // when it ran in the survey
+	reaches map[int]bool  // ids of mutants
 }
 
-// verdict is what became of a mutant.
+// verdict is the result for a mutant.
 type verdict struct {
-	killer string // a test; empty: it lives
-	hangs  bool   // no test fails, but one does not end
-	tests  int    // for which the mutant makes a difference where it stands
+	killer string // the test that failed; empty: the mutant survived
+	hangs  bool   // no test failed, but one did not end
+	tests  int    // how many tests reached the mutant
 }
 
-// mutate mutates the package's files, and returns the overlay in which they stand.
+// mutate mutates the package's files, and returns the overlay with them.
 func (s *suite) mutate() (overlay string, err error) {
 	m := &mutator{root: s.root, calls: s.target.calls, parts: s.target.parts}
 	replace := map[string]string{}
@@ -84,8 +84,8 @@ func (s *suite) build(overlay string) error {
 	return nil
 }
 
-// run runs tests with some environment, and returns what they print. What takes more processor
-// time than cpu, or more time than limit, is ended.
+// run runs tests with additional environment variables, and returns their output and processor time. It kills them when
+// they take more processor time than cpu, or more time than limit.
 func (s *suite) run(pattern string, cpu, limit time.Duration, env ...string) (string, time.Duration, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit+5*time.Second)
 	defer cancel()
@@ -100,8 +100,8 @@ func (s *suite) run(pattern string, cpu, limit time.Duration, env ...string) (st
 	return out.String(), cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), err
 }
 
-// survey runs each test alone without a mutant: how long it takes, and what it reaches. Fuzz
-// targets, and tests that are not quick, are left out.
+// survey runs each test alone without a mutant, to measure how long it takes and which mutants it reaches. It skips
+// fuzz targets and slow tests.
 func (s *suite) survey(quick time.Duration) error {
 	cmd := exec.Command(s.binary, "-test.list", "^Test")
 	cmd.Dir = filepath.Join(s.root, s.target.dir)
@@ -124,23 +124,23 @@ func (s *suite) survey(quick time.Duration) error {
 		defer mu.Unlock()
 		switch {
 		case cpu >= quick:
-			fmt.Printf("%s: %s takes more than %v of processor time: left out\n", s.target.dir, name, quick)
+			fmt.Printf("%s: %s takes more than %v of processor time: skipped\n", s.target.dir, name, quick)
 		case err == nil:
 			s.tests = append(s.tests, t)
 		default:
-			fmt.Printf("%s: %s fails alone, without a mutant: left out: %.300s\n", s.target.dir, name, out)
+			fmt.Printf("%s: %s fails alone, without a mutant: skipped: %.300s\n", s.target.dir, name, out)
 		}
 	})
-	// The quick ones first, and those that reach little: they are next to what they test.
+	// Quick tests that reach few mutants come first: they are the most specific.
 	cost := func(t *test) time.Duration { return t.cpu * time.Duration(len(t.reaches)) }
 	slices.SortFunc(s.tests, func(a, b *test) int { return cmp.Compare(cost(a), cost(b)) })
 	return nil
 }
 
-// batchTime is how long the tests take together that are tried in one go.
+// batchTime is the processor time of the tests that are run together.
 const batchTime = time.Second
 
-// try runs the tests that reach a mutant with it, the quickest first, until one fails.
+// try runs the tests that reach a mutant with that mutant, the cheapest first, until one fails.
 func (s *suite) try(m *mutant) (v verdict) {
 	run := func(batch []*test) {
 		var names []string
@@ -148,7 +148,8 @@ func (s *suite) try(m *mutant) (v verdict) {
 		for _, t := range batch {
 			names, cpu, took = append(names, t.name), cpu+t.cpu, took+t.took
 		}
-		out, _, err := s.run("^("+strings.Join(names, "|")+")$", 10*time.Second+5*cpu, 30*time.Second+5*took, onVariable+"="+strconv.Itoa(m.id))
+		out, _, err := s.run("^("+strings.Join(names, "|")+")$", 10*time.Second+5*cpu, 30*time.Second+5*took,
+			onVariable+"="+strconv.Itoa(m.id))
 		switch {
 		case err == nil:
 		case timedOut(out, err):
@@ -160,7 +161,7 @@ func (s *suite) try(m *mutant) (v verdict) {
 	for _, batch := range s.batches(m) {
 		v.tests += len(batch)
 		before := v.hangs
-		if run(batch); v.hangs && !before && len(batch) > 1 { // others of them may fail
+		if run(batch); v.hangs && !before && len(batch) > 1 { // another test of the batch may fail
 			for _, t := range batch {
 				if v.killer == "" {
 					run([]*test{t})
@@ -174,7 +175,7 @@ func (s *suite) try(m *mutant) (v verdict) {
 	return v
 }
 
-// batches are the tests that reach a mutant.
+// batches returns the tests that reach a mutant, in batches.
 func (s *suite) batches(m *mutant) (all [][]*test) {
 	var batch []*test
 	var cpu time.Duration
@@ -199,10 +200,11 @@ var (
 )
 
 func timedOut(out string, err error) bool {
-	return strings.Contains(out, "panic: test timed out") || errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "signal: ")
+	return strings.Contains(out, "panic: test timed out") || errors.Is(err, context.DeadlineExceeded) ||
+		strings.Contains(err.Error(), "signal: ")
 }
 
-// failed returns the test that failed, or panicked.
+// failed returns the test that failed or panicked, or "".
 func failed(out string) string {
 	for _, line := range []*regexp.Regexp{failLine, panicLine} {
 		if found := line.FindStringSubmatch(out); found != nil {
@@ -212,14 +214,14 @@ func failed(out string) string {
 	return ""
 }
 
-// each calls f for all, as many at once as -workers says.
+// each calls f for all elements, with at most -workers calls at once.
 func each[T any](all []T, f func(T)) {
 	var wg sync.WaitGroup
-	places := make(chan struct{}, *workers)
+	running := make(chan struct{}, *workers)
 	for _, x := range all {
-		places <- struct{}{}
+		running <- struct{}{}
 		wg.Go(func() {
-			defer func() { <-places }()
+			defer func() { <-running }()
 			f(x)
 		})
 	}

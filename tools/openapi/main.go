@@ -1,12 +1,11 @@
-// Command openapi is a plugin of buf and protoc that writes the OpenAPI 3.1 document of the HTTP
-// API, mpcd.openapi.json.
+// Command openapi is a plugin of buf and protoc that writes the OpenAPI 3.1 document of the HTTP API,
+// mpcd.openapi.json.
 //
-// It wraps protoc-gen-openapiv3 of grpc-gateway, which knows the HTTP rules only as google.api.http
-// options in the proto files, and describes a stream as one JSON document. This plugin puts the
-// rules of a google.api.Service file into the request, and mends the answer: streams are
-// application/x-ndjson, every operation has the error responses of the overlay, request bodies have
-// names. The overlay is a part of an OpenAPI document in YAML, with what the proto files cannot
-// say.
+// It wraps protoc-gen-openapiv3 of grpc-gateway, which takes HTTP rules only from google.api.http options in the proto
+// files, and describes a stream as one JSON document. This plugin adds the rules of a google.api.Service file to the
+// request, and corrects the response: streams are application/x-ndjson, every operation has the overlay's error
+// responses, and request bodies have names. The overlay is a partial OpenAPI document in YAML, with what proto files
+// cannot express.
 //
 // Options: rules=FILE and overlay=FILE.
 package main
@@ -68,7 +67,7 @@ func run(in io.Reader, out io.Writer) error {
 	return err
 }
 
-// addRules gives each method the HTTP rule that the file has for it, as its google.api.http option.
+// addRules adds the file's HTTP rule to each method, as a google.api.http option.
 func addRules(req *pluginpb.CodeGeneratorRequest, path string) error {
 	var file struct {
 		HTTP struct{ Rules []map[string]any }
@@ -114,7 +113,7 @@ func methods(req *pluginpb.CodeGeneratorRequest) map[string]*descriptorpb.Method
 	return all
 }
 
-// streams returns the names of the methods that answer a stream.
+// streams returns whether each method has a stream of responses, by name.
 func streams(req *pluginpb.CodeGeneratorRequest) map[string]bool {
 	all := map[string]bool{}
 	for _, m := range methods(req) {
@@ -123,7 +122,7 @@ func streams(req *pluginpb.CodeGeneratorRequest) map[string]bool {
 	return all
 }
 
-// generate runs protoc-gen-openapiv3 of this directory's go.mod.
+// generate runs the protoc-gen-openapiv3 that tools/go.mod requires.
 func generate(req *pluginpb.CodeGeneratorRequest) (*pluginpb.CodeGeneratorResponse, error) {
 	b, err := proto.Marshal(req)
 	if err != nil {

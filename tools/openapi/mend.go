@@ -15,8 +15,7 @@ import (
 
 type object = map[string]any
 
-// document is an OpenAPI document, with the order of its parts as people read them. Everything
-// inside is sorted by name.
+// document is an OpenAPI document, with its parts in a readable order. Their contents are sorted by name.
 type document struct {
 	OpenAPI    string            `json:"openapi"`
 	Info       object            `json:"info"`
@@ -27,25 +26,24 @@ type document struct {
 	Components object            `json:"components"`
 }
 
-// overlay is what is laid over the generated document: objects are merged, and everything else
-// takes the place of what was there.
+// overlay is merged into the generated document: objects are merged, and all other values are replaced.
 type overlay struct {
 	Info       object
 	Servers    []any
 	Security   []any
 	Components object
-	// Responses are the error responses of every operation, by their codes.
+	// Responses are the error responses of every operation, by code.
 	Responses object
 }
 
-// mend makes the one generated document into what the service does. It panics where the document has not the shape that
-// protoc-gen-openapiv3 of tools/go.mod gives it: then this program must change as well.
+// mend corrects the generated document. It panics if the document does not have the form that this version of
+// protoc-gen-openapiv3 generates: when that changes, this program must change too.
 func mend(files []*pluginpb.CodeGeneratorResponse_File, overlayPath string,
 	streams map[string]bool) ([]*pluginpb.CodeGeneratorResponse_File, error) {
 	if len(files) != 1 {
 		return nil, fmt.Errorf("want one generated document, have %d", len(files))
 	}
-	// The API's own names stand without their package; google.rpc.Status keeps its own.
+	// Remove the package from the API's names. google.rpc.Status keeps its package.
 	text := strings.ReplaceAll(files[0].GetContent(), `"#/components/schemas/mpcd.v1.`, `"#/components/schemas/`)
 	doc := &document{}
 	if err := json.Unmarshal([]byte(text), doc); err != nil {
@@ -87,9 +85,9 @@ func mend(files []*pluginpb.CodeGeneratorResponse_File, overlayPath string,
 	return files, nil
 }
 
-// mendOperation names the operation's body after the RPC's request message, and says what it
-// answers. The operationId keeps the service's name: generators name types <operationId>Request and
-// <operationId>Response, which are names of schemas here.
+// mendOperation names the operation's body after the RPC's request message, and corrects its responses. The operationId
+// keeps the service's name: code generators name types <operationId>Request and <operationId>Response, which would
+// otherwise collide with schemas.
 func mendOperation(op, schemas, failures object, streams map[string]bool) error {
 	_, rpc, _ := strings.Cut(op["operationId"].(string), "_")
 	stream, known := streams[rpc]
@@ -116,7 +114,7 @@ func mendOperation(op, schemas, failures object, streams map[string]bool) error 
 	}
 	delete(responses, "default")
 	for code, r := range failures {
-		if !hasBody && (code == "413" || code == "415") { // these are about the body
+		if !hasBody && (code == "413" || code == "415") { // errors of the body
 			continue
 		}
 		responses[code] = r
@@ -124,7 +122,7 @@ func mendOperation(op, schemas, failures object, streams map[string]bool) error 
 	return nil
 }
 
-// line is one line of a stream, as grpc-gateway writes it.
+// line returns the schema of one line of a stream, as grpc-gateway writes it.
 func line(rpc string) object {
 	return object{
 		"description": "One line of the stream that " + rpc + " answers.",
@@ -142,8 +140,7 @@ func line(rpc string) object {
 
 func ref(kind, name string) object { return object{"$ref": "#/components/" + kind + "/" + name} }
 
-// mendSchemas says the two things about schemas in words that generators of clients understand:
-// what is base64, and that at most one field of a oneof is set.
+// mendSchemas describes base64 fields and oneofs in a form that code generators understand.
 func mendSchemas(schemas object) {
 	for _, v := range schemas {
 		s := v.(object)
@@ -157,7 +154,7 @@ func mendSchemas(schemas object) {
 		if !ok || properties == nil {
 			continue
 		}
-		// One option requires none of the fields; each other requires one.
+		// One option requires no field; each of the others requires one.
 		var names []string
 		for _, o := range options {
 			for _, r := range list(o.(object)["required"]) {
@@ -165,8 +162,8 @@ func mendSchemas(schemas object) {
 			}
 		}
 		delete(s, "oneOf")
-		said, _ := s["description"].(string)
-		s["description"] = strings.TrimSpace(said + "\n\nAt most one of " + strings.Join(names, ", ") + " is set.")
+		description, _ := s["description"].(string)
+		s["description"] = strings.TrimSpace(description + "\n\nAt most one of " + strings.Join(names, ", ") + " is set.")
 	}
 }
 
@@ -175,7 +172,7 @@ func list(v any) []any {
 	return l
 }
 
-// merge lays over onto base.
+// merge merges over into base.
 func merge(base, over object) {
 	for k, v := range over {
 		b, isObject := base[k].(object)

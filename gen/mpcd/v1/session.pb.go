@@ -177,12 +177,12 @@ const (
 	SessionState_SESSION_STATE_SUCCEEDED SessionState = 3
 	// Ended with an error, which stands in error. It changed nothing.
 	SessionState_SESSION_STATE_FAILED SessionState = 4
-	// The service stopped while the run was on its way, or something failed that may pass by itself. It changed nothing; the
-	// same request begins the next attempt.
+	// The service stopped during the run, or a temporary failure ended it. It changed nothing; the same request begins
+	// the next attempt.
 	SessionState_SESSION_STATE_INTERRUPTED SessionState = 5
 	// Ended by CancelSession. It changed nothing.
 	SessionState_SESSION_STATE_CANCELLED SessionState = 6
-	// Its time was up before it ended, or nobody confirmed what it had made, which is erased.
+	// It did not end in time, or its result was not confirmed in time and was erased.
 	SessionState_SESSION_STATE_EXPIRED SessionState = 7
 )
 
@@ -435,8 +435,8 @@ type Progress struct {
 	Status Status `protobuf:"varint,1,opt,name=status,proto3,enum=mpcd.v1.Status" json:"status,omitempty"`
 	// True in the last progress of a run that succeeded, and only there. The outcome comes next.
 	Done bool `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
-	// How much of the run is over, 0 to 100. Never falls within an attempt; a new attempt (see attempt) begins again near 0, so that
-	// a caller who shows one bar over all of them keeps the highest, as the SDK does.
+	// How much of the run is done, 0 to 100. It never falls within an attempt, but a new attempt (see attempt) begins
+	// again near 0: a caller that shows one progress bar for all attempts should keep the highest value, as the SDK does.
 	Percent uint32 `protobuf:"varint,3,opt,name=percent,proto3" json:"percent,omitempty"`
 	// The curve whose share is being made; set while the status is STATUS_GENERATING_SHARE.
 	Curve Curve `protobuf:"varint,4,opt,name=curve,proto3,enum=mpcd.v1.Curve" json:"curve,omitempty"`
@@ -571,11 +571,12 @@ type DeviceSide struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The share set that the run starts from. Empty for CreateWallet.
 	ShareSetId string `protobuf:"bytes,1,opt,name=share_set_id,json=shareSetId,proto3" json:"share_set_id,omitempty"`
-	// UUID: this one start of the device's parties. The hello's proof is over its 36 lower-case characters. Whoever attaches with
-	// another one, such as an app that was restarted, is told the next attempt, and begins it with a hello that shows its share:
-	// tss-lib's state cannot be resumed.
+	// UUID of this start of the client's side. The hello's proof covers its 36 lower-case characters. A device that
+	// attaches with another instance, such as a restarted app, gets the next attempt, which it begins with a hello that
+	// proves that it has the share: tss-lib's state cannot be resumed.
 	Instance string `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
-	// The attempt that these parties belong to, to attach to it again; 0 to begin. Where it is over, the call ends with INTERRUPTED.
+	// The attempt that this instance belongs to, to attach to it again; 0 to begin. If it has ended, the call fails with
+	// INTERRUPTED.
 	Attempt uint32 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	// The highest sequence of the service's messages that the device has; the stream goes on after it.
 	Ack           uint32 `protobuf:"varint,4,opt,name=ack,proto3" json:"ack,omitempty"`
@@ -660,7 +661,7 @@ type ProtocolMessage struct {
 	Hello *Hello `protobuf:"bytes,6,opt,name=hello,proto3" json:"hello,omitempty"`
 	// Ends a side's messages.
 	End *End `protobuf:"bytes,7,opt,name=end,proto3" json:"end,omitempty"`
-	// The side's word on the transcript: HMAC-SHA256.
+	// The side's MAC of the transcript: HMAC-SHA256.
 	Mac           []byte `protobuf:"bytes,8,opt,name=mac,proto3" json:"mac,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -752,7 +753,7 @@ func (x *ProtocolMessage) GetMac() []byte {
 	return nil
 }
 
-// Hello says with whom, and about what, a run is.
+// Hello has the sender's keys, and what the run is about.
 type Hello struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 32 random bytes.

@@ -206,8 +206,8 @@ type ShareSetState int32
 const (
 	// Not set. Never found in an answer.
 	ShareSetState_SHARE_SET_STATE_UNSPECIFIED ShareSetState = 0
-	// Made and stored, but nobody has confirmed that the client's share is stored too. It cannot sign or be reshared, and is
-	// erased at its expire_time.
+	// Created, but the client has not confirmed yet that it has stored the client share. The set cannot sign or be
+	// reshared, and is erased at its expire_time.
 	ShareSetState_SHARE_SET_STATE_PENDING ShareSetState = 1
 	// Confirmed: it can be used for its purpose, unless it is locked (see lock_time).
 	ShareSetState_SHARE_SET_STATE_ACTIVE ShareSetState = 2
@@ -271,7 +271,7 @@ type Wallet struct {
 	ShareSets []*ShareSet `protobuf:"bytes,4,rep,name=share_sets,json=shareSets,proto3" json:"share_sets,omitempty"`
 	// When CreateWallet stored the wallet.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When both shares of the keys first met in the service, in a hosted session; unset for a wallet that was only ever
+	// When both shares of the keys were first in the service, in a hosted session; unset for a wallet that was only ever
 	// device-held. From that moment on no later share set is MPC against this service, since resharing never changes a key.
 	HostedSince *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=hosted_since,json=hostedSince,proto3" json:"hosted_since,omitempty"`
 	// When the wallet was locked: all its share sets together cost as many aborts as a wallet may have, hard ones or soft ones.

@@ -29,7 +29,7 @@ type CreateWalletRequest struct {
 	// UUID, unique for the caller. The same id again attaches to the same session and never makes a second wallet; with other
 	// parameters it is refused with REQUEST_ID_REUSED.
 	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Who runs the client's side. Unset: the service does (hosted).
+	// Where the client's side runs. Unset: in the service (hosted).
 	//
 	// Types that are valid to be assigned to ClientSide:
 	//
@@ -332,7 +332,7 @@ type BackupWalletRequest struct {
 	// UUID, unique for the caller. The same id again attaches to the same session and never makes a second backup; with other
 	// parameters it is refused with REQUEST_ID_REUSED.
 	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Who runs the client's side, and from which SIGNING set.
+	// Where the client's side runs, and from which SIGNING set.
 	//
 	// Types that are valid to be assigned to ClientSide:
 	//
@@ -641,7 +641,7 @@ type ProvisionWalletRequest struct {
 	// UUID, unique for the caller. The same id again attaches to the same session and never makes a second share set; with
 	// other parameters it is refused with REQUEST_ID_REUSED.
 	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Who runs the client's side, and from which BACKUP set.
+	// Where the client's side runs, and from which BACKUP set.
 	//
 	// Types that are valid to be assigned to ClientSide:
 	//

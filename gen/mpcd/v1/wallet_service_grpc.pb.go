@@ -40,12 +40,13 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// WalletService holds the server's shares of MPC wallet keys, makes new share sets for them and signs with the client.
+// WalletService keeps the server shares of MPC wallet keys, makes new share sets for them and signs with the client.
 //
 // Each error carries a google.rpc.ErrorInfo of domain "mpcd", whose reason is named below; INVALID_ARGUMENT also carries a
-// google.rpc.BadRequest with the names of the fields. Beside what an RPC names, any RPC may answer INVALID_ARGUMENT,
-// UNAUTHENTICATED, PERMISSION_DENIED, POLICY_DENIED, WEBHOOK_FAILED (the authoriser gave no answer), OVERLOADED,
-// RATE_LIMITED, SHUTTING_DOWN, INTERRUPTED (the service's database cannot be used), DATA_CORRUPTED and INTERNAL.
+// google.rpc.BadRequest with the names of the fields. In addition to the reasons listed for an RPC, any RPC may answer
+// INVALID_ARGUMENT, UNAUTHENTICATED, PERMISSION_DENIED, POLICY_DENIED, WEBHOOK_FAILED (the authoriser gave no answer),
+// OVERLOADED, RATE_LIMITED, SHUTTING_DOWN, INTERRUPTED (the service's database cannot be used), DATA_CORRUPTED and
+// INTERNAL.
 //
 // A google.rpc.RetryInfo says that the same call, with the same request_id, may succeed later, and after which time; over
 // HTTP the header Retry-After says the same. INTERRUPTED, SHUTTING_DOWN, OVERLOADED, RATE_LIMITED, TOO_MANY_PENDING,
@@ -72,7 +73,7 @@ type WalletServiceClient interface {
 	//
 	// May be called by a user for itself; with scope wallets:write for any owner.
 	// Consumes nothing. Makes one wallet and one SIGNING set, PENDING until ConfirmShareSet. The outcome names no public key:
-	// the keys are shown from ConfirmShareSet on, so that nobody funds an address whose share was never stored.
+	// they are returned from ConfirmShareSet on, so that no address is funded whose share was never stored.
 	// Errors: REQUEST_ID_REUSED, SESSION_EXPIRED, SESSION_CANCELLED, PROTOCOL_ABORTED, INTERRUPTED.
 	CreateWallet(ctx context.Context, in *CreateWalletRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CreateWalletResponse], error)
 	// Reshares a SIGNING set into a new BACKUP set, whose client share the caller encrypts and stores as a backup.
@@ -135,9 +136,9 @@ type WalletServiceClient interface {
 	// Consumes an ACTIVE SIGNING set. Makes a signature, which both sides have at the end. Leaves every share set as it is.
 	// Errors: WALLET_NOT_FOUND, SHARE_SET_NOT_FOUND, SHARE_SET_MISMATCH (the set is not a SIGNING set), SHARE_SET_PENDING,
 	// SHARE_SET_REVOKED, SHARE_SET_LOCKED, REQUEST_ID_REUSED, SESSION_EXPIRED, SESSION_CANCELLED, PROTOCOL_ABORTED, INTERRUPTED;
-	// SHARE_SET_BUSY, where as many device-held runs use the set as may at once: a device that went away leaves its place when it
-	// has been silent for some minutes; and SHARE_SET_LIMITED, with CURVE_SECP256K1: too many such signings with the set were begun
-	// and not finished; the RetryInfo says when one more may be.
+	// SHARE_SET_BUSY, if as many device-held runs use the set as may at once: the run of a device that went away ends
+	// when the device has been silent for some minutes; and SHARE_SET_LIMITED, with CURVE_SECP256K1: too many such
+	// signings with the set were begun and not finished; the RetryInfo says when the next one is possible.
 	SignWithDevice(ctx context.Context, in *SignWithDeviceRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SignWithDeviceResponse], error)
 	// Answers one wallet with its public keys and share sets.
 	//
@@ -153,26 +154,27 @@ type WalletServiceClient interface {
 	ListWallets(ctx context.Context, in *ListWalletsRequest, opts ...grpc.CallOption) (*ListWalletsResponse, error)
 	// Answers one session: its state, its newest progress and why it ended.
 	//
-	// May be called by who started the session.
+	// May be called by the caller that started the session.
 	// Consumes, makes and changes nothing.
 	// Errors: SESSION_NOT_FOUND.
 	GetSession(ctx context.Context, in *GetSessionRequest, opts ...grpc.CallOption) (*GetSessionResponse, error)
 	// Ends a session that is queued or running.
 	//
-	// May be called by who started the session.
+	// May be called by the caller that started the session.
 	// Consumes and makes nothing: a cancelled run has changed nothing. A session that has already ended is left as it is, and
 	// answered.
 	// Errors: SESSION_NOT_FOUND.
 	CancelSession(ctx context.Context, in *CancelSessionRequest, opts ...grpc.CallOption) (*CancelSessionResponse, error)
-	// Hands the service the protocol messages of the client's side of a device-held session. The service's own come as the
-	// messages of the session's stream.
+	// Sends the protocol messages of the client's side of a device-held session. The service sends its own as messages of
+	// the session's stream.
 	//
-	// May be called by who started the session.
-	// Consumes the messages, each once however often it is sent. Leaves everything outside of the session alone. Before the run has
-	// its place nothing is taken but the hello; and later, nothing for which there is no room: what the answer does not acknowledge
-	// is to be sent again after a while.
-	// Before its hello was accepted a session is in no database: when it has ended, or the service was started anew, it is
-	// SESSION_NOT_FOUND. The same request, with another instance of the device and attempt 0, begins one anew.
+	// May be called by the caller that started the session.
+	// Consumes the messages, each once however often it is sent. Leaves everything outside of the session alone. Until
+	// the run has a slot only the hello is accepted, and after that no more messages than the service can buffer: those
+	// that the answer does not acknowledge should be sent again after a while.
+	// A session is stored only once its hello was accepted: if it ends before that, or the service restarts, the answer
+	// is SESSION_NOT_FOUND. The same request, with another instance of the device and attempt 0, then begins a new
+	// session.
 	// Errors: SESSION_NOT_FOUND, SESSION_EXPIRED, SESSION_CANCELLED, PROTOCOL_ABORTED, INTERRUPTED (another attempt, or another
 	// instance of the device, has taken over).
 	SendMessages(ctx context.Context, in *SendMessagesRequest, opts ...grpc.CallOption) (*SendMessagesResponse, error)
@@ -356,12 +358,13 @@ func (c *walletServiceClient) SendMessages(ctx context.Context, in *SendMessages
 // All implementations must embed UnimplementedWalletServiceServer
 // for forward compatibility.
 //
-// WalletService holds the server's shares of MPC wallet keys, makes new share sets for them and signs with the client.
+// WalletService keeps the server shares of MPC wallet keys, makes new share sets for them and signs with the client.
 //
 // Each error carries a google.rpc.ErrorInfo of domain "mpcd", whose reason is named below; INVALID_ARGUMENT also carries a
-// google.rpc.BadRequest with the names of the fields. Beside what an RPC names, any RPC may answer INVALID_ARGUMENT,
-// UNAUTHENTICATED, PERMISSION_DENIED, POLICY_DENIED, WEBHOOK_FAILED (the authoriser gave no answer), OVERLOADED,
-// RATE_LIMITED, SHUTTING_DOWN, INTERRUPTED (the service's database cannot be used), DATA_CORRUPTED and INTERNAL.
+// google.rpc.BadRequest with the names of the fields. In addition to the reasons listed for an RPC, any RPC may answer
+// INVALID_ARGUMENT, UNAUTHENTICATED, PERMISSION_DENIED, POLICY_DENIED, WEBHOOK_FAILED (the authoriser gave no answer),
+// OVERLOADED, RATE_LIMITED, SHUTTING_DOWN, INTERRUPTED (the service's database cannot be used), DATA_CORRUPTED and
+// INTERNAL.
 //
 // A google.rpc.RetryInfo says that the same call, with the same request_id, may succeed later, and after which time; over
 // HTTP the header Retry-After says the same. INTERRUPTED, SHUTTING_DOWN, OVERLOADED, RATE_LIMITED, TOO_MANY_PENDING,
@@ -388,7 +391,7 @@ type WalletServiceServer interface {
 	//
 	// May be called by a user for itself; with scope wallets:write for any owner.
 	// Consumes nothing. Makes one wallet and one SIGNING set, PENDING until ConfirmShareSet. The outcome names no public key:
-	// the keys are shown from ConfirmShareSet on, so that nobody funds an address whose share was never stored.
+	// they are returned from ConfirmShareSet on, so that no address is funded whose share was never stored.
 	// Errors: REQUEST_ID_REUSED, SESSION_EXPIRED, SESSION_CANCELLED, PROTOCOL_ABORTED, INTERRUPTED.
 	CreateWallet(*CreateWalletRequest, grpc.ServerStreamingServer[CreateWalletResponse]) error
 	// Reshares a SIGNING set into a new BACKUP set, whose client share the caller encrypts and stores as a backup.
@@ -451,9 +454,9 @@ type WalletServiceServer interface {
 	// Consumes an ACTIVE SIGNING set. Makes a signature, which both sides have at the end. Leaves every share set as it is.
 	// Errors: WALLET_NOT_FOUND, SHARE_SET_NOT_FOUND, SHARE_SET_MISMATCH (the set is not a SIGNING set), SHARE_SET_PENDING,
 	// SHARE_SET_REVOKED, SHARE_SET_LOCKED, REQUEST_ID_REUSED, SESSION_EXPIRED, SESSION_CANCELLED, PROTOCOL_ABORTED, INTERRUPTED;
-	// SHARE_SET_BUSY, where as many device-held runs use the set as may at once: a device that went away leaves its place when it
-	// has been silent for some minutes; and SHARE_SET_LIMITED, with CURVE_SECP256K1: too many such signings with the set were begun
-	// and not finished; the RetryInfo says when one more may be.
+	// SHARE_SET_BUSY, if as many device-held runs use the set as may at once: the run of a device that went away ends
+	// when the device has been silent for some minutes; and SHARE_SET_LIMITED, with CURVE_SECP256K1: too many such
+	// signings with the set were begun and not finished; the RetryInfo says when the next one is possible.
 	SignWithDevice(*SignWithDeviceRequest, grpc.ServerStreamingServer[SignWithDeviceResponse]) error
 	// Answers one wallet with its public keys and share sets.
 	//
@@ -469,26 +472,27 @@ type WalletServiceServer interface {
 	ListWallets(context.Context, *ListWalletsRequest) (*ListWalletsResponse, error)
 	// Answers one session: its state, its newest progress and why it ended.
 	//
-	// May be called by who started the session.
+	// May be called by the caller that started the session.
 	// Consumes, makes and changes nothing.
 	// Errors: SESSION_NOT_FOUND.
 	GetSession(context.Context, *GetSessionRequest) (*GetSessionResponse, error)
 	// Ends a session that is queued or running.
 	//
-	// May be called by who started the session.
+	// May be called by the caller that started the session.
 	// Consumes and makes nothing: a cancelled run has changed nothing. A session that has already ended is left as it is, and
 	// answered.
 	// Errors: SESSION_NOT_FOUND.
 	CancelSession(context.Context, *CancelSessionRequest) (*CancelSessionResponse, error)
-	// Hands the service the protocol messages of the client's side of a device-held session. The service's own come as the
-	// messages of the session's stream.
+	// Sends the protocol messages of the client's side of a device-held session. The service sends its own as messages of
+	// the session's stream.
 	//
-	// May be called by who started the session.
-	// Consumes the messages, each once however often it is sent. Leaves everything outside of the session alone. Before the run has
-	// its place nothing is taken but the hello; and later, nothing for which there is no room: what the answer does not acknowledge
-	// is to be sent again after a while.
-	// Before its hello was accepted a session is in no database: when it has ended, or the service was started anew, it is
-	// SESSION_NOT_FOUND. The same request, with another instance of the device and attempt 0, begins one anew.
+	// May be called by the caller that started the session.
+	// Consumes the messages, each once however often it is sent. Leaves everything outside of the session alone. Until
+	// the run has a slot only the hello is accepted, and after that no more messages than the service can buffer: those
+	// that the answer does not acknowledge should be sent again after a while.
+	// A session is stored only once its hello was accepted: if it ends before that, or the service restarts, the answer
+	// is SESSION_NOT_FOUND. The same request, with another instance of the device and attempt 0, then begins a new
+	// session.
 	// Errors: SESSION_NOT_FOUND, SESSION_EXPIRED, SESSION_CANCELLED, PROTOCOL_ABORTED, INTERRUPTED (another attempt, or another
 	// instance of the device, has taken over).
 	SendMessages(context.Context, *SendMessagesRequest) (*SendMessagesResponse, error)

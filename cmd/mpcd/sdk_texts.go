@@ -6,17 +6,17 @@ import (
 	"github.com/mpcd/mpcd/client"
 )
 
-// sdkWords puts what the SDK says to an app's programmer into a command's words.
-var sdkWords = strings.NewReplacer(
+// sdkTexts replaces texts of the SDK and the service, which address a programmer, by texts for the user of a command.
+var sdkTexts = strings.NewReplacer(
 	"client: ", "",
 	client.ErrNotAShare.Error(), `not a share: name a file that "mpcd wallet" wrote`,
-	client.ErrWrongShare.Error(), "not the share that this needs",
+	client.ErrWrongShare.Error(), "not the share that this command needs",
 	client.ErrNotConfirmed.Error(), "the service did not answer its confirmation",
 	client.ErrBackupNotStored.Error(), "it was not confirmed",
-	client.ErrNotRevoked.Error(), "the new share is good, but an old share set could not be revoked",
+	client.ErrNotRevoked.Error(), "the new share is stored and confirmed, but an old share set could not be revoked",
 
-	// The service's advice to a programmer, who has a request id and sees RetryInfo. How long to
-	// wait stands at the end of the error (client.Error).
+	// The service's advice to a programmer, who has a request id and sees RetryInfo. client.Error has the time to wait
+	// at the end of its text.
 	"Try again after the time in RetryInfo; the same request id may be used.", "Run the command again later.",
 	"Try again after the time in RetryInfo.", "Run the command again later.",
 	"the first of them after the time in RetryInfo", "the first of them after the time that is named here",

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Who runs a command has no request id, and sees no RetryInfo: no sentence of the service's tells
-// a command's user to do something with them.
+// The user of a command has no request id and sees no RetryInfo, so sdkTexts must replace all texts of the service that
+// mention them.
 func TestServiceSentencesAreACommands(t *testing.T) {
 	t.Parallel()
 	source, err := os.ReadFile(repoRoot + "/internal/server/errors.go")
@@ -20,7 +20,7 @@ func TestServiceSentencesAreACommands(t *testing.T) {
 	// Each reason and its sentence on one line.
 	joined := regexp.MustCompile(`" \+\n\s*"|\n\t\t`).ReplaceAllString(string(source), "")
 	for _, line := range strings.Split(joined, "\n") {
-		// a command makes a new one each time, and the log is the operator's
+		// A command makes a new request id each time, and ErrInternal's text is for the operator.
 		if strings.Contains(line, "ErrRequestIDReused") || strings.Contains(line, "ErrInternal") {
 			continue
 		}
@@ -29,7 +29,7 @@ func TestServiceSentencesAreACommands(t *testing.T) {
 			require.NoError(t, err)
 			if strings.Contains(sentence, "request id") || strings.Contains(sentence, "RetryInfo") {
 				found++
-				said := sdkWords.Replace(sentence)
+				said := sdkTexts.Replace(sentence)
 				require.NotRegexp(t, "request id|RetryInfo", said)
 				require.Regexp(t, "(?i)run the command again|after the time that is named here", said)
 			}

@@ -18,11 +18,11 @@ const (
 	CurveEd25519   Curve = "ED25519"   // EdDSA as in RFC 8032; payloads are messages
 )
 
-// BackupMethod says how a backup is encrypted.
+// BackupMethod is how a backup is encrypted.
 type BackupMethod string
 
-// The backup methods. For all but MethodPassword a random key encrypts the backup, and the
-// app keeps it where the method says (WithCloudKey).
+// The backup methods. MethodPassword encrypts with a password; all others encrypt with a random key, which the app
+// stores where the method says (WithCloudKey).
 const (
 	MethodPassword BackupMethod = "PASSWORD"
 	MethodICloud   BackupMethod = "ICLOUD"
@@ -32,7 +32,7 @@ const (
 	MethodCustom   BackupMethod = "CUSTOM"
 )
 
-// Purpose says what a share set is for.
+// Purpose is what a share set is used for.
 type Purpose string
 
 // The purposes of a share set.
@@ -41,18 +41,18 @@ const (
 	PurposeBackup  Purpose = "BACKUP"
 )
 
-// State says how far a share set has come. It only moves forward.
+// State is the state of a share set. It changes only in the order of the constants.
 type State string
 
 // The states of a share set.
 const (
-	StatePending State = "PENDING" // made, not confirmed yet: of no use, and erased when its time is up
+	StatePending State = "PENDING" // not confirmed yet: cannot be used, and is erased if not confirmed in time
 	StateActive  State = "ACTIVE"
-	StateRevoked State = "REVOKED"
+	StateRevoked State = "REVOKED" // its server share is erased
 )
 
-// The API's enums are these words with a prefix; a value that this SDK does not know yet
-// comes out as its name or number.
+// The API's enum names are the constants above with a prefix. A value that this SDK does not know is converted to its
+// name or number.
 
 func (c Curve) proto() mpcdv1.Curve { return mpcdv1.Curve(mpcdv1.Curve_value["CURVE_"+string(c)]) }
 
@@ -69,12 +69,11 @@ func (c Curve) tss() (tss.Curve, error) {
 			return t, nil
 		}
 	}
-	return 0, fmt.Errorf("client: %q is no curve; use SECP256K1 or ED25519", string(c))
+	return 0, fmt.Errorf("client: %q is not a curve; use SECP256K1 or ED25519", string(c))
 }
 
-// inOrder checks curves and returns them in the order in which shares have them; none
-// means all.
-func inOrder(curves []Curve) ([]Curve, error) {
+// canonicalCurves checks curves and returns them in the order in which shares have them. Empty means all.
+func canonicalCurves(curves []Curve) ([]Curve, error) {
 	var out []Curve
 	for _, t := range tss.Curves() {
 		if c := Curve(t.String()); len(curves) == 0 || slices.Contains(curves, c) {
@@ -96,10 +95,11 @@ func (m BackupMethod) proto() mpcdv1.BackupMethod {
 	return mpcdv1.BackupMethod(mpcdv1.BackupMethod_value["BACKUP_METHOD_"+string(m)])
 }
 
-// check refuses what is none of the methods above.
+// check rejects values other than the constants.
 func (m BackupMethod) check() error {
 	if m == "" || m.proto() == mpcdv1.BackupMethod_BACKUP_METHOD_UNSPECIFIED {
-		return fmt.Errorf("client: %q is no backup method; use PASSWORD, ICLOUD, GDRIVE, PASSKEY, FIREBASE or CUSTOM", string(m))
+		return fmt.Errorf("client: %q is not a backup method; use PASSWORD, ICLOUD, GDRIVE, PASSKEY, FIREBASE or CUSTOM",
+			string(m))
 	}
 	return nil
 }
