@@ -41,7 +41,7 @@ var mayImport = map[string][]string{
 	"internal/server":      {"internal/bucket", "internal/names", "internal/session", "internal/wire", "gen/mpcd/v1"},
 	"internal/wire":        {"internal/link", "internal/tss", "gen/mpcd/v1"},
 	"internal/worker":      {"internal/session", "internal/tss", "internal/wire", "gen/mpcd/worker/v1"},
-	"internal/app":     {"*"},
+	"internal/app":         {"*"},
 	"internal/session":     {"internal/bucket", "internal/link", "internal/tss"},
 	"internal/store":       {"internal/session"},
 	"internal/tss":         {"internal/safeprime"},
