@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 
 	"github.com/mpcd/mpcd/client"
+	pb "github.com/mpcd/mpcd/gen/mpcd/v1"
 	"github.com/mpcd/mpcd/internal/server/servertest"
 	"github.com/mpcd/mpcd/internal/tss"
 )
@@ -21,7 +24,8 @@ type one struct {
 	share   *client.Share
 	backup  string
 
-	progress []string // what the service reported about the current operation
+	mu       sync.Mutex // guards progress
+	progress []string   // what the service has reported
 }
 
 // operations are a user's operations, each with what it needs from those before.
@@ -30,11 +34,11 @@ var operations = []struct {
 	do   func(context.Context, *one) error
 }{
 	{"create", func(ctx context.Context, u *one) (err error) {
-		u.share, err = u.CreateWallet(ctx, u.note)
+		u.share, err = u.CreateWallet(ctx, nil)
 		return err
 	}},
 	{"backup", func(ctx context.Context, u *one) error {
-		b, err := u.BackupWallet(ctx, u.share, client.MethodICloud, u.note)
+		b, err := u.BackupWallet(ctx, u.share, client.MethodICloud, nil)
 		if err != nil {
 			return err
 		}
@@ -42,7 +46,7 @@ var operations = []struct {
 		return u.ConfirmBackup(ctx, b, b.CipherText)
 	}},
 	{"provision", func(ctx context.Context, u *one) (err error) {
-		u.share, err = u.ProvisionWallet(ctx, u.backup, client.MethodICloud, u.note)
+		u.share, err = u.ProvisionWallet(ctx, u.backup, client.MethodICloud, nil)
 		return err
 	}},
 	{"sign", func(ctx context.Context, u *one) error {
@@ -51,16 +55,47 @@ var operations = []struct {
 	}},
 }
 
-// note records what the service reports. It omits the step of waiting for a device, which hosted runs lack, and the
-// SDK's own steps, which have no sequence.
-func (u *one) note(p client.Progress) {
-	if p.Sequence == 0 || p.Status == "Queued" {
+// note records what the service reports. It omits the step of waiting for a device, which hosted runs lack.
+func (u *one) note(p *pb.Progress) {
+	if p.GetStatus() == pb.Status_STATUS_QUEUED {
 		return
 	}
-	step := fmt.Sprintf("%d%% %s %s %d of %d", p.Percent, p.Status, p.Curve, p.Round, p.Rounds)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	step := fmt.Sprintf("%d%% %s %v %d of %d", p.GetPercent(), p.GetStatus(), p.GetCurve(), p.GetRound(), p.GetRounds())
 	if len(u.progress) == 0 || u.progress[len(u.progress)-1] != step {
 		u.progress = append(u.progress, step)
 	}
+}
+
+// take returns what was reported since the last call.
+func (u *one) take() []string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	reported := u.progress
+	u.progress = nil
+	return reported
+}
+
+// watch is a stream interceptor that notes the progress of every stream.
+func (u *one) watch(
+	ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption,
+) (grpc.ClientStream, error) {
+	stream, err := streamer(ctx, desc, cc, method, opts...)
+	return &watched{stream, u}, err
+}
+
+type watched struct {
+	grpc.ClientStream
+	by *one
+}
+
+func (w *watched) RecvMsg(m any) error {
+	err := w.ClientStream.RecvMsg(m)
+	if r, ok := m.(interface{ GetProgress() *pb.Progress }); err == nil && ok && r.GetProgress() != nil {
+		w.by.note(r.GetProgress())
+	}
+	return err
 }
 
 // records describes a wallet's sets and their public records, in order, without random values.
@@ -110,7 +145,8 @@ func runsAreAlike(t *testing.T, curves ...client.Curve) {
 	t.Helper()
 	users := make([]*one, 2)
 	for i, held := range []bool{false, true} {
-		s := servertest.Start(t, servertest.Config{})
+		users[i] = &one{}
+		s := servertest.Start(t, servertest.Config{Dial: []grpc.DialOption{grpc.WithStreamInterceptor(users[i].watch)}})
 		options := []client.Option{
 			client.WithCurves(curves...), client.WithCloudKey(client.MethodICloud, &keychain{}),
 			client.WithStore(func(context.Context, *client.Share) error { return nil }),
@@ -120,16 +156,20 @@ func runsAreAlike(t *testing.T, curves ...client.Curve) {
 		}
 		c, err := client.New(s.Conn, options...)
 		require.NoError(t, err)
-		users[i] = &one{Client: c, service: s}
+		users[i].Client, users[i].service = c, s
 	}
 	hosted, held := users[0], users[1]
 	for _, op := range operations {
 		for _, u := range users {
-			u.progress = nil
 			require.NoError(t, op.do(t.Context(), u), op.name)
 		}
-		require.Equal(t, hosted.progress, held.progress, op.name)
-		require.Equal(t, op.name == "sign", len(held.progress) == 0, "Sign reports none")
+		ofHosted, ofHeld := hosted.take(), held.take()
+		if op.name == "sign" { // Sign is no stream
+			require.Empty(t, ofHosted)
+		} else {
+			require.NotEmpty(t, ofHosted)
+			require.Equal(t, ofHosted, ofHeld, op.name)
+		}
 		require.Equal(t, hosted.records(t), held.records(t), op.name)
 	}
 	// A device has the signature before its session is committed: its release has an entry of its own.

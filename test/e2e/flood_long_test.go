@@ -10,7 +10,6 @@ import (
 
 // Two hundred honest callers, next to one that sends a thousand requests of each kind.
 func TestLongHonestCallersBesideAFlood(t *testing.T) {
-	t.Parallel()
 	besideAFlood(t, flood{honest: 200, requests: 1000})
 }
 

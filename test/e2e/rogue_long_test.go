@@ -112,7 +112,7 @@ func TestLongRogueECDSA(t *testing.T) {
 		"N with a small factor, reshared": {"BACKUP", editing(func(_ *rogue, m *ecresharing.DGRound2Message1) {
 			m.PaillierN = planted(m.GetPaillierN())
 		}), "N has a small factor"},
-		"a modulus proof with a W that is a residue": {"BACKUP", editing(func(_ *rogue, m *ecresharing.DGRound2Message1) { m.ModProof[0] = []byte{4} }), "non-residue"},
+		"a modulus proof with a W that is a residue": {"BACKUP", editing(func(_ *rogue, m *ecresharing.DGRound2Message1) { m.ModProof[0] = []byte{4} }), "Jacobi symbol -1"},
 		"a factor proof of nothing": {"BACKUP", planting(1, func(*rogue) proto.Message {
 			return &ecresharing.DGRound4Message1{FacProof: facProof}
 		}), "caused by CLIENT"},

@@ -155,8 +155,10 @@ func thief(t *testing.T, calls int) (grown int64) {
 	}
 	grown = heap() - <-half
 	t.Logf("%d signatures, the longest took %v; %d KiB more heap in the second half", signed, longest, grown>>10)
-	// A hosted wallet takes a set for each party.
-	require.LessOrEqual(t, taken.preParams.Load(), 2*int32(creates+1+time.Since(first)/(10*time.Second)), "one more every ten seconds")
+	// A caller has so many hosted wallets that come to nothing, one more that is under way, and one every ten seconds,
+	// which take a set for each party; and as many device-held ones, which take the server's.
+	refills := int32(1 + time.Since(first)/(10*time.Second))
+	require.LessOrEqual(t, taken.preParams.Load(), 2*(creates+1+refills)+creates+refills)
 	now := wallet(t, s.Service, s.before.GetWalletId())
 	require.True(t, proto.Equal(s.before, now), "nothing was charged, and nothing has changed")
 	require.Eventually(t, func() bool { return s.Workers.Stats().Busy == 0 }, 2*time.Minute, 50*time.Millisecond)
@@ -184,6 +186,7 @@ func (s *stage) honestCallers(t testing.TB, callers int) (took []time.Duration) 
 	phone := networkPhone(t, n)
 	share, err := client.ParseShare(s.second.share)
 	require.NoError(t, err)
+	var repeated atomic.Int32
 	var wg sync.WaitGroup
 	for i := range callers {
 		wg.Go(func() { // ends with its call
@@ -192,7 +195,12 @@ func (s *stage) honestCallers(t testing.TB, callers int) (took []time.Duration) 
 			ctx := servertest.As(context.Background(), fmt.Sprintf("honest-%d", i), session.ScopeSign, session.ScopeRead)
 			var err error
 			if i%2 == 0 {
-				_, err = s.Sign(ctx, signReq(s.second))
+				req := signReq(s.second)
+				// The database serves one call at a time: on a busy machine it may be too late, and says so. The SDK
+				// repeats such a call, too.
+				for _, err = s.Sign(ctx, req); status.Code(err) == codes.Aborted; _, err = s.Sign(ctx, req) {
+					repeated.Add(1)
+				}
 			} else {
 				_, err = phone.Sign(ctx, share, client.CurveEd25519, []byte("hello"))
 			}
@@ -201,6 +209,7 @@ func (s *stage) honestCallers(t testing.TB, callers int) (took []time.Duration) 
 	}
 	wg.Wait()
 	close(failed)
+	t.Logf("%d of %d calls were repeated because the database was busy", repeated.Load(), callers)
 	for err := range failed {
 		if err != nil {
 			for line := range strings.Lines(s.Log.String()) {
