@@ -262,6 +262,52 @@ func (s *scriptedStream) Recv() (*mpcdv1.BackupWalletResponse, error) {
 	return r.msg, r.err
 }
 
+// silentService accepts calls and does not answer them.
+type silentService struct{ mpcdv1.WalletServiceClient }
+
+func (silentService) SendMessages(
+	ctx context.Context, _ *mpcdv1.SendMessagesRequest, _ ...grpc.CallOption,
+) (*mpcdv1.SendMessagesResponse, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// A device's new attempt continues from the sequence of its own progress, which is lower than what was seen if the
+// service forgot the session. A hosted session is always recorded, and so is one that this attempt has begun: their
+// sequence never falls.
+func TestSequenceOfANewAttempt(t *testing.T) {
+	t.Parallel()
+	for name, x := range map[string]struct {
+		side    *tss.Operation
+		session string
+		want    uint32
+	}{
+		"a device begins":   {&tss.Operation{Party: tss.Client, Kind: tss.OperationSign}, "", 3},
+		"it attaches again": {&tss.Operation{Party: tss.Client, Kind: tss.OperationSign}, "session", 500},
+		"hosted":            {nil, "", 500},
+	} {
+		ctx, fail := context.WithCancelCause(t.Context())
+		a := newAttempt(&Client{service: silentService{}}, x.side)
+		a.fail, a.session = fail, x.session
+		s := &scriptedStream{all: []recv[mpcdv1.BackupWalletResponse]{
+			{msg: &mpcdv1.BackupWalletResponse{Event: &mpcdv1.BackupWalletResponse_Progress{
+				Progress: &mpcdv1.Progress{SessionId: "session", Sequence: 3, Attempt: 1},
+			}}},
+			{err: io.EOF},
+		}}
+		open := func(context.Context, ticket) (grpc.ServerStreamingClient[mpcdv1.BackupWalletResponse], error) {
+			return s, nil
+		}
+		seen := ticket{after: 500}
+		r := newReporter(nil, OperationBackup)
+		_, err := attach[mpcdv1.BackupWalletResponse, *mpcdv1.BackupWalletResult](ctx, a, &seen, r, open)
+		require.ErrorIs(t, err, ErrNoOutcome, name)
+		require.Equal(t, x.want, seen.after, name)
+		fail(nil)
+		a.wg.Wait()
+	}
+}
+
 // A stream ends with an error, or with a message that is rejected, unless its outcome came before.
 func TestStreamEnd(t *testing.T) {
 	t.Parallel()

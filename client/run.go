@@ -194,6 +194,11 @@ func attach[Resp any, Out comparable, Event event[Resp, Out]](
 			return none, serviceError(ev.err)
 		}
 		if p := Event(ev.msg).GetProgress(); p != nil {
+			if a.device != nil && a.session == "" {
+				// A device is sent all progress of an attempt that it begins. If the service forgot a session that was
+				// never recorded, the sequence starts again.
+				t.after = 0
+			}
 			t.after, t.attempt = max(t.after, p.GetSequence()), max(t.attempt, p.GetAttempt())
 			a.start(ctx, p)
 			r.service(a.adjust(p))
