@@ -43,7 +43,7 @@ func (s *runner) compute(ctx context.Context, w *work, p *plan, op *tss.Operatio
 	}
 	both, err := tss.Hosted(ctx, op, client, s.preParams(w, s.ports.PreParams.Claim, tss.Client))
 	if err != nil {
-		return nil, nil, serverFault(err, "share of the set that is used")
+		return nil, nil, serverFault(err)
 	}
 	return both[tss.Server], both[tss.Client], nil
 }

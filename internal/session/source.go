@@ -133,20 +133,19 @@ func (s *runner) readServerShare(ctx context.Context, owner string, src *source,
 	w.run.report(Progress{Status: StatusReadingShare, Percent: percentReading})
 	share, err := s.custodianFor(src.set.Purpose).Fetch(ctx, owner, src.set)
 	if err != nil {
-		return nil, serverFault(err, "server share of set "+src.set.ID)
+		return nil, serverFault(fmt.Errorf("server share of set %s: %w", src.set.ID, err))
 	}
 	w.run.report(Progress{Status: StatusParsingShare, Percent: percentParsing})
 	return share, nil
 }
 
-// serverFault returns the error for a share that is not the caller's fault: the server's, or a client's that was
-// checked before.
-func serverFault(err error, what string) error {
+// serverFault returns DATA_CORRUPTED for an error that says that a share is malformed or of another set, if the caller
+// is not at fault: the share is the server's, or a client's that was checked before. Other errors stay as they are.
+func serverFault(err error) error {
 	if reason := Reason(fromTSS(err)); reason == ErrShareMalformed.Reason || reason == ErrShareSetMismatch.Reason {
-		//nolint:errorlint // not wrapped: its sentinel would blame the client's share
-		return fmt.Errorf("%w: %s: %v", ErrDataCorrupted, what, err)
+		return fmt.Errorf("%w: %v", ErrDataCorrupted, err) //nolint:errorlint // its sentinel would blame the client's share
 	}
-	return fmt.Errorf("%s: %w", what, err)
+	return err
 }
 
 // custodianFor returns the custodian of the server shares of a purpose.
